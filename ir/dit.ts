@@ -1,0 +1,33 @@
+/** What lifting found: the view of a step graph as a diffusion transformer. Plain facts; the values are in the graph's marks. */
+
+/** `single`: one branch that holds attention and feed-forward network. */
+export type BranchKind = "attn" | "cross_attn" | "mlp" | "single";
+
+/** A cacheable site: the output of a residual branch before its gate. */
+export interface Branch {
+  /** Unique: `attn-3`, or `temporal_attn-3` where the model has several streams. Also the name of its mark. */
+  readonly site: string;
+  readonly kind: BranchKind;
+  /** Index of the transformer block, from 0 in execution order. */
+  readonly block: number;
+  /** What the residual stream carries: `image`, `video`, `audio`, or the part of the model's tokens that it is. */
+  readonly stream: string;
+  /** Whether the output is multiplied by a modulation before it is added to the stream. */
+  readonly gated: boolean;
+  /** Module path as the exporter wrote it, where it did. */
+  readonly module?: string | undefined;
+}
+
+/** Names are those of the graph's inputs and outputs. */
+export interface DitView {
+  readonly recogniser: string;
+  readonly latent: string;
+  readonly timestep: string;
+  /** The graph inputs that are neither latent nor time. */
+  readonly conditions: readonly string[];
+  readonly prediction: string;
+  /** In execution order. */
+  readonly branches: readonly Branch[];
+  /** Sentences for the user: what was seen and not taken for a branch, and why. */
+  readonly warnings: readonly string[];
+}

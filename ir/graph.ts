@@ -1,0 +1,152 @@
+/** What a model is: immutable values, nodes, graphs; and the marks that ride along. */
+import type { DitView } from "./dit.js";
+import type { TensorData } from "./tensor.js";
+import type { TensorType } from "./types.js";
+
+/**
+ * A result of a node (`producer`), a constant (`data`), or else an input of the graph.
+ * Identity is the object; `name` is a label that the writer makes unique.
+ */
+export interface Value {
+  readonly name: string;
+  readonly type?: TensorType | undefined;
+  readonly producer?: Node | undefined;
+  readonly data?: TensorData | undefined;
+  /** What the file said of this value that nothing here interprets; kept for writing back. */
+  readonly extra?: unknown;
+}
+
+/** Subgraphs, types and whatever else no pass looks into stay as the bytes of the file. */
+export type Attribute =
+  | { readonly kind: "int"; readonly value: bigint }
+  | { readonly kind: "float"; readonly value: number }
+  | { readonly kind: "string"; readonly value: string }
+  | { readonly kind: "ints"; readonly value: readonly bigint[] }
+  | { readonly kind: "floats"; readonly value: readonly number[] }
+  | { readonly kind: "strings"; readonly value: readonly string[] }
+  | { readonly kind: "tensor"; readonly value: TensorData }
+  | { readonly kind: "opaque"; readonly bytes: Uint8Array };
+
+export interface Node {
+  readonly domain: string;
+  readonly opType: string;
+  readonly name: string;
+  readonly inputs: readonly (Value | undefined)[];
+  readonly outputs: readonly Value[];
+  readonly attributes: ReadonlyMap<string, Attribute>;
+  /** Values that the node's subgraphs read by name. */
+  readonly captures: readonly Port[];
+  /** Key and value strings of the exporter (module scopes among them). */
+  readonly metadata: ReadonlyMap<string, string>;
+  /** The module path that the exporter left, as `blocks.3.attn`; a label, never evidence. */
+  readonly scope?: string | undefined;
+  readonly extra?: unknown;
+}
+
+/** A value under the name by which the outside knows it. */
+export interface Port {
+  readonly name: string;
+  readonly value: Value;
+}
+
+/** A weak pointer from a branch (`site`) at a step to the value that it has there; keeps nothing alive. */
+export interface Mark {
+  readonly site: string;
+  readonly step: number;
+  readonly value: Value;
+}
+
+/** `nodes` is topologically sorted. Constants have no list: those that are read are those that there are. */
+export interface Graph {
+  readonly name: string;
+  readonly inputs: readonly Value[];
+  readonly outputs: readonly Port[];
+  readonly nodes: readonly Node[];
+  readonly marks: readonly Mark[];
+  readonly extra?: unknown;
+}
+
+export interface Model {
+  readonly graph: Graph;
+  /** Domain ("" is the standard one) to opset version. */
+  readonly opsets: ReadonlyMap<string, number>;
+  readonly irVersion: number;
+  readonly metadata: ReadonlyMap<string, string>;
+  readonly dit?: DitView | undefined;
+  readonly extra?: unknown;
+}
+
+const NONE: ReadonlyMap<string, never> = new Map<string, never>();
+
+export function inputValue(name: string, type?: TensorType, extra?: unknown): Value {
+  return { name, type, extra };
+}
+
+export function constant(name: string, data: TensorData, extra?: unknown): Value {
+  return { name, type: { elem: data.elem, shape: data.shape }, data, extra };
+}
+
+export interface OutputSpec {
+  readonly name: string;
+  readonly type?: TensorType | undefined;
+  readonly extra?: unknown;
+}
+
+export interface NodeSpec extends Partial<Omit<Node, "outputs" | "opType" | "inputs">> {
+  readonly opType: string;
+  readonly inputs: readonly (Value | undefined)[];
+  readonly outputs: readonly OutputSpec[];
+}
+
+/** A node and the values that it produces. */
+export function makeNode(spec: NodeSpec): Node {
+  const outputs: Value[] = [];
+  const node: Node = {
+    domain: spec.domain ?? "",
+    opType: spec.opType,
+    name: spec.name ?? "",
+    inputs: spec.inputs,
+    outputs,
+    attributes: spec.attributes ?? NONE,
+    captures: spec.captures ?? [],
+    metadata: spec.metadata ?? NONE,
+    scope: spec.scope,
+    extra: spec.extra,
+  };
+  for (const { name, type, extra } of spec.outputs) outputs.push({ name, type, producer: node, extra });
+  return node;
+}
+
+/** A node of one output, and that output. */
+export function makeOp(
+  opType: string,
+  inputs: readonly (Value | undefined)[],
+  output: OutputSpec,
+  attributes: Readonly<Record<string, Attribute>> = {},
+): { readonly node: Node; readonly value: Value } {
+  const node = makeNode({ opType, name: output.name, inputs, outputs: [output], attributes: new Map(Object.entries(attributes)) });
+  return { node, value: only(node) };
+}
+
+/** The one output of a node that has one. */
+export function only(node: Node): Value {
+  const [value] = node.outputs;
+  if (!value || node.outputs.length !== 1)
+    throw new Error(`internal: ${node.opType} '${node.name}' has ${node.outputs.length} outputs, not one`);
+  return value;
+}
+
+/** An operator of the standard set, whichever way its domain is spelled. */
+export function isOp(node: Node | undefined, ...opTypes: readonly string[]): boolean {
+  return node !== undefined && (node.domain === "" || node.domain === "ai.onnx") && opTypes.includes(node.opType);
+}
+
+export function intAttribute(node: Node, name: string, otherwise: number): number {
+  const attribute = node.attributes.get(name);
+  return attribute?.kind === "int" ? Number(attribute.value) : otherwise;
+}
+
+export function intsAttribute(node: Node, name: string): readonly number[] | undefined {
+  const attribute = node.attributes.get(name);
+  return attribute?.kind === "ints" ? attribute.value.map(Number) : undefined;
+}

@@ -1,0 +1,85 @@
+/** The two walks over a graph: `rewrite` forward, `sweep` backward. Every pass is one of them. Both are linear. */
+import { makeNode, type Graph, type Node, type Port, type Value } from "./graph.js";
+
+/** What stands for a node: these nodes in its place, and for each of its outputs a value. */
+export interface Replacement {
+  readonly nodes: readonly Node[];
+  readonly outputs: readonly Value[];
+}
+
+/** Old values and what stands for them. Values that are not in it stand for themselves. */
+export type Substitution = ReadonlyMap<Value, Value>;
+
+/**
+ * Walks the nodes in order. Each is first given the current values of its inputs, then shown to `visit`, which answers
+ * with a replacement or with nothing to keep it. Outputs and marks follow. Returns the same graph if nothing changed.
+ * `start` substitutes values before the first node: inputs, mostly.
+ */
+export function rewrite(graph: Graph, visit: (node: Node, original: Node) => Replacement | undefined, start?: Substitution): Graph {
+  const current = new Map<Value, Value>(start);
+  const nodes: Node[] = [];
+  let changed = current.size > 0;
+  for (const original of graph.nodes) {
+    const node = substituteInputs(original, current);
+    const replacement = visit(node, original);
+    for (const made of replacement?.nodes ?? [node]) nodes.push(made);
+    const outputs = replacement?.outputs ?? node.outputs;
+    if (node !== original || replacement) {
+      changed = true;
+      for (const [i, output] of original.outputs.entries()) {
+        const next = outputs[i];
+        if (!next) throw new Error(`internal: output ${i} of ${original.opType} '${original.name}' has no replacement`);
+        if (next !== output) current.set(output, next);
+      }
+    }
+  }
+  if (!changed) return graph;
+  const at = (value: Value): Value => current.get(value) ?? value;
+  return {
+    ...graph,
+    inputs: graph.inputs.map(at).filter((value) => !value.data && !value.producer),
+    outputs: graph.outputs.map((port) => substitutePort(port, at)),
+    nodes,
+    marks: graph.marks.map((mark) => ({ ...mark, value: at(mark.value) })),
+  };
+}
+
+function substituteInputs(node: Node, current: Substitution): Node {
+  if (!node.inputs.some((v) => v && current.has(v)) && !node.captures.some(({ value }) => current.has(value))) return node;
+  const at = (value: Value): Value => current.get(value) ?? value;
+  return makeNode({
+    ...node,
+    inputs: node.inputs.map((value) => value && at(value)),
+    captures: node.captures.map((port) => substitutePort(port, at)),
+  });
+}
+
+function substitutePort(port: Port, at: (value: Value) => Value): Port {
+  return { name: port.name, value: at(port.value) };
+}
+
+/** Drops the nodes that no output needs, and the marks of values that are gone. Returns the same graph if all are needed. */
+export function sweep(graph: Graph): Graph {
+  const needed = neededNodes(graph);
+  if (needed.size === graph.nodes.length) return graph;
+  return {
+    ...graph,
+    nodes: graph.nodes.filter((node) => needed.has(node)),
+    marks: graph.marks.filter(({ value }) => !value.producer || needed.has(value.producer)),
+  };
+}
+
+function neededNodes(graph: Graph): Set<Node> {
+  const needed = new Set<Node>();
+  const need = (value: Value | undefined): void => {
+    if (value?.producer) needed.add(value.producer);
+  };
+  for (const { value } of graph.outputs) need(value);
+  for (let i = graph.nodes.length - 1; i >= 0; i--) {
+    const node = graph.nodes[i];
+    if (!node || !needed.has(node)) continue;
+    for (const value of node.inputs) need(value);
+    for (const { value } of node.captures) need(value);
+  }
+  return needed;
+}
