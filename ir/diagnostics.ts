@@ -27,13 +27,438 @@ export class CompilerError extends Error {
   }
 }
 
-export function externalDataShort(file: string, needed: number): CompilerError {
+export function ambiguousPort(role: string, option: string, candidates: readonly string[]): CompilerError {
+  return new CompilerError(
+    "AMBIGUOUS_PORT",
+    3,
+    `More than one ${role} is possible: ${candidates.join(", ")}.`,
+    `Name it as "${option}" in recipe.json.`,
+  );
+}
+
+export function badCell(key: string, step: number, problem: string): CompilerError {
+  return new CompilerError(
+    "BAD_CELL",
+    2,
+    `Step ${step} of '${key}' ${problem}.`,
+    "A cell is 1 (compute), 0 (reuse the latest computed value) or [[step, weight], …].",
+    { site: key, step },
+  );
+}
+
+export function badChannels(channels: readonly number[] | undefined, axis: number, have: number, need: number): CompilerError {
+  const asked = channels ? `channels ${channels.join(" to ")}` : "all channels";
+  return new CompilerError(
+    "BAD_CHANNELS",
+    2,
+    `The prediction takes ${asked} of axis ${axis}, where the output has ${have} and the latent ${need}.`,
+    `Set "prediction": { "channels": [0, ${need}], "channelAxis": ${axis} } in recipe.json to what the network predicts.`,
+  );
+}
+
+export function badCurves(group: string, problem: string): CompilerError {
+  return new CompilerError(
+    "BAD_CURVES",
+    2,
+    `The error curves of '${group}' cannot be used: ${problem}.`,
+    "Calibrate again, with weights that are trained and inputs that are finite.",
+    { site: group },
+  );
+}
+
+export function badJson(file: string, problem: string): CompilerError {
+  return new CompilerError("BAD_JSON", 4, `The file is not JSON: ${problem}`, "Check that it is the file you meant and that it is whole.", {
+    file,
+  });
+}
+
+export function badJsonField(file: string, field: string, problem: string, near?: string): CompilerError {
+  return new CompilerError(
+    "BAD_JSON_FIELD",
+    2,
+    `'${field}' ${problem}.`,
+    near === undefined ? "The README describes the form of every file." : `Did you mean '${near}'?`,
+    { file },
+  );
+}
+
+export function badNpy(file: string, problem: string): CompilerError {
+  return new CompilerError("BAD_NPY", 4, `The file is not a usable .npy array: ${problem}.`, "Save it with numpy.save(file, array).", {
+    file,
+  });
+}
+
+export function badOption(flags: string, problem: string): CompilerError {
+  return new CompilerError("BAD_OPTION", 2, `${flags}: ${problem}.`, "See the command's --help.");
+}
+
+export function badPlan(source: string, problem: string): CompilerError {
+  return new CompilerError(
+    "BAD_PLAN",
+    2,
+    `This is not a plan: ${problem}.`,
+    'A plan is an object from branch kinds ("attn"), kinds and blocks ("attn-3") or sites to rows of cells.',
+    { file: source },
+  );
+}
+
+export function badSamplerTable(row: number, problem: string): CompilerError {
+  return new CompilerError(
+    "BAD_SAMPLER_TABLE",
+    2,
+    `Row ${row} of the sampler's table ${problem}.`,
+    "A row may use the latents and history values of its own and earlier steps.",
+    { step: row },
+  );
+}
+
+export function badTerm(site: string, step: number, source: number): CompilerError {
+  return new CompilerError(
+    "BAD_TERM",
+    2,
+    `The plan lets step ${step} of ${site} read step ${source}, which has no value there.`,
+    "Terms point at earlier steps that compute.",
+    { site, step },
+  );
+}
+
+export function badTrace(file: string, problem: string): CompilerError {
+  return new CompilerError("BAD_TRACE", 2, `The trace cannot be used: ${problem}.`, "Calibrate again.", { file });
+}
+
+export function batchMismatch(found: number, batch: number, form: string): CompilerError {
+  const fits = form === "batched" ? found / 2 : found;
+  return new CompilerError(
+    "BATCH_MISMATCH",
+    2,
+    `The model was exported for ${found} rows; batch ${batch} with guidance '${form}' needs ${form === "batched" ? 2 * batch : batch}.`,
+    Number.isInteger(fits)
+      ? `Use --batch ${fits}, or export with a symbolic batch.`
+      : "Export with a symbolic batch, or choose another form of guidance.",
+  );
+}
+
+export function benchFailed(problem: string): CompilerError {
+  return new CompilerError(
+    "BENCH_FAILED",
+    5,
+    `A timed process failed: ${problem}.`,
+    "Run the artifact with `smoothcc run` to see whether it loads at all.",
+  );
+}
+
+export function cancelled(): CompilerError {
+  return new CompilerError("CANCELLED", 130, "Cancelled.", "Nothing half-written was left behind.");
+}
+
+export function degenerateTimes(steps: number, problem: string): CompilerError {
+  return new CompilerError(
+    "DEGENERATE_TIMES",
+    2,
+    `The scheduler has no sensible grid of ${steps} steps: ${problem}.`,
+    "Choose another number of steps (one more or less often helps) or another timestep_spacing.",
+  );
+}
+
+export function deviceMissing(device: string, problem: string): CompilerError {
+  return new CompilerError(
+    "DEVICE_MISSING",
+    5,
+    `The runtime cannot use '${device}': ${problem}`,
+    "The README says how to add CUDA to onnxruntime-node; --device cpu always works.",
+  );
+}
+
+export function duplicateName(name: string, where: Place): CompilerError {
+  return new CompilerError(
+    "DUPLICATE_NAME",
+    3,
+    `More than one value is called '${name}'.`,
+    "Run onnx.checker.check_model on the file, and export the model again.",
+    where,
+  );
+}
+
+export function externalDataMalformed(file: string, tensor: string, problem: string): CompilerError {
+  return new CompilerError(
+    "EXTERNAL_DATA_MALFORMED",
+    4,
+    `The address of the external data of '${tensor}' is wrong: ${problem}.`,
+    "Save the model again with onnx.save, which writes a location, an offset and a length.",
+    { file, value: tensor },
+  );
+}
+
+export function externalDataMissing(file: string, tensor: string, problem: string): CompilerError {
+  return new CompilerError(
+    "EXTERNAL_DATA_MISSING",
+    4,
+    `The weights file of '${tensor}' cannot be read: ${problem}`,
+    "Put it where the model expects it: weights files move together with their model.",
+    { file, value: tensor },
+  );
+}
+
+export function externalDataOutside(file: string, tensor: string, location: string): CompilerError {
+  return new CompilerError(
+    "EXTERNAL_DATA_OUTSIDE",
+    4,
+    `The weights of '${tensor}' are said to be in '${location}', which is not in the model's folder.`,
+    "Copy the weights file into the model's folder and save the model with a relative location.",
+    { file, value: tensor },
+  );
+}
+
+export function externalDataShort(file: string, needed: number, tensor?: string): CompilerError {
   return new CompilerError(
     "EXTERNAL_DATA_SHORT",
     4,
-    `The weights file ends before byte ${needed}.`,
+    `The weights file ends before byte ${needed}${tensor === undefined ? "" : `, where '${tensor}' ends`}.`,
     "It is cut off or belongs to another export: copy or export the model again.",
+    { file, value: tensor },
+  );
+}
+
+export function externalDataSize(file: string, tensor: string, length: number, wanted: number): CompilerError {
+  return new CompilerError(
+    "EXTERNAL_DATA_SIZE",
+    4,
+    `'${tensor}' is said to have ${length} bytes of external data; its type and shape take ${wanted}.`,
+    "The model and its weights do not fit together: export the model again.",
+    { file, value: tensor },
+  );
+}
+
+export function fileExists(file: string): CompilerError {
+  return new CompilerError(
+    "FILE_EXISTS",
+    4,
+    "The file or folder is there already.",
+    "Choose another place, or overwrite it with --force.",
     { file },
+  );
+}
+
+export function fileMissing(file: string, problem: string): CompilerError {
+  return new CompilerError("FILE_MISSING", 4, `The file cannot be read: ${problem}`, "Check the path.", { file });
+}
+
+export function fileNotWritten(file: string, problem: string): CompilerError {
+  return new CompilerError(
+    "FILE_NOT_WRITTEN",
+    4,
+    `The file cannot be written: ${problem}`,
+    "Check that the folder is there, that it may be written to and that there is room.",
+    { file },
+  );
+}
+
+export function graphCycle(file: string, node: string, value: string): CompilerError {
+  return new CompilerError(
+    "GRAPH_CYCLE",
+    3,
+    `'${value}' is computed from itself.`,
+    "Run onnx.checker.check_model on the file, and export the model again.",
+    { file, node, value },
+  );
+}
+
+export function guidanceNotBuilt(form: string): CompilerError {
+  return new CompilerError(
+    "GUIDANCE_NOT_BUILT",
+    3,
+    `Guidance of the form '${form}' is not supported yet.`,
+    "Use 'batched' with an export whose batch can be doubled, or 'none'.",
+  );
+}
+
+export function inputShapeMismatch(input: string, wanted: readonly (number | string | null)[], found: readonly number[]): CompilerError {
+  return new CompilerError(
+    "INPUT_SHAPE_MISMATCH",
+    2,
+    `Input '${input}' has the shape [${wanted.join(", ")}]; what was given has [${found.join(", ")}].`,
+    "Give an array of that shape, or one value to fill it with.",
+    { value: input },
+  );
+}
+
+export function missingInput(input: string, shape: readonly number[]): CompilerError {
+  return new CompilerError(
+    "MISSING_INPUT",
+    2,
+    `Nothing says what the input '${input}' [${shape.join(", ")}] gets.`,
+    `Give it with --input ${input}=VALUE or --input ${input}=FILE.npy, or under "inputs" in recipe.json.`,
+    { value: input },
+  );
+}
+
+export function missingOption(flag: string, reason: string): CompilerError {
+  return new CompilerError("MISSING_OPTION", 2, `${flag} is missing: ${reason}.`, "See the command's --help.");
+}
+
+export function missingPort(role: string, reason: string): CompilerError {
+  return new CompilerError(
+    "MISSING_PORT",
+    3,
+    `The graph has no ${role}: ${reason}`,
+    "Export the denoising network, one step, with latent, time and conditions as inputs.",
+  );
+}
+
+export function modelCorrupt(file: string | undefined, problem: string): CompilerError {
+  return new CompilerError(
+    "MODEL_CORRUPT",
+    4,
+    `The model is damaged or cut off: ${problem}.`,
+    "Compare its size with the original's, and copy or export it again.",
+    { file },
+  );
+}
+
+export function modelMalformed(violations: string, where: Place): CompilerError {
+  return new CompilerError(
+    "MODEL_MALFORMED",
+    3,
+    `The graph is not well-formed:\n${violations}`,
+    "Run onnx.checker.check_model on the file, and export the model again.",
+    where,
+  );
+}
+
+export function modelTooLarge(file: string | undefined, bytes: number): CompilerError {
+  return new CompilerError(
+    "MODEL_TOO_LARGE",
+    4,
+    `The model takes ${bytes} bytes; a file of this format has less than 2 GiB.`,
+    "Keep the weights in external data.",
+    { file },
+  );
+}
+
+export function nameClash(name: string): CompilerError {
+  return new CompilerError(
+    "NAME_CLASH",
+    3,
+    `Two different values must both be called '${name}': inputs, outputs and what subgraphs read keep their names.`,
+    "Rename the input or output, or export the model without control flow.",
+    { value: name },
+  );
+}
+
+export function notAnArtifact(folder: string): CompilerError {
+  return new CompilerError(
+    "NOT_AN_ARTIFACT",
+    4,
+    "The folder has no manifest.json.",
+    "Name a folder that `smoothcc build` or `smoothcc compile` wrote.",
+    { file: folder },
+  );
+}
+
+export function notAModel(path: string): CompilerError {
+  return new CompilerError(
+    "NOT_A_MODEL",
+    4,
+    "The folder has no recipe.json.",
+    "MODEL is an .onnx file, or a folder with a recipe.json that names one.",
+    { file: path },
+  );
+}
+
+export function notAPicture(shape: readonly number[], problem: string): CompilerError {
+  return new CompilerError(
+    "NOT_A_PICTURE",
+    2,
+    `A latent of the shape [${shape.join(", ")}] cannot be drawn: ${problem}.`,
+    'A picture is [batch, channels, height, width]; for other latents leave out --png and set "display": { "kind": "none" } in recipe.json.',
+  );
+}
+
+export function notOnnx(file: string, reason: string): CompilerError {
+  return new CompilerError("NOT_ONNX", 4, `This is no ONNX model: ${reason}.`, "Give the .onnx file that the exporter wrote.", { file });
+}
+
+export function notRecognised(what: string, hint: string, node?: string): CompilerError {
+  return new CompilerError("NOT_RECOGNISED", 3, what, hint, { node });
+}
+
+export function noScheduler(): CompilerError {
+  return new CompilerError(
+    "NO_SCHEDULER",
+    2,
+    "Nothing says which sampler to use.",
+    'Give --scheduler scheduler_config.json (as diffusers saves it), or "scheduler" in recipe.json.',
+  );
+}
+
+export function planFirstStep(site: string): CompilerError {
+  return new CompilerError(
+    "PLAN_FIRST_STEP",
+    2,
+    `The plan does not compute ${site} at the first step, where there is nothing to reuse yet.`,
+    "Begin every row with 1.",
+    { site, step: 0 },
+  );
+}
+
+export function planLength(key: string, found: number, steps: number): CompilerError {
+  return new CompilerError(
+    "PLAN_LENGTH",
+    2,
+    `The plan has ${found} cells for '${key}'; the run has ${steps} steps.`,
+    "A plan belongs to one number of steps: choose the same with --steps, or plan again.",
+    { site: key },
+  );
+}
+
+export function planSavesNothing(): CompilerError {
+  return new CompilerError(
+    "PLAN_SAVES_NOTHING",
+    2,
+    "The plan computes every branch at every step.",
+    "Raise the threshold or lower the share; --no-cache compiles the plain model on purpose.",
+  );
+}
+
+export function policyNeedsTrace(policy: string): CompilerError {
+  return new CompilerError(
+    "POLICY_NEEDS_TRACE",
+    2,
+    `The policy '${policy}' chooses by measured errors, and there are none.`,
+    "Calibrate first, and plan from the trace.",
+  );
+}
+
+export function runtimeFailed(problem: string): CompilerError {
+  return new CompilerError(
+    "RUNTIME_FAILED",
+    5,
+    `ONNX Runtime failed: ${problem}`,
+    "If the model runs elsewhere with the same inputs, this is worth a report.",
+  );
+}
+
+export function samplerOption(scheduler: string, option: string, problem: string): CompilerError {
+  return new CompilerError("SAMPLER_OPTION", 2, `${scheduler} ${problem} ('${option}').`, "Leave the setting out, or change it as said.");
+}
+
+export function subgraphUnsupported(file: string | undefined, tensor: string): CompilerError {
+  return new CompilerError(
+    "SUBGRAPH_UNSUPPORTED",
+    3,
+    `The constant '${tensor}' of a subgraph or a sparse tensor has external data.`,
+    "Save the model with such constants inside; onnx.save has a size threshold.",
+    { file, value: tensor },
+  );
+}
+
+export function tensorMalformed(file: string, tensor: string, problem: string): CompilerError {
+  return new CompilerError(
+    "TENSOR_MALFORMED",
+    4,
+    `The constant '${tensor}' is malformed: ${problem}.`,
+    "Run onnx.checker.check_model on the file, and export the model again.",
+    { file, value: tensor },
   );
 }
 
@@ -53,4 +478,94 @@ export function tensorWrongType(wanted: string, found: string): CompilerError {
     `A constant of type ${found} stands where ${wanted} are needed.`,
     "Export the model with the element types of the ONNX operator's definition.",
   );
+}
+
+export function textInvalid(line: number, column: number, problem: string): CompilerError {
+  return new CompilerError(
+    "TEXT_INVALID",
+    4,
+    `Line ${line}, column ${column}: ${problem}.`,
+    "The head of ir/text.ts says which part of the ONNX textual syntax is read.",
+  );
+}
+
+export function unboundDim(dim: string, input: string): CompilerError {
+  return new CompilerError(
+    "UNBOUND_DIM",
+    2,
+    `Dimension '${dim}' of input '${input}' has no size.`,
+    `Give it one: --dim ${dim}=N, or "dims" in recipe.json.`,
+    { value: input },
+  );
+}
+
+export function undefinedName(name: string, where: Place): CompilerError {
+  return new CompilerError(
+    "UNDEFINED_NAME",
+    3,
+    `Nothing defines the value '${name}'.`,
+    "Run onnx.checker.check_model on the file, and export the model again.",
+    { ...where, value: name },
+  );
+}
+
+export function unknownDevice(device: string): CompilerError {
+  return new CompilerError("UNKNOWN_DEVICE", 2, `There is no device '${device}'.`, "Use cpu, cuda or cuda:<id>.");
+}
+
+export function unknownName(what: string, name: string, known: readonly string[]): CompilerError {
+  const near = nearest(name, known);
+  return new CompilerError(
+    "UNKNOWN_NAME",
+    2,
+    `There is no ${what} '${name}'.`,
+    `${near === undefined ? "" : `Did you mean '${near}'? `}Known: ${known.join(", ") || "none"}.`,
+  );
+}
+
+export function unknownScheduler(className: string, known: readonly string[]): CompilerError {
+  const near = nearest(className, known);
+  return new CompilerError(
+    "UNKNOWN_SCHEDULER",
+    3,
+    `There is no scheduler '${className}'. Known: ${known.join(", ")}.`,
+    `${near === undefined ? "" : `Did you mean '${near}'? `}Any other sampler can be given as a table: see 'smoothcc sampler --json' for its form.`,
+  );
+}
+
+export function unsupportedScheduler(className: string, setting: string, reason: string, hint: string): CompilerError {
+  return new CompilerError("UNSUPPORTED_SCHEDULER", 3, `${className} with ${setting} is not supported: ${reason}.`, hint);
+}
+
+export function unsupportedType(code: number, where: Place): CompilerError {
+  return new CompilerError(
+    "UNSUPPORTED_TYPE",
+    3,
+    `'${where.value ?? ""}' has the element type ${code}, which is not supported.`,
+    "Export the model in float32 or float16.",
+    where,
+  );
+}
+
+/** The known name with the fewest edits to `name`, if they are fewer than half of its letters (Levenshtein). */
+
+export function nearest(name: string, known: readonly string[]): string | undefined {
+  let best: { readonly name: string; readonly edits: number } | undefined;
+  for (const candidate of known) {
+    const edits = editDistance(name.toLowerCase(), candidate.toLowerCase());
+    if (edits <= Math.max(1, name.length / 2) && edits < (best?.edits ?? Infinity)) best = { name: candidate, edits };
+  }
+  return best?.name;
+}
+
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (const [i, letter] of Array.from(a).entries()) {
+    const next = [i + 1];
+    for (const [j, other] of Array.from(b).entries()) {
+      next.push(Math.min((row[j] ?? 0) + (letter === other ? 0 : 1), (row[j + 1] ?? 0) + 1, (next[j] ?? 0) + 1));
+    }
+    row = next;
+  }
+  return row[b.length] ?? 0;
 }

@@ -1,5 +1,10 @@
 /** What lifting found: the view of a step graph as a diffusion transformer. Plain facts; the values are in the graph's marks. */
 
+/** What a value of a step graph depends on, as bits: the latent, the time, the conditions (all other inputs). */
+export const LATENT = 1;
+export const TIME = 2;
+export const CONDITION = 4;
+
 /** `single`: one branch that holds attention and feed-forward network. */
 export type BranchKind = "attn" | "cross_attn" | "mlp" | "single";
 
@@ -22,7 +27,8 @@ export interface Branch {
 export interface DitView {
   readonly recogniser: string;
   readonly latent: string;
-  readonly timestep: string;
+  /** Absent once the steps are unrolled: the times are constants then. */
+  readonly timestep?: string | undefined;
   /** The graph inputs that are neither latent nor time. */
   readonly conditions: readonly string[];
   readonly prediction: string;

@@ -150,3 +150,9 @@ export function intsAttribute(node: Node, name: string): readonly number[] | und
   const attribute = node.attributes.get(name);
   return attribute?.kind === "ints" ? attribute.value.map(Number) : undefined;
 }
+
+/** The view of a lifted model. */
+export function ditView(model: Model): DitView {
+  if (!model.dit) throw new Error("internal: the model has not been lifted");
+  return model.dit;
+}

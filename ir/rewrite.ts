@@ -37,7 +37,7 @@ export function rewrite(graph: Graph, visit: (node: Node, original: Node) => Rep
   const at = (value: Value): Value => current.get(value) ?? value;
   return {
     ...graph,
-    inputs: graph.inputs.map(at).filter((value) => !value.data && !value.producer),
+    inputs: graph.inputs.map(at).filter((value, i) => value === graph.inputs[i] || (!value.data && !value.producer)),
     outputs: graph.outputs.map((port) => substitutePort(port, at)),
     nodes,
     marks: graph.marks.map((mark) => ({ ...mark, value: at(mark.value) })),

@@ -45,24 +45,37 @@ export function readTensor(data: TensorData, limit = READ_LIMIT): Uint8Array {
   return bytes;
 }
 
-/** A tensor from JavaScript numbers. */
-export function tensorOf(
-  elem: "float" | "double" | "int64" | "int32" | "bool",
-  shape: readonly number[],
-  values: ArrayLike<number>,
-): TensorData {
-  const numbers = Array.from(values);
-  const typed =
-    elem === "float"
-      ? Float32Array.from(numbers)
-      : elem === "double"
-        ? Float64Array.from(numbers)
-        : elem === "int64"
-          ? BigInt64Array.from(numbers, BigInt)
-          : elem === "int32"
-            ? Int32Array.from(numbers)
-            : Uint8Array.from(numbers);
-  return tensorFrom(elem, shape, typed);
+/** A tensor from JavaScript numbers. Throws TENSOR_WRONG_TYPE for types that JavaScript has no array of. */
+export function tensorOf(elem: ElementType, shape: readonly number[], values: ArrayLike<number>): TensorData {
+  return tensorFrom(elem, shape, typedArray(elem, Array.from(values)));
+}
+
+function typedArray(elem: ElementType, numbers: readonly number[]): ArrayBufferView {
+  switch (elem) {
+    case "float":
+      return Float32Array.from(numbers);
+    case "double":
+      return Float64Array.from(numbers);
+    case "int64":
+      return BigInt64Array.from(numbers, BigInt);
+    case "uint64":
+      return BigUint64Array.from(numbers, BigInt);
+    case "int32":
+      return Int32Array.from(numbers);
+    case "uint32":
+      return Uint32Array.from(numbers);
+    case "int16":
+      return Int16Array.from(numbers);
+    case "uint16":
+      return Uint16Array.from(numbers);
+    case "int8":
+      return Int8Array.from(numbers);
+    case "uint8":
+    case "bool":
+      return Uint8Array.from(numbers);
+    default:
+      throw tensorWrongType("numbers", elem);
+  }
 }
 
 /** A tensor that views the memory of a typed array. */

@@ -1,4 +1,6 @@
 /** How steps chain: a sampler as a table of numbers, and the guidance that combines the model's outputs. */
+import type { z } from "zod";
+import type { Named } from "../ir/registry.js";
 
 /** One summand of a weighted sum over steps: `weight` times the value of step `step` (0 = first executed). */
 export interface Term {
@@ -32,8 +34,35 @@ export interface SamplerTable {
 /** The settings of one sampling run, beside the scheduler's own configuration. */
 export interface SamplerOptions {
   readonly steps: number;
+  /** The grid of noise levels in sampling order, as long as `steps`. */
   readonly sigmas?: readonly number[] | undefined;
+  /** The grid of times in sampling order, as long as `steps`. */
   readonly timesteps?: readonly number[] | undefined;
+  /** Logarithm of the time shift under dynamic shifting. */
   readonly mu?: number | undefined;
+  /** Share of fresh noise in DDIM: 0 none, 1 as much as DDPM. */
   readonly eta?: number | undefined;
+}
+
+export type SamplerSetting = Exclude<keyof SamplerOptions, "steps">;
+
+/** One class of schedulers: a file of `samplers/`, named as diffusers names the file of the class. */
+export interface Sampler<Config extends z.ZodObject = z.ZodObject> extends Named {
+  /** `_class_name` in the scheduler's configuration. */
+  readonly className: string;
+  /** The keys of the configuration that this class knows, with the library's defaults. */
+  readonly config: Config;
+  /** The settings beside `steps` that it takes; others are refused. */
+  readonly takes: readonly SamplerSetting[];
+  /** The table. Throws UNSUPPORTED_SCHEDULER for what is no linear row, and SAMPLER_OPTION for settings that do not fit. */
+  table(config: z.output<Config>, options: SamplerOptions): SamplerTable;
+}
+
+/** How the model's conditional and unconditional outputs become one: guided = uncond + scale · (cond − uncond). */
+export interface Guidance {
+  /** `batched`: both in one call, along axis 0; `two-calls`: one after the other; `embedded`: the scale is an input of the model. */
+  readonly form: "none" | "batched" | "two-calls" | "embedded";
+  readonly scale: number;
+  /** Which half of a batched call comes first. */
+  readonly order: readonly ["cond", "uncond"] | readonly ["uncond", "cond"];
 }

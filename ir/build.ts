@@ -1,0 +1,106 @@
+/** Typed constructors for the few operators that passes add. Nodes are collected in the order in which they are made. */
+import { constant, makeNode, only, type Attribute, type Node, type Value } from "./graph.js";
+import { tensorOf } from "./tensor.js";
+import { ELEMENT_TYPES, staticShape, type ElementType, type TensorType } from "./types.js";
+
+export interface WeightedValue {
+  readonly value: Value;
+  readonly weight: number;
+}
+
+/** A list of nodes under construction, in topological order. */
+export class Builder {
+  readonly nodes: Node[] = [];
+
+  /** A node of one output; its name is that of the output. */
+  op(
+    opType: string,
+    inputs: readonly (Value | undefined)[],
+    name: string,
+    type: TensorType,
+    attributes: Readonly<Record<string, Attribute>> = {},
+  ): Value {
+    const node = makeNode({ opType, name, inputs, outputs: [{ name, type }], attributes: new Map(Object.entries(attributes)) });
+    this.nodes.push(node);
+    return only(node);
+  }
+
+  concat(values: readonly Value[], axis: number, name: string): Value {
+    const [first] = values;
+    if (!first) throw new Error("internal: nothing to concatenate");
+    if (values.length === 1) return first;
+    const shapes = values.map(shapeOf);
+    const shape = shapeOf(first).map((dim, i) => (i === axis ? shapes.reduce((sum, other) => sum + (other[i] ?? 0), 0) : dim));
+    return this.op("Concat", values, name, { elem: elemOf(first), shape }, { axis: { kind: "int", value: BigInt(axis) } });
+  }
+
+  /** Elements `start` to `end` (exclusive) of an axis. */
+  slice(value: Value, axis: number, start: number, end: number, name: string): Value {
+    const shape = shapeOf(value);
+    if (start === 0 && end === shape[axis]) return value;
+    const index = (what: string, at: number): Value => constant(`${what}_${at}`, tensorOf("int64", [1], [at]));
+    return this.op("Slice", [value, index("index", start), index("index", end), index("axis", axis)], name, {
+      elem: elemOf(value),
+      shape: shape.map((dim, i) => (i === axis ? end - start : dim)),
+    });
+  }
+
+  /** Rows of axis 0 in the order of `rows`. */
+  gatherRows(value: Value, rows: readonly number[], name: string): Value {
+    const [, ...rest] = shapeOf(value);
+    const indices = constant(`${name}_rows`, tensorOf("int64", [rows.length], rows));
+    return this.op(
+      "Gather",
+      [value, indices],
+      name,
+      { elem: elemOf(value), shape: [rows.length, ...rest] },
+      { axis: { kind: "int", value: 0n } },
+    );
+  }
+
+  cast(value: Value, elem: ElementType, name: string): Value {
+    if (elemOf(value) === elem) return value;
+    const to: Attribute = { kind: "int", value: BigInt(ELEMENT_TYPES[elem].code) };
+    return this.op("Cast", [value], name, { elem, shape: shapeOf(value) }, { to });
+  }
+
+  /** Σ weight · value over values of one type and shape. Sums run in float whatever the type; weights of 1 and −1 cost no product. */
+  weightedSum(terms: readonly WeightedValue[], name: string): Value {
+    const [lone] = terms;
+    if (lone && terms.length === 1 && lone.weight === 1) return lone.value;
+    const narrow = lone && elemOf(lone.value) !== "float" ? elemOf(lone.value) : undefined;
+    if (narrow) {
+      const wide = terms.map(({ value, weight }, i) => ({ weight, value: this.cast(value, "float", `${name}_wide${i}`) }));
+      return this.cast(this.weightedSum(wide, `${name}_sum`), narrow, name);
+    }
+    const parts = terms.filter(({ weight }) => weight !== 0).sort((a, b) => Number(a.weight === -1) - Number(b.weight === -1));
+    const [first, ...rest] = parts;
+    if (!first) throw new Error("internal: a sum without terms");
+    const { value } = first;
+    const type: TensorType = { elem: elemOf(value), shape: shapeOf(value) };
+    const scaled = (term: WeightedValue, i: number): Value =>
+      term.weight === 1 ? term.value : this.op("Mul", [term.value, floatScalar(term.weight)], `${name}_term${i}`, type);
+    let sum = scaled(first, 0);
+    for (const [i, term] of rest.entries()) {
+      const label = i === rest.length - 1 ? name : `${name}_sum${i + 1}`;
+      sum = term.weight === -1 ? this.op("Sub", [sum, term.value], label, type) : this.op("Add", [sum, scaled(term, i + 1)], label, type);
+    }
+    return sum;
+  }
+}
+
+export function floatScalar(value: number): Value {
+  return constant(`scalar_${value}`, tensorOf("float", [], [value]));
+}
+
+/** The fixed shape of a value. Every value has one once a model is bound. */
+export function shapeOf(value: Value): readonly number[] {
+  const shape = staticShape(value.type);
+  if (!shape) throw new Error(`internal: '${value.name}' has no fixed shape`);
+  return shape;
+}
+
+export function elemOf(value: Value): ElementType {
+  if (!value.type) throw new Error(`internal: '${value.name}' has no type`);
+  return value.type.elem;
+}

@@ -1,0 +1,112 @@
+/** What a graph costs: multiply-accumulate operations of nodes, of branches, of whole graphs. Shapes must be known. */
+import { dependence, postDominators, type Dependence } from "./analysis.js";
+import { LATENT } from "./dit.js";
+import { ditView, intAttribute, isOp, type Graph, type Model, type Node, type Value } from "./graph.js";
+import { elementCount, staticShape } from "./types.js";
+
+/** Multiply-accumulate operations: `linear` with a weight (Gemm, MatMul, Conv), `attention` between activations. */
+export interface Macs {
+  readonly linear: number;
+  readonly attention: number;
+}
+
+export const NO_MACS: Macs = { linear: 0, attention: 0 };
+
+export function addMacs(a: Macs, b: Macs): Macs {
+  return { linear: a.linear + b.linear, attention: a.attention + b.attention };
+}
+
+/** MACs of a graph. An operand that depends on no input is a weight. */
+export function graphMacs(graph: Graph): Macs {
+  const dependsOn = dependence(graph, new Map(graph.inputs.map((input) => [input, 1])));
+  return graph.nodes.reduce((sum, node) => addMacs(sum, nodeMacs(node, dependsOn)), NO_MACS);
+}
+
+/** What one step costs, and how much of it each branch saves when it is not computed. */
+export interface StepCost {
+  readonly total: Macs;
+  /** By site. */
+  readonly branches: ReadonlyMap<string, Macs>;
+}
+
+/**
+ * A node belongs to a branch if it depends on the latent and every path from it to the prediction goes through the branch's
+ * value. What does not depend on the latent is hoisted out of the steps and is no branch's to save.
+ */
+export function stepCost(model: Model): StepCost {
+  const { graph } = model;
+  const { latent } = ditView(model);
+  const dependsOn = dependence(graph, new Map(graph.inputs.map((input) => [input, input.name === latent ? LATENT : 2 * LATENT])));
+  const next = postDominators(graph);
+  const owners = new Map<Node, string | undefined>();
+  for (const { site, value } of graph.marks) if (value.producer) owners.set(value.producer, site);
+  const branches = new Map<string, Macs>(graph.marks.map(({ site }) => [site, NO_MACS]));
+  let total = NO_MACS;
+  for (let i = graph.nodes.length - 1; i >= 0; i--) {
+    const node = graph.nodes[i];
+    if (!node) continue;
+    const through = next.get(node);
+    const owner = owners.get(node) ?? (through && owners.get(through));
+    owners.set(node, owner);
+    const cost = nodeMacs(node, dependsOn);
+    total = addMacs(total, cost);
+    if (owner !== undefined && (dependsOn(node.outputs[0]) & LATENT) !== 0)
+      branches.set(owner, addMacs(branches.get(owner) ?? NO_MACS, cost));
+  }
+  return { total, branches };
+}
+
+function nodeMacs(node: Node, dependsOn: Dependence): Macs {
+  const isWeight = (value: Value | undefined): boolean => value !== undefined && dependsOn(value) === 0;
+  const [a, b] = node.inputs;
+  const out = staticShape(node.outputs[0]?.type);
+  const left = staticShape(a?.type);
+  const right = staticShape(b?.type);
+  if (!out || !left) return NO_MACS;
+  const count = (perOutput: number): Macs => {
+    const total = elementCount(out) * perOutput;
+    return isWeight(a) || isWeight(b) ? { linear: total, attention: 0 } : { linear: 0, attention: total };
+  };
+  if (isOp(node, "MatMul") || (node.domain === "com.microsoft" && node.opType === "FusedMatMul")) {
+    const inner = intAttribute(node, "transA", 0) ? left.at(-2) : left.at(-1);
+    return count(inner ?? 1);
+  }
+  if (isOp(node, "Gemm")) return count((intAttribute(node, "transA", 0) ? left[0] : left[1]) ?? 1);
+  if (isOp(node, "Conv") && right) return count(elementCount(right.slice(1)));
+  if (isOp(node, "Einsum") && right) return count(einsumContraction(node, left, right, out));
+  if (isOp(node, "Attention")) {
+    const keys = staticShape(b?.type);
+    const values = staticShape(node.inputs[2]?.type);
+    return keys && values ? attentionMacs(node, left, keys, values) : NO_MACS;
+  }
+  return NO_MACS;
+}
+
+/** Product of the sizes that a two-operand Einsum sums over, per output element. */
+function einsumContraction(node: Node, left: readonly number[], right: readonly number[], out: readonly number[]): number {
+  const equation = node.attributes.get("equation");
+  if (equation?.kind !== "string") return 0;
+  const [operandsPart = ""] = equation.value.replaceAll(" ", "").split("->");
+  const [first = "", second = ""] = operandsPart.split(",");
+  const sizes = new Map<string, number>();
+  for (const [labels, shape] of [
+    [first, left],
+    [second, right],
+  ] as const) {
+    for (const [i, label] of [...labels].entries()) sizes.set(label, shape[i] ?? 1);
+  }
+  return elementCount([...sizes.values()]) / Math.max(1, elementCount(out));
+}
+
+/** ONNX Attention (opset 23): [batch, heads, length, size], or [batch, length, heads · size] with the head counts as attributes. */
+function attentionMacs(node: Node, query: readonly number[], key: readonly number[], value: readonly number[]): Macs {
+  const [batch = 1] = query;
+  const packed = query.length === 3;
+  const heads = packed ? intAttribute(node, "q_num_heads", 1) : (query[1] ?? 1);
+  const keyHeads = packed ? intAttribute(node, "kv_num_heads", heads) : (key[1] ?? 1);
+  const queryLength = query.at(-2) ?? 1;
+  const keyLength = key.at(-2) ?? 1;
+  const headSize = packed ? (query[2] ?? 0) / heads : (query[3] ?? 0);
+  const valueSize = packed ? (value[2] ?? 0) / keyHeads : (value[3] ?? 0);
+  return { linear: 0, attention: batch * heads * queryLength * keyLength * (headSize + valueSize) };
+}

@@ -1,0 +1,89 @@
+/** Names for contents: keys that are equal where attributes, constants or whole graphs are. */
+import { createHash, type Hash } from "node:crypto";
+import type { Attribute, Model, Value } from "./graph.js";
+import type { TensorData } from "./tensor.js";
+
+/** Payloads up to this size are spelled out; larger ones are hashed, and those on disk named by their place. */
+const SPELLED_BYTES = 64;
+
+/** Equal keys mean equal tensors. Nothing is read from disk. */
+export function constantKey(data: TensorData): string {
+  const { content } = data;
+  switch (content.kind) {
+    case "bytes": {
+      const bytes = Buffer.from(content.bytes.buffer, content.bytes.byteOffset, content.bytes.byteLength);
+      return `${shapeKey(data)}:${bytes.byteLength <= SPELLED_BYTES ? bytes.toString("hex") : createHash("sha256").update(bytes).digest("hex")}`;
+    }
+    case "file":
+      return `${shapeKey(data)}@${content.offset}+${content.length}@${content.file}`;
+    case "strings":
+      return `${shapeKey(data)}:${content.strings.map((s) => Buffer.from(s).toString("hex")).join()}`;
+    default:
+      return content satisfies never;
+  }
+}
+
+/** Equal keys mean equal attributes, given that those on disk are the same place. */
+export function attributeKey(attribute: Attribute): string {
+  switch (attribute.kind) {
+    case "int":
+    case "float":
+    case "string":
+      return `${attribute.kind}:${attribute.value}`;
+    case "ints":
+    case "floats":
+    case "strings":
+      return `${attribute.kind}:${JSON.stringify(attribute.value.map(String))}`;
+    case "tensor":
+      return constantKey(attribute.value);
+    case "opaque":
+      return `opaque:${createHash("sha256").update(attribute.bytes).digest("hex")}`;
+    default:
+      return attribute satisfies never;
+  }
+}
+
+/**
+ * A digest of what a graph computes but for its weights: operators, attributes, edges, types of inputs, small constants.
+ * Names play no part in it, nor does the batch. As `sha256:<hex>`.
+ */
+export function structureDigest({ graph, opsets }: Model): string {
+  const hash = createHash("sha256");
+  for (const [domain, version] of [...opsets].sort(([a], [b]) => (a < b ? -1 : 1))) line(hash, domain, version);
+  const ids = new Map<Value, string>();
+  const idOf = (value: Value | undefined): string => {
+    if (!value) return "-";
+    const known = ids.get(value);
+    if (known !== undefined) return known;
+    const id = value.data ? structuralKey(value.data) : `v${ids.size}`;
+    ids.set(value, id);
+    return id;
+  };
+  for (const input of graph.inputs) line(hash, "input", idOf(input), input.type?.elem, input.type?.shape?.length);
+  for (const node of graph.nodes) {
+    const attributes = [...node.attributes]
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([name, attribute]) => `${name}=${attribute.kind === "tensor" ? structuralKey(attribute.value) : attributeKey(attribute)}`);
+    line(hash, node.domain, node.opType, node.inputs.map(idOf).join(), node.outputs.map(idOf).join(), ...attributes);
+  }
+  for (const { value } of graph.outputs) line(hash, "output", idOf(value));
+  return `sha256:${hash.digest("hex")}`;
+}
+
+/** Small constants belong to the structure (shapes, scales), large ones are weights. */
+function structuralKey(data: TensorData): string {
+  return data.content.kind === "bytes" && data.content.bytes.byteLength <= SPELLED_BYTES ? constantKey(data) : shapeKey(data);
+}
+
+function shapeKey(data: TensorData): string {
+  return `${data.elem}[${data.shape.join()}]`;
+}
+
+function line(hash: Hash, ...fields: readonly (string | number | undefined)[]): void {
+  hash.update(`${fields.join("|")}\n`);
+}
+
+/** A digest of a text, as `sha256:<hex>`. */
+export function textDigest(text: string): string {
+  return `sha256:${createHash("sha256").update(text).digest("hex")}`;
+}

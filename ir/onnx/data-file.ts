@@ -1,0 +1,67 @@
+/** Which tensors lie where in the data file beside a model, and what earlier models of the same folder have already put there. */
+import { tensorBytes, type TensorContent, type TensorData } from "../tensor.js";
+import type { FileRange } from "./ranges.js";
+import { contentKey, type Placement } from "./tensors.js";
+
+type External = Extract<Placement, { kind: "external" }>;
+
+/**
+ * Where contents lie in the data files of one folder. Given to several `writeModel` calls for that folder, it lets later
+ * models refer to what earlier ones wrote. Ranges of files are known by their place, bytes in memory as objects.
+ */
+export class WrittenData {
+  private readonly places = new Map<string | Uint8Array, External>();
+
+  find(content: TensorContent): External | undefined {
+    const key = contentKey(content);
+    return key === undefined ? undefined : this.places.get(key);
+  }
+
+  record(content: TensorContent, place: External): void {
+    const key = contentKey(content);
+    if (key !== undefined) this.places.set(key, place);
+  }
+
+  /** Takes over what another has. */
+  add(other: WrittenData): void {
+    for (const [key, place] of other.places) this.places.set(key, place);
+  }
+}
+
+/** Bytes, a range of a file, or a number of zeros. */
+export type Piece = Uint8Array | FileRange | number;
+
+/** Pages of 64 KiB can be mapped on every system; vector instructions want 64 bytes. */
+const PAGE = 1 << 16;
+const LINE = 64;
+
+/** The data file of one model, laid out as tensors come: each content once. */
+export class DataLayout {
+  readonly pieces: Piece[] = [];
+  size = 0;
+  /** What this file adds to the folder. */
+  readonly placed = new WrittenData();
+
+  /** `file`: the name of the data file. Tensors below `threshold` bytes stay in the model. */
+  constructor(
+    private readonly file: string,
+    private readonly threshold: number,
+    private readonly written: WrittenData,
+  ) {}
+
+  place(data: TensorData): Placement {
+    const { content } = data;
+    const length = tensorBytes(data);
+    if (content.kind === "strings" || length === 0 || length < this.threshold) return { kind: "appended" };
+    const known = this.written.find(content) ?? this.placed.find(content);
+    if (known) return known;
+    const unit = length >= PAGE ? PAGE : LINE;
+    const offset = Math.ceil(this.size / unit) * unit;
+    if (offset > this.size) this.pieces.push(offset - this.size);
+    const place: External = { kind: "external", location: this.file, offset, length };
+    this.pieces.push(content.kind === "bytes" ? content.bytes : content);
+    this.size = offset + length;
+    this.placed.record(content, place);
+    return place;
+  }
+}

@@ -1,0 +1,106 @@
+/** Streams bytes and ranges of other files into a new file, through one small buffer. */
+import { open, type FileHandle } from "node:fs/promises";
+import { cancelled, externalDataShort, fileMissing, fileNotWritten } from "../diagnostics.js";
+import type { Piece } from "./data-file.js";
+import { problemOf, type FileRange } from "./ranges.js";
+
+const BUFFER_BYTES = 1 << 20;
+
+/** Writes the pieces one after the other. Throws CANCELLED, FILE_NOT_WRITTEN, FILE_MISSING, EXTERNAL_DATA_SHORT. */
+export async function writePieces(file: string, pieces: readonly Piece[], signal?: AbortSignal): Promise<void> {
+  const handle = await writing(file, () => open(file, "w"));
+  const output = new Output(file, handle, signal);
+  try {
+    for (const piece of pieces) {
+      if (typeof piece === "number") await output.zeros(piece);
+      else if (piece instanceof Uint8Array) await output.bytes(piece);
+      else await output.range(piece);
+    }
+    await output.flush();
+  } finally {
+    await output.close();
+  }
+}
+
+async function writing<T>(file: string, action: () => Promise<T>): Promise<T> {
+  try {
+    return await action();
+  } catch (error) {
+    throw fileNotWritten(file, problemOf(error) ?? String(error));
+  }
+}
+
+class Output {
+  private readonly buffer = Buffer.alloc(BUFFER_BYTES);
+  private held = 0;
+  /** The file that the last range came from. */
+  private source: { readonly file: string; readonly handle: FileHandle } | undefined;
+
+  constructor(
+    private readonly file: string,
+    private readonly handle: FileHandle,
+    private readonly signal: AbortSignal | undefined,
+  ) {}
+
+  async bytes(bytes: Uint8Array): Promise<void> {
+    for (let done = 0; done < bytes.length;) {
+      const part = bytes.subarray(done, done + (await this.room()));
+      this.buffer.set(part, this.held);
+      this.held += part.length;
+      done += part.length;
+    }
+  }
+
+  async zeros(count: number): Promise<void> {
+    for (let done = 0; done < count;) {
+      const part = Math.min(count - done, await this.room());
+      this.buffer.fill(0, this.held, this.held + part);
+      this.held += part;
+      done += part;
+    }
+  }
+
+  async range({ file, offset, length }: FileRange): Promise<void> {
+    for (let done = 0; done < length;) {
+      const part = Math.min(length - done, await this.room());
+      const got = await this.readSource(file, part, offset + done);
+      if (got === 0) throw externalDataShort(file, offset + length);
+      this.held += got;
+      done += got;
+    }
+  }
+
+  private async readSource(file: string, length: number, position: number): Promise<number> {
+    try {
+      if (this.source?.file !== file) {
+        await this.source?.handle.close();
+        this.source = undefined;
+        this.source = { file, handle: await open(file, "r") };
+      }
+      return (await this.source.handle.read(this.buffer, this.held, length, position)).bytesRead;
+    } catch (error) {
+      throw fileMissing(file, problemOf(error) ?? String(error));
+    }
+  }
+
+  /** The free bytes of the buffer, of which there is one at least. */
+  private async room(): Promise<number> {
+    if (this.held === this.buffer.length) await this.flush();
+    return this.buffer.length - this.held;
+  }
+
+  async flush(): Promise<void> {
+    if (this.signal?.aborted) throw cancelled();
+    for (let done = 0; done < this.held;) {
+      const from = done;
+      const { bytesWritten } = await writing(this.file, () => this.handle.write(this.buffer, from, this.held - from));
+      done += bytesWritten;
+    }
+    this.held = 0;
+  }
+
+  async close(): Promise<void> {
+    await this.source?.handle.close();
+    await this.handle.close();
+  }
+}

@@ -1,0 +1,210 @@
+/** Walks a model file through a small window and cuts out the payloads of large initializers, which stay on disk. */
+import { open, stat, type FileHandle } from "node:fs/promises";
+import { fileMissing, modelCorrupt, modelTooLarge, notOnnx } from "../diagnostics.js";
+import { problemOf, type FileRange } from "./ranges.js";
+import { header, MESSAGE_LIMIT } from "./schema.js";
+
+/** Payloads above this size are left on disk. */
+const CUT_BYTES = 1024;
+
+/** Few seeks for graphs of many small nodes, little read in vain between large payloads. */
+const WINDOW_BYTES = 1 << 16;
+
+/** The longest tag and length that there can be. */
+const HEAD_BYTES = 20;
+
+/** Fields of ModelProto, GraphProto and TensorProto. */
+const GRAPH = 7;
+const INITIALIZER = 5;
+const RAW_DATA = 9;
+
+const DELIMITED = 2;
+
+export interface Skeleton {
+  /** A ModelProto without the large payloads. */
+  readonly bytes: Uint8Array;
+  /** Where the payloads are, by the index of the initializer. */
+  readonly payloads: ReadonlyMap<number, FileRange>;
+}
+
+interface Field {
+  readonly id: number;
+  readonly wire: number;
+  /** Offsets of the tag, of what follows it (and the length, if there is one), and of the end. */
+  readonly start: number;
+  readonly body: number;
+  readonly end: number;
+}
+
+/** Throws FILE_MISSING, NOT_ONNX, MODEL_CORRUPT, MODEL_TOO_LARGE. */
+export async function scan(file: string): Promise<Skeleton> {
+  let handle: FileHandle | undefined;
+  try {
+    const info = await stat(file);
+    // A pipe or a device would never end.
+    if (!info.isFile()) throw notOnnx(file, "it is not a file");
+    handle = await open(file, "r");
+    return await scanHandle(handle, file, info.size);
+  } catch (error) {
+    const problem = problemOf(error);
+    throw problem === undefined ? error : fileMissing(file, problem);
+  } finally {
+    await handle?.close();
+  }
+}
+
+async function scanHandle(handle: FileHandle, file: string, size: number): Promise<Skeleton> {
+  if (size === 0) throw notOnnx(file, "it is empty");
+  const window = new Window(handle, file, size);
+  const model = new Cutting();
+  const payloads = new Map<number, FileRange>();
+  let graphs = 0;
+  let initializers = 0;
+  for await (const field of fields(window, 0, size)) {
+    if (field.id !== GRAPH || field.wire !== DELIMITED) {
+      model.keep(field.start, field.end);
+      continue;
+    }
+    graphs++;
+    const graph = new Cutting();
+    for await (const part of fields(window, field.body, field.end)) {
+      if (part.id !== INITIALIZER || part.wire !== DELIMITED) {
+        graph.keep(part.start, part.end);
+        continue;
+      }
+      const index = initializers++;
+      if (part.end - part.body <= CUT_BYTES) {
+        graph.keep(part.start, part.end);
+        continue;
+      }
+      const tensor = new Cutting();
+      let payload: FileRange | undefined;
+      for await (const { id, wire, start, body, end } of fields(window, part.body, part.end)) {
+        const isPayload = id === RAW_DATA && wire === DELIMITED;
+        // Of a field that stands there twice, the last one counts.
+        if (isPayload) payload = end - body > CUT_BYTES ? { kind: "file", file, offset: body, length: end - body } : undefined;
+        if (!isPayload || !payload) tensor.keep(start, end);
+      }
+      if (payload) payloads.set(index, payload);
+      graph.insert(header("GraphProto", "initializer", tensor.length));
+      graph.append(tensor);
+    }
+    model.insert(header("ModelProto", "graph", graph.length));
+    model.append(graph);
+  }
+  if (graphs === 0) throw notOnnx(file, "it has no graph");
+  if (model.length > MESSAGE_LIMIT) throw modelTooLarge(file, model.length);
+  return { bytes: await model.copy(handle, file), payloads };
+}
+
+/** The fields of the message that lies between two offsets, without going into them. */
+async function* fields(window: Window, from: number, to: number): AsyncGenerator<Field> {
+  for (let at = from; at < to;) {
+    if (!window.holds(at)) await window.load(at);
+    const tag = window.varint(at, to);
+    const id = Math.floor(tag.value / 8);
+    const wire = tag.value % 8;
+    if (id === 0 || tag.value > 0xffffffff) throw window.corrupt(at, "no field of a message starts there");
+    let body = tag.end;
+    let end: number;
+    if (wire === 0) end = window.varint(body, to).end;
+    else if (wire === 1) end = body + 8;
+    else if (wire === 5) end = body + 4;
+    else if (wire === DELIMITED) {
+      const length = window.varint(body, to);
+      body = length.end;
+      end = body + length.value;
+    } else throw window.corrupt(at, "no field of a message starts there");
+    if (end > to) throw window.corrupt(at, `the field that starts there would end at ${end}, after what holds it (${to})`);
+    yield { id, wire, start: at, body, end };
+    at = end;
+  }
+}
+
+/** The part of a file that is in memory. */
+class Window {
+  private readonly buffer = Buffer.alloc(WINDOW_BYTES);
+  private start = 0;
+  private length = 0;
+
+  constructor(
+    private readonly handle: FileHandle,
+    private readonly file: string,
+    private readonly size: number,
+  ) {}
+
+  /** Whether the head of a field at this offset is in memory. */
+  holds(at: number): boolean {
+    return at >= this.start && Math.min(at + HEAD_BYTES, this.size) <= this.start + this.length;
+  }
+
+  async load(at: number): Promise<void> {
+    this.start = at;
+    this.length = 0;
+    const wanted = Math.min(this.buffer.length, this.size - at);
+    await readFully(this.handle, this.file, this.buffer.subarray(0, wanted), at);
+    this.length = wanted;
+  }
+
+  /** A number of at most 64 bits that ends before `to`; above 2⁵³ it is not exact, and no offset. */
+  varint(at: number, to: number): { readonly value: number; readonly end: number } {
+    let value = 0;
+    let scale = 1;
+    for (let i = 0; i < 10; i++, scale *= 128) {
+      const byte = at + i < to ? this.buffer[at + i - this.start] : undefined;
+      if (byte === undefined) throw this.corrupt(at, "the file or a part of it ends within a number");
+      value += (byte & 127) * scale;
+      if (byte < 128) return { value, end: at + i + 1 };
+    }
+    throw this.corrupt(at, "a number is too long");
+  }
+
+  corrupt(at: number, problem: string): Error {
+    return at === 0
+      ? notOnnx(this.file, "it does not begin like one")
+      : modelCorrupt(this.file, `at byte ${at} of ${this.size}, ${problem}`);
+  }
+}
+
+/** A message under construction from ranges of the file and from bytes. */
+class Cutting {
+  private readonly parts: (Uint8Array | { from: number; to: number })[] = [];
+  length = 0;
+
+  keep(from: number, to: number): void {
+    const last = this.parts.at(-1);
+    if (last && !(last instanceof Uint8Array) && last.to === from) last.to = to;
+    else this.parts.push({ from, to });
+    this.length += to - from;
+  }
+
+  insert(bytes: Uint8Array): void {
+    this.parts.push(bytes);
+    this.length += bytes.length;
+  }
+
+  append(other: Cutting): void {
+    for (const part of other.parts) this.parts.push(part);
+    this.length += other.length;
+  }
+
+  async copy(handle: FileHandle, file: string): Promise<Uint8Array> {
+    const bytes = Buffer.alloc(this.length);
+    let at = 0;
+    for (const part of this.parts) {
+      const length = part instanceof Uint8Array ? part.length : part.to - part.from;
+      if (part instanceof Uint8Array) bytes.set(part, at);
+      else await readFully(handle, file, bytes.subarray(at, at + length), part.from);
+      at += length;
+    }
+    return bytes;
+  }
+}
+
+async function readFully(handle: FileHandle, file: string, into: Buffer, from: number): Promise<void> {
+  for (let done = 0; done < into.length;) {
+    const { bytesRead } = await handle.read(into, done, into.length - done, from + done);
+    if (bytesRead === 0) throw modelCorrupt(file, `it ended at byte ${from + done} while it was read`);
+    done += bytesRead;
+  }
+}

@@ -1,0 +1,47 @@
+/** Gives every input a fixed shape. */
+import { batchMismatch, unboundDim } from "../ir/diagnostics.js";
+import { ditView, inputValue, makeNode, type Value } from "../ir/graph.js";
+import { rewrite } from "../ir/rewrite.js";
+import { staticShape, type Dim } from "../ir/types.js";
+import type { Pass, PassContext } from "./index.js";
+
+export default {
+  name: "bind",
+  summary: "fix the shape of every input",
+  preserves: "bits",
+  run(model, context) {
+    const { graph } = model;
+    const latent = graph.inputs.find(({ name }) => name === ditView(model).latent);
+    const sizes = sizesOf(latent?.type?.shape?.[0] ?? null, context);
+    const substitution = new Map<Value, Value>();
+    for (const input of graph.inputs) {
+      const shape = input.type?.shape?.map((dim) => bound(dim, input.name, sizes));
+      if (input.type && shape && !staticShape(input.type))
+        substitution.set(input, inputValue(input.name, { elem: input.type.elem, shape }));
+    }
+    // The exporter's types of other values may name dimensions that are numbers now.
+    const bare = rewrite(
+      graph,
+      (node, original) => {
+        if (original.outputs.every(({ type }) => staticShape(type))) return undefined;
+        const untyped = makeNode({ ...node, outputs: original.outputs.map(({ name }) => ({ name })) });
+        return { nodes: [untyped], outputs: untyped.outputs };
+      },
+      substitution,
+    );
+    return { ...model, graph: bare };
+  },
+} satisfies Pass;
+
+/** Sizes of the symbolic dimensions, that of the batch among them. */
+function sizesOf(batch: Dim, context: PassContext): ReadonlyMap<string, number> {
+  const rows = context.guidance.form === "batched" ? 2 * context.batch : context.batch;
+  if (typeof batch === "number" && batch !== rows) throw batchMismatch(batch, context.batch, context.guidance.form);
+  return new Map(typeof batch === "string" ? [...context.dims, [batch, rows] as const] : context.dims);
+}
+
+function bound(dim: Dim, input: string, sizes: ReadonlyMap<string, number>): number {
+  const size = typeof dim === "string" ? sizes.get(dim) : dim;
+  if (typeof size !== "number") throw unboundDim(String(dim ?? "(unnamed)"), input);
+  return size;
+}

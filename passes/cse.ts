@@ -1,0 +1,55 @@
+/** Common subexpressions: of nodes that compute the same, the first one stays; equal small constants become one. */
+import { attributeKey, constantKey } from "../ir/digest.js";
+import type { Graph, Node, Value } from "../ir/graph.js";
+import { isCommutative, isControlFlow, isNondeterministic } from "../ir/ops.js";
+import { rewrite } from "../ir/rewrite.js";
+import type { Pass } from "./index.js";
+
+export default {
+  name: "cse",
+  summary: "compute equal expressions once",
+  preserves: "bits",
+  run: (model) => ({ ...model, graph: shareNodes(shareConstants(model.graph)) }),
+} satisfies Pass;
+
+function shareConstants(graph: Graph): Graph {
+  const first = new Map<string, Value>();
+  const substitution = new Map<Value, Value>();
+  const seen = new Set<Value>();
+  for (const node of graph.nodes) {
+    for (const value of node.inputs) {
+      if (!value?.data || seen.has(value)) continue;
+      seen.add(value);
+      const key = constantKey(value.data);
+      const earlier = first.get(key);
+      if (earlier) substitution.set(value, earlier);
+      else first.set(key, value);
+    }
+  }
+  return substitution.size === 0 ? graph : rewrite(graph, () => undefined, substitution);
+}
+
+function shareNodes(graph: Graph): Graph {
+  const ids = new Map<Value, number>();
+  const idOf = (value: Value | undefined): number => {
+    if (!value) return -1;
+    const known = ids.get(value);
+    if (known !== undefined) return known;
+    ids.set(value, ids.size);
+    return ids.size - 1;
+  };
+  const first = new Map<string, Node>();
+  return rewrite(graph, (node) => {
+    if (isNondeterministic(node) || isControlFlow(node) || node.captures.length > 0) return undefined;
+    const inputs = node.inputs.map(idOf);
+    if (isCommutative(node)) inputs.sort((a, b) => a - b);
+    const attributes = [...node.attributes]
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([name, attribute]) => `${name}=${attributeKey(attribute)}`);
+    const key = [node.domain, node.opType, inputs.join(), node.outputs.length, ...attributes].join("|");
+    const earlier = first.get(key);
+    if (earlier) return { nodes: [], outputs: earlier.outputs };
+    first.set(key, node);
+    return undefined;
+  });
+}

@@ -1,0 +1,10 @@
+/** Drops what no output needs. */
+import { sweep } from "../ir/rewrite.js";
+import type { Pass } from "./index.js";
+
+export default {
+  name: "dce",
+  summary: "drop nodes that no output needs",
+  preserves: "bits",
+  run: (model) => ({ ...model, graph: sweep(model.graph) }),
+} satisfies Pass;

@@ -1,0 +1,126 @@
+/** Turns what depends on no input into data: the runtime computes it, all at once, within a budget of bytes. */
+import { operands } from "../ir/analysis.js";
+import { constant, isOp, type Graph, type Model, type Node, type Value } from "../ir/graph.js";
+import { isControlFlow, isNondeterministic, isShapeOnly } from "../ir/ops.js";
+import { rewrite } from "../ir/rewrite.js";
+import { tensorBytes, tensorFrom, tensorOf, type TensorData } from "../ir/tensor.js";
+import { byteSize, elementCount, staticShape } from "../ir/types.js";
+import type { Pass, PassContext } from "./index.js";
+
+/** A folded value may always take this much; above it, no more than what it is made of. */
+const FREE_BYTES = 1 << 16;
+/** All folded values of one run of the pass together: they are held in memory. */
+const BUDGET_BYTES = 1 << 29;
+
+export default {
+  name: "fold",
+  summary: "turn what depends on no input into data",
+  preserves: "rounding",
+  async run(model, context) {
+    const literal = rewrite(model.graph, asData);
+    return { ...model, graph: await foldIslands({ ...model, graph: literal }, context) };
+  },
+} satisfies Pass;
+
+/** Constant nodes, and shapes that are known, need no runtime. */
+function asData(node: Node): { readonly nodes: readonly Node[]; readonly outputs: readonly Value[] } | undefined {
+  const [output] = node.outputs;
+  const data = isOp(node, "Constant") ? constantData(node) : isShapeOnly(node) ? shapeData(node) : undefined;
+  return data && output ? { nodes: [], outputs: [constant(output.name, data)] } : undefined;
+}
+
+/** The payload of a Constant node, in whichever of its attributes it is. */
+function constantData(node: Node): TensorData | undefined {
+  for (const attribute of node.attributes.values()) {
+    switch (attribute.kind) {
+      case "tensor":
+        return attribute.value;
+      case "int":
+        return tensorFrom("int64", [], BigInt64Array.of(attribute.value));
+      case "ints":
+        return tensorFrom("int64", [attribute.value.length], BigInt64Array.from(attribute.value));
+      case "float":
+        return tensorOf("float", [], [attribute.value]);
+      case "floats":
+        return tensorOf("float", [attribute.value.length], attribute.value);
+      default:
+        return undefined;
+    }
+  }
+  return undefined;
+}
+
+function shapeData(node: Node): TensorData | undefined {
+  const shape = staticShape(node.inputs[0]?.type);
+  if (!shape) return undefined;
+  if (isOp(node, "Size")) return tensorOf("int64", [], [elementCount(shape)]);
+  const bound = (name: string, otherwise: number): number => {
+    const attribute = node.attributes.get(name);
+    return attribute?.kind === "int" ? Number(attribute.value) : otherwise;
+  };
+  const part = shape.slice(bound("start", 0), bound("end", shape.length));
+  return tensorOf("int64", [part.length], part);
+}
+
+async function foldIslands(model: Model, context: PassContext): Promise<Graph> {
+  const { graph } = model;
+  const foldable = foldableNodes(graph);
+  if (foldable.size === 0) return graph;
+  const frontier = frontierOf(graph, foldable);
+  const islands: Graph = {
+    name: "fold",
+    inputs: [],
+    outputs: frontier.map((value, i) => ({ name: `folded_${i}`, value })),
+    nodes: graph.nodes.filter((node) => foldable.has(node)),
+    marks: [],
+  };
+  const results = await context.evaluator.evaluate({
+    graph: islands,
+    opsets: model.opsets,
+    irVersion: model.irVersion,
+    metadata: new Map(),
+  });
+  const folded = new Map<Value, Value>();
+  for (const [i, value] of frontier.entries()) {
+    const data = results[i];
+    if (!data) throw new Error("internal: the runtime returned too few values");
+    folded.set(value, constant(value.name, data));
+  }
+  return rewrite(graph, (_, node) =>
+    foldable.has(node) ? { nodes: [], outputs: node.outputs.map((value) => folded.get(value) ?? value) } : undefined,
+  );
+}
+
+/** Nodes whose operands are all constant or folded themselves and whose results are worth their bytes. */
+function foldableNodes(graph: Graph): ReadonlySet<Node> {
+  const foldable = new Set<Node>();
+  const bytes = new Map<Value, number>();
+  const overridable = new Set(graph.inputs);
+  const bytesOf = (value: Value): number | undefined =>
+    value.data && !overridable.has(value) ? tensorBytes(value.data) : bytes.get(value);
+  let total = 0;
+  for (const node of graph.nodes) {
+    if (isNondeterministic(node) || isControlFlow(node)) continue;
+    const inputs = operands(node).map(bytesOf);
+    if (inputs.some((size) => size === undefined)) continue;
+    const made = inputs.reduce<number>((sum, size) => sum + (size ?? 0), 0);
+    const results = node.outputs.map(({ type }) => {
+      const shape = staticShape(type);
+      return type && shape ? byteSize(type.elem, elementCount(shape)) : Infinity;
+    });
+    const size = results.reduce((sum, result) => sum + result, 0);
+    if (size > Math.max(FREE_BYTES, made) || total + size > BUDGET_BYTES) continue;
+    total += size;
+    foldable.add(node);
+    for (const [i, output] of node.outputs.entries()) bytes.set(output, results[i] ?? 0);
+  }
+  return foldable;
+}
+
+/** Results of folded nodes that the rest of the graph reads. */
+function frontierOf(graph: Graph, foldable: ReadonlySet<Node>): Value[] {
+  const read = new Set<Value>();
+  for (const node of graph.nodes) if (!foldable.has(node)) for (const value of operands(node)) read.add(value);
+  for (const { value } of graph.outputs) read.add(value);
+  return [...foldable].flatMap((node) => node.outputs.filter((value) => read.has(value)));
+}

@@ -1,0 +1,124 @@
+/** Passes: graph → graph. What one is, how they are run, and in which order and why. */
+import { assertWellFormed } from "../ir/check.js";
+import { CompilerError, cancelled } from "../ir/diagnostics.js";
+import type { Model, Value } from "../ir/graph.js";
+import { hasMethods, loadFolder, type Named } from "../ir/registry.js";
+import type { TensorData } from "../ir/tensor.js";
+import type { TensorType } from "../ir/types.js";
+import type { Guidance, Plan } from "../schedules/index.js";
+
+/** What a pass may ask of the runtime; `src/runtime.ts` answers. */
+export interface Evaluator {
+  /** The outputs of a model without inputs, in their order. */
+  evaluate(model: Model): Promise<readonly TensorData[]>;
+  /** Types of every value of a bound model, as the runtime infers them. */
+  types(model: Model): Promise<ReadonlyMap<Value, TensorType>>;
+}
+
+/** What the model's combined output means: which of its channels are the prediction, and with which sign. */
+export interface PredictionSlice {
+  readonly channels?: readonly [number, number] | undefined;
+  readonly channelAxis: number;
+  readonly sign: 1 | -1;
+}
+
+/** The facts of one compilation that a pass may need, beside the model. */
+export interface PassContext {
+  readonly evaluator: Evaluator;
+  readonly signal?: AbortSignal | undefined;
+  /** Rows of the latent that leave the sampler; the network sees twice as many under batched guidance. */
+  readonly batch: number;
+  /** Sizes of symbolic dimensions. */
+  readonly dims: ReadonlyMap<string, number>;
+  /** Inputs that become constants. */
+  readonly fixed: ReadonlyMap<string, TensorData>;
+  readonly guidance: Guidance;
+  /** What the unconditional half sees in place of an input. */
+  readonly uncond: ReadonlyMap<string, TensorData>;
+  readonly prediction: PredictionSlice;
+  readonly plan?: Plan | undefined;
+}
+
+/** `bits`: same numbers; `rounding`: same up to rounding; `plan`: what the plan says. */
+export type Preserves = "bits" | "rounding" | "plan";
+
+export interface Pass extends Named {
+  readonly summary: string;
+  readonly preserves: Preserves;
+  run(model: Model, context: PassContext): Model | Promise<Model>;
+}
+
+function isPass(candidate: unknown): candidate is Pass {
+  return hasMethods(candidate, "run");
+}
+
+export const passes: ReadonlyMap<string, Pass> = await loadFolder(import.meta.url, isPass);
+
+/**
+ * The bind stage makes shapes known, which all else needs:
+ *   bind   gives every input a fixed shape;
+ *   types  asks the runtime for the type of every value.
+ */
+export const BIND_PASSES = ["bind", "types"] as const;
+
+/**
+ * The step stage makes one step as small as it gets, once:
+ *   fix    makes constants of the inputs that are known at compile time;
+ *   fold   turns what depends on no input into data: Constant nodes, shape arithmetic, position tables;
+ *   cse    shares what the exporter wrote twice;
+ *   dce    drops what nobody reads any more.
+ */
+export const STEP_PASSES = ["fix", "fold", "cse", "dce"] as const;
+
+/**
+ * The run stage makes the whole sampling run of it, still computing every branch at every step:
+ *   unroll  one copy of the latent's part per row of the sampler; the rest is hoisted in front of the first step;
+ *   dce     what was hoisted and is not read by any step goes before anyone pays for folding it;
+ *   fold    with the timesteps known, the time embedding and all that follows from it alone is data;
+ *   cse     steps share constants; dce again for what folding and sharing left behind.
+ * Up to here the result is exact, and it is the uncached artifact.
+ */
+export const RUN_PASSES = ["unroll", "dce", "fold", "cse", "dce"] as const;
+
+/**
+ * The cache stage follows the plan:
+ *   reuse   cached branches read earlier values: the only pass that changes what is computed;
+ *   dce     what only a cached branch needed goes: attention, norms, their modulation.
+ */
+export const CACHE_PASSES = ["reuse", "dce"] as const;
+
+/** One line of the pass log. */
+export interface PassRecord {
+  readonly name: string;
+  readonly ms: number;
+  readonly nodes: number;
+}
+
+/**
+ * Runs passes in order; checks the abort signal before and the graph after each.
+ * What a pass throws comes out with the pass's name; a CompilerError stays one.
+ */
+export async function runPasses(
+  model: Model,
+  names: readonly string[],
+  context: PassContext,
+  log: (record: PassRecord) => void = () => undefined,
+): Promise<Model> {
+  let current = model;
+  for (const [i, name] of names.entries()) {
+    const pass = passes.get(name);
+    if (!pass) throw new Error(`internal: there is no pass '${name}'`);
+    if (context.signal?.aborted) throw cancelled();
+    const started = performance.now();
+    try {
+      current = await pass.run(current, context);
+      assertWellFormed(current);
+    } catch (error) {
+      if (error instanceof CompilerError) throw error;
+      const before = names.slice(0, i).join(", ") || "none";
+      throw new Error(`internal: pass '${name}' failed (passes before it: ${before})`, { cause: error });
+    }
+    log({ name, ms: Math.round(performance.now() - started), nodes: current.graph.nodes.length });
+  }
+  return current;
+}

@@ -1,0 +1,49 @@
+/** At each cached (site, step) the value becomes a weighted sum of the values of earlier steps. A cache read is an edge. */
+import { Builder } from "../ir/build.js";
+import { badTerm } from "../ir/diagnostics.js";
+import type { Value } from "../ir/graph.js";
+import { rewrite } from "../ir/rewrite.js";
+import type { Term } from "../schedules/index.js";
+import type { Pass } from "./index.js";
+
+export default {
+  name: "reuse",
+  summary: "let cached branches read earlier values",
+  preserves: "plan",
+  run(model, { plan }) {
+    if (!plan) throw new Error("internal: reuse needs a plan");
+    const { graph } = model;
+    /** What is cached at a value, and under which site. */
+    const cached = new Map<Value, { readonly site: string; readonly step: number; readonly terms: readonly Term[] }>();
+    const marked = new Map<string, Value>();
+    for (const { site, step, value } of graph.marks) {
+      marked.set(`${site}@${step}`, value);
+      const cell = plan.cells.get(site)?.[step];
+      if (cell?.kind === "terms") cached.set(value, { site, step, terms: cell.terms });
+    }
+    /** Values of the new graph by those of the old one: what a term reads may itself have been rewritten. */
+    const current = new Map<Value, Value>();
+    const next = rewrite(graph, (node, original) => {
+      const build = new Builder();
+      const outputs = original.outputs.map((value, i) => {
+        const entry = cached.get(value);
+        const own = node.outputs[i] ?? value;
+        if (!entry) {
+          current.set(value, own);
+          return own;
+        }
+        const terms = entry.terms.map(({ step, weight }) => {
+          const source = marked.get(`${entry.site}@${step}`);
+          const read = source && current.get(source);
+          if (!read) throw badTerm(entry.site, entry.step, step);
+          return { value: read, weight };
+        });
+        return build.weightedSum(terms, `${own.name}_forecast`);
+      });
+      return outputs.every((value, i) => value === node.outputs[i]) ? undefined : { nodes: [node, ...build.nodes], outputs };
+    });
+    // A cached cell no longer has a value of its own.
+    const marks = next.marks.filter(({ site, step }) => plan.cells.get(site)?.[step]?.kind !== "terms");
+    return { ...model, graph: { ...next, marks } };
+  },
+} satisfies Pass;

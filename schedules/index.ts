@@ -1,0 +1,7 @@
+/** Decisions as data, and the only door to them: samplers as tables, plans, policies. */
+export { parseWith } from "./parse.js";
+export * from "./plan.js";
+export * from "./policies/index.js";
+export * from "./policy.js";
+export * from "./sampler.js";
+export { samplers, samplerTable, unknownKeys } from "./samplers/index.js";

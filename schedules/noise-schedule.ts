@@ -1,0 +1,51 @@
+/** Variance-preserving noise schedules: from a scheduler's configuration to alphaBar, the share of signal left at each training time. */
+import { z } from "zod";
+import { linspace } from "./spacing.js";
+
+/** The keys that every class of this family has, with diffusers' defaults. */
+export const noiseScheduleKeys = {
+  num_train_timesteps: z.int().min(1).default(1000),
+  beta_start: z.number().default(0.0001),
+  beta_end: z.number().default(0.02),
+  beta_schedule: z.enum(["linear", "scaled_linear", "squaredcos_cap_v2"]).default("linear"),
+  trained_betas: z.array(z.number()).min(1).nullable().default(null),
+  rescale_betas_zero_snr: z.boolean().default(false),
+};
+
+export type NoiseScheduleConfig = z.output<z.ZodObject<typeof noiseScheduleKeys>>;
+
+/** Noise variances β_t (arXiv 2006.11239), one a training time. */
+function betas(config: NoiseScheduleConfig): readonly number[] {
+  const { num_train_timesteps: count, beta_start: start, beta_end: end } = config;
+  if (config.trained_betas) return config.trained_betas;
+  switch (config.beta_schedule) {
+    case "linear":
+      return linspace(start, end, count);
+    case "scaled_linear":
+      return linspace(Math.sqrt(start), Math.sqrt(end), count).map((root) => root * root);
+    case "squaredcos_cap_v2":
+      return betasFromAlphaBar(count, (u) => Math.cos(((u + 0.008) / 1.008) * (Math.PI / 2)) ** 2);
+    default:
+      throw new Error(`internal: beta schedule ${String(config.beta_schedule satisfies never)}`);
+  }
+}
+
+/** β_t of a continuous alphaBar on [0, 1], at most 0.999 (diffusers `betas_for_alpha_bar`; arXiv 2102.09672, eq. 17). */
+export function betasFromAlphaBar(count: number, alphaBar: (u: number) => number): readonly number[] {
+  return Array.from({ length: count }, (_, t) => Math.min(1 - alphaBar((t + 1) / count) / alphaBar(t / count), 0.999));
+}
+
+/** alphaBar_t = Π (1 − β_s), s ≤ t, one a training time; the last is exactly 0 under `rescale_betas_zero_snr`. */
+export function alphaBars(config: NoiseScheduleConfig): readonly number[] {
+  let product = 1;
+  const bars = betas(config).map((beta) => (product *= 1 - beta));
+  return config.rescale_betas_zero_snr ? rescaledToZeroSnr(bars) : bars;
+}
+
+/** Shifts and scales √alphaBar so that the last is 0 and the first stays (arXiv 2305.08891, algorithm 1). */
+function rescaledToZeroSnr(bars: readonly number[]): readonly number[] {
+  const roots = bars.map(Math.sqrt);
+  const first = roots[0] ?? 1;
+  const last = roots.at(-1) ?? 0;
+  return roots.map((root) => ((root - last) * (first / (first - last))) ** 2);
+}

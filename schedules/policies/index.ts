@@ -1,0 +1,54 @@
+/** The known policies, and the way from one to a schedule. */
+import { badOption, nearest, policyNeedsTrace } from "../../ir/diagnostics.js";
+import { hasMethods, loadFolder } from "../../ir/registry.js";
+import type { Schedule } from "../plan.js";
+import { computedShare, type Policy, type PolicyInput } from "../policy.js";
+
+export function isPolicy(candidate: unknown): candidate is Policy {
+  return hasMethods(candidate, "choose") && "options" in candidate;
+}
+
+/** By name, in alphabetical order. */
+export const policies: ReadonlyMap<string, Policy> = await loadFolder(import.meta.url, isPolicy);
+
+/** Below this many steps neighbouring steps differ so much that reuse rarely pays. */
+const FEW_STEPS = 10;
+
+/**
+ * What the policy chooses, as a schedule, with sentences for the user. `options` are as they were given.
+ * Throws BAD_OPTION, POLICY_NEEDS_TRACE, and what the policy throws (BAD_CURVES).
+ */
+export function chooseSchedule(
+  policy: Policy,
+  options: unknown,
+  input: PolicyInput,
+): { readonly schedule: Schedule; readonly warnings: readonly string[] } {
+  const parsed = parseOptions(policy, options);
+  if (policy.needsTrace && [...input.groups.values()].some(({ curves }) => !curves)) throw policyNeedsTrace(policy.name);
+  const { cells, predicted, warnings = [] } = policy.choose(input, parsed);
+  const share = computedShare(input, cells);
+  const few =
+    share < 1 && input.steps < FEW_STEPS
+      ? [`A run of ${input.steps} steps leaves little to reuse: neighbouring steps differ much in short runs.`]
+      : [];
+  const schedule = {
+    steps: input.steps,
+    cells,
+    policy: { name: policy.name, ...parsed },
+    predicted: { computedShare: share, ...predicted },
+  };
+  return { schedule, warnings: [...few, ...warnings] };
+}
+
+function parseOptions({ name, options: schema }: Policy, options: unknown): Record<string, unknown> {
+  const result = schema.strict().safeParse(options);
+  if (result.success) return result.data;
+  const [issue] = result.error.issues;
+  const where = `policy ${name}`;
+  if (issue?.code !== "unrecognized_keys") throw badOption([where, ...(issue?.path ?? [])].join(": "), issue?.message ?? "is not valid");
+  const [key = ""] = issue.keys;
+  const known = Object.keys(schema.shape);
+  const near = nearest(key, known);
+  const suggestion = near === undefined ? "" : `; did you mean '${near}'?`;
+  throw badOption(where, `there is no option '${key}'${suggestion} Known: ${known.join(", ") || "none"}`);
+}

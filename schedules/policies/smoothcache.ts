@@ -1,0 +1,106 @@
+/**
+ * SmoothCache (arXiv 2411.10510): reuse while the calibrated error of doing so stays below one threshold for all kinds.
+ * The paper's rule and the rule of its code (Roblox/SmoothCache, `calibration_helper.py`) differ and are both here.
+ */
+import { z } from "zod";
+import { badCurves } from "../../ir/diagnostics.js";
+import { computedShare, type Choice, type ErrorBands, type Policy, type PolicyInput } from "../policy.js";
+
+const options = z
+  .object({
+    alpha: z.coerce.number().positive().optional().describe("threshold of the relative L1 error"),
+    share: z.coerce.number().positive().max(1).optional().describe("share of the cacheable compute to keep: finds the threshold"),
+    k: z.coerce.number().int().min(1).default(3).describe("largest distance from a computed step to one that reuses it"),
+    rule: z
+      .enum(["paper", "code"])
+      .default("paper")
+      .describe("paper: test each step against the last computed one; code: test the farthest step of a gap only"),
+  })
+  .refine(({ alpha, share }) => (alpha === undefined) !== (share === undefined), { message: "needs either alpha or share" });
+
+type Row = (0 | 1)[];
+
+export default {
+  name: "smoothcache",
+  summary: "reuse while the measured error stays below a threshold",
+  needsTrace: true,
+  options,
+  choose(input, { alpha, share, k, rule }) {
+    const bands = new Map([...input.groups].map(([key, { curves }]) => [key, checked(key, curves?.[RULES[rule].curves], k, input.steps)]));
+    const rowsAt = (threshold: number): Map<string, Row> =>
+      new Map([...bands].map(([key, band]) => [key, RULES[rule].scan(band, threshold, input.steps)]));
+    if (alpha !== undefined || share === undefined) return { cells: rowsAt(alpha ?? 0) };
+    return withShare(input, share, [...bands.values()], rowsAt);
+  },
+} satisfies Policy<typeof options>;
+
+const RULES = { paper: { curves: "mean", scan: scanByPaper }, code: { curves: "pooled", scan: scanByCode } } as const;
+
+/**
+ * §3.2: walk the steps; reuse while the error against the last computed step is below alpha and its distance at most k.
+ * The paper says nothing of the ends: the first has nothing to reuse, and the last is computed as in every published schedule.
+ */
+function scanByPaper(bands: ErrorBands, alpha: number, steps: number): Row {
+  let filled = 0;
+  return Array.from({ length: steps }, (_, step) => {
+    const error = bands[step - filled - 1]?.[step];
+    if (step > 0 && step < steps - 1 && error !== undefined && error < alpha) return 0;
+    filled = step;
+    return 1;
+  });
+}
+
+/** `_scan_nrows_sublists`: from each computed step the largest gap whose farthest error is at most alpha; both ends computed afterwards. */
+function scanByCode(bands: ErrorBands, alpha: number, steps: number): Row {
+  const row = new Array<0 | 1>(steps).fill(0);
+  for (let i = 0; i < steps;) {
+    row[i] = 1;
+    let gap = bands.length;
+    while (gap > 0 && !((bands[gap - 1]?.[i + gap] ?? Infinity) <= alpha)) gap--;
+    i += gap + 1;
+  }
+  row[steps - 1] = 1;
+  return row;
+}
+
+/** The first k bands. Throws BAD_CURVES if they are not usable. */
+function checked(key: string, bands: ErrorBands | undefined, k: number, steps: number): ErrorBands {
+  const needed = Math.min(k, steps - 1);
+  const used = bands?.slice(0, k) ?? [];
+  if (used.length < needed) throw badCurves(key, `they reach back ${used.length} steps, and ${needed} are asked for`);
+  const errors = used.flatMap((band, i) => band.slice(i + 1));
+  const short = used.findIndex((band) => band.length !== steps);
+  if (short >= 0) throw badCurves(key, `lag ${short + 1} has ${used[short]?.length ?? 0} entries for ${steps} steps`);
+  if (!errors.every((error) => Number.isFinite(error) && error >= 0)) throw badCurves(key, "some are not finite numbers from 0 up");
+  if (errors.length > 0 && errors.every((error) => error === 0)) throw badCurves(key, "all are 0, as if the branch never changed");
+  return used;
+}
+
+/** The threshold whose plan computes nearest to `share` of the cacheable compute, the more careful of two that are equally near. */
+function withShare(
+  input: PolicyInput,
+  share: number,
+  bands: readonly ErrorBands[],
+  rowsAt: (threshold: number) => Map<string, Row>,
+): Choice {
+  let best: { alpha: number; cells: Map<string, Row>; reached: number } | undefined;
+  for (const alpha of thresholds(bands)) {
+    const cells = rowsAt(alpha);
+    const reached = computedShare(input, cells);
+    if (!best || Math.abs(reached - share) < Math.abs(best.reached - share)) best = { alpha, cells, reached };
+  }
+  if (!best) throw new Error("internal: there is no threshold to try");
+  const { alpha, cells, reached } = best;
+  const missed = Math.abs(reached - share) > 1 / input.steps;
+  const warnings = missed
+    ? [`A share of ${share} cannot be reached with these errors and distances; the nearest is ${reached.toFixed(3)}.`]
+    : [];
+  return { cells, predicted: { alpha }, warnings };
+}
+
+/** One threshold below all errors, between any two that follow each other, and above all: every plan that there is, in rising order. */
+function thresholds(bands: readonly ErrorBands[]): readonly number[] {
+  const errors = bands.flatMap((rows) => rows.flatMap((row, i) => row.slice(i + 1)));
+  const rising = [0, ...new Set(errors.filter((error) => error > 0).sort((a, b) => a - b))];
+  return rising.map((error, i) => (error + (rising[i + 1] ?? 2 * error + 1)) / 2);
+}

@@ -1,0 +1,104 @@
+/** The known schedulers, and the way from a scheduler's configuration to its table. */
+import { z } from "zod";
+import { badJsonField, badSamplerTable, samplerOption, unknownScheduler, unsupportedScheduler } from "../../ir/diagnostics.js";
+import { hasMethods, loadFolder } from "../../ir/registry.js";
+import { parseWith } from "../parse.js";
+import type { Row, Sampler, SamplerOptions, SamplerSetting, SamplerTable, Term } from "../sampler.js";
+
+function isSampler(candidate: unknown): candidate is Sampler {
+  return hasMethods(candidate, "table") && "className" in candidate && "config" in candidate;
+}
+
+/** By file stem, in alphabetical order. */
+export const samplers: ReadonlyMap<string, Sampler> = await loadFolder(import.meta.url, isSampler);
+
+const terms = z.array(z.strictObject({ step: z.int().min(0), weight: z.number() }));
+const tableSchema = z.strictObject({
+  name: z.string(),
+  prediction: z.enum(["epsilon", "v_prediction", "sample", "flow"]),
+  initialScale: z.number(),
+  rows: z
+    .array(
+      z.strictObject({
+        timestep: z.number(),
+        inputScale: z.number(),
+        m: z.strictObject({ x: z.number(), out: z.number() }),
+        next: z.strictObject({ x: terms, m: terms, noise: z.number() }),
+      }),
+    )
+    .min(1),
+});
+
+/**
+ * The table of a scheduler: of the class that the configuration names (a diffusers `scheduler_config.json`), or the
+ * configuration itself where that is a table. Unknown keys are ignored; `unknownKeys` lists them.
+ * Throws UNKNOWN_SCHEDULER, UNSUPPORTED_SCHEDULER, BAD_JSON_FIELD, SAMPLER_OPTION, DEGENERATE_TIMES, BAD_SAMPLER_TABLE.
+ */
+export function samplerTable(config: unknown, options: SamplerOptions): SamplerTable {
+  if (!Number.isInteger(options.steps) || options.steps < 1) throw samplerOption("A sampler", "steps", "takes a whole number of steps");
+  if (isRecord(config) && "rows" in config) return givenTable(parseWith(tableSchema, config, "sampler table"), options);
+  const sampler = samplerOf(config);
+  refuseSettings(sampler.className, options, sampler.takes);
+  return checked(sampler.className, sampler.table(parseWith(sampler.config, config, sampler.className), options));
+}
+
+/** Keys of the configuration that its class does not know; such keys have no effect. Empty for a table. */
+export function unknownKeys(config: unknown): readonly string[] {
+  if (!isRecord(config) || "rows" in config) return [];
+  const known = samplerOf(config).config.shape;
+  return Object.keys(config).filter((key) => !key.startsWith("_") && !Object.hasOwn(known, key));
+}
+
+function samplerOf(config: unknown): Sampler {
+  if (!isRecord(config)) throw badJsonField("scheduler configuration", "(the whole)", "is not an object");
+  const className = config["_class_name"];
+  if (typeof className !== "string") throw badJsonField("scheduler configuration", "_class_name", "is missing: it names the scheduler");
+  const all = [...samplers.values()];
+  const found = all.find((sampler) => sampler.className === className);
+  if (found) return found;
+  throw unknownScheduler(
+    className,
+    all.map((sampler) => sampler.className),
+  );
+}
+
+function givenTable(table: SamplerTable, options: SamplerOptions): SamplerTable {
+  refuseSettings("A sampler table", options, []);
+  const { rows } = table;
+  if (options.steps !== rows.length) throw samplerOption("A sampler table", "steps", `of ${rows.length} rows has as many steps`);
+  for (const [k, { next }] of rows.entries()) {
+    const ahead = [...next.x, ...next.m].find(({ step }) => step > k);
+    if (ahead) throw badSamplerTable(k, `reads step ${ahead.step}, which comes later`);
+  }
+  return table;
+}
+
+function refuseSettings(who: string, { sigmas, timesteps, mu, eta }: SamplerOptions, takes: readonly SamplerSetting[]): void {
+  const given = { sigmas, timesteps, mu, eta: eta === 0 ? undefined : eta };
+  for (const setting of ["sigmas", "timesteps", "mu", "eta"] as const) {
+    if (given[setting] !== undefined && !takes.includes(setting)) throw samplerOption(who, setting, "does not take this setting");
+  }
+}
+
+/** The table without terms of weight 0. Throws UNSUPPORTED_SCHEDULER if a number of it is not finite. */
+function checked(className: string, table: SamplerTable): SamplerTable {
+  const numbers = ({ timestep, inputScale, m, next }: Row): readonly number[] => [
+    ...[timestep, inputScale, m.x, m.out, next.noise],
+    ...[...next.x, ...next.m].map(({ weight }) => weight),
+  ];
+  const k = table.rows.findIndex((row) => !numbers(row).every(Number.isFinite));
+  if (k >= 0) {
+    const hint = "It divides by zero there: change final_sigmas_type, solver_type, prediction_type or the number of steps.";
+    throw unsupportedScheduler(className, "these settings", `the coefficients of step ${k} are not finite`, hint);
+  }
+  const counts = ({ weight }: Term): boolean => weight !== 0;
+  const rows = table.rows.map((row) => ({
+    ...row,
+    next: { ...row.next, x: row.next.x.filter(counts), m: row.next.m.filter(counts) },
+  }));
+  return { ...table, rows };
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

@@ -1,0 +1,76 @@
+/** Grids of noise levels sigma = √((1 − alphaBar) / alphaBar), and the way back from a sigma to a training time. */
+import { linspace } from "./spacing.js";
+
+/** Karras et al., arXiv 2206.00364, eq. 5: evenly spaced in sigma^(1/rho), from `max` to `min`. */
+export function karrasSigmas(max: number, min: number, count: number, rho = 7): number[] {
+  return evenlyIn(
+    max,
+    min,
+    count,
+    (sigma) => sigma ** (1 / rho),
+    (root) => root ** rho,
+  );
+}
+
+/** Evenly spaced in ln sigma, from `max` to `min`; Lu et al.'s grid (arXiv 2206.00927) is the same. */
+export function exponentialSigmas(max: number, min: number, count: number): number[] {
+  return evenlyIn(max, min, count, Math.log, Math.exp);
+}
+
+/** Quantiles of the beta distribution with both shapes 0.6, stretched over [min, max] (arXiv 2407.12173). */
+export function betaSigmas(max: number, min: number, count: number, shape = 0.6): number[] {
+  return linspace(0, 1, count).map((u) => min + symmetricBetaQuantile(1 - u, shape) * (max - min));
+}
+
+/** Rectified flow: u in (0, 1) shifted towards noise, shift · u / (1 + (shift − 1) · u) (arXiv 2403.03206, eq. 23). */
+export function shiftedSigma(u: number, shift: number): number {
+  return (shift * u) / (1 + (shift - 1) * u);
+}
+
+/** The ends are exact: a grid starts and ends at a training time, and a repeated last sigma is an interval of 0. */
+function evenlyIn(max: number, min: number, count: number, forward: (sigma: number) => number, back: (value: number) => number): number[] {
+  return linspace(forward(max), forward(min), count).map((value, i) => (i === 0 ? max : i === count - 1 ? min : back(value)));
+}
+
+/** The value at `position` between the entries of `values`, linear, the ends held (numpy's `interp`). */
+export function interpolate(values: readonly number[], position: number): number {
+  const low = Math.min(Math.max(Math.floor(position), 0), values.length - 1);
+  const below = values[low] ?? 0;
+  const above = values[Math.min(low + 1, values.length - 1)] ?? below;
+  return position <= 0 ? below : below + (position - low) * (above - below);
+}
+
+/** Fractional training time of a sigma: linear in ln sigma between the training sigmas, which rise (diffusers `_sigma_to_t`). */
+export function timeOfSigma(sigma: number, logSigmas: readonly number[]): number {
+  const wanted = Math.log(Math.max(sigma, 1e-10));
+  const found = logSigmas.findLastIndex((logSigma) => wanted - logSigma >= 0);
+  const low = Math.min(Math.max(found, 0), logSigmas.length - 2);
+  const below = logSigmas[low] ?? 0;
+  const above = logSigmas[low + 1] ?? 0;
+  const weight = Math.min(Math.max((below - wanted) / (below - above), 0), 1);
+  return (1 - weight) * low + weight * (low + 1);
+}
+
+/** The p-quantile of the beta distribution whose two shapes are both `shape`, by bisection. */
+function symmetricBetaQuantile(p: number, shape: number): number {
+  if (p > 0.5) return 1 - symmetricBetaQuantile(1 - p, shape);
+  const target = p * 2 * betaIntegral(0.5, shape);
+  let low = 0;
+  let high = 0.5;
+  for (let middle = 0.25; low < middle && middle < high; middle = (low + high) / 2) {
+    if (betaIntegral(middle, shape) < target) low = middle;
+    else high = middle;
+  }
+  return high;
+}
+
+/** ∫ t^(a−1) (1−t)^(a−1) dt from 0 to x ≤ ½, by its power series. */
+function betaIntegral(x: number, a: number): number {
+  let sum = 1 / a;
+  let power = 1;
+  for (let n = 1; power > 1e-18; n++) {
+    power *= ((n - a) / n) * x;
+    sum += power / (a + n);
+  }
+  return x ** a * sum;
+}

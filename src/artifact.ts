@@ -1,0 +1,230 @@
+/** The artifact folder: the emitted model, the step that it came from, and the manifest that says what they are. */
+import { createHash, randomUUID } from "node:crypto";
+import { createReadStream, existsSync, readdirSync, statSync } from "node:fs";
+import { copyFile, mkdir, rename, rm, writeFile } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+import { pipeline } from "node:stream/promises";
+import { z } from "zod";
+import { elemOf, shapeOf } from "../ir/build.js";
+import { fileExists, notAnArtifact } from "../ir/diagnostics.js";
+import { structureDigest } from "../ir/digest.js";
+import { ditView, type Model, type Value } from "../ir/graph.js";
+import { readModel, writeModel, WrittenData, type WriteOptions, type WriteResult } from "../ir/onnx/index.js";
+import { tensorFrom, tensorNumbers } from "../ir/tensor.js";
+import { bind, parseSchedule, parseWith, scheduleJson, type Plan, type Schedule } from "../schedules/index.js";
+import type { Compiled } from "./compile.js";
+import { jsonText, readJson } from "./files.js";
+import { latentShape, openJob, type Job } from "./job.js";
+import { recipeSchema, schedulerConfig, type Recipe, type ValueSpec } from "./recipe.js";
+import type { RunInputs } from "./run-inputs.js";
+import { Session, type RuntimeOptions } from "./runtime.js";
+import type { Trace } from "./trace.js";
+import { VERSION } from "./version.js";
+
+const portSchema = z.strictObject({ name: z.string(), elem: z.string(), shape: z.array(z.int()) });
+
+export const manifestSchema = z.strictObject({
+  format: z.literal("smoothcc-artifact/1"),
+  smoothcc: z.string(),
+  digests: z.strictObject({ structure: z.string(), model: z.string(), data: z.string() }),
+  /** Of `step.onnx`, the exporter's one-step model; also as `recipe.json`, so that an artifact is itself a MODEL. */
+  recipe: recipeSchema,
+  sampler: z.record(z.string(), z.unknown()),
+  inputs: z.array(portSchema),
+  outputs: z.array(portSchema),
+  nodes: z.strictObject({ step: z.int(), uncached: z.int(), emitted: z.int() }),
+  macs: z.strictObject({ uncached: z.number(), emitted: z.number(), bound: z.number() }),
+  cache: z.strictObject({ peakBytes: z.number() }),
+  passes: z.array(z.strictObject({ name: z.string(), nodes: z.int() })),
+  /** How the model wants to be loaded. */
+  load: z.strictObject({ graphOptimizationLevel: z.string(), enableMemPattern: z.boolean() }),
+});
+
+export type Manifest = z.infer<typeof manifestSchema>;
+
+export const FILES = {
+  model: "model.onnx",
+  data: "model.onnx.data",
+  step: "step.onnx",
+  stepData: "step.onnx.data",
+  manifest: "manifest.json",
+  recipe: "recipe.json",
+  inputs: "inputs",
+  plan: "plan.json",
+  trace: "trace.json",
+  report: "report.html",
+} as const;
+
+/** Reads an artifact's manifest. Throws NOT_AN_ARTIFACT, BAD_JSON, BAD_JSON_FIELD. */
+export function readManifest(folder: string): Manifest {
+  const file = join(folder, FILES.manifest);
+  if (!existsSync(file)) throw notAnArtifact(folder);
+  return parseWith(manifestSchema, readJson(file), file);
+}
+
+/**
+ * Runs `fill` on a new folder beside `folder` and renames it into place: the artifact is there whole or not at all.
+ * Throws FILE_EXISTS if something is there, unless it is an artifact and `force` is set.
+ */
+export async function replaceFolder(folder: string, force: boolean, fill: (partial: string) => Promise<void>): Promise<void> {
+  const target = resolve(folder);
+  assertReplaceable(target, force);
+  const partial = join(dirname(target), `.${basename(target)}.${randomUUID()}.partial`);
+  try {
+    await mkdir(partial, { recursive: true });
+    await fill(partial);
+    await rm(target, { recursive: true, force: true });
+    await rename(partial, target);
+  } finally {
+    await rm(partial, { recursive: true, force: true });
+  }
+}
+
+/** Throws FILE_EXISTS where `replaceFolder` would, before any work is done. */
+export function assertReplaceable(folder: string, force: boolean): void {
+  if (!existsSync(folder)) return;
+  const isFolder = statSync(folder).isDirectory();
+  if (isFolder && readdirSync(folder).length === 0) return;
+  // Only what we wrote is ours to delete.
+  const isOurs = isFolder && existsSync(join(folder, FILES.manifest));
+  if (!force || !isOurs) throw fileExists(folder);
+}
+
+/** What an artifact is written from. */
+export interface ArtifactContents {
+  readonly job: Job;
+  readonly schedule: Schedule;
+  readonly compiled: Compiled;
+  readonly trace?: Trace | undefined;
+}
+
+/** Writes an artifact, whole or not at all; answers with the sizes of the emitted model. Throws FILE_EXISTS. */
+export async function writeArtifact(
+  folder: string,
+  { job, schedule, compiled, trace }: ArtifactContents,
+  force: boolean,
+  signal?: AbortSignal,
+): Promise<{ readonly model: number; readonly data: number }> {
+  const sizes = { model: 0, data: 0 };
+  await replaceFolder(folder, force, async (partial) => {
+    const structure = structureDigest(job.model);
+    const recipe = await portableRecipe(job, partial);
+    const plan = scheduleJson(schedule);
+    const written = new WrittenData();
+    const file = join(partial, FILES.model);
+    await writeEmitted(compiled.model, file, { written, signal });
+    const data = await fileDigest(join(partial, FILES.data));
+    const metadata = { version: VERSION, structure, data, plan: JSON.stringify(plan) };
+    const labelled = new Map(Object.entries(metadata).map(([key, value]) => [`smoothcc.${key}`, value]));
+    // The weights are there already: this writes the model again, with what is known only now.
+    await writeEmitted({ ...compiled.model, metadata: labelled }, file, { written, signal });
+    await writeModel(await readModel(job.source.modelFile), join(partial, FILES.step), { written, signal });
+    const { nodes, macs, cache, passes, model } = compiled;
+    const port = (name: string, value: Value): Manifest["inputs"][number] => ({ name, elem: elemOf(value), shape: [...shapeOf(value)] });
+    const manifest: Manifest = {
+      format: "smoothcc-artifact/1",
+      smoothcc: VERSION,
+      digests: { structure, model: await fileDigest(file), data },
+      recipe,
+      sampler: { ...job.table },
+      inputs: model.graph.inputs.map((value) => port(value.name, value)),
+      outputs: model.graph.outputs.map(({ name, value }) => port(name, value)),
+      nodes: { ...nodes },
+      macs: { ...macs },
+      cache: { ...cache },
+      passes: passes.map(({ name, nodes: count }) => ({ name, nodes: count })),
+      load: { graphOptimizationLevel: "disabled", enableMemPattern: false },
+    };
+    await writeFile(join(partial, FILES.recipe), jsonText(recipe));
+    await writeFile(join(partial, FILES.plan), jsonText(plan));
+    if (trace) await writeFile(join(partial, FILES.trace), jsonText(trace));
+    await writeFile(join(partial, FILES.manifest), jsonText(manifest));
+    sizes.model = statSync(join(partial, FILES.model)).size;
+    sizes.data = statSync(join(partial, FILES.data)).size;
+  });
+  return sizes;
+}
+
+/** Writes a model as it is emitted: weights in one file beside it, types at the interface only. */
+export function writeEmitted(model: Model, file: string, options: Pick<WriteOptions, "written" | "signal"> = {}): Promise<WriteResult> {
+  return writeModel(model, file, { ...options, external: {}, valueInfo: false });
+}
+
+/** The job's recipe with everything that it refers to inside the artifact: the step, the scheduler inline, arrays as files. */
+async function portableRecipe({ source, context }: Job, partial: string): Promise<Recipe> {
+  const { recipe, folder } = source;
+  const carry = async (spec: ValueSpec, label: string): Promise<ValueSpec> => {
+    if (typeof spec !== "string") return spec;
+    await mkdir(join(partial, FILES.inputs), { recursive: true });
+    const file = `${FILES.inputs}/${label}.npy`;
+    await copyFile(resolve(folder, spec), join(partial, file));
+    return file;
+  };
+  const inputs: Recipe["inputs"] = {};
+  for (const [name, { fix, calibrate }] of Object.entries(recipe.inputs)) {
+    inputs[name] = {
+      ...(fix === undefined ? {} : { fix: fix === null ? null : await carry(fix, `${name}.fix`) }),
+      ...(typeof calibrate === "string" ? { calibrate: String(await carry(calibrate, `${name}.calibrate`)) } : {}),
+      ...(Array.isArray(calibrate)
+        ? { calibrate: await Promise.all(calibrate.map((spec, i) => carry(spec, `${name}.calibrate.${i}`))) }
+        : {}),
+    };
+  }
+  const uncond: Recipe["guidance"]["uncond"] = {};
+  for (const [name, spec] of Object.entries(recipe.guidance.uncond)) uncond[name] = await carry(spec, `${name}.uncond`);
+  const scheduler = z.record(z.string(), z.unknown()).parse(schedulerConfig(source));
+  return { ...recipe, batch: context.batch, model: FILES.step, scheduler, inputs, guidance: { ...recipe.guidance, uncond } };
+}
+
+/** Of a file's bytes, as `sha256:<hex>`. */
+export async function fileDigest(file: string): Promise<string> {
+  const hash = createHash("sha256");
+  await pipeline(createReadStream(file), hash);
+  return `sha256:${hash.digest("hex")}`;
+}
+
+/** An artifact on disk, with the job and the plan that it was made of. */
+export interface Artifact {
+  readonly folder: string;
+  readonly manifest: Manifest;
+  readonly job: Job;
+  readonly plan: Plan;
+}
+
+/** Opens an artifact and its step. Throws NOT_AN_ARTIFACT and what reading models, recipes and plans throws. */
+export async function openArtifact(folder: string, runtime: RuntimeOptions): Promise<Artifact> {
+  const manifest = readManifest(folder);
+  const job = await openJob(folder, {}, runtime);
+  const file = join(folder, FILES.plan);
+  const plan = bind(parseSchedule(readJson(file), file), job.table, ditView(job.model).branches);
+  return { folder, manifest, job, plan };
+}
+
+/** A loaded artifact. Its model needs nothing but its inputs. */
+export class ArtifactSession {
+  private constructor(
+    private readonly session: Session,
+    private readonly latent: string,
+    private readonly shape: readonly number[],
+  ) {}
+
+  static async open(model: string, job: Job, runtime: RuntimeOptions): Promise<ArtifactSession> {
+    const session = await Session.open(model, { ...runtime, optimise: "disabled" });
+    return new ArtifactSession(session, ditView(job.model).latent, latentShape(job));
+  }
+
+  /** The final latent, [batch, …latent]. */
+  async run({ noise, draws, conditions }: RunInputs): Promise<Float32Array> {
+    const { shape } = this;
+    const feeds = new Map(conditions);
+    feeds.set(this.latent, tensorFrom("float", shape, noise));
+    if (draws) feeds.set("noise", tensorFrom("float", [draws.length / noise.length, ...shape], draws));
+    const latent = (await this.session.run(feeds)).get("latent");
+    if (!latent) throw new Error("internal: the artifact has no output 'latent'");
+    return Float32Array.from(tensorNumbers(latent));
+  }
+
+  close(): Promise<void> {
+    return this.session.close();
+  }
+}

@@ -1,0 +1,144 @@
+/** Timing: the artifact, the same run without caching, and the loop over the original step; a process each, run in turn. */
+import { fork, type ChildProcess } from "node:child_process";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { z } from "zod";
+import { benchFailed } from "../ir/diagnostics.js";
+import { writeEmitted, FILES, type Artifact } from "./artifact.js";
+import { compileModel } from "./compile.js";
+import type { Progress } from "./progress.js";
+import type { RuntimeOptions } from "./runtime.js";
+
+export interface Timing {
+  readonly loadMs: number;
+  readonly medianMs: number;
+  /** Distance between the quartiles. */
+  readonly iqrMs: number;
+  /** The most memory that the process had. */
+  readonly rssBytes: number;
+}
+
+export interface Bench {
+  readonly device: string;
+  readonly threads: number | null;
+  readonly runs: number;
+  readonly artifact: Timing;
+  readonly uncached: Timing;
+  readonly loop: Timing;
+  /** Uncached artifact against artifact: as measured, as MACs would have it, and the one by the other. */
+  readonly speedup: { readonly measured: number; readonly macBound: number; readonly ofBound: number };
+}
+
+export interface BenchOptions extends RuntimeOptions {
+  readonly runs: number;
+  readonly progress?: Progress | undefined;
+}
+
+/** What a worker is told to load: a model file, or without one the loop over the artifact's step. */
+export const taskSchema = z.strictObject({
+  artifact: z.string(),
+  model: z.string().optional(),
+  device: z.string().optional(),
+  threads: z.number().optional(),
+});
+export type Task = z.infer<typeof taskSchema>;
+
+/** What a worker answers: how long loading took, then after each run how long it took and the memory so far. */
+const answerSchema = z.union([
+  z.strictObject({ loadMs: z.number() }),
+  z.strictObject({ runMs: z.number(), rssBytes: z.number() }),
+  z.strictObject({ problem: z.string() }),
+]);
+export type Answer = z.infer<typeof answerSchema>;
+
+/** One warm-up and `runs` timed runs of each, in turn, so that a machine that changes speed changes all of them. */
+export async function bench(artifact: Artifact, options: BenchOptions): Promise<Bench> {
+  const { device, threads, runs, progress } = options;
+  const folder = await mkdtemp(join(tmpdir(), "smoothcc-bench-"));
+  const workers: Worker[] = [];
+  try {
+    const uncached = join(folder, FILES.model);
+    await writeEmitted((await compileModel(artifact.job, artifact.plan)).unrolled, uncached, options);
+    for (const model of [join(artifact.folder, FILES.model), uncached, undefined]) {
+      workers.push(await Worker.start({ artifact: artifact.folder, model, device, threads }));
+    }
+    for (let run = -1; run < runs; run++) {
+      for (const worker of workers) await worker.run(run >= 0);
+      progress?.("bench", run + 2, runs + 1);
+    }
+  } finally {
+    for (const worker of workers) worker.stop();
+    await rm(folder, { recursive: true, force: true });
+  }
+  const [cached, plain, loop] = workers.map((worker) => worker.timing());
+  if (!cached || !plain || !loop) throw new Error("internal: a worker is missing");
+  const measured = plain.medianMs / cached.medianMs;
+  const macBound = artifact.manifest.macs.bound;
+  return {
+    device: device ?? "cpu",
+    threads: threads ?? null,
+    runs,
+    artifact: cached,
+    uncached: plain,
+    loop,
+    speedup: { measured, macBound, ofBound: measured / macBound },
+  };
+}
+
+class Worker {
+  private readonly times: number[] = [];
+  private loadMs = 0;
+  private rssBytes = 0;
+
+  private constructor(private readonly child: ChildProcess) {}
+
+  static async start(task: Task): Promise<Worker> {
+    const worker = new Worker(fork(new URL("./bench-worker.js", import.meta.url), { stdio: ["ignore", "ignore", "inherit", "ipc"] }));
+    const answer = await worker.ask(task);
+    if (!("loadMs" in answer)) throw benchFailed("it did not load");
+    worker.loadMs = answer.loadMs;
+    return worker;
+  }
+
+  async run(counts: boolean): Promise<void> {
+    const answer = await this.ask("run");
+    if (!("runMs" in answer)) throw benchFailed("it did not run");
+    if (counts) this.times.push(answer.runMs);
+    this.rssBytes = answer.rssBytes;
+  }
+
+  timing(): Timing {
+    const { loadMs, rssBytes } = this;
+    const sorted = [...this.times].sort((a, b) => a - b);
+    return { loadMs, medianMs: quantile(sorted, 0.5), iqrMs: quantile(sorted, 0.75) - quantile(sorted, 0.25), rssBytes };
+  }
+
+  stop(): void {
+    this.child.kill();
+  }
+
+  private ask(message: Task | "run"): Promise<Answer> {
+    return new Promise((resolve, reject) => {
+      const onExit = (code: number | null): void => {
+        reject(benchFailed(`its process ended with ${code ?? "a signal"}`));
+      };
+      this.child.once("exit", onExit);
+      this.child.once("message", (raw) => {
+        this.child.off("exit", onExit);
+        const answer = answerSchema.parse(raw);
+        if ("problem" in answer) reject(benchFailed(answer.problem));
+        else resolve(answer);
+      });
+      this.child.send(message);
+    });
+  }
+}
+
+/** Linear interpolation between the two nearest of the sorted values. */
+function quantile(sorted: readonly number[], q: number): number {
+  const at = q * (sorted.length - 1);
+  const low = sorted[Math.floor(at)] ?? 0;
+  const high = sorted[Math.ceil(at)] ?? low;
+  return low + (at - Math.floor(at)) * (high - low);
+}

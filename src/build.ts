@@ -1,0 +1,84 @@
+/** The main job: calibrate → plan → compile → verify → time → report. */
+import { join } from "node:path";
+import { writeFile } from "node:fs/promises";
+import { assertReplaceable, FILES, openArtifact, writeArtifact } from "./artifact.js";
+import { bench, type Bench } from "./bench.js";
+import { calibrate } from "./calibrate.js";
+import { compileModel, type Compiled } from "./compile.js";
+import { planSavesNothing } from "../ir/diagnostics.js";
+import { stepCost } from "../ir/cost.js";
+import { ditView } from "../ir/graph.js";
+import { bind, policies, savesNothing } from "../schedules/index.js";
+import { openJob, openLifted, type InputSpecs, type Job } from "./job.js";
+import { choosePlan, type Planning, type PlanSummary } from "./plan.js";
+import type { Progress } from "./progress.js";
+import type { RecipeOverrides } from "./recipe.js";
+import { reportOf } from "./report-data.js";
+import { renderReport } from "./report/index.js";
+import type { SampleOptions } from "./run-inputs.js";
+import type { RuntimeOptions } from "./runtime.js";
+import type { Trace } from "./trace.js";
+import { verify, type Verification } from "./verify.js";
+
+export interface BuildOptions extends RuntimeOptions, SampleOptions {
+  readonly overrides: RecipeOverrides;
+  readonly output: string;
+  readonly force: boolean;
+  readonly policy: string;
+  readonly policyOptions: unknown;
+  /** Calibration samples. */
+  readonly samples: number;
+  /** Timed runs; none if 0. */
+  readonly runs: number;
+  readonly progress?: Progress | undefined;
+  readonly warn: (message: string) => void;
+}
+
+export interface Built {
+  readonly plan: PlanSummary;
+  readonly compiled: Compiled;
+  readonly bytes: { readonly model: number; readonly data: number };
+  readonly verification: Verification;
+  readonly bench?: Bench | undefined;
+  readonly report: string;
+}
+
+/** Builds an artifact folder with its report. Throws what its stages throw; a failed verification is in the result. */
+export async function build(model: string, options: BuildOptions): Promise<Built> {
+  const { overrides, output, force, progress } = options;
+  assertReplaceable(output, force);
+  const job = await openJob(model, overrides, options);
+  const trace = (policies.get(options.policy)?.needsTrace ?? true) ? await calibrated(model, job, options) : undefined;
+  const planned = await choosePlan(planningFor(job, trace), options.policy, options.policyOptions);
+  for (const warning of [...ditView(job.model).warnings, ...planned.warnings]) options.warn(warning);
+  const plan = bind(planned.schedule, job.table, ditView(job.model).branches);
+  if (savesNothing(plan) && options.policy !== "full") throw planSavesNothing();
+  const compiled = await compileModel(job, plan);
+  const bytes = await writeArtifact(output, { job, schedule: planned.schedule, compiled, trace }, force, options.signal);
+  const artifact = await openArtifact(output, options);
+  const verification = await verify(artifact, { ...options, samples: 1 });
+  const timed = options.runs > 0 ? await bench(artifact, { ...options, runs: options.runs, progress }) : undefined;
+  const report = join(output, FILES.report);
+  await writeFile(report, renderReport(reportOf({ artifact, trace, plan: planned.summary, compiled, bytes, verification, bench: timed })));
+  return { plan: planned.summary, compiled, bytes, verification, bench: timed, report };
+}
+
+/**
+ * Calibration runs one latent at a time where the export's batch is symbolic: that costs least, and a trace does not
+ * depend on the batch. Inputs that the recipe calibrates with stay the recipe's; the others are those of the run.
+ */
+async function calibrated(model: string, job: Job, options: BuildOptions): Promise<Trace> {
+  const { model: lifted, source } = await openLifted(model, options.overrides);
+  const latent = lifted.graph.inputs.find(({ name }) => name === ditView(lifted).latent);
+  const single = typeof latent?.type?.shape?.[0] === "string" ? await openJob(model, { ...options.overrides, batch: 1 }, options) : job;
+  const given: InputSpecs = new Map([...(options.inputs ?? [])].filter(([name]) => source.recipe.inputs[name]?.calibrate === undefined));
+  return calibrate(single, { ...options, inputs: given });
+}
+
+function planningFor(job: Job, trace: Trace | undefined): Planning {
+  const { total, branches } = stepCost(job.model);
+  const sites = ditView(job.model).branches.map(
+    ({ site, kind, stream }) => [site, { kind, stream, macs: branches.get(site) ?? { linear: 0, attention: 0 } }] as const,
+  );
+  return { steps: job.table.rows.length, macs: total, sites: new Map(sites), trace };
+}

@@ -1,0 +1,54 @@
+/** Calibration: uncached trajectories over the original step, and the statistics of their branches. */
+import { stepCost } from "../ir/cost.js";
+import { structureDigest, textDigest } from "../ir/digest.js";
+import { ditView } from "../ir/graph.js";
+import type { Job } from "./job.js";
+import type { Progress } from "./progress.js";
+import { ReferenceLoop } from "./reference.js";
+import { sampleInputs, type SampleOptions } from "./run-inputs.js";
+import type { RuntimeOptions } from "./runtime.js";
+import { Statistics, type Trace } from "./trace.js";
+
+export interface CalibrateOptions extends RuntimeOptions, Omit<SampleOptions, "noise"> {
+  readonly samples: number;
+  readonly progress?: Progress | undefined;
+}
+
+/** Runs `samples` trajectories without caching and adds up what their branches do. One pass over the network a step and sample. */
+export async function calibrate(job: Job, options: CalibrateOptions): Promise<Trace> {
+  const { samples, seed, progress } = options;
+  const steps = job.table.rows.length;
+  const loop = new ReferenceLoop(job, options);
+  const statistics = new Statistics(steps, options);
+  try {
+    for (let sample = 0; sample < samples; sample++) {
+      await loop.run(sampleInputs(job, sample, options), undefined, (step, branches) => {
+        statistics.observe(step, branches);
+        progress?.("calibrate", sample * steps + step + 1, samples * steps);
+      });
+      await statistics.finishSample();
+    }
+  } finally {
+    await loop.close();
+    await statistics.close();
+  }
+  const { total, branches: costs } = stepCost(job.model);
+  const sites: Trace["sites"] = {};
+  for (const { site, kind, block, stream } of ditView(job.model).branches) {
+    const sums = statistics.sums.get(site);
+    const macs = costs.get(site);
+    if (sums && macs) sites[site] = { kind, block, stream, macs: { ...macs }, ...sums };
+  }
+  const { form, scale } = job.context.guidance;
+  return {
+    format: "smoothcc-trace/1",
+    structure: structureDigest(job.model),
+    sampler: { name: job.table.name, digest: textDigest(JSON.stringify(job.table)) },
+    steps,
+    guidance: { form, scale },
+    samples: Array.from({ length: samples }, (_, i) => i),
+    seed,
+    macs: { ...total },
+    sites,
+  };
+}

@@ -1,0 +1,35 @@
+/** What a command is, and the registry of them: one file a command. */
+import { hasMethods, loadFolder, type Named } from "../../ir/registry.js";
+import type { OptionName, Options } from "../options.js";
+import type { Progress } from "../progress.js";
+
+/** What a command may use of the world around it. */
+export interface Host {
+  readonly signal: AbortSignal;
+  readonly progress: Progress;
+  readonly warn: (message: string) => void;
+}
+
+/** A result: `json` is one document of the contract, `text` the same for people. Exit code 1: checked and not good enough. */
+export interface Outcome {
+  readonly json: unknown;
+  readonly text: string;
+  readonly exitCode?: 0 | 1;
+}
+
+export interface Command extends Named {
+  readonly summary: string;
+  /** The word of the usage line: MODEL, DIR, TRACE. */
+  readonly argument: string;
+  readonly options: readonly OptionName[];
+  readonly required?: readonly OptionName[];
+  /** Whether it chooses a plan, and so takes the options of every policy. */
+  readonly plans?: boolean;
+  run(argument: string, options: Options, host: Host): Promise<Outcome>;
+}
+
+function isCommand(candidate: unknown): candidate is Command {
+  return hasMethods(candidate, "run");
+}
+
+export const commands = await loadFolder(import.meta.url, isCommand);

@@ -1,0 +1,38 @@
+/** `run DIR`: one generation. */
+import { join } from "node:path";
+import { ArtifactSession, FILES, openArtifact } from "../artifact.js";
+import { badOption } from "../../ir/diagnostics.js";
+import { tensorFrom } from "../../ir/tensor.js";
+import { assertFree, writeWhole } from "../files.js";
+import { latentShape } from "../job.js";
+import { npyBytes } from "../npy.js";
+import { inputSpecs, runtimeOptions } from "../options.js";
+import { latentPicture } from "../picture.js";
+import { readNoise, sampleInputs } from "../run-inputs.js";
+import type { Command } from "./index.js";
+
+export default {
+  name: "run",
+  summary: "generate once with an artifact",
+  argument: "DIR",
+  options: ["device", "force", "input", "noise", "output", "png", "seed", "threads"],
+  async run(argument, options, host) {
+    const { seed = 0, noise, output, png, force = false } = options;
+    if (output === undefined && png === undefined)
+      throw badOption("-o, --output", "name a .npy file for the latent, or a picture with --png");
+    for (const file of [output, png]) if (file !== undefined) assertFree(file, force);
+    const runtime = runtimeOptions(options, host.signal);
+    const { folder, job } = await openArtifact(argument, runtime);
+    const inputs = sampleInputs(job, 0, { seed, noise: noise === undefined ? undefined : readNoise(noise), inputs: inputSpecs(options) });
+    const session = await ArtifactSession.open(join(folder, FILES.model), job, runtime);
+    const started = performance.now();
+    const values = await session.run(inputs);
+    const seconds = (performance.now() - started) / 1000;
+    await session.close();
+    const shape = latentShape(job);
+    if (output !== undefined) await writeWhole(output, npyBytes(tensorFrom("float", shape, values)), force);
+    if (png !== undefined) await writeWhole(png, latentPicture({ shape, values }, job.source.recipe.display?.range ?? [-1, 1]), force);
+    const files = [output, png].filter((file) => file !== undefined);
+    return { json: { files, shape, seconds }, text: `${files.join(", ")}: [${shape.join(", ")}] in ${seconds.toFixed(2)} s` };
+  },
+} satisfies Command;

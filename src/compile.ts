@@ -1,0 +1,59 @@
+/** From a job and a plan to the emitted model: the pass pipeline, and the figures of what it did. */
+import { graphMacs, type Macs } from "../ir/cost.js";
+import { ditView, type Model } from "../ir/graph.js";
+import { byteSize, elementCount, staticShape } from "../ir/types.js";
+import { CACHE_PASSES, runPasses, RUN_PASSES, STEP_PASSES, type PassRecord } from "../passes/index.js";
+import type { Plan } from "../schedules/index.js";
+import type { Job } from "./job.js";
+
+export interface Compiled {
+  readonly model: Model;
+  /** The same run with every branch computed at every step. */
+  readonly unrolled: Model;
+  readonly nodes: { readonly step: number; readonly uncached: number; readonly emitted: number };
+  /** Of the whole run. `bound` = uncached / emitted: what the speed-up can be at most where MACs are what takes time. */
+  readonly macs: { readonly uncached: number; readonly emitted: number; readonly bound: number };
+  readonly passes: readonly PassRecord[];
+  readonly cache: { readonly peakBytes: number };
+}
+
+/** Simplifies one step, unrolls it along the plan's table, and lets cached branches read earlier values. */
+export async function compileModel(job: Job, plan: Plan): Promise<Compiled> {
+  const records: PassRecord[] = [];
+  const log = (record: PassRecord): void => void records.push(record);
+  const context = { ...job.context, plan };
+  const step = await runPasses(job.model, STEP_PASSES, context, log);
+  const unrolled = await runPasses(step, RUN_PASSES, context, log);
+  const model = await runPasses(unrolled, CACHE_PASSES, context, log);
+  const uncached = total(graphMacs(unrolled.graph));
+  const emitted = total(graphMacs(model.graph));
+  return {
+    model,
+    unrolled,
+    nodes: { step: step.graph.nodes.length, uncached: unrolled.graph.nodes.length, emitted: model.graph.nodes.length },
+    macs: { uncached, emitted, bound: uncached / emitted },
+    passes: records,
+    cache: { peakBytes: peakCacheBytes(model, plan) },
+  };
+}
+
+function total({ linear, attention }: Macs): number {
+  return linear + attention;
+}
+
+/** The most bytes that branch values occupy at once because a later step reads them. */
+export function peakCacheBytes(model: Model, plan: Plan): number {
+  const alive = new Array<number>(plan.table.rows.length).fill(0);
+  const values = new Map(model.graph.marks.map(({ site, value }) => [site, value]));
+  for (const { site } of ditView(model).branches) {
+    const lastReader = new Map<number, number>();
+    for (const [step, cell] of (plan.cells.get(site) ?? []).entries()) {
+      if (cell.kind === "terms") for (const term of cell.terms) lastReader.set(term.step, step);
+    }
+    const type = values.get(site)?.type;
+    const shape = staticShape(type);
+    const bytes = type && shape ? byteSize(type.elem, elementCount(shape)) : 0;
+    for (const [from, to] of lastReader) for (let step = from; step < to; step++) alive[step] = (alive[step] ?? 0) + bytes;
+  }
+  return alive.reduce((peak, bytes) => Math.max(peak, bytes), 0);
+}

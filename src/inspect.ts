@@ -1,0 +1,101 @@
+/** What a model is found to be: its ports, blocks and branches, and what they cost. */
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { stepCost, type Macs } from "../ir/cost.js";
+import type { Branch } from "../ir/dit.js";
+import { ditView, type Model } from "../ir/graph.js";
+import type { TensorType } from "../ir/types.js";
+import { readNpy, writeNpy } from "./npy.js";
+import type { BoundModel } from "./job.js";
+import { Session, type RuntimeOptions, type Tensors } from "./runtime.js";
+
+export interface PortReport {
+  readonly name: string;
+  readonly elem: string;
+  readonly shape: readonly (number | string | null)[] | null;
+  /** What it is taken for: latent, timestep, condition, prediction. */
+  readonly role: string;
+}
+
+export interface BranchReport extends Branch {
+  /** Name of the ONNX value. */
+  readonly value: string;
+  readonly shape: readonly (number | string | null)[] | null;
+  /** Multiply-accumulate operations of one step that are saved when the branch is not computed. */
+  readonly macs: number;
+}
+
+export interface Inspection {
+  readonly format: "smoothcc-inspect/1";
+  readonly recogniser: string;
+  readonly nodes: number;
+  readonly opset: number;
+  readonly inputs: readonly PortReport[];
+  readonly outputs: readonly PortReport[];
+  readonly branches: readonly BranchReport[];
+  /** Of one step at the bound batch. */
+  readonly macs: Macs & { readonly total: number; readonly cacheable: number };
+  readonly warnings: readonly string[];
+}
+
+export function inspect({ model }: Pick<BoundModel, "model">): Inspection {
+  const { graph, opsets } = model;
+  const view = ditView(model);
+  const cost = stepCost(model);
+  const values = new Map(graph.marks.map(({ site, value }) => [site, value]));
+  const roles = new Map([
+    [view.latent, "latent"],
+    [view.timestep ?? "", "timestep"],
+  ]);
+  const branches = view.branches.map((branch) => {
+    const value = values.get(branch.site);
+    return { ...branch, value: value?.name ?? "", shape: value?.type?.shape ?? null, macs: sum(cost.branches.get(branch.site)) };
+  });
+  return {
+    format: "smoothcc-inspect/1",
+    recogniser: view.recogniser,
+    nodes: graph.nodes.length,
+    opset: opsets.get("") ?? 0,
+    inputs: graph.inputs.map(({ name, type }) => port(name, type, roles.get(name) ?? "condition")),
+    outputs: graph.outputs.map(({ name, value }) => port(name, value.type, name === view.prediction ? "prediction" : "unused")),
+    branches,
+    macs: { ...cost.total, total: sum(cost.total), cacheable: branches.reduce((total, branch) => total + branch.macs, 0) },
+    warnings: view.warnings,
+  };
+}
+
+function port(name: string, type: TensorType | undefined, role: string): PortReport {
+  return { name, elem: type?.elem ?? "unknown", shape: type?.shape ?? null, role };
+}
+
+function sum(macs: Macs | undefined): number {
+  return macs ? macs.linear + macs.attention : 0;
+}
+
+/** Runs one step on the `.npy` files of a folder and writes `<site>.npy` for every branch; answers with the sites. Throws FILE_MISSING. */
+export async function dumpBranches(model: Model, inputs: string, output: string, options: RuntimeOptions): Promise<readonly string[]> {
+  const { graph } = model;
+  const feeds = new Map(
+    graph.inputs.map(({ name }) => {
+      const file = join(inputs, `${name}.npy`);
+      return [name, readNpy(file)] as const;
+    }),
+  );
+  const probes = graph.marks.map(({ site, value }) => ({ name: site, value }));
+  const session = await Session.open(
+    { ...model, graph: { ...graph, outputs: [...graph.outputs, ...probes] } },
+    { ...options, optimise: "all" },
+  );
+  let results: Tensors;
+  try {
+    results = await session.run(feeds);
+  } finally {
+    await session.close();
+  }
+  await mkdir(output, { recursive: true });
+  for (const { name } of probes) {
+    const data = results.get(name);
+    if (data) await writeNpy(join(output, `${name}.npy`), data);
+  }
+  return probes.map(({ name }) => name);
+}

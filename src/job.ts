@@ -1,0 +1,182 @@
+/** One job: the lifted model with the recipe's facts worked out against it, ready for the passes and for the loop. */
+import { resolve } from "node:path";
+import { badChannels, inputShapeMismatch, missingInput, unknownName } from "../ir/diagnostics.js";
+import { ditView, type Model, type Value } from "../ir/graph.js";
+import { lift } from "../ir/lift/index.js";
+import { readModel } from "../ir/onnx/index.js";
+import { shapeOf, elemOf } from "../ir/build.js";
+import { readTensor, tensorNumbers, tensorOf, type TensorData } from "../ir/tensor.js";
+import { byteSize, elementCount, staticShape } from "../ir/types.js";
+import { BIND_PASSES, runPasses, type PassContext, type PredictionSlice } from "../passes/index.js";
+import { samplerTable, type Guidance, type SamplerTable } from "../schedules/index.js";
+import { readNpy } from "./npy.js";
+import { openSource, schedulerConfig, type RecipeOverrides, type Source, type ValueSpec } from "./recipe.js";
+import { evaluator, type RuntimeOptions } from "./runtime.js";
+
+/** A model and its recipe, worked out against each other. */
+export interface BoundModel {
+  readonly source: Source;
+  /** Lifted, with every shape bound and every value typed; otherwise as the exporter wrote it. */
+  readonly model: Model;
+  readonly context: PassContext;
+}
+
+export interface Job extends BoundModel {
+  readonly table: SamplerTable;
+}
+
+/** Values for the inputs of the artifact by name, from the command line; they stand for the recipe's. */
+export type InputSpecs = ReadonlyMap<string, ValueSpec>;
+
+/** Reads and lifts the model that MODEL names. Throws what reading, recipes and lifting throw. */
+export async function openLifted(path: string, overrides: RecipeOverrides): Promise<{ readonly source: Source; readonly model: Model }> {
+  const source = openSource(path, overrides);
+  const { recipe } = source;
+  const names = { latent: recipe.latent, timestep: recipe.timestep, prediction: recipe.prediction.output };
+  return { source, model: lift(await readModel(source.modelFile), names) };
+}
+
+/** The job of a model and its recipe. `runtime` is for the questions that passes ask. Throws what its parts throw. */
+export async function openJob(path: string, overrides: RecipeOverrides, runtime: RuntimeOptions = {}): Promise<Job> {
+  const { source, model } = await openLifted(path, overrides);
+  const table = samplerTable(schedulerConfig(source), { steps: source.recipe.steps });
+  return { ...(await bindModel(source, model, runtime)), table };
+}
+
+/** Binds the shapes of a lifted model to the recipe's batch and dims, and works out what else the recipe says of it. */
+export async function bindModel(source: Source, lifted: Model, runtime: RuntimeOptions): Promise<BoundModel> {
+  const { recipe } = source;
+  const { form, scale, order } = recipe.guidance;
+  const unbound: PassContext = {
+    evaluator: evaluator(runtime),
+    signal: runtime.signal,
+    batch: recipe.batch ?? exportedBatch(lifted, form),
+    dims: new Map(Object.entries(recipe.dims)),
+    fixed: new Map(),
+    guidance: { form, scale, order },
+    uncond: new Map(),
+    prediction: recipe.prediction,
+  };
+  const model = await runPasses(lifted, BIND_PASSES, unbound);
+  const conditions = conditionValues(model);
+  const known = conditions.map(({ name }) => name);
+  for (const name of [...Object.keys(recipe.inputs), ...Object.keys(recipe.guidance.uncond)]) {
+    if (!known.includes(name)) throw unknownName("condition input", name, known);
+  }
+  const fixed = new Map<string, TensorData>();
+  const uncond = new Map<string, TensorData>();
+  for (const value of conditions) {
+    const fix = recipe.inputs[value.name]?.fix;
+    if (fix !== undefined && fix !== null) fixed.set(value.name, tensorFor(value, shapeOf(value), fix, source.folder));
+    const without = recipe.guidance.uncond[value.name];
+    if (without !== undefined && form === "batched")
+      uncond.set(value.name, tensorFor(value, halfShape(value, unbound), without, source.folder));
+  }
+  return { source, model, context: { ...unbound, fixed, uncond, prediction: predictionSlice(model, recipe.prediction) } };
+}
+
+/** The shape of the latent at the artifact: without guidance doubling. */
+export function latentShape({ model, context }: BoundModel): readonly number[] {
+  const latent = model.graph.inputs.find(({ name }) => name === ditView(model).latent);
+  return [context.batch, ...(staticShape(latent?.type) ?? []).slice(1)];
+}
+
+/** The batch that a static export was made for; 1 where the batch is symbolic. */
+function exportedBatch(lifted: Model, form: Guidance["form"]): number {
+  const latent = lifted.graph.inputs.find(({ name }) => name === ditView(lifted).latent);
+  const rows = latent?.type?.shape?.[0];
+  return typeof rows === "number" ? Math.max(1, Math.floor(form === "batched" ? rows / 2 : rows)) : 1;
+}
+
+function conditionValues(model: Model): readonly Value[] {
+  const { conditions } = ditView(model);
+  return model.graph.inputs.filter(({ name }) => conditions.includes(name));
+}
+
+/** Values of the artifact's condition inputs for one sample: from `given`, else what the recipe calibrates with. */
+export function conditionsOf(job: BoundModel, sample: number, given: InputSpecs = new Map()): ReadonlyMap<string, TensorData> {
+  const { recipe, folder } = job.source;
+  const free = conditionValues(job.model).filter(({ name }) => !job.context.fixed.has(name));
+  for (const name of given.keys()) {
+    if (!free.some((value) => value.name === name))
+      throw unknownName(
+        "condition input",
+        name,
+        free.map((value) => value.name),
+      );
+  }
+  return new Map(
+    free.map((value) => {
+      const shape = halfShape(value, job.context);
+      const spec = given.get(value.name);
+      if (spec !== undefined) return [value.name, tensorFor(value, shape, spec, process.cwd())];
+      const calibrate = recipe.inputs[value.name]?.calibrate;
+      if (calibrate === undefined) throw missingInput(value.name, shape);
+      return [value.name, sampleOf(value, shape, calibrate, sample, folder)];
+    }),
+  );
+}
+
+/** The shape of a condition at the artifact: one half of it under batched guidance. */
+function halfShape(value: Value, { guidance, batch }: PassContext): readonly number[] {
+  const shape = shapeOf(value);
+  return guidance.form === "batched" && shape[0] === 2 * batch ? [batch, ...shape.slice(1)] : shape;
+}
+
+/** Sample `sample` of a calibration list; a row of numbers is taken one number a row of the batch. */
+function sampleOf(
+  value: Value,
+  shape: readonly number[],
+  calibrate: readonly ValueSpec[] | string,
+  sample: number,
+  folder: string,
+): TensorData {
+  if (typeof calibrate === "string") {
+    const all = readNpy(resolve(folder, calibrate));
+    const [samples = 0, ...rest] = all.shape;
+    if (elementCount(rest) !== elementCount(shape) || samples === 0) throw inputShapeMismatch(value.name, ["samples", ...shape], all.shape);
+    const size = byteSize(all.elem, elementCount(rest));
+    const at = (sample % samples) * size;
+    return retyped(value, { elem: all.elem, shape, content: { kind: "bytes", bytes: readTensor(all).subarray(at, at + size) } });
+  }
+  const rows = shape[0] ?? 1;
+  const entries = Array.from({ length: rows }, (_, row) => calibrate[(sample * rows + row) % calibrate.length]);
+  const numbers = entries.filter((entry) => typeof entry === "number");
+  if (shape.length === 1 && numbers.length === rows) return tensorFor(value, shape, numbers, folder);
+  return tensorFor(value, shape, calibrate[sample % calibrate.length] ?? 0, folder);
+}
+
+/** A tensor of the input's type and of `shape`. Throws INPUT_SHAPE_MISMATCH and what reading the file throws. */
+function tensorFor(value: Value, shape: readonly number[], spec: ValueSpec, folder: string): TensorData {
+  if (typeof spec === "string") {
+    const data = readNpy(resolve(folder, spec));
+    if (elementCount(data.shape) !== elementCount(shape)) throw inputShapeMismatch(value.name, shape, data.shape);
+    return retyped(value, { ...data, shape });
+  }
+  const count = elementCount(shape);
+  const numbers = typeof spec === "number" ? Array.from({ length: count }, () => spec) : spec;
+  if (numbers.length !== count) throw inputShapeMismatch(value.name, shape, [numbers.length]);
+  return tensorOf(elemOf(value), shape, numbers);
+}
+
+/** The tensor in the input's element type. */
+function retyped(value: Value, data: TensorData): TensorData {
+  const elem = elemOf(value);
+  return data.elem === elem ? data : tensorOf(elem, data.shape, tensorNumbers(data));
+}
+
+/** The channels that are the prediction: the recipe's, or as many as the latent has where the network also gives a variance. */
+function predictionSlice(model: Model, recipe: PredictionSlice): PredictionSlice {
+  const { latent } = ditView(model);
+  const input = model.graph.inputs.find(({ name }) => name === latent);
+  const wanted = staticShape(input?.type);
+  const found = staticShape(model.graph.outputs[0]?.value.type);
+  const { channelAxis } = recipe;
+  const have = found?.[channelAxis] ?? 0;
+  const need = wanted?.[channelAxis] ?? 0;
+  if (!wanted || !found || wanted.length !== found.length) return recipe;
+  const channels = recipe.channels ?? (have > need ? [0, need] : undefined);
+  if (channels === undefined ? have !== need : channels[1] > have || channels[1] - channels[0] !== need)
+    throw badChannels(channels, channelAxis, have, need);
+  return { ...recipe, channels: channels?.[0] === 0 && channels[1] === have ? undefined : channels };
+}

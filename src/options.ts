@@ -1,0 +1,108 @@
+/** Every option of every command: one word means one thing everywhere. */
+import { z } from "zod";
+import { badOption } from "../ir/diagnostics.js";
+import type { InputSpecs } from "./job.js";
+import type { RecipeOverrides, ValueSpec } from "./recipe.js";
+import type { RuntimeOptions } from "./runtime.js";
+
+const count = z.coerce.number().int().min(1);
+const number = z.coerce.number();
+const pairs = z.array(z.string().regex(/^[^=]+=.+$/, "must be name=value"));
+
+/** Every option of every command: how it is written, what it means, what it may be. */
+export const OPTIONS = {
+  batch: { flags: "--batch <n>", summary: "latents of one run", schema: count },
+  cache: { flags: "--no-cache", summary: "compile the plain unrolled model, nothing cached", schema: z.boolean() },
+  device: { flags: "--device <device>", summary: "cpu, cuda or cuda:<id>", schema: z.string() },
+  dim: { flags: "--dim <name=value...>", summary: "size of a symbolic dimension", schema: pairs },
+  dumpBranches: { flags: "--dump-branches <dir>", summary: "run one step and write <site>.npy for every branch", schema: z.string() },
+  force: { flags: "--force", summary: "overwrite what is there", schema: z.boolean() },
+  guidance: { flags: "--guidance <scale>", summary: "guidance scale", schema: number },
+  input: { flags: "--input <name=value...>", summary: "a condition: a number, numbers with commas between, or a .npy file", schema: pairs },
+  inputs: { flags: "--inputs <dir>", summary: "folder with <input>.npy for every input of the step", schema: z.string() },
+  noise: { flags: "--noise <file>", summary: ".npy with the initial latents, unit variance", schema: z.string() },
+  output: { flags: "-o, --output <path>", summary: "where the result goes", schema: z.string() },
+  plan: { flags: "--plan <file>", summary: "plan.json, or a SmoothCache schedule file", schema: z.string() },
+  png: { flags: "--png <file>", summary: "write the latents as a picture", schema: z.string() },
+  policy: { flags: "--policy <name>", summary: "how the plan is chosen", schema: z.string() },
+  recipe: { flags: "--recipe <file>", summary: "recipe.json of another place", schema: z.string() },
+  runs: { flags: "--runs <n>", summary: "timed runs of each candidate", schema: count },
+  samples: { flags: "--samples <n>", summary: "calibration samples", schema: count },
+  scheduler: { flags: "--scheduler <file>", summary: "scheduler_config.json or a sampler table", schema: z.string() },
+  seed: { flags: "--seed <n>", summary: "seed of the noise, as torch's CPU generator draws it", schema: z.coerce.number().int().min(0) },
+  steps: { flags: "--steps <n>", summary: "sampling steps", schema: count },
+  threads: { flags: "--threads <n>", summary: "threads of the runtime", schema: count },
+} as const;
+
+export type OptionName = keyof typeof OPTIONS;
+
+/** The options of one invocation; those that were not given are absent. */
+export type Options = { readonly [Name in OptionName]?: z.infer<(typeof OPTIONS)[Name]["schema"]> | undefined } & {
+  /** Options that belong to the policy, as they were given; it parses them. */
+  readonly policyOptions?: Readonly<Record<string, string>> | undefined;
+};
+
+const optionsSchema = z.object(Object.fromEntries(Object.entries(OPTIONS).map(([name, { schema }]) => [name, schema.optional()])));
+
+/** Options as the command line gives them, checked. Throws BAD_OPTION. */
+export function parseOptions(given: unknown): Options {
+  const result = optionsSchema.safeParse(given);
+  if (result.success) return result.data;
+  const [issue] = result.error.issues;
+  const name = String(issue?.path[0] ?? "");
+  throw badOption(isOptionName(name) ? OPTIONS[name].flags : name, issue?.message ?? "is not valid");
+}
+
+export function isOptionName(name: string): name is OptionName {
+  return Object.hasOwn(OPTIONS, name);
+}
+
+/** Options that every command takes that opens a model. */
+export const MODEL_OPTIONS = [
+  "recipe",
+  "scheduler",
+  "steps",
+  "guidance",
+  "batch",
+  "dim",
+  "threads",
+] as const satisfies readonly OptionName[];
+
+/** What of the options overrides the recipe. */
+export function recipeOverrides(options: Options): RecipeOverrides {
+  const { recipe, scheduler, steps, guidance, batch } = options;
+  return { recipe, scheduler, steps, guidance, batch, dims: sizes(options.dim ?? []) };
+}
+
+export function runtimeOptions(options: Options, signal: AbortSignal): RuntimeOptions {
+  return { device: options.device, threads: options.threads, signal };
+}
+
+/** `--input name=value`: a number, numbers with commas between, or a file. */
+export function inputSpecs(options: Options): InputSpecs {
+  return new Map(
+    pairsOf(options.input ?? []).map(([name, text]): [string, ValueSpec] => {
+      const numbers = text.split(",").map((part) => (part.trim() === "" ? NaN : Number(part)));
+      const [first] = numbers;
+      if (first === undefined || numbers.some(Number.isNaN)) return [name, text];
+      return [name, numbers.length === 1 ? first : numbers];
+    }),
+  );
+}
+
+function sizes(given: readonly string[]): ReadonlyMap<string, number> {
+  return new Map(
+    pairsOf(given).map(([name, text]) => {
+      const size = Number(text);
+      if (!Number.isInteger(size) || size < 1) throw badOption("--dim", `'${text}' is no size`);
+      return [name, size];
+    }),
+  );
+}
+
+function pairsOf(given: readonly string[]): readonly (readonly [string, string])[] {
+  return given.map((pair) => {
+    const at = pair.indexOf("=");
+    return [pair.slice(0, at), pair.slice(at + 1)];
+  });
+}

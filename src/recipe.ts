@@ -1,0 +1,107 @@
+/** recipe.json: all that the ONNX file does not say. Its form, where it is found, and how options override it. */
+import { existsSync, statSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
+import { z } from "zod";
+import { fileMissing, noScheduler, notAModel } from "../ir/diagnostics.js";
+import { readJson } from "./files.js";
+import { parseWith } from "../schedules/index.js";
+
+/** A number fills the tensor, a list gives its elements, a string names a `.npy` file beside the recipe. */
+const valueSchema = z.union([z.number(), z.array(z.number()), z.string()]);
+export type ValueSpec = z.infer<typeof valueSchema>;
+
+const inputSchema = z.strictObject({
+  /** What calibration runs with: one entry a sample, in turn; or a `.npy` file whose axis 0 counts samples. */
+  calibrate: z.union([z.array(valueSchema).min(1), z.string()]).optional(),
+  /** Makes the input a compile-time constant. */
+  fix: valueSchema.nullish(),
+});
+
+export const guidanceSchema = z.strictObject({
+  form: z.enum(["none", "batched", "two-calls", "embedded"]),
+  scale: z.number().default(1),
+  order: z
+    .union([z.tuple([z.literal("cond"), z.literal("uncond")]), z.tuple([z.literal("uncond"), z.literal("cond")])])
+    .default(["cond", "uncond"]),
+  uncond: z.record(z.string(), valueSchema).default({}),
+});
+
+export const recipeSchema = z.strictObject({
+  model: z.string(),
+  /** A file, an inline configuration, or a sampler table. */
+  scheduler: z.union([z.string(), z.record(z.string(), z.unknown())]).optional(),
+  steps: z.int().min(1).default(50),
+  /** Latents of one run. Default: what the export was made for, or 1. */
+  batch: z.int().min(1).optional(),
+  latent: z.string().optional(),
+  timestep: z.string().optional(),
+  prediction: z
+    .strictObject({
+      output: z.string().optional(),
+      channels: z.tuple([z.int().min(0), z.int().min(1)]).optional(),
+      channelAxis: z.int().min(0).default(1),
+      sign: z.union([z.literal(1), z.literal(-1)]).default(1),
+    })
+    .default({ channelAxis: 1, sign: 1 }),
+  guidance: guidanceSchema.default({ form: "none", scale: 1, order: ["cond", "uncond"], uncond: {} }),
+  inputs: z.record(z.string(), inputSchema).default({}),
+  dims: z.record(z.string(), z.int().min(1)).default({}),
+  display: z.strictObject({ kind: z.enum(["image", "none"]), range: z.tuple([z.number(), z.number()]).default([-1, 1]) }).optional(),
+});
+
+export type Recipe = z.infer<typeof recipeSchema>;
+
+/** Options of the command line that beat the recipe. */
+export interface RecipeOverrides {
+  readonly recipe?: string | undefined;
+  readonly scheduler?: string | undefined;
+  readonly steps?: number | undefined;
+  readonly guidance?: number | undefined;
+  readonly batch?: number | undefined;
+  readonly dims?: ReadonlyMap<string, number> | undefined;
+}
+
+/** A recipe, the folder that its paths start from, and the model file. */
+export interface Source {
+  readonly recipe: Recipe;
+  readonly folder: string;
+  readonly modelFile: string;
+}
+
+/**
+ * The source that MODEL names: an `.onnx` file (with the `recipe.json` beside it that names it, if there is one), or a
+ * folder with a `recipe.json`. Throws NOT_A_MODEL, FILE_MISSING, BAD_JSON, BAD_JSON_FIELD.
+ */
+export function openSource(model: string, overrides: RecipeOverrides = {}): Source {
+  if (!existsSync(model)) throw fileMissing(model, "There is no such file or folder.");
+  const isFolder = statSync(model).isDirectory();
+  const beside = join(isFolder ? model : dirname(model), "recipe.json");
+  const file = overrides.recipe ?? (existsSync(beside) ? beside : undefined);
+  if (isFolder && file === undefined) throw notAModel(model);
+  const read = file === undefined ? undefined : parseWith(recipeSchema, readJson(file), file);
+  const speaksOfIt = isFolder || overrides.recipe !== undefined || read?.model === basename(model);
+  const recipe = read && speaksOfIt ? read : recipeSchema.parse({ model: basename(model) });
+  const folder = resolve(file !== undefined && speaksOfIt ? dirname(file) : dirname(model));
+  const modelFile = isFolder ? join(folder, recipe.model) : resolve(model);
+  return { recipe: override(recipe, overrides), folder, modelFile };
+}
+
+function override(recipe: Recipe, { scheduler, steps, guidance, batch, dims }: RecipeOverrides): Recipe {
+  return {
+    ...recipe,
+    ...(scheduler === undefined ? {} : { scheduler: resolve(scheduler) }),
+    ...(steps === undefined ? {} : { steps }),
+    ...(batch === undefined ? {} : { batch }),
+    ...(guidance === undefined ? {} : { guidance: { ...recipe.guidance, scale: guidance } }),
+    dims: { ...recipe.dims, ...Object.fromEntries(dims ?? []) },
+  };
+}
+
+/** The scheduler's configuration as JSON. Throws NO_SCHEDULER, FILE_MISSING, BAD_JSON. */
+export function schedulerConfig({ recipe, folder, modelFile }: Source): unknown {
+  const { scheduler } = recipe;
+  if (typeof scheduler === "object") return scheduler;
+  const file = scheduler === undefined ? join(dirname(modelFile), "scheduler_config.json") : resolve(folder, scheduler);
+  if (scheduler === undefined && !existsSync(file)) throw noScheduler();
+  return readJson(file);
+}

@@ -1,0 +1,78 @@
+/** What a report is made of: plain data, every part beyond the compilation itself optional. */
+
+/** What a branch does at a step: runs, reads its latest value, or reads a weighted sum of earlier values. */
+export type CellKind = "compute" | "reuse" | "forecast";
+
+export interface ReportBranch {
+  readonly site: string;
+  readonly kind: string;
+  /** Multiply-accumulates of one step at the artifact's batch, guidance included. */
+  readonly macs: number;
+}
+
+export interface Timing {
+  readonly loadMs: number;
+  readonly medianMs: number;
+  /** Distance between the quartiles. */
+  readonly iqrMs: number;
+  readonly rssBytes: number;
+}
+
+export interface ReportTimes {
+  readonly device: string;
+  readonly threads: number;
+  readonly runs: number;
+  readonly artifact: Timing;
+  /** The whole run as one model, nothing reused. */
+  readonly uncached: Timing;
+  /** The original step, called once a step. */
+  readonly loop: Timing;
+}
+
+export interface ReportVerify {
+  readonly checks: readonly { readonly name: string; readonly relL2: number; readonly limit: number; readonly ok: boolean }[];
+  /** The result against the one without caching. */
+  readonly fidelity: { readonly relL2: number; readonly psnr: number; readonly samples: number };
+}
+
+export interface ReportPictures {
+  /** PNG files of one size. */
+  readonly uncached: Uint8Array;
+  readonly cached: Uint8Array;
+  /** The absolute difference, and the difference that is drawn white. */
+  readonly difference?: { readonly png: Uint8Array; readonly white: number } | undefined;
+  readonly caption: string;
+}
+
+export type Facts = Readonly<Record<string, string | number | boolean>>;
+
+export interface ReportData {
+  /** The model's name. */
+  readonly title: string;
+  readonly sampler: string;
+  readonly steps: number;
+  /** In words: "1.5, both halves in one batch". */
+  readonly guidance: string;
+  /** Absent where nothing was planned. */
+  readonly policy?: { readonly name: string; readonly options: Facts } | undefined;
+  /** Further settings, such as batch, seed and conditions. */
+  readonly settings?: Facts | undefined;
+  /** Programs and files by name, with their versions. */
+  readonly versions: Facts;
+  /** In execution order. */
+  readonly branches: readonly ReportBranch[];
+  /** A row of `steps` cells for every branch that a plan speaks of. */
+  readonly cells: ReadonlyMap<string, readonly CellKind[]>;
+  /** By kind: [lag − 1][step], the mean relative L1 change since `lag` steps before; entries with step < lag are not looked at. */
+  readonly curves?: ReadonlyMap<string, readonly (readonly number[])[]> | undefined;
+  /** The change below which the policy reuses, if it has such a rule. */
+  readonly alpha?: number | undefined;
+  /** Of a whole run; `bound` = uncached / emitted. */
+  readonly macs: { readonly uncached: number; readonly emitted: number; readonly bound: number };
+  readonly nodes: { readonly step: number; readonly uncached: number; readonly emitted: number };
+  readonly bytes: { readonly model: number; readonly data: number };
+  readonly cachePeakBytes: number;
+  readonly times?: ReportTimes | undefined;
+  readonly verify?: ReportVerify | undefined;
+  readonly pictures?: ReportPictures | undefined;
+}

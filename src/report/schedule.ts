@@ -1,0 +1,94 @@
+/** The schedule as a chart: a row for every kind of branch, or every branch where those of a kind differ; a cell for every step. */
+import type { CellKind, ReportBranch } from "./data.js";
+import { markup, type Markup } from "./html.js";
+import { ticks } from "./ticks.js";
+
+export interface ScheduleRow {
+  readonly label: string;
+  readonly branches: number;
+  readonly cells: readonly CellKind[];
+}
+
+/** Rows in the order of the branches; branches without cells have none. */
+export function scheduleRows(branches: readonly ReportBranch[], cells: ReadonlyMap<string, readonly CellKind[]>): readonly ScheduleRow[] {
+  const planned = branches.flatMap(({ site, kind }) => {
+    const row = cells.get(site);
+    return row ? [{ site, kind, row }] : [];
+  });
+  return [...new Set(planned.map(({ kind }) => kind))].flatMap((wanted) => {
+    const sites = planned.filter(({ kind }) => kind === wanted);
+    const [first] = sites;
+    if (first && sites.every(({ row }) => row.join() === first.row.join()))
+      return [{ label: wanted, branches: sites.length, cells: first.row }];
+    return sites.map(({ site, row }) => ({ label: site, branches: 1, cells: row }));
+  });
+}
+
+const WORDS: Readonly<Record<CellKind, string>> = { compute: "computed", reuse: "reused", forecast: "forecast" };
+const KINDS = ["compute", "reuse", "forecast"] as const;
+
+/** Bars differ in height as well as in colour, so that the chart can be read without colours. */
+const TOP: Readonly<Record<CellKind, number>> = { compute: 0, reuse: 17, forecast: 9 };
+const HEIGHT = 24;
+
+/** Beyond this many steps, gaps between the cells would be wider than the cells. */
+const MOST_WITH_GAPS = 120;
+
+/** A table of the rows, their cells as SVG, with a legend of the kinds of cell that occur. */
+export function scheduleChart(rows: readonly ScheduleRow[], steps: number): Markup {
+  const present = KINDS.filter((kind) => rows.some(({ cells }) => cells.includes(kind)));
+  return markup`<ul class="legend">${present.map(
+    (kind) => markup`
+<li><svg class="cells" width="10" height="${HEIGHT}" aria-hidden="true">${bar(kind, "0", "10")}</svg>${WORDS[kind]}</li>`,
+  )}
+</ul>
+<table class="schedule">
+<thead><tr><th scope="col">branch</th><th scope="col"><span class="hidden">steps</span></th><th scope="col" class="number">computed</th></tr></thead>
+<tbody>${rows.map((row) => scheduleRow(row, steps))}
+<tr aria-hidden="true"><td>step</td><td>${axis(steps)}</td><td></td></tr>
+</tbody></table>`;
+}
+
+function scheduleRow({ label, branches, cells }: ScheduleRow, steps: number): Markup {
+  const computed = cells.filter((cell) => cell === "compute").length;
+  return markup`
+<tr><th scope="row">${label}${branches > 1 ? markup` <small>× ${branches}</small>` : undefined}</th>
+<td><svg class="cells${steps <= MOST_WITH_GAPS ? " gaps" : ""}" width="100%" height="${HEIGHT}" role="img">
+<title>${label}: computed at ${computed} of ${cells.length} steps</title>
+<desc>${description(cells)}</desc>
+${cells.map((cell, step) => bar(cell, percent(step / cells.length), percent(1 / cells.length), `${label}, step ${step}: ${WORDS[cell]}`))}</svg></td>
+<td class="number">${computed} of ${cells.length}</td></tr>`;
+}
+
+function bar(cell: CellKind, x: string, width: string, title?: string): Markup {
+  const tooltip = title === undefined ? undefined : markup`<title>${title}</title>`;
+  return markup`<rect class="${cell}" x="${x}" y="${TOP[cell]}" width="${width}" height="${HEIGHT - TOP[cell]}">${tooltip}</rect>`;
+}
+
+function axis(steps: number): Markup {
+  return markup`<svg class="axis" width="100%" height="18">${ticks(steps - 1, 5)
+    .filter((step) => Number.isInteger(step) && step < steps)
+    .map((step) => markup`<text x="${percent((step + 0.5) / steps)}" y="13" text-anchor="middle">${step}</text>`)}</svg>`;
+}
+
+/** "computed at 0–4, 6, 8; reused at 5, 7". */
+function description(cells: readonly CellKind[]): string {
+  return KINDS.flatMap((kind) => {
+    const steps = cells.flatMap((cell, step) => (cell === kind ? [step] : []));
+    return steps.length === 0 ? [] : [`${WORDS[kind]} at ${ranges(steps)}`];
+  }).join("; ");
+}
+
+function ranges(steps: readonly number[]): string {
+  const found: { readonly from: number; to: number }[] = [];
+  for (const step of steps) {
+    const last = found.at(-1);
+    if (last?.to === step - 1) last.to = step;
+    else found.push({ from: step, to: step });
+  }
+  return found.map(({ from, to }) => (from === to ? `${from}` : `${from}–${to}`)).join(", ");
+}
+
+function percent(fraction: number): string {
+  return `${Number((100 * fraction).toFixed(3))}%`;
+}

@@ -1,0 +1,265 @@
+/** The report as a file: complete, escaped, self-contained, the same every time. */
+import { describe, expect, it } from "vitest";
+import { latentPicture } from "../src/picture.js";
+import { formatCount, formatDuration, formatNumber, formatPercent, formatQuantity, formatRatio } from "../src/report/format.js";
+import { headline, renderReport, type CellKind, type ReportData } from "../src/report/index.js";
+import { ticks } from "../src/report/ticks.js";
+
+const STEPS = 6;
+const row = (letters: string): CellKind[] =>
+  Array.from(letters, (letter) => (letter === "C" ? "compute" : letter === "r" ? "reuse" : "forecast"));
+
+const bare: ReportData = {
+  title: "glyphs",
+  sampler: "DDIM",
+  steps: STEPS,
+  guidance: "1.5",
+  versions: { smoothcc: "0.1.0" },
+  branches: [
+    { site: "attn-0", kind: "attn", macs: 1e6 },
+    { site: "mlp-0", kind: "mlp", macs: 2e6 },
+    { site: "attn-1", kind: "attn", macs: 1e6 },
+    { site: "mlp-1", kind: "mlp", macs: 2e6 },
+  ],
+  cells: new Map(),
+  macs: { uncached: 42e6, emitted: 42e6, bound: 1 },
+  nodes: { step: 120, uncached: 1720, emitted: 1720 },
+  bytes: { model: 204_800, data: 17_825_792 },
+  cachePeakBytes: 0,
+};
+
+const timing = { loadMs: 210, medianMs: 1921, iqrMs: 33, rssBytes: 312e6 };
+
+const full: ReportData = {
+  ...bare,
+  policy: { name: "smoothcache", options: { alpha: 0.08, rule: "paper" } },
+  settings: { batch: 8 },
+  cells: new Map([
+    ["attn-0", row("CrCrCC")],
+    ["mlp-0", row("CrrCfC")],
+    ["attn-1", row("CrCrCC")],
+    ["mlp-1", row("CCCCCC")],
+  ]),
+  curves: new Map([
+    [
+      "attn",
+      [
+        [0, 0.5, 0.1, 0.1, 0.2, 0.3],
+        [0, 0, 0.2, NaN, 0.3, 0.4],
+      ],
+    ],
+  ]),
+  alpha: 0.08,
+  macs: { uncached: 42e6, emitted: 34e6, bound: 42 / 34 },
+  times: { device: "cpu", threads: 2, runs: 5, artifact: timing, uncached: { ...timing, medianMs: 2305.2 }, loop: timing },
+  verify: {
+    checks: [{ name: "plan-aware loop", relL2: 4.1e-7, limit: 1e-5, ok: true }],
+    fidelity: { relL2: 0.0312, psnr: 34.5, samples: 8 },
+  },
+  pictures: {
+    uncached: latentPicture({ shape: [1, 1, 1, 3], values: Float32Array.of(0, 0.5, 1) }, [0, 1]),
+    cached: latentPicture({ shape: [1, 1, 1, 3], values: Float32Array.of(0, 0.4, 1) }, [0, 1]),
+    difference: { png: latentPicture({ shape: [1, 1, 1, 3], values: Float32Array.of(0, 1, 0) }, [0, 1]), white: 0.1 },
+    caption: "A ramp.",
+  },
+};
+
+function sections(html: string): string[] {
+  return [...html.matchAll(/<h2>(.*?)<\/h2>/g)].map(([, title = ""]) => title);
+}
+
+function count(html: string, text: string): number {
+  return html.split(text).length - 1;
+}
+
+/** Elements that are opened and not closed in order; void elements and self-closed ones aside. */
+function unbalanced(html: string): string[] {
+  const open: string[] = [];
+  for (const [, close, name = "", self] of html.matchAll(/<(\/?)([a-z][a-z0-9]*)(?:\s[^<>]*?)?(\/?)>/g)) {
+    if (self === "/" || ["meta", "img"].includes(name)) continue;
+    if (close !== "/") open.push(name);
+    else if (open.pop() !== name) return [`</${name}>`, ...open];
+  }
+  return open;
+}
+
+describe("renderReport", () => {
+  const html = renderReport(full);
+
+  it("has every section, or only those that there is something for", () => {
+    expect(sections(html)).toEqual([
+      "Pictures",
+      "Schedule",
+      "How much the parts change",
+      "Work and size",
+      "Measured times",
+      "Checks",
+      "Settings",
+    ]);
+    const plain = renderReport(bare);
+    expect(sections(plain)).toEqual(["Work and size", "Settings"]);
+    expect(plain).toContain("<h1>All 6 steps in one model, nothing reused</h1>");
+    for (const text of [html, plain]) expect(text).not.toMatch(/undefined|NaN|\[object/);
+  });
+
+  it("is well-formed", () => {
+    expect(unbalanced(html)).toEqual([]);
+    expect(unbalanced(renderReport(bare))).toEqual([]);
+    expect(unbalanced("<p><b></p>")).not.toEqual([]);
+  });
+
+  it("loads nothing and runs nothing", () => {
+    const addresses = [...html.matchAll(/(?:src|href|url|action|data)\s*[=(]\s*["']?([^"')\s]*)/g)].map(([, address = ""]) => address);
+    expect(addresses).toHaveLength(3);
+    for (const address of addresses) expect(address).toMatch(/^data:image\/png;base64,[A-Za-z0-9+/]+=*$/);
+    expect(html).not.toMatch(/https?:|<script|<link|@import|\son[a-z]+=/);
+    expect(html).toContain(`content="default-src 'none'; style-src 'unsafe-inline'; img-src data:"`);
+  });
+
+  it("carries the pictures' bytes", () => {
+    for (const png of [full.pictures?.uncached, full.pictures?.cached, full.pictures?.difference?.png]) {
+      expect(count(html, `base64,${Buffer.from(png ?? []).toString("base64")}" width="3" height="1"`)).toBe(1);
+    }
+    expect(html).toContain("white = 0.100");
+  });
+
+  it("does not escape its style sheet", () => {
+    const style = /<style>(.*?)<\/style>/s.exec(html)?.[1] ?? "";
+    expect(style).toContain('"');
+    expect(style).not.toContain("&");
+  });
+
+  it("says the result in its headline", () => {
+    expect(headline(full)).toBe("1.24× less computation, 1.20× faster, error 3.1\u00a0%");
+    expect(headline({ ...full, times: undefined, verify: undefined })).toBe("1.24× less computation");
+  });
+
+  it("shows every cell once: a row for a kind whose branches agree, else a row a branch", () => {
+    const expected = [
+      ["attn", "CrCrCC"],
+      ["mlp-0", "CrrCfC"],
+      ["mlp-1", "CCCCCC"],
+    ] as const;
+    for (const [label, cells] of expected) {
+      for (const [step, cell] of Array.from(cells).entries()) {
+        const word = cell === "C" ? "computed" : cell === "r" ? "reused" : "forecast";
+        expect(count(html, `<title>${label}, step ${step}: ${word}</title>`)).toBe(1);
+      }
+    }
+    expect(html.match(/, step \d+: /g)).toHaveLength(3 * STEPS);
+    expect([...html.matchAll(/(\d) of 6<\/td>/g)].map(([, computed]) => computed)).toEqual(["4", "3", "6"]);
+    expect(html).toContain("<desc>computed at 0, 3, 5; reused at 1–2; forecast at 4</desc>");
+  });
+
+  it("draws the curves from the step where they begin, without holes in their data", () => {
+    const lines = [...html.matchAll(/<path class="lag-(\d)" d="M([\d. L]+)"\/>/g)].map(([, lag, points = ""]) => [
+      lag,
+      points.split("L").length,
+    ]);
+    expect(lines).toEqual([
+      ["1", 5],
+      ["2", 3],
+    ]);
+    expect(html).toContain("step 1 against step 0: 0.500");
+    expect(html).toContain("threshold α = 0.08");
+  });
+
+  it("adds up the work", () => {
+    const work = html.slice(html.indexOf("<h2>Work and size"), html.indexOf("<h2>Measured times"));
+    const cells = [...work.matchAll(/<td>(.*?)<\/td>/g)].map(([, cell = ""]) => cell.replace("\u00a0", " "));
+    expect(cells).toEqual([
+      ...["12.0 MMAC", "29 %", "8.00 MMAC"],
+      ...["24.0 MMAC", "57 %", "18.0 MMAC"],
+      ...["6.00 MMAC", "14 %", "8.00 MMAC"],
+      ...["42.0 MMAC", "100 %", "34.0 MMAC"],
+    ]);
+  });
+
+  it("escapes whatever comes from outside", () => {
+    const hostile = `<script>alert("1")</script>'&`;
+    const data: ReportData = {
+      ...full,
+      title: hostile,
+      sampler: hostile,
+      guidance: hostile,
+      policy: { name: hostile, options: { [hostile]: hostile } },
+      settings: { [hostile]: hostile },
+      versions: { [hostile]: hostile },
+      branches: [{ site: hostile, kind: hostile, macs: 1 }],
+      cells: new Map([[hostile, row("CrfCCC")]]),
+      curves: new Map([[hostile, [[0, 1]]]]),
+      times: full.times && { ...full.times, device: hostile },
+      verify: full.verify && { ...full.verify, checks: [{ name: hostile, relL2: 1, limit: 0, ok: false }] },
+      pictures: full.pictures && { ...full.pictures, caption: hostile },
+    };
+    const page = renderReport(data);
+    expect(page).not.toContain("<script");
+    expect(page).not.toContain('alert("1")');
+    expect(page.match(/&lt;script&gt;alert\(&quot;1&quot;\)&lt;\/script&gt;&#39;&amp;/g)?.length).toBeGreaterThan(20);
+    expect(unbalanced(page)).toEqual([]);
+  });
+
+  it("says loudly when a check failed", () => {
+    expect(html).not.toMatch(/class="failed"/);
+    const checks = [{ name: "loop", relL2: 0.5, limit: 1e-5, ok: false }];
+    const page = renderReport({ ...full, verify: full.verify && { ...full.verify, checks } });
+    expect(page).toContain('<p class="failed">1 of 1 checks failed');
+    expect(page).toContain('<b class="failed">failed</b>');
+  });
+
+  it("copes with extremes", () => {
+    const page = renderReport({
+      ...full,
+      steps: 1,
+      cells: new Map([["attn-0", row("C")]]),
+      curves: new Map([["attn", [[0]]]]),
+      verify: { checks: [], fidelity: { relL2: 0, psnr: Infinity, samples: 1 } },
+    });
+    expect(sections(page)).not.toContain("How much the parts change");
+    expect(page).toContain("the results are equal");
+    expect(page).not.toMatch(/NaN|Infinity/);
+  });
+
+  it("gives the same bytes twice", () => {
+    expect(renderReport(structuredClone(full))).toBe(html);
+  });
+});
+
+describe("numbers", () => {
+  const plain = (text: string): string => text.replaceAll("\u00a0", " ");
+
+  it.each([
+    [formatQuantity(1.26e9, "MAC"), "1.26 GMAC"],
+    [formatQuantity(17_781_248, "B"), "17.8 MB"],
+    [formatQuantity(999_600, "B"), "1.00 MB"],
+    [formatQuantity(512, "B"), "512 B"],
+    [formatDuration(0.84), "0.840 ms"],
+    [formatDuration(345.2), "345 ms"],
+    [formatDuration(999.7), "1.00 s"],
+    [formatDuration(200_400), "3 min 20 s"],
+    [formatNumber(0), "0"],
+    [formatNumber(3), "3"],
+    [formatNumber(0.0312), "0.0312"],
+    [formatNumber(4.1e-7), "4.10 × 10⁻⁷"],
+    [formatNumber(-12.34), "−12.3"],
+    [formatNumber(1234.5), "1,235"],
+    [formatNumber(Infinity), "∞"],
+    [formatCount(19_350), "19,350"],
+    [formatCount(1_234_567), "1,234,567"],
+    [formatRatio(1.9), "1.90×"],
+    [formatPercent(0.0312), "3.1 %"],
+    [formatPercent(0.512), "51 %"],
+    [formatPercent(0.0004), "0.04 %"],
+    [formatPercent(1e-7), "under 0.01 %"],
+    [formatPercent(0), "0 %"],
+  ])("%s", (actual, expected) => {
+    expect(plain(actual)).toBe(expected);
+  });
+
+  it("finds round ticks that reach the maximum", () => {
+    expect(ticks(0.52, 5)).toEqual([0, 0.2, 0.4, 0.6]);
+    expect(ticks(0.3, 3)).toEqual([0, 0.1, 0.2, 0.3]);
+    expect(ticks(49, 5)).toEqual([0, 10, 20, 30, 40, 50]);
+    expect(ticks(0, 5)).toEqual([0]);
+  });
+});

@@ -1,0 +1,200 @@
+/** Sampler tables against trajectories recorded from diffusers: replaying the rows must give the recorded latents. */
+import { readdirSync, readFileSync } from "node:fs";
+import { describe, expect, it } from "vitest";
+import { z } from "zod";
+import { CompilerError } from "../ir/diagnostics.js";
+import { samplers, samplerTable, unknownKeys, type Row, type SamplerOptions, type SamplerTable } from "../schedules/index.js";
+
+const folder = new URL("fixtures/samplers/", import.meta.url);
+const vector = z.array(z.number().nullable());
+const caseSchema = z.object({
+  class: z.string(),
+  scheduler_config: z.record(z.string(), z.unknown()),
+  num_inference_steps: z.int(),
+  set_timesteps: z.object({ mu: z.number().optional(), timesteps: z.array(z.number()).optional() }),
+  step_args: z.object({ eta: z.number().optional() }),
+  refuse: z.string().nullable(),
+  timesteps: z.array(z.number()),
+  timesteps_f64: z.array(z.number()).optional(),
+  model: z.object({ a: z.array(z.number()), b: z.array(z.number()), v: z.array(z.number()) }),
+  initial: z.object({ unit: z.array(z.number()), scale_f64: z.number() }),
+  noise_draws: z.array(z.object({ evaluation: z.int(), values: z.array(z.number()), weight: z.number().nullable() })),
+  latents_f64: z.array(vector),
+});
+type Case = z.infer<typeof caseSchema>;
+
+const cases = readdirSync(folder).map((file) => ({
+  file,
+  ...caseSchema.parse(JSON.parse(readFileSync(new URL(file, folder), "utf8"))),
+}));
+
+function optionsOf({ num_inference_steps: steps, set_timesteps, step_args }: Case): SamplerOptions {
+  return { steps, ...set_timesteps, ...step_args };
+}
+
+/** The latents after every row, with the case's linear model in place of a network. */
+function replay(table: SamplerTable, { model, initial, noise_draws }: Case): number[][] {
+  const latents = [initial.unit.map((value) => value * table.initialScale)];
+  const history: number[][] = [];
+  for (const [k, row] of table.rows.entries()) {
+    const x = latents[k] ?? [];
+    const out = x.map((value, i) => (model.a[k] ?? NaN) * row.inputScale * value + (model.b[k] ?? NaN) * (model.v[i] ?? NaN));
+    history.push(x.map((value, i) => row.m.x * value + row.m.out * (out[i] ?? NaN)));
+    const noise = noise_draws.find((draw) => draw.evaluation === k);
+    latents.push(
+      x.map((_, i) => {
+        const sum = (terms: Row["next"]["x"], values: number[][]): number =>
+          terms.reduce((total, { step, weight }) => total + weight * (values[step]?.[i] ?? NaN), 0);
+        const drawn = row.next.noise === 0 ? 0 : row.next.noise * (noise?.values[i] ?? NaN);
+        return sum(row.next.x, latents) + sum(row.next.m, history) + drawn;
+      }),
+    );
+  }
+  return latents.slice(1);
+}
+
+function thrownBy(action: () => unknown): CompilerError | undefined {
+  try {
+    action();
+  } catch (error) {
+    if (error instanceof CompilerError) return error;
+    throw error;
+  }
+  return undefined;
+}
+
+function codeOf(action: () => unknown): string | undefined {
+  return thrownBy(action)?.code;
+}
+
+describe("recorded trajectories", () => {
+  it.each(cases.filter(({ refuse }) => refuse === null))("$file", (recorded) => {
+    const table = samplerTable(recorded.scheduler_config, optionsOf(recorded));
+    expect(table.rows.map(({ timestep }) => timestep)).toEqual(recorded.timesteps_f64 ?? recorded.timesteps);
+    expect(table.initialScale).toBe(recorded.initial.scale_f64);
+    const latents = replay(table, recorded);
+    expect(latents).toHaveLength(recorded.latents_f64.length);
+    for (const [k, want] of recorded.latents_f64.entries()) {
+      const size = Math.max(...want.map((value) => Math.abs(value ?? NaN)));
+      for (const [i, value] of want.entries()) expect(Math.abs((latents[k]?.[i] ?? NaN) - (value ?? NaN)) / size).toBeLessThan(1e-9);
+    }
+    for (const { evaluation, weight } of recorded.noise_draws)
+      if (weight !== null) expect(table.rows[evaluation]?.next.noise).toBeCloseTo(weight, 12);
+  });
+
+  it.each(cases.filter(({ refuse }) => refuse !== null))("$file is refused", (recorded) => {
+    expect(codeOf(() => samplerTable(recorded.scheduler_config, optionsOf(recorded)))).toBe("UNSUPPORTED_SCHEDULER");
+  });
+
+  it("notices a wrong coefficient", () => {
+    const recorded = cases.find(({ file }) => file === "ddim-dit-50.json");
+    if (!recorded) throw new Error("the case is missing");
+    const wrong = samplerTable({ ...recorded.scheduler_config, beta_end: 0.0200001 }, optionsOf(recorded));
+    const last = replay(wrong, recorded).at(-1)?.[0] ?? NaN;
+    const want = recorded.latents_f64.at(-1)?.[0] ?? NaN;
+    expect(Math.abs(last - want) / Math.abs(want)).toBeGreaterThan(1e-9);
+  });
+});
+
+const ddim = { _class_name: "DDIMScheduler", clip_sample: false };
+const dpm = { _class_name: "DPMSolverMultistepScheduler" };
+
+describe("configurations", () => {
+  it.each([
+    ["absent clip_sample, which means true", { _class_name: "DDIMScheduler" }, { steps: 20 }, "UNSUPPORTED_SCHEDULER"],
+    ["an algorithm that is not built", { ...dpm, algorithm_type: "dpmsolver" }, { steps: 20 }, "UNSUPPORTED_SCHEDULER"],
+    [
+      "coefficients that are not finite",
+      { ...ddim, rescale_betas_zero_snr: true, timestep_spacing: "trailing" },
+      { steps: 20 },
+      "UNSUPPORTED_SCHEDULER",
+    ],
+    [
+      "a repeated last sigma under heun",
+      { ...dpm, solver_type: "heun", use_karras_sigmas: true, final_sigmas_type: "sigma_min" },
+      { steps: 20 },
+      "UNSUPPORTED_SCHEDULER",
+    ],
+    ["a class nobody knows", { _class_name: "DDIMSheduler" }, { steps: 20 }, "UNKNOWN_SCHEDULER"],
+    ["no class", { clip_sample: false }, { steps: 20 }, "BAD_JSON_FIELD"],
+    ["no object", 3, { steps: 20 }, "BAD_JSON_FIELD"],
+    ["a wrong value", { ...ddim, beta_schedule: "cubic" }, { steps: 20 }, "BAD_JSON_FIELD"],
+    ["no steps", ddim, { steps: 0 }, "SAMPLER_OPTION"],
+    ["half a step", ddim, { steps: 2.5 }, "SAMPLER_OPTION"],
+    ["more steps than training times", ddim, { steps: 1001 }, "SAMPLER_OPTION"],
+    ["sigmas for DDIM", ddim, { steps: 2, sigmas: [1, 0.5] }, "SAMPLER_OPTION"],
+    ["eta for DPM-Solver", dpm, { steps: 20, eta: 0.5 }, "SAMPLER_OPTION"],
+    ["mu without dynamic shifting", dpm, { steps: 20, mu: 1 }, "SAMPLER_OPTION"],
+    ["fewer timesteps than steps", dpm, { steps: 3, timesteps: [900, 500] }, "SAMPLER_OPTION"],
+    ["timesteps beside Karras sigmas", { ...dpm, use_karras_sigmas: true }, { steps: 2, timesteps: [900, 500] }, "SAMPLER_OPTION"],
+    ["two sigma grids", { ...dpm, use_karras_sigmas: true, use_beta_sigmas: true }, { steps: 20 }, "UNSUPPORTED_SCHEDULER"],
+    ["trailing times that end at -1", { ...ddim, timestep_spacing: "trailing" }, { steps: 61 }, "DEGENERATE_TIMES"],
+    ["trailing times of the right count that end at -1", { ...ddim, timestep_spacing: "trailing" }, { steps: 995 }, "DEGENERATE_TIMES"],
+    ["leading times that are all 0", { ...dpm, timestep_spacing: "leading" }, { steps: 1000 }, "DEGENERATE_TIMES"],
+    ["a time after the last", { ...ddim, steps_offset: 1 }, { steps: 1000 }, "DEGENERATE_TIMES"],
+  ])("refuses %s", (_, config, options, code) => {
+    expect(codeOf(() => samplerTable(config, options))).toBe(code);
+  });
+
+  it("suggests the nearest class and lists all", () => {
+    const error = thrownBy(() => samplerTable({ _class_name: "DDIMSheduler" }, { steps: 2 }));
+    expect(error?.exitCode).toBe(3);
+    expect(error?.message).toContain("DPMSolverMultistepScheduler");
+    expect(error?.hint).toContain("'DDIMScheduler'");
+  });
+
+  it("takes unknown keys and lists them", () => {
+    const config = { ...ddim, variance_type: "fixed_small", _use_default_values: [] };
+    expect(samplerTable(config, { steps: 4 })).toEqual(samplerTable(ddim, { steps: 4 }));
+    expect(unknownKeys(config)).toEqual(["variance_type"]);
+  });
+
+  it.each([-Infinity, "-Infinity"])("takes lambda_min_clipped %j", (lambda_min_clipped) => {
+    expect(samplerTable({ ...dpm, lambda_min_clipped }, { steps: 20 })).toEqual(samplerTable(dpm, { steps: 20 }));
+  });
+
+  it("keeps no history in DDIM and leaves out terms of weight 0", () => {
+    for (const [k, row] of samplerTable(ddim, { steps: 20 }).rows.entries()) {
+      expect(row.m).toEqual({ x: 0, out: 1 });
+      expect([...row.next.x, ...row.next.m].map(({ step }) => step)).toEqual([k, k]);
+    }
+    expect(samplerTable(dpm, { steps: 20 }).rows.at(-1)?.next.x).toEqual([]);
+  });
+
+  it("registers one sampler a file, each with a table of finite numbers at any sensible step count", () => {
+    expect([...samplers.keys()]).toEqual(
+      readdirSync(new URL("../schedules/samplers/", import.meta.url))
+        .filter((file) => file !== "index.ts")
+        .map((file) => file.replace(/\.ts$/, ""))
+        .sort(),
+    );
+    for (const { className } of samplers.values()) {
+      for (const steps of [1, 2, 3, 7, 14, 15, 50, 250]) {
+        const table = samplerTable({ _class_name: className, clip_sample: false }, { steps });
+        expect(table.rows).toHaveLength(steps);
+        expect(JSON.stringify(table)).not.toContain("null");
+      }
+    }
+  });
+});
+
+describe("a table given as it is", () => {
+  const table = samplerTable(dpm, { steps: 4 });
+  const json: unknown = JSON.parse(JSON.stringify(table));
+
+  it("is taken", () => {
+    expect(samplerTable(json, { steps: 4 })).toEqual(table);
+    expect(unknownKeys(json)).toEqual([]);
+  });
+
+  it.each([
+    ["another number of steps", json, { steps: 5 }, "SAMPLER_OPTION"],
+    ["settings", json, { steps: 4, eta: 1 }, "SAMPLER_OPTION"],
+    ["a missing field", { ...table, rows: [{ timestep: 3 }] }, { steps: 1 }, "BAD_JSON_FIELD"],
+    ["an unknown field", { ...table, extra: 1 }, { steps: 4 }, "BAD_JSON_FIELD"],
+    ["a number that is not finite", { ...table, initialScale: NaN }, { steps: 4 }, "BAD_JSON_FIELD"],
+    ["a term from the future", { ...table, rows: [...table.rows].reverse() }, { steps: 4 }, "BAD_SAMPLER_TABLE"],
+  ])("is refused with %s", (_, config, options, code) => {
+    expect(codeOf(() => samplerTable(config, options))).toBe(code);
+  });
+});
