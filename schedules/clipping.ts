@@ -15,5 +15,10 @@ export function refuseClamping(className: string, config: { readonly thresholdin
     throw unsupportedScheduler(className, setting, reason, hint);
   };
   if (config.thresholding) refuse("thresholding", '"thresholding": true', "the limit is a quantile of the data at every step");
-  if (config.clip_sample) refuse("clip_sample", '"clip_sample": true', "clamping the predicted sample is no weighted sum");
+  if (config.clip_sample)
+    refuse(
+      "clip_sample",
+      '"clip_sample": true',
+      "clamping the predicted sample is no weighted sum (where the key is absent, its default holds)",
+    );
 }

@@ -173,7 +173,7 @@ async function portableRecipe({ source, context }: Job, partial: string): Promis
   const uncond: Recipe["guidance"]["uncond"] = {};
   for (const [name, spec] of Object.entries(recipe.guidance.uncond)) uncond[name] = await carry(spec, `${name}.uncond`);
   const scheduler = z.record(z.string(), z.unknown()).parse(schedulerConfig(source));
-  return { ...recipe, batch: context.batch, model: FILES.step, scheduler, inputs, guidance: { ...recipe.guidance, uncond } };
+  return { ...recipe, model: FILES.step, scheduler, batch: context.batch, inputs, guidance: { ...recipe.guidance, uncond } };
 }
 
 /** Of a file's bytes, as `sha256:<hex>`. */

@@ -22,7 +22,7 @@ export async function calibrate(job: Job, options: CalibrateOptions): Promise<Tr
   const statistics = new Statistics(steps, options);
   try {
     for (let sample = 0; sample < samples; sample++) {
-      await loop.run(sampleInputs(job, sample, options), undefined, (step, branches) => {
+      await loop.run(sampleInputs(job, sample, { seed, inputs: options.inputs }), undefined, (step, branches) => {
         statistics.observe(step, branches);
         progress?.("calibrate", sample * steps + step + 1, samples * steps);
       });

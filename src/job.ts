@@ -8,9 +8,9 @@ import { shapeOf, elemOf } from "../ir/build.js";
 import { readTensor, tensorNumbers, tensorOf, type TensorData } from "../ir/tensor.js";
 import { byteSize, elementCount, staticShape } from "../ir/types.js";
 import { BIND_PASSES, runPasses, type PassContext, type PredictionSlice } from "../passes/index.js";
-import { samplerTable, type Guidance, type SamplerTable } from "../schedules/index.js";
+import type { Guidance, SamplerTable } from "../schedules/index.js";
 import { readNpy } from "./npy.js";
-import { openSource, schedulerConfig, type RecipeOverrides, type Source, type ValueSpec } from "./recipe.js";
+import { openSource, tableOf, type RecipeOverrides, type Source, type ValueSpec } from "./recipe.js";
 import { evaluator, type RuntimeOptions } from "./runtime.js";
 
 /** A model and its recipe, worked out against each other. */
@@ -39,7 +39,7 @@ export async function openLifted(path: string, overrides: RecipeOverrides): Prom
 /** The job of a model and its recipe. `runtime` is for the questions that passes ask. Throws what its parts throw. */
 export async function openJob(path: string, overrides: RecipeOverrides, runtime: RuntimeOptions = {}): Promise<Job> {
   const { source, model } = await openLifted(path, overrides);
-  const table = samplerTable(schedulerConfig(source), { steps: source.recipe.steps });
+  const table = tableOf(source);
   return { ...(await bindModel(source, model, runtime)), table };
 }
 

@@ -110,7 +110,7 @@ const LOGARITHM = [
 const COSINE = [2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2].map(f32);
 const SINE = [-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1].map(f32);
 /** −π/4 in three parts, the first two short enough for exact products. */
-const QUARTER_TURN = [-0.78515625, -2.4187564849853516e-4, -3.77489497744594108e-8].map(f32);
+const QUARTER_TURN = [-0.78515625, -2.4187564849853516e-4, -3.774894977445941e-8].map(f32);
 
 /** a·b + c, rounded once to float32: the product of two float32 is exact in float64. */
 function fma(a: number, b: number, c: number): number {

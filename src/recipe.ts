@@ -4,7 +4,7 @@ import { basename, dirname, join, resolve } from "node:path";
 import { z } from "zod";
 import { fileMissing, noScheduler, notAModel } from "../ir/diagnostics.js";
 import { readJson } from "./files.js";
-import { parseWith } from "../schedules/index.js";
+import { parseWith, samplerTable, type SamplerTable } from "../schedules/index.js";
 
 /** A number fills the tensor, a list gives its elements, a string names a `.npy` file beside the recipe. */
 const valueSchema = z.union([z.number(), z.array(z.number()), z.string()]);
@@ -30,7 +30,8 @@ export const recipeSchema = z.strictObject({
   model: z.string(),
   /** A file, an inline configuration, or a sampler table. */
   scheduler: z.union([z.string(), z.record(z.string(), z.unknown())]).optional(),
-  steps: z.int().min(1).default(50),
+  /** Default: the rows of a sampler table, else 50. */
+  steps: z.int().min(1).optional(),
   /** Latents of one run. Default: what the export was made for, or 1. */
   batch: z.int().min(1).optional(),
   latent: z.string().optional(),
@@ -95,6 +96,15 @@ function override(recipe: Recipe, { scheduler, steps, guidance, batch, dims }: R
     ...(guidance === undefined ? {} : { guidance: { ...recipe.guidance, scale: guidance } }),
     dims: { ...recipe.dims, ...Object.fromEntries(dims ?? []) },
   };
+}
+
+const DEFAULT_STEPS = 50;
+
+/** The sampler of a source, for its number of steps. Throws NO_SCHEDULER and what reading and tabulating throw. */
+export function tableOf(source: Source): SamplerTable {
+  const config = schedulerConfig(source);
+  const rows = typeof config === "object" && config !== null && "rows" in config && Array.isArray(config.rows) ? config.rows.length : undefined;
+  return samplerTable(config, { steps: source.recipe.steps ?? rows ?? DEFAULT_STEPS });
 }
 
 /** The scheduler's configuration as JSON. Throws NO_SCHEDULER, FILE_MISSING, BAD_JSON. */

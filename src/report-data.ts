@@ -51,7 +51,7 @@ export function reportOf({ artifact, trace, plan, compiled, bytes, verification,
     nodes: compiled.nodes,
     bytes,
     cachePeakBytes: compiled.cache.peakBytes,
-    times: bench && { ...bench, threads: bench.threads ?? 0 },
+    times: bench && { ...bench, threads: bench.threads ?? undefined },
     verify: verification,
     pictures: picturesOf(artifact, verification),
   };
@@ -79,6 +79,6 @@ function picturesOf({ job }: Artifact, { latents }: Verification): ReportPicture
     cached: latentPicture({ shape, values: cached }, display.range, options),
     uncached: latentPicture({ shape, values: uncached }, display.range, options),
     difference: differencePicture({ shape, values: cached }, { shape, values: uncached }, options),
-    caption: `${shape[0] ?? 1} latents from the same noise and conditions`,
+    caption: `${shape[0] ?? 1} samples.`,
   };
 }

@@ -123,6 +123,7 @@ describe("configurations", () => {
     ["half a step", ddim, { steps: 2.5 }, "SAMPLER_OPTION"],
     ["more steps than training times", ddim, { steps: 1001 }, "SAMPLER_OPTION"],
     ["sigmas for DDIM", ddim, { steps: 2, sigmas: [1, 0.5] }, "SAMPLER_OPTION"],
+    ["a negative eta", ddim, { steps: 20, eta: -0.5 }, "SAMPLER_OPTION"],
     ["eta for DPM-Solver", dpm, { steps: 20, eta: 0.5 }, "SAMPLER_OPTION"],
     ["mu without dynamic shifting", dpm, { steps: 20, mu: 1 }, "SAMPLER_OPTION"],
     ["fewer timesteps than steps", dpm, { steps: 3, timesteps: [900, 500] }, "SAMPLER_OPTION"],

@@ -29,15 +29,15 @@ export default {
     const bands = new Map([...input.groups].map(([key, { curves }]) => [key, checked(key, curves?.[RULES[rule].curves], k, input.steps)]));
     const rowsAt = (threshold: number): Map<string, Row> =>
       new Map([...bands].map(([key, band]) => [key, RULES[rule].scan(band, threshold, input.steps)]));
-    if (alpha !== undefined || share === undefined) return { cells: rowsAt(alpha ?? 0) };
-    return withShare(input, share, [...bands.values()], rowsAt);
+    if (share !== undefined) return withShare(input, share, [...bands.values()], rowsAt);
+    return { cells: rowsAt(alpha ?? 0) };
   },
 } satisfies Policy<typeof options>;
 
 const RULES = { paper: { curves: "mean", scan: scanByPaper }, code: { curves: "pooled", scan: scanByCode } } as const;
 
 /**
- * §3.2: walk the steps; reuse while the error against the last computed step is below alpha and its distance at most k.
+ * Eq. 4: walk the steps; reuse while the error against the last computed step is below alpha and its distance at most k.
  * The paper says nothing of the ends: the first has nothing to reuse, and the last is computed as in every published schedule.
  */
 function scanByPaper(bands: ErrorBands, alpha: number, steps: number): Row {

@@ -27,6 +27,7 @@ export default {
   takes: ["eta"],
   table(config, { steps, eta = 0 }) {
     refuseClamping(className, config);
+    if (!(eta >= 0)) throw samplerOption(className, "eta", "takes a share of noise from 0 up");
     const trainTimes = config.num_train_timesteps;
     if (steps > trainTimes) throw samplerOption(className, "steps", `takes at most ${trainTimes} steps`);
     const bars = alphaBars(config);

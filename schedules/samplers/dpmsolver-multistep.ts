@@ -157,7 +157,7 @@ function orderAt(k: number, steps: number, config: Config): number {
   return Math.min(config.solver_order, k + 1, cap);
 }
 
-/** One step from level k to level k + 1 (arXiv 2211.01095, algorithm 2; the SDE form in its section 5). */
+/** One step from level k to level k + 1 (arXiv 2211.01095, algorithm 2, and its SDE form). */
 function solverStep(
   levels: readonly Level[],
   k: number,

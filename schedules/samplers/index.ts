@@ -52,14 +52,24 @@ export function unknownKeys(config: unknown): readonly string[] {
 function samplerOf(config: unknown): Sampler {
   if (!isRecord(config)) throw badJsonField("scheduler configuration", "(the whole)", "is not an object");
   const className = config["_class_name"];
-  if (typeof className !== "string") throw badJsonField("scheduler configuration", "_class_name", "is missing: it names the scheduler");
   const all = [...samplers.values()];
+  if (typeof className !== "string") return samplerByKeys(Object.keys(config), all);
   const found = all.find((sampler) => sampler.className === className);
   if (found) return found;
   throw unknownScheduler(
     className,
     all.map((sampler) => sampler.className),
   );
+}
+
+/** The one class that knows every key: scheduler objects print their configuration without its class. */
+function samplerByKeys(keys: readonly string[], all: readonly Sampler[]): Sampler {
+  const plain = keys.filter((key) => !key.startsWith("_"));
+  const fitting = all.filter(({ config }) => plain.every((key) => Object.hasOwn(config.shape, key)));
+  const [only] = fitting;
+  if (only && fitting.length === 1) return only;
+  const names = (fitting.length > 0 ? fitting : all).map((sampler) => sampler.className).join(", ");
+  throw badJsonField("scheduler configuration", "_class_name", `is missing; it is one of ${names}`);
 }
 
 function givenTable(table: SamplerTable, options: SamplerOptions): SamplerTable {

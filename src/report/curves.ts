@@ -38,7 +38,7 @@ export function curveCharts(curves: ReadonlyMap<string, Curves>, steps: number, 
     alpha === undefined
       ? undefined
       : markup`
-<li><svg width="28" height="10" aria-hidden="true"><path class="alpha" d="M0 5H28"/></svg>threshold α = ${alpha}</li>`
+<li><svg width="28" height="10" aria-hidden="true"><path class="alpha" d="M0 5H28"/></svg>threshold α = ${formatNumber(alpha)}</li>`
   }
 </ul>
 <div class="charts">${kinds.map(({ kind, lines }) => chart(kind, lines, ticks(largest, 5), steps, alpha))}

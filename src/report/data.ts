@@ -20,7 +20,8 @@ export interface Timing {
 
 export interface ReportTimes {
   readonly device: string;
-  readonly threads: number;
+  /** Absent: as many as the runtime takes. */
+  readonly threads?: number | undefined;
   readonly runs: number;
   readonly artifact: Timing;
   /** The whole run as one model, nothing reused. */

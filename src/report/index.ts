@@ -256,7 +256,7 @@ function quantity(macs: number): string {
 }
 
 function device({ device: name, threads }: ReportTimes): string {
-  return `${name} with ${threads} ${threads === 1 ? "thread" : "threads"}`;
+  return threads === undefined ? `${name}, the runtime's own number of threads` : `${name} with ${threads} ${threads === 1 ? "thread" : "threads"}`;
 }
 
 function samples(count: number): string {

@@ -1,0 +1,129 @@
+/** Lifting against recorded truth: which branches there are, what they are, and their numbers; whatever names and order the file has. */
+import { describe, expect, it } from "vitest";
+import { CompilerError } from "../ir/diagnostics.js";
+import { dominators } from "../ir/analysis.js";
+import { ditView, makeNode, type Model, type Node, type Value } from "../ir/graph.js";
+import { lift } from "../ir/lift/index.js";
+import { readModel } from "../ir/onnx/index.js";
+import { tensorNumbers } from "../ir/tensor.js";
+import { parse } from "../ir/text.js";
+import { relativeL2 } from "../src/fidelity.js";
+import { Session } from "../src/runtime.js";
+import { fixtures, recorded, recordedInputs, type Fixture } from "./support/fixtures.js";
+
+/** Runs a lifted model on recorded inputs and compares every branch with the recorded tensor. */
+async function expectRecordedBranches(fixture: Fixture, lifted: Model, names?: ReadonlyMap<string, string>): Promise<void> {
+  const { branches } = ditView(lifted);
+  expect(branches.map(({ kind, block, stream, gated }) => ({ kind, block, stream, gated }))).toEqual(
+    fixture.branches.map(({ kind, block_index: block, stream, gated }) => ({ kind, block, stream, gated })),
+  );
+  const probes = lifted.graph.marks.map(({ site, value }) => ({ name: site, value }));
+  const session = await Session.open({ ...lifted, graph: { ...lifted.graph, outputs: probes } }, { optimise: "basic" });
+  const results = await session.run(recordedInputs(fixture, lifted, names));
+  await session.close();
+  for (const [i, { site }] of branches.entries()) {
+    const truth = recorded(fixture, fixture.branches[i]?.file ?? "");
+    const value = results.get(site);
+    expect(value && relativeL2(tensorNumbers(value), truth), site).toBeLessThanOrEqual(1e-5);
+  }
+}
+
+describe.each(fixtures)("$name", (fixture) => {
+  it("has the recorded branches, and nothing else", async () => {
+    const lifted = lift(await readModel(fixture.model));
+    await expectRecordedBranches(fixture, lifted);
+    expect(ditView(lifted).branches.map(({ module }) => module)).toEqual(fixture.branches.map(({ module }) => module));
+  });
+
+  it("has them under other names, without metadata, in another order", async () => {
+    const { model, names } = disguised(await readModel(fixture.model));
+    const lifted = lift(model);
+    await expectRecordedBranches(fixture, lifted, names);
+    expect(ditView(lifted).branches.every(({ module }) => module === undefined)).toBe(true);
+  });
+});
+
+/** The model with every name replaced, no metadata, and its nodes in another topological order; and the old names of its inputs. */
+function disguised(model: Model): { readonly model: Model; readonly names: ReadonlyMap<string, string> } {
+  const next = random(7);
+  const names = new Map<string, string>();
+  const values = new Map<Value, Value>();
+  const at = (value: Value): Value => values.get(value) ?? value;
+  const inputs = model.graph.inputs.map((input, i) => {
+    const renamed: Value = { ...input, name: `in${i}`, extra: undefined };
+    names.set(renamed.name, input.name);
+    values.set(input, renamed);
+    return renamed;
+  });
+  const waiting = new Set(model.graph.nodes);
+  const nodes: Node[] = [];
+  while (waiting.size > 0) {
+    const ready = [...waiting].filter((node) => node.inputs.every((value) => !value?.producer || values.has(value)));
+    const node = ready[Math.floor(next() * ready.length)];
+    if (!node) throw new Error("the graph has a cycle");
+    waiting.delete(node);
+    const made = makeNode({
+      opType: node.opType,
+      domain: node.domain,
+      name: `n${nodes.length}`,
+      attributes: node.attributes,
+      inputs: node.inputs.map((value) => value && at(value)),
+      outputs: node.outputs.map(({ type }, i) => ({ name: `v${nodes.length}_${i}`, type })),
+    });
+    nodes.push(made);
+    for (const [i, output] of node.outputs.entries()) values.set(output, made.outputs[i] ?? output);
+  }
+  const outputs = model.graph.outputs.map(({ value }, i) => ({ name: `out${i}`, value: at(value) }));
+  return { model: { ...model, metadata: new Map(), extra: undefined, graph: { name: "g", inputs, outputs, nodes, marks: [] } }, names };
+}
+
+/** A small generator of numbers in [0, 1) (mulberry32). */
+function random(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+describe("what is no diffusion transformer", () => {
+  const NO_BRANCH = `<ir_version: 8, opset_import: ["" : 17]>
+    g (float[2,4,8,8] x, int64[2] t) => (float[2,4,8,8] y) {
+      f = Cast<to = 1>(t)
+      s = Sin(f)
+      w = Constant<value = float[4,4,1,1] {1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7}>()
+      h = Conv(x, w)
+      y = Add(x, h)
+    }`;
+
+  it("is refused with the nearest miss", () => {
+    expect(() => lift(parse(NO_BRANCH))).toThrowError(
+      expect.objectContaining({ code: "NOT_RECOGNISED", hint: expect.stringContaining("residual add") }),
+    );
+  });
+
+  it("is refused where no input is a time", () => {
+    const text = NO_BRANCH.replace(", int64[2] t", "").replace("f = Cast<to = 1>(t)", "").replace("s = Sin(f)", "");
+    expect(() => lift(parse(text))).toThrowError(expect.objectContaining({ code: "MISSING_PORT" }));
+  });
+
+  it("names the known inputs when a name is wrong", () => {
+    expect(() => lift(parse(NO_BRANCH), { latent: "z" })).toThrowError(CompilerError);
+    expect(() => lift(parse(NO_BRANCH), { latent: "z" })).toThrowError(
+      expect.objectContaining({ code: "UNKNOWN_NAME", hint: expect.stringContaining("x, t") }),
+    );
+  });
+});
+
+describe("dominators", () => {
+  it("are the values that every path goes through", () => {
+    const { graph } = parse(`<ir_version: 8, opset_import: ["" : 17]>
+      g (float[4] x) => (float[4] y) { a = Neg(x)  b = Abs(a)  c = Sin(a)  d = Cos(c)  e = Add(b, d)  y = Exp(e) }`);
+    const [input] = graph.inputs;
+    const parents = input && dominators(graph, input);
+    const named = new Map([...(parents ?? [])].map(([value, parent]) => [value.name, parent.name]));
+    expect(Object.fromEntries(named)).toEqual({ a: "x", b: "a", c: "a", d: "c", e: "a", y: "e" });
+  });
+});

@@ -1,0 +1,232 @@
+/** Plans: the JSON forms, which key speaks of which branch, and what `bind` lets through. */
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { CompilerError } from "../ir/diagnostics.js";
+import type { Branch, BranchKind } from "../ir/dit.js";
+import { bind, parseSchedule, samplerTable, savesNothing, scheduleJson, type Cell, type Plan } from "../schedules/index.js";
+
+const table = (steps: number) => samplerTable({ _class_name: "DDIMScheduler", clip_sample: false }, { steps });
+
+function branch(site: string, kind: BranchKind, block: number, stream = "image"): Branch {
+  return { site, kind, block, stream, gated: true };
+}
+
+/** Two blocks with attention and feed-forward network. */
+const dit = [0, 1].flatMap((block) => [branch(`attn-${block}`, "attn", block), branch(`mlp-${block}`, "mlp", block)]);
+/** Open-Sora's: spatial and temporal blocks in turn. */
+const video = ["spatial", "temporal"].flatMap((stream) =>
+  [0, 1].flatMap((block) =>
+    (["attn", "cross_attn", "mlp"] as const).map((kind) => branch(`${stream}_${kind}-${block}`, kind, block, stream)),
+  ),
+);
+
+const plan = (json: unknown, branches: readonly Branch[] = dit, steps = 4): Plan =>
+  bind(parseSchedule(json, "plan.json"), table(steps), branches);
+
+/** A row as text: `1` computes, a digit list names the steps that are read. */
+function text(cells: readonly Cell[] | undefined): string {
+  return (cells ?? []).map((cell) => (cell.kind === "compute" ? "1" : `<${cell.terms.map(({ step }) => step).join()}`)).join(" ");
+}
+
+function thrownBy(action: () => unknown): CompilerError | undefined {
+  try {
+    action();
+  } catch (error) {
+    if (error instanceof CompilerError) return error;
+    throw error;
+  }
+  return undefined;
+}
+
+describe("cells", () => {
+  it("computes, reuses the latest computed value, and weighs earlier ones", () => {
+    const { cells } = plan({
+      attn: [1, 0, 1, 0],
+      mlp: [
+        1,
+        1,
+        [
+          [1, 2],
+          [0, -1],
+        ],
+        [[1, 1]],
+      ],
+    });
+    expect(text(cells.get("attn-0"))).toBe("1 <0 1 <2");
+    expect(cells.get("mlp-1")).toEqual([
+      { kind: "compute" },
+      { kind: "compute" },
+      {
+        kind: "terms",
+        terms: [
+          { step: 1, weight: 2 },
+          { step: 0, weight: -1 },
+        ],
+      },
+      { kind: "terms", terms: [{ step: 1, weight: 1 }] },
+    ]);
+  });
+
+  it("has a row for every branch, in their order; a key left out computes always", () => {
+    const { cells } = plan({ attn: [1, 0, 0, 1] });
+    expect([...cells.keys()]).toEqual(dit.map(({ site }) => site));
+    expect(text(cells.get("mlp-0"))).toBe("1 1 1 1");
+  });
+
+  it("carries the table", () => {
+    const run = table(2);
+    expect(bind(parseSchedule({ attn: [1, 0] }, "p"), run, dit).table).toBe(run);
+  });
+});
+
+describe("keys", () => {
+  it("prefers block to kind", () => {
+    const { cells } = plan({ attn: [1, 0, 0, 0], "attn-1": [1, 1, 0, 1] });
+    expect(text(cells.get("attn-0"))).toBe("1 <0 <0 <0");
+    expect(text(cells.get("attn-1"))).toBe("1 1 <1 1");
+  });
+
+  it("prefers site to block to stream to kind", () => {
+    const { cells } = plan(
+      { "temporal_attn-1": [1, 0, 0, 1], "attn-1": [1, 0, 1, 0], temporal_attn: [1, 1, 0, 0], attn: [1, 0, 0, 0] },
+      video,
+    );
+    expect(text(cells.get("temporal_attn-1"))).toBe("1 <0 <0 1");
+    expect(text(cells.get("spatial_attn-1"))).toBe("1 <0 1 <2");
+    expect(text(cells.get("temporal_attn-0"))).toBe("1 1 <1 <1");
+    expect(text(cells.get("spatial_attn-0"))).toBe("1 <0 <0 <0");
+    expect(text(cells.get("spatial_cross_attn-0"))).toBe("1 1 1 1");
+  });
+
+  it("knows the module names in SmoothCache's files", () => {
+    const { cells } = plan({ attn1: [1, 0, 0, 0], "attn2-1": [1, 0, 1, 1], ff: [1, 1, 0, 1] }, video);
+    expect(text(cells.get("spatial_attn-1"))).toBe("1 <0 <0 <0");
+    expect(text(cells.get("temporal_cross_attn-1"))).toBe("1 <0 1 1");
+    expect(text(cells.get("spatial_cross_attn-0"))).toBe("1 1 1 1");
+    expect(text(cells.get("temporal_mlp-0"))).toBe("1 1 <1 1");
+  });
+});
+
+describe("what is refused", () => {
+  const ok = [1, 0, 0, 1];
+  it.each([
+    ["a key that speaks of no branch", { attn: ok, "mlp-2": ok }, "UNKNOWN_NAME"],
+    ["a kind that this network lacks", { cross_attn: ok }, "UNKNOWN_NAME"],
+    ["a row that is too short for the run", { attn: [1, 0, 1] }, "PLAN_LENGTH"],
+    ["rows of different lengths", { attn: ok, mlp: [1, 0, 1] }, "PLAN_LENGTH"],
+    ["a format with another number of steps", { format: "smoothcc-plan/1", steps: 3, cells: { attn: ok } }, "PLAN_LENGTH"],
+    ["a first step that reuses", { attn: [0, 1, 1, 1] }, "PLAN_FIRST_STEP"],
+    ["a first step of terms", { attn: [[[0, 1]], 1, 1, 1] }, "PLAN_FIRST_STEP"],
+    ["a term from the future", { attn: [1, [[2, 1]], 1, 1] }, "BAD_TERM"],
+    ["a term from its own step", { attn: [1, [[1, 1]], 1, 1] }, "BAD_TERM"],
+    ["a term from a step that is not there", { attn: [1, [[-1, 1]], 1, 1] }, "BAD_TERM"],
+    ["a term from half a step", { attn: [1, 1, [[0.5, 1]], 1] }, "BAD_TERM"],
+    ["a term from a step that does not compute", { attn: [1, 0, [[1, 1]], 1] }, "BAD_TERM"],
+    [
+      "one bad term among good ones",
+      {
+        attn: [
+          1,
+          0,
+          1,
+          [
+            [2, 1],
+            [1, 1],
+          ],
+        ],
+      },
+      "BAD_TERM",
+    ],
+    ["a weight that is not finite", { attn: [1, [[0, Infinity]], 1, 1] }, "BAD_CELL"],
+    ["no terms", { attn: [1, [], 1, 1] }, "BAD_CELL"],
+    ["the cell 2", { attn: [1, 2, 1, 1] }, "BAD_CELL"],
+    ["the cell -1", { attn: [1, -1, 1, 1] }, "BAD_CELL"],
+    ["a cell of text", { attn: [1, "0", 1, 1] }, "BAD_CELL"],
+    ["a cell that is missing", { attn: [1, null, 1, 1] }, "BAD_CELL"],
+    ["a cell that is true", { attn: [1, true, 1, 1] }, "BAD_CELL"],
+    ["a term of three numbers", { attn: [1, [[0, 1, 1]], 1, 1] }, "BAD_CELL"],
+    ["a row that is no list", { attn: 1 }, "BAD_JSON_FIELD"],
+    ["an unknown field", { format: "smoothcc-plan/1", steps: 4, cell: {}, cells: {} }, "BAD_JSON_FIELD"],
+    ["an unknown format", { format: "smoothcc-plan/9", steps: 4, cells: {} }, "BAD_JSON_FIELD"],
+    ["tensors", { format: "smoothcc-plan/1", steps: 4, cells: {}, tensors: "plan.npz" }, "BAD_PLAN"],
+    ["nothing", {}, "BAD_PLAN"],
+    ["empty rows", { attn: [] }, "BAD_PLAN"],
+    ["a list", [1, 0, 0, 1], "BAD_PLAN"],
+    ["null", null, "BAD_PLAN"],
+  ])("%s", (_, json, code) => {
+    const error = thrownBy(() => plan(json));
+    expect(error?.code).toBe(code);
+    expect(error?.exitCode).toBe(2);
+  });
+
+  it("checks schedules that were not parsed, too", () => {
+    const bound = (row: readonly (readonly [number, number])[]) =>
+      thrownBy(() => bind({ steps: 2, cells: new Map([["attn", [1, row]]]) }, table(2), dit))?.code;
+    expect(bound([])).toBe("BAD_CELL");
+    expect(bound([[0, NaN]])).toBe("BAD_CELL");
+    expect(bound([[1, 1]])).toBe("BAD_TERM");
+    expect(bound([[0, 1]])).toBeUndefined();
+  });
+
+  it("says which key is near and which are known", () => {
+    const error = thrownBy(() => plan({ atn: [1, 0, 0, 1] }));
+    expect(error?.hint).toContain("'attn'");
+    expect(error?.hint).toContain("mlp");
+    const field = thrownBy(() => plan({ format: "smoothcc-plan/1", steps: 4, cell: {}, cells: {} }));
+    expect(field?.hint).toContain("'cells'");
+  });
+
+  it("names the place", () => {
+    expect(thrownBy(() => plan({ attn: [1, 0, [[1, 1]], 1] }))?.where).toMatchObject({ site: "attn-0", step: 2 });
+  });
+});
+
+describe("a plan that saves nothing", () => {
+  it("is told from one that does", () => {
+    expect(savesNothing(plan({ attn: [1, 1, 1, 1] }))).toBe(true);
+    expect(savesNothing(plan({ attn: [1, 1, 1, 1], "mlp-1": [1, 1, 0, 1] }))).toBe(false);
+    expect(savesNothing(plan({ format: "smoothcc-plan/1", steps: 4, cells: {} }))).toBe(true);
+  });
+});
+
+describe("JSON", () => {
+  it("comes back, with what the policy said", () => {
+    const json = {
+      format: "smoothcc-plan/1",
+      steps: 3,
+      policy: { name: "fora", interval: 2 },
+      predicted: { computedShare: 0.5 },
+      cells: { attn: [1, 0, [[0, 0.1]]] },
+    };
+    expect(scheduleJson(parseSchedule(json, "p"))).toEqual(json);
+    expect(JSON.parse(JSON.stringify(scheduleJson(parseSchedule(json, "p"))))).toEqual(json);
+  });
+
+  it("of any legal plan comes back and binds to the same cells", () => {
+    const cell = fc.oneof(
+      fc.constant(1 as const),
+      fc.constant(0 as const),
+      fc.array(fc.tuple(fc.constant(0), fc.double({ noNaN: true, noDefaultInfinity: true })), { minLength: 1, maxLength: 3 }),
+    );
+    const row = fc.array(cell, { minLength: 5, maxLength: 5 }).map((rest) => [1, ...rest]);
+    fc.assert(
+      fc.property(fc.dictionary(fc.constantFrom("attn", "mlp", "attn-0", "mlp-1"), row, { minKeys: 1 }), (json) => {
+        const first = plan(json, dit, 6);
+        const again = plan(JSON.parse(JSON.stringify(scheduleJson(parseSchedule(json, "p")), (_, value: unknown) => value)), dit, 6);
+        expect([...again.cells].map(([site, cells]) => [site, text(cells)])).toEqual(
+          [...first.cells].map(([site, cells]) => [site, text(cells)]),
+        );
+        for (const cells of first.cells.values()) {
+          for (const [step, bound] of cells.entries()) {
+            if (bound.kind === "compute") continue;
+            for (const term of bound.terms) {
+              expect(term.step).toBeLessThan(step);
+              expect(cells[term.step]?.kind).toBe("compute");
+            }
+          }
+        }
+      }),
+      { numRuns: 300, seed: 1 },
+    );
+  });
+});
