@@ -58,6 +58,23 @@ export class Builder {
     );
   }
 
+  /** Axis 0 cut into `count` equal parts. */
+  splitRows(value: Value, count: number, name: string): readonly Value[] {
+    const [rows = 0, ...rest] = shapeOf(value);
+    const sizes = constant(`${name}_sizes`, tensorOf("int64", [count], new Array<number>(count).fill(rows / count)));
+    const type: TensorType = { elem: elemOf(value), shape: [rows / count, ...rest] };
+    const outputs = Array.from({ length: count }, (_, i) => ({ name: `${name}_${i}`, type }));
+    const node = makeNode({
+      opType: "Split",
+      name,
+      inputs: [value, sizes],
+      outputs,
+      attributes: new Map([["axis", { kind: "int", value: 0n }]]),
+    });
+    this.nodes.push(node);
+    return node.outputs;
+  }
+
   cast(value: Value, elem: ElementType, name: string): Value {
     if (elemOf(value) === elem) return value;
     const to: Attribute = { kind: "int", value: BigInt(ELEMENT_TYPES[elem].code) };

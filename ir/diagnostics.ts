@@ -66,6 +66,16 @@ export function badCurves(group: string, problem: string): CompilerError {
   );
 }
 
+export function badExtension(file: string, problem: string): CompilerError {
+  return new CompilerError(
+    "BAD_EXTENSION",
+    2,
+    `The file cannot be used as an extension: ${problem}.`,
+    "It is an ES module whose default export has a name, a summary and what its kind needs; the files of schedules/policies/ are examples.",
+    { file },
+  );
+}
+
 export function badJson(file: string, problem: string): CompilerError {
   return new CompilerError("BAD_JSON", 4, `The file is not JSON: ${problem}`, "Check that it is the file you meant and that it is whole.", {
     file,
@@ -126,6 +136,24 @@ export function badTrace(file: string, problem: string): CompilerError {
   return new CompilerError("BAD_TRACE", 2, `The trace cannot be used: ${problem}.`, "Calibrate again.", { file });
 }
 
+export function badUsage(problem: string, suggestion?: string): CompilerError {
+  return new CompilerError(
+    "BAD_USAGE",
+    2,
+    `${problem.charAt(0).toUpperCase()}${problem.slice(1)}.`,
+    suggestion ?? "`smoothcc --help` lists the commands, `smoothcc <command> --help` the options of one.",
+  );
+}
+
+export function batchAsDim(dim: string): CompilerError {
+  return new CompilerError(
+    "BATCH_AS_DIM",
+    2,
+    `'${dim}' is the dimension of the batch, which guidance may double.`,
+    `Set it with --batch N, or "batch" in recipe.json.`,
+  );
+}
+
 export function batchMismatch(found: number, batch: number, form: string): CompilerError {
   const fits = form === "batched" ? found / 2 : found;
   return new CompilerError(
@@ -142,7 +170,7 @@ export function benchFailed(problem: string): CompilerError {
   return new CompilerError(
     "BENCH_FAILED",
     5,
-    `A timed process failed: ${problem}.`,
+    `A timed process failed: ${problem.replace(/\.$/, "")}.`,
     "Run the artifact with `smoothcc run` to see whether it loads at all.",
   );
 }
@@ -253,6 +281,16 @@ export function fileNotWritten(file: string, problem: string): CompilerError {
   );
 }
 
+export function fractionalTime(sampler: string, timestep: number, input: string, elem: string): CompilerError {
+  return new CompilerError(
+    "FRACTIONAL_TIME",
+    2,
+    `${sampler} runs at times such as ${timestep}, and the network's time input is of type ${elem}.`,
+    "Choose a spacing with whole timesteps, or export the network with a float time.",
+    { value: input },
+  );
+}
+
 export function graphCycle(file: string, node: string, value: string): CompilerError {
   return new CompilerError(
     "GRAPH_CYCLE",
@@ -269,6 +307,16 @@ export function guidanceNotBuilt(form: string): CompilerError {
     3,
     `Guidance of the form '${form}' is not supported yet.`,
     "Use 'batched' with an export whose batch can be doubled, or 'none'.",
+  );
+}
+
+export function inputNumber(input: string, elem: string, found: number): CompilerError {
+  return new CompilerError(
+    "INPUT_NUMBER",
+    2,
+    `Input '${input}' has the type ${elem}, which cannot hold ${found}.`,
+    "Give numbers that the type has; nothing is rounded here.",
+    { value: input },
   );
 }
 
@@ -382,6 +430,16 @@ export function notRecognised(what: string, hint: string, node?: string): Compil
   return new CompilerError("NOT_RECOGNISED", 3, what, hint, { node });
 }
 
+export function notReplaceable(path: string, problem: string): CompilerError {
+  return new CompilerError(
+    "NOT_REPLACEABLE",
+    4,
+    `What is there is not overwritten, even with --force: ${problem}.`,
+    "Choose another place, or move what is there out of the way.",
+    { file: path },
+  );
+}
+
 export function noScheduler(): CompilerError {
   return new CompilerError(
     "NO_SCHEDULER",
@@ -426,6 +484,16 @@ export function policyNeedsTrace(policy: string): CompilerError {
     2,
     `The policy '${policy}' chooses by measured errors, and there are none.`,
     "Calibrate first, and plan from the trace.",
+  );
+}
+
+export function reservedName(name: string): CompilerError {
+  return new CompilerError(
+    "RESERVED_NAME",
+    3,
+    `An input of the network is called '${name}', which is the name of another port of the compiled run.`,
+    "Export the network with another name for that input: 'latent' is the run's result, 'noise' what its sampler draws.",
+    { value: name },
   );
 }
 
@@ -547,13 +615,13 @@ export function unsupportedType(code: number, where: Place): CompilerError {
   );
 }
 
-/** The known name with the fewest edits to `name`, if they are fewer than half of its letters (Levenshtein). */
+/** The known name with the fewest edits to `name`, if they are no more than a third of its letters (Levenshtein). */
 
 export function nearest(name: string, known: readonly string[]): string | undefined {
   let best: { readonly name: string; readonly edits: number } | undefined;
   for (const candidate of known) {
     const edits = editDistance(name.toLowerCase(), candidate.toLowerCase());
-    if (edits <= Math.max(1, name.length / 2) && edits < (best?.edits ?? Infinity)) best = { name: candidate, edits };
+    if (edits <= Math.ceil(name.length / 3) && edits < (best?.edits ?? Infinity)) best = { name: candidate, edits };
   }
   return best?.name;
 }

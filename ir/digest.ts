@@ -27,13 +27,17 @@ export function constantKey(data: TensorData): string {
 export function attributeKey(attribute: Attribute): string {
   switch (attribute.kind) {
     case "int":
+      return `int:${attribute.value}`;
     case "float":
+      return `float:${floatKey(attribute.value)}`;
     case "string":
-      return `${attribute.kind}:${attribute.value}`;
+      return `string:${JSON.stringify(attribute.value)}`;
     case "ints":
+      return `ints:${attribute.value.join()}`;
     case "floats":
+      return `floats:${attribute.value.map(floatKey).join()}`;
     case "strings":
-      return `${attribute.kind}:${JSON.stringify(attribute.value.map(String))}`;
+      return `strings:${JSON.stringify(attribute.value)}`;
     case "tensor":
       return constantKey(attribute.value);
     case "opaque":
@@ -41,6 +45,10 @@ export function attributeKey(attribute: Attribute): string {
     default:
       return attribute satisfies never;
   }
+}
+
+function floatKey(value: number): string {
+  return Object.is(value, -0) ? "-0" : String(value);
 }
 
 /**

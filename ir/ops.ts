@@ -4,9 +4,9 @@ import { isOp, type Node } from "./graph.js";
 const RANDOM = ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"] as const;
 const CONTROL_FLOW = ["If", "Loop", "Scan"] as const;
 
-/** Two runs may differ: never folded, never shared. */
+/** Two runs may differ, or nobody here knows, as the operator is of another domain: never folded, never shared. */
 export function isNondeterministic(node: Node): boolean {
-  return isOp(node, ...RANDOM);
+  return isOp(node, ...RANDOM) || !isOp(node, node.opType);
 }
 
 /** Holds a subgraph: never looked into. */

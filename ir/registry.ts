@@ -28,7 +28,7 @@ export async function loadFolder<T extends Named>(
 export async function loadFile<T extends Named>(file: URL, isEntry: (candidate: unknown) => candidate is T): Promise<T> {
   const module: unknown = await import(file.href);
   const entry: unknown = typeof module === "object" && module !== null && "default" in module ? module.default : undefined;
-  if (!isEntry(entry)) throw new Error(`internal: ${fileURLToPath(file)} has no fitting default export`);
+  if (!isEntry(entry)) throw new Error(`${fileURLToPath(file)} has no fitting default export`);
   return entry;
 }
 

@@ -1,5 +1,5 @@
 /** Gives every input a fixed shape. */
-import { batchMismatch, unboundDim } from "../ir/diagnostics.js";
+import { batchAsDim, batchMismatch, unboundDim, unknownName } from "../ir/diagnostics.js";
 import { ditView, inputValue, makeNode, type Value } from "../ir/graph.js";
 import { rewrite } from "../ir/rewrite.js";
 import { staticShape, type Dim } from "../ir/types.js";
@@ -12,7 +12,13 @@ export default {
   run(model, context) {
     const { graph } = model;
     const latent = graph.inputs.find(({ name }) => name === ditView(model).latent);
-    const sizes = sizesOf(latent?.type?.shape?.[0] ?? null, context);
+    const batch = latent?.type?.shape?.[0] ?? null;
+    const sizes = sizesOf(batch, context);
+    const free = new Set(graph.inputs.flatMap(({ type }) => type?.shape ?? []).filter((dim) => typeof dim === "string" && dim !== batch));
+    for (const name of context.dims.keys()) {
+      if (name === batch) throw batchAsDim(name);
+      if (!free.has(name)) throw unknownName("symbolic dimension", name, [...free].map(String));
+    }
     const substitution = new Map<Value, Value>();
     for (const input of graph.inputs) {
       const shape = input.type?.shape?.map((dim) => bound(dim, input.name, sizes));

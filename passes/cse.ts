@@ -39,8 +39,10 @@ function shareNodes(graph: Graph): Graph {
     return ids.size - 1;
   };
   const first = new Map<string, Node>();
-  return rewrite(graph, (node) => {
-    if (isNondeterministic(node) || isControlFlow(node) || node.captures.length > 0) return undefined;
+  // A branch stays a value of its own: the plan may cache it, and whoever else computes the same must not be cached with it.
+  const marked = new Set(graph.marks.map(({ value }) => value.producer));
+  return rewrite(graph, (node, original) => {
+    if (isNondeterministic(node) || isControlFlow(node) || node.captures.length > 0 || marked.has(original)) return undefined;
     const inputs = node.inputs.map(idOf);
     if (isCommutative(node)) inputs.sort((a, b) => a - b);
     const attributes = [...node.attributes]

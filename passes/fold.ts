@@ -4,13 +4,18 @@ import { constant, isOp, type Graph, type Model, type Node, type Value } from ".
 import { isControlFlow, isNondeterministic, isShapeOnly } from "../ir/ops.js";
 import { rewrite } from "../ir/rewrite.js";
 import { tensorBytes, tensorFrom, tensorOf, type TensorData } from "../ir/tensor.js";
-import { byteSize, elementCount, staticShape } from "../ir/types.js";
+import { byteSize, elementCount, staticShape, type ElementType } from "../ir/types.js";
 import type { Pass, PassContext } from "./index.js";
 
 /** A folded value may always take this much; above it, no more than what it is made of. */
 const FREE_BYTES = 1 << 16;
 /** All folded values of one run of the pass together: they are held in memory. */
 const BUDGET_BYTES = 1 << 29;
+/** What can come back from the runtime as numbers. */
+const EVALUATED: ReadonlySet<ElementType> = new Set<ElementType>([
+  ...(["float", "double", "float16", "bool"] as const),
+  ...(["int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8"] as const),
+]);
 
 export default {
   name: "fold",
@@ -74,12 +79,9 @@ async function foldIslands(model: Model, context: PassContext): Promise<Graph> {
     nodes: graph.nodes.filter((node) => foldable.has(node)),
     marks: [],
   };
-  const results = await context.evaluator.evaluate({
-    graph: islands,
-    opsets: model.opsets,
-    irVersion: model.irVersion,
-    metadata: new Map(),
-  });
+  const { opsets, irVersion } = model;
+  // What nobody reads goes unasked.
+  const results = frontier.length > 0 ? await context.evaluator.evaluate({ graph: islands, opsets, irVersion, metadata: new Map() }) : [];
   const folded = new Map<Value, Value>();
   for (const [i, value] of frontier.entries()) {
     const data = results[i];
@@ -101,12 +103,12 @@ function foldableNodes(graph: Graph): ReadonlySet<Node> {
   let total = 0;
   for (const node of graph.nodes) {
     if (isNondeterministic(node) || isControlFlow(node)) continue;
-    const inputs = operands(node).map(bytesOf);
+    const inputs = [...new Set(operands(node))].map(bytesOf);
     if (inputs.some((size) => size === undefined)) continue;
     const made = inputs.reduce<number>((sum, size) => sum + (size ?? 0), 0);
     const results = node.outputs.map(({ type }) => {
       const shape = staticShape(type);
-      return type && shape ? byteSize(type.elem, elementCount(shape)) : Infinity;
+      return type && shape && EVALUATED.has(type.elem) ? byteSize(type.elem, elementCount(shape)) : Infinity;
     });
     const size = results.reduce((sum, result) => sum + result, 0);
     if (size > Math.max(FREE_BYTES, made) || total + size > BUDGET_BYTES) continue;
@@ -117,10 +119,10 @@ function foldableNodes(graph: Graph): ReadonlySet<Node> {
   return foldable;
 }
 
-/** Results of folded nodes that the rest of the graph reads. */
+/** Results of folded nodes that the rest of the graph reads, or that are marked. */
 function frontierOf(graph: Graph, foldable: ReadonlySet<Node>): Value[] {
   const read = new Set<Value>();
   for (const node of graph.nodes) if (!foldable.has(node)) for (const value of operands(node)) read.add(value);
-  for (const { value } of graph.outputs) read.add(value);
+  for (const { value } of [...graph.outputs, ...graph.marks]) read.add(value);
   return [...foldable].flatMap((node) => node.outputs.filter((value) => read.has(value)));
 }

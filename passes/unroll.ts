@@ -10,7 +10,7 @@
  */
 import { dependence } from "../ir/analysis.js";
 import { Builder, elemOf, shapeOf } from "../ir/build.js";
-import { guidanceNotBuilt } from "../ir/diagnostics.js";
+import { guidanceNotBuilt, reservedName } from "../ir/diagnostics.js";
 import { LATENT, TIME } from "../ir/dit.js";
 import { constant, ditView, inputValue, makeNode, type Mark, type Model, type Node, type Value } from "../ir/graph.js";
 import { isElementwise } from "../ir/ops.js";
@@ -32,6 +32,9 @@ export default {
   },
 } satisfies Pass;
 
+/** What the run's result is called. */
+const OUTPUT = "latent";
+
 /** A value that holds the rows of all steps: one row a step (`perStep` 1), or one a step and latent row. */
 interface AllSteps {
   readonly value: Value;
@@ -47,6 +50,7 @@ class Unrolling {
   /** Values of the step that are the same in every step, and what stands for them. */
   private readonly once = new Map<Value, Value>();
   private readonly hoisted = new Map<Value, AllSteps>();
+  private readonly parts = new Map<Value, readonly Value[]>();
   private readonly latent: Value;
   private readonly timestep: Value;
   /** Rows of the latent that the network sees: twice the batch under batched guidance. */
@@ -70,11 +74,14 @@ class Unrolling {
     this.inputs.push(noise);
     for (const input of graph.inputs) if (input !== this.latent && input !== this.timestep) this.once.set(input, this.condition(input));
     const latent = this.sample(noise, this.hoist());
+    const names = this.inputs.map(({ name }) => name);
+    const clash = names.find((name, i) => name === OUTPUT || names.indexOf(name) !== i);
+    if (clash !== undefined) throw reservedName(clash);
     return {
       graph: {
         name: graph.name,
         inputs: this.inputs,
-        outputs: [{ name: "latent", value: latent }],
+        outputs: [{ name: OUTPUT, value: latent }],
         nodes: [...this.prologue.nodes, ...this.body.nodes],
         marks: this.marks,
       },
@@ -82,7 +89,7 @@ class Unrolling {
       irVersion,
       metadata: new Map(),
       // The run has no time input any more, so it is no step that could be lifted or unrolled again.
-      dit: dit && { ...dit, timestep: undefined, prediction: "latent" },
+      dit: dit && { ...dit, timestep: undefined, prediction: OUTPUT },
     };
   }
 
@@ -132,8 +139,11 @@ class Unrolling {
   }
 
   private keep(node: Node): void {
-    const inputs = node.inputs.map((value) => value && this.onceOf(value));
-    const copy = inputs.every((value, i) => value === node.inputs[i]) ? node : clone(node, inputs);
+    const operands = operandsAt(node, (value) => this.onceOf(value));
+    const isSame =
+      operands.inputs.every((value, i) => value === node.inputs[i]) &&
+      operands.captures.every(({ value }, i) => value === node.captures[i]?.value);
+    const copy = isSame ? node : clone(node, operands);
     this.prologue.nodes.push(copy);
     for (const [i, output] of node.outputs.entries()) this.once.set(output, copy.outputs[i] ?? output);
   }
@@ -160,7 +170,7 @@ class Unrolling {
       const from = source?.value ?? shared[i];
       return from && this.prologue.gatherRows(from, order, `steps/${value.name}`);
     });
-    const copy = clone(node, withRows(node, inputs, count), "steps/", count);
+    const copy = clone(node, { inputs: withRows(node, inputs, count), captures: [] }, "steps/", count);
     this.prologue.nodes.push(copy);
     for (const [i, output] of node.outputs.entries()) this.hoisted.set(output, { value: copy.outputs[i] ?? output, perStep });
     return true;
@@ -190,7 +200,7 @@ class Unrolling {
       }
       add(draws[k], row.next.noise);
       const terms = Array.from(weights, ([value, weight]) => ({ value, weight }));
-      latent = this.body.weightedSum(terms, k === rows.length - 1 ? "latent" : `${label(k + 1)}/latent`);
+      latent = this.body.weightedSum(terms, k === rows.length - 1 ? OUTPUT : `${label(k + 1)}/latent`);
       latents.push(latent);
     }
     return latent;
@@ -220,12 +230,10 @@ class Unrolling {
       [this.latent, this.body.cast(seen, elemOf(this.latent), `${label}/cast`)],
       [this.timestep, this.time(`${label}/timestep`, shape, times)],
     ]);
-    const slices: StepSlices = { rows: new Map(), spread: new Map() };
+    const spread = new Map<Value, Value>();
     const copy = (node: Node, into: Builder): void => {
-      const inputs = node.inputs.map(
-        (value) => value && (own.get(value) ?? this.rowsAt(k, value, node, label, slices) ?? this.onceOf(value)),
-      );
-      const made = clone(node, inputs, `${label}/`);
+      const operands = operandsAt(node, (value) => own.get(value) ?? this.rowsAt(k, value, node, label, spread) ?? this.onceOf(value));
+      const made = clone(node, operands, `${label}/`);
       into.nodes.push(made);
       for (const [i, output] of node.outputs.entries()) own.set(output, made.outputs[i] ?? output);
     };
@@ -241,24 +249,34 @@ class Unrolling {
   }
 
   /** The part of a hoisted value that belongs to step `k`: all its rows, or the one that broadcasts where the reader can do that. */
-  private rowsAt(k: number, value: Value, reader: Node, label: string, slices: StepSlices): Value | undefined {
+  private rowsAt(k: number, value: Value, reader: Node, label: string, spread: Map<Value, Value>): Value | undefined {
     const all = this.hoisted.get(value);
     if (!all) return undefined;
-    const { perStep } = all;
-    const spread = perStep < this.rows && !broadcasts(reader, value, this.rows);
-    const made = spread ? slices.spread : slices.rows;
-    const known = made.get(value);
+    if (all.perStep === this.rows || this.broadcasts(reader, shapeOf(value).length)) return this.partsOf(value, all)[k];
+    const known = spread.get(value);
     if (known) return known;
-    const name = `${label}/${value.name}`;
-    const part = spread
-      ? this.prologue.gatherRows(
-          all.value,
-          Array.from({ length: this.rows }, () => k),
-          name,
-        )
-      : this.prologue.slice(all.value, 0, k * perStep, (k + 1) * perStep, name);
-    made.set(value, part);
-    return part;
+    const rows = Array.from({ length: this.rows }, () => k);
+    const made = this.prologue.gatherRows(all.value, rows, `${label}/${value.name}`);
+    spread.set(value, made);
+    return made;
+  }
+
+  /** A hoisted value cut into the parts of the steps, by one node for all of them. */
+  private partsOf(value: Value, all: AllSteps): readonly Value[] {
+    const known = this.parts.get(value);
+    if (known) return known;
+    const parts = this.prologue.splitRows(all.value, this.table.rows.length, `steps/${value.name}`);
+    this.parts.set(value, parts);
+    return parts;
+  }
+
+  /** Whether the reader gives the same result for one row of an operand as for many equal ones: another operand has as many. */
+  private broadcasts(reader: Node, rank: number): boolean {
+    const hasAllRows = (value: Value): boolean => {
+      const shape = shapeOf(value);
+      return shape.length === rank && shape[0] === this.rows && (this.hoisted.get(value)?.perStep ?? this.rows) === this.rows;
+    };
+    return isElementwise(reader) && reader.inputs.some((value) => value && hasAllRows(value));
   }
 
   /** The guided prediction, in float: uncond + scale · (cond − uncond), of the channels that are the prediction. */
@@ -284,12 +302,6 @@ class Unrolling {
   }
 }
 
-/** The parts of hoisted values that one step has read so far. */
-interface StepSlices {
-  readonly rows: Map<Value, Value>;
-  readonly spread: Map<Value, Value>;
-}
-
 /** The nodes of which every step needs a copy. */
 interface StepNodes {
   /** They depend on the time and not on the latent. */
@@ -297,8 +309,24 @@ interface StepNodes {
   readonly latent: readonly Node[];
 }
 
-/** A node again, under another prefix, on other inputs; with `rows`, on that many rows. */
-function clone(node: Node, inputs: readonly (Value | undefined)[], prefix = "", rows?: number): Node {
+/** What a node reads, itself and in its subgraphs. */
+type Operands = Pick<Node, "inputs" | "captures">;
+
+/** The operands of a copy of `node`, from what `at` says of the original ones. */
+function operandsAt(node: Node, at: (value: Value) => Value | undefined): Operands {
+  const found = (value: Value): Value => {
+    const here = at(value);
+    if (!here) throw new Error(`internal: ${node.opType} '${node.name}' reads '${value.name}', which has not been placed`);
+    return here;
+  };
+  return {
+    inputs: node.inputs.map((value) => value && found(value)),
+    captures: node.captures.map(({ name, value }) => ({ name, value: found(value) })),
+  };
+}
+
+/** A node again, under another prefix, on other operands; with `rows`, on that many rows. */
+function clone(node: Node, { inputs, captures }: Operands, prefix = "", rows?: number): Node {
   const resize = (type: TensorType | undefined): TensorType | undefined =>
     type?.shape && rows !== undefined ? { ...type, shape: [rows, ...type.shape.slice(1)] } : type;
   return makeNode({
@@ -308,15 +336,7 @@ function clone(node: Node, inputs: readonly (Value | undefined)[], prefix = "", 
     inputs,
     outputs: node.outputs.map(({ name, type }) => ({ name: prefix + name, type: resize(type) })),
     attributes: node.attributes,
+    captures,
     scope: node.scope,
   });
-}
-
-/** Whether the reader gives the same result for one row of `value` as for `rows` equal ones. */
-function broadcasts(reader: Node, value: Value, rows: number): boolean {
-  const rank = shapeOf(value).length;
-  return (
-    isElementwise(reader) &&
-    reader.inputs.some((other) => other && other !== value && shapeOf(other).length === rank && shapeOf(other)[0] === rows)
-  );
 }

@@ -2,9 +2,12 @@
 import { z } from "zod";
 import { linspace } from "./spacing.js";
 
+/** Tables have an entry for each training time; published models have 1000. */
+const MAX_TRAIN_TIMES = 1e6;
+
 /** The keys that every class of this family has, with diffusers' defaults. */
 export const noiseScheduleKeys = {
-  num_train_timesteps: z.int().min(1).default(1000),
+  num_train_timesteps: z.int().min(1).max(MAX_TRAIN_TIMES).default(1000),
   beta_start: z.number().default(0.0001),
   beta_end: z.number().default(0.02),
   beta_schedule: z.enum(["linear", "scaled_linear", "squaredcos_cap_v2"]).default("linear"),

@@ -2,11 +2,13 @@
 import { z } from "zod";
 import { badJsonField, nearest } from "../ir/diagnostics.js";
 
-/** The value as the schema gives it. Throws BAD_JSON_FIELD with the first problem, and the nearest key to an unknown one. */
+/** The value as the schema gives it. Throws BAD_JSON_FIELD with an unknown key and the nearest known one, else the first problem. */
 export function parseWith<S extends z.ZodType>(schema: S, value: unknown, source: string): z.output<S> {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
-  const [issue] = result.error.issues;
+  const { issues } = result.error;
+  // A key that is misspelled is also one that is missing: the first says more.
+  const issue = issues.find(({ code }) => code === "unrecognized_keys") ?? issues[0];
   const path = issue?.path.map(String) ?? [];
   if (issue?.code === "unrecognized_keys") {
     const [key = ""] = issue.keys;

@@ -1,30 +1,32 @@
 /** The artifact folder: the emitted model, the step that it came from, and the manifest that says what they are. */
 import { createHash, randomUUID } from "node:crypto";
-import { createReadStream, existsSync, readdirSync, statSync } from "node:fs";
+import { createReadStream, existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { copyFile, mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { z } from "zod";
 import { elemOf, shapeOf } from "../ir/build.js";
-import { fileExists, notAnArtifact } from "../ir/diagnostics.js";
+import { fileExists, fileMissing, notAnArtifact, notReplaceable } from "../ir/diagnostics.js";
 import { structureDigest } from "../ir/digest.js";
 import { ditView, type Model, type Value } from "../ir/graph.js";
 import { readModel, writeModel, WrittenData, type WriteOptions, type WriteResult } from "../ir/onnx/index.js";
 import { tensorFrom, tensorNumbers } from "../ir/tensor.js";
 import { bind, parseSchedule, parseWith, scheduleJson, type Plan, type Schedule } from "../schedules/index.js";
 import type { Compiled } from "./compile.js";
-import { jsonText, readJson } from "./files.js";
+import { assertWritable, jsonText, makeFolder, notWritten, readJson } from "./files.js";
 import { latentShape, openJob, type Job } from "./job.js";
 import { recipeSchema, schedulerConfig, type Recipe, type ValueSpec } from "./recipe.js";
 import type { RunInputs } from "./run-inputs.js";
 import { Session, type RuntimeOptions } from "./runtime.js";
 import type { Trace } from "./trace.js";
-import { VERSION } from "./version.js";
+import { METADATA_PREFIX, VERSION } from "./version.js";
 
 const portSchema = z.strictObject({ name: z.string(), elem: z.string(), shape: z.array(z.int()) });
 
+const FORMAT = "smoothcc-artifact/";
+
 export const manifestSchema = z.strictObject({
-  format: z.literal("smoothcc-artifact/1"),
+  format: z.literal(`${FORMAT}1`),
   smoothcc: z.string(),
   digests: z.strictObject({ structure: z.string(), model: z.string(), data: z.string() }),
   /** Of `step.onnx`, the exporter's one-step model; also as `recipe.json`, so that an artifact is itself a MODEL. */
@@ -64,30 +66,42 @@ export function readManifest(folder: string): Manifest {
 
 /**
  * Runs `fill` on a new folder beside `folder` and renames it into place: the artifact is there whole or not at all.
- * Throws FILE_EXISTS if something is there, unless it is an artifact and `force` is set.
+ * Throws what `assertReplaceable` throws.
  */
-export async function replaceFolder(folder: string, force: boolean, fill: (partial: string) => Promise<void>): Promise<void> {
+export async function replaceFolder<T>(folder: string, force: boolean, fill: (partial: string) => Promise<T>): Promise<T> {
   const target = resolve(folder);
   assertReplaceable(target, force);
   const partial = join(dirname(target), `.${basename(target)}.${randomUUID()}.partial`);
   try {
-    await mkdir(partial, { recursive: true });
-    await fill(partial);
+    await makeFolder(partial);
+    const filled = await fill(partial);
     await rm(target, { recursive: true, force: true });
     await rename(partial, target);
-  } finally {
+    return filled;
+  } catch (error) {
     await rm(partial, { recursive: true, force: true });
+    throw notWritten(folder, error);
   }
 }
 
-/** Throws FILE_EXISTS where `replaceFolder` would, before any work is done. */
+/**
+ * Throws where `replaceFolder` would, before any work is done: FILE_EXISTS if something is there and `force` is not set,
+ * NOT_REPLACEABLE if it is not an artifact or holds other files too (only what we wrote is ours to delete), FILE_NOT_WRITTEN.
+ */
 export function assertReplaceable(folder: string, force: boolean): void {
-  if (!existsSync(folder)) return;
-  const isFolder = statSync(folder).isDirectory();
-  if (isFolder && readdirSync(folder).length === 0) return;
-  // Only what we wrote is ours to delete.
-  const isOurs = isFolder && existsSync(join(folder, FILES.manifest));
-  if (!force || !isOurs) throw fileExists(folder);
+  assertWritable(folder);
+  const there = statSync(folder, { throwIfNoEntry: false });
+  if (!there) return;
+  if (!there.isDirectory()) throw force ? notReplaceable(folder, "it is a file") : fileExists(folder);
+  const entries = readdirSync(folder);
+  if (entries.length === 0) return;
+  if (!force) throw fileExists(folder);
+  const ours = new Set<string>(Object.values(FILES));
+  const foreign = entries.find((entry) => !ours.has(entry));
+  if (foreign !== undefined) throw notReplaceable(folder, `'${foreign}' is not of an artifact`);
+  const manifest = join(folder, FILES.manifest);
+  if (!existsSync(manifest) || !readFileSync(manifest, "utf8").includes(`"${FORMAT}`))
+    throw notReplaceable(folder, "it is not an artifact");
 }
 
 /** What an artifact is written from. */
@@ -98,51 +112,56 @@ export interface ArtifactContents {
   readonly trace?: Trace | undefined;
 }
 
-/** Writes an artifact, whole or not at all; answers with the sizes of the emitted model. Throws FILE_EXISTS. */
-export async function writeArtifact(
+/** Writes an artifact, whole or not at all; answers with the sizes of the emitted model. Throws what `assertReplaceable` throws. */
+export function writeArtifact(folder: string, contents: ArtifactContents, force: boolean, signal?: AbortSignal): Promise<Sizes> {
+  return replaceFolder(folder, force, (partial) => fillArtifact(partial, contents, signal));
+}
+
+/** Bytes of the emitted model and of its weights. */
+export interface Sizes {
+  readonly model: number;
+  readonly data: number;
+}
+
+/** Writes the files of an artifact into a folder. */
+export async function fillArtifact(
   folder: string,
   { job, schedule, compiled, trace }: ArtifactContents,
-  force: boolean,
   signal?: AbortSignal,
-): Promise<{ readonly model: number; readonly data: number }> {
-  const sizes = { model: 0, data: 0 };
-  await replaceFolder(folder, force, async (partial) => {
-    const structure = structureDigest(job.model);
-    const recipe = await portableRecipe(job, partial);
-    const plan = scheduleJson(schedule);
-    const written = new WrittenData();
-    const file = join(partial, FILES.model);
-    await writeEmitted(compiled.model, file, { written, signal });
-    const data = await fileDigest(join(partial, FILES.data));
-    const metadata = { version: VERSION, structure, data, plan: JSON.stringify(plan) };
-    const labelled = new Map(Object.entries(metadata).map(([key, value]) => [`smoothcc.${key}`, value]));
-    // The weights are there already: this writes the model again, with what is known only now.
-    await writeEmitted({ ...compiled.model, metadata: labelled }, file, { written, signal });
-    await writeModel(await readModel(job.source.modelFile), join(partial, FILES.step), { written, signal });
-    const { nodes, macs, cache, passes, model } = compiled;
-    const port = (name: string, value: Value): Manifest["inputs"][number] => ({ name, elem: elemOf(value), shape: [...shapeOf(value)] });
-    const manifest: Manifest = {
-      format: "smoothcc-artifact/1",
-      smoothcc: VERSION,
-      digests: { structure, model: await fileDigest(file), data },
-      recipe,
-      sampler: { ...job.table },
-      inputs: model.graph.inputs.map((value) => port(value.name, value)),
-      outputs: model.graph.outputs.map(({ name, value }) => port(name, value)),
-      nodes: { ...nodes },
-      macs: { ...macs },
-      cache: { ...cache },
-      passes: passes.map(({ name, nodes: count }) => ({ name, nodes: count })),
-      load: { graphOptimizationLevel: "disabled", enableMemPattern: false },
-    };
-    await writeFile(join(partial, FILES.recipe), jsonText(recipe));
-    await writeFile(join(partial, FILES.plan), jsonText(plan));
-    if (trace) await writeFile(join(partial, FILES.trace), jsonText(trace));
-    await writeFile(join(partial, FILES.manifest), jsonText(manifest));
-    sizes.model = statSync(join(partial, FILES.model)).size;
-    sizes.data = statSync(join(partial, FILES.data)).size;
-  });
-  return sizes;
+): Promise<Sizes> {
+  const structure = structureDigest(job.model);
+  const recipe = await portableRecipe(job, folder);
+  const plan = scheduleJson(schedule);
+  const written = new WrittenData();
+  const file = join(folder, FILES.model);
+  await writeEmitted(compiled.model, file, { written, signal });
+  const data = await fileDigest(join(folder, FILES.data));
+  const metadata = { version: VERSION, structure, data, plan: JSON.stringify(plan) };
+  const labelled = new Map(Object.entries(metadata).map(([key, value]) => [`${METADATA_PREFIX}${key}`, value]));
+  // The weights are there already: this writes the model again, with what is known only now.
+  await writeEmitted({ ...compiled.model, metadata: labelled }, file, { written, signal });
+  await writeModel(await readModel(job.source.modelFile), join(folder, FILES.step), { written, signal });
+  const { nodes, macs, cache, passes, model } = compiled;
+  const port = (name: string, value: Value): Manifest["inputs"][number] => ({ name, elem: elemOf(value), shape: [...shapeOf(value)] });
+  const manifest: Manifest = {
+    format: `${FORMAT}1`,
+    smoothcc: VERSION,
+    digests: { structure, model: await fileDigest(file), data },
+    recipe,
+    sampler: { ...job.table },
+    inputs: model.graph.inputs.map((value) => port(value.name, value)),
+    outputs: model.graph.outputs.map(({ name, value }) => port(name, value)),
+    nodes: { ...nodes },
+    macs: { ...macs },
+    cache: { ...cache },
+    passes: passes.map(({ name, nodes: count }) => ({ name, nodes: count })),
+    load: { graphOptimizationLevel: "disabled", enableMemPattern: false },
+  };
+  await writeFile(join(folder, FILES.recipe), jsonText(recipe));
+  await writeFile(join(folder, FILES.plan), jsonText(plan));
+  if (trace) await writeFile(join(folder, FILES.trace), jsonText(trace));
+  await writeFile(join(folder, FILES.manifest), jsonText(manifest));
+  return { model: statSync(file).size, data: statSync(join(folder, FILES.data)).size };
 }
 
 /** Writes a model as it is emitted: weights in one file beside it, types at the interface only. */
@@ -191,9 +210,11 @@ export interface Artifact {
   readonly plan: Plan;
 }
 
-/** Opens an artifact and its step. Throws NOT_AN_ARTIFACT and what reading models, recipes and plans throws. */
+/** Opens an artifact and its step. Throws NOT_AN_ARTIFACT, FILE_MISSING and what reading models, recipes and plans throws. */
 export async function openArtifact(folder: string, runtime: RuntimeOptions): Promise<Artifact> {
   const manifest = readManifest(folder);
+  const model = join(folder, FILES.model);
+  if (!existsSync(model)) throw fileMissing(model, "The artifact is not whole.");
   const job = await openJob(folder, {}, runtime);
   const file = join(folder, FILES.plan);
   const plan = bind(parseSchedule(readJson(file), file), job.table, ditView(job.model).branches);

@@ -65,6 +65,7 @@ export async function bench(artifact: Artifact, options: BenchOptions): Promise<
     }
     for (let run = -1; run < runs; run++) {
       for (const worker of workers) await worker.run(run >= 0);
+      options.signal?.throwIfAborted();
       progress?.("bench", run + 2, runs + 1);
     }
   } finally {
@@ -95,10 +96,15 @@ class Worker {
 
   static async start(task: Task): Promise<Worker> {
     const worker = new Worker(fork(new URL("./bench-worker.js", import.meta.url), { stdio: ["ignore", "ignore", "inherit", "ipc"] }));
-    const answer = await worker.ask(task);
-    if (!("loadMs" in answer)) throw benchFailed("it did not load");
-    worker.loadMs = answer.loadMs;
-    return worker;
+    try {
+      const answer = await worker.ask(task);
+      if (!("loadMs" in answer)) throw benchFailed("it did not load");
+      worker.loadMs = answer.loadMs;
+      return worker;
+    } catch (error) {
+      worker.stop();
+      throw error;
+    }
   }
 
   async run(counts: boolean): Promise<void> {

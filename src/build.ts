@@ -1,15 +1,14 @@
 /** The main job: calibrate → plan → compile → verify → time → report. */
-import { join } from "node:path";
+import { basename, join, resolve } from "node:path";
 import { writeFile } from "node:fs/promises";
-import { assertReplaceable, FILES, openArtifact, writeArtifact } from "./artifact.js";
+import { assertReplaceable, FILES, fillArtifact, openArtifact, replaceFolder } from "./artifact.js";
 import { bench, type Bench } from "./bench.js";
 import { calibrate } from "./calibrate.js";
 import { compileModel, type Compiled } from "./compile.js";
-import { planSavesNothing } from "../ir/diagnostics.js";
 import { stepCost } from "../ir/cost.js";
 import { ditView } from "../ir/graph.js";
-import { bind, policies, savesNothing } from "../schedules/index.js";
-import { openJob, openLifted, type InputSpecs, type Job } from "./job.js";
+import { bind, policies } from "../schedules/index.js";
+import { openJob, openLifted, type Job } from "./job.js";
 import { choosePlan, type Planning, type PlanSummary } from "./plan.js";
 import type { Progress } from "./progress.js";
 import type { RecipeOverrides } from "./recipe.js";
@@ -52,27 +51,26 @@ export async function build(model: string, options: BuildOptions): Promise<Built
   const planned = await choosePlan(planningFor(job, trace), options.policy, options.policyOptions);
   for (const warning of [...ditView(job.model).warnings, ...planned.warnings]) options.warn(warning);
   const plan = bind(planned.schedule, job.table, ditView(job.model).branches);
-  if (savesNothing(plan) && options.policy !== "full") throw planSavesNothing();
   const compiled = await compileModel(job, plan);
-  const bytes = await writeArtifact(output, { job, schedule: planned.schedule, compiled, trace }, force, options.signal);
-  const artifact = await openArtifact(output, options);
-  const verification = await verify(artifact, { ...options, samples: 1 });
-  const timed = options.runs > 0 ? await bench(artifact, { ...options, runs: options.runs, progress }) : undefined;
-  const report = join(output, FILES.report);
-  await writeFile(report, renderReport(reportOf({ artifact, trace, plan: planned.summary, compiled, bytes, verification, bench: timed })));
-  return { plan: planned.summary, compiled, bytes, verification, bench: timed, report };
+  return replaceFolder(output, force, async (folder) => {
+    const bytes = await fillArtifact(folder, { job, schedule: planned.schedule, compiled, trace }, options.signal);
+    const artifact = await openArtifact(folder, options);
+    const verification = await verify(artifact, { ...options, samples: 1 });
+    const timed = options.runs > 0 ? await bench(artifact, { ...options, runs: options.runs, progress }) : undefined;
+    const title = basename(resolve(output));
+    const report = reportOf({ title, artifact, trace, plan: planned.summary, compiled, bytes, verification, bench: timed });
+    await writeFile(join(folder, FILES.report), renderReport(report));
+    options.signal?.throwIfAborted();
+    return { plan: planned.summary, compiled, bytes, verification, bench: timed, report: join(output, FILES.report) };
+  });
 }
 
-/**
- * Calibration runs one latent at a time where the export's batch is symbolic: that costs least, and a trace does not
- * depend on the batch. Inputs that the recipe calibrates with stay the recipe's; the others are those of the run.
- */
+/** Calibration runs one latent at a time where the export's batch is symbolic: that costs least, and no error depends on the batch. */
 async function calibrated(model: string, job: Job, options: BuildOptions): Promise<Trace> {
-  const { model: lifted, source } = await openLifted(model, options.overrides);
+  const { model: lifted } = await openLifted(model, options.overrides);
   const latent = lifted.graph.inputs.find(({ name }) => name === ditView(lifted).latent);
   const single = typeof latent?.type?.shape?.[0] === "string" ? await openJob(model, { ...options.overrides, batch: 1 }, options) : job;
-  const given: InputSpecs = new Map([...(options.inputs ?? [])].filter(([name]) => source.recipe.inputs[name]?.calibrate === undefined));
-  return calibrate(single, { ...options, inputs: given });
+  return calibrate(single, { ...options, inputs: undefined });
 }
 
 function planningFor(job: Job, trace: Trace | undefined): Planning {

@@ -1,38 +1,58 @@
 #!/usr/bin/env node
 /** The command line: wires the registered commands to commander, prints results and problems, and sets the exit code. */
+import { existsSync, realpathSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 import { Command as Program, CommanderError } from "commander";
-import { CompilerError, cancelled } from "../ir/diagnostics.js";
+import type { z } from "zod";
+import { badUsage, CompilerError, cancelled } from "../ir/diagnostics.js";
 import { policies } from "../schedules/index.js";
 import { commands, type Command } from "./commands/index.js";
-import { OPTIONS, parseOptions } from "./options.js";
-import { progressOn, silent } from "./progress.js";
+import { isRepeatable, OPTIONS, parseOptions } from "./options.js";
+import { progressOn, silent, type ProgressStream } from "./progress.js";
 import { VERSION } from "./version.js";
 
 const INTERNAL_ERROR = 70;
 const USAGE_ERROR = 2;
 
-async function main(argv: readonly string[]): Promise<number> {
-  const abort = new AbortController();
-  process.once("SIGINT", () => {
-    abort.abort(cancelled());
-  });
+/** The world of a command line: what it prints to, and what cancels it. */
+export interface Terminal {
+  readonly stdout: NodeJS.WritableStream;
+  readonly stderr: ProgressStream;
+  readonly signal: AbortSignal;
+}
+
+/** Runs a command line (without node and the script) and answers with the exit code. Throws nothing. */
+export async function main(argv: readonly string[], terminal: Terminal): Promise<number> {
   let exitCode = 0;
   const program = new Program("smoothcc")
     .description("Compiles a diffusion transformer's sampling run into one static ONNX model, reusing what hardly changes.")
     .version(VERSION)
+    .configureOutput({
+      writeOut: (text) => terminal.stdout.write(text),
+      writeErr: (text) => terminal.stderr.write(text),
+      outputError: () => undefined,
+    })
     .exitOverride();
   for (const command of commands.values()) {
     add(program, command, async (argument, given) => {
-      exitCode = await perform(command, argument, given, abort.signal);
+      exitCode = await perform(command, argument, given, terminal);
     });
   }
   try {
-    await program.parseAsync(argv);
+    await program.parseAsync(argv, { from: "user" });
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
-    return error.exitCode === 0 ? 0 : USAGE_ERROR;
+    if (error.exitCode === 0) return 0;
+    if (argv.length === 0) return USAGE_ERROR;
+    return complain(usageError(error), argv.includes("--json"), terminal.stderr);
   }
   return exitCode;
+}
+
+/** What commander says of a command line, with the nearest known word where it has found one. */
+function usageError({ message }: CommanderError): CompilerError {
+  const [problem = "", suggestion] = message.replace(/^error: /, "").split("\n");
+  return badUsage(problem.replace(/\.$/, ""), suggestion?.replace(/^\((.*)\)$/, "$1"));
 }
 
 type Action = (argument: string, given: Record<string, unknown>) => Promise<void>;
@@ -41,7 +61,9 @@ function add(program: Program, command: Command, action: Action): void {
   const sub = program.command(command.name).description(command.summary).argument(`<${command.argument}>`).exitOverride();
   for (const name of command.options) {
     const { flags, summary } = OPTIONS[name];
-    if (command.required?.includes(name)) sub.requiredOption(flags, summary);
+    if (isRepeatable(name))
+      sub.option(flags, `${summary}; may be given again`, (value, all: readonly string[] | undefined) => [...(all ?? []), value]);
+    else if (command.required?.includes(name)) sub.requiredOption(flags, summary);
     else sub.option(flags, summary);
   }
   if (command.plans) for (const [key, summary] of policyOptions()) sub.option(`--${key} <value>`, summary);
@@ -53,16 +75,17 @@ function add(program: Program, command: Command, action: Action): void {
 function policyOptions(): ReadonlyMap<string, string> {
   const all = new Map<string, string>();
   for (const policy of policies.values()) {
-    for (const [key, schema] of Object.entries(policy.options.shape)) {
+    for (const [key, schema] of Object.entries<z.ZodType>(policy.options.shape)) {
       all.set(key, [all.get(key), `${policy.name}: ${schema.description ?? key}`].filter((text) => text !== undefined).join("; "));
     }
   }
   return all;
 }
 
-async function perform(command: Command, argument: string, given: Record<string, unknown>, signal: AbortSignal): Promise<number> {
+async function perform(command: Command, argument: string, given: Record<string, unknown>, terminal: Terminal): Promise<number> {
   const { json, quiet, ...rest } = given;
-  const progress = quiet === true ? undefined : progressOn(process.stderr);
+  const { stdout, stderr, signal } = terminal;
+  const progress = quiet === true ? undefined : progressOn(stderr);
   try {
     const known = Object.entries(rest).filter(([name]) => Object.hasOwn(OPTIONS, name));
     const policy = Object.entries(rest).filter(([name]) => !Object.hasOwn(OPTIONS, name));
@@ -75,35 +98,57 @@ async function perform(command: Command, argument: string, given: Record<string,
       progress: progress?.report ?? silent,
       warn: (message) => {
         progress?.stop();
-        process.stderr.write(`warning: ${message}\n`);
+        stderr.write(`warning: ${message}\n`);
       },
     });
     progress?.stop();
-    process.stdout.write(json === true ? `${JSON.stringify(outcome.json, undefined, 2)}\n` : `${outcome.text}\n`);
+    stdout.write(json === true ? `${JSON.stringify(outcome.json, undefined, 2)}\n` : `${outcome.text}\n`);
     return outcome.exitCode ?? 0;
   } catch (error) {
     progress?.stop();
-    return complain(error, json === true);
+    // Whatever a cancelled run dies of, its cause is that it was cancelled.
+    return complain(signal.aborted ? cancelled() : error, json === true, stderr);
   }
 }
 
 /** Problems go to stderr, for people or as JSON; anything that is no CompilerError is our bug. */
-function complain(error: unknown, json: boolean): number {
+function complain(error: unknown, json: boolean, stderr: NodeJS.WritableStream): number {
   if (error instanceof CompilerError) {
     const { code, message, hint, where } = error;
     const place = Object.entries(where).filter(([, at]) => at !== undefined && at !== "");
     const text = json
       ? JSON.stringify({ error: { code, message, hint, where } })
       : [`error ${code}: ${message}`, ...place.map(([what, at]) => `  ${what}: ${String(at)}`), `  ${hint}`].join("\n");
-    process.stderr.write(`${text}\n`);
+    stderr.write(`${text}\n`);
     return error.exitCode;
   }
   const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
-  process.stderr.write(
+  stderr.write(
     `internal: ${text}\n${error instanceof Error && error.cause instanceof Error ? `caused by: ${error.cause.stack ?? ""}\n` : ""}`,
   );
-  process.stderr.write("This is a bug in smoothcc; please report it with the command that you ran.\n");
+  stderr.write("This is a bug in smoothcc; please report it with the command that you ran.\n");
   return INTERNAL_ERROR;
 }
 
-process.exitCode = await main(process.argv);
+/** Whether this file is what node was told to run, be it through a link as npm makes them. */
+function isEntry(): boolean {
+  const [, script = ""] = process.argv;
+  const found = [script, `${script}.js`].find((file) => existsSync(file));
+  return found !== undefined && realpathSync(found) === fileURLToPath(import.meta.url);
+}
+
+if (isEntry()) {
+  const { stdout, stderr } = process;
+  const abort = new AbortController();
+  // It may come twice for one key press (from the terminal, and from npm).
+  process.on("SIGINT", () => {
+    abort.abort(cancelled());
+  });
+  for (const stream of [stdout, stderr]) {
+    stream.on("error", (error: NodeJS.ErrnoException) => {
+      // The reader of the pipe has seen enough.
+      if (error.code !== "EPIPE") throw error;
+    });
+  }
+  process.exitCode = await main(process.argv.slice(2), { stdout, stderr, signal: abort.signal });
+}

@@ -1,18 +1,19 @@
 /** Reading JSON that others wrote, and writing files so that a half-written one never appears. */
 import { randomUUID } from "node:crypto";
-import { existsSync, readFileSync } from "node:fs";
+import { accessSync, constants, existsSync, readFileSync, statSync } from "node:fs";
 import { mkdir, rename, rm, writeFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
-import { badJson, fileExists, fileMissing } from "../ir/diagnostics.js";
+import { dirname, join, resolve } from "node:path";
+import { badJson, fileExists, fileMissing, fileNotWritten, notReplaceable } from "../ir/diagnostics.js";
 
 /**
- * The JSON value in a file. The bare tokens -Infinity, Infinity and NaN, which Python writes, are read as strings.
+ * The JSON value in a file. The bare tokens -Infinity, Infinity and NaN, which Python writes, are read as strings;
+ * the mark that some editors put in front of UTF-8 is skipped.
  * Throws FILE_MISSING, BAD_JSON.
  */
 export function readJson(file: string): unknown {
   let text: string;
   try {
-    text = readFileSync(file, "utf8");
+    text = readFileSync(file, "utf8").replace(/^\uFEFF/, "");
   } catch (error) {
     throw fileMissing(file, error instanceof Error ? error.message : String(error));
   }
@@ -20,7 +21,8 @@ export function readJson(file: string): unknown {
     const value: unknown = JSON.parse(text.replaceAll(/([:[,]\s*)(-?Infinity|NaN)(?=\s*[,\]}])/g, '$1"$2"'));
     return value;
   } catch (error) {
-    throw badJson(file, error instanceof Error ? error.message : String(error));
+    // The message quotes the text, which may be anything.
+    throw badJson(file, (error instanceof Error ? error.message : String(error)).replaceAll(/[\s\p{Cc}\uFFFD]+/gu, " "));
   }
 }
 
@@ -29,20 +31,56 @@ export function jsonText(value: unknown): string {
   return `${JSON.stringify(value, undefined, 1)}\n`;
 }
 
-/** Throws FILE_EXISTS where `writeWhole` would, before any work is done. */
+/** Throws FILE_EXISTS, NOT_REPLACEABLE or FILE_NOT_WRITTEN where `writeWhole` would, before any work is done. */
 export function assertFree(file: string, force: boolean): void {
-  if (!force && existsSync(file)) throw fileExists(file);
+  assertWritable(file);
+  const there = statSync(file, { throwIfNoEntry: false });
+  if (!there) return;
+  if (there.isDirectory()) throw notReplaceable(file, "it is a folder");
+  if (!force) throw fileExists(file);
 }
 
-/** Writes a file under another name and renames it. Throws FILE_EXISTS if it is there and `force` is not set. */
+/** Throws FILE_NOT_WRITTEN if the folder of a path, or the nearest one above it that is there, takes no files. */
+export function assertWritable(path: string): void {
+  let folder = dirname(resolve(path));
+  try {
+    while (!existsSync(folder)) folder = dirname(folder);
+    if (!statSync(folder).isDirectory()) throw fileNotWritten(path, `${folder} is not a folder.`);
+    accessSync(folder, constants.W_OK);
+  } catch (error) {
+    throw notWritten(path, error);
+  }
+}
+
+/** Writes a file under another name and renames it. Throws FILE_EXISTS if it is there and `force` is not set, NOT_REPLACEABLE, FILE_NOT_WRITTEN. */
 export async function writeWhole(file: string, content: string | Uint8Array, force: boolean): Promise<void> {
   assertFree(file, force);
-  await mkdir(dirname(file), { recursive: true });
   const partial = join(dirname(file), `.${randomUUID()}.partial`);
   try {
+    await makeFolder(dirname(file));
     await writeFile(partial, content);
     await rename(partial, file);
-  } finally {
+  } catch (error) {
     await rm(partial, { force: true });
+    throw notWritten(file, error);
   }
+}
+
+/**
+ * Makes a folder, and those above it that are missing. Node's own recursive way never returns where the system will not
+ * have it, as in /proc.
+ */
+export async function makeFolder(folder: string): Promise<void> {
+  if (existsSync(folder)) return;
+  await makeFolder(dirname(folder));
+  try {
+    await mkdir(folder);
+  } catch (error) {
+    if (!existsSync(folder)) throw error;
+  }
+}
+
+/** What the system says of a path as FILE_NOT_WRITTEN; other errors as they are. */
+export function notWritten(path: string, error: unknown): unknown {
+  return error instanceof Error && "syscall" in error ? fileNotWritten(path, error.message) : error;
 }

@@ -1,11 +1,11 @@
 /** What a model is found to be: its ports, blocks and branches, and what they cost. */
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { stepCost, type Macs } from "../ir/cost.js";
 import type { Branch } from "../ir/dit.js";
 import { ditView, type Model } from "../ir/graph.js";
 import type { TensorType } from "../ir/types.js";
-import { readNpy, writeNpy } from "./npy.js";
+import { npyBytes, readNpy } from "./npy.js";
+import { assertFree, writeWhole } from "./files.js";
 import type { BoundModel } from "./job.js";
 import { Session, type RuntimeOptions, type Tensors } from "./runtime.js";
 
@@ -72,9 +72,19 @@ function sum(macs: Macs | undefined): number {
   return macs ? macs.linear + macs.attention : 0;
 }
 
-/** Runs one step on the `.npy` files of a folder and writes `<site>.npy` for every branch; answers with the sites. Throws FILE_MISSING. */
-export async function dumpBranches(model: Model, inputs: string, output: string, options: RuntimeOptions): Promise<readonly string[]> {
+export interface DumpOptions extends RuntimeOptions {
+  /** Write over files that are there. */
+  readonly force: boolean;
+}
+
+/**
+ * Runs one step on the `.npy` files of a folder and writes `<site>.npy` for every branch; answers with the sites.
+ * Throws FILE_MISSING, FILE_EXISTS and what else reading, running and writing throw.
+ */
+export async function dumpBranches(model: Model, inputs: string, output: string, options: DumpOptions): Promise<readonly string[]> {
   const { graph } = model;
+  const fileOf = (site: string): string => join(output, `${site}.npy`);
+  for (const { site } of graph.marks) assertFree(fileOf(site), options.force);
   const feeds = new Map(
     graph.inputs.map(({ name }) => {
       const file = join(inputs, `${name}.npy`);
@@ -92,10 +102,9 @@ export async function dumpBranches(model: Model, inputs: string, output: string,
   } finally {
     await session.close();
   }
-  await mkdir(output, { recursive: true });
   for (const { name } of probes) {
     const data = results.get(name);
-    if (data) await writeNpy(join(output, `${name}.npy`), data);
+    if (data) await writeWhole(fileOf(name), npyBytes(data), options.force);
   }
   return probes.map(({ name }) => name);
 }

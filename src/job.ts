@@ -1,17 +1,20 @@
 /** One job: the lifted model with the recipe's facts worked out against it, ready for the passes and for the loop. */
 import { resolve } from "node:path";
-import { badChannels, inputShapeMismatch, missingInput, unknownName } from "../ir/diagnostics.js";
+import { badChannels, fractionalTime, inputNumber, inputShapeMismatch, missingInput, notRecognised, unknownName } from "../ir/diagnostics.js";
+import { requireWellFormed } from "../ir/check.js";
+import { stepCost } from "../ir/cost.js";
 import { ditView, type Model, type Value } from "../ir/graph.js";
 import { lift } from "../ir/lift/index.js";
 import { readModel } from "../ir/onnx/index.js";
 import { shapeOf, elemOf } from "../ir/build.js";
 import { readTensor, tensorNumbers, tensorOf, type TensorData } from "../ir/tensor.js";
-import { byteSize, elementCount, staticShape } from "../ir/types.js";
+import { byteSize, elementCount, staticShape, type ElementType } from "../ir/types.js";
 import { BIND_PASSES, runPasses, type PassContext, type PredictionSlice } from "../passes/index.js";
 import type { Guidance, SamplerTable } from "../schedules/index.js";
 import { readNpy } from "./npy.js";
-import { openSource, tableOf, type RecipeOverrides, type Source, type ValueSpec } from "./recipe.js";
+import { openSource, tableOf, type InputSpecs, type RecipeOverrides, type Source, type ValueSpec } from "./recipe.js";
 import { evaluator, type RuntimeOptions } from "./runtime.js";
+import { METADATA_PREFIX } from "./version.js";
 
 /** A model and its recipe, worked out against each other. */
 export interface BoundModel {
@@ -25,22 +28,35 @@ export interface Job extends BoundModel {
   readonly table: SamplerTable;
 }
 
-/** Values for the inputs of the artifact by name, from the command line; they stand for the recipe's. */
-export type InputSpecs = ReadonlyMap<string, ValueSpec>;
-
 /** Reads and lifts the model that MODEL names. Throws what reading, recipes and lifting throw. */
 export async function openLifted(path: string, overrides: RecipeOverrides): Promise<{ readonly source: Source; readonly model: Model }> {
   const source = openSource(path, overrides);
   const { recipe } = source;
   const names = { latent: recipe.latent, timestep: recipe.timestep, prediction: recipe.prediction.output };
-  return { source, model: lift(await readModel(source.modelFile), names) };
+  const model = await readModel(source.modelFile);
+  if ([...model.metadata.keys()].some((key) => key.startsWith(METADATA_PREFIX)))
+    throw notRecognised(
+      "This is a whole sampling run that smoothcc has emitted, not one step.",
+      "Name the folder of the artifact, or the model that it was made from.",
+    );
+  requireWellFormed(model, source.modelFile);
+  return { source, model: lift(model, names) };
 }
 
 /** The job of a model and its recipe. `runtime` is for the questions that passes ask. Throws what its parts throw. */
 export async function openJob(path: string, overrides: RecipeOverrides, runtime: RuntimeOptions = {}): Promise<Job> {
   const { source, model } = await openLifted(path, overrides);
   const table = tableOf(source);
-  return { ...(await bindModel(source, model, runtime)), table };
+  const bound = await bindModel(source, model, runtime);
+  assertTimes(bound.model, table);
+  return { ...bound, table };
+}
+
+/** Throws FRACTIONAL_TIME if the sampler's times are no whole numbers and the network takes nothing else. */
+function assertTimes({ graph, dit }: Model, { name, rows }: SamplerTable): void {
+  const input = graph.inputs.find((value) => value.name === dit?.timestep);
+  const fraction = rows.find(({ timestep }) => !Number.isInteger(timestep));
+  if (fraction && input?.type && /^u?int/.test(input.type.elem)) throw fractionalTime(name, fraction.timestep, input.name, input.type.elem);
 }
 
 /** Binds the shapes of a lifted model to the recipe's batch and dims, and works out what else the recipe says of it. */
@@ -72,13 +88,32 @@ export async function bindModel(source: Source, lifted: Model, runtime: RuntimeO
     if (without !== undefined && form === "batched")
       uncond.set(value.name, tensorFor(value, halfShape(value, unbound), without, source.folder));
   }
-  return { source, model, context: { ...unbound, fixed, uncond, prediction: predictionSlice(model, recipe.prediction) } };
+  return {
+    source,
+    model: withCoverage(model),
+    context: { ...unbound, fixed, uncond, prediction: predictionSlice(model, recipe.prediction) },
+  };
 }
 
 /** The shape of the latent at the artifact: without guidance doubling. */
 export function latentShape({ model, context }: BoundModel): readonly number[] {
   const latent = model.graph.inputs.find(({ name }) => name === ditView(model).latent);
   return [context.batch, ...(staticShape(latent?.type) ?? []).slice(1)];
+}
+
+/** Branches that hold less than this share of a step's MACs are not all that there are. */
+const EXPECTED_COVERAGE = 0.5;
+
+/** The model with a warning where much of it is in no branch that was found. */
+function withCoverage(model: Model): Model {
+  const { total, branches } = stepCost(model);
+  const all = total.linear + total.attention;
+  const found = [...branches.values()].reduce((sum, { linear, attention }) => sum + linear + attention, 0);
+  if (all === 0 || found >= EXPECTED_COVERAGE * all) return model;
+  const share = ((100 * found) / all).toFixed(0);
+  const warning = `Only ${share} % of a step's MACs are in branches that were found; the rest is computed at every step. The model may be of a kind that is not supported yet.`;
+  const view = ditView(model);
+  return { ...model, dit: { ...view, warnings: [...view.warnings, warning] } };
 }
 
 /** The batch that a static export was made for; 1 where the batch is symbolic. */
@@ -123,7 +158,7 @@ function halfShape(value: Value, { guidance, batch }: PassContext): readonly num
   return guidance.form === "batched" && shape[0] === 2 * batch ? [batch, ...shape.slice(1)] : shape;
 }
 
-/** Sample `sample` of a calibration list; a row of numbers is taken one number a row of the batch. */
+/** Sample `sample` of a calibration list; of an input with one number a row, numbers are taken in turn. */
 function sampleOf(
   value: Value,
   shape: readonly number[],
@@ -140,13 +175,15 @@ function sampleOf(
     return retyped(value, { elem: all.elem, shape, content: { kind: "bytes", bytes: readTensor(all).subarray(at, at + size) } });
   }
   const rows = shape[0] ?? 1;
-  const entries = Array.from({ length: rows }, (_, row) => calibrate[(sample * rows + row) % calibrate.length]);
-  const numbers = entries.filter((entry) => typeof entry === "number");
-  if (shape.length === 1 && numbers.length === rows) return tensorFor(value, shape, numbers, folder);
+  const numbers = calibrate.flat().filter((entry) => typeof entry === "number");
+  if (shape.length === 1 && numbers.length > 0) {
+    const row = Array.from({ length: rows }, (_, i) => numbers[(sample * rows + i) % numbers.length] ?? 0);
+    return tensorFor(value, shape, row, folder);
+  }
   return tensorFor(value, shape, calibrate[sample % calibrate.length] ?? 0, folder);
 }
 
-/** A tensor of the input's type and of `shape`. Throws INPUT_SHAPE_MISMATCH and what reading the file throws. */
+/** A tensor of the input's type and of `shape`. Throws INPUT_SHAPE_MISMATCH, INPUT_NUMBER and what reading the file throws. */
 function tensorFor(value: Value, shape: readonly number[], spec: ValueSpec, folder: string): TensorData {
   if (typeof spec === "string") {
     const data = readNpy(resolve(folder, spec));
@@ -156,13 +193,29 @@ function tensorFor(value: Value, shape: readonly number[], spec: ValueSpec, fold
   const count = elementCount(shape);
   const numbers = typeof spec === "number" ? Array.from({ length: count }, () => spec) : spec;
   if (numbers.length !== count) throw inputShapeMismatch(value.name, shape, [numbers.length]);
-  return tensorOf(elemOf(value), shape, numbers);
+  return numbersFor(value, shape, numbers);
 }
 
-/** The tensor in the input's element type. */
+/** The tensor in the input's element type. Throws INPUT_NUMBER. */
 function retyped(value: Value, data: TensorData): TensorData {
+  return data.elem === elemOf(value) ? data : numbersFor(value, data.shape, tensorNumbers(data));
+}
+
+/** Numbers as a tensor of the input's element type. Throws INPUT_NUMBER for one that the type does not have. */
+function numbersFor(value: Value, shape: readonly number[], numbers: readonly number[]): TensorData {
   const elem = elemOf(value);
-  return data.elem === elem ? data : tensorOf(elem, data.shape, tensorNumbers(data));
+  const misfit = numbers.find((number) => !holds(elem, number));
+  if (misfit !== undefined) throw inputNumber(value.name, elem, misfit);
+  return tensorOf(elem, shape, numbers);
+}
+
+function holds(elem: ElementType, number: number): boolean {
+  if (elem === "bool") return number === 0 || number === 1;
+  const integer = /^(u?)int(\d+)$/.exec(elem);
+  if (!integer) return !Number.isNaN(number);
+  const bits = Number(integer[2]);
+  const [low, high] = integer[1] === "u" ? [0, 2 ** bits] : [-(2 ** (bits - 1)), 2 ** (bits - 1)];
+  return Number.isInteger(number) && number >= low && number < high;
 }
 
 /** The channels that are the prediction: the recipe's, or as many as the latent has where the network also gives a variance. */

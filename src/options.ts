@@ -1,35 +1,50 @@
 /** Every option of every command: one word means one thing everywhere. */
 import { z } from "zod";
 import { badOption } from "../ir/diagnostics.js";
-import type { InputSpecs } from "./job.js";
-import type { RecipeOverrides, ValueSpec } from "./recipe.js";
+import { MAX_BATCH, type InputSpecs, type RecipeOverrides, type ValueSpec } from "./recipe.js";
 import type { RuntimeOptions } from "./runtime.js";
 
-const count = z.coerce.number().int().min(1);
-const number = z.coerce.number();
-const pairs = z.array(z.string().regex(/^[^=]+=.+$/, "must be name=value"));
+/** Text that is checked; the problem ends with what was given. */
+const text = (said: string, isValid: (text: string) => boolean): z.ZodString =>
+  z.string(said).refine(isValid, { error: ({ input }) => `${said}, not '${String(input)}'` });
+const numberIn = (text: string): number => (text.trim() === "" ? NaN : Number(text));
+const number = text("takes a number", (text) => Number.isFinite(numberIn(text))).transform(numberIn);
+const whole = (from: number, to: number, said: string): z.ZodType<number> =>
+  text(said, (text) => Number.isSafeInteger(numberIn(text)) && numberIn(text) >= from && numberIn(text) <= to).transform(numberIn);
+const count = whole(1, Infinity, "takes a whole number from 1 up");
+/** What begins like an option is one that took the place of a path that is missing. */
+const path = text("takes a path", (text) => text !== "" && !text.startsWith("--"));
+const pairs = z.array(text("takes name=value", (text) => /^[^=]+=.+$/.test(text)));
 
 /** Every option of every command: how it is written, what it means, what it may be. */
 export const OPTIONS = {
-  batch: { flags: "--batch <n>", summary: "latents of one run", schema: count },
+  batch: {
+    flags: "--batch <n>",
+    summary: "latents of one run",
+    schema: whole(1, MAX_BATCH, `takes a whole number from 1 to ${MAX_BATCH}`),
+  },
   cache: { flags: "--no-cache", summary: "compile the plain unrolled model, nothing cached", schema: z.boolean() },
   device: { flags: "--device <device>", summary: "cpu, cuda or cuda:<id>", schema: z.string() },
-  dim: { flags: "--dim <name=value...>", summary: "size of a symbolic dimension", schema: pairs },
-  dumpBranches: { flags: "--dump-branches <dir>", summary: "run one step and write <site>.npy for every branch", schema: z.string() },
+  dim: { flags: "--dim <name=value>", summary: "size of a symbolic dimension", schema: pairs },
+  dumpBranches: { flags: "--dump-branches <dir>", summary: "run one step and write <site>.npy for every branch", schema: path },
   force: { flags: "--force", summary: "overwrite what is there", schema: z.boolean() },
   guidance: { flags: "--guidance <scale>", summary: "guidance scale", schema: number },
-  input: { flags: "--input <name=value...>", summary: "a condition: a number, numbers with commas between, or a .npy file", schema: pairs },
-  inputs: { flags: "--inputs <dir>", summary: "folder with <input>.npy for every input of the step", schema: z.string() },
-  noise: { flags: "--noise <file>", summary: ".npy with the initial latents, unit variance", schema: z.string() },
-  output: { flags: "-o, --output <path>", summary: "where the result goes", schema: z.string() },
-  plan: { flags: "--plan <file>", summary: "plan.json, or a SmoothCache schedule file", schema: z.string() },
-  png: { flags: "--png <file>", summary: "write the latents as a picture", schema: z.string() },
+  input: { flags: "--input <name=value>", summary: "a condition: a number, numbers with commas between, or a .npy file", schema: pairs },
+  inputs: { flags: "--inputs <dir>", summary: "folder with <input>.npy for every input of the step", schema: path },
+  noise: { flags: "--noise <file>", summary: ".npy with the initial latents, unit variance", schema: path },
+  output: { flags: "-o, --output <path>", summary: "where the result goes", schema: path },
+  plan: { flags: "--plan <file>", summary: "plan.json, or a SmoothCache schedule file", schema: path },
+  png: { flags: "--png <file>", summary: "write the latents as a picture", schema: path },
   policy: { flags: "--policy <name>", summary: "how the plan is chosen", schema: z.string() },
-  recipe: { flags: "--recipe <file>", summary: "recipe.json of another place", schema: z.string() },
+  recipe: { flags: "--recipe <file>", summary: "recipe.json of another place", schema: path },
   runs: { flags: "--runs <n>", summary: "timed runs of each candidate", schema: count },
   samples: { flags: "--samples <n>", summary: "calibration samples", schema: count },
-  scheduler: { flags: "--scheduler <file>", summary: "scheduler_config.json or a sampler table", schema: z.string() },
-  seed: { flags: "--seed <n>", summary: "seed of the noise, as torch's CPU generator draws it", schema: z.coerce.number().int().min(0) },
+  scheduler: { flags: "--scheduler <file>", summary: "scheduler_config.json or a sampler table", schema: path },
+  seed: {
+    flags: "--seed <n>",
+    summary: "seed of the noise, as torch's CPU generator draws it",
+    schema: whole(0, Infinity, "takes a whole number from 0 up"),
+  },
   steps: { flags: "--steps <n>", summary: "sampling steps", schema: count },
   threads: { flags: "--threads <n>", summary: "threads of the runtime", schema: count },
 } as const;
@@ -57,6 +72,11 @@ export function isOptionName(name: string): name is OptionName {
   return Object.hasOwn(OPTIONS, name);
 }
 
+/** Whether an option may be given more than once, a pair each time. */
+export function isRepeatable(name: OptionName): boolean {
+  return OPTIONS[name].schema === pairs;
+}
+
 /** Options that every command takes that opens a model. */
 export const MODEL_OPTIONS = [
   "recipe",
@@ -71,7 +91,7 @@ export const MODEL_OPTIONS = [
 /** What of the options overrides the recipe. */
 export function recipeOverrides(options: Options): RecipeOverrides {
   const { recipe, scheduler, steps, guidance, batch } = options;
-  return { recipe, scheduler, steps, guidance, batch, dims: sizes(options.dim ?? []) };
+  return { recipe, scheduler, steps, guidance, batch, dims: sizes(options.dim ?? []), inputs: inputSpecs(options) };
 }
 
 export function runtimeOptions(options: Options, signal: AbortSignal): RuntimeOptions {
@@ -94,7 +114,7 @@ function sizes(given: readonly string[]): ReadonlyMap<string, number> {
   return new Map(
     pairsOf(given).map(([name, text]) => {
       const size = Number(text);
-      if (!Number.isInteger(size) || size < 1) throw badOption("--dim", `'${text}' is no size`);
+      if (!Number.isInteger(size) || size < 1) throw badOption("--dim", `takes whole numbers from 1 up, not '${text}'`);
       return [name, size];
     }),
   );

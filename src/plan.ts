@@ -1,9 +1,9 @@
 /** From a trace to a plan: what a policy gets to see, and what its choice costs and promises. */
 import { basename } from "node:path";
 import { pathToFileURL } from "node:url";
-import { unknownName } from "../ir/diagnostics.js";
+import { badExtension, planSavesNothing, unknownName } from "../ir/diagnostics.js";
 import { addMacs, NO_MACS, type Macs } from "../ir/cost.js";
-import { loadFile } from "../ir/registry.js";
+import { loadFile, type Named } from "../ir/registry.js";
 import {
   chooseSchedule,
   isPolicy,
@@ -55,19 +55,30 @@ export interface Planned {
   readonly warnings: readonly string[];
 }
 
-/** Lets a policy choose: one of the known names, or the path of a file that exports one. Throws UNKNOWN_NAME and what the policy throws. */
+/** Lets a policy choose: one of the known names, or the path of a file that exports one. Throws UNKNOWN_NAME, BAD_EXTENSION, PLAN_SAVES_NOTHING and what the policy throws. */
 export async function choosePlan(planning: Planning, policyName: string, options: unknown): Promise<Planned> {
   const policy = await findPolicy(policyName);
   const groups = groupSites(planning.sites);
   const { schedule, warnings } = chooseSchedule(policy, options, policyInput(planning, groups));
+  const isFull = [...schedule.cells.values()].every((row) => row.every((cell) => cell === 1));
+  if (isFull && policy.name !== "full") throw planSavesNothing();
   return { schedule, warnings, summary: summarise(planning, groups, schedule) };
 }
 
 async function findPolicy(name: string): Promise<Policy> {
   const known = policies.get(name);
   if (known) return known;
-  if (/\.[cm]?[jt]s$/.test(basename(name))) return loadFile(pathToFileURL(name), isPolicy);
+  if (/\.[cm]?[jt]s$/.test(basename(name))) return loadExtension(name, isPolicy);
   throw unknownName("policy", name, [...policies.keys()]);
+}
+
+/** What a user's own file exports. Throws BAD_EXTENSION. */
+async function loadExtension<T extends Named>(file: string, isEntry: (candidate: unknown) => candidate is T): Promise<T> {
+  try {
+    return await loadFile(pathToFileURL(file), isEntry);
+  } catch (error) {
+    throw badExtension(file, error instanceof Error ? error.message : String(error));
+  }
 }
 
 type Groups = ReadonlyMap<string, ReadonlyMap<string, PlannedSite>>;

@@ -6,12 +6,15 @@ export type Progress = (label: string, done: number, total: number) => void;
 
 export const silent: Progress = () => undefined;
 
+/** A stream that may be a terminal. */
+export type ProgressStream = NodeJS.WritableStream & { readonly isTTY?: boolean | undefined };
+
 /** `stop` leaves the terminal as it was. */
-export function progressOn(stream: NodeJS.WriteStream): { readonly report: Progress; readonly stop: () => void } {
-  return stream.isTTY ? bars(stream) : lines(stream);
+export function progressOn(stream: ProgressStream): { readonly report: Progress; readonly stop: () => void } {
+  return stream.isTTY === true ? bars(stream) : lines(stream);
 }
 
-function bars(stream: NodeJS.WriteStream): { readonly report: Progress; readonly stop: () => void } {
+function bars(stream: NodeJS.WritableStream): { readonly report: Progress; readonly stop: () => void } {
   let bar: SingleBar | undefined;
   let current: string | undefined;
   const stop = (): void => {
@@ -33,7 +36,7 @@ function bars(stream: NodeJS.WriteStream): { readonly report: Progress; readonly
 }
 
 /** The first and the last state of each piece of work, and every tenth of it. */
-function lines(stream: NodeJS.WriteStream): { readonly report: Progress; readonly stop: () => void } {
+function lines(stream: NodeJS.WritableStream): { readonly report: Progress; readonly stop: () => void } {
   let last = "";
   const report: Progress = (label, done, total) => {
     const tenth = Math.floor((10 * done) / Math.max(1, total));

@@ -26,6 +26,9 @@ export const guidanceSchema = z.strictObject({
   uncond: z.record(z.string(), valueSchema).default({}),
 });
 
+/** Noise, conditions and results of a whole batch are held in memory. */
+export const MAX_BATCH = 1 << 16;
+
 export const recipeSchema = z.strictObject({
   model: z.string(),
   /** A file, an inline configuration, or a sampler table. */
@@ -33,7 +36,7 @@ export const recipeSchema = z.strictObject({
   /** Default: the rows of a sampler table, else 50. */
   steps: z.int().min(1).optional(),
   /** Latents of one run. Default: what the export was made for, or 1. */
-  batch: z.int().min(1).optional(),
+  batch: z.int().min(1).max(MAX_BATCH).optional(),
   latent: z.string().optional(),
   timestep: z.string().optional(),
   prediction: z
@@ -60,7 +63,12 @@ export interface RecipeOverrides {
   readonly guidance?: number | undefined;
   readonly batch?: number | undefined;
   readonly dims?: ReadonlyMap<string, number> | undefined;
+  /** Values of conditions; they are also what calibration runs with where the recipe says nothing of it. */
+  readonly inputs?: InputSpecs | undefined;
 }
+
+/** Values of conditions by input name; files are relative to the working directory. */
+export type InputSpecs = ReadonlyMap<string, ValueSpec>;
 
 /** A recipe, the folder that its paths start from, and the model file. */
 export interface Source {
@@ -83,11 +91,13 @@ export function openSource(model: string, overrides: RecipeOverrides = {}): Sour
   const speaksOfIt = isFolder || overrides.recipe !== undefined || read?.model === basename(model);
   const recipe = read && speaksOfIt ? read : recipeSchema.parse({ model: basename(model) });
   const folder = resolve(file !== undefined && speaksOfIt ? dirname(file) : dirname(model));
-  const modelFile = isFolder ? join(folder, recipe.model) : resolve(model);
+  const modelFile = isFolder ? resolve(folder, recipe.model) : resolve(model);
   return { recipe: override(recipe, overrides), folder, modelFile };
 }
 
-function override(recipe: Recipe, { scheduler, steps, guidance, batch, dims }: RecipeOverrides): Recipe {
+function override(recipe: Recipe, { scheduler, steps, guidance, batch, dims, inputs: given = new Map() }: RecipeOverrides): Recipe {
+  const inputs = { ...recipe.inputs };
+  for (const [name, spec] of given) inputs[name] = { calibrate: [typeof spec === "string" ? resolve(spec) : spec], ...inputs[name] };
   return {
     ...recipe,
     ...(scheduler === undefined ? {} : { scheduler: resolve(scheduler) }),
@@ -95,6 +105,7 @@ function override(recipe: Recipe, { scheduler, steps, guidance, batch, dims }: R
     ...(batch === undefined ? {} : { batch }),
     ...(guidance === undefined ? {} : { guidance: { ...recipe.guidance, scale: guidance } }),
     dims: { ...recipe.dims, ...Object.fromEntries(dims ?? []) },
+    inputs,
   };
 }
 
@@ -103,7 +114,8 @@ const DEFAULT_STEPS = 50;
 /** The sampler of a source, for its number of steps. Throws NO_SCHEDULER and what reading and tabulating throw. */
 export function tableOf(source: Source): SamplerTable {
   const config = schedulerConfig(source);
-  const rows = typeof config === "object" && config !== null && "rows" in config && Array.isArray(config.rows) ? config.rows.length : undefined;
+  const rows =
+    typeof config === "object" && config !== null && "rows" in config && Array.isArray(config.rows) ? config.rows.length : undefined;
   return samplerTable(config, { steps: source.recipe.steps ?? rows ?? DEFAULT_STEPS });
 }
 

@@ -11,12 +11,12 @@ import type { CellKind, Facts, ReportData, ReportPictures } from "./report/index
 import type { Trace } from "./trace.js";
 import type { Verification } from "./verify.js";
 import { VERSION } from "./version.js";
-import { basename } from "node:path";
 
 /** Pixels a latent element; small latents are made large enough to be seen. */
 const SMALLEST_SIDE = 96;
 
 export interface ReportSources {
+  readonly title: string;
   readonly artifact: Artifact;
   readonly trace?: Trace | undefined;
   readonly plan: PlanSummary;
@@ -26,14 +26,14 @@ export interface ReportSources {
   readonly bench?: Bench | undefined;
 }
 
-export function reportOf({ artifact, trace, plan, compiled, bytes, verification, bench }: ReportSources): ReportData {
+export function reportOf({ title, artifact, trace, plan, compiled, bytes, verification, bench }: ReportSources): ReportData {
   const { job } = artifact;
   const { guidance, batch } = job.context;
   const { branches: costs } = stepCost(job.model);
   const { name, ...options } = facts(plan.policy);
   const { alpha = options["alpha"] } = facts(plan.predicted);
   return {
-    title: basename(artifact.folder),
+    title,
     sampler: job.table.name,
     steps: job.table.rows.length,
     guidance: guidance.form === "none" ? "none" : `${guidance.scale}, ${guidance.form} (${guidance.order.join(", ")})`,

@@ -2,9 +2,10 @@
 import { inputShapeMismatch } from "../ir/diagnostics.js";
 import { tensorNumbers, type TensorData } from "../ir/tensor.js";
 import { elementCount } from "../ir/types.js";
-import { conditionsOf, latentShape, type InputSpecs, type Job } from "./job.js";
+import { conditionsOf, latentShape, type Job } from "./job.js";
 import { TorchGenerator } from "./noise.js";
 import { readNpy } from "./npy.js";
+import type { InputSpecs } from "./recipe.js";
 
 export interface RunInputs {
   /** Unit normals, [batch, …latent]. */

@@ -1,12 +1,15 @@
 /** The only door to ONNX Runtime: sessions on models in memory or on disk, and the questions that passes ask. */
 import { dirname } from "node:path";
-import { InferenceSession, Tensor } from "onnxruntime-node";
+import { env, InferenceSession, Tensor } from "onnxruntime-node";
 import { CompilerError, cancelled, deviceMissing, runtimeFailed, unknownDevice } from "../ir/diagnostics.js";
 import type { Model, Node, Value } from "../ir/graph.js";
 import { encodeModel } from "../ir/onnx/index.js";
 import { readTensor, tensorFrom, type TensorData } from "../ir/tensor.js";
 import type { ElementType, TensorType } from "../ir/types.js";
 import type { Evaluator } from "../passes/index.js";
+
+// Errors come as exceptions; printed as well, they would stand beside ours on stderr.
+env.logLevel = "fatal";
 
 export interface RuntimeOptions {
   /** `cpu`, `cuda` or `cuda:<id>`. */
@@ -42,7 +45,7 @@ export class Session {
       graphOptimizationLevel: options.optimise,
       // Memory patterns double the activations of a large static graph (microsoft/onnxruntime#11118).
       enableMemPattern: false,
-      logSeverityLevel: 3,
+      logSeverityLevel: 4,
       ...(options.threads === undefined ? {} : { intraOpNumThreads: options.threads }),
     };
     const session: Record<string, string> = { disable_prepacking: options.prepack === false ? "1" : "0" };
@@ -74,6 +77,7 @@ export class Session {
     for (const [name, data] of feeds) inputs[name] = toRuntime(data);
     try {
       const results = await this.session.run(inputs);
+      if (this.signal?.aborted) throw cancelled();
       return new Map(this.session.outputNames.map((name) => [name, fromRuntime(results[name])]));
     } catch (error) {
       throw explain(error, "cpu");

@@ -10,7 +10,7 @@
  */
 import { z } from "zod";
 import { Builder } from "../ir/build.js";
-import { badTrace } from "../ir/diagnostics.js";
+import { badCurves, badTrace } from "../ir/diagnostics.js";
 import { inputValue, type Model, type Value } from "../ir/graph.js";
 import { elementCount, type ElementType } from "../ir/types.js";
 import { readTensor, tensorNumbers, type TensorData } from "../ir/tensor.js";
@@ -60,6 +60,7 @@ export const L1_LAGS = 8;
 export function readTrace(file: string): Trace {
   const trace = parseWith(traceSchema, readJson(file), file);
   const { steps } = trace;
+  if (Object.keys(trace.sites).length === 0) throw badTrace(file, "it has no branches");
   for (const [site, { norm, diff, ratio, ratioSquare, gram }] of Object.entries(trace.sites)) {
     const all = [norm, ...diff, ...ratio, ...ratioSquare, ...gram];
     if (all.some((values) => values.length !== steps)) throw badTrace(file, `the rows of ${site} do not have ${steps} entries`);
@@ -97,7 +98,7 @@ export class Statistics {
     }
   }
 
-  /** Adds the trajectory that has been observed to the sums. */
+  /** Adds the trajectory that has been observed to the sums. Throws BAD_CURVES for branches that are not finite, or 0 throughout a step. */
   async finishSample(): Promise<void> {
     const { steps, lags } = this;
     for (const [site, { elem, count, bytes }] of this.values) {
@@ -106,6 +107,8 @@ export class Statistics {
       const sums = this.sums.get(site) ?? emptySums(steps, lags);
       this.sums.set(site, sums);
       const norms = numbers(results, "norm");
+      const odd = norms.findIndex((norm) => !(Number.isFinite(norm) && norm > 0));
+      if (odd >= 0) throw badCurves(site, `at step ${odd} the sum of the branch's absolute values is ${norms[odd] ?? NaN}`);
       addTo(sums.norm, norms);
       for (let lag = 1; lag <= lags; lag++) {
         const differences = numbers(results, `diff_${lag}`);

@@ -6,3 +6,6 @@ import { z } from "zod";
 const require = createRequire(import.meta.url);
 
 export const VERSION = z.object({ version: z.string() }).parse(require("smoothcc/package.json")).version;
+
+/** The keys of an emitted model's metadata begin with it. */
+export const METADATA_PREFIX = "smoothcc.";

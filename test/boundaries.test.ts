@@ -17,7 +17,6 @@ const FOLDERS = new Map([
 const PACKAGES = new Map([
   ["protobufjs", /^ir\/onnx\//],
   ["long", /^ir\/onnx\//],
-  ["ml-matrix", /^schedules\//],
   ["zod", /^(schedules|src)\//],
   ["onnxruntime-node", /^src\/runtime\.ts$/],
   ["commander", /^src\/cli\.ts$/],

@@ -1,15 +1,18 @@
 /**
- * Every `test/cases/passes/<pass>/<case>.txt` is a test: a graph, a line `---`, and what the pass makes of the graph.
+ * Every `test/cases/passes/<pass>/<case>.txt` is a test: a graph, a line `---`, and what the pass makes of the graph, or `error CODE`.
  * `BLESS=1 npx vitest run test/cases.test.ts` writes what the passes make into the files: read the difference before it is committed.
+ * Lines `# word: …` before the graph are the facts of the compilation that the pass is told; `pass-case.ts` has the words.
  */
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { check } from "../ir/check.js";
+import { CompilerError } from "../ir/diagnostics.js";
 import type { Model } from "../ir/graph.js";
-import { sweep } from "../ir/rewrite.js";
-import { parse, print } from "../ir/text.js";
+import { print } from "../ir/text.js";
+import { passes, runPasses, type PassContext } from "../passes/index.js";
+import { readSubject } from "./support/pass-case.js";
 
-type RunPass = (name: string, model: Model) => Model | Promise<Model>;
+type RunPass = (name: string, model: Model, context: PassContext) => Promise<Model>;
 
 const CASES = new URL("cases/passes/", import.meta.url);
 const LINE = "\n---\n";
@@ -27,27 +30,32 @@ function readCase(text: string): Case {
 
 /** What the pass makes of the case, as text; both graphs must be well-formed. */
 async function outcome({ given }: Case, pass: string, runPass: RunPass): Promise<string> {
-  const before = parse(given);
-  expect(check(before)).toEqual([]);
-  const after = await runPass(pass, before);
-  expect(check(after)).toEqual([]);
-  return print(after);
+  const { model, context } = readSubject(given);
+  expect(check(model)).toEqual([]);
+  try {
+    const after = await runPass(pass, model, context);
+    expect(check(after)).toEqual([]);
+    return print(after);
+  } catch (error) {
+    if (error instanceof CompilerError) return `error ${error.code}`;
+    throw error;
+  }
 }
 
-const runPass: RunPass = (name, model) => {
-  if (name !== "dce") throw new Error(`there is no pass '${name}'`);
-  return { ...model, graph: sweep(model.graph) };
-};
+const runPass: RunPass = (name, model, context) => runPasses(model, [name], context);
 
-for (const folder of readdirSync(CASES).sort()) {
+const folders = readdirSync(CASES).sort();
+
+for (const folder of folders) {
   describe(folder, () => {
     for (const file of readdirSync(new URL(`${folder}/`, CASES)).sort()) {
       it(file, async () => {
         const path = new URL(`${folder}/${file}`, CASES);
-        const found = readCase(readFileSync(path, "utf8"));
+        const text = readFileSync(path, "utf8");
+        const found = readCase(text);
         const actual = await outcome(found, folder, runPass);
-        if (process.env.BLESS === "1") writeFileSync(path, `${found.given}${LINE}${actual}\n`);
-        else expect(actual).toBe(found.expected);
+        if (process.env.BLESS !== "1") expect(actual).toBe(found.expected);
+        else if (actual !== found.expected) writeFileSync(path, `${found.given}${LINE}${actual}\n`);
       });
     }
   });
@@ -56,13 +64,18 @@ for (const folder of readdirSync(CASES).sort()) {
 describe("the runner", () => {
   const text = readFileSync(new URL("dce/drops-dead-nodes.txt", CASES), "utf8");
 
-  it("tells a pass that does nothing from one that works", async () => {
-    const found = readCase(text);
-    expect(await outcome(found, "dce", (_, model) => model)).not.toBe(found.expected);
+  it("has cases for every pass", () => {
+    expect(folders).toEqual([...passes.keys()].sort());
   });
 
-  it("refuses a folder that names no pass, and a file without its line", async () => {
+  it("tells a pass that does nothing from one that works", async () => {
+    const found = readCase(text);
+    expect(await outcome(found, "dce", (_, model) => Promise.resolve(model))).not.toBe(found.expected);
+  });
+
+  it("refuses a folder that names no pass, a file without its line, and an unknown word", async () => {
     await expect(outcome(readCase(text), "no-such-pass", runPass)).rejects.toThrow("no-such-pass");
     expect(() => readCase("g () => () {}")).toThrow("---");
+    await expect(outcome(readCase(`# batsh: 2\n${text}`), "dce", runPass)).rejects.toThrow("batsh");
   });
 });

@@ -96,6 +96,11 @@ describe("recorded trajectories", () => {
   });
 });
 
+it("takes the class that alone knows all keys where none is named", () => {
+  const config = { solver_order: 3, final_sigmas_type: "zero" };
+  expect(samplerTable(config, { steps: 7 })).toEqual(samplerTable({ ...config, _class_name: "DPMSolverMultistepScheduler" }, { steps: 7 }));
+});
+
 const ddim = { _class_name: "DDIMScheduler", clip_sample: false };
 const dpm = { _class_name: "DPMSolverMultistepScheduler" };
 
@@ -116,7 +121,8 @@ describe("configurations", () => {
       "UNSUPPORTED_SCHEDULER",
     ],
     ["a class nobody knows", { _class_name: "DDIMSheduler" }, { steps: 20 }, "UNKNOWN_SCHEDULER"],
-    ["no class", { clip_sample: false }, { steps: 20 }, "BAD_JSON_FIELD"],
+    ["no class, and keys that several have", { beta_schedule: "linear" }, { steps: 20 }, "BAD_JSON_FIELD"],
+    ["no class, and keys of none", { solver_order: 2, clip_sample: false }, { steps: 20 }, "BAD_JSON_FIELD"],
     ["no object", 3, { steps: 20 }, "BAD_JSON_FIELD"],
     ["a wrong value", { ...ddim, beta_schedule: "cubic" }, { steps: 20 }, "BAD_JSON_FIELD"],
     ["no steps", ddim, { steps: 0 }, "SAMPLER_OPTION"],

@@ -63,7 +63,7 @@ export function lift(model: Model, names: PortNames = {}): Model {
   if (loop)
     throw notRecognised(
       "The graph has control flow.",
-      `It has a ${loop.opType}; export one denoising step without loops and conditions.`,
+      `There is a node ${loop.opType}; export one denoising step without loops and conditions.`,
       loop.name,
     );
   const prediction = findPrediction(graph, names.prediction);

@@ -49,6 +49,6 @@ function parseOptions({ name, options: schema }: Policy, options: unknown): Reco
   const [key = ""] = issue.keys;
   const known = Object.keys(schema.shape);
   const near = nearest(key, known);
-  const suggestion = near === undefined ? "" : `; did you mean '${near}'?`;
+  const suggestion = near === undefined ? "." : `; did you mean '${near}'?`;
   throw badOption(where, `there is no option '${key}'${suggestion} Known: ${known.join(", ") || "none"}`);
 }

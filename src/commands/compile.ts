@@ -14,11 +14,12 @@ export default {
   name: "compile",
   summary: "compile a model and a plan into one static model of the whole run",
   argument: "MODEL",
-  options: [...MODEL_OPTIONS, "plan", "cache", "output", "force"],
+  options: [...MODEL_OPTIONS, "input", "plan", "cache", "output", "force"],
   required: ["output"],
   async run(argument, options, host) {
     const { output = "", force = false, plan: planFile, cache = true } = options;
     if (cache && planFile === undefined) throw badOption("--plan", "name a plan, or compile without caching: --no-cache");
+    if (!cache && planFile !== undefined) throw badOption("--no-cache", "a plan has no effect without caching; leave one of the two out");
     assertReplaceable(output, force);
     const started = performance.now();
     const job = await openJob(argument, recipeOverrides(options), runtimeOptions(options, host.signal));

@@ -10,15 +10,16 @@ export default {
   name: "inspect",
   summary: "what a model is found to be: inputs, blocks, branches, MACs",
   argument: "MODEL",
-  options: [...MODEL_OPTIONS, "dumpBranches", "inputs"],
+  options: [...MODEL_OPTIONS, "dumpBranches", "inputs", "force"],
   async run(argument, options, host) {
     const runtime = runtimeOptions(options, host.signal);
     const { source, model } = await openLifted(argument, recipeOverrides(options));
     const bound = await bindModel(source, model, runtime);
     const found = inspect(bound);
-    const { dumpBranches: folder, inputs } = options;
+    const { dumpBranches: folder, inputs, force = false } = options;
     if (folder !== undefined && inputs === undefined) throw missingOption("--inputs", "--dump-branches runs one step and needs its inputs");
-    const dumped = folder !== undefined && inputs !== undefined ? await dumpBranches(model, inputs, folder, runtime) : undefined;
+    const dumped =
+      folder !== undefined && inputs !== undefined ? await dumpBranches(model, inputs, folder, { ...runtime, force }) : undefined;
     return { json: dumped ? { ...found, dumped } : found, text: describe(found) };
   },
 } satisfies Command;

@@ -1,5 +1,5 @@
 /** `run DIR`: one generation. */
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { ArtifactSession, FILES, openArtifact } from "../artifact.js";
 import { badOption } from "../../ir/diagnostics.js";
 import { tensorFrom } from "../../ir/tensor.js";
@@ -20,6 +20,8 @@ export default {
     const { seed = 0, noise, output, png, force = false } = options;
     if (output === undefined && png === undefined)
       throw badOption("-o, --output", "name a .npy file for the latent, or a picture with --png");
+    if (output !== undefined && png !== undefined && resolve(output) === resolve(png))
+      throw badOption("--png", "names the same file as --output");
     for (const file of [output, png]) if (file !== undefined) assertFree(file, force);
     const runtime = runtimeOptions(options, host.signal);
     const { folder, job } = await openArtifact(argument, runtime);

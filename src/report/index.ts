@@ -256,7 +256,9 @@ function quantity(macs: number): string {
 }
 
 function device({ device: name, threads }: ReportTimes): string {
-  return threads === undefined ? `${name}, the runtime's own number of threads` : `${name} with ${threads} ${threads === 1 ? "thread" : "threads"}`;
+  return threads === undefined
+    ? `${name}, the runtime's own number of threads`
+    : `${name} with ${threads} ${threads === 1 ? "thread" : "threads"}`;
 }
 
 function samples(count: number): string {

@@ -1,0 +1,188 @@
+/** Emitted artifacts: they do what the loop over the exporter's step does, whatever the plan, and their files are as promised. */
+import { execFile } from "node:child_process";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, relative, resolve } from "node:path";
+import { promisify } from "node:util";
+import fc from "fast-check";
+import { onnx } from "onnx-proto";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { ditView } from "../ir/graph.js";
+import { scheduleJson, type Schedule, type ScheduleCell } from "../schedules/index.js";
+import { ArtifactSession, FILES, readManifest, writeArtifact } from "../src/artifact.js";
+import { compileModel } from "../src/compile.js";
+import { relativeL2 } from "../src/fidelity.js";
+import { readJson } from "../src/files.js";
+import { openJob, type Job } from "../src/job.js";
+import { readNpy } from "../src/npy.js";
+import { ReferenceLoop } from "../src/reference.js";
+import { readNoise, sampleInputs } from "../src/run-inputs.js";
+import { tensorNumbers } from "../ir/tensor.js";
+import { fixtures } from "./support/fixtures.js";
+import { openFixture, planOf } from "./support/jobs.js";
+
+const ROOT = resolve(import.meta.dirname, "..");
+const RUNTIME = { threads: 1 };
+
+let folder = "";
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "smoothcc-artifact-"));
+});
+afterAll(() => {
+  rmSync(folder, { recursive: true, force: true });
+});
+
+/** Compiles a job along a schedule into a new folder; answers with the folder. */
+async function emit(job: Job, schedule: Schedule): Promise<string> {
+  const { plan } = planOf(job, schedule.cells);
+  const target = join(mkdtempSync(join(folder, "x")), "artifact");
+  await writeArtifact(target, { job, schedule, compiled: await compileModel(job, plan) }, false);
+  return target;
+}
+
+/** Rows of cells that are legal, most of them not computed; the weights of forecasts are those of Taylor's, more or less. */
+function randomSchedule(job: Job, seed: number): Schedule {
+  const steps = job.table.rows.length;
+  const cells = new Map<string, readonly ScheduleCell[]>();
+  const choices = fc.array(fc.record({ what: fc.constantFrom("compute", "reuse", "forecast"), order: fc.integer({ min: 1, max: 2 }), bend: fc.integer({ min: -20, max: 20 }) }), { minLength: steps, maxLength: steps }); // prettier-ignore
+  const { branches } = ditView(job.model);
+  for (const [i, row] of fc.sample(choices, { seed, numRuns: branches.length }).entries()) {
+    const computed: number[] = [];
+    const cellsOfSite = row.map(({ what, order, bend }, step): ScheduleCell => {
+      const [latest, ...earlier] = computed.slice(-1 - order).reverse();
+      if (what === "compute" || latest === undefined) computed.push(step);
+      if (what === "compute" || latest === undefined) return 1;
+      if (what === "reuse") return 0;
+      // f(t) ≈ Σ over the newest values; one value is scaled, which differs from reuse.
+      const weights = [[1], [2, -1], [3, -3, 1]][earlier.length] ?? [];
+      return [latest, ...earlier].map((source, n) => [source, (weights[n] ?? 0) * (1 + bend / 100)] as const);
+    });
+    cells.set(branches[i]?.site ?? "", cellsOfSite);
+  }
+  return { steps, cells };
+}
+
+/** The artifact of a schedule on disk gives what the loop gives that follows it, and not what the uncached loop gives. */
+async function expectLoop(job: Job, schedule: Schedule): Promise<void> {
+  const { plan } = planOf(job, schedule.cells);
+  const inputs = sampleInputs(job, 0, { seed: 3 });
+  const session = await ArtifactSession.open(join(await emit(job, schedule), FILES.model), job, RUNTIME);
+  const loop = new ReferenceLoop(job, RUNTIME);
+  try {
+    const truth = await loop.run(inputs, plan);
+    expect(relativeL2(await session.run(inputs), truth)).toBeLessThanOrEqual(1e-5);
+    expect(relativeL2(await loop.run(inputs), truth)).toBeGreaterThan(1e-4);
+  } finally {
+    await session.close();
+    await loop.close();
+  }
+}
+
+describe.each(fixtures.flatMap((fixture, i) => (["none", "batched"] as const).map((form) => ({ ...fixture, fixture, form, seed: i }))))(
+  "$name, guidance $form",
+  ({ fixture, form, seed }) => {
+    it("computes what the loop over the step computes, along a random plan", async () => {
+      const job = await openFixture(fixture, form);
+      await expectLoop(job, randomSchedule(job, seed));
+    });
+  },
+);
+
+it.each(["dpmsolver++", "sde-dpmsolver++"])("a sampler with a history, and with fresh noise: %s", async (algorithm) => {
+  const scheduler = { _class_name: "DPMSolverMultistepScheduler", algorithm_type: algorithm, solver_order: 3 };
+  const [fixture] = fixtures;
+  if (!fixture) throw new Error("there are no fixtures");
+  const job = await openFixture(fixture, "batched", { steps: 6, scheduler });
+  await expectLoop(job, randomSchedule(job, 5));
+});
+
+describe("the glyph model", () => {
+  const glyphs = join(ROOT, "examples", "glyphs");
+  const reference = join(glyphs, "reference");
+
+  it.each([
+    { truth: "ddim-50", scheduler: join(glyphs, "scheduler_config.json"), steps: 50 },
+    { truth: "dpmpp-2m-20", scheduler: join(reference, "dpmpp-2m-scheduler_config.json"), steps: 20 },
+  ])("draws what diffusers drew: $truth", async ({ truth, scheduler, steps }) => {
+    const job = await openJob(glyphs, { batch: 8, scheduler, steps });
+    const session = await ArtifactSession.open(join(await emit(job, { steps, cells: new Map() }), FILES.model), job, {});
+    const labels = new Map([["class_labels", join(reference, "class_labels.npy")]]);
+    const inputs = sampleInputs(job, 0, { seed: 0, noise: readNoise(join(reference, "noise.npy")), inputs: labels });
+    const result = await session.run(inputs);
+    await session.close();
+    expect(relativeL2(result, tensorNumbers(readNpy(join(reference, `${truth}.npy`))))).toBeLessThanOrEqual(1e-4);
+  });
+});
+
+describe("the files of an artifact", () => {
+  it.each(fixtures)("$name: a plain static model and its weights, once", async (fixture) => {
+    const job = await openFixture(fixture, "batched");
+    const schedule = randomSchedule(job, 11);
+    const target = await emit(job, schedule);
+    const model = onnx.ModelProto.decode(readFileSync(join(target, FILES.model)));
+    const { graph } = model;
+    const names = (values: readonly { readonly name?: string | null }[] | null | undefined): unknown[] => (values ?? []).map((v) => v.name);
+
+    expect(Number(model.irVersion)).toBeLessThanOrEqual(10);
+    expect(model.opsetImport.map(({ domain, version }) => [domain, Number(version) <= 23])).toEqual([["", true]]);
+    const { latent, conditions } = ditView(job.model);
+    expect(names(graph?.input).sort()).toEqual([latent, ...conditions].sort());
+    expect(names(graph?.output)).toEqual(["latent"]);
+    for (const port of [...(graph?.input ?? []), ...(graph?.output ?? [])]) {
+      const dims = port.type?.tensorType?.shape?.dim ?? [];
+      expect(dims.filter(({ dimValue }) => !(Number(dimValue) > 0))).toEqual([]);
+      expect(Number(dims[0]?.dimValue)).toBe(1);
+    }
+    const read = new Set([...(graph?.node ?? []).flatMap(({ input }) => input ?? []), "latent"]);
+    expect((graph?.node ?? []).filter(({ output }) => !output?.some((name) => read.has(name)))).toEqual([]);
+    const opTypes = new Set((graph?.node ?? []).map(({ opType }) => opType ?? ""));
+    const unwanted = /^(Constant|ConstantOfShape|Shape|Size|If|Loop|Scan|Identity|Dropout|Multinomial|Bernoulli|Random.*)$/;
+    expect([...opTypes].filter((opType) => unwanted.test(opType))).toEqual([]);
+    expect((graph?.node ?? []).every(({ domain }) => domain === "")).toBe(true);
+
+    const data = readFileSync(join(target, FILES.data));
+    const places = (graph?.initializer ?? []).flatMap(({ name, externalData }) => {
+      const fields = new Map((externalData ?? []).map(({ key, value }) => [key, value]));
+      if (fields.size === 0) return [];
+      expect(fields.get("location"), name ?? "").toBe(FILES.data);
+      return [{ offset: Number(fields.get("offset")), length: Number(fields.get("length")) }];
+    });
+    expect(places.length).toBeGreaterThan(20);
+    expect(places.filter(({ offset, length }) => offset % (length < 2 ** 16 ? 64 : 2 ** 16) !== 0)).toEqual([]);
+    expect(new Set(places.map(({ offset }) => offset)).size).toBe(places.length);
+    // In the order of the file, every range begins after the one before it, and none has the bytes of another.
+    places.sort((a, b) => a.offset - b.offset);
+    for (const [i, { offset, length }] of places.entries())
+      expect(offset + length).toBeLessThanOrEqual(places[i + 1]?.offset ?? data.length);
+    const contents = places.map(({ offset, length }) => data.toString("latin1", offset, offset + length));
+    expect(new Set(contents).size).toBe(contents.length);
+
+    const metadata = new Map(model.metadataProps.map(({ key, value }) => [key, value]));
+    expect(JSON.parse(metadata.get("smoothcc.plan") ?? "")).toEqual(scheduleJson(schedule));
+    expect(readJson(join(target, FILES.plan))).toEqual(scheduleJson(schedule));
+    expect(metadata.get("smoothcc.data")).toBe(readManifest(target).digests.data);
+  });
+
+  it("are the same bytes from another process, place, time zone and language", async () => {
+    const [fixture] = fixtures;
+    if (!fixture) throw new Error("there are no fixtures");
+    const plan = join(folder, "plan.json");
+    writeFileSync(plan, JSON.stringify({ attn: [1, 0, 1, [[0, -1], [2, 2]]], mlp: [1, 1, 0, 0] })); // prettier-ignore
+    const compile = async (cwd: string, model: string, env: Record<string, string>): Promise<ReadonlyMap<string, Buffer>> => {
+      mkdirSync(cwd);
+      const cli = join(ROOT, "dist", "src", "cli.js");
+      const args = ["compile", model, "--plan", plan, "--scheduler", fixture.scheduler, "--steps", "4", "-o", "out", "--quiet"];
+      await promisify(execFile)(process.execPath, [cli, ...args], { cwd, env: { ...process.env, ...env } });
+      const files = readdirSync(join(cwd, "out")).sort();
+      return new Map(files.map((file) => [file, readFileSync(join(cwd, "out", file))]));
+    };
+    const [here, there] = [join(folder, "here"), join(folder, "there is a longer place")];
+    const [a, b] = await Promise.all([
+      compile(here, fixture.model, { TZ: "Asia/Kathmandu", LANG: "de_DE.UTF-8", LC_ALL: "de_DE.UTF-8" }),
+      compile(there, relative(there, fixture.model), { TZ: "America/St_Johns", LANG: "C", LC_ALL: "C", TMPDIR: folder }),
+    ]);
+    expect([...a.keys()]).toEqual([...b.keys()]);
+    expect([...a.keys()]).toEqual(expect.arrayContaining([FILES.model, FILES.data, FILES.manifest, FILES.plan, FILES.recipe, FILES.step]));
+    for (const [file, bytes] of a) expect(bytes.equals(b.get(file) ?? Buffer.alloc(0)), file).toBe(true);
+  });
+});

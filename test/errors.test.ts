@@ -1,0 +1,341 @@
+/**
+ * Every diagnostic has a case. `test/cases/errors/<CODE>/cases.json` lists command lines that must fail with that code; the
+ * other files of the folder are their input, and `*.onnx.json` is an ONNX file in the JSON form of its messages. What no
+ * command line reaches is called here.
+ */
+import { spawn } from "node:child_process";
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { Writable } from "node:stream";
+import { onnx } from "onnx-proto";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { z } from "zod";
+import { CompilerError, nearest } from "../ir/diagnostics.js";
+import { constant, inputValue, makeNode, makeOp, only, type Model, type Node, type Value } from "../ir/graph.js";
+import { encodeModel } from "../ir/onnx/index.js";
+import { readTensor, tensorNumbers } from "../ir/tensor.js";
+import { parse } from "../ir/text.js";
+import { passes } from "../passes/index.js";
+import { chooseSchedule, policies } from "../schedules/index.js";
+import { main } from "../src/cli.js";
+import { latentPicture } from "../src/picture.js";
+import { readSubject } from "./support/pass-case.js";
+
+const ROOT = resolve(import.meta.dirname, "..");
+const CASES = join(import.meta.dirname, "cases", "errors");
+const CLI = join(ROOT, "dist", "src", "cli.js");
+const FIXTURES = join(import.meta.dirname, "fixtures");
+
+const caseSchema = z.strictObject({
+  about: z.string(),
+  /** `{in}`: a copy of the case's folder, `{out}`: an empty folder, `{artifact}`: one of four steps, `{fixtures}`, `{glyphs}`. */
+  argv: z.array(z.string()),
+  exit: z.int(),
+  /** Parts of the sentence and of the hint. */
+  message: z.string(),
+  hint: z.string(),
+  /** What is copied into `{in}` before the folder's own files, by name there. */
+  copy: z.record(z.string(), z.string()).optional(),
+  /** What is missing in `{in}`. */
+  drop: z.array(z.string()).optional(),
+  /** Whether it was cancelled from the start. */
+  cancelled: z.boolean().optional(),
+  /** Whether it takes a process of its own, of the built program. */
+  process: z.boolean().optional(),
+});
+type Case = z.infer<typeof caseSchema>;
+
+const errorSchema = z.strictObject({
+  error: z.strictObject({ code: z.string(), message: z.string(), hint: z.string(), where: z.record(z.string(), z.unknown()) }),
+});
+
+interface Ran {
+  readonly exit: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+async function runHere(argv: readonly string[], signal = new AbortController().signal): Promise<Ran> {
+  const texts = { stdout: "", stderr: "" };
+  const into = (name: keyof typeof texts): Writable =>
+    new Writable({
+      write: (chunk, _encoding, done) => {
+        texts[name] += String(chunk);
+        done();
+      },
+    });
+  const exit = await main(argv, { stdout: into("stdout"), stderr: into("stderr"), signal });
+  return { exit, ...texts };
+}
+
+/** Runs the built program; sends SIGINT as soon as stderr says `interruptAt`. */
+function runProcess(argv: readonly string[], script = CLI, interruptAt?: string): Promise<Ran> {
+  return new Promise((done) => {
+    const child = spawn(process.execPath, [script, ...argv], { stdio: ["ignore", "pipe", "pipe"] });
+    const texts = { stdout: "", stderr: "" };
+    child.stdout.on("data", (chunk) => (texts.stdout += String(chunk)));
+    child.stderr.on("data", (chunk) => {
+      texts.stderr += String(chunk);
+      if (interruptAt !== undefined && texts.stderr.includes(interruptAt)) child.kill("SIGINT");
+    });
+    child.on("close", (exit) => {
+      done({ exit, ...texts });
+    });
+  });
+}
+
+let folder = "";
+let artifact = "";
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), "smoothcc-errors-"));
+  artifact = join(folder, "artifact");
+  const plan = join(folder, "plan.json");
+  writeFileSync(plan, '{ "attn": [1, 0, 1, 0] }');
+  const { exit, stderr } = await runHere([
+    ...["compile", join(FIXTURES, "dit", "dynamo-20.onnx"), "--scheduler", join(FIXTURES, "dit", "scheduler_config.json")],
+    ...["--steps", "4", "--plan", plan, "--input", "class_labels=1", "-o", artifact, "--quiet"],
+  ]);
+  if (exit !== 0) throw new Error(stderr);
+});
+afterAll(() => {
+  rmSync(folder, { recursive: true, force: true });
+});
+
+function placed(text: string, places: Readonly<Record<string, string>>): string {
+  return Object.entries(places).reduce((sum, [name, path]) => sum.replaceAll(`{${name}}`, path), text);
+}
+
+/** Paths below a folder with what the files hold. */
+function contents(path: string): Map<string, string> {
+  const files = readdirSync(path, { recursive: true, encoding: "utf8" }).sort();
+  return new Map(
+    files.map((file) => [file, statSync(join(path, file)).isFile() ? readFileSync(join(path, file)).toString("base64") : "folder"]),
+  );
+}
+
+/** Runs a case in folders of its own; nothing but the error may come of it. */
+async function runCase(code: string, { argv, copy = {}, drop = [], cancelled, process: apart }: Case): Promise<Ran> {
+  const own = mkdtempSync(join(folder, `${code}-`));
+  const places = {
+    in: join(own, "in"),
+    out: join(own, "out"),
+    fixtures: FIXTURES,
+    glyphs: join(ROOT, "examples", "glyphs"),
+    artifact,
+  };
+  mkdirSync(places.out);
+  mkdirSync(places.in);
+  for (const [name, from] of Object.entries(copy)) cpSync(placed(from, places), join(places.in, name), { recursive: true });
+  cpSync(join(CASES, code), places.in, { recursive: true });
+  rmSync(join(places.in, "cases.json"));
+  for (const name of drop) rmSync(join(places.in, name));
+  for (const file of readdirSync(places.in).filter((name) => name.endsWith(".onnx.json"))) {
+    const json: unknown = JSON.parse(readFileSync(join(places.in, file), "utf8"));
+    const message = onnx.ModelProto.fromObject({
+      irVersion: 8,
+      opsetImport: [{ domain: "", version: 17 }],
+      ...z.looseObject({}).parse(json),
+    });
+    writeFileSync(join(places.in, file.replace(/\.json$/, "")), onnx.ModelProto.encode(message).finish());
+  }
+  const before = contents(places.in);
+  const [command = "", ...rest] = argv.map((word) => placed(word, places));
+  const line = [command, "--json", "--quiet", ...rest];
+  const ran = apart ? await runProcess(line) : await runHere(line, cancelled ? AbortSignal.abort() : undefined);
+  expect(contents(places.in)).toEqual(before);
+  expect(readdirSync(places.out)).toEqual([]);
+  return ran;
+}
+
+const codes = readdirSync(CASES).sort();
+const casesOf = (code: string): readonly Case[] =>
+  z.array(caseSchema).parse(JSON.parse(readFileSync(join(CASES, code, "cases.json"), "utf8")));
+
+describe.each(codes)("%s", (code) => {
+  it.each(casesOf(code))("$about", async (described) => {
+    const { exit, stdout, stderr } = await runCase(code, described);
+    expect(stderr).not.toContain("internal:");
+    const lines = stderr.split("\n").filter((line) => line !== "" && !line.startsWith("warning: "));
+    expect(lines).toHaveLength(1);
+    const { error } = errorSchema.parse(JSON.parse(lines[0] ?? ""));
+    expect(error.code).toBe(code);
+    expect(error.message).toContain(described.message);
+    expect(error.hint).toContain(described.hint);
+    expect(exit).toBe(described.exit);
+    expect(stdout).toBe("");
+  });
+});
+
+function modelOf(graph: Partial<Model["graph"]>): Model {
+  return {
+    graph: { name: "g", inputs: [], outputs: [], nodes: [], marks: [], ...graph },
+    opsets: new Map([["", 20]]),
+    irVersion: 10,
+    metadata: new Map(),
+  };
+}
+
+function runPass(name: string, text: string): unknown {
+  const { model, context } = readSubject(`<ir_version: 10, opset_import: ["" : 20]>\n${text}`);
+  return passes.get(name)?.run(model, context);
+}
+
+/** What no command line reaches. */
+const CALLS: Readonly<Record<string, readonly [call: () => unknown, exit: number]>> = {
+  MODEL_TOO_LARGE: [
+    () => {
+      const length = 2 ** 31;
+      const weight = constant("w", { elem: "uint8", shape: [length], content: { kind: "file", file: "/nowhere", offset: 0, length } });
+      const { node, value } = makeOp("Neg", [weight], { name: "y" });
+      return encodeModel(modelOf({ nodes: [node], outputs: [{ name: "y", value }] }));
+    },
+    4,
+  ],
+  NAME_CLASH: [
+    () => {
+      const x = inputValue("x", { elem: "float", shape: [1] });
+      const [a, b] = [makeOp("Neg", [x], { name: "a" }), makeOp("Exp", [x], { name: "b" })];
+      const reader = (value: Value): Node =>
+        makeNode({ opType: "If", inputs: [x], captures: [{ name: "held", value }], outputs: [{ name: "z" }] });
+      const nodes = [a.node, b.node, reader(only(a.node)), reader(only(b.node))];
+      return encodeModel(modelOf({ inputs: [x], nodes }));
+    },
+    3,
+  ],
+  NOT_A_PICTURE: [() => latentPicture({ shape: [2, 8], values: new Float32Array(16) }, [-1, 1]), 2],
+  POLICY_NEEDS_TRACE: [
+    () => {
+      const policy = policies.get("smoothcache");
+      return policy && chooseSchedule(policy, { alpha: 0.1 }, { steps: 4, groups: new Map([["attn", { share: 1 }]]) });
+    },
+    2,
+  ],
+  TENSOR_TOO_LARGE: [
+    () => readTensor({ elem: "uint8", shape: [9], content: { kind: "file", file: "/nowhere", offset: 0, length: 9 } }, 8),
+    3,
+  ],
+  TENSOR_WRONG_TYPE: [() => tensorNumbers({ elem: "string", shape: [1], content: { kind: "strings", strings: [Buffer.from("a")] } }), 3],
+  TEXT_INVALID: [() => parse("g (float[1] x) => ("), 4],
+  RESERVED_NAME: [
+    () =>
+      runPass(
+        "unroll",
+        "# latent: x\n# timestep: t\n# steps: 1\ng (float[1] x, int64[1] t, float[1] latent) => (float[1] y) { y = Add(x, latent) }",
+      ),
+    3,
+  ],
+  UNBOUND_DIM: [
+    () => runPass("bind", "# latent: x\n# timestep: t\ng (float[1, size] x, int64[1] t) => (float[1, size] y) { y = Neg(x) }"),
+    2,
+  ],
+};
+
+describe("what no command line reaches", () => {
+  it.each(Object.entries(CALLS))("%s", (code, [call, exit]) => {
+    let thrown: unknown;
+    try {
+      call();
+    } catch (error) {
+      thrown = error;
+    }
+    expect(thrown).toBeInstanceOf(CompilerError);
+    expect(thrown).toMatchObject({ code, exitCode: exit });
+  });
+});
+
+describe("the catalogue", () => {
+  const source = readFileSync(join(ROOT, "ir", "diagnostics.ts"), "utf8");
+  const known = [...source.matchAll(/new CompilerError\(\s*"([A-Z_]+)"/g)].map(([, code = ""]) => code);
+
+  it("has a case for every code, and no case for others", () => {
+    expect([...codes, ...Object.keys(CALLS)].sort()).toEqual([...known].sort());
+  });
+
+  it("has every code once", () => {
+    expect(new Set(known).size).toBe(known.length);
+    expect(known.length).toBe([...source.matchAll(/new CompilerError\(/g)].length);
+  });
+
+  it("suggests names that are near, and no others", () => {
+    expect(nearest("modle", ["model", "steps"])).toBe("model");
+    expect(nearest("Atn", ["mlp", "attn"])).toBe("attn");
+    expect(nearest("EulerDiscreteScheduler", ["DDIMScheduler"])).toBeUndefined();
+  });
+});
+
+describe("the program", () => {
+  it("prints one JSON document and nothing else", async () => {
+    const { exit, stdout, stderr } = await runHere(["inspect", join(FIXTURES, "dit", "dynamo-20.onnx"), "--json"]);
+    expect(exit).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ format: "smoothcc-inspect/1" });
+    expect(stderr).toBe("");
+  });
+
+  it("shows its help where it is told nothing, and says so with its exit code", async () => {
+    const { exit, stdout, stderr } = await runHere([]);
+    expect(exit).toBe(2);
+    expect(stdout).toBe("");
+    expect(stderr).toContain("Usage: smoothcc");
+    expect((await runHere(["--help"])).exit).toBe(0);
+  });
+
+  it("reads JSON with a byte order mark", async () => {
+    const file = join(folder, "bom.json");
+    writeFileSync(file, `\uFEFF${readFileSync(join(FIXTURES, "dit", "scheduler_config.json"), "utf8")}`);
+    expect(await runHere(["sampler", file, "--steps", "2"])).toMatchObject({ exit: 0, stderr: "" });
+  });
+
+  it("takes options that may be given again before MODEL", async () => {
+    const { exit, stderr } = await runHere(["run", "--input", "class_labels=1", artifact, "-o", join(folder, "latent.npy")]);
+    expect({ exit, stderr }).toEqual({ exit: 0, stderr: "" });
+  });
+
+  it("fails an artifact of which a byte has changed", async () => {
+    const changed = join(folder, "changed");
+    cpSync(artifact, changed, { recursive: true });
+    const file = join(changed, "model.onnx.data");
+    const bytes = readFileSync(file);
+    bytes[1000] = (bytes[1000] ?? 0) ^ 1;
+    writeFileSync(file, bytes);
+    const { exit, stdout } = await runHere(["verify", changed, "--json", "--quiet"]);
+    expect(exit).toBe(1);
+    expect(JSON.parse(stdout)).toMatchObject({ ok: false });
+  });
+
+  it("runs through a link, as npm makes them", async () => {
+    const link = join(folder, "smoothcc");
+    symlinkSync(CLI, link);
+    const { exit, stdout } = await runProcess(["--version"], link);
+    expect(exit).toBe(0);
+    expect(stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
+  });
+
+  it("leaves nothing behind when it is interrupted", async () => {
+    const out = join(folder, "interrupted");
+    mkdirSync(out);
+    const glyphs = join(ROOT, "examples", "glyphs");
+    const build = ["build", glyphs, "--steps", "8", "--samples", "1", "--runs", "50", "-o", join(out, "artifact"), "--json"];
+    for (const [argv, at] of [
+      [["calibrate", glyphs, "--samples", "50", "-o", join(out, "trace.json"), "--json"], "calibrate: "],
+      [build, "bench: "],
+    ] as const) {
+      const { exit, stdout, stderr } = await runProcess(argv, CLI, at);
+      expect(exit).toBe(130);
+      expect(stdout).toBe("");
+      expect(stderr).toContain('"CANCELLED"');
+      expect(readdirSync(out)).toEqual([]);
+    }
+  });
+
+  it("takes it well when nobody reads what it says", async () => {
+    const child = spawn(process.execPath, [CLI, "inspect", join(FIXTURES, "dit", "dynamo-20.onnx"), "--json"], {
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    child.stdout.destroy();
+    let stderr = "";
+    child.stderr.on("data", (chunk) => (stderr += String(chunk)));
+    expect(await new Promise((done) => child.on("close", done))).toBe(0);
+    expect(stderr).toBe("");
+  });
+});

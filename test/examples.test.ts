@@ -1,0 +1,43 @@
+/** Every example runs as its first lines say. */
+import { execFile } from "node:child_process";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { promisify } from "node:util";
+import { z } from "zod";
+import { describe, expect, it } from "vitest";
+
+const ROOT = resolve(import.meta.dirname, "..");
+const CLI = join(ROOT, "dist", "src", "cli.js");
+const run = promisify(execFile);
+
+describe("examples", () => {
+  const folder = mkdtempSync(join(tmpdir(), "smoothcc-examples-"));
+
+  it("compare-policies prints one row a policy", async () => {
+    // The glyph model at 12 steps, to be quick.
+    const glyphs = join(ROOT, "examples", "glyphs");
+    const recipe = z.record(z.string(), z.unknown()).parse(JSON.parse(readFileSync(join(glyphs, "recipe.json"), "utf8")));
+    const short = { ...recipe, model: join(glyphs, "model.onnx"), scheduler: join(glyphs, "scheduler_config.json"), steps: 12 };
+    writeFileSync(join(folder, "recipe.json"), JSON.stringify(short));
+    const { stdout } = await run("node", ["examples/compare-policies.js", folder, "1", "1"], { cwd: ROOT });
+    const rows = stdout.trim().split("\n");
+    expect(rows).toHaveLength(8);
+    for (const row of rows.slice(2)) expect(Number(/(\d\.\d{4}) \|/.exec(row)?.[1])).toBeGreaterThan(0);
+  });
+
+  it("warm-start is a policy that plan takes by path", async () => {
+    const trace = join(folder, "trace.json");
+    const plan = join(folder, "plan.json");
+    await run("node", [CLI, "calibrate", "examples/glyphs", "--samples", "1", "--steps", "12", "-o", trace, "--quiet"], { cwd: ROOT });
+    const { stdout } = await run("node", [CLI, "plan", trace, "--policy", "./examples/warm-start.js", "-o", plan, "--json"], { cwd: ROOT });
+    const { computed } = z.object({ computed: z.record(z.string(), z.number()) }).parse(JSON.parse(stdout));
+    // 12 steps: 0 to 3 warm, then 4, 7, 10, and the last.
+    expect(computed).toEqual({ attn: 8, mlp: 8 });
+    expect(existsSync(plan)).toBe(true);
+  });
+
+  it("has a test for each file", () => {
+    expect(readdirSync(join(ROOT, "examples")).sort()).toEqual(["compare-policies.js", "glyphs", "warm-start.js"]);
+  });
+});

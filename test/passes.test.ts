@@ -1,0 +1,255 @@
+/** Every registered pass on every fixture: deterministic, well-formed, stable, and faithful in the runtime as far as it claims. */
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { Builder, shapeOf } from "../ir/build.js";
+import { check } from "../ir/check.js";
+import { constant, ditView, inputValue, type Model, type Value } from "../ir/graph.js";
+import { lift } from "../ir/lift/index.js";
+import { readModel } from "../ir/onnx/index.js";
+import { readTensor, tensorNumbers, tensorOf, type TensorData } from "../ir/tensor.js";
+import { print } from "../ir/text.js";
+import type { TensorType } from "../ir/types.js";
+import { BIND_PASSES, CACHE_PASSES, passes, runPasses, RUN_PASSES, STEP_PASSES, type Pass, type PassContext } from "../passes/index.js";
+import type { ScheduleCell } from "../schedules/index.js";
+import { relativeL2 } from "../src/fidelity.js";
+import type { Job } from "../src/job.js";
+import { sampleInputs } from "../src/run-inputs.js";
+import { evaluator, Session, type Tensors } from "../src/runtime.js";
+import { fixtures, recorded, recordedInputs } from "./support/fixtures.js";
+import { openFixture, planOf } from "./support/jobs.js";
+
+const PIPELINE = [...BIND_PASSES, ...STEP_PASSES, ...RUN_PASSES, ...CACHE_PASSES];
+/** A second run of these finds nothing left to do. */
+const STABLE = ["fold", "cse", "dce"];
+/** How far `rounding` may go, in relative L2. */
+const ROUNDING = 1e-5;
+
+function passOf(name: string): Pass {
+  const pass = passes.get(name);
+  if (!pass) throw new Error(`there is no pass '${name}'`);
+  return pass;
+}
+
+async function run(model: Model, feeds: Tensors): Promise<Tensors> {
+  const session = await Session.open(model, { optimise: "disabled", threads: 1 });
+  try {
+    return await session.run(feeds);
+  } finally {
+    await session.close();
+  }
+}
+
+/** The first output. */
+async function result(model: Model, feeds: Tensors): Promise<TensorData> {
+  const [first] = (await run(model, feeds)).values();
+  if (!first) throw new Error("the model has no output");
+  return first;
+}
+
+function expectFaithful(after: TensorData, before: TensorData, { name, preserves }: Pass): void {
+  expect(after.shape).toEqual(before.shape);
+  if (preserves === "bits") expect(Buffer.compare(readTensor(after), readTensor(before)), name).toBe(0);
+  else expect(relativeL2(tensorNumbers(after), tensorNumbers(before)), name).toBeLessThanOrEqual(ROUNDING);
+}
+
+/** What an unrolled model is run on. */
+function runFeeds(job: Job): Tensors {
+  const { noise, conditions } = sampleInputs(job, 0, { seed: 1 });
+  const { latent } = ditView(job.model);
+  return new Map([...conditions, [latent, tensorOf("float", [job.context.batch, 4, 8, 8], noise)]]);
+}
+
+/** Every branch cached at some step, by reuse or by a forecast. */
+function somePlan(job: Job): PassContext["plan"] {
+  const cells = new Map<string, readonly ScheduleCell[]>();
+  cells.set("attn", [1, 0, 1, [[0, -0.5], [2, 1.5]]]); // prettier-ignore
+  cells.set("mlp", [1, 1, [[0, -1], [1, 2]], 0]); // prettier-ignore
+  return planOf(job, cells).plan;
+}
+
+it("the pipeline and this file know every pass", () => {
+  expect([...new Set<string>([...PIPELINE, "instrument"])].sort()).toEqual([...passes.keys()].sort());
+});
+
+describe.each(fixtures)("$name", (fixture) => {
+  it("every pass of the pipeline keeps its word on what the ones before it made", async () => {
+    const job = await openFixture(fixture, "batched");
+    const context = { ...job.context, plan: somePlan(job) };
+    let model = lift(await readModel(fixture.model));
+    let feeds: Tensors = recordedInputs(fixture, model);
+    let before = await result(model, feeds);
+    for (const [i, name] of PIPELINE.entries()) {
+      const pass = passOf(name);
+      const after = await pass.run(model, context);
+      const where = `${name}, pass ${i}`;
+      const text = print(after, 8);
+      expect(check(after), where).toEqual([]);
+      expect(print(await pass.run(model, context), 8), `${where}, again`).toBe(text);
+      if (STABLE.includes(name)) expect(print(await pass.run(after, context), 8), `${where}, on its own result`).toBe(text);
+      if (name === "unroll") feeds = runFeeds(job);
+      const value = await result(after, feeds);
+      if (name !== "unroll" && pass.preserves !== "plan") expectFaithful(value, before, pass);
+      // The plan of this test changes the result: `reuse` does something.
+      if (name === "reuse") expect(relativeL2(tensorNumbers(value), tensorNumbers(before))).toBeGreaterThan(1e-4);
+      model = after;
+      before = value;
+    }
+    expect(model.graph.outputs.map(({ name }) => name)).toEqual(["latent"]);
+  });
+
+  it("fix: a label that is a constant is a label that is fed", async () => {
+    const { model, context } = await openFixture(fixture, "none");
+    const feeds = new Map(recordedInputs(fixture, model));
+    const before = await result(model, feeds);
+    const [label = ""] = ditView(model).conditions;
+    const fixed = new Map([...feeds].filter(([name]) => name === label));
+    const after = await runPasses(model, ["fix"], { ...context, fixed });
+    feeds.delete(label);
+    expect(ditView(after).conditions).toEqual([]);
+    expectFaithful(await result(after, feeds), before, passOf("fix"));
+  });
+
+  it("instrument: the recorded branches come out, and the prediction stays", async () => {
+    const { model, context } = await openFixture(fixture, "none");
+    const feeds = recordedInputs(fixture, model);
+    const after = await runPasses(model, ["instrument"], context);
+    const [prediction, ...branches] = (await run(after, feeds)).values();
+    if (!prediction) throw new Error("no prediction");
+    expectFaithful(prediction, await result(model, feeds), passOf("instrument"));
+    expect(branches).toHaveLength(fixture.branches.length);
+    for (const [i, branch] of branches.entries()) {
+      const truth = recorded(fixture, fixture.branches[i]?.file ?? "");
+      expect(relativeL2(tensorNumbers(branch), truth)).toBeLessThanOrEqual(ROUNDING);
+    }
+  });
+});
+
+/** What the passes of this part are told: nothing but whom to ask. */
+const BARE: PassContext = {
+  evaluator: evaluator({ threads: 1 }),
+  batch: 1,
+  dims: new Map(),
+  fixed: new Map(),
+  guidance: { form: "none", scale: 1, order: ["cond", "uncond"] },
+  uncond: new Map(),
+  prediction: { channelAxis: 1, sign: 1 },
+};
+
+function modelOf(inputs: readonly Value[], { nodes }: Builder, outputs: readonly Value[]): Model {
+  const ports = outputs.map((value, i) => ({ name: `out${i}`, value }));
+  return {
+    graph: { name: "g", inputs, outputs: ports, nodes, marks: [] },
+    opsets: new Map([["", 20]]),
+    irVersion: 10,
+    metadata: new Map(),
+  };
+}
+
+function float(...shape: readonly number[]): TensorType {
+  return { elem: "float", shape };
+}
+
+describe("fold, apart from its cases", () => {
+  const w = constant("w", tensorOf("float", [32768], new Float32Array(32768).fill(2)));
+
+  it("makes nothing large that is larger than what it is made of, each constant counted once", async () => {
+    const build = new Builder();
+    const x = inputValue("x", float(1));
+    const parts = [build.op("Neg", [w], "negated", float(32768)), build.concat([w, w], 0, "twice")];
+    const outputs = parts.map((value) => build.op("Mul", [value, x], `${value.name}_x`, float(...shapeOf(value))));
+    const after = await runPasses(modelOf([x], build, outputs), ["fold"], BARE);
+    expect(after.graph.nodes.map(({ opType }) => opType)).toEqual(["Concat", "Mul", "Mul"]);
+  });
+
+  it("takes no input for a constant because it has a default", async () => {
+    const build = new Builder();
+    const input: Value = { ...w, name: "input" };
+    const model = modelOf([input], build, [build.op("Neg", [input], "negated", float(32768))]);
+    expect((await runPasses(model, ["fold"], BARE)).graph.nodes).toHaveLength(1);
+  });
+});
+
+it("fix makes a constant of an input with a default", async () => {
+  const build = new Builder();
+  const [x, w] = [inputValue("x", float(2)), constant("w", tensorOf("float", [2], [1, 2]))];
+  const model = modelOf([x, w], build, [build.op("Mul", [x, w], "product", float(2))]);
+  const dit = { recogniser: "", latent: "x", conditions: ["w"], prediction: "out0", branches: [], warnings: [] };
+  const after = await runPasses({ ...model, dit }, ["fix"], BARE);
+  expect(after.graph.inputs).toEqual([x]);
+  expect(ditView(after).conditions).toEqual([]);
+});
+
+/** One node of a random graph: an operator and which of the earlier values it reads. */
+interface Draw {
+  readonly op: (typeof OPS)[number];
+  readonly reads: readonly [number, number];
+}
+
+const OPS = ["Add", "Sub", "Mul", "Max", "MatMul", "Tanh", "Neg", "Transpose"] as const;
+const SIDE = 4;
+const SQUARE = float(SIDE, SIDE);
+const UNARY: readonly string[] = ["Tanh", "Neg", "Transpose"];
+
+const draws = fc.array(fc.record({ op: fc.constantFrom(...OPS), reads: fc.tuple(fc.nat(), fc.nat()) }), { minLength: 1, maxLength: 40 });
+const squares = fc.array(fc.array(fc.integer({ min: -8, max: 8 }).map((n) => n / 8), { minLength: SIDE * SIDE, maxLength: SIDE * SIDE }), { minLength: 1, maxLength: 4 }); // prettier-ignore
+
+/** A graph on one 4 × 4 input and some 4 × 4 constants; the first and the last node are outputs. */
+function randomModel(nodes: readonly Draw[], constants: readonly (readonly number[])[]): Model {
+  const build = new Builder();
+  const x = inputValue("x", SQUARE);
+  const values: Value[] = [x, ...constants.map((numbers, i) => constant(`c${i}`, tensorOf("float", [SIDE, SIDE], numbers)))];
+  const leaves = values.length;
+  for (const [i, { op, reads }] of nodes.entries()) {
+    // Half of the operands are recent, so that graphs get deep; the rest are any.
+    const operands = reads.map(
+      (at, side) => values[side === 0 ? at % values.length : values.length - 1 - (at % Math.min(4, values.length))],
+    );
+    values.push(build.op(op, UNARY.includes(op) ? operands.slice(0, 1) : operands, `v${i}`, SQUARE));
+  }
+  return modelOf(
+    [x],
+    build,
+    [values[leaves], values.at(-1)].flatMap((value) => value ?? []),
+  );
+}
+
+describe("random graphs", () => {
+  const x = tensorOf(
+    "float",
+    [SIDE, SIDE],
+    Array.from({ length: SIDE * SIDE }, (_, i) => Math.sin(i + 1)),
+  );
+  const feeds = new Map([["x", x]]);
+
+  it("fold, cse and dce keep the outputs, leave nothing constant, nothing twice and nothing dead", async () => {
+    let [made, left] = [0, 0];
+    await fc.assert(
+      fc.asyncProperty(draws, squares, async (nodes, constants) => {
+        const model = randomModel(nodes, constants);
+        const after = await runPasses(model, ["fold", "cse", "dce"], BARE);
+        const { graph } = after;
+        const [was, is] = [await run(model, feeds), await run(after, feeds)];
+        for (const [name, value] of was) {
+          const numbers = tensorNumbers(value);
+          const found = tensorNumbers(is.get(name) ?? x);
+          if (numbers.every((n) => n === 0)) expect(found.every((n) => n === 0)).toBe(true);
+          else expect(relativeL2(found, numbers)).toBeLessThanOrEqual(ROUNDING);
+        }
+        const ids = new Map<Value | undefined, number>();
+        const lines = graph.nodes.map(({ opType, inputs, outputs }) => {
+          expect(inputs.some((value) => value && !value.data)).toBe(true);
+          for (const output of outputs) ids.set(output, ids.size);
+          return `${opType} ${inputs.map((value) => (value?.data ? print(modelOf([], new Builder(), [value])) : (ids.get(value) ?? "x"))).join()}`;
+        });
+        expect(new Set(lines).size).toBe(lines.length);
+        expect(passOf("dce").run(after, BARE)).toEqual(after);
+        made += model.graph.nodes.length;
+        left += graph.nodes.length;
+      }),
+      { seed: 20251, numRuns: 100 },
+    );
+    // The graphs have something to fold, to share and to drop.
+    expect(left).toBeLessThan(0.6 * made);
+    expect(left).toBeGreaterThan(0.1 * made);
+  });
+});

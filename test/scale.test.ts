@@ -1,0 +1,221 @@
+/** Large graphs and large files: time grows as the graph does, memory has a bound, and weights stay on disk. */
+import { execFile } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
+import { onnx } from "onnx-proto";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { z } from "zod";
+import { Builder, shapeOf } from "../ir/build.js";
+import type { Branch } from "../ir/dit.js";
+import { constant, inputValue, type Mark, type Model, type Value } from "../ir/graph.js";
+import { tensorOf, type TensorData } from "../ir/tensor.js";
+import { byteSize, elementCount, type TensorType } from "../ir/types.js";
+import { BIND_PASSES, CACHE_PASSES, runPasses, RUN_PASSES, STEP_PASSES, type Evaluator, type PassContext } from "../passes/index.js";
+import { bind, type SamplerTable, type ScheduleCell } from "../schedules/index.js";
+import { fixtures } from "./support/fixtures.js";
+
+const WIDTH = 8;
+const TOKENS = 4;
+
+/** A lifted step: `blocks` blocks of an attention-like and an MLP-like branch, each modulated by the time and a condition. */
+function stepModel(blocks: number): Model {
+  const build = new Builder();
+  const stream: TensorType = { elem: "float", shape: [1, TOKENS, WIDTH] };
+  const row: TensorType = { elem: "float", shape: [1, WIDTH] };
+  const tall: TensorType = { elem: "float", shape: [1, 1, WIDTH] };
+  const x = inputValue("x", stream);
+  const t = inputValue("t", { elem: "float", shape: [1] });
+  const c = inputValue("c", row);
+  const one = constant("one", tensorOf("int64", [1], [1]));
+  const weight = (name: string): Value => constant(name, tensorOf("float", [WIDTH, WIDTH], Buffer.from(name.padEnd(WIDTH * WIDTH))));
+  const column = build.op("Unsqueeze", [t, one], "column", { elem: "float", shape: [1, 1] });
+  const wave = build.op(
+    "Sin",
+    [build.op("Mul", [column, constant("f", tensorOf("float", [1, WIDTH], [1, 2, 3, 4, 5, 6, 7, 8]))], "angles", row)],
+    "wave",
+    row,
+  );
+  const embedding = build.op("Add", [wave, c], "embedding", row);
+  const marks: Mark[] = [];
+  const branches: Branch[] = [];
+  let h: Value = x;
+  for (let block = 0; block < blocks; block++) {
+    for (const kind of ["attn", "mlp"] as const) {
+      const name = (part: string): string => `${kind}${block}/${part}`;
+      const modulation = (part: string): Value => {
+        const flat = build.op("MatMul", [embedding, weight(name(`w${part}`))], name(part), row);
+        return build.op("Unsqueeze", [flat, one], name(`${part}_tall`), tall);
+      };
+      const scaled = build.op("Mul", [h, modulation("scale")], name("scaled"), stream);
+      const hidden = build.op("Tanh", [build.op("MatMul", [scaled, weight(name("w1"))], name("in"), stream)], name("hidden"), stream);
+      const branch = build.op("MatMul", [hidden, weight(name("w2"))], name("out"), stream);
+      marks.push({ site: `${kind}-${block}`, step: 0, value: branch });
+      branches.push({ site: `${kind}-${block}`, kind, block, stream: "image", gated: true });
+      h = build.op("Add", [h, build.op("Mul", [branch, modulation("gate")], name("gated"), stream)], name("sum"), stream);
+    }
+  }
+  return {
+    graph: { name: "chain", inputs: [x, t, c], outputs: [{ name: "prediction", value: h }], nodes: build.nodes, marks },
+    opsets: new Map([["", 20]]),
+    irVersion: 10,
+    metadata: new Map(),
+    dit: { recogniser: "synthetic", latent: "x", timestep: "t", conditions: ["c"], prediction: "prediction", branches, warnings: [] },
+  };
+}
+
+function samplerOf(steps: number): SamplerTable {
+  const rows = Array.from({ length: steps }, (_, k) => ({
+    timestep: steps - k,
+    inputScale: 1,
+    m: { x: 0, out: 1 },
+    next: { x: [{ step: k, weight: 1 }], m: [{ step: k, weight: -0.25 }], noise: 0 },
+  }));
+  return { name: "synthetic", prediction: "epsilon", initialScale: 1, rows };
+}
+
+/** Answers like the runtime, in no time: zeros of the right type. */
+const zeros: Evaluator = {
+  evaluate: ({ graph }) =>
+    Promise.resolve(
+      graph.outputs.map(({ value }): TensorData => {
+        const shape = shapeOf(value);
+        const elem = value.type?.elem ?? "float";
+        return { elem, shape, content: { kind: "bytes", bytes: new Uint8Array(byteSize(elem, elementCount(shape))) } };
+      }),
+    ),
+  types: ({ graph }) =>
+    Promise.resolve(new Map(graph.nodes.flatMap(({ outputs }) => outputs.flatMap((value) => (value.type ? [[value, value.type]] : []))))),
+};
+
+function contextOf(model: Model, steps: number): PassContext {
+  const row = Array.from({ length: steps }, (_, k): ScheduleCell => (k % 4 === 0 || k < 8 ? 1 : k % 4 === 1 ? 0 : [[k - (k % 4), 2], [k - (k % 4) - 4, -1]])); // prettier-ignore
+  return {
+    evaluator: zeros,
+    batch: 1,
+    dims: new Map(),
+    fixed: new Map(),
+    guidance: { form: "none", scale: 1, order: ["cond", "uncond"] },
+    uncond: new Map(),
+    prediction: { channelAxis: 1, sign: 1 },
+    plan: bind({ steps, cells: new Map([["attn", row]]) }, samplerOf(steps), model.dit?.branches ?? []),
+  };
+}
+
+const PIPELINE = [...BIND_PASSES, ...STEP_PASSES, ...RUN_PASSES, ...CACHE_PASSES];
+
+/** Compiles `blocks` blocks over `steps` steps; answers with the size of the unrolled graph and the processor time that it took. */
+async function pipeline(blocks: number, steps: number, afterPass: (nodes: number) => void = () => undefined): Promise<Measured> {
+  const model = stepModel(blocks);
+  const context = contextOf(model, steps);
+  const before = process.cpuUsage();
+  let nodes = 0;
+  await runPasses(model, PIPELINE, context, (record) => {
+    nodes = Math.max(nodes, record.nodes);
+    afterPass(record.nodes);
+  });
+  return { nodes, seconds: process.cpuUsage(before).user / 1e6 };
+}
+
+interface Measured {
+  readonly nodes: number;
+  readonly seconds: number;
+}
+
+describe("all passes on a chain of blocks", () => {
+  it("take time that grows as the graph does, up to 400,000 nodes", async () => {
+    await pipeline(10, 50);
+    const small = await pipeline(25, 125);
+    const large = await pipeline(125, 250);
+    expect(large.nodes).toBeGreaterThan(400_000);
+    const growth = large.nodes / small.nodes;
+    expect(growth).toBeGreaterThan(7);
+    // Linear would be 1, and quadratic 8 times as much a node; the collector of garbage makes it more than 1.
+    expect(large.seconds / small.seconds / growth).toBeLessThan(3);
+  });
+
+  it("keep less than a kilobyte a node", async () => {
+    setFlagsFromString("--expose-gc");
+    const heap = (): number => {
+      runInNewContext("gc()");
+      return process.memoryUsage().heapUsed;
+    };
+    const empty = heap();
+    const perNode: number[] = [];
+    await pipeline(50, 125, (nodes) => {
+      if (nodes > 50_000) perNode.push((heap() - empty) / nodes);
+    });
+    expect(perNode).toHaveLength(7);
+    expect(Math.max(...perNode)).toBeLessThan(1024);
+    // It is the graph that is measured, and not nothing.
+    expect(Math.min(...perNode)).toBeGreaterThan(100);
+  });
+});
+
+describe("a model with 8 GiB of weights", () => {
+  const ROOT = join(import.meta.dirname, "..");
+  const BYTES = 2 ** 33;
+  /** Of the fixture's feed-forward networks, and nothing else in it. */
+  const HIDDEN = 192;
+  let folder = "";
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), "smoothcc-scale-"));
+  });
+  afterAll(() => {
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  /** The export with the hidden width of its feed-forward networks grown until they take 8 GiB, in a file that takes no room on the disk. */
+  function grow(file: string): string {
+    const model = onnx.ModelProto.decode(readFileSync(file));
+    const { graph } = model;
+    const isHidden = (dim: unknown): boolean => Number(dim) === HIDDEN;
+    const weights = (graph?.initializer ?? []).filter(({ dims }) => dims?.some(isHidden));
+    const perHidden = weights.reduce(
+      (sum, { dims }) => sum + 4 * elementCount((dims ?? []).map((dim) => (isHidden(dim) ? 1 : Number(dim)))),
+      0,
+    );
+    const hidden = Math.floor(BYTES / perHidden);
+    let end = 0;
+    for (const weight of weights) {
+      weight.dims = (weight.dims ?? []).map((dim) => (isHidden(dim) ? hidden : Number(dim)));
+      const length = 4 * elementCount(weight.dims.map(Number));
+      const place = { location: "weights.bin", offset: String(end), length: String(length) };
+      weight.rawData = new Uint8Array();
+      weight.dataLocation = onnx.TensorProto.DataLocation.EXTERNAL;
+      weight.externalData = Object.entries(place).map(([key, value]) => ({ key, value }));
+      end += length;
+    }
+    expect(end).toBeGreaterThan(0.99 * BYTES);
+    if (graph) graph.valueInfo = [];
+    const grown = join(folder, "grown.onnx");
+    writeFileSync(grown, onnx.ModelProto.encode(model).finish());
+    writeFileSync(join(folder, "weights.bin"), "");
+    truncateSync(join(folder, "weights.bin"), BYTES);
+    return grown;
+  }
+
+  it("is inspected in less than 300 MB", async () => {
+    const fixture = fixtures.find(({ name }) => name === "dit/torchscript-17");
+    const file = grow(fixture?.model ?? "");
+    const tell = "process.on('exit',()=>process.stderr.write('maxRSS='+process.resourceUsage().maxRSS))";
+    const args = [
+      `--import=data:text/javascript,${tell}`,
+      join(ROOT, "dist", "src", "cli.js"),
+      "inspect",
+      file,
+      "--batch",
+      "2",
+      "--json",
+      "--quiet",
+    ];
+    const { stdout, stderr } = await promisify(execFile)(process.execPath, args);
+    const found = z.object({ branches: z.array(z.unknown()) }).parse(JSON.parse(stdout));
+    expect(found.branches).toHaveLength(fixture?.branches.length ?? 0);
+    const kibibytes = Number(/maxRSS=(\d+)/.exec(stderr)?.[1]);
+    expect(kibibytes * 1024).toBeLessThan(300e6);
+  });
+});

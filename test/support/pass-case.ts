@@ -1,0 +1,156 @@
+/**
+ * A graph of a case file, and the facts of a compilation from the lines `# word: …` at its head:
+ *
+ *     # latent: x                               the graph is a lifted step: this input is the latent …
+ *     # timestep: t                             … this one the time, the other inputs conditions, the first output the prediction
+ *     # batch: 1
+ *     # dim: tokens = 4                         size of a symbolic dimension
+ *     # fix: int64[2] labels = {1, 2}           an input that becomes a constant
+ *     # guidance: batched 1.5 cond,uncond       form, scale, order
+ *     # uncond: int64[1] labels = {26}          what the unconditional half sees
+ *     # channels: 0 4 @1                        the part of the output that is the prediction, and the axis
+ *     # sign: -1                                of the prediction
+ *     # steps: 3                                a sampler x' = x − out, with timesteps 30, 20, 10
+ *     # row: {"timestep": 30, "x": [[0, 1]], …} or a sampler row by row: see `rowSchema`
+ *     # scale: 2                                of the initial latent
+ *     # plan: attn-0 = [1, 0, [[0, 2]]]         cells of plan.json
+ */
+import { z } from "zod";
+import type { Branch } from "../../ir/dit.js";
+import type { Graph, Model } from "../../ir/graph.js";
+import type { TensorData } from "../../ir/tensor.js";
+import { parse } from "../../ir/text.js";
+import type { PassContext } from "../../passes/index.js";
+import { bind, parseSchedule, type Plan, type Row, type SamplerTable } from "../../schedules/index.js";
+import { evaluator } from "../../src/runtime.js";
+
+export interface Subject {
+  readonly model: Model;
+  readonly context: PassContext;
+}
+
+const WORDS = ["latent", "timestep", "batch", "dim", "fix", "guidance", "uncond", "channels", "sign", "steps", "row", "scale", "plan"];
+
+/** Throws where a word is unknown or a fact cannot be read. */
+export function readSubject(text: string): Subject {
+  const facts = new Facts(text);
+  const parsed = parse(text);
+  const { graph } = parsed;
+  const [latent, timestep] = [facts.one("latent"), facts.one("timestep")];
+  const branches = branchesOf(graph);
+  const dit = {
+    recogniser: "case",
+    latent: latent ?? "",
+    timestep,
+    conditions: graph.inputs.map(({ name }) => name).filter((name) => name !== latent && name !== timestep),
+    prediction: graph.outputs[0]?.name ?? "",
+    branches,
+    warnings: [],
+  };
+  const table = tableOf(facts);
+  const [from, to, axis] = facts.numbers("channels", /^(\d+) (\d+) @(\d+)$/);
+  const context: PassContext = {
+    evaluator: evaluator({ threads: 1 }),
+    batch: facts.number("batch", 1),
+    dims: new Map(facts.pairs("dim").map(([name, size]) => [name, Number(size)])),
+    fixed: facts.tensors("fix"),
+    guidance: guidanceOf(facts.one("guidance")),
+    uncond: facts.tensors("uncond"),
+    prediction: {
+      channels: from !== undefined && to !== undefined ? [from, to] : undefined,
+      channelAxis: axis ?? 1,
+      sign: facts.one("sign") === "-1" ? -1 : 1,
+    },
+    plan: table && planOf(facts, table, branches),
+  };
+  return { model: latent === undefined ? parsed : { ...parsed, dit }, context };
+}
+
+class Facts {
+  private readonly lines: readonly (readonly [word: string, rest: string])[];
+
+  constructor(text: string) {
+    const head = text.slice(0, text.indexOf("\n<"));
+    this.lines = Array.from(head.matchAll(/^# ([a-z]+): (.+)$/gm), ([, word = "", rest = ""]) => [word, rest] as const);
+    const unknown = this.lines.find(([word]) => !WORDS.includes(word));
+    if (unknown) throw new Error(`a case knows no '${unknown[0]}'`);
+  }
+
+  all(wanted: string): readonly string[] {
+    return this.lines.filter(([word]) => word === wanted).map(([, rest]) => rest);
+  }
+
+  one(word: string): string | undefined {
+    return this.all(word)[0];
+  }
+
+  number(word: string, otherwise: number): number {
+    return Number(this.one(word) ?? otherwise);
+  }
+
+  numbers(word: string, form: RegExp): readonly number[] {
+    const rest = this.one(word);
+    if (rest === undefined) return [];
+    const match = form.exec(rest);
+    if (!match) throw new Error(`'${rest}' is no ${word}`);
+    return match.slice(1).map(Number);
+  }
+
+  pairs(word: string): readonly (readonly [string, string])[] {
+    return this.all(word).map((rest) => {
+      const at = rest.indexOf(" = ");
+      return [rest.slice(0, at), rest.slice(at + 3)] as const;
+    });
+  }
+
+  /** Constants in the syntax of the graph. */
+  tensors(word: string): ReadonlyMap<string, TensorData> {
+    const lines = this.all(word);
+    const names = lines.map((line) => /(\w+) =/.exec(line)?.[1] ?? "");
+    const { graph } = parse(`<ir_version: 10, opset_import: ["" : 20]>\nfacts () => (${names.join(", ")}) <${lines.join(", ")}> {}`);
+    return new Map(graph.outputs.flatMap(({ name, value }) => (value.data ? [[name, value.data] as const] : [])));
+  }
+}
+
+function guidanceOf(text = "none 1 cond,uncond"): PassContext["guidance"] {
+  const [form, scale, order] = text.split(" ");
+  return {
+    form: z.enum(["none", "batched", "two-calls", "embedded"]).parse(form),
+    scale: Number(scale ?? 1),
+    order: order === "uncond,cond" ? ["uncond", "cond"] : ["cond", "uncond"],
+  };
+}
+
+const terms = z.array(z.tuple([z.number(), z.number()])).default([]);
+const rowSchema = z.strictObject({
+  timestep: z.number(),
+  inputScale: z.number().default(1),
+  /** m_k = x · x_k + out · out_k. */
+  history: z.strictObject({ x: z.number(), out: z.number() }).default({ x: 0, out: 1 }),
+  x: terms,
+  m: terms,
+  noise: z.number().default(0),
+});
+
+function tableOf(facts: Facts): SamplerTable | undefined {
+  const steps = facts.number("steps", 0);
+  const euler = Array.from({ length: steps }, (_, k) => ({ timestep: 10 * (steps - k), x: [[k, 1]], m: [[k, -1]] }));
+  const given = facts.all("row").map((row): unknown => JSON.parse(row));
+  const rows = [...euler, ...given].map((row): Row => {
+    const { timestep, inputScale, history, x, m, noise } = rowSchema.parse(row);
+    const list = (pairs: readonly (readonly [number, number])[]): Row["next"]["x"] => pairs.map(([step, weight]) => ({ step, weight }));
+    return { timestep, inputScale, m: history, next: { x: list(x), m: list(m), noise } };
+  });
+  return rows.length > 0 ? { name: "case", prediction: "epsilon", initialScale: facts.number("scale", 1), rows } : undefined;
+}
+
+function planOf(facts: Facts, table: SamplerTable, branches: readonly Branch[]): Plan {
+  const cells = Object.fromEntries(facts.pairs("plan").map(([site, row]): [string, unknown] => [site, JSON.parse(row)]));
+  return bind(parseSchedule({ format: "smoothcc-plan/1", steps: table.rows.length, cells }, "case"), table, branches);
+}
+
+/** One branch for each site that is marked. */
+function branchesOf(graph: Graph): readonly Branch[] {
+  const sites = [...new Set(graph.marks.map(({ site }) => site))];
+  return sites.map((site, block) => ({ site, kind: "attn", block, stream: "image", gated: true }));
+}
