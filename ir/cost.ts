@@ -93,7 +93,7 @@ function einsumContraction(node: Node, left: readonly number[], right: readonly 
     [first, left],
     [second, right],
   ] as const) {
-    for (const [i, label] of [...labels].entries()) sizes.set(label, shape[i] ?? 1);
+    for (const [i, label] of labels.split("").entries()) sizes.set(label, shape[i] ?? 1);
   }
   return elementCount([...sizes.values()]) / Math.max(1, elementCount(out));
 }

@@ -487,6 +487,16 @@ export function policyNeedsTrace(policy: string): CompilerError {
   );
 }
 
+export function randomNode(opType: string, node: string): CompilerError {
+  return new CompilerError(
+    "RANDOM_NODE",
+    3,
+    `The network draws random numbers of its own (${opType}).`,
+    "Export it in evaluation mode (`model.eval()`), so that dropout is off; the sampler's noise is an input of the compiled run.",
+    { node },
+  );
+}
+
 export function reservedName(name: string): CompilerError {
   return new CompilerError(
     "RESERVED_NAME",

@@ -1,12 +1,17 @@
 /** Small sets of operators that share a property a pass relies on. Not an operator database. */
 import { isOp, type Node } from "./graph.js";
 
-const RANDOM = ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"] as const;
+const RANDOM = ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"] as const;
 const CONTROL_FLOW = ["If", "Loop", "Scan"] as const;
+
+/** Draws random numbers. */
+export function isRandom(node: Node): boolean {
+  return isOp(node, ...RANDOM);
+}
 
 /** Two runs may differ, or nobody here knows, as the operator is of another domain: never folded, never shared. */
 export function isNondeterministic(node: Node): boolean {
-  return isOp(node, ...RANDOM) || !isOp(node, node.opType);
+  return isRandom(node) || isOp(node, "Dropout") || !isOp(node, node.opType);
 }
 
 /** Holds a subgraph: never looked into. */

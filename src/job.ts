@@ -1,6 +1,14 @@
 /** One job: the lifted model with the recipe's facts worked out against it, ready for the passes and for the loop. */
 import { resolve } from "node:path";
-import { badChannels, fractionalTime, inputNumber, inputShapeMismatch, missingInput, notRecognised, unknownName } from "../ir/diagnostics.js";
+import {
+  badChannels,
+  fractionalTime,
+  inputNumber,
+  inputShapeMismatch,
+  missingInput,
+  notRecognised,
+  unknownName,
+} from "../ir/diagnostics.js";
 import { requireWellFormed } from "../ir/check.js";
 import { stepCost } from "../ir/cost.js";
 import { ditView, type Model, type Value } from "../ir/graph.js";

@@ -12,7 +12,7 @@ import { onnx } from "onnx-proto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { z } from "zod";
 import { CompilerError, nearest } from "../ir/diagnostics.js";
-import { constant, inputValue, makeNode, makeOp, only, type Model, type Node, type Value } from "../ir/graph.js";
+import { constant, inputValue, makeNode, makeOp, only, type Node, type Value } from "../ir/graph.js";
 import { encodeModel } from "../ir/onnx/index.js";
 import { readTensor, tensorNumbers } from "../ir/tensor.js";
 import { parse } from "../ir/text.js";
@@ -21,6 +21,7 @@ import { chooseSchedule, policies } from "../schedules/index.js";
 import { main } from "../src/cli.js";
 import { latentPicture } from "../src/picture.js";
 import { readSubject } from "./support/pass-case.js";
+import { modelOf } from "./support/models.js";
 
 const ROOT = resolve(import.meta.dirname, "..");
 const CASES = join(import.meta.dirname, "cases", "errors");
@@ -166,15 +167,6 @@ describe.each(codes)("%s", (code) => {
     expect(stdout).toBe("");
   });
 });
-
-function modelOf(graph: Partial<Model["graph"]>): Model {
-  return {
-    graph: { name: "g", inputs: [], outputs: [], nodes: [], marks: [], ...graph },
-    opsets: new Map([["", 20]]),
-    irVersion: 10,
-    metadata: new Map(),
-  };
-}
 
 function runPass(name: string, text: string): unknown {
   const { model, context } = readSubject(`<ir_version: 10, opset_import: ["" : 20]>\n${text}`);

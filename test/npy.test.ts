@@ -5,10 +5,10 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { CompilerError } from "../ir/diagnostics.js";
 import { readTensor, tensorNumbers, tensorOf } from "../ir/tensor.js";
 import type { ElementType } from "../ir/types.js";
 import { npyBytes, parseNpy, readNpy, writeNpy } from "../src/npy.js";
+import { codeOf } from "./support/thrown.js";
 
 /** A file with this header text and data, in format version 1, 2 or 3. */
 function file(header: string, data: Uint8Array, version = 1): Uint8Array {
@@ -21,16 +21,6 @@ function file(header: string, data: Uint8Array, version = 1): Uint8Array {
 const header = (descr: string, shape: string, fortran = "False"): string =>
   `{'descr': '${descr}', 'fortran_order': ${fortran}, 'shape': ${shape}, }   \n`;
 const sixFloats = new Uint8Array(Float32Array.from([1, 2, 3, 4, 5, 6]).buffer);
-
-function codeOf(action: () => unknown): string | undefined {
-  try {
-    action();
-  } catch (error) {
-    if (error instanceof CompilerError) return error.code;
-    throw error;
-  }
-  return undefined;
-}
 
 describe("reading", () => {
   it("reads what numpy wrote", () => {

@@ -25,6 +25,7 @@ import { encodeModel, readModel, writeModel, WrittenData, type WriteOptions } fr
 import { readTensor, tensorNumbers, tensorOf, type TensorData } from "../ir/tensor.js";
 import { readNpy } from "../src/npy.js";
 import { canonicalFields } from "./support/wire.js";
+import { modelOf } from "./support/models.js";
 
 const FIXTURES = join(import.meta.dirname, "fixtures");
 const WEIRD = join(FIXTURES, "weird");
@@ -77,15 +78,6 @@ function constants(model: Model): Map<string, TensorData> {
     for (const value of [...node.inputs, ...node.captures.map((port) => port.value)]) if (value?.data) found.set(value.name, value.data);
   }
   return found;
-}
-
-function modelOf(graph: Partial<Model["graph"]>): Model {
-  return {
-    graph: { name: "g", inputs: [], outputs: [], nodes: [], marks: [], ...graph },
-    opsets: new Map([["", 20]]),
-    irVersion: 10,
-    metadata: new Map(),
-  };
 }
 
 const FLOAT = onnx.TensorProto.DataType.FLOAT;

@@ -1,9 +1,9 @@
 /** Plans: the JSON forms, which key speaks of which branch, and what `bind` lets through. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { CompilerError } from "../ir/diagnostics.js";
 import type { Branch, BranchKind } from "../ir/dit.js";
 import { bind, parseSchedule, samplerTable, savesNothing, scheduleJson, type Cell, type Plan } from "../schedules/index.js";
+import { thrownBy } from "./support/thrown.js";
 
 const table = (steps: number) => samplerTable({ _class_name: "DDIMScheduler", clip_sample: false }, { steps });
 
@@ -26,16 +26,6 @@ const plan = (json: unknown, branches: readonly Branch[] = dit, steps = 4): Plan
 /** A row as text: `1` computes, a digit list names the steps that are read. */
 function text(cells: readonly Cell[] | undefined): string {
   return (cells ?? []).map((cell) => (cell.kind === "compute" ? "1" : `<${cell.terms.map(({ step }) => step).join()}`)).join(" ");
-}
-
-function thrownBy(action: () => unknown): CompilerError | undefined {
-  try {
-    action();
-  } catch (error) {
-    if (error instanceof CompilerError) return error;
-    throw error;
-  }
-  return undefined;
 }
 
 describe("cells", () => {

@@ -2,7 +2,6 @@
 import { readdirSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
-import { CompilerError } from "../ir/diagnostics.js";
 import {
   bind,
   chooseSchedule,
@@ -13,6 +12,7 @@ import {
   type PolicyInput,
   type ScheduleCell,
 } from "../schedules/index.js";
+import { codeOf } from "./support/thrown.js";
 
 function choose(name: string, options: unknown, input: PolicyInput): ReturnType<typeof chooseSchedule> {
   const policy = policies.get(name);
@@ -33,16 +33,6 @@ function single(steps: number, bands?: ErrorBands): PolicyInput {
 
 function group(share: number, bands?: ErrorBands): BranchGroup {
   return { share, curves: bands && { mean: bands, pooled: bands } };
-}
-
-function codeOf(action: () => unknown): string | undefined {
-  try {
-    action();
-  } catch (error) {
-    if (error instanceof CompilerError) return error.code;
-    throw error;
-  }
-  return undefined;
 }
 
 /** Uniform numbers in [0, 1) by a linear congruence (Numerical Recipes). */

@@ -2,8 +2,8 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
-import { CompilerError } from "../ir/diagnostics.js";
 import { samplers, samplerTable, unknownKeys, type Row, type SamplerOptions, type SamplerTable } from "../schedules/index.js";
+import { codeOf, thrownBy } from "./support/thrown.js";
 
 const folder = new URL("fixtures/samplers/", import.meta.url);
 const vector = z.array(z.number().nullable());
@@ -51,20 +51,6 @@ function replay(table: SamplerTable, { model, initial, noise_draws }: Case): num
     );
   }
   return latents.slice(1);
-}
-
-function thrownBy(action: () => unknown): CompilerError | undefined {
-  try {
-    action();
-  } catch (error) {
-    if (error instanceof CompilerError) return error;
-    throw error;
-  }
-  return undefined;
-}
-
-function codeOf(action: () => unknown): string | undefined {
-  return thrownBy(action)?.code;
 }
 
 describe("recorded trajectories", () => {

@@ -6,15 +6,7 @@ import { constant, inputValue, makeNode, makeOp, only, type Attribute, type Mode
 import { tensorFrom, tensorNumbers, tensorOf } from "../ir/tensor.js";
 import { excerpt, parse, print } from "../ir/text.js";
 import { ELEMENT_TYPES, byteSize, isElementType } from "../ir/types.js";
-
-function modelOf(graph: Partial<Model["graph"]>): Model {
-  return {
-    graph: { name: "g", inputs: [], outputs: [], nodes: [], marks: [], ...graph },
-    opsets: new Map([["", 20]]),
-    irVersion: 10,
-    metadata: new Map(),
-  };
-}
+import { modelOf } from "./support/models.js";
 
 const HEAD = '<ir_version: 10, opset_import: ["" : 20]>';
 

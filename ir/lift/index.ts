@@ -1,9 +1,9 @@
 /** Lifting: from a plain ONNX graph of one denoising step to the view of it as a diffusion transformer. */
 import { dependence, dominators, type Dependence } from "../analysis.js";
-import { notRecognised } from "../diagnostics.js";
+import { notRecognised, randomNode } from "../diagnostics.js";
 import { CONDITION, LATENT, TIME, type Branch, type DitView } from "../dit.js";
 import type { Mark, Model, Node, Value } from "../graph.js";
-import { isControlFlow } from "../ops.js";
+import { isControlFlow, isRandom } from "../ops.js";
 import { findLatent, findPrediction, findTimestep } from "../ports.js";
 import { hasMethods, loadFolder, type Named } from "../registry.js";
 
@@ -66,6 +66,8 @@ export function lift(model: Model, names: PortNames = {}): Model {
       `There is a node ${loop.opType}; export one denoising step without loops and conditions.`,
       loop.name,
     );
+  const random = graph.nodes.find(isRandom);
+  if (random) throw randomNode(random.opType, random.name);
   const prediction = findPrediction(graph, names.prediction);
   const latent = findLatent(graph, prediction, names.latent);
   const timestep = findTimestep(graph, latent, names.timestep);

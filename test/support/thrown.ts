@@ -1,0 +1,17 @@
+/** The problem that an action ends in. */
+import { CompilerError } from "../../ir/diagnostics.js";
+
+/** The CompilerError that an action throws; whatever else it throws comes through. */
+export function thrownBy(action: () => unknown): CompilerError | undefined {
+  try {
+    action();
+  } catch (error) {
+    if (error instanceof CompilerError) return error;
+    throw error;
+  }
+  return undefined;
+}
+
+export function codeOf(action: () => unknown): string | undefined {
+  return thrownBy(action)?.code;
+}
