@@ -28,7 +28,8 @@ const FORMAT = "smoothcc-artifact/";
 export const manifestSchema = z.strictObject({
   format: z.literal(`${FORMAT}1`),
   smoothcc: z.string(),
-  digests: z.strictObject({ structure: z.string(), model: z.string(), data: z.string() }),
+  /** `data` is absent where no weight is large enough for a file of its own. */
+  digests: z.strictObject({ structure: z.string(), model: z.string(), data: z.string().optional() }),
   /** Of `step.onnx`, the exporter's one-step model; also as `recipe.json`, so that an artifact is itself a MODEL. */
   recipe: recipeSchema,
   sampler: z.record(z.string(), z.unknown()),
@@ -134,9 +135,9 @@ export async function fillArtifact(
   const plan = scheduleJson(schedule);
   const written = new WrittenData();
   const file = join(folder, FILES.model);
-  await writeEmitted(compiled.model, file, { written, signal });
-  const data = await fileDigest(join(folder, FILES.data));
-  const metadata = { version: VERSION, structure, data, plan: JSON.stringify(plan) };
+  const { dataFile, dataBytes } = await writeEmitted(compiled.model, file, { written, signal });
+  const data = dataFile === undefined ? {} : { data: await fileDigest(dataFile) };
+  const metadata = { version: VERSION, structure, ...data, plan: JSON.stringify(plan) };
   const labelled = new Map(Object.entries(metadata).map(([key, value]) => [`${METADATA_PREFIX}${key}`, value]));
   // The weights are there already: this writes the model again, with what is known only now.
   await writeEmitted({ ...compiled.model, metadata: labelled }, file, { written, signal });
@@ -146,7 +147,7 @@ export async function fillArtifact(
   const manifest: Manifest = {
     format: `${FORMAT}1`,
     smoothcc: VERSION,
-    digests: { structure, model: await fileDigest(file), data },
+    digests: { structure, model: await fileDigest(file), ...data },
     recipe,
     sampler: { ...job.table },
     inputs: model.graph.inputs.map((value) => port(value.name, value)),
@@ -161,7 +162,7 @@ export async function fillArtifact(
   await writeFile(join(folder, FILES.plan), jsonText(plan));
   if (trace) await writeFile(join(folder, FILES.trace), jsonText(trace));
   await writeFile(join(folder, FILES.manifest), jsonText(manifest));
-  return { model: statSync(file).size, data: statSync(join(folder, FILES.data)).size };
+  return { model: statSync(file).size, data: dataBytes };
 }
 
 /** Writes a model as it is emitted: weights in one file beside it, types at the interface only. */

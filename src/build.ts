@@ -8,7 +8,7 @@ import { compileModel, type Compiled } from "./compile.js";
 import { stepCost } from "../ir/cost.js";
 import { ditView } from "../ir/graph.js";
 import { bind, policies } from "../schedules/index.js";
-import { openJob, openLifted, type Job } from "./job.js";
+import { openJob, openLifted, warningsOf, type Job } from "./job.js";
 import { choosePlan, type Planning, type PlanSummary } from "./plan.js";
 import type { Progress } from "./progress.js";
 import type { RecipeOverrides } from "./recipe.js";
@@ -49,7 +49,7 @@ export async function build(model: string, options: BuildOptions): Promise<Built
   const job = await openJob(model, overrides, options);
   const trace = (policies.get(options.policy)?.needsTrace ?? true) ? await calibrated(model, job, options) : undefined;
   const planned = await choosePlan(planningFor(job, trace), options.policy, options.policyOptions);
-  for (const warning of [...ditView(job.model).warnings, ...planned.warnings]) options.warn(warning);
+  for (const warning of [...warningsOf(job), ...planned.warnings]) options.warn(warning);
   const plan = bind(planned.schedule, job.table, ditView(job.model).branches);
   const compiled = await compileModel(job, plan);
   return replaceFolder(output, force, async (folder) => {

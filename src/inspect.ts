@@ -4,6 +4,7 @@ import { stepCost, type Macs } from "../ir/cost.js";
 import type { Branch } from "../ir/dit.js";
 import { ditView, type Model } from "../ir/graph.js";
 import type { TensorType } from "../ir/types.js";
+import { runPasses, type PassContext } from "../passes/index.js";
 import { npyBytes, readNpy } from "./npy.js";
 import { assertFree, writeWhole } from "./files.js";
 import type { BoundModel } from "./job.js";
@@ -73,6 +74,7 @@ function sum(macs: Macs | undefined): number {
 }
 
 export interface DumpOptions extends RuntimeOptions {
+  readonly context: PassContext;
   /** Write over files that are there. */
   readonly force: boolean;
 }
@@ -81,30 +83,22 @@ export interface DumpOptions extends RuntimeOptions {
  * Runs one step on the `.npy` files of a folder and writes `<site>.npy` for every branch; answers with the sites.
  * Throws FILE_MISSING, FILE_EXISTS and what else reading, running and writing throw.
  */
-export async function dumpBranches(model: Model, inputs: string, output: string, options: DumpOptions): Promise<readonly string[]> {
-  const { graph } = model;
+export async function dumpBranches(lifted: Model, inputs: string, output: string, options: DumpOptions): Promise<readonly string[]> {
+  const model = await runPasses(lifted, ["instrument"], options.context);
+  const sites = ditView(model).branches.map(({ site }) => site);
   const fileOf = (site: string): string => join(output, `${site}.npy`);
-  for (const { site } of graph.marks) assertFree(fileOf(site), options.force);
-  const feeds = new Map(
-    graph.inputs.map(({ name }) => {
-      const file = join(inputs, `${name}.npy`);
-      return [name, readNpy(file)] as const;
-    }),
-  );
-  const probes = graph.marks.map(({ site, value }) => ({ name: site, value }));
-  const session = await Session.open(
-    { ...model, graph: { ...graph, outputs: [...graph.outputs, ...probes] } },
-    { ...options, optimise: "all" },
-  );
+  for (const site of sites) assertFree(fileOf(site), options.force);
+  const feeds = new Map(model.graph.inputs.map(({ name }) => [name, readNpy(join(inputs, `${name}.npy`))]));
+  const session = await Session.open(model, { ...options, optimise: "all" });
   let results: Tensors;
   try {
     results = await session.run(feeds);
   } finally {
     await session.close();
   }
-  for (const { name } of probes) {
-    const data = results.get(name);
-    if (data) await writeWhole(fileOf(name), npyBytes(data), options.force);
+  for (const site of sites) {
+    const data = results.get(site);
+    if (data) await writeWhole(fileOf(site), npyBytes(data), options.force);
   }
-  return probes.map(({ name }) => name);
+  return sites;
 }

@@ -18,9 +18,9 @@ import { shapeOf, elemOf } from "../ir/build.js";
 import { readTensor, tensorNumbers, tensorOf, type TensorData } from "../ir/tensor.js";
 import { byteSize, elementCount, staticShape, type ElementType } from "../ir/types.js";
 import { BIND_PASSES, runPasses, type PassContext, type PredictionSlice } from "../passes/index.js";
-import type { Guidance, SamplerTable } from "../schedules/index.js";
+import { unknownKeys, type Guidance, type SamplerTable } from "../schedules/index.js";
 import { readNpy } from "./npy.js";
-import { openSource, tableOf, type InputSpecs, type RecipeOverrides, type Source, type ValueSpec } from "./recipe.js";
+import { openSource, schedulerConfig, tableOf, type InputSpecs, type RecipeOverrides, type Source, type ValueSpec } from "./recipe.js";
 import { evaluator, type RuntimeOptions } from "./runtime.js";
 import { METADATA_PREFIX } from "./version.js";
 
@@ -58,6 +58,14 @@ export async function openJob(path: string, overrides: RecipeOverrides, runtime:
   const bound = await bindModel(source, model, runtime);
   assertTimes(bound.model, table);
   return { ...bound, table };
+}
+
+/** Sentences for the user about what was found and what will have no effect. */
+export function warningsOf({ source, model, context }: Job): readonly string[] {
+  const unknown = unknownKeys(schedulerConfig(source)).map((key) => `The scheduler's '${key}' is not known here and has no effect.`);
+  const unguided = context.guidance.form === "batched" && context.uncond.size === 0;
+  const noUncond = 'Guidance has no effect: "guidance.uncond" in the recipe does not say what the unconditional half sees.';
+  return [...ditView(model).warnings, ...unknown, ...(unguided ? [noUncond] : [])];
 }
 
 /** Throws FRACTIONAL_TIME if the sampler's times are no whole numbers and the network takes nothing else. */

@@ -63,9 +63,10 @@ export async function verify(artifact: Artifact, options: VerifyOptions): Promis
     await loop.close();
   }
   if (!latents) throw new Error("internal: verification without samples");
+  const { model, data } = manifest.digests;
   const intact =
-    (await fileDigest(join(folder, FILES.model))) === manifest.digests.model &&
-    (await fileDigest(join(folder, FILES.data))) === manifest.digests.data;
+    (await fileDigest(join(folder, FILES.model))) === model &&
+    (data === undefined || (await fileDigest(join(folder, FILES.data))) === data);
   const checks = [
     check("files are those of the manifest", intact ? 0 : 1, 0),
     check("artifact = plan-aware loop over the original step", Math.max(...fromLoop), isHalf(job) ? HALF_LIMIT : LOOP_LIMIT),

@@ -1,7 +1,7 @@
 /** `calibrate MODEL -o TRACE`: error curves and Gram matrices from uncached runs. */
 import { calibrate } from "../calibrate.js";
 import { assertFree, jsonText, writeWhole } from "../files.js";
-import { openJob } from "../job.js";
+import { openJob, warningsOf } from "../job.js";
 import { inputSpecs, MODEL_OPTIONS, recipeOverrides, runtimeOptions } from "../options.js";
 import type { Command } from "./index.js";
 
@@ -19,6 +19,7 @@ export default {
     const runtime = runtimeOptions(options, host.signal);
     const started = performance.now();
     const job = await openJob(argument, recipeOverrides(options), runtime);
+    for (const warning of warningsOf(job)) host.warn(warning);
     const trace = await calibrate(job, { ...runtime, samples, seed, inputs: inputSpecs(options), progress: host.progress });
     await writeWhole(output, jsonText(trace), force);
     const seconds = (performance.now() - started) / 1000;

@@ -5,7 +5,7 @@ import { badOption, planSavesNothing } from "../../ir/diagnostics.js";
 import { ditView } from "../../ir/graph.js";
 import { bind, parseSchedule, savesNothing } from "../../schedules/index.js";
 import { readJson } from "../files.js";
-import { openJob } from "../job.js";
+import { openJob, warningsOf } from "../job.js";
 import { MODEL_OPTIONS, recipeOverrides, runtimeOptions } from "../options.js";
 import { bytes, count } from "../text.js";
 import type { Command } from "./index.js";
@@ -23,6 +23,7 @@ export default {
     assertReplaceable(output, force);
     const started = performance.now();
     const job = await openJob(argument, recipeOverrides(options), runtimeOptions(options, host.signal));
+    for (const warning of warningsOf(job)) host.warn(warning);
     const schedule =
       cache && planFile !== undefined ? parseSchedule(readJson(planFile), planFile) : { steps: job.table.rows.length, cells: new Map() };
     const plan = bind(schedule, job.table, ditView(job.model).branches);

@@ -19,7 +19,9 @@ export default {
     const { dumpBranches: folder, inputs, force = false } = options;
     if (folder !== undefined && inputs === undefined) throw missingOption("--inputs", "--dump-branches runs one step and needs its inputs");
     const dumped =
-      folder !== undefined && inputs !== undefined ? await dumpBranches(model, inputs, folder, { ...runtime, force }) : undefined;
+      folder !== undefined && inputs !== undefined
+        ? await dumpBranches(model, inputs, folder, { ...runtime, force, context: bound.context })
+        : undefined;
     return { json: dumped ? { ...found, dumped } : found, text: describe(found) };
   },
 } satisfies Command;
