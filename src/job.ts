@@ -98,11 +98,11 @@ export async function bindModel(source: Source, lifted: Model, runtime: RuntimeO
   const fixed = new Map<string, TensorData>();
   const uncond = new Map<string, TensorData>();
   for (const value of conditions) {
-    const fix = recipe.inputs[value.name]?.fix;
-    if (fix !== undefined && fix !== null) fixed.set(value.name, tensorFor(value, shapeOf(value), fix, source.folder));
+    const half = (spec: ValueSpec): TensorData => tensorFor(value, halfShape(value, unbound), spec, source.folder);
     const without = recipe.guidance.uncond[value.name];
-    if (without !== undefined && form === "batched")
-      uncond.set(value.name, tensorFor(value, halfShape(value, unbound), without, source.folder));
+    if (without !== undefined && form === "batched") uncond.set(value.name, half(without));
+    const fix = recipe.inputs[value.name]?.fix;
+    if (fix !== undefined && fix !== null) fixed.set(value.name, bothHalves(value, half(fix), uncond.get(value.name), order));
   }
   return {
     source,
@@ -172,6 +172,14 @@ export function conditionsOf(job: BoundModel, sample: number, given: InputSpecs 
 function halfShape(value: Value, { guidance, batch }: PassContext): readonly number[] {
   const shape = shapeOf(value);
   return guidance.form === "batched" && shape[0] === 2 * batch ? [batch, ...shape.slice(1)] : shape;
+}
+
+/** What the network sees of a fixed condition: under batched guidance, its two halves in their order. */
+function bothHalves(value: Value, cond: TensorData, uncond: TensorData | undefined, order: Guidance["order"]): TensorData {
+  const shape = shapeOf(value);
+  if (elementCount(shape) === elementCount(cond.shape)) return cond;
+  const halves = order.map((half) => readTensor(half === "cond" ? cond : (uncond ?? cond)));
+  return { elem: cond.elem, shape, content: { kind: "bytes", bytes: Uint8Array.from(Buffer.concat(halves)) } };
 }
 
 /** Sample `sample` of a calibration list; of an input with one number a row, numbers are taken in turn. */

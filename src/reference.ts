@@ -95,14 +95,7 @@ export class ReferenceLoop {
         const seen = Float32Array.from({ length: count }, (_, i) => (latent[i % latent.length] ?? 0) * scale);
         feeds.set(name, tensorFrom("float", shape, seen));
       } else if (name === view.timestep) {
-        feeds.set(
-          name,
-          tensorOf(
-            type?.elem ?? "float",
-            shape,
-            Array.from({ length: count }, () => timestep),
-          ),
-        );
+        feeds.set(name, tensorOf(type?.elem ?? "float", shape, new Array<number>(count).fill(timestep)));
       }
     }
   }

@@ -1,0 +1,77 @@
+/** What a recipe says must reach the compiled run: fixed inputs, channels, defaults. */
+import { cpSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { describe, expect, it } from "vitest";
+import { z } from "zod";
+import { relativeL2 } from "../src/fidelity.js";
+import { conditionsOf, openJob, warningsOf, type Job } from "../src/job.js";
+import { ReferenceLoop } from "../src/reference.js";
+import { sampleInputs } from "../src/run-inputs.js";
+import { compileModel } from "../src/compile.js";
+import { Session } from "../src/runtime.js";
+import { tensorFrom, tensorNumbers } from "../ir/tensor.js";
+import { ditView } from "../ir/graph.js";
+import { bind } from "../schedules/index.js";
+
+const GLYPHS = resolve(import.meta.dirname, "..", "examples", "glyphs");
+const recipe = z.record(z.string(), z.unknown()).parse(JSON.parse(readFileSync(join(GLYPHS, "recipe.json"), "utf8")));
+
+/** The glyph model at 3 steps, with changes to its recipe. */
+function jobWith(changes: Readonly<Record<string, unknown>>): Promise<Job> {
+  const folder = mkdtempSync(join(tmpdir(), "smoothcc-job-"));
+  for (const file of ["model.onnx", "scheduler_config.json"]) cpSync(join(GLYPHS, file), join(folder, file));
+  writeFileSync(join(folder, "recipe.json"), JSON.stringify({ ...recipe, steps: 3, ...changes }));
+  return openJob(folder, {});
+}
+
+/** The latents of the loop and of the compiled run, uncached. */
+async function bothRuns(
+  job: Job,
+): Promise<{ readonly loop: Float32Array; readonly compiled: number[]; readonly inputs: readonly string[] }> {
+  const inputs = sampleInputs(job, 0, { seed: 5 });
+  const loop = new ReferenceLoop(job);
+  const expected = await loop.run(inputs);
+  await loop.close();
+  const plan = bind({ steps: 3, cells: new Map() }, job.table, ditView(job.model).branches);
+  const { model } = await compileModel(job, plan);
+  const session = await Session.open(model, { optimise: "disabled" });
+  const latent = tensorFrom("float", [1, 1, 32, 32], inputs.noise);
+  const results = await session.run(new Map([...inputs.conditions, ["hidden_states", latent]]));
+  await session.close();
+  const out = results.get("latent");
+  return { loop: expected, compiled: out ? tensorNumbers(out) : [], inputs: model.graph.inputs.map(({ name }) => name) };
+}
+
+describe("a fixed condition", () => {
+  it("is part of the model, and the unconditional half is still the recipe's", async () => {
+    const fixed = await bothRuns(await jobWith({ inputs: { class_labels: { fix: 7 } } }));
+    const fed = await bothRuns(await jobWith({ inputs: { class_labels: { calibrate: [7] } } }));
+    expect(fixed.inputs).toEqual(["hidden_states"]);
+    expect(fed.inputs).toEqual(["hidden_states", "class_labels"]);
+    expect(relativeL2(fixed.compiled, fed.compiled)).toBeLessThan(1e-5);
+    expect(relativeL2(fixed.compiled, fixed.loop)).toBeLessThan(1e-5);
+    // Another letter is another result: the comparison above can fail.
+    const other = await bothRuns(await jobWith({ inputs: { class_labels: { fix: 8 } } }));
+    expect(relativeL2(other.compiled, fed.compiled)).toBeGreaterThan(1e-2);
+  });
+});
+
+describe("conditions", () => {
+  it("are taken in turn, one number a row", async () => {
+    const job = await jobWith({ batch: 2, inputs: { class_labels: { calibrate: [3, 4, 5] } } });
+    const labels = [0, 1].map((sample) => conditionsOf(job, sample).get("class_labels"));
+    expect(labels.map((data) => data && tensorNumbers(data))).toEqual([
+      [3, 4],
+      [5, 3],
+    ]);
+  });
+});
+
+describe("warnings", () => {
+  it("tell of guidance that has no effect", async () => {
+    const none = await jobWith({ guidance: { form: "batched", scale: 3 } });
+    expect(warningsOf(none)).toEqual([expect.stringContaining("Guidance has no effect")]);
+    expect(warningsOf(await jobWith({}))).toEqual([]);
+  });
+});
