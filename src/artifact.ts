@@ -135,7 +135,7 @@ export async function fillArtifact(
   const plan = scheduleJson(schedule);
   const written = new WrittenData();
   const file = join(folder, FILES.model);
-  const { dataFile, dataBytes } = await writeEmitted(compiled.model, file, { written, signal });
+  const { dataFile } = await writeEmitted(compiled.model, file, { written, signal });
   const data = dataFile === undefined ? {} : { data: await fileDigest(dataFile) };
   const metadata = { version: VERSION, structure, ...data, plan: JSON.stringify(plan) };
   const labelled = new Map(Object.entries(metadata).map(([key, value]) => [`${METADATA_PREFIX}${key}`, value]));
@@ -162,7 +162,12 @@ export async function fillArtifact(
   await writeFile(join(folder, FILES.plan), jsonText(plan));
   if (trace) await writeFile(join(folder, FILES.trace), jsonText(trace));
   await writeFile(join(folder, FILES.manifest), jsonText(manifest));
-  return { model: statSync(file).size, data: dataBytes };
+  return sizesOf(folder);
+}
+
+export function sizesOf(folder: string): Sizes {
+  const size = (file: string): number => statSync(join(folder, file), { throwIfNoEntry: false })?.size ?? 0;
+  return { model: size(FILES.model), data: size(FILES.data) };
 }
 
 /** Writes a model as it is emitted: weights in one file beside it, types at the interface only. */
@@ -208,6 +213,8 @@ export interface Artifact {
   readonly folder: string;
   readonly manifest: Manifest;
   readonly job: Job;
+  readonly schedule: Schedule;
+  /** The schedule, bound to the job. */
   readonly plan: Plan;
 }
 
@@ -218,8 +225,8 @@ export async function openArtifact(folder: string, runtime: RuntimeOptions): Pro
   if (!existsSync(model)) throw fileMissing(model, "The artifact is not whole.");
   const job = await openJob(folder, {}, runtime);
   const file = join(folder, FILES.plan);
-  const plan = bind(parseSchedule(readJson(file), file), job.table, ditView(job.model).branches);
-  return { folder, manifest, job, plan };
+  const schedule = parseSchedule(readJson(file), file);
+  return { folder, manifest, job, schedule, plan: bind(schedule, job.table, ditView(job.model).branches) };
 }
 
 /** A loaded artifact. Its model needs nothing but its inputs. */

@@ -58,7 +58,7 @@ export async function build(model: string, options: BuildOptions): Promise<Built
     const verification = await verify(artifact, { ...options, samples: 1 });
     const timed = options.runs > 0 ? await bench(artifact, { ...options, runs: options.runs, progress }) : undefined;
     const title = basename(resolve(output));
-    const report = reportOf({ title, artifact, trace, plan: planned.summary, compiled, bytes, verification, bench: timed });
+    const report = reportOf({ title, artifact, verification, bench: timed });
     await writeFile(join(folder, FILES.report), renderReport(report));
     options.signal?.throwIfAborted();
     return { plan: planned.summary, compiled, bytes, verification, bench: timed, report: join(output, FILES.report) };

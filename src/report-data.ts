@@ -1,16 +1,16 @@
-/** Gathers what the report shows of one build. */
+/** Gathers what the report shows of an artifact. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
 import { stepCost } from "../ir/cost.js";
 import { ditView } from "../ir/graph.js";
 import type { Cell } from "../schedules/index.js";
-import type { Artifact } from "./artifact.js";
+import { FILES, sizesOf, type Artifact } from "./artifact.js";
 import type { Bench } from "./bench.js";
-import type { Compiled } from "./compile.js";
 import { differencePicture, latentPicture } from "./picture.js";
-import { groupCurves, type PlanSummary } from "./plan.js";
+import { groupCurves } from "./plan.js";
 import type { CellKind, Facts, ReportData, ReportPictures } from "./report/index.js";
-import type { Trace } from "./trace.js";
+import { readTrace } from "./trace.js";
 import type { Verification } from "./verify.js";
-import { VERSION } from "./version.js";
 
 /** Pixels a latent element; small latents are made large enough to be seen. */
 const SMALLEST_SIDE = 96;
@@ -18,28 +18,26 @@ const SMALLEST_SIDE = 96;
 export interface ReportSources {
   readonly title: string;
   readonly artifact: Artifact;
-  readonly trace?: Trace | undefined;
-  readonly plan: PlanSummary;
-  readonly compiled: Compiled;
-  readonly bytes: { readonly model: number; readonly data: number };
   readonly verification: Verification;
   readonly bench?: Bench | undefined;
 }
 
-export function reportOf({ title, artifact, trace, plan, compiled, bytes, verification, bench }: ReportSources): ReportData {
-  const { job } = artifact;
+export function reportOf({ title, artifact, verification, bench }: ReportSources): ReportData {
+  const { job, schedule, manifest, folder } = artifact;
   const { guidance, batch } = job.context;
   const { branches: costs } = stepCost(job.model);
-  const { name, ...options } = facts(plan.policy);
-  const { alpha = options["alpha"] } = facts(plan.predicted);
+  const traceFile = join(folder, FILES.trace);
+  const trace = existsSync(traceFile) ? readTrace(traceFile) : undefined;
+  const { name, ...options } = facts(schedule.policy ?? {});
+  const { alpha = options["alpha"] } = facts(schedule.predicted ?? {});
   return {
     title,
     sampler: job.table.name,
     steps: job.table.rows.length,
     guidance: guidance.form === "none" ? "none" : `${guidance.scale}, ${guidance.form} (${guidance.order.join(", ")})`,
-    policy: { name: String(name), options },
+    policy: name === undefined ? undefined : { name: String(name), options },
     settings: { batch, ...(trace ? { "calibration samples": trace.samples.length, "calibration seed": trace.seed } : {}) },
-    versions: { smoothcc: VERSION },
+    versions: { smoothcc: manifest.smoothcc },
     branches: ditView(job.model).branches.map(({ site, kind }) => {
       const { linear = 0, attention = 0 } = costs.get(site) ?? {};
       return { site, kind, macs: linear + attention };
@@ -47,10 +45,10 @@ export function reportOf({ title, artifact, trace, plan, compiled, bytes, verifi
     cells: new Map([...artifact.plan.cells].map(([site, cells]) => [site, cells.map(cellKind)])),
     curves: trace && groupCurves(trace),
     alpha: typeof alpha === "number" ? alpha : undefined,
-    macs: compiled.macs,
-    nodes: compiled.nodes,
-    bytes,
-    cachePeakBytes: compiled.cache.peakBytes,
+    macs: manifest.macs,
+    nodes: manifest.nodes,
+    bytes: sizesOf(folder),
+    cachePeakBytes: manifest.cache.peakBytes,
     times: bench && { ...bench, threads: bench.threads ?? undefined },
     verify: verification,
     pictures: picturesOf(artifact, verification),
