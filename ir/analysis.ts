@@ -1,4 +1,4 @@
-/** Facts about a graph, computed when asked and kept beside it: uses, dependence on inputs, dominance. All linear. */
+/** Facts about a graph, computed when asked and kept beside it: uses, dependence on inputs, dominance. All linear; dominance in what paths bypass, too. */
 import type { Graph, Node, Value } from "./graph.js";
 import { isShapeOnly } from "./ops.js";
 

@@ -90,7 +90,8 @@ export class Builder {
       const wide = terms.map(({ value, weight }, i) => ({ weight, value: this.cast(value, "float", `${name}_wide${i}`) }));
       return this.cast(this.weightedSum(wide, `${name}_sum`), narrow, name);
     }
-    const parts = terms.filter(({ weight }) => weight !== 0).sort((a, b) => Number(a.weight === -1) - Number(b.weight === -1));
+    const counted = terms.some(({ weight }) => weight !== 0) ? terms.filter(({ weight }) => weight !== 0) : terms.slice(0, 1);
+    const parts = counted.filter(({ weight }) => weight !== 0).sort((a, b) => Number(a.weight === -1) - Number(b.weight === -1));
     const [first, ...rest] = parts;
     if (!first) throw new Error("internal: a sum without terms");
     const { value } = first;

@@ -487,6 +487,15 @@ export function policyNeedsTrace(policy: string): CompilerError {
   );
 }
 
+export function predictionShape(found: readonly number[], wanted: readonly number[]): CompilerError {
+  return new CompilerError(
+    "PREDICTION_SHAPE",
+    3,
+    `The prediction has the shape [${found.join(", ")}], the latent [${wanted.join(", ")}].`,
+    "They may differ in the channels only: export the network so that it predicts what the sampler works on, or name another output.",
+  );
+}
+
 export function randomNode(opType: string, node: string): CompilerError {
   return new CompilerError(
     "RANDOM_NODE",

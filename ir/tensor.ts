@@ -1,6 +1,7 @@
 /** Tensor constants: bytes in memory or a range of a file; nothing is read until someone asks. */
 import { closeSync, openSync, readSync } from "node:fs";
 import { externalDataShort, tensorTooLarge, tensorWrongType } from "./diagnostics.js";
+import { halfBits, halfValue } from "./half.js";
 import { byteSize, elementCount, type ElementType } from "./types.js";
 
 /** Little-endian, densely packed; strings are the exception, as they have no fixed width. */
@@ -68,6 +69,8 @@ function typedArray(elem: ElementType, numbers: readonly number[]): ArrayBufferV
       return Int16Array.from(numbers);
     case "uint16":
       return Uint16Array.from(numbers);
+    case "float16":
+      return Uint16Array.from(numbers, halfBits);
     case "int8":
       return Int8Array.from(numbers);
     case "uint8":
@@ -100,6 +103,8 @@ export function tensorNumbers(data: TensorData): number[] {
       return Array.from(new Int32Array(buffer));
     case "uint32":
       return Array.from(new Uint32Array(buffer));
+    case "float16":
+      return Array.from(new Uint16Array(buffer), halfValue);
     case "int16":
       return Array.from(new Int16Array(buffer));
     case "uint16":

@@ -33,6 +33,8 @@ export interface PassContext {
   /** Inputs that become constants. */
   readonly fixed: ReadonlyMap<string, TensorData>;
   readonly guidance: Guidance;
+  /** Inputs with a row for each row of the latent: under batched guidance the network sees both halves of them. */
+  readonly batched: ReadonlySet<string>;
   /** What the unconditional half sees in place of an input. */
   readonly uncond: ReadonlyMap<string, TensorData>;
   readonly prediction: PredictionSlice;

@@ -27,7 +27,7 @@ export default {
   run(model, context) {
     if (!context.plan) throw new Error("internal: unroll needs a plan");
     const { form } = context.guidance;
-    if (form === "two-calls") throw guidanceNotBuilt(form);
+    if (form === "two-calls" || form === "embedded") throw guidanceNotBuilt(form);
     return new Unrolling(model, context, context.plan.table).run();
   },
 } satisfies Pass;
@@ -101,9 +101,9 @@ class Unrolling {
 
   /** A condition of the step, from the input of the artifact: under batched guidance, both halves of it. */
   private condition(input: Value): Value {
-    const { batch, guidance, uncond } = this.context;
+    const { batch, guidance, uncond, batched } = this.context;
     const shape = shapeOf(input);
-    const halved = guidance.form === "batched" && shape[0] === 2 * batch;
+    const halved = guidance.form === "batched" && batched.has(input.name);
     const cond = inputValue(input.name, { elem: elemOf(input), shape: halved ? [batch, ...shape.slice(1)] : shape });
     this.inputs.push(cond);
     if (!halved) return cond;

@@ -25,7 +25,7 @@ const portSchema = z.strictObject({ name: z.string(), elem: z.string(), shape: z
 
 const FORMAT = "smoothcc-artifact/";
 
-export const manifestSchema = z.strictObject({
+const manifestSchema = z.strictObject({
   format: z.literal(`${FORMAT}1`),
   smoothcc: z.string(),
   /** `data` is absent where no weight is large enough for a file of its own. */
@@ -33,6 +33,7 @@ export const manifestSchema = z.strictObject({
   /** Of `step.onnx`, the exporter's one-step model; also as `recipe.json`, so that an artifact is itself a MODEL. */
   recipe: recipeSchema,
   sampler: z.record(z.string(), z.unknown()),
+  plan: z.record(z.string(), z.unknown()),
   inputs: z.array(portSchema),
   outputs: z.array(portSchema),
   nodes: z.strictObject({ step: z.int(), uncached: z.int(), emitted: z.int() }),
@@ -150,6 +151,7 @@ export async function fillArtifact(
     digests: { structure, model: await fileDigest(file), ...data },
     recipe,
     sampler: { ...job.table },
+    plan,
     inputs: model.graph.inputs.map((value) => port(value.name, value)),
     outputs: model.graph.outputs.map(({ name, value }) => port(name, value)),
     nodes: { ...nodes },
@@ -178,25 +180,24 @@ export function writeEmitted(model: Model, file: string, options: Pick<WriteOpti
 /** The job's recipe with everything that it refers to inside the artifact: the step, the scheduler inline, arrays as files. */
 async function portableRecipe({ source, context }: Job, partial: string): Promise<Recipe> {
   const { recipe, folder } = source;
-  const carry = async (spec: ValueSpec, label: string): Promise<ValueSpec> => {
+  let carried = 0;
+  const carry = async (spec: ValueSpec): Promise<ValueSpec> => {
     if (typeof spec !== "string") return spec;
     await mkdir(join(partial, FILES.inputs), { recursive: true });
-    const file = `${FILES.inputs}/${label}.npy`;
+    const file = `${FILES.inputs}/${carried++}.npy`;
     await copyFile(resolve(folder, spec), join(partial, file));
     return file;
   };
   const inputs: Recipe["inputs"] = {};
   for (const [name, { fix, calibrate }] of Object.entries(recipe.inputs)) {
     inputs[name] = {
-      ...(fix === undefined ? {} : { fix: fix === null ? null : await carry(fix, `${name}.fix`) }),
-      ...(typeof calibrate === "string" ? { calibrate: String(await carry(calibrate, `${name}.calibrate`)) } : {}),
-      ...(Array.isArray(calibrate)
-        ? { calibrate: await Promise.all(calibrate.map((spec, i) => carry(spec, `${name}.calibrate.${i}`))) }
-        : {}),
+      ...(fix === undefined ? {} : { fix: fix === null ? null : await carry(fix) }),
+      ...(typeof calibrate === "string" ? { calibrate: String(await carry(calibrate)) } : {}),
+      ...(Array.isArray(calibrate) ? { calibrate: await Promise.all(calibrate.map(carry)) } : {}),
     };
   }
   const uncond: Recipe["guidance"]["uncond"] = {};
-  for (const [name, spec] of Object.entries(recipe.guidance.uncond)) uncond[name] = await carry(spec, `${name}.uncond`);
+  for (const [name, spec] of Object.entries(recipe.guidance.uncond)) uncond[name] = await carry(spec);
   const scheduler = z.record(z.string(), z.unknown()).parse(schedulerConfig(source));
   return { ...recipe, model: FILES.step, scheduler, batch: context.batch, inputs, guidance: { ...recipe.guidance, uncond } };
 }

@@ -8,7 +8,7 @@ import { compileModel, type Compiled } from "./compile.js";
 import { stepCost } from "../ir/cost.js";
 import { ditView } from "../ir/graph.js";
 import { bind, policies } from "../schedules/index.js";
-import { openJob, openLifted, warningsOf, type Job } from "./job.js";
+import { fitsAnyBatch, openJob, openLifted, warningsOf, type Job } from "./job.js";
 import { choosePlan, type Planning, type PlanSummary } from "./plan.js";
 import type { Progress } from "./progress.js";
 import type { RecipeOverrides } from "./recipe.js";
@@ -65,11 +65,17 @@ export async function build(model: string, options: BuildOptions): Promise<Built
   });
 }
 
-/** Calibration runs one latent at a time where the export's batch is symbolic: that costs least, and no error depends on the batch. */
+/**
+ * Calibration runs one latent at a time where the export and the conditions allow it: that costs least, and no error
+ * depends on the batch.
+ */
 async function calibrated(model: string, job: Job, options: BuildOptions): Promise<Trace> {
   const { model: lifted } = await openLifted(model, options.overrides);
   const latent = lifted.graph.inputs.find(({ name }) => name === ditView(lifted).latent);
-  const single = typeof latent?.type?.shape?.[0] === "string" ? await openJob(model, { ...options.overrides, batch: 1 }, options) : job;
+  const single =
+    typeof latent?.type?.shape?.[0] === "string" && fitsAnyBatch(job)
+      ? await openJob(model, { ...options.overrides, batch: 1 }, options)
+      : job;
   return calibrate(single, { ...options, inputs: undefined });
 }
 

@@ -42,7 +42,7 @@ function total({ linear, attention }: Macs): number {
 }
 
 /** The most bytes that branch values occupy at once because a later step reads them. */
-export function peakCacheBytes(model: Model, plan: Plan): number {
+function peakCacheBytes(model: Model, plan: Plan): number {
   const alive = new Array<number>(plan.table.rows.length).fill(0);
   const values = new Map(model.graph.marks.map(({ site, value }) => [site, value]));
   for (const { site } of ditView(model).branches) {

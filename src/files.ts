@@ -18,7 +18,9 @@ export function readJson(file: string): unknown {
     throw fileMissing(file, error instanceof Error ? error.message : String(error));
   }
   try {
-    const value: unknown = JSON.parse(text.replaceAll(/([:[,]\s*)(-?Infinity|NaN)(?=\s*[,\]}])/g, '$1"$2"'));
+    const value: unknown = JSON.parse(
+      text.replaceAll(/"(?:[^"\\]|\\.)*"|-?Infinity|NaN/g, (token) => (token.startsWith('"') ? token : `"${token}"`)),
+    );
     return value;
   } catch (error) {
     // The message quotes the text, which may be anything.

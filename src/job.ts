@@ -3,10 +3,12 @@ import { resolve } from "node:path";
 import {
   badChannels,
   fractionalTime,
+  guidanceNotBuilt,
   inputNumber,
   inputShapeMismatch,
   missingInput,
   notRecognised,
+  predictionShape,
   unknownName,
 } from "../ir/diagnostics.js";
 import { requireWellFormed } from "../ir/check.js";
@@ -60,11 +62,24 @@ export async function openJob(path: string, overrides: RecipeOverrides, runtime:
   return { ...bound, table };
 }
 
+/** Whether the recipe's conditions can be had for any batch: numbers, one a row, or a file of samples. */
+export function fitsAnyBatch({ source, model }: Job): boolean {
+  return conditionValues(model).every((value) => {
+    const { calibrate = [], fix } = source.recipe.inputs[value.name] ?? {};
+    const specs = [...(typeof calibrate === "string" ? [] : calibrate), fix ?? 0, source.recipe.guidance.uncond[value.name] ?? 0];
+    return shapeOf(value).length <= 1 || specs.every((spec) => typeof spec === "number");
+  });
+}
+
 /** Sentences for the user about what was found and what will have no effect. */
 export function warningsOf({ source, model, context }: Job): readonly string[] {
   const unknown = unknownKeys(schedulerConfig(source)).map((key) => `The scheduler's '${key}' is not known here and has no effect.`);
-  const unguided = context.guidance.form === "batched" && context.uncond.size === 0;
-  const noUncond = 'Guidance has no effect: "guidance.uncond" in the recipe does not say what the unconditional half sees.';
+  const { form, scale } = context.guidance;
+  const unguided = form === "batched" ? context.uncond.size === 0 : scale !== 1;
+  const noUncond =
+    form === "batched"
+      ? 'Guidance has no effect: "guidance.uncond" in the recipe does not say what the unconditional half sees.'
+      : `The guidance scale ${scale} has no effect: the recipe's "guidance.form" is '${form}'.`;
   return [...ditView(model).warnings, ...unknown, ...(unguided ? [noUncond] : [])];
 }
 
@@ -79,6 +94,7 @@ function assertTimes({ graph, dit }: Model, { name, rows }: SamplerTable): void 
 export async function bindModel(source: Source, lifted: Model, runtime: RuntimeOptions): Promise<BoundModel> {
   const { recipe } = source;
   const { form, scale, order } = recipe.guidance;
+  if (form === "two-calls" || form === "embedded") throw guidanceNotBuilt(form);
   const unbound: PassContext = {
     evaluator: evaluator(runtime),
     signal: runtime.signal,
@@ -86,6 +102,7 @@ export async function bindModel(source: Source, lifted: Model, runtime: RuntimeO
     dims: new Map(Object.entries(recipe.dims)),
     fixed: new Map(),
     guidance: { form, scale, order },
+    batched: batchedInputs(lifted, recipe.batch ?? exportedBatch(lifted, form), form),
     uncond: new Map(),
     prediction: recipe.prediction,
   };
@@ -169,9 +186,16 @@ export function conditionsOf(job: BoundModel, sample: number, given: InputSpecs 
 }
 
 /** The shape of a condition at the artifact: one half of it under batched guidance. */
-function halfShape(value: Value, { guidance, batch }: PassContext): readonly number[] {
+function halfShape(value: Value, { guidance, batch, batched }: PassContext): readonly number[] {
   const shape = shapeOf(value);
-  return guidance.form === "batched" && shape[0] === 2 * batch ? [batch, ...shape.slice(1)] : shape;
+  return guidance.form === "batched" && batched.has(value.name) ? [batch, ...shape.slice(1)] : shape;
+}
+
+/** Inputs whose axis 0 is the latent's: the same symbolic dimension, or the same size where the export is static. */
+function batchedInputs(lifted: Model, batch: number, form: Guidance["form"]): ReadonlySet<string> {
+  const { inputs } = lifted.graph;
+  const rows = inputs.find(({ name }) => name === ditView(lifted).latent)?.type?.shape?.[0] ?? (form === "batched" ? 2 * batch : batch);
+  return new Set(inputs.filter(({ type }) => type?.shape?.[0] === rows).map(({ name }) => name));
 }
 
 /** What the network sees of a fixed condition: under batched guidance, its two halves in their order. */
@@ -191,12 +215,7 @@ function sampleOf(
   folder: string,
 ): TensorData {
   if (typeof calibrate === "string") {
-    const all = readNpy(resolve(folder, calibrate));
-    const [samples = 0, ...rest] = all.shape;
-    if (elementCount(rest) !== elementCount(shape) || samples === 0) throw inputShapeMismatch(value.name, ["samples", ...shape], all.shape);
-    const size = byteSize(all.elem, elementCount(rest));
-    const at = (sample % samples) * size;
-    return retyped(value, { elem: all.elem, shape, content: { kind: "bytes", bytes: readTensor(all).subarray(at, at + size) } });
+    return retyped(value, samplesOf(value, shape, readNpy(resolve(folder, calibrate)), sample));
   }
   const rows = shape[0] ?? 1;
   const numbers = calibrate.flat().filter((entry) => typeof entry === "number");
@@ -205,6 +224,24 @@ function sampleOf(
     return tensorFor(value, shape, row, folder);
   }
   return tensorFor(value, shape, calibrate[sample % calibrate.length] ?? 0, folder);
+}
+
+/** Sample `sample` of a file whose axis 0 counts samples: whole conditions, or one row of the batch each. */
+function samplesOf(value: Value, shape: readonly number[], all: TensorData, sample: number): TensorData {
+  const [samples = 0, ...rest] = all.shape;
+  const [rows = 1, ...row] = shape;
+  const perSample = elementCount(rest);
+  const isWhole = perSample === elementCount(shape);
+  if (samples === 0 || !(isWhole || perSample === elementCount(row)))
+    throw inputShapeMismatch(value.name, ["samples", ...shape], all.shape);
+  const count = isWhole ? 1 : rows;
+  const size = byteSize(all.elem, perSample);
+  const bytes = readTensor(all);
+  const parts = Array.from({ length: count }, (_, i) => {
+    const at = ((sample * count + i) % samples) * size;
+    return bytes.subarray(at, at + size);
+  });
+  return { elem: all.elem, shape, content: { kind: "bytes", bytes: Uint8Array.from(Buffer.concat(parts)) } };
 }
 
 /** A tensor of the input's type and of `shape`. Throws INPUT_SHAPE_MISMATCH, INPUT_NUMBER and what reading the file throws. */
@@ -251,9 +288,11 @@ function predictionSlice(model: Model, recipe: PredictionSlice): PredictionSlice
   const { channelAxis } = recipe;
   const have = found?.[channelAxis] ?? 0;
   const need = wanted?.[channelAxis] ?? 0;
-  if (!wanted || !found || wanted.length !== found.length) return recipe;
+  if (!wanted || !found) return recipe;
   const channels = recipe.channels ?? (have > need ? [0, need] : undefined);
   if (channels === undefined ? have !== need : channels[1] > have || channels[1] - channels[0] !== need)
     throw badChannels(channels, channelAxis, have, need);
+  const other = wanted.some((size, axis) => axis !== channelAxis && size !== found[axis]);
+  if (other || wanted.length !== found.length) throw predictionShape(found, wanted);
   return { ...recipe, channels: channels?.[0] === 0 && channels[1] === have ? undefined : channels };
 }

@@ -36,6 +36,11 @@ export const OPTIONS = {
   plan: { flags: "--plan <file>", summary: "plan.json, or a SmoothCache schedule file", schema: path },
   png: { flags: "--png <file>", summary: "write the latents as a picture", schema: path },
   policy: { flags: "--policy <name>", summary: "how the plan is chosen", schema: z.string() },
+  policyOption: {
+    flags: "--policy-option <name=value>",
+    summary: "an option of a policy of your own",
+    schema: pairs,
+  },
   recipe: { flags: "--recipe <file>", summary: "recipe.json of another place", schema: path },
   runs: { flags: "--runs <n>", summary: "timed runs of each candidate", schema: count },
   samples: { flags: "--samples <n>", summary: "calibration samples", schema: count },
@@ -92,6 +97,11 @@ export const MODEL_OPTIONS = [
 export function recipeOverrides(options: Options): RecipeOverrides {
   const { recipe, scheduler, steps, guidance, batch } = options;
   return { recipe, scheduler, steps, guidance, batch, dims: sizes(options.dim ?? []), inputs: inputSpecs(options) };
+}
+
+/** The options of the chosen policy: those of the known ones have flags of their own, others are given as name=value. */
+export function policyOptionsOf({ policyOptions = {}, policyOption = [] }: Options): Readonly<Record<string, string>> {
+  return { ...policyOptions, ...Object.fromEntries(pairsOf(policyOption)) };
 }
 
 export function runtimeOptions(options: Options, signal: AbortSignal): RuntimeOptions {

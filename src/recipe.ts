@@ -17,7 +17,7 @@ const inputSchema = z.strictObject({
   fix: valueSchema.nullish(),
 });
 
-export const guidanceSchema = z.strictObject({
+const guidanceSchema = z.strictObject({
   form: z.enum(["none", "batched", "two-calls", "embedded"]),
   scale: z.number().default(1),
   order: z
@@ -91,7 +91,7 @@ export function openSource(model: string, overrides: RecipeOverrides = {}): Sour
   const speaksOfIt = isFolder || overrides.recipe !== undefined || read?.model === basename(model);
   const recipe = read && speaksOfIt ? read : recipeSchema.parse({ model: basename(model) });
   const folder = resolve(file !== undefined && speaksOfIt ? dirname(file) : dirname(model));
-  const modelFile = isFolder ? resolve(folder, recipe.model) : resolve(model);
+  const modelFile = isFolder ? resolve(model, recipe.model) : resolve(model);
   return { recipe: override(recipe, overrides), folder, modelFile };
 }
 

@@ -93,7 +93,7 @@ export class ReferenceLoop {
       const count = elementCount(shape);
       if (name === view.latent) {
         const seen = Float32Array.from({ length: count }, (_, i) => (latent[i % latent.length] ?? 0) * scale);
-        feeds.set(name, tensorFrom("float", shape, seen));
+        feeds.set(name, type?.elem === "float" ? tensorFrom("float", shape, seen) : tensorOf(type?.elem ?? "float", shape, seen));
       } else if (name === view.timestep) {
         feeds.set(name, tensorOf(type?.elem ?? "float", shape, new Array<number>(count).fill(timestep)));
       }
@@ -120,6 +120,11 @@ export class ReferenceLoop {
     const key = `${probe}|${cachedSites.join()}`;
     const known = this.sessions.get(key);
     if (known) return known;
+    // Every session has its own copy of the weights.
+    for (const [oldest, unused] of [...this.sessions].slice(0, Math.max(0, this.sessions.size + 1 - MOST_SESSIONS))) {
+      this.sessions.delete(oldest);
+      await unused.close();
+    }
     const session = await Session.open(stepWith(this.job.model, new Set(cachedSites), probe), { ...this.options, optimise: "all" });
     this.sessions.set(key, session);
     return session;
@@ -127,6 +132,7 @@ export class ReferenceLoop {
 }
 
 const PREDICTION = "prediction";
+const MOST_SESSIONS = 3;
 
 function cacheInput(site: string): string {
   return `cache:${site}`;
@@ -201,7 +207,7 @@ function forecast(
     if (!value) throw new Error(`internal: ${site} has no value at step ${source}`);
     accumulate(sum, floats(value), weight);
   }
-  return tensorFrom("float", newest.shape, Float32Array.from(sum));
+  return tensorOf(newest.elem, newest.shape, Float32Array.from(sum));
 }
 
 function accumulate(sum: Float64Array, values: ArrayLike<number> | undefined, weight: number): void {

@@ -54,7 +54,7 @@ export type Trace = z.infer<typeof traceSchema>;
 type SiteTrace = z.infer<typeof siteSchema>;
 
 /** Lags for which L1 sums are kept; the largest reuse distance that a threshold rule can look at. */
-export const L1_LAGS = 8;
+const L1_LAGS = 8;
 
 /** Reads a trace. Throws FILE_MISSING, BAD_JSON, BAD_JSON_FIELD, BAD_TRACE. */
 export function readTrace(file: string): Trace {

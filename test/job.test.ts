@@ -12,7 +12,10 @@ import { compileModel } from "../src/compile.js";
 import { Session } from "../src/runtime.js";
 import { tensorFrom, tensorNumbers } from "../ir/tensor.js";
 import { ditView } from "../ir/graph.js";
+import { writeModel } from "../ir/onnx/index.js";
+import { parse } from "../ir/text.js";
 import { bind } from "../schedules/index.js";
+import { tinyStep, type TinyStep } from "./support/tiny-step.js";
 
 const GLYPHS = resolve(import.meta.dirname, "..", "examples", "glyphs");
 const recipe = z.record(z.string(), z.unknown()).parse(JSON.parse(readFileSync(join(GLYPHS, "recipe.json"), "utf8")));
@@ -73,5 +76,52 @@ describe("warnings", () => {
     const none = await jobWith({ guidance: { form: "batched", scale: 3 } });
     expect(warningsOf(none)).toEqual([expect.stringContaining("Guidance has no effect")]);
     expect(warningsOf(await jobWith({}))).toEqual([]);
+  });
+});
+
+describe("a step of another make", () => {
+  const scheduler = { _class_name: "DDIMScheduler", clip_sample: false };
+
+  async function tinyJob(step: TinyStep, changes: Readonly<Record<string, unknown>> = {}): Promise<Job> {
+    const folder = mkdtempSync(join(tmpdir(), "smoothcc-tiny-"));
+    await writeModel(parse(tinyStep(step)), join(folder, "model.onnx"));
+    const guidance = { form: "batched", scale: 2 };
+    const inputs = { size: { calibrate: [[0.3, 0.7]] } };
+    writeFileSync(join(folder, "recipe.json"), JSON.stringify({ model: "model.onnx", scheduler, steps: 4, guidance, inputs, ...changes }));
+    return openJob(folder, {});
+  }
+
+  it("keeps a condition whole that has no batch axis, even where its size is that of the doubled batch", async () => {
+    const job = await tinyJob({});
+    const inputs = sampleInputs(job, 0, { seed: 1 });
+    expect(inputs.conditions.get("size")?.shape).toEqual([2]);
+    const plan = bind({ steps: 4, cells: new Map([["attn", [1, 0, 1, 0]]]) }, job.table, ditView(job.model).branches);
+    const { model } = await compileModel(job, plan);
+    expect(model.graph.inputs.map(({ name, type }) => [name, type?.shape])).toEqual([
+      ["x", [1, 6, 4]],
+      ["size", [2]],
+    ]);
+  });
+
+  it("takes the output that the recipe names, not the first", async () => {
+    const job = await tinyJob({ aux: true }, { prediction: { output: "out" } });
+    const alone = await tinyJob({});
+    const run = async (of: Job): Promise<Float32Array> => {
+      const loop = new ReferenceLoop(of);
+      const latent = await loop.run(sampleInputs(of, 0, { seed: 1 }));
+      await loop.close();
+      return latent;
+    };
+    expect(relativeL2(await run(job), await run(alone))).toBeLessThan(1e-6);
+    expect(ditView(job.model).warnings).toEqual([expect.stringContaining("'aux'")]);
+  });
+
+  it("gives every branch a site of its own", async () => {
+    const { branches } = ditView((await tinyJob({ mlps: 3 })).model);
+    expect(branches.map(({ site }) => site)).toEqual(["attn-0", "mlp-0", "mlp-1", "mlp-2"]);
+  });
+
+  it("is refused where the prediction is no latent", async () => {
+    await expect(tinyJob({ width: 3 })).rejects.toMatchObject({ code: "PREDICTION_SHAPE" });
   });
 });

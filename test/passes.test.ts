@@ -130,6 +130,7 @@ const BARE: PassContext = {
   batch: 1,
   dims: new Map(),
   fixed: new Map(),
+  batched: new Set<string>(),
   guidance: { form: "none", scale: 1, order: ["cond", "uncond"] },
   uncond: new Map(),
   prediction: { channelAxis: 1, sign: 1 },

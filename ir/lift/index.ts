@@ -106,9 +106,14 @@ export function lift(model: Model, names: PortNames = {}): Model {
     conditions: conditions.map(({ name }) => name),
     prediction: prediction.name,
     branches,
-    warnings: best.found.misses.map(({ reason, node }) => (node ? `${reason} (at ${node.opType} '${node.name}')` : reason)),
+    warnings: [
+      ...graph.outputs
+        .filter((port) => port !== prediction)
+        .map(({ name }) => `The output '${name}' is not the prediction and is left out.`),
+      ...best.found.misses.map(({ reason, node }) => (node ? `${reason} (at ${node.opType} '${node.name}')` : reason)),
+    ],
   };
-  return { ...model, graph: { ...graph, marks }, dit };
+  return { ...model, graph: { ...graph, outputs: [prediction], marks }, dit };
 }
 
 /** Sites are `kind-block`, with the stream in front where there is more than one. */

@@ -29,7 +29,14 @@ export default {
         misses.push({ reason: "A residual add whose other operand is no attention and no feed-forward network", node: add });
         continue;
       }
-      if (kind === "attn" || kind === "single" || block < 0) block++;
+      // A block begins with attention; it has one branch of each kind at most.
+      if (
+        kind === "attn" ||
+        kind === "single" ||
+        branches.every((branch) => branch.block !== block) ||
+        branches.some((branch) => branch.block === block && branch.kind === kind)
+      )
+        block++;
       branches.push({ kind, block, stream, gated, value, module: moduleOf(region, facts, shared) });
     }
     return { branches: branches.map((branch) => ({ ...branch, module: belowBlock(branch, branches) })), misses };

@@ -1,20 +1,21 @@
 /** `build MODEL -o DIR`: the main job, from a model to a verified artifact with a report. */
 import { build } from "../build.js";
-import { inputSpecs, MODEL_OPTIONS, recipeOverrides, runtimeOptions } from "../options.js";
+import { inputSpecs, MODEL_OPTIONS, policyOptionsOf, recipeOverrides, runtimeOptions } from "../options.js";
 import { readNoise } from "../run-inputs.js";
 import { bytes, count } from "../text.js";
+import { DEFAULT_SAMPLES } from "./calibrate.js";
 import type { Command } from "./index.js";
 
 export default {
   name: "build",
   summary: "calibrate, plan, compile, verify and report: the main job",
   argument: "MODEL",
-  options: [...MODEL_OPTIONS, "device", "input", "noise", "policy", "runs", "samples", "seed", "output", "force"],
+  options: [...MODEL_OPTIONS, "device", "input", "noise", "policy", "policyOption", "runs", "samples", "seed", "output", "force"],
   required: ["output"],
   plans: true,
   async run(argument, options, host) {
-    const { output = "", force = false, policy = "smoothcache", samples = 10, seed = 0, runs = 3, noise } = options;
-    const given = options.policyOptions ?? {};
+    const { output = "", force = false, policy = "smoothcache", samples = DEFAULT_SAMPLES, seed = 0, runs = 3, noise } = options;
+    const given = policyOptionsOf(options);
     const policyOptions =
       policy === "smoothcache" && given["alpha"] === undefined && given["share"] === undefined ? { ...given, share: "0.5" } : given;
     const started = performance.now();
@@ -31,6 +32,7 @@ export default {
     const { plan, compiled, bytes: sizes, verification, bench, report } = built;
     const { ok, checks, fidelity } = verification;
     const { nodes, macs, passes, cache } = compiled;
+    const [failed] = checks.filter((check) => !check.ok);
     const worst = Math.max(...checks.map(({ relL2 }) => relL2));
     return {
       json: {
@@ -53,7 +55,9 @@ export default {
               `measured  ${bench.artifact.medianMs.toFixed(0)} ms a run; uncached ${bench.uncached.medianMs.toFixed(0)} ms (${bench.speedup.measured.toFixed(2)}×), step loop ${bench.loop.medianMs.toFixed(0)} ms (${(bench.loop.medianMs / bench.artifact.medianMs).toFixed(2)}×)`,
             ]
           : []),
-        `verified  ${ok ? "artifact = plan-aware loop" : "FAILED: the artifact is not what its plan says"} (relative L2 ${worst.toExponential(1)})`,
+        failed
+          ? `FAILED    ${failed.name}: relative L2 ${failed.relL2.toExponential(1)}, limit ${failed.limit.toExponential(0)}`
+          : `verified  artifact = plan-aware loop (relative L2 ${worst.toExponential(1)})`,
         `fidelity  relative L2 ${fidelity.relL2.toFixed(4)}, PSNR ${fidelity.psnr.toFixed(1)} dB against the uncached result`,
         `report    ${report}`,
         `built in  ${seconds.toFixed(1)} s`,

@@ -2,6 +2,7 @@
 import { assertFree, jsonText, writeWhole } from "../files.js";
 import { choosePlan, planningOf, type PlanSummary } from "../plan.js";
 import { scheduleJson } from "../../schedules/index.js";
+import { policyOptionsOf } from "../options.js";
 import { count, table } from "../text.js";
 import { readTrace } from "../trace.js";
 import type { Command } from "./index.js";
@@ -10,13 +11,13 @@ export default {
   name: "plan",
   summary: "choose a plan from a trace",
   argument: "TRACE",
-  options: ["policy", "output", "force"],
+  options: ["policy", "policyOption", "output", "force"],
   required: ["policy", "output"],
   plans: true,
   async run(argument, options, host) {
-    const { policy = "", output = "", force = false, policyOptions = {} } = options;
+    const { policy = "", output = "", force = false } = options;
     assertFree(output, force);
-    const { schedule, summary, warnings } = await choosePlan(planningOf(readTrace(argument)), policy, policyOptions);
+    const { schedule, summary, warnings } = await choosePlan(planningOf(readTrace(argument)), policy, policyOptionsOf(options));
     for (const warning of warnings) host.warn(warning);
     await writeWhole(output, jsonText(scheduleJson(schedule)), force);
     return { json: summary, text: describePlan(summary) };
@@ -24,7 +25,7 @@ export default {
 } satisfies Command;
 
 /** The plan's figures for people. */
-export function describePlan({ steps, computed, macs, predicted }: PlanSummary): string {
+function describePlan({ steps, computed, macs, predicted }: PlanSummary): string {
   return [
     table([["kind", "computed"], ...Object.entries(computed).map(([kind, n]) => [kind, `${n} of ${steps} steps`])]),
     `${count(macs.planned)} of ${count(macs.uncached)} linear MACs: at most ${macs.bound.toFixed(2)}× faster`,

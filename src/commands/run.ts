@@ -28,9 +28,8 @@ export default {
     const inputs = sampleInputs(job, 0, { seed, noise: noise === undefined ? undefined : readNoise(noise), inputs: inputSpecs(options) });
     const session = await ArtifactSession.open(join(folder, FILES.model), job, runtime);
     const started = performance.now();
-    const values = await session.run(inputs);
+    const values = await session.run(inputs).finally(() => session.close());
     const seconds = (performance.now() - started) / 1000;
-    await session.close();
     const shape = latentShape(job);
     if (output !== undefined) await writeWhole(output, npyBytes(tensorFrom("float", shape, values)), force);
     if (png !== undefined) await writeWhole(png, latentPicture({ shape, values }, job.source.recipe.display?.range ?? [-1, 1]), force);

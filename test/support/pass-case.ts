@@ -47,6 +47,7 @@ export function readSubject(text: string): Subject {
     branches,
     warnings: [],
   };
+  const rows = graph.inputs.find(({ name }) => name === latent)?.type?.shape?.[0];
   const table = tableOf(facts);
   const [from, to, axis] = facts.numbers("channels", /^(\d+) (\d+) @(\d+)$/);
   const context: PassContext = {
@@ -55,6 +56,7 @@ export function readSubject(text: string): Subject {
     dims: new Map(facts.pairs("dim").map(([name, size]) => [name, Number(size)])),
     fixed: facts.tensors("fix"),
     guidance: guidanceOf(facts.one("guidance")),
+    batched: new Set(graph.inputs.filter(({ type }) => type?.shape?.[0] === rows).map(({ name }) => name)),
     uncond: facts.tensors("uncond"),
     prediction: {
       channels: from !== undefined && to !== undefined ? [from, to] : undefined,
