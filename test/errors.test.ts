@@ -70,15 +70,17 @@ async function runHere(argv: readonly string[], signal = new AbortController().s
   return { exit, ...texts };
 }
 
-/** Runs the built program; sends SIGINT as soon as stderr says `interruptAt`. */
+/** Runs the built program; sends one SIGINT as soon as stderr says `interruptAt`. */
 function runProcess(argv: readonly string[], script = CLI, interruptAt?: string): Promise<Ran> {
   return new Promise((done) => {
     const child = spawn(process.execPath, [script, ...argv], { stdio: ["ignore", "pipe", "pipe"] });
     const texts = { stdout: "", stderr: "" };
+    let isSent = false;
     child.stdout.on("data", (chunk) => (texts.stdout += String(chunk)));
     child.stderr.on("data", (chunk) => {
       texts.stderr += String(chunk);
-      if (interruptAt !== undefined && texts.stderr.includes(interruptAt)) child.kill("SIGINT");
+      // Once: a signal that comes when the program has already ended its work finds nobody who handles it.
+      if (!isSent && interruptAt !== undefined && texts.stderr.includes(interruptAt)) isSent = child.kill("SIGINT");
     });
     child.on("close", (exit) => {
       done({ exit, ...texts });
