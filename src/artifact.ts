@@ -10,7 +10,7 @@ import { fileExists, fileMissing, notAnArtifact, notReplaceable } from "../ir/di
 import { structureDigest } from "../ir/digest.js";
 import { ditView, type Model, type Value } from "../ir/graph.js";
 import { readModel, writeModel, WrittenData, type WriteOptions, type WriteResult } from "../ir/onnx/index.js";
-import { tensorFrom, tensorNumbers } from "../ir/tensor.js";
+import { tensorFrom, tensorNumbers, type TensorData } from "../ir/tensor.js";
 import { bind, parseSchedule, parseWith, scheduleJson, type Plan, type Schedule } from "../schedules/index.js";
 import type { Compiled } from "./compile.js";
 import { assertWritable, jsonText, makeFolder, notWritten, readJson } from "./files.js";
@@ -230,25 +230,25 @@ export async function openArtifact(folder: string, runtime: RuntimeOptions): Pro
   return { folder, manifest, job, schedule, plan: bind(schedule, job.table, ditView(job.model).branches) };
 }
 
+/** What the artifact's model is given for one run. */
+export function feedsOf(job: Job, { noise, draws, conditions }: RunInputs): Map<string, TensorData> {
+  const shape = latentShape(job);
+  const feeds = new Map(conditions);
+  feeds.set(ditView(job.model).latent, tensorFrom("float", shape, noise));
+  if (draws) feeds.set("noise", tensorFrom("float", [draws.length / noise.length, ...shape], draws));
+  return feeds;
+}
+
 /** A loaded artifact. Its model needs nothing but its inputs. */
 export class ArtifactSession {
-  private constructor(
-    private readonly session: Session,
-    private readonly latent: string,
-    private readonly shape: readonly number[],
-  ) {}
+  private constructor(private readonly session: Session) {}
 
-  static async open(model: string, job: Job, runtime: RuntimeOptions): Promise<ArtifactSession> {
-    const session = await Session.open(model, { ...runtime, optimise: "disabled" });
-    return new ArtifactSession(session, ditView(job.model).latent, latentShape(job));
+  static async open(model: string, runtime: RuntimeOptions): Promise<ArtifactSession> {
+    return new ArtifactSession(await Session.open(model, { ...runtime, optimise: "disabled" }));
   }
 
   /** The final latent, [batch, …latent]. */
-  async run({ noise, draws, conditions }: RunInputs): Promise<Float32Array> {
-    const { shape } = this;
-    const feeds = new Map(conditions);
-    feeds.set(this.latent, tensorFrom("float", shape, noise));
-    if (draws) feeds.set("noise", tensorFrom("float", [draws.length / noise.length, ...shape], draws));
+  async run(feeds: ReadonlyMap<string, TensorData>): Promise<Float32Array> {
     const latent = (await this.session.run(feeds)).get("latent");
     if (!latent) throw new Error("internal: the artifact has no output 'latent'");
     return Float32Array.from(tensorNumbers(latent));

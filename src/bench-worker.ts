@@ -1,6 +1,6 @@
 /** The process that `bench` times things in: loads one candidate, then runs it whenever it is told to. */
 import { openArtifact, ArtifactSession } from "./artifact.js";
-import { taskSchema, type Answer } from "./bench.js";
+import { taskSchema, type Answer, type LoopTask, type ModelTask } from "./bench.js";
 import { ReferenceLoop } from "./reference.js";
 import { sampleInputs } from "./run-inputs.js";
 
@@ -19,19 +19,25 @@ async function answer(message: unknown): Promise<Answer> {
     await run();
     return { runMs: performance.now() - started, rssBytes: process.resourceUsage().maxRSS * 1024 };
   }
-  const { artifact, model, device, threads } = taskSchema.parse(message);
-  const runtime = { device, threads };
-  const { job } = await openArtifact(artifact, runtime);
+  const task = taskSchema.parse(message);
+  // A model is loaded by nothing but its file, so that the memory is its own.
+  return "model" in task ? loadModel(task) : loadLoop(task);
+}
+
+async function loadModel({ model, feeds, device, threads }: ModelTask): Promise<Answer> {
+  const started = performance.now();
+  const session = await ArtifactSession.open(model, { device, threads });
+  run = () => session.run(feeds);
+  return { loadMs: performance.now() - started };
+}
+
+async function loadLoop({ loopOf, device, threads }: LoopTask): Promise<Answer> {
+  const { job } = await openArtifact(loopOf, { device, threads });
   const inputs = sampleInputs(job, 0, { seed: 0 });
   const started = performance.now();
-  if (model === undefined) {
-    const loop = new ReferenceLoop(job, runtime);
-    // The loop opens its session when it first runs.
-    await loop.open();
-    run = () => loop.run(inputs);
-  } else {
-    const session = await ArtifactSession.open(model, job, runtime);
-    run = () => session.run(inputs);
-  }
+  const loop = new ReferenceLoop(job, { device, threads });
+  // The loop opens its session when it first runs.
+  await loop.open();
+  run = () => loop.run(inputs);
   return { loadMs: performance.now() - started };
 }

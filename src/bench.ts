@@ -5,9 +5,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
 import { benchFailed } from "../ir/diagnostics.js";
-import { writeEmitted, FILES, type Artifact } from "./artifact.js";
+import { readTensor, type TensorData } from "../ir/tensor.js";
+import { isElementType, type ElementType } from "../ir/types.js";
+import { feedsOf, FILES, writeEmitted, type Artifact } from "./artifact.js";
 import { compileModel } from "./compile.js";
 import type { Progress } from "./progress.js";
+import { sampleInputs } from "./run-inputs.js";
 import type { RuntimeOptions } from "./runtime.js";
 
 export interface Timing {
@@ -35,14 +38,23 @@ export interface BenchOptions extends RuntimeOptions {
   readonly progress?: Progress | undefined;
 }
 
-/** What a worker is told to load: a model file, or without one the loop over the artifact's step. */
-export const taskSchema = z.strictObject({
-  artifact: z.string(),
-  model: z.string().optional(),
-  device: z.string().optional(),
-  threads: z.number().optional(),
+const runtimeKeys = { device: z.string().optional(), threads: z.number().optional() };
+
+const tensorSchema = z.strictObject({
+  elem: z.custom<ElementType>((elem) => typeof elem === "string" && isElementType(elem)),
+  shape: z.array(z.int()),
+  content: z.strictObject({ kind: z.literal("bytes"), bytes: z.instanceof(Uint8Array) }),
 });
-export type Task = z.infer<typeof taskSchema>;
+
+/** A model file and what it is given at every run. */
+const modelTaskSchema = z.strictObject({ model: z.string(), feeds: z.map(z.string(), tensorSchema), ...runtimeKeys });
+/** The loop over the step of an artifact's folder. */
+const loopTaskSchema = z.strictObject({ loopOf: z.string(), ...runtimeKeys });
+
+/** What a worker is told to load. */
+export const taskSchema = z.union([modelTaskSchema, loopTaskSchema]);
+export type ModelTask = z.infer<typeof modelTaskSchema>;
+export type LoopTask = z.infer<typeof loopTaskSchema>;
 
 /** What a worker answers: how long loading took, then after each run how long it took and the memory so far. */
 const answerSchema = z.union([
@@ -60,8 +72,11 @@ export async function bench(artifact: Artifact, options: BenchOptions): Promise<
   try {
     const uncached = join(folder, FILES.model);
     await writeEmitted((await compileModel(artifact.job, artifact.plan)).unrolled, uncached, options);
-    for (const model of [join(artifact.folder, FILES.model), uncached, undefined]) {
-      workers.push(await Worker.start({ artifact: artifact.folder, model, device, threads }));
+    const inputs = feedsOf(artifact.job, sampleInputs(artifact.job, 0, { seed: 0 }));
+    const feeds = new Map([...inputs].map(([name, data]) => [name, { ...data, shape: [...data.shape], content: inMemory(data) }]));
+    const models = [join(artifact.folder, FILES.model), uncached];
+    for (const task of [...models.map((model) => ({ model, feeds, device, threads })), { loopOf: artifact.folder, device, threads }]) {
+      workers.push(await Worker.start(task));
     }
     for (let run = -1; run < runs; run++) {
       for (const worker of workers) await worker.run(run >= 0);
@@ -87,6 +102,11 @@ export async function bench(artifact: Artifact, options: BenchOptions): Promise<
   };
 }
 
+/** The bytes of a tensor, to be sent to another process. */
+function inMemory(data: TensorData): { readonly kind: "bytes"; readonly bytes: Uint8Array<ArrayBuffer> } {
+  return { kind: "bytes", bytes: Uint8Array.from(readTensor(data)) };
+}
+
 class Worker {
   private readonly times: number[] = [];
   private loadMs = 0;
@@ -94,8 +114,10 @@ class Worker {
 
   private constructor(private readonly child: ChildProcess) {}
 
-  static async start(task: Task): Promise<Worker> {
-    const worker = new Worker(fork(new URL("./bench-worker.js", import.meta.url), { stdio: ["ignore", "ignore", "inherit", "ipc"] }));
+  static async start(task: ModelTask | LoopTask): Promise<Worker> {
+    const worker = new Worker(
+      fork(new URL("./bench-worker.js", import.meta.url), { stdio: ["ignore", "ignore", "inherit", "ipc"], serialization: "advanced" }),
+    );
     try {
       const answer = await worker.ask(task);
       if (!("loadMs" in answer)) throw benchFailed("it did not load");
@@ -124,7 +146,7 @@ class Worker {
     this.child.kill();
   }
 
-  private ask(message: Task | "run"): Promise<Answer> {
+  private ask(message: ModelTask | LoopTask | "run"): Promise<Answer> {
     return new Promise((resolve, reject) => {
       const onExit = (code: number | null): void => {
         reject(benchFailed(`its process ended with ${code ?? "a signal"}`));

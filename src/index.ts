@@ -1,6 +1,6 @@
 /** smoothcc as a library: the commands' work as functions. The parts are `smoothcc/ir`, `smoothcc/passes`, `smoothcc/schedules`. */
 export { CompilerError } from "../ir/diagnostics.js";
-export { openArtifact, readManifest, writeArtifact, ArtifactSession, type Artifact, type Manifest } from "./artifact.js";
+export { ArtifactSession, feedsOf, openArtifact, readManifest, writeArtifact, type Artifact, type Manifest } from "./artifact.js";
 export { bench, type Bench } from "./bench.js";
 export { build, type BuildOptions, type Built } from "./build.js";
 export { calibrate, type CalibrateOptions } from "./calibrate.js";

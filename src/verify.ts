@@ -1,6 +1,6 @@
 /** Does an artifact do what its plan says, and how far is that from the result without caching? */
 import { join } from "node:path";
-import { FILES, ArtifactSession, fileDigest, type Artifact } from "./artifact.js";
+import { FILES, ArtifactSession, feedsOf, fileDigest, type Artifact } from "./artifact.js";
 import { psnr, rangeOf, relativeL2 } from "./fidelity.js";
 import { latentShape, type Job } from "./job.js";
 import type { Progress } from "./progress.js";
@@ -37,7 +37,7 @@ export interface Verification {
 /** Runs the artifact, the plan-aware loop and the uncached loop on the same noise. Three runs a sample. */
 export async function verify(artifact: Artifact, options: VerifyOptions): Promise<Verification> {
   const { job, plan, manifest, folder } = artifact;
-  const session = await ArtifactSession.open(join(folder, FILES.model), job, options);
+  const session = await ArtifactSession.open(join(folder, FILES.model), options);
   const loop = new ReferenceLoop(job, options);
   const range = job.source.recipe.display?.range;
   const fromLoop: number[] = [];
@@ -47,7 +47,7 @@ export async function verify(artifact: Artifact, options: VerifyOptions): Promis
   try {
     for (let sample = 0; sample < options.samples; sample++) {
       const inputs = sampleInputs(job, sample, options);
-      const cached = await session.run(inputs);
+      const cached = await session.run(feedsOf(job, inputs));
       options.progress?.("verify", 3 * sample + 1, 3 * options.samples);
       const followed = await loop.run(inputs, plan);
       options.progress?.("verify", 3 * sample + 2, 3 * options.samples);

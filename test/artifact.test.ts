@@ -9,7 +9,7 @@ import { onnx } from "onnx-proto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ditView } from "../ir/graph.js";
 import { scheduleJson, type Schedule, type ScheduleCell } from "../schedules/index.js";
-import { ArtifactSession, FILES, readManifest, writeArtifact } from "../src/artifact.js";
+import { ArtifactSession, feedsOf, FILES, readManifest, writeArtifact } from "../src/artifact.js";
 import { compileModel } from "../src/compile.js";
 import { relativeL2 } from "../src/fidelity.js";
 import { readJson } from "../src/files.js";
@@ -66,11 +66,11 @@ function randomSchedule(job: Job, seed: number): Schedule {
 async function expectLoop(job: Job, schedule: Schedule): Promise<void> {
   const { plan } = planOf(job, schedule.cells);
   const inputs = sampleInputs(job, 0, { seed: 3 });
-  const session = await ArtifactSession.open(join(await emit(job, schedule), FILES.model), job, RUNTIME);
+  const session = await ArtifactSession.open(join(await emit(job, schedule), FILES.model), RUNTIME);
   const loop = new ReferenceLoop(job, RUNTIME);
   try {
     const truth = await loop.run(inputs, plan);
-    expect(relativeL2(await session.run(inputs), truth)).toBeLessThanOrEqual(1e-5);
+    expect(relativeL2(await session.run(feedsOf(job, inputs)), truth)).toBeLessThanOrEqual(1e-5);
     expect(relativeL2(await loop.run(inputs), truth)).toBeGreaterThan(1e-4);
   } finally {
     await session.close();
@@ -105,10 +105,10 @@ describe("the glyph model", () => {
     { truth: "dpmpp-2m-20", scheduler: join(reference, "dpmpp-2m-scheduler_config.json"), steps: 20 },
   ])("draws what diffusers drew: $truth", async ({ truth, scheduler, steps }) => {
     const job = await openJob(glyphs, { batch: 8, scheduler, steps });
-    const session = await ArtifactSession.open(join(await emit(job, { steps, cells: new Map() }), FILES.model), job, {});
+    const session = await ArtifactSession.open(join(await emit(job, { steps, cells: new Map() }), FILES.model), {});
     const labels = new Map([["class_labels", join(reference, "class_labels.npy")]]);
     const inputs = sampleInputs(job, 0, { seed: 0, noise: readNoise(join(reference, "noise.npy")), inputs: labels });
-    const result = await session.run(inputs);
+    const result = await session.run(feedsOf(job, inputs));
     await session.close();
     expect(relativeL2(result, tensorNumbers(readNpy(join(reference, `${truth}.npy`))))).toBeLessThanOrEqual(1e-4);
   });

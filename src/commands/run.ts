@@ -1,6 +1,6 @@
 /** `run DIR`: one generation. */
 import { join, resolve } from "node:path";
-import { ArtifactSession, FILES, openArtifact } from "../artifact.js";
+import { ArtifactSession, feedsOf, FILES, openArtifact } from "../artifact.js";
 import { badOption } from "../../ir/diagnostics.js";
 import { tensorFrom } from "../../ir/tensor.js";
 import { assertFree, writeWhole } from "../files.js";
@@ -26,9 +26,9 @@ export default {
     const runtime = runtimeOptions(options, host.signal);
     const { folder, job } = await openArtifact(argument, runtime);
     const inputs = sampleInputs(job, 0, { seed, noise: noise === undefined ? undefined : readNoise(noise), inputs: inputSpecs(options) });
-    const session = await ArtifactSession.open(join(folder, FILES.model), job, runtime);
+    const session = await ArtifactSession.open(join(folder, FILES.model), runtime);
     const started = performance.now();
-    const values = await session.run(inputs).finally(() => session.close());
+    const values = await session.run(feedsOf(job, inputs)).finally(() => session.close());
     const seconds = (performance.now() - started) / 1000;
     const shape = latentShape(job);
     if (output !== undefined) await writeWhole(output, npyBytes(tensorFrom("float", shape, values)), force);
