@@ -16,6 +16,10 @@ export function addMacs(a: Macs, b: Macs): Macs {
   return { linear: a.linear + b.linear, attention: a.attention + b.attention };
 }
 
+export function totalMacs({ linear, attention }: Macs): number {
+  return linear + attention;
+}
+
 /** MACs of a graph. An operand that depends on no input is a weight. */
 export function graphMacs(graph: Graph): Macs {
   const dependsOn = dependence(graph, new Map(graph.inputs.map((input) => [input, 1])));

@@ -5,10 +5,10 @@ import { assertReplaceable, FILES, fillArtifact, openArtifact, replaceFolder } f
 import { bench, type Bench } from "./bench.js";
 import { calibrate } from "./calibrate.js";
 import { compileModel, type Compiled } from "./compile.js";
-import { stepCost } from "../ir/cost.js";
+import { NO_MACS, stepCost } from "../ir/cost.js";
 import { ditView } from "../ir/graph.js";
 import { bind, policies } from "../schedules/index.js";
-import { fitsAnyBatch, openJob, openLifted, warningsOf, type Job } from "./job.js";
+import { fitsAnyBatch, openJob, warningsOf, type Job } from "./job.js";
 import { choosePlan, type Planning, type PlanSummary } from "./plan.js";
 import type { Progress } from "./progress.js";
 import type { RecipeOverrides } from "./recipe.js";
@@ -70,19 +70,14 @@ export async function build(model: string, options: BuildOptions): Promise<Built
  * depends on the batch.
  */
 async function calibrated(model: string, job: Job, options: BuildOptions): Promise<Trace> {
-  const { model: lifted } = await openLifted(model, options.overrides);
-  const latent = lifted.graph.inputs.find(({ name }) => name === ditView(lifted).latent);
-  const single =
-    typeof latent?.type?.shape?.[0] === "string" && fitsAnyBatch(job)
-      ? await openJob(model, { ...options.overrides, batch: 1 }, options)
-      : job;
+  const single = fitsAnyBatch(job) ? await openJob(model, { ...options.overrides, batch: 1 }, options) : job;
   return calibrate(single, { ...options, inputs: undefined });
 }
 
 function planningFor(job: Job, trace: Trace | undefined): Planning {
   const { total, branches } = stepCost(job.model);
   const sites = ditView(job.model).branches.map(
-    ({ site, kind, stream }) => [site, { kind, stream, macs: branches.get(site) ?? { linear: 0, attention: 0 } }] as const,
+    ({ site, kind, stream }) => [site, { kind, stream, macs: branches.get(site) ?? NO_MACS }] as const,
   );
   return { steps: job.table.rows.length, macs: total, sites: new Map(sites), trace };
 }

@@ -1,5 +1,5 @@
 /** From a job and a plan to the emitted model: the pass pipeline, and the figures of what it did. */
-import { graphMacs, type Macs } from "../ir/cost.js";
+import { graphMacs, totalMacs } from "../ir/cost.js";
 import { ditView, type Model } from "../ir/graph.js";
 import { byteSize, elementCount, staticShape } from "../ir/types.js";
 import { CACHE_PASSES, runPasses, RUN_PASSES, STEP_PASSES, type PassRecord } from "../passes/index.js";
@@ -25,8 +25,8 @@ export async function compileModel(job: Job, plan: Plan): Promise<Compiled> {
   const step = await runPasses(job.model, STEP_PASSES, context, log);
   const unrolled = await runPasses(step, RUN_PASSES, context, log);
   const model = await runPasses(unrolled, CACHE_PASSES, context, log);
-  const uncached = total(graphMacs(unrolled.graph));
-  const emitted = total(graphMacs(model.graph));
+  const uncached = totalMacs(graphMacs(unrolled.graph));
+  const emitted = totalMacs(graphMacs(model.graph));
   return {
     model,
     unrolled,
@@ -35,10 +35,6 @@ export async function compileModel(job: Job, plan: Plan): Promise<Compiled> {
     passes: records,
     cache: { peakBytes: peakCacheBytes(model, plan) },
   };
-}
-
-function total({ linear, attention }: Macs): number {
-  return linear + attention;
 }
 
 /** The most bytes that branch values occupy at once because a later step reads them. */

@@ -1,6 +1,6 @@
 /** What a model is found to be: its ports, blocks and branches, and what they cost. */
 import { join } from "node:path";
-import { stepCost, type Macs } from "../ir/cost.js";
+import { NO_MACS, stepCost, totalMacs, type Macs } from "../ir/cost.js";
 import type { Branch } from "../ir/dit.js";
 import { ditView, type Model } from "../ir/graph.js";
 import type { TensorType } from "../ir/types.js";
@@ -50,7 +50,12 @@ export function inspect({ model }: Pick<BoundModel, "model">): Inspection {
   ]);
   const branches = view.branches.map((branch) => {
     const value = values.get(branch.site);
-    return { ...branch, value: value?.name ?? "", shape: value?.type?.shape ?? null, macs: sum(cost.branches.get(branch.site)) };
+    return {
+      ...branch,
+      value: value?.name ?? "",
+      shape: value?.type?.shape ?? null,
+      macs: totalMacs(cost.branches.get(branch.site) ?? NO_MACS),
+    };
   });
   return {
     format: "smoothcc-inspect/1",
@@ -60,17 +65,13 @@ export function inspect({ model }: Pick<BoundModel, "model">): Inspection {
     inputs: graph.inputs.map(({ name, type }) => port(name, type, roles.get(name) ?? "condition")),
     outputs: graph.outputs.map(({ name, value }) => port(name, value.type, name === view.prediction ? "prediction" : "unused")),
     branches,
-    macs: { ...cost.total, total: sum(cost.total), cacheable: branches.reduce((total, branch) => total + branch.macs, 0) },
+    macs: { ...cost.total, total: totalMacs(cost.total), cacheable: branches.reduce((total, branch) => total + branch.macs, 0) },
     warnings: view.warnings,
   };
 }
 
 function port(name: string, type: TensorType | undefined, role: string): PortReport {
   return { name, elem: type?.elem ?? "unknown", shape: type?.shape ?? null, role };
-}
-
-function sum(macs: Macs | undefined): number {
-  return macs ? macs.linear + macs.attention : 0;
 }
 
 export interface DumpOptions extends RuntimeOptions {

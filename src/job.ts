@@ -12,13 +12,13 @@ import {
   unknownName,
 } from "../ir/diagnostics.js";
 import { requireWellFormed } from "../ir/check.js";
-import { stepCost } from "../ir/cost.js";
+import { stepCost, totalMacs } from "../ir/cost.js";
 import { ditView, type Model, type Value } from "../ir/graph.js";
 import { lift } from "../ir/lift/index.js";
 import { readModel } from "../ir/onnx/index.js";
 import { shapeOf, elemOf } from "../ir/build.js";
 import { readTensor, tensorNumbers, tensorOf, type TensorData } from "../ir/tensor.js";
-import { byteSize, elementCount, staticShape, type ElementType } from "../ir/types.js";
+import { byteSize, elementCount, staticShape, type Dim, type ElementType } from "../ir/types.js";
 import { BIND_PASSES, runPasses, type PassContext, type PredictionSlice } from "../passes/index.js";
 import { unknownKeys, type Guidance, type SamplerTable } from "../schedules/index.js";
 import { readNpy } from "./npy.js";
@@ -31,6 +31,8 @@ export interface BoundModel {
   readonly source: Source;
   /** Lifted, with every shape bound and every value typed; otherwise as the exporter wrote it. */
   readonly model: Model;
+  /** Whether the export's batch is symbolic. */
+  readonly anyBatch: boolean;
   readonly context: PassContext;
 }
 
@@ -62,13 +64,14 @@ export async function openJob(path: string, overrides: RecipeOverrides, runtime:
   return { ...bound, table };
 }
 
-/** Whether the recipe's conditions can be had for any batch: numbers, one a row, or a file of samples. */
-export function fitsAnyBatch({ source, model }: Job): boolean {
-  return conditionValues(model).every((value) => {
+/** Whether the export takes any batch and the recipe's conditions can be had for it: numbers, one a row, or a file of samples. */
+export function fitsAnyBatch({ source, model, anyBatch }: Job): boolean {
+  const fits = conditionValues(model).every((value) => {
     const { calibrate = [], fix } = source.recipe.inputs[value.name] ?? {};
     const specs = [...(typeof calibrate === "string" ? [] : calibrate), fix ?? 0, source.recipe.guidance.uncond[value.name] ?? 0];
     return shapeOf(value).length <= 1 || specs.every((spec) => typeof spec === "number");
   });
+  return anyBatch && fits;
 }
 
 /** Sentences for the user about what was found and what will have no effect. */
@@ -95,14 +98,15 @@ export async function bindModel(source: Source, lifted: Model, runtime: RuntimeO
   const { recipe } = source;
   const { form, scale, order } = recipe.guidance;
   if (form === "two-calls" || form === "embedded") throw guidanceNotBuilt(form);
+  const batch = recipe.batch ?? exportedBatch(lifted, form);
   const unbound: PassContext = {
     evaluator: evaluator(runtime),
     signal: runtime.signal,
-    batch: recipe.batch ?? exportedBatch(lifted, form),
+    batch,
     dims: new Map(Object.entries(recipe.dims)),
     fixed: new Map(),
     guidance: { form, scale, order },
-    batched: batchedInputs(lifted, recipe.batch ?? exportedBatch(lifted, form), form),
+    batched: batchedInputs(lifted, form === "batched" ? 2 * batch : batch),
     uncond: new Map(),
     prediction: recipe.prediction,
   };
@@ -124,6 +128,7 @@ export async function bindModel(source: Source, lifted: Model, runtime: RuntimeO
   return {
     source,
     model: withCoverage(model),
+    anyBatch: typeof latentRows(lifted) === "string",
     context: { ...unbound, fixed, uncond, prediction: predictionSlice(model, recipe.prediction) },
   };
 }
@@ -140,8 +145,8 @@ const EXPECTED_COVERAGE = 0.5;
 /** The model with a warning where much of it is in no branch that was found. */
 function withCoverage(model: Model): Model {
   const { total, branches } = stepCost(model);
-  const all = total.linear + total.attention;
-  const found = [...branches.values()].reduce((sum, { linear, attention }) => sum + linear + attention, 0);
+  const all = totalMacs(total);
+  const found = [...branches.values()].reduce((sum, macs) => sum + totalMacs(macs), 0);
   if (all === 0 || found >= EXPECTED_COVERAGE * all) return model;
   const share = ((100 * found) / all).toFixed(0);
   const warning = `Only ${share} % of a step's MACs are in branches that were found; the rest is computed at every step. The model may be of a kind that is not supported yet.`;
@@ -151,9 +156,13 @@ function withCoverage(model: Model): Model {
 
 /** The batch that a static export was made for; 1 where the batch is symbolic. */
 function exportedBatch(lifted: Model, form: Guidance["form"]): number {
-  const latent = lifted.graph.inputs.find(({ name }) => name === ditView(lifted).latent);
-  const rows = latent?.type?.shape?.[0];
+  const rows = latentRows(lifted);
   return typeof rows === "number" ? Math.max(1, Math.floor(form === "batched" ? rows / 2 : rows)) : 1;
+}
+
+/** Axis 0 of the exporter's latent. */
+function latentRows(lifted: Model): Dim {
+  return lifted.graph.inputs.find(({ name }) => name === ditView(lifted).latent)?.type?.shape?.[0] ?? null;
 }
 
 function conditionValues(model: Model): readonly Value[] {
@@ -192,10 +201,9 @@ function halfShape(value: Value, { guidance, batch, batched }: PassContext): rea
 }
 
 /** Inputs whose axis 0 is the latent's: the same symbolic dimension, or the same size where the export is static. */
-function batchedInputs(lifted: Model, batch: number, form: Guidance["form"]): ReadonlySet<string> {
-  const { inputs } = lifted.graph;
-  const rows = inputs.find(({ name }) => name === ditView(lifted).latent)?.type?.shape?.[0] ?? (form === "batched" ? 2 * batch : batch);
-  return new Set(inputs.filter(({ type }) => type?.shape?.[0] === rows).map(({ name }) => name));
+function batchedInputs(lifted: Model, boundRows: number): ReadonlySet<string> {
+  const rows = latentRows(lifted) ?? boundRows;
+  return new Set(lifted.graph.inputs.filter(({ type }) => type?.shape?.[0] === rows).map(({ name }) => name));
 }
 
 /** What the network sees of a fixed condition: under batched guidance, its two halves in their order. */

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { badOption } from "../ir/diagnostics.js";
 import { MAX_BATCH, type InputSpecs, type RecipeOverrides, type ValueSpec } from "./recipe.js";
+import { readNoise, type SampleOptions } from "./run-inputs.js";
 import type { RuntimeOptions } from "./runtime.js";
 
 /** Text that is checked; the problem ends with what was given. */
@@ -106,6 +107,12 @@ export function policyOptionsOf({ policyOptions = {}, policyOption = [] }: Optio
 
 export function runtimeOptions(options: Options, signal: AbortSignal): RuntimeOptions {
   return { device: options.device, threads: options.threads, signal };
+}
+
+/** `--seed`, `--noise` and `--input`: what a run starts from. Throws what reading the noise throws. */
+export function sampleOptions(options: Options): SampleOptions {
+  const { seed = 0, noise } = options;
+  return { seed, noise: noise === undefined ? undefined : readNoise(noise), inputs: inputSpecs(options) };
 }
 
 /** `--input name=value`: a number, numbers with commas between, or a file. */

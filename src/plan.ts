@@ -2,7 +2,7 @@
 import { basename } from "node:path";
 import { pathToFileURL } from "node:url";
 import { badExtension, planSavesNothing, unknownName } from "../ir/diagnostics.js";
-import { addMacs, NO_MACS, type Macs } from "../ir/cost.js";
+import { addMacs, NO_MACS, totalMacs, type Macs } from "../ir/cost.js";
 import { loadFile, type Named } from "../ir/registry.js";
 import {
   chooseSchedule,
@@ -96,7 +96,7 @@ function groupSites(sites: ReadonlyMap<string, PlannedSite>): Groups {
 }
 
 function policyInput({ steps, trace }: Planning, groups: Groups): PolicyInput {
-  const costs = new Map([...groups].map(([key, sites]) => [key, totalOf(costOf(sites.values()))]));
+  const costs = new Map([...groups].map(([key, sites]) => [key, totalMacs(costOf(sites.values()))]));
   const cacheable = [...costs.values()].reduce((sum, cost) => sum + cost, 0);
   const input = new Map<string, BranchGroup>();
   for (const [key, sites] of groups) {
@@ -150,8 +150,4 @@ function costOf(sites: Iterable<PlannedSite>): Macs {
   let sum = NO_MACS;
   for (const { macs } of sites) sum = addMacs(sum, macs);
   return sum;
-}
-
-function totalOf({ linear, attention }: Macs): number {
-  return linear + attention;
 }

@@ -1,7 +1,7 @@
 /** Gathers what the report shows of an artifact. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { stepCost } from "../ir/cost.js";
+import { NO_MACS, stepCost, totalMacs } from "../ir/cost.js";
 import { ditView } from "../ir/graph.js";
 import type { Cell } from "../schedules/index.js";
 import { FILES, sizesOf, type Artifact } from "./artifact.js";
@@ -38,10 +38,7 @@ export function reportOf({ title, artifact, verification, bench }: ReportSources
     policy: name === undefined ? undefined : { name: String(name), options },
     settings: { batch, ...(trace ? { "calibration samples": trace.samples.length, "calibration seed": trace.seed } : {}) },
     versions: { smoothcc: manifest.smoothcc },
-    branches: ditView(job.model).branches.map(({ site, kind }) => {
-      const { linear = 0, attention = 0 } = costs.get(site) ?? {};
-      return { site, kind, macs: linear + attention };
-    }),
+    branches: ditView(job.model).branches.map(({ site, kind }) => ({ site, kind, macs: totalMacs(costs.get(site) ?? NO_MACS) })),
     cells: new Map([...artifact.plan.cells].map(([site, cells]) => [site, cells.map(cellKind)])),
     curves: trace && groupCurves(trace),
     alpha: typeof alpha === "number" ? alpha : undefined,

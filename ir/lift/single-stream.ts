@@ -21,6 +21,7 @@ export default {
     const stream = streamName(facts.latent);
     const shared = sharedScope(facts.model.graph.nodes);
     let block = -1;
+    let kinds = new Set<BranchKind>();
     for (const { before, add, other } of residualAdds(facts)) {
       const { value, gated } = throughGate(other, facts);
       const region = regionOf(value, before, facts);
@@ -30,13 +31,11 @@ export default {
         continue;
       }
       // A block begins with attention; it has one branch of each kind at most.
-      if (
-        kind === "attn" ||
-        kind === "single" ||
-        branches.every((branch) => branch.block !== block) ||
-        branches.some((branch) => branch.block === block && branch.kind === kind)
-      )
+      if (block < 0 || kind === "attn" || kind === "single" || kinds.has(kind)) {
         block++;
+        kinds = new Set();
+      }
+      kinds.add(kind);
       branches.push({ kind, block, stream, gated, value, module: moduleOf(region, facts, shared) });
     }
     return { branches: branches.map((branch) => ({ ...branch, module: belowBlock(branch, branches) })), misses };

@@ -1,7 +1,6 @@
 /** `build MODEL -o DIR`: the main job, from a model to a verified artifact with a report. */
 import { build } from "../build.js";
-import { inputSpecs, MODEL_OPTIONS, policyOptionsOf, recipeOverrides, runtimeOptions } from "../options.js";
-import { readNoise } from "../run-inputs.js";
+import { MODEL_OPTIONS, policyOptionsOf, recipeOverrides, runtimeOptions, sampleOptions } from "../options.js";
 import { bytes, count } from "../text.js";
 import { DEFAULT_SAMPLES } from "./calibrate.js";
 import type { Command } from "./index.js";
@@ -14,7 +13,7 @@ export default {
   required: ["output"],
   plans: true,
   async run(argument, options, host) {
-    const { output = "", force = false, policy = "smoothcache", samples = DEFAULT_SAMPLES, seed = 0, runs = 3, noise } = options;
+    const { output = "", force = false, policy = "smoothcache", samples = DEFAULT_SAMPLES, runs = 3 } = options;
     const given = policyOptionsOf(options);
     const policyOptions =
       policy === "smoothcache" && given["alpha"] === undefined && given["share"] === undefined ? { ...given, share: "0.5" } : given;
@@ -22,9 +21,8 @@ export default {
     const built = await build(argument, {
       ...runtimeOptions(options, host.signal),
       overrides: recipeOverrides(options),
-      inputs: inputSpecs(options),
-      noise: noise === undefined ? undefined : readNoise(noise),
-      ...{ output, force, policy, policyOptions, samples, seed, runs },
+      ...sampleOptions(options),
+      ...{ output, force, policy, policyOptions, samples, runs },
       progress: host.progress,
       warn: host.warn,
     });

@@ -3,10 +3,9 @@ import { basename, join, resolve } from "node:path";
 import { FILES, openArtifact } from "../artifact.js";
 import { bench } from "../bench.js";
 import { writeWhole } from "../files.js";
-import { inputSpecs, runtimeOptions } from "../options.js";
+import { runtimeOptions, sampleOptions } from "../options.js";
 import { renderReport } from "../report/index.js";
 import { reportOf } from "../report-data.js";
-import { readNoise } from "../run-inputs.js";
 import { verify } from "../verify.js";
 import type { Command } from "./index.js";
 
@@ -16,11 +15,10 @@ export default {
   argument: "DIR",
   options: ["device", "input", "noise", "runs", "seed", "threads"],
   async run(argument, options, host) {
-    const { seed = 0, noise, runs = 3 } = options;
+    const { runs = 3 } = options;
     const runtime = { ...runtimeOptions(options, host.signal), progress: host.progress };
     const artifact = await openArtifact(argument, runtime);
-    const given = { seed, noise: noise === undefined ? undefined : readNoise(noise), inputs: inputSpecs(options) };
-    const verification = await verify(artifact, { ...runtime, ...given, samples: 1 });
+    const verification = await verify(artifact, { ...runtime, ...sampleOptions(options), samples: 1 });
     const timed = await bench(artifact, { ...runtime, runs });
     const report = join(argument, FILES.report);
     const title = basename(resolve(argument));

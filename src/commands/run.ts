@@ -6,9 +6,9 @@ import { tensorFrom } from "../../ir/tensor.js";
 import { assertFree, writeWhole } from "../files.js";
 import { latentShape } from "../job.js";
 import { npyBytes } from "../npy.js";
-import { inputSpecs, runtimeOptions } from "../options.js";
+import { runtimeOptions, sampleOptions } from "../options.js";
 import { latentPicture } from "../picture.js";
-import { readNoise, sampleInputs } from "../run-inputs.js";
+import { sampleInputs } from "../run-inputs.js";
 import type { Command } from "./index.js";
 
 export default {
@@ -17,7 +17,7 @@ export default {
   argument: "DIR",
   options: ["device", "force", "input", "noise", "output", "png", "seed", "threads"],
   async run(argument, options, host) {
-    const { seed = 0, noise, output, png, force = false } = options;
+    const { output, png, force = false } = options;
     if (output === undefined && png === undefined)
       throw badOption("-o, --output", "name a .npy file for the latent, or a picture with --png");
     if (output !== undefined && png !== undefined && resolve(output) === resolve(png))
@@ -25,7 +25,7 @@ export default {
     for (const file of [output, png]) if (file !== undefined) assertFree(file, force);
     const runtime = runtimeOptions(options, host.signal);
     const { folder, job } = await openArtifact(argument, runtime);
-    const inputs = sampleInputs(job, 0, { seed, noise: noise === undefined ? undefined : readNoise(noise), inputs: inputSpecs(options) });
+    const inputs = sampleInputs(job, 0, sampleOptions(options));
     const session = await ArtifactSession.open(join(folder, FILES.model), runtime);
     const started = performance.now();
     const values = await session.run(feedsOf(job, inputs)).finally(() => session.close());

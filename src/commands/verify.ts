@@ -1,7 +1,6 @@
 /** `verify DIR`: is the artifact what its plan says, and how far from the uncached result? */
 import { openArtifact } from "../artifact.js";
-import { inputSpecs, runtimeOptions } from "../options.js";
-import { readNoise } from "../run-inputs.js";
+import { runtimeOptions, sampleOptions } from "../options.js";
 import { table } from "../text.js";
 import { verify } from "../verify.js";
 import type { Command } from "./index.js";
@@ -12,11 +11,10 @@ export default {
   argument: "DIR",
   options: ["device", "input", "noise", "samples", "seed", "threads"],
   async run(argument, options, host) {
-    const { samples = 1, seed = 0, noise } = options;
+    const { samples = 1 } = options;
     const runtime = runtimeOptions(options, host.signal);
     const artifact = await openArtifact(argument, runtime);
-    const given = { seed, noise: noise === undefined ? undefined : readNoise(noise), inputs: inputSpecs(options) };
-    const { ok, checks, fidelity } = await verify(artifact, { ...runtime, ...given, samples, progress: host.progress });
+    const { ok, checks, fidelity } = await verify(artifact, { ...runtime, ...sampleOptions(options), samples, progress: host.progress });
     return {
       json: { ok, checks, fidelity },
       text: [
