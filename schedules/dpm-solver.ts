@@ -14,10 +14,20 @@ export interface DpmStep {
   readonly noise: number;
 }
 
+/** How an SDE goes: `eta` is its noise as a multiple of the reverse diffusion's. */
+export interface SdeForm {
+  readonly eta: number;
+  /** Whether the third order over samples has −½ where the expansion has +½, as in diffusers: runs must reproduce it. */
+  readonly hasSlip: boolean;
+}
+
+const DIFFUSERS_SDE: SdeForm = { eta: 1, hasSlip: true };
+
 /**
  * A step from the level `base` to the level `to` with predictions at the levels `nodes`, of which `base` is the first.
  * The polynomial through them replaces the prediction under the integral; `midpoint` takes a coarser integral of its slope.
  * `curveShare` is the share of the curvature's integral that the solver takes.
+ * A node where there is no signal at all drops out: it is infinitely far.
  */
 export function dpmStep(
   algorithm: DpmAlgorithm,
@@ -25,25 +35,26 @@ export function dpmStep(
   nodes: readonly Level[],
   to: Level,
   curveShare: number,
+  { eta, hasSlip }: SdeForm = DIFFUSERS_SDE,
 ): DpmStep {
   const isNoise = predictsNoise(algorithm);
   const isSde = algorithm === "sde-dpmsolver" || algorithm === "sde-dpmsolver++";
+  const share = isSde ? eta : 0;
   const seen = isNoise ? mirrored : (level: Level): Level => level;
   const base = seen(at(nodes, 0));
   const end = seen(to);
   const length = end.lambda - base.lambda;
-  // The weights of the SDE over samples are those of the ODE at 2h; those of the SDE over noise are twice those of the ODE.
-  const moments = [...exponentialMoments(length, algorithm === "sde-dpmsolver++" ? 2 * length : length, nodes.length)];
+  // The weights of the SDE over samples are those of the ODE at (1 + eta) h; those of the SDE over noise are 1 + eta times those of the ODE.
+  const moments = [...exponentialMoments(length, isNoise ? length : (1 + share) * length, nodes.length)];
   const [mean = NaN, , curve = NaN] = moments;
   if (solverType === "midpoint" && nodes.length === 2) moments[1] = (length * mean) / 2;
-  // The library's SDE has −½ where the expansion has +½: runs must reproduce the library's.
-  if (nodes.length === 3) moments[2] = curveShare * (algorithm === "sde-dpmsolver++" ? curve - 2 * length ** 2 : curve);
-  const places = nodes.map((node) => seen(node).lambda - base.lambda);
-  const scale = end.alpha * (algorithm === "sde-dpmsolver" ? 2 : 1);
+  if (nodes.length === 3) moments[2] = curveShare * (algorithm === "sde-dpmsolver++" && hasSlip ? curve - 2 * length ** 2 : curve);
+  const places = nodes.slice(1).map((node) => seen(node).lambda - base.lambda);
+  const scale = end.alpha * (isNoise ? 1 + share : 1);
   return {
-    x: (end.sigma / base.sigma) * (algorithm === "sde-dpmsolver++" ? Math.exp(-length) : 1),
-    m: interpolationWeights(places, moments).map((weight) => scale * weight),
-    noise: isSde ? to.sigma * Math.sqrt(Math.abs(Math.expm1(-2 * length))) : 0,
+    x: (end.sigma / base.sigma) * (isNoise || share === 0 ? 1 : Math.exp(-share * length)),
+    m: interpolationWeights([0, ...places.filter(Number.isFinite)], moments).map((weight) => scale * weight),
+    noise: share === 0 ? 0 : to.sigma * Math.sqrt(Math.abs(Math.expm1(-2 * share * length))),
   };
 }
 
@@ -69,4 +80,22 @@ export function refuseDpmSettings(
 
 function predictsNoise(algorithm: DpmAlgorithm): boolean {
   return algorithm === "dpmsolver" || algorithm === "sde-dpmsolver";
+}
+
+/** Full order needs as many past steps; the ends are lower where the configuration says so. */
+export function dpmOrder(
+  k: number,
+  steps: number,
+  config: {
+    readonly solver_order: number;
+    readonly lower_order_final: boolean;
+    readonly euler_at_final: boolean;
+    readonly final_sigmas_type: "zero" | "sigma_min";
+  },
+): number {
+  const lowersEnd = config.lower_order_final && steps < 15;
+  const lastIsFirst = config.euler_at_final || lowersEnd || config.final_sigmas_type === "zero";
+  const left = steps - k;
+  const cap = left === 1 && lastIsFirst ? 1 : left === 2 && lowersEnd ? 2 : 3;
+  return Math.min(config.solver_order, k + 1, cap);
 }
