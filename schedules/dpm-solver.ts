@@ -1,18 +1,10 @@
 /** One step of the DPM-Solver family (arXiv 2206.00927, 2211.01095), in all the forms in which diffusers has it. */
 import { unsupportedScheduler } from "../ir/diagnostics.js";
-import { at, mirrored, noiseOf, sampleOf, type Level, type PredictionType } from "./levels.js";
-import { exponentialMoments, interpolationWeights } from "./quadrature.js";
+import { lambdaStep, slopeOfMean, type LambdaStep, type Moments } from "./lambda-step.js";
+import { at, noiseOf, sampleOf, type Level, type PredictionType } from "./levels.js";
 
 /** In terms of predicted samples (`++`) or predicted noise; as an ODE or, with fresh noise at every step, as an SDE. */
 export type DpmAlgorithm = "dpmsolver" | "dpmsolver++" | "sde-dpmsolver" | "sde-dpmsolver++";
-
-export interface DpmStep {
-  /** Weight of the latent at the step's base. */
-  readonly x: number;
-  /** Weights of the predictions at the given nodes, in their order. */
-  readonly m: readonly number[];
-  readonly noise: number;
-}
 
 /** How an SDE goes: `eta` is its noise as a multiple of the reverse diffusion's. */
 export interface SdeForm {
@@ -24,10 +16,9 @@ export interface SdeForm {
 const DIFFUSERS_SDE: SdeForm = { eta: 1, hasSlip: true };
 
 /**
- * A step from the level `base` to the level `to` with predictions at the levels `nodes`, of which `base` is the first.
+ * A step from the first of the levels `nodes` to the level `to` with predictions at the nodes.
  * The polynomial through them replaces the prediction under the integral; `midpoint` takes a coarser integral of its slope.
  * `curveShare` is the share of the curvature's integral that the solver takes.
- * A node where there is no signal at all drops out: it is infinitely far.
  */
 export function dpmStep(
   algorithm: DpmAlgorithm,
@@ -36,26 +27,16 @@ export function dpmStep(
   to: Level,
   curveShare: number,
   { eta, hasSlip }: SdeForm = DIFFUSERS_SDE,
-): DpmStep {
-  const isNoise = predictsNoise(algorithm);
+): LambdaStep {
   const isSde = algorithm === "sde-dpmsolver" || algorithm === "sde-dpmsolver++";
-  const share = isSde ? eta : 0;
-  const seen = isNoise ? mirrored : (level: Level): Level => level;
-  const base = seen(at(nodes, 0));
-  const end = seen(to);
-  const length = end.lambda - base.lambda;
-  // The weights of the SDE over samples are those of the ODE at (1 + eta) h; those of the SDE over noise are 1 + eta times those of the ODE.
-  const moments = [...exponentialMoments(length, isNoise ? length : (1 + share) * length, nodes.length)];
-  const [mean = NaN, , curve = NaN] = moments;
-  if (solverType === "midpoint" && nodes.length === 2) moments[1] = (length * mean) / 2;
-  if (nodes.length === 3) moments[2] = curveShare * (algorithm === "sde-dpmsolver++" && hasSlip ? curve - 2 * length ** 2 : curve);
-  const places = nodes.slice(1).map((node) => seen(node).lambda - base.lambda);
-  const scale = end.alpha * (isNoise ? 1 + share : 1);
-  return {
-    x: (end.sigma / base.sigma) * (isNoise || share === 0 ? 1 : Math.exp(-share * length)),
-    m: interpolationWeights([0, ...places.filter(Number.isFinite)], moments).map((weight) => scale * weight),
-    noise: share === 0 ? 0 : to.sigma * Math.sqrt(Math.abs(Math.expm1(-2 * share * length))),
+  const slips = hasSlip && algorithm === "sde-dpmsolver++";
+  const moments: Moments = (exact, length, reach) => {
+    const [mean = NaN, slope = NaN, curve] = exact;
+    if (curve !== undefined) return [mean, slope, curveShare * (slips ? curve - 2 * length ** 2 : curve)];
+    return solverType === "midpoint" ? slopeOfMean(exact, length, reach) : exact;
   };
+  const keeps = predictsNoise(algorithm) ? "noise" : "sample";
+  return lambdaStep({ keeps, tau: isSde ? Math.sqrt(eta) : 0 }, at(nodes, 0), to, nodes, moments);
 }
 
 /** What a solver keeps of the model's output: the predicted sample, or the predicted noise. */

@@ -1,7 +1,7 @@
 /** EDM (arXiv 2206.00364): x = sample + sigma · noise, networks between scalings that depend on sigma, and multistep rows for them. */
 import { z } from "zod";
 import { unsupportedScheduler } from "../ir/diagnostics.js";
-import type { DpmStep } from "./dpm-solver.js";
+import type { LambdaStep } from "./lambda-step.js";
 import { at, type Level } from "./levels.js";
 import type { Row } from "./sampler.js";
 import { exponentialSigmas, karrasSigmas } from "./sigma-grid.js";
@@ -60,7 +60,7 @@ export interface EdmRun {
   /** How many predicted samples row k uses, at most k + 1. */
   readonly orderAt: (k: number) => number;
   /** The step between two levels with predictions at nodes, the nearest first. */
-  readonly solve: (nodes: readonly Level[], to: Level) => DpmStep;
+  readonly solve: (nodes: readonly Level[], to: Level) => LambdaStep;
 }
 
 /** Rows that keep predicted samples (table 1: c_skip · x + c_out · out of a network that sees c_in · x). */
