@@ -35,7 +35,8 @@ export function lambdaStep(
   const length = end.lambda - base.lambda;
   const spread = 1 + tau ** 2;
   const reach = isNoise ? length : spread * length;
-  const places = nodes.map(({ lambda }) => (isNoise ? -lambda : lambda) - base.lambda);
+  // A node where there is no signal at all, as the first of a run may be, is infinitely far and drops out.
+  const places = nodes.map((node) => (node === from ? 0 : (isNoise ? -node.lambda : node.lambda) - base.lambda)).filter(Number.isFinite);
   const scale = end.alpha * (isNoise ? spread : 1);
   const exact = exponentialMoments(length, reach, nodes.length);
   const fade = isNoise || tau === 0 ? 1 : Math.exp(-(tau ** 2) * length);

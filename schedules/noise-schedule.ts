@@ -56,10 +56,16 @@ function laplaceAlphaBar(u: number): number {
   return Math.sqrt(1 / (1 + Math.exp(-lambda)));
 }
 
-/** alphaBar_t = Π (1 − β_s), s ≤ t, one a training time; the last is exactly 0 under `rescale_betas_zero_snr`. */
-export function alphaBars(config: NoiseScheduleConfig): readonly number[] {
+/**
+ * alphaBar_t = Π (1 − β_s), s ≤ t, one a training time; the last is exactly 0 under `rescale_betas_zero_snr`.
+ * `snrShift` divides the signal-to-noise ratio alphaBar / (1 − alphaBar).
+ */
+export function alphaBars(config: NoiseScheduleConfig, snrShift = 1): readonly number[] {
   let product = 1;
-  const bars = betas(config).map((beta) => (product *= 1 - beta));
+  const bars = betas(config).map((beta) => {
+    product *= 1 - beta;
+    return product / (snrShift + (1 - snrShift) * product);
+  });
   return config.rescale_betas_zero_snr ? rescaledToZeroSnr(bars) : bars;
 }
 

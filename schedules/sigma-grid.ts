@@ -28,6 +28,11 @@ export function exponentialSigmas(max: number, min: number, count: number): numb
   return evenlyIn(max, min, count, Math.log, Math.exp);
 }
 
+/** The exponential grid with the place in it to the power `rho` (k-diffusion's `get_sigmas_polyexponential`). */
+export function polyexponentialSigmas(max: number, min: number, count: number, rho: number): number[] {
+  return linspace(1, 0, count).map((u) => min * (max / min) ** (u ** rho));
+}
+
 /** Quantiles of the beta distribution with both shapes 0.6, stretched over [min, max] (arXiv 2407.12173). */
 export function betaSigmas(max: number, min: number, count: number, shape = 0.6): number[] {
   return linspace(0, 1, count).map((u) => min + symmetricBetaQuantile(1 - u, shape) * (max - min));
