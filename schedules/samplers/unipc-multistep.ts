@@ -24,7 +24,7 @@ const config = z.object({
   lower_order_final: z.boolean().default(true),
   /** Entry i is the evaluation before the one that is not corrected. */
   disable_corrector: z.array(z.int()).default([]),
-  solver_p: z.unknown(),
+  solver_p: z.unknown().optional(),
   timestep_spacing: timestepSpacing.default("linspace"),
   steps_offset: z.int().default(0),
   final_sigmas_type: z.enum(["zero", "sigma_min"]).default("zero"),
