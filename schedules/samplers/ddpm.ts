@@ -6,7 +6,7 @@ import { ddpmRows, fixedVariances } from "../ddpm.js";
 import { at } from "../levels.js";
 import { alphaBars, noiseScheduleKeys } from "../noise-schedule.js";
 import type { Sampler } from "../sampler.js";
-import { spacedTimes, timestepSpacing } from "../spacing.js";
+import { checkFallingTimes, spacedTimes, timestepSpacing } from "../spacing.js";
 
 const className = "DDPMScheduler";
 
@@ -39,11 +39,7 @@ export default {
     }
     const trainTimes = config.num_train_timesteps;
     if (steps > trainTimes) throw samplerOption(className, "steps", `takes at most ${trainTimes} steps`);
-    if (timesteps) {
-      if (timesteps.length !== steps) throw samplerOption(className, "timesteps", `needs ${steps} times for ${steps} steps`);
-      const falls = timesteps.every((time, k) => Number.isInteger(time) && time >= 0 && time < (timesteps[k - 1] ?? trainTimes));
-      if (!falls) throw samplerOption(className, "timesteps", `takes whole times that fall from below ${trainTimes}`);
-    }
+    if (timesteps) checkFallingTimes(className, timesteps, steps, trainTimes);
     const spaced = { spacing: config.timestep_spacing, trainTimes, steps, offset: config.steps_offset };
     const times = timesteps ?? spacedTimes(spaced);
     const bars = alphaBars(config);

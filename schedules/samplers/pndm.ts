@@ -3,6 +3,7 @@ import { z } from "zod";
 import { samplerOption } from "../../ir/diagnostics.js";
 import { at } from "../levels.js";
 import { alphaBars, betaKeys } from "../noise-schedule.js";
+import { adamsBashforthWeights } from "../quadrature.js";
 import type { Row, Sampler, Term } from "../sampler.js";
 import { spacedTimes, timestepSpacing } from "../spacing.js";
 
@@ -27,8 +28,11 @@ interface Move {
   readonly outs: readonly Term[];
 }
 
-/** Evaluations by Runge–Kutta steps before the multistep ones have a history, four each. */
-const WARM_UP = 3;
+/** Outputs that a multistep move takes. */
+const ORDER = 4;
+
+/** Runge–Kutta steps before the multistep ones have a history, four evaluations each. */
+const WARM_UP = ORDER - 1;
 
 export default {
   name: "pndm",
@@ -65,13 +69,10 @@ function transferBetween(bar: number, nextBar: number): { readonly x: number; re
   return { x: Math.sqrt(nextBar / bar), noise: -(nextBar - bar) / divisor };
 }
 
-/** Adams–Bashforth, by the number of outputs; the newest first. */
-const MULTISTEP = [[1], [3 / 2, -1 / 2], [23 / 12, -16 / 12, 5 / 12], [55 / 24, -59 / 24, 37 / 24, -9 / 24]];
-
 /** A multistep move at evaluation k with the outputs of these evaluations, the newest last. */
 function multistep(k: number, time: number, stride: number, history: readonly number[]): Move {
-  const newestFirst = history.slice(-MULTISTEP.length).reverse();
-  const weights = at(MULTISTEP, newestFirst.length - 1);
+  const newestFirst = history.slice(-ORDER).reverse();
+  const weights = adamsBashforthWeights(newestFirst.length);
   return { time, base: k, from: time, to: time - stride, outs: newestFirst.map((step, i) => ({ step, weight: at(weights, i) })) };
 }
 
