@@ -1,6 +1,6 @@
 /** Time grids: which training times a run of n steps visits, with numpy's rounding. */
 import { z } from "zod";
-import { degenerateTimes } from "../ir/diagnostics.js";
+import { degenerateTimes, samplerOption } from "../ir/diagnostics.js";
 
 /** arXiv 2305.08891, table 2. */
 export const timestepSpacing = z.enum(["linspace", "leading", "trailing"]);
@@ -31,10 +31,12 @@ export interface SpacingRequest {
   readonly lastTime?: number;
   /** Whether linspace and leading spacing lay out one point more than steps and drop time 0 (DPM-Solver, UniPC, DEIS). */
   readonly extraPoint?: boolean;
+  /** Whether linspace times stay fractions (the samplers that step in sigma). */
+  readonly fractional?: boolean;
 }
 
 /**
- * Integer training times in sampling order, as diffusers' `set_timesteps` lays them out.
+ * Training times in sampling order, integers unless `fractional`, as diffusers' `set_timesteps` lays them out.
  * Throws DEGENERATE_TIMES where the library's own grid falls off the training times or does not move.
  */
 export function spacedTimes(request: SpacingRequest): readonly number[] {
@@ -48,12 +50,27 @@ export function spacedTimes(request: SpacingRequest): readonly number[] {
   return times;
 }
 
-function layOut({ spacing, trainTimes, steps, offset, lastTime = trainTimes, extraPoint = false }: SpacingRequest): readonly number[] {
+/** Throws SAMPLER_OPTION unless the given times are `steps` training times that fall. */
+export function checkFallingTimes(className: string, times: readonly number[], steps: number, trainTimes: number): void {
+  const falls = times.every((time, k) => Number.isInteger(time) && time >= 0 && time < (times[k - 1] ?? trainTimes));
+  if (times.length !== steps || !falls)
+    throw samplerOption(className, "timesteps", `needs ${steps} falling training times for ${steps} steps`);
+}
+
+function layOut({
+  spacing,
+  trainTimes,
+  steps,
+  offset,
+  lastTime = trainTimes,
+  extraPoint = false,
+  fractional = false,
+}: SpacingRequest): readonly number[] {
   const points = extraPoint ? steps + 1 : steps;
   switch (spacing) {
     case "linspace":
       return linspace(0, lastTime - 1, points)
-        .map(roundHalfEven)
+        .map((time) => (fractional ? time : roundHalfEven(time)))
         .reverse()
         .slice(0, steps);
     case "leading": {

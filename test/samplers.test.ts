@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
-import { samplers, samplerTable, unknownKeys, type Row, type SamplerOptions, type SamplerTable } from "../schedules/index.js";
+import { samplers, samplerTable, unknownKeys, type SamplerOptions, type SamplerTable, type Term } from "../schedules/index.js";
 import { codeOf, thrownBy } from "./support/thrown.js";
 
 const folder = new URL("fixtures/samplers/", import.meta.url);
@@ -11,14 +11,23 @@ const caseSchema = z.object({
   class: z.string(),
   scheduler_config: z.record(z.string(), z.unknown()),
   num_inference_steps: z.int(),
-  set_timesteps: z.object({ mu: z.number().optional(), timesteps: z.array(z.number()).optional() }),
+  set_timesteps: z.object({
+    mu: z.number().optional(),
+    sigmas: z.array(z.number()).optional(),
+    timesteps: z.array(z.number()).optional(),
+  }),
   step_args: z.object({ eta: z.number().optional() }),
   refuse: z.string().nullable(),
   timesteps: z.array(z.number()),
   timesteps_f64: z.array(z.number()).optional(),
-  model: z.object({ a: z.array(z.number()), b: z.array(z.number()), v: z.array(z.number()) }),
+  model: z.object({
+    a: z.array(z.number()),
+    b: z.array(z.number()),
+    v: z.array(z.number()),
+    extra_channels: z.array(z.number()).optional(),
+  }),
   initial: z.object({ unit: z.array(z.number()), scale_f64: z.number() }),
-  noise_draws: z.array(z.object({ evaluation: z.int(), values: z.array(z.number()), weight: z.number().nullable() })),
+  noise_draws: z.array(z.object({ evaluation: z.int(), values: z.array(z.number()), weight: z.number().nullable().optional() })),
   latents_f64: z.array(vector),
 });
 type Case = z.infer<typeof caseSchema>;
@@ -35,41 +44,59 @@ function optionsOf({ num_inference_steps: steps, set_timesteps, step_args }: Cas
 /** The latents after every row, with the case's linear model in place of a network. */
 function replay(table: SamplerTable, { model, initial, noise_draws }: Case): number[][] {
   const latents = [initial.unit.map((value) => value * table.initialScale)];
-  const history: number[][] = [];
-  for (const [k, row] of table.rows.entries()) {
+  const outs: number[][] = [];
+  const samples: number[][] = [];
+  for (const [k, { inputScale, m, next }] of table.rows.entries()) {
     const x = latents[k] ?? [];
-    const out = x.map((value, i) => (model.a[k] ?? NaN) * row.inputScale * value + (model.b[k] ?? NaN) * (model.v[i] ?? NaN));
-    history.push(x.map((value, i) => row.m.x * value + row.m.out * (out[i] ?? NaN)));
-    const noise = noise_draws.find((draw) => draw.evaluation === k);
+    const out = x.map((value, i) => (model.a[k] ?? NaN) * inputScale * value + (model.b[k] ?? NaN) * (model.v[i] ?? NaN));
+    const limit = m.clip ?? Infinity;
+    outs.push(out);
+    samples.push(x.map((value, i) => Math.min(limit, Math.max(-limit, m.x * value + m.out * (out[i] ?? NaN)))));
+    // Where a sampler draws twice in an evaluation, the last draw counts.
+    const noise = noise_draws.findLast((draw) => draw.evaluation === k);
     latents.push(
       x.map((_, i) => {
-        const sum = (terms: Row["next"]["x"], values: number[][]): number =>
-          terms.reduce((total, { step, weight }) => total + weight * (values[step]?.[i] ?? NaN), 0);
-        const drawn = row.next.noise === 0 ? 0 : row.next.noise * (noise?.values[i] ?? NaN);
-        return sum(row.next.x, latents) + sum(row.next.m, history) + drawn;
+        const sum = (terms: readonly Term[] | undefined, values: number[][]): number =>
+          (terms ?? []).reduce((total, { step, weight }) => total + weight * (values[step]?.[i] ?? NaN), 0);
+        const share = ((model.extra_channels?.[i] ?? NaN) + 1) / 2;
+        const std = next.learned ? Math.exp((share * next.learned.max + (1 - share) * next.learned.min) / 2) : 1;
+        const drawn = next.noise === 0 ? 0 : next.noise * std * (noise?.values[i] ?? NaN);
+        return sum(next.x, latents) + sum(next.m, samples) + sum(next.out, outs) + drawn;
       }),
     );
   }
   return latents.slice(1);
 }
 
+function expectRecorded(table: SamplerTable, recorded: Case): void {
+  const times = recorded.timesteps_f64 ?? recorded.timesteps;
+  expect(table.rows).toHaveLength(times.length);
+  // Fractional times were recorded in float32; a whole time that is wrong is so by 1.
+  for (const [k, time] of times.entries())
+    expect(Math.abs((table.rows[k]?.timestep ?? NaN) - time)).toBeLessThan(1e-6 * Math.max(1, Math.abs(time)));
+  expect(table.initialScale).toBeCloseTo(recorded.initial.scale_f64, 12);
+  const latents = replay(table, recorded);
+  expect(latents).toHaveLength(recorded.latents_f64.length);
+  for (const [k, want] of recorded.latents_f64.entries()) {
+    const size = Math.max(...want.map((value) => Math.abs(value ?? NaN)));
+    for (const [i, value] of want.entries()) expect(Math.abs((latents[k]?.[i] ?? NaN) - (value ?? NaN)) / size).toBeLessThan(1e-9);
+  }
+}
+
 describe("recorded trajectories", () => {
   it.each(cases.filter(({ refuse }) => refuse === null))("$file", (recorded) => {
     const table = samplerTable(recorded.scheduler_config, optionsOf(recorded));
-    expect(table.rows.map(({ timestep }) => timestep)).toEqual(recorded.timesteps_f64 ?? recorded.timesteps);
-    expect(table.initialScale).toBe(recorded.initial.scale_f64);
-    const latents = replay(table, recorded);
-    expect(latents).toHaveLength(recorded.latents_f64.length);
-    for (const [k, want] of recorded.latents_f64.entries()) {
-      const size = Math.max(...want.map((value) => Math.abs(value ?? NaN)));
-      for (const [i, value] of want.entries()) expect(Math.abs((latents[k]?.[i] ?? NaN) - (value ?? NaN)) / size).toBeLessThan(1e-9);
-    }
+    expectRecorded(table, recorded);
     for (const { evaluation, weight } of recorded.noise_draws)
-      if (weight !== null) expect(table.rows[evaluation]?.next.noise).toBeCloseTo(weight, 12);
+      if (typeof weight === "number") expect(table.rows[evaluation]?.next.noise).toBeCloseTo(weight, 12);
   });
 
   it.each(cases.filter(({ refuse }) => refuse !== null))("$file is refused", (recorded) => {
     expect(codeOf(() => samplerTable(recorded.scheduler_config, optionsOf(recorded)))).toBe("UNSUPPORTED_SCHEDULER");
+  });
+
+  it.each(cases.filter(({ refuse }) => refuse?.match(/^(clip_sample|variance_type)/)))("$file is taken as nodes", (recorded) => {
+    expectRecorded(samplerTable(recorded.scheduler_config, { ...optionsOf(recorded), nonlinear: true }), recorded);
   });
 
   it("notices a wrong coefficient", () => {
@@ -83,11 +110,13 @@ describe("recorded trajectories", () => {
 });
 
 it("takes the class that alone knows all keys where none is named", () => {
-  const config = { solver_order: 3, final_sigmas_type: "zero" };
+  const config = { solver_order: 3, use_lu_lambdas: true };
   expect(samplerTable(config, { steps: 7 })).toEqual(samplerTable({ ...config, _class_name: "DPMSolverMultistepScheduler" }, { steps: 7 }));
 });
 
 const ddim = { _class_name: "DDIMScheduler", clip_sample: false };
+const lcm = { _class_name: "LCMScheduler" };
+const flow = { _class_name: "FlowMatchEulerDiscreteScheduler" };
 const dpm = { _class_name: "DPMSolverMultistepScheduler" };
 
 describe("configurations", () => {
@@ -124,6 +153,37 @@ describe("configurations", () => {
     ["trailing times that end at -1", { ...ddim, timestep_spacing: "trailing" }, { steps: 61 }, "DEGENERATE_TIMES"],
     ["trailing times of the right count that end at -1", { ...ddim, timestep_spacing: "trailing" }, { steps: 995 }, "DEGENERATE_TIMES"],
     ["leading times that are all 0", { ...dpm, timestep_spacing: "leading" }, { steps: 1000 }, "DEGENERATE_TIMES"],
+    ["dynamic shifting without mu", { ...flow, use_dynamic_shifting: true }, { steps: 4 }, "SAMPLER_OPTION"],
+    ["fewer sigmas than steps", flow, { steps: 3, sigmas: [1, 0.5] }, "SAMPLER_OPTION"],
+    ["a terminal shift of one step", { ...flow, shift_terminal: 0.1 }, { steps: 1 }, "UNSUPPORTED_SCHEDULER"],
+    [
+      "two sigma grids of a flow",
+      { ...flow, use_karras_sigmas: true, use_exponential_sigmas: true },
+      { steps: 4 },
+      "UNSUPPORTED_SCHEDULER",
+    ],
+    ["a latent that grows", { _class_name: "FlowMatchLCMScheduler", scale_factors: [1, 2] }, { steps: 3 }, "UNSUPPORTED_SCHEDULER"],
+    ["more steps than were distilled", lcm, { steps: 51 }, "SAMPLER_OPTION"],
+    ["more distilled steps than training times", { ...lcm, original_inference_steps: 1001 }, { steps: 4 }, "BAD_JSON_FIELD"],
+    ["timesteps that do not fall", lcm, { steps: 2, timesteps: [500, 500] }, "SAMPLER_OPTION"],
+    ["clipping in LCM", { ...lcm, clip_sample: true }, { steps: 4 }, "UNSUPPORTED_SCHEDULER"],
+    ["more noise than there is", { _class_name: "TCDScheduler" }, { steps: 4, eta: 1.1 }, "SAMPLER_OPTION"],
+    ["angles without the end", { _class_name: "SCMScheduler" }, { steps: 2, timesteps: [1.5, 1] }, "SAMPLER_OPTION"],
+    ["betas of another number of steps", { _class_name: "IPNDMScheduler", trained_betas: [1, 0.5, 0] }, { steps: 3 }, "SAMPLER_OPTION"],
+    ["a prediction that EDM lacks", { _class_name: "EDMEulerScheduler", prediction_type: "sample" }, { steps: 4 }, "UNSUPPORTED_SCHEDULER"],
+    [
+      "an EDM solver that is not defined",
+      { _class_name: "EDMDPMSolverMultistepScheduler", algorithm_type: "sde-dpmsolver++", solver_order: 3 },
+      { steps: 20 },
+      "UNSUPPORTED_SCHEDULER",
+    ],
+    [
+      "a cosine solver that is not defined",
+      { _class_name: "CosineDPMSolverMultistepScheduler", solver_order: 3 },
+      { steps: 20 },
+      "UNSUPPORTED_SCHEDULER",
+    ],
+    ["more steps than CogVideoX has times", { _class_name: "CogVideoXDPMScheduler" }, { steps: 1001 }, "SAMPLER_OPTION"],
     ["a time after the last", { ...ddim, steps_offset: 1 }, { steps: 1000 }, "DEGENERATE_TIMES"],
   ])("refuses %s", (_, config, options, code) => {
     expect(codeOf(() => samplerTable(config, options))).toBe(code);
@@ -154,6 +214,28 @@ describe("configurations", () => {
     expect(samplerTable(dpm, { steps: 20 }).rows.at(-1)?.next.x).toEqual([]);
   });
 
+  it("keeps to the library where it has clipping keys and does not clip", () => {
+    for (const className of ["CogVideoXDDIMScheduler", "CogVideoXDPMScheduler", "TCDScheduler"]) {
+      const config = { _class_name: className, prediction_type: "v_prediction" };
+      const table = samplerTable({ ...config, clip_sample: true, thresholding: true }, { steps: 8 });
+      expect(table).toEqual(samplerTable({ ...config, clip_sample: false }, { steps: 8 }));
+    }
+  });
+
+  it("lets mu be where a flow does not shift by it", () => {
+    expect(samplerTable(flow, { steps: 4, mu: 1.15 })).toEqual(samplerTable(flow, { steps: 4 }));
+  });
+
+  it.each([
+    ["beta sigmas", { ...flow, use_beta_sigmas: true }],
+    ["two evaluations a step", { _class_name: "FlowMatchHeunDiscreteScheduler" }],
+    ["a solver of third order", { _class_name: "EDMDPMSolverMultistepScheduler", solver_order: 3 }],
+  ])("builds a thousand steps with %s in less than a second", (_, config) => {
+    const start = performance.now();
+    expect(samplerTable(config, { steps: 1000 }).rows.length).toBeGreaterThanOrEqual(1000);
+    expect(performance.now() - start).toBeLessThan(1000);
+  });
+
   it("registers one sampler a file, each with a table of finite numbers at any sensible step count", () => {
     expect([...samplers.keys()]).toEqual(
       readdirSync(new URL("../schedules/samplers/", import.meta.url))
@@ -163,8 +245,11 @@ describe("configurations", () => {
     );
     for (const { className } of samplers.values()) {
       for (const steps of [1, 2, 3, 7, 14, 15, 50, 250]) {
-        const table = samplerTable({ _class_name: className, clip_sample: false }, { steps });
-        expect(table.rows).toHaveLength(steps);
+        // Each key is of one class or two, and has no effect on the others.
+        const linear = { clip_sample: false, learn_sigma: false, skip_prk_steps: true };
+        const counts = { original_inference_steps: 250, timestep_respacing: String(steps) };
+        const table = samplerTable({ _class_name: className, ...linear, ...counts }, { steps });
+        expect(table.rows.length).toBeGreaterThanOrEqual(steps);
         expect(JSON.stringify(table)).not.toContain("null");
       }
     }

@@ -1,32 +1,43 @@
-/** `sampler SCHEDULER --steps N`: the coefficient table. */
-import { samplerTable, unknownKeys } from "../../schedules/index.js";
-import { readJson } from "../files.js";
-import { table } from "../text.js";
+/** `sampler SCHEDULER --steps N`: the coefficient table, and a picture of it. */
+import { samplerTable, unknownKeys, type LearnedVariance } from "../../schedules/index.js";
+import { assertFree, readJson, writeWhole } from "../files.js";
+import { samplerPlot } from "../report/sampler-plot.js";
+import { table as textTable } from "../text.js";
 import type { Command } from "./index.js";
 
 export default {
   name: "sampler",
   summary: "print the coefficient table of a scheduler",
   argument: "SCHEDULER",
-  options: ["steps"],
-  run(argument, { steps = 50 }, host) {
+  options: ["eta", "force", "mu", "plot", "sigmas", "steps", "timesteps"],
+  async run(argument, { eta, force = false, mu, plot, sigmas, steps = sigmas?.length ?? 50, timesteps }, host) {
+    if (plot !== undefined) assertFree(plot, force);
     const config = readJson(argument);
     for (const key of unknownKeys(config)) host.warn(`${argument}: '${key}' is not known here and has no effect`);
-    const { name, prediction, initialScale, rows } = samplerTable(config, { steps });
+    const table = samplerTable(config, { steps, sigmas, timesteps, mu, eta, nonlinear: true });
+    if (plot !== undefined) await writeWhole(plot, samplerPlot(table), force);
+    const { name, prediction, initialScale, rows } = table;
     const number = (value: number): string => String(Number(value.toPrecision(7)));
     const terms = (sum: readonly { readonly step: number; readonly weight: number }[], letter: string): string[] =>
       sum.map(({ step, weight }) => `${number(weight)}·${letter}${step}`);
-    const lines = rows.map((row, k) => [
+    const spread = (learned: LearnedVariance | undefined): string =>
+      learned ? `·exp(½(f·${number(learned.max)} + (1−f)·${number(learned.min)}))` : "";
+    const lines = rows.map(({ timestep, inputScale, m, next }, k) => [
       String(k),
-      number(row.timestep),
-      number(row.inputScale),
-      `${number(row.m.x)}·x + ${number(row.m.out)}·out`,
-      [...terms(row.next.x, "x"), ...terms(row.next.m, "m"), ...(row.next.noise === 0 ? [] : [`${number(row.next.noise)}·z`])].join(" + "),
+      number(timestep),
+      number(inputScale),
+      `${number(m.x)}·x + ${number(m.out)}·out${m.clip === undefined ? "" : `, within ±${number(m.clip)}`}`,
+      [
+        ...terms(next.x, "x"),
+        ...terms(next.m, "m"),
+        ...terms(next.out ?? [], "out"),
+        ...(next.noise === 0 ? [] : [`${number(next.noise)}${spread(next.learned)}·z`]),
+      ].join(" + "),
     ]);
     const text = [
       `${name}, ${prediction}, initial scale ${number(initialScale)}`,
-      table([["step", "timestep", "input scale", "m", "next x"], ...lines]),
+      textTable([["step", "timestep", "input scale", "m", "next x"], ...lines]),
     ].join("\n");
-    return Promise.resolve({ json: { name, prediction, initialScale, rows }, text });
+    return { json: { name, prediction, initialScale, rows }, text };
   },
 } satisfies Command;
