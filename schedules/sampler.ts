@@ -1,4 +1,4 @@
-/** How steps chain: a sampler as a table of numbers, and the guidance that combines the model's outputs. */
+/** How steps chain: a sampler as a table of numbers. */
 import type { z } from "zod";
 import type { Named } from "../ir/registry.js";
 
@@ -14,10 +14,27 @@ export interface Row {
   readonly timestep: number;
   /** The model sees `inputScale` · x_k. */
   readonly inputScale: number;
-  /** The history value m_k = x · x_k + out · out_k, where out_k is the model's output after guidance. */
-  readonly m: { readonly x: number; readonly out: number };
-  /** x_{k+1} = Σ weight · x_step + Σ weight · m_step + noise · z_k, with z_k a fresh unit normal. */
-  readonly next: { readonly x: readonly Term[]; readonly m: readonly Term[]; readonly noise: number };
+  /** The history value m_k = x · x_k + out · out_k, clamped to ±clip where given; out_k is the model's output after guidance. */
+  readonly m: { readonly x: number; readonly out: number; readonly clip?: number | undefined };
+  /** x_{k+1} = Σ weight · x_step + Σ weight · m_step + Σ weight · out_step + noise · z_k, with z_k a fresh normal. */
+  readonly next: {
+    readonly x: readonly Term[];
+    readonly m: readonly Term[];
+    /** Outputs themselves, beside m: where m is clamped. */
+    readonly out?: readonly Term[] | undefined;
+    readonly noise: number;
+    readonly learned?: LearnedVariance | undefined;
+  };
+}
+
+/**
+ * The noise has the deviation exp(½ (f · max + (1 − f) · min)) with f = (v + 1) / 2 and v the model's variance: the channels right
+ * after the prediction's, of the conditional half (arXiv 2102.09672, eq. 15; `learned_range` of diffusers' DDPM). `min` and `max`
+ * are logarithms of variances. z_k is a unit normal where nothing is learned.
+ */
+export interface LearnedVariance {
+  readonly min: number;
+  readonly max: number;
 }
 
 /** What the model predicts; a label for people, as the rows already turn it into the next latent. */
@@ -56,13 +73,4 @@ export interface Sampler<Config extends z.ZodObject = z.ZodObject> extends Named
   readonly takes: readonly SamplerSetting[];
   /** The table. Throws UNSUPPORTED_SCHEDULER for what is no linear row, and SAMPLER_OPTION for settings that do not fit. */
   table(config: z.output<Config>, options: SamplerOptions): SamplerTable;
-}
-
-/** How the model's conditional and unconditional outputs become one: guided = uncond + scale · (cond − uncond). */
-export interface Guidance {
-  /** `batched`: both in one call, along axis 0; `two-calls`: one after the other; `embedded`: the scale is an input of the model. */
-  readonly form: "none" | "batched" | "two-calls" | "embedded";
-  readonly scale: number;
-  /** Which half of a batched call comes first. */
-  readonly order: readonly ["cond", "uncond"] | readonly ["uncond", "cond"];
 }

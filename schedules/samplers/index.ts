@@ -22,8 +22,14 @@ const tableSchema = z.strictObject({
       z.strictObject({
         timestep: z.number(),
         inputScale: z.number(),
-        m: z.strictObject({ x: z.number(), out: z.number() }),
-        next: z.strictObject({ x: terms, m: terms, noise: z.number() }),
+        m: z.strictObject({ x: z.number(), out: z.number(), clip: z.number().positive().optional() }),
+        next: z.strictObject({
+          x: terms,
+          m: terms,
+          out: terms.optional(),
+          noise: z.number(),
+          learned: z.strictObject({ min: z.number(), max: z.number() }).optional(),
+        }),
       }),
     )
     .min(1),
@@ -77,7 +83,7 @@ function givenTable(table: SamplerTable, options: SamplerOptions): SamplerTable 
   const { rows } = table;
   if (options.steps !== rows.length) throw samplerOption("A sampler table", "steps", `of ${rows.length} rows has as many steps`);
   for (const [k, { next }] of rows.entries()) {
-    const ahead = [...next.x, ...next.m].find(({ step }) => step > k);
+    const ahead = [...next.x, ...next.m, ...(next.out ?? [])].find(({ step }) => step > k);
     if (ahead) throw badSamplerTable(k, `reads step ${ahead.step}, which comes later`);
   }
   return table;
@@ -93,8 +99,8 @@ function refuseSettings(who: string, { sigmas, timesteps, mu, eta }: SamplerOpti
 /** The table without terms of weight 0. Throws UNSUPPORTED_SCHEDULER if a number of it is not finite. */
 function checked(className: string, table: SamplerTable): SamplerTable {
   const numbers = ({ timestep, inputScale, m, next }: Row): readonly number[] => [
-    ...[timestep, inputScale, m.x, m.out, next.noise],
-    ...[...next.x, ...next.m].map(({ weight }) => weight),
+    ...[timestep, inputScale, m.x, m.out, m.clip ?? 0, next.noise, next.learned?.min ?? 0, next.learned?.max ?? 0],
+    ...[...next.x, ...next.m, ...(next.out ?? [])].map(({ weight }) => weight),
   ];
   const k = table.rows.findIndex((row) => !numbers(row).every(Number.isFinite));
   if (k >= 0) {
@@ -104,7 +110,12 @@ function checked(className: string, table: SamplerTable): SamplerTable {
   const counts = ({ weight }: Term): boolean => weight !== 0;
   const rows = table.rows.map((row) => ({
     ...row,
-    next: { ...row.next, x: row.next.x.filter(counts), m: row.next.m.filter(counts) },
+    next: {
+      ...row.next,
+      x: row.next.x.filter(counts),
+      m: row.next.m.filter(counts),
+      ...(row.next.out && { out: row.next.out.filter(counts) }),
+    },
   }));
   return { ...table, rows };
 }
