@@ -124,7 +124,7 @@ export function tableOf(source: Source): SamplerTable {
   const config = schedulerConfig(source);
   const rows =
     typeof config === "object" && config !== null && "rows" in config && Array.isArray(config.rows) ? config.rows.length : undefined;
-  return samplerTable(config, { steps: source.recipe.steps ?? rows ?? DEFAULT_STEPS });
+  return samplerTable(config, { steps: source.recipe.steps ?? rows ?? DEFAULT_STEPS, nonlinear: true });
 }
 
 /** The scheduler's configuration as JSON. Throws NO_SCHEDULER, FILE_MISSING, BAD_JSON. */

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { badJsonField, badSamplerTable, samplerOption, unknownScheduler, unsupportedScheduler } from "../../ir/diagnostics.js";
 import { hasMethods, loadFolder } from "../../ir/registry.js";
+import { refuseNonlinear } from "../clipping.js";
 import { parseWith } from "../parse.js";
 import type { Row, Sampler, SamplerOptions, SamplerSetting, SamplerTable, Term } from "../sampler.js";
 
@@ -45,7 +46,9 @@ export function samplerTable(config: unknown, options: SamplerOptions): SamplerT
   if (isRecord(config) && "rows" in config) return givenTable(parseWith(tableSchema, config, "sampler table"), options);
   const sampler = samplerOf(config);
   refuseSettings(sampler.className, options, sampler.takes);
-  return checked(sampler.className, sampler.table(parseWith(sampler.config, config, sampler.className), options));
+  const table = sampler.table(parseWith(sampler.config, config, sampler.className), options);
+  if (!options.nonlinear) refuseNonlinear(sampler.className, table);
+  return checked(sampler.className, table);
 }
 
 /** Keys of the configuration that its class does not know; such keys have no effect. Empty for a table. */
@@ -80,6 +83,7 @@ function samplerByKeys(keys: readonly string[], all: readonly Sampler[]): Sample
 
 function givenTable(table: SamplerTable, options: SamplerOptions): SamplerTable {
   refuseSettings("A sampler table", options, []);
+  if (!options.nonlinear) refuseNonlinear("A sampler table", table);
   const { rows } = table;
   if (options.steps !== rows.length) throw samplerOption("A sampler table", "steps", `of ${rows.length} rows has as many steps`);
   for (const [k, { next }] of rows.entries()) {
