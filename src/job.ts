@@ -27,10 +27,11 @@ import { readNpy } from "./npy.js";
 import {
   openSource,
   schedulerConfig,
-  tableOf,
+  samplingOf,
   type InputSpecs,
   type Recipe,
   type RecipeOverrides,
+  type Sampling,
   type Source,
   type ValueSpec,
 } from "./recipe.js";
@@ -47,9 +48,7 @@ export interface BoundModel {
   readonly context: PassContext;
 }
 
-export interface Job extends BoundModel {
-  readonly table: SamplerTable;
-}
+export interface Job extends BoundModel, Sampling {}
 
 /** Reads and lifts the model that MODEL names. Throws what reading, recipes and lifting throw. */
 export async function openLifted(path: string, overrides: RecipeOverrides): Promise<{ readonly source: Source; readonly model: Model }> {
@@ -69,10 +68,10 @@ export async function openLifted(path: string, overrides: RecipeOverrides): Prom
 /** The job of a model and its recipe. `runtime` is for the questions that passes ask. Throws what its parts throw. */
 export async function openJob(path: string, overrides: RecipeOverrides, runtime: RuntimeOptions = {}): Promise<Job> {
   const { source, model } = await openLifted(path, overrides);
-  const table = tableOf(source);
+  const sampling = samplingOf(source);
   const bound = await bindModel(source, model, runtime);
-  const job = { ...bound, table };
-  assertTimes(bound.model, table);
+  const job = { ...bound, ...sampling };
+  assertTimes(bound.model, sampling.table);
   assertGuidance(job);
   assertVariance(job);
   return job;

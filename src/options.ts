@@ -32,7 +32,11 @@ export const OPTIONS = {
   guidance: { flags: "--guidance <scale>", summary: "guidance scale", schema: number },
   input: { flags: "--input <name=value>", summary: "a condition: a number, numbers with commas between, or a .npy file", schema: pairs },
   inputs: { flags: "--inputs <dir>", summary: "folder with <input>.npy for every input of the step", schema: path },
-  noise: { flags: "--noise <file>", summary: ".npy with the initial latents, unit variance", schema: path },
+  noise: {
+    flags: "--noise <file>",
+    summary: ".npy with the initial latents: unit variance, or those of the step that --start named",
+    schema: path,
+  },
   output: { flags: "-o, --output <path>", summary: "where the result goes", schema: path },
   plan: { flags: "--plan <file>", summary: "plan.json, or a SmoothCache schedule file", schema: path },
   png: { flags: "--png <file>", summary: "write the latents as a picture", schema: path },
@@ -50,6 +54,11 @@ export const OPTIONS = {
     flags: "--seed <n>",
     summary: "seed of the noise, as torch's CPU generator draws it",
     schema: whole(0, Infinity, "takes a whole number from 0 up"),
+  },
+  start: {
+    flags: "--start <step>",
+    summary: "first step that is run, from a latent that the run is given",
+    schema: whole(0, Infinity, "takes a step, from 0 up"),
   },
   steps: { flags: "--steps <n>", summary: "sampling steps", schema: count },
   threads: { flags: "--threads <n>", summary: "threads of the runtime", schema: count },
@@ -88,6 +97,7 @@ export const MODEL_OPTIONS = [
   "recipe",
   "scheduler",
   "steps",
+  "start",
   "guidance",
   "batch",
   "dim",
@@ -96,8 +106,8 @@ export const MODEL_OPTIONS = [
 
 /** What of the options overrides the recipe. */
 export function recipeOverrides(options: Options): RecipeOverrides {
-  const { recipe, scheduler, steps, guidance, batch } = options;
-  return { recipe, scheduler, steps, guidance, batch, dims: sizes(options.dim ?? []), inputs: inputSpecs(options) };
+  const { recipe, scheduler, steps, start, guidance, batch } = options;
+  return { recipe, scheduler, steps, start, guidance, batch, dims: sizes(options.dim ?? []), inputs: inputSpecs(options) };
 }
 
 /** The options of the chosen policy: those of the known ones have flags of their own, others are given as name=value. */

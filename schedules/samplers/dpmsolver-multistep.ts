@@ -51,7 +51,7 @@ export default {
     const { times, sigmas } = lambdaGrid(className, config, options, { truncatesOnCosine: true });
     const levels = sigmas.map((sigma) => levelOf(sigma, config.use_flow_sigmas));
     const rows = times.map((time, k): Row => {
-      const nodes = Array.from({ length: orderAt(k, times.length, config) }, (_, back) => at(levels, k - back));
+      const nodes = Array.from({ length: orderAt(k, times.length, config, options.start) }, (_, back) => at(levels, k - back));
       // The third order takes half of the curvature's integral, as its authors' code does.
       const { x, m, noise } = dpmStep(algorithm, solverType, nodes, at(levels, k + 1), 1 / 2);
       return {
@@ -65,11 +65,11 @@ export default {
   },
 } satisfies Sampler<typeof config>;
 
-/** Full order needs as many past steps; the ends are lower where the configuration says so. */
-function orderAt(k: number, steps: number, config: Config): number {
+/** Full order needs as many past steps since the start; the ends are lower where the configuration says so. */
+function orderAt(k: number, steps: number, config: Config, start = 0): number {
   const lowersEnd = config.lower_order_final && steps < 15;
   const lastIsFirst = config.euler_at_final || lowersEnd || config.final_sigmas_type === "zero";
   const left = steps - k;
   const cap = left === 1 && lastIsFirst ? 1 : left === 2 && lowersEnd ? 2 : 3;
-  return Math.min(config.solver_order, k + 1, cap);
+  return Math.min(config.solver_order, Math.max(k - start, 0) + 1, cap);
 }
