@@ -1,4 +1,4 @@
-/** How steps chain: a sampler as a table of numbers, and the guidance that combines the model's outputs. */
+/** How steps chain: a sampler as a table of numbers. */
 import type { z } from "zod";
 import type { Named } from "../ir/registry.js";
 
@@ -28,7 +28,10 @@ export interface Row {
   };
 }
 
-/** std = exp(½ (f · max + (1 − f) · min)) with f = (v + 1) / 2, where v is in the output's variance channels (arXiv 2102.09672, eq. 15). */
+/**
+ * std = exp(½ (f · max + (1 − f) · min)) with f = (v + 1) / 2 (arXiv 2102.09672, eq. 15), where v is the output's variance: the
+ * channels right after the prediction's, under guidance those of the conditional half.
+ */
 export interface LearnedVariance {
   readonly min: number;
   readonly max: number;
@@ -45,6 +48,21 @@ export interface SamplerTable {
   readonly rows: readonly Row[];
 }
 
+/**
+ * The rows of a table from `start` on: a run that is given x_start itself, as nothing came before it.
+ * Undefined where a row reads what did. A sampler with a history looks at `options.start` and begins it anew there.
+ */
+export function tableFrom(table: SamplerTable, start: number): SamplerTable | undefined {
+  if (start === 0) return table;
+  const moved = (terms: readonly Term[]): readonly Term[] => terms.map(({ step, weight }) => ({ step: step - start, weight }));
+  const rows = table.rows.slice(start).map(({ next, ...row }) => ({
+    ...row,
+    next: { ...next, x: moved(next.x), m: moved(next.m), ...(next.out && { out: moved(next.out) }) },
+  }));
+  const reachesBack = rows.some(({ next }) => [...next.x, ...next.m, ...(next.out ?? [])].some(({ step }) => step < 0));
+  return reachesBack ? undefined : { ...table, initialScale: 1, rows };
+}
+
 /** The settings of one sampling run, beside the scheduler's own configuration. */
 export interface SamplerOptions {
   readonly steps: number;
@@ -56,11 +74,13 @@ export interface SamplerOptions {
   readonly mu?: number | undefined;
   /** Share of fresh noise in DDIM: 0 none, 1 as much as DDPM. */
   readonly eta?: number | undefined;
+  /** The first step that is run, from 0: the run begins with the latent of that step, as image-to-image does. */
+  readonly start?: number | undefined;
   /** Whether rows may be more than weighted sums (`clip`, `learned`); refused otherwise. Those who emit them as nodes say so. */
   readonly nonlinear?: boolean | undefined;
 }
 
-export type SamplerSetting = Exclude<keyof SamplerOptions, "steps" | "nonlinear">;
+export type SamplerSetting = Exclude<keyof SamplerOptions, "steps" | "start" | "nonlinear">;
 
 /** One class of schedulers: a file of `samplers/`, named as diffusers names the file of the class. */
 export interface Sampler<Config extends z.ZodObject = z.ZodObject> extends Named {
@@ -72,13 +92,4 @@ export interface Sampler<Config extends z.ZodObject = z.ZodObject> extends Named
   readonly takes: readonly SamplerSetting[];
   /** The table. Throws UNSUPPORTED_SCHEDULER for what no row can say, and SAMPLER_OPTION for settings that do not fit. */
   table(config: z.output<Config>, options: SamplerOptions): SamplerTable;
-}
-
-/** How the model's conditional and unconditional outputs become one: guided = uncond + scale · (cond − uncond). */
-export interface Guidance {
-  /** `batched`: both in one call, along axis 0; `two-calls`: one after the other; `embedded`: the scale is an input of the model. */
-  readonly form: "none" | "batched" | "two-calls" | "embedded";
-  readonly scale: number;
-  /** Which half of a batched call comes first. */
-  readonly order: readonly ["cond", "uncond"] | readonly ["uncond", "cond"];
 }

@@ -34,6 +34,9 @@ const manifestSchema = z.strictObject({
   recipe: recipeSchema,
   sampler: z.record(z.string(), z.unknown()),
   plan: z.record(z.string(), z.unknown()),
+  /** A sampler may evaluate the network more than once a step: what plans count, and rows of the table, are evaluations. */
+  steps: z.int(),
+  evaluations: z.int(),
   inputs: z.array(portSchema),
   outputs: z.array(portSchema),
   nodes: z.strictObject({ step: z.int(), uncached: z.int(), emitted: z.int() }),
@@ -152,6 +155,8 @@ export async function fillArtifact(
     recipe,
     sampler: { ...job.table },
     plan,
+    steps: job.steps,
+    evaluations: job.table.rows.length,
     inputs: model.graph.inputs.map((value) => port(value.name, value)),
     outputs: model.graph.outputs.map(({ name, value }) => port(name, value)),
     nodes: { ...nodes },
@@ -227,7 +232,7 @@ export async function openArtifact(folder: string, runtime: RuntimeOptions): Pro
   const job = await openJob(folder, {}, runtime);
   const file = join(folder, FILES.plan);
   const schedule = parseSchedule(readJson(file), file);
-  return { folder, manifest, job, schedule, plan: bind(schedule, job.table, ditView(job.model).branches) };
+  return { folder, manifest, job, schedule, plan: bind(schedule, job.table, ditView(job.model).branches, job.context.guidance) };
 }
 
 /** What the artifact's model is given for one run. */

@@ -1,11 +1,9 @@
 /** Calibration: uncached trajectories over the original step, and the statistics of their branches. */
-import { stepCost } from "../ir/cost.js";
 import { structureDigest, textDigest } from "../ir/digest.js";
-import { ditView } from "../ir/graph.js";
-import type { Job } from "./job.js";
+import { guidedStep, type Job } from "./job.js";
 import type { Progress } from "./progress.js";
-import { ReferenceLoop } from "./reference.js";
-import { sampleInputs, type SampleOptions } from "./run-inputs.js";
+import { ReferenceLoop, startOf } from "./reference.js";
+import type { SampleOptions } from "./run-inputs.js";
 import type { RuntimeOptions } from "./runtime.js";
 import { Statistics, type Trace } from "./trace.js";
 
@@ -22,7 +20,8 @@ export async function calibrate(job: Job, options: CalibrateOptions): Promise<Tr
   const statistics = new Statistics(steps, options);
   try {
     for (let sample = 0; sample < samples; sample++) {
-      await loop.run(sampleInputs(job, sample, { seed, inputs: options.inputs }), undefined, (step, branches) => {
+      const start = await startOf(job, sample, { ...options, noise: undefined });
+      await loop.run(start, undefined, (step, branches) => {
         statistics.observe(step, branches);
         progress?.("calibrate", sample * steps + step + 1, samples * steps);
       });
@@ -32,12 +31,11 @@ export async function calibrate(job: Job, options: CalibrateOptions): Promise<Tr
     await loop.close();
     await statistics.close();
   }
-  const { total, branches: costs } = stepCost(job.model);
+  const { total, branches } = guidedStep(job);
   const sites: Trace["sites"] = {};
-  for (const { site, kind, block, stream } of ditView(job.model).branches) {
+  for (const { site, kind, block, stream, macs } of branches) {
     const sums = statistics.sums.get(site);
-    const macs = costs.get(site);
-    if (sums && macs) sites[site] = { kind, block, stream, macs: { ...macs }, ...sums };
+    if (sums) sites[site] = { kind, block, stream, macs: { ...macs }, ...sums };
   }
   const { form, scale } = job.context.guidance;
   return {
@@ -45,7 +43,7 @@ export async function calibrate(job: Job, options: CalibrateOptions): Promise<Tr
     structure: structureDigest(job.model),
     sampler: { name: job.table.name, digest: textDigest(JSON.stringify(job.table)) },
     steps,
-    guidance: { form, scale },
+    guidance: { form, scale: typeof scale === "number" ? scale : [...scale] },
     samples: Array.from({ length: samples }, (_, i) => i),
     seed,
     macs: { ...total },

@@ -19,11 +19,19 @@ const inputSchema = z.strictObject({
 
 const guidanceSchema = z.strictObject({
   form: z.enum(["none", "batched", "two-calls", "embedded"]),
-  scale: z.number().default(1),
+  /** A list has one for each call of the sampler, which is one a step where a step has one evaluation. */
+  scale: z.union([z.number(), z.array(z.number()).min(1)]).default(1),
+  /** Steps [from, to) that are guided. */
+  interval: z.tuple([z.int().min(0), z.int().min(1)]).optional(),
   order: z
     .union([z.tuple([z.literal("cond"), z.literal("uncond")]), z.tuple([z.literal("uncond"), z.literal("cond")])])
     .default(["cond", "uncond"]),
   uncond: z.record(z.string(), valueSchema).default({}),
+  /** Channels [from, to) of the prediction that are guided; the others are the conditional half's. */
+  channels: z.tuple([z.int().min(0), z.int().min(1)]).optional(),
+  rescale: z.strictObject({ form: z.enum(["std", "norm"]), strength: z.number().default(1) }).optional(),
+  /** The input that takes an embedded scale. */
+  input: z.string().optional(),
 });
 
 /** Noise, conditions and results of a whole batch are held in memory. */
@@ -35,6 +43,10 @@ export const recipeSchema = z.strictObject({
   scheduler: z.union([z.string(), z.record(z.string(), z.unknown())]).optional(),
   /** Default: the rows of a sampler table, else 50. */
   steps: z.int().min(1).optional(),
+  /** The first step that is run; the run begins with the latent that it is given there. */
+  start: z.int().min(0).optional(),
+  /** The same as a share of the steps, as diffusers' image-to-image pipelines have it: the last ⌊steps · strength⌋ are run. */
+  strength: z.number().positive().max(1).optional(),
   /** Latents of one run. Default: what the export was made for, or 1. */
   batch: z.int().min(1).max(MAX_BATCH).optional(),
   latent: z.string().optional(),
@@ -60,6 +72,7 @@ export interface RecipeOverrides {
   readonly recipe?: string | undefined;
   readonly scheduler?: string | undefined;
   readonly steps?: number | undefined;
+  readonly start?: number | undefined;
   readonly guidance?: number | undefined;
   readonly batch?: number | undefined;
   readonly dims?: ReadonlyMap<string, number> | undefined;
@@ -95,13 +108,14 @@ export function openSource(model: string, overrides: RecipeOverrides = {}): Sour
   return { recipe: override(recipe, overrides), folder, modelFile };
 }
 
-function override(recipe: Recipe, { scheduler, steps, guidance, batch, dims, inputs: given = new Map() }: RecipeOverrides): Recipe {
+function override(recipe: Recipe, { scheduler, steps, start, guidance, batch, dims, inputs: given = new Map() }: RecipeOverrides): Recipe {
   const inputs = { ...recipe.inputs };
   for (const [name, spec] of given) inputs[name] = { calibrate: [typeof spec === "string" ? resolve(spec) : spec], ...inputs[name] };
   return {
     ...recipe,
     ...(scheduler === undefined ? {} : { scheduler: resolve(scheduler) }),
     ...(steps === undefined ? {} : { steps }),
+    ...(start === undefined ? {} : { start }),
     ...(batch === undefined ? {} : { batch }),
     ...(guidance === undefined ? {} : { guidance: { ...recipe.guidance, scale: guidance } }),
     dims: { ...recipe.dims, ...Object.fromEntries(dims ?? []) },
@@ -111,12 +125,27 @@ function override(recipe: Recipe, { scheduler, steps, guidance, batch, dims, inp
 
 const DEFAULT_STEPS = 50;
 
+/** What a source samples with. */
+export interface Sampling {
+  readonly table: SamplerTable;
+  /** Steps that are run; a step may have several rows in the table, each an evaluation of the network. */
+  readonly steps: number;
+  /** Where the run starts later than from noise, the rows of a whole run before it. */
+  readonly lead?: SamplerTable | undefined;
+}
+
 /** The sampler of a source, for its number of steps. Throws NO_SCHEDULER and what reading and tabulating throw. */
-export function tableOf(source: Source): SamplerTable {
+export function samplingOf(source: Source): Sampling {
+  const { recipe } = source;
   const config = schedulerConfig(source);
-  const rows =
+  const given =
     typeof config === "object" && config !== null && "rows" in config && Array.isArray(config.rows) ? config.rows.length : undefined;
-  return samplerTable(config, { steps: source.recipe.steps ?? rows ?? DEFAULT_STEPS, nonlinear: true });
+  const steps = recipe.steps ?? given ?? DEFAULT_STEPS;
+  const { strength = 1, start = steps - Math.floor(steps * strength) } = recipe;
+  const table = samplerTable(config, { steps, start, nonlinear: true });
+  if (start === 0) return { table, steps };
+  const whole = samplerTable(config, { steps, nonlinear: true });
+  return { table, steps: steps - start, lead: { ...whole, rows: whole.rows.slice(0, whole.rows.length - table.rows.length) } };
 }
 
 /** The scheduler's configuration as JSON. Throws NO_SCHEDULER, FILE_MISSING, BAD_JSON. */
