@@ -23,7 +23,7 @@ export function findPrediction(graph: Graph, name?: string): Port {
 
 /** The input that looks like the prediction: a float tensor of the same rank that differs from it in one dimension at most (channels). */
 export function findLatent(graph: Graph, prediction: Port, name?: string): Value {
-  if (name !== undefined) return byName("input", graph.inputs, name);
+  if (name !== undefined) return inputNamed(graph, name);
   const floats = graph.inputs.filter(({ type }) => type && FLOATS.includes(type.elem) && (type.shape?.length ?? 0) >= 3);
   const alike = floats.filter(({ type }) => differingDims(type, prediction.value.type) <= 1);
   const candidates = alike.length > 0 ? alike : floats.slice(0, 1);
@@ -43,7 +43,7 @@ export function findLatent(graph: Graph, prediction: Port, name?: string): Value
 
 /** The input of rank 1 or less that goes into a sine or cosine before any weight touches it. */
 export function findTimestep(graph: Graph, latent: Value, name?: string): Value {
-  if (name !== undefined) return byName("input", graph.inputs, name);
+  if (name !== undefined) return inputNamed(graph, name);
   const small = graph.inputs.filter((input) => input !== latent && (input.type?.shape?.length ?? 2) <= 1);
   const embedded = small.filter((input) => reachesSine(graph, input));
   const [timestep] = embedded.length > 0 ? embedded : small;
@@ -56,6 +56,11 @@ export function findTimestep(graph: Graph, latent: Value, name?: string): Value 
     );
   }
   return timestep;
+}
+
+/** Throws UNKNOWN_NAME. */
+export function inputNamed(graph: Graph, name: string): Value {
+  return byName("input", graph.inputs, name);
 }
 
 function byName<T extends { readonly name: string }>(what: string, known: readonly T[], name: string): T {

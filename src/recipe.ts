@@ -2,12 +2,22 @@
 import { existsSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { z } from "zod";
-import { fileMissing, noScheduler, notAModel } from "../ir/diagnostics.js";
+import { badJsonField, fileMissing, noScheduler, notAModel } from "../ir/diagnostics.js";
 import { readJson } from "./files.js";
-import { parseWith, samplerTable, type SamplerTable } from "../schedules/index.js";
+import { deriveRecipe, isPipelineFolder } from "./pipelines/index.js";
+import { linspace, parseWith, samplerTable, shiftOf, shiftRule, type SamplerOptions, type SamplerTable } from "../schedules/index.js";
 
-/** A number fills the tensor, a list gives its elements, a string names a `.npy` file beside the recipe. */
-const valueSchema = z.union([z.number(), z.array(z.number()), z.string()]);
+/**
+ * A number fills the tensor, a list gives its elements or those of each row of the batch, a string names a `.npy` file
+ * beside the recipe, and a grid gives positions: along the last two axes, the coordinates of the points of a grid with
+ * these sizes, the last running fastest. Sizes that are null are equal, and as large as the rows allow.
+ */
+const valueSchema = z.union([
+  z.number(),
+  z.array(z.number()),
+  z.string(),
+  z.strictObject({ grid: z.array(z.int().min(1).nullable()).min(1) }),
+]);
 export type ValueSpec = z.infer<typeof valueSchema>;
 
 const inputSchema = z.strictObject({
@@ -24,6 +34,24 @@ const guidanceSchema = z.strictObject({
     .union([z.tuple([z.literal("cond"), z.literal("uncond")]), z.tuple([z.literal("uncond"), z.literal("cond")])])
     .default(["cond", "uncond"]),
   uncond: z.record(z.string(), valueSchema).default({}),
+  /** The network's input that is the scale, where the form is `embedded`. */
+  input: z.string().optional(),
+  /** `norm`: the guided prediction keeps the norm of the conditional one along the last axis. */
+  rescale: z.strictObject({ form: z.enum(["std", "norm"]) }).optional(),
+});
+
+const samplingSchema = z.strictObject({
+  /** `linear`: 1, …, 1/steps, evenly spaced; not where the scheduler makes its own ("use_flow_sigmas"). */
+  sigmas: z.union([z.literal("linear"), z.array(z.number()).min(1)]).optional(),
+  timesteps: z.array(z.number()).min(1).optional(),
+  /**
+   * Logarithm of the time shift; or the rule that finds it, under dynamic shifting, from the number of the latent's tokens:
+   * the product of its sizes along `axes` (negative: from the end), each in patches of `patch`.
+   */
+  mu: z
+    .union([z.number(), z.strictObject({ rule: shiftRule, axes: z.array(z.int()).min(1), patch: z.int().min(1).default(1) })])
+    .optional(),
+  eta: z.number().optional(),
 });
 
 /** Noise, conditions and results of a whole batch are held in memory. */
@@ -38,7 +66,11 @@ export const recipeSchema = z.strictObject({
   /** Latents of one run. Default: what the export was made for, or 1. */
   batch: z.int().min(1).max(MAX_BATCH).optional(),
   latent: z.string().optional(),
-  timestep: z.string().optional(),
+  /** Several names where several inputs get the same time. */
+  timestep: z.union([z.string(), z.array(z.string()).min(1)]).optional(),
+  /** The network is told scale · t + offset, where t is the scheduler's time. */
+  time: z.strictObject({ scale: z.number().default(1), offset: z.number().default(0) }).default({ scale: 1, offset: 0 }),
+  sampling: samplingSchema.default({}),
   prediction: z
     .strictObject({
       output: z.string().optional(),
@@ -54,6 +86,8 @@ export const recipeSchema = z.strictObject({
 });
 
 export type Recipe = z.infer<typeof recipeSchema>;
+/** A recipe as it is written, without its defaults. */
+export type RecipeFacts = z.input<typeof recipeSchema>;
 
 /** Options of the command line that beat the recipe. */
 export interface RecipeOverrides {
@@ -75,24 +109,47 @@ export interface Source {
   readonly recipe: Recipe;
   readonly folder: string;
   readonly modelFile: string;
+  /** Whether the recipe follows from a diffusers folder, and so speaks of inputs by the names that they have there. */
+  readonly isDerived?: boolean | undefined;
 }
 
 /**
- * The source that MODEL names: an `.onnx` file (with the `recipe.json` beside it that names it, if there is one), or a
- * folder with a `recipe.json`. Throws NOT_A_MODEL, FILE_MISSING, BAD_JSON, BAD_JSON_FIELD.
+ * The source that MODEL names: an `.onnx` file (with the `recipe.json` beside it that names it, if there is one), a folder
+ * with a `recipe.json`, or a folder as diffusers saves it, whose recipe is derived.
+ * Throws NOT_A_MODEL, FILE_MISSING, BAD_JSON, BAD_JSON_FIELD, UNKNOWN_PIPELINE, UNSUPPORTED_PIPELINE.
  */
 export function openSource(model: string, overrides: RecipeOverrides = {}): Source {
   if (!existsSync(model)) throw fileMissing(model, "There is no such file or folder.");
   const isFolder = statSync(model).isDirectory();
   const beside = join(isFolder ? model : dirname(model), "recipe.json");
   const file = overrides.recipe ?? (existsSync(beside) ? beside : undefined);
-  if (isFolder && file === undefined) throw notAModel(model);
+  if (isFolder && file === undefined) {
+    if (!isPipelineFolder(model)) throw notAModel(model);
+    const recipe = parseWith(recipeSchema, deriveRecipe(model), model);
+    return { recipe: override(recipe, overrides), folder: resolve(model), modelFile: resolve(model, recipe.model), isDerived: true };
+  }
   const read = file === undefined ? undefined : parseWith(recipeSchema, readJson(file), file);
   const speaksOfIt = isFolder || overrides.recipe !== undefined || read?.model === basename(model);
   const recipe = read && speaksOfIt ? read : recipeSchema.parse({ model: basename(model) });
   const folder = resolve(file !== undefined && speaksOfIt ? dirname(file) : dirname(model));
   const modelFile = isFolder ? resolve(model, recipe.model) : resolve(model);
   return { recipe: override(recipe, overrides), folder, modelFile };
+}
+
+/** A derived recipe without what it says of inputs that the export does not have; `given` ones stay, for the error. */
+export function withoutAbsentInputs(recipe: Recipe, inputs: readonly string[], given: InputSpecs = new Map()): Recipe {
+  const isThere = (name: string): boolean => inputs.includes(name) || given.has(name);
+  const present = <T>(entries: Readonly<Record<string, T>>): Record<string, T> =>
+    Object.fromEntries(Object.entries(entries).filter(([name]) => isThere(name)));
+  const [latent] = [recipe.latent ?? []].flat().filter(isThere);
+  const times = [recipe.timestep ?? []].flat().filter(isThere);
+  return {
+    ...recipe,
+    latent,
+    timestep: times.length > 0 ? times : undefined,
+    guidance: { ...recipe.guidance, uncond: present(recipe.guidance.uncond) },
+    inputs: present(recipe.inputs),
+  };
 }
 
 function override(recipe: Recipe, { scheduler, steps, guidance, batch, dims, inputs: given = new Map() }: RecipeOverrides): Recipe {
@@ -111,12 +168,45 @@ function override(recipe: Recipe, { scheduler, steps, guidance, batch, dims, inp
 
 const DEFAULT_STEPS = 50;
 
-/** The sampler of a source, for its number of steps. Throws NO_SCHEDULER and what reading and tabulating throw. */
-export function tableOf(source: Source): SamplerTable {
+/**
+ * The sampler of a source, for its number of steps and the shape of its latent; times are those that the network is told.
+ * Throws NO_SCHEDULER and what reading and tabulating throw.
+ */
+export function tableOf(source: Source, latent: readonly number[]): SamplerTable {
+  const { time } = source.recipe;
   const config = schedulerConfig(source);
-  const rows =
-    typeof config === "object" && config !== null && "rows" in config && Array.isArray(config.rows) ? config.rows.length : undefined;
-  return samplerTable(config, { steps: source.recipe.steps ?? rows ?? DEFAULT_STEPS });
+  const table = samplerTable(config, samplerOptions(source.recipe, config, latent));
+  return { ...table, rows: table.rows.map((row) => ({ ...row, timestep: time.scale * row.timestep + time.offset })) };
+}
+
+const schedulerKeys = z.object({
+  rows: z.array(z.unknown()).optional(),
+  use_flow_sigmas: z.boolean().optional(),
+  use_dynamic_shifting: z.boolean().optional(),
+});
+
+/** What a pipeline of diffusers passes to `set_timesteps`. What the recipe gives by rule is for schedulers that make use of it. */
+function samplerOptions({ sampling, steps }: Recipe, config: unknown, latent: readonly number[]): SamplerOptions {
+  const { rows, use_flow_sigmas: ownSigmas = false, use_dynamic_shifting: isDynamic = false } = schedulerKeys.safeParse(config).data ?? {};
+  const { sigmas, timesteps, mu, eta } = sampling;
+  const given = rows ?? timesteps ?? (typeof sigmas === "object" ? sigmas : undefined);
+  const count = steps ?? given?.length ?? DEFAULT_STEPS;
+  const ruled = sigmas !== "linear" ? sigmas : rows || ownSigmas ? undefined : linspace(1, 1 / count, count);
+  return {
+    steps: count,
+    sigmas: ruled,
+    timesteps,
+    mu: typeof mu === "object" ? (isDynamic ? shiftOf(mu.rule, tokensOf(latent, mu), count, config) : undefined) : mu,
+    eta,
+  };
+}
+
+function tokensOf(latent: readonly number[], { axes, patch }: { readonly axes: readonly number[]; readonly patch: number }): number {
+  return axes.reduce((tokens, axis) => {
+    const size = latent.at(axis);
+    if (size === undefined) throw badJsonField("recipe", "sampling.mu.axes", `has ${axis}, and the latent is [${latent.join(", ")}]`);
+    return tokens * Math.floor(size / patch);
+  }, 1);
 }
 
 /** The scheduler's configuration as JSON. Throws NO_SCHEDULER, FILE_MISSING, BAD_JSON. */

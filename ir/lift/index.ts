@@ -2,10 +2,11 @@
 import { dependence, dominators, type Dependence } from "../analysis.js";
 import { notRecognised, randomNode } from "../diagnostics.js";
 import { CONDITION, LATENT, TIME, type Branch, type DitView } from "../dit.js";
-import type { Mark, Model, Node, Value } from "../graph.js";
+import type { Graph, Mark, Model, Node, Value } from "../graph.js";
 import { isControlFlow, isRandom } from "../ops.js";
-import { findLatent, findPrediction, findTimestep } from "../ports.js";
+import { findLatent, findPrediction, findTimestep, inputNamed } from "../ports.js";
 import { hasMethods, loadFolder, type Named } from "../registry.js";
+import { rewrite } from "../rewrite.js";
 
 /** What every recogniser starts from. */
 export interface StepFacts {
@@ -49,7 +50,8 @@ export const recognisers = await loadFolder(import.meta.url, isRecogniser);
 /** Names that the user or a recipe gives; what is left out is found by structure. */
 export interface PortNames {
   readonly latent?: string | undefined;
-  readonly timestep?: string | undefined;
+  /** Several where several inputs get the same time: they become one, under the first name. */
+  readonly timestep?: string | readonly string[] | undefined;
   readonly prediction?: string | undefined;
 }
 
@@ -57,7 +59,9 @@ export interface PortNames {
  * The model with its `dit` view and a mark (step 0) on every branch. Names are used only where `names` gives them.
  * Throws NOT_RECOGNISED with the nearest miss if no recogniser finds a branch.
  */
-export function lift(model: Model, names: PortNames = {}): Model {
+export function lift(read: Model, names: PortNames = {}): Model {
+  const [time, ...sameTime] = [names.timestep ?? []].flat();
+  const model = { ...read, graph: withOneInput(read.graph, time, sameTime) };
   const { graph } = model;
   const loop = graph.nodes.find(isControlFlow);
   if (loop)
@@ -70,7 +74,7 @@ export function lift(model: Model, names: PortNames = {}): Model {
   if (random) throw randomNode(random.opType, random.name);
   const prediction = findPrediction(graph, names.prediction);
   const latent = findLatent(graph, prediction, names.latent);
-  const timestep = findTimestep(graph, latent, names.timestep);
+  const timestep = findTimestep(graph, latent, time);
   const conditions = graph.inputs.filter((input) => input !== latent && input !== timestep);
   const sources = new Map<Value, number>([
     [latent, LATENT],
@@ -114,6 +118,14 @@ export function lift(model: Model, names: PortNames = {}): Model {
     ],
   };
   return { ...model, graph: { ...graph, outputs: [prediction], marks }, dit };
+}
+
+/** The graph with one input where several get the same value. Throws UNKNOWN_NAME. */
+function withOneInput(graph: Graph, name: string | undefined, others: readonly string[]): Graph {
+  if (name === undefined || others.length === 0) return graph;
+  const kept = inputNamed(graph, name);
+  const merged = rewrite(graph, () => undefined, new Map(others.map((other) => [inputNamed(graph, other), kept])));
+  return { ...merged, inputs: [...new Set(merged.inputs)] };
 }
 
 /** Sites are `kind-block`, with the stream in front where there is more than one. */
