@@ -6,16 +6,18 @@ import { linspace } from "./spacing.js";
 const MAX_TRAIN_TIMES = 1e6;
 
 /** The keys that every class of this family has, with diffusers' defaults. */
-export const noiseScheduleKeys = {
+export const betaKeys = {
   num_train_timesteps: z.int().min(1).max(MAX_TRAIN_TIMES).default(1000),
   beta_start: z.number().default(0.0001),
   beta_end: z.number().default(0.02),
   beta_schedule: z.enum(["linear", "scaled_linear", "squaredcos_cap_v2"]).default("linear"),
   trained_betas: z.array(z.number()).min(1).nullable().default(null),
-  rescale_betas_zero_snr: z.boolean().default(false),
 };
 
-export type NoiseScheduleConfig = z.output<z.ZodObject<typeof noiseScheduleKeys>>;
+/** The same with the key that some classes lack. */
+export const noiseScheduleKeys = { ...betaKeys, rescale_betas_zero_snr: z.boolean().default(false) };
+
+export type NoiseScheduleConfig = z.output<z.ZodObject<typeof betaKeys>> & { readonly rescale_betas_zero_snr?: boolean };
 
 /** Noise variances β_t (arXiv 2006.11239), one a training time. */
 function betas(config: NoiseScheduleConfig): readonly number[] {

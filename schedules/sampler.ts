@@ -14,10 +14,24 @@ export interface Row {
   readonly timestep: number;
   /** The model sees `inputScale` · x_k. */
   readonly inputScale: number;
-  /** The history value m_k = x · x_k + out · out_k, where out_k is the model's output after guidance. */
-  readonly m: { readonly x: number; readonly out: number };
-  /** x_{k+1} = Σ weight · x_step + Σ weight · m_step + noise · z_k, with z_k a fresh unit normal. */
-  readonly next: { readonly x: readonly Term[]; readonly m: readonly Term[]; readonly noise: number };
+  /** The history value m_k = x · x_k + out · out_k, where out_k is the model's output after guidance; clamped to ± clip where given. */
+  readonly m: { readonly x: number; readonly out: number; readonly clip?: number | undefined };
+  /** x_{k+1} = Σ weight · x_step + Σ weight · m_step + Σ weight · out_step + noise · std · z_k, with z_k a fresh unit normal. */
+  readonly next: {
+    readonly x: readonly Term[];
+    readonly m: readonly Term[];
+    /** Raw outputs: only needed where m is clamped, and something else comes from what it was. */
+    readonly out?: readonly Term[] | undefined;
+    readonly noise: number;
+    /** std is 1 unless the model says it, between two logarithms of a variance. */
+    readonly learned?: LearnedVariance | undefined;
+  };
+}
+
+/** std = exp(½ (f · max + (1 − f) · min)) with f = (v + 1) / 2, where v is in the output's variance channels (arXiv 2102.09672, eq. 15). */
+export interface LearnedVariance {
+  readonly min: number;
+  readonly max: number;
 }
 
 /** What the model predicts; a label for people, as the rows already turn it into the next latent. */
@@ -42,9 +56,11 @@ export interface SamplerOptions {
   readonly mu?: number | undefined;
   /** Share of fresh noise in DDIM: 0 none, 1 as much as DDPM. */
   readonly eta?: number | undefined;
+  /** Whether rows may be more than weighted sums (`clip`, `learned`); refused otherwise. Those who emit them as nodes say so. */
+  readonly nonlinear?: boolean | undefined;
 }
 
-export type SamplerSetting = Exclude<keyof SamplerOptions, "steps">;
+export type SamplerSetting = Exclude<keyof SamplerOptions, "steps" | "nonlinear">;
 
 /** One class of schedulers: a file of `samplers/`, named as diffusers names the file of the class. */
 export interface Sampler<Config extends z.ZodObject = z.ZodObject> extends Named {
@@ -54,7 +70,7 @@ export interface Sampler<Config extends z.ZodObject = z.ZodObject> extends Named
   readonly config: Config;
   /** The settings beside `steps` that it takes; others are refused. */
   readonly takes: readonly SamplerSetting[];
-  /** The table. Throws UNSUPPORTED_SCHEDULER for what is no linear row, and SAMPLER_OPTION for settings that do not fit. */
+  /** The table. Throws UNSUPPORTED_SCHEDULER for what no row can say, and SAMPLER_OPTION for settings that do not fit. */
   table(config: z.output<Config>, options: SamplerOptions): SamplerTable;
 }
 

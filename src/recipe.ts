@@ -198,6 +198,7 @@ function samplerOptions({ sampling, steps }: Recipe, config: unknown, latent: re
     timesteps,
     mu: typeof mu === "object" ? (isDynamic ? shiftOf(mu.rule, tokensOf(latent, mu), count, config) : undefined) : mu,
     eta,
+    nonlinear: true,
   };
 }
 

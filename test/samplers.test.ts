@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
-import { samplers, samplerTable, unknownKeys, type Row, type SamplerOptions, type SamplerTable } from "../schedules/index.js";
+import { samplers, samplerTable, unknownKeys, type SamplerOptions, type SamplerTable, type Term } from "../schedules/index.js";
 import { codeOf, thrownBy } from "./support/thrown.js";
 
 const folder = new URL("fixtures/samplers/", import.meta.url);
@@ -16,9 +16,14 @@ const caseSchema = z.object({
   refuse: z.string().nullable(),
   timesteps: z.array(z.number()),
   timesteps_f64: z.array(z.number()).optional(),
-  model: z.object({ a: z.array(z.number()), b: z.array(z.number()), v: z.array(z.number()) }),
+  model: z.object({
+    a: z.array(z.number()),
+    b: z.array(z.number()),
+    v: z.array(z.number()),
+    extra_channels: z.array(z.number()).optional(),
+  }),
   initial: z.object({ unit: z.array(z.number()), scale_f64: z.number() }),
-  noise_draws: z.array(z.object({ evaluation: z.int(), values: z.array(z.number()), weight: z.number().nullable() })),
+  noise_draws: z.array(z.object({ evaluation: z.int(), values: z.array(z.number()), weight: z.number().nullable().optional() })),
   latents_f64: z.array(vector),
 });
 type Case = z.infer<typeof caseSchema>;
@@ -35,41 +40,55 @@ function optionsOf({ num_inference_steps: steps, set_timesteps, step_args }: Cas
 /** The latents after every row, with the case's linear model in place of a network. */
 function replay(table: SamplerTable, { model, initial, noise_draws }: Case): number[][] {
   const latents = [initial.unit.map((value) => value * table.initialScale)];
-  const history: number[][] = [];
-  for (const [k, row] of table.rows.entries()) {
+  const outs: number[][] = [];
+  const samples: number[][] = [];
+  for (const [k, { inputScale, m, next }] of table.rows.entries()) {
     const x = latents[k] ?? [];
-    const out = x.map((value, i) => (model.a[k] ?? NaN) * row.inputScale * value + (model.b[k] ?? NaN) * (model.v[i] ?? NaN));
-    history.push(x.map((value, i) => row.m.x * value + row.m.out * (out[i] ?? NaN)));
-    const noise = noise_draws.find((draw) => draw.evaluation === k);
+    const out = x.map((value, i) => (model.a[k] ?? NaN) * inputScale * value + (model.b[k] ?? NaN) * (model.v[i] ?? NaN));
+    const limit = m.clip ?? Infinity;
+    outs.push(out);
+    samples.push(x.map((value, i) => Math.min(limit, Math.max(-limit, m.x * value + m.out * (out[i] ?? NaN)))));
+    // Where a sampler draws twice in an evaluation, the last draw counts.
+    const noise = noise_draws.findLast((draw) => draw.evaluation === k);
     latents.push(
       x.map((_, i) => {
-        const sum = (terms: Row["next"]["x"], values: number[][]): number =>
-          terms.reduce((total, { step, weight }) => total + weight * (values[step]?.[i] ?? NaN), 0);
-        const drawn = row.next.noise === 0 ? 0 : row.next.noise * (noise?.values[i] ?? NaN);
-        return sum(row.next.x, latents) + sum(row.next.m, history) + drawn;
+        const sum = (terms: readonly Term[] | undefined, values: number[][]): number =>
+          (terms ?? []).reduce((total, { step, weight }) => total + weight * (values[step]?.[i] ?? NaN), 0);
+        const share = ((model.extra_channels?.[i] ?? NaN) + 1) / 2;
+        const std = next.learned ? Math.exp((share * next.learned.max + (1 - share) * next.learned.min) / 2) : 1;
+        const drawn = next.noise === 0 ? 0 : next.noise * std * (noise?.values[i] ?? NaN);
+        return sum(next.x, latents) + sum(next.m, samples) + sum(next.out, outs) + drawn;
       }),
     );
   }
   return latents.slice(1);
 }
 
+function expectRecorded(table: SamplerTable, recorded: Case): void {
+  expect(table.rows.map(({ timestep }) => timestep)).toEqual(recorded.timesteps_f64 ?? recorded.timesteps);
+  expect(table.initialScale).toBeCloseTo(recorded.initial.scale_f64, 12);
+  const latents = replay(table, recorded);
+  expect(latents).toHaveLength(recorded.latents_f64.length);
+  for (const [k, want] of recorded.latents_f64.entries()) {
+    const size = Math.max(...want.map((value) => Math.abs(value ?? NaN)));
+    for (const [i, value] of want.entries()) expect(Math.abs((latents[k]?.[i] ?? NaN) - (value ?? NaN)) / size).toBeLessThan(1e-9);
+  }
+}
+
 describe("recorded trajectories", () => {
   it.each(cases.filter(({ refuse }) => refuse === null))("$file", (recorded) => {
     const table = samplerTable(recorded.scheduler_config, optionsOf(recorded));
-    expect(table.rows.map(({ timestep }) => timestep)).toEqual(recorded.timesteps_f64 ?? recorded.timesteps);
-    expect(table.initialScale).toBe(recorded.initial.scale_f64);
-    const latents = replay(table, recorded);
-    expect(latents).toHaveLength(recorded.latents_f64.length);
-    for (const [k, want] of recorded.latents_f64.entries()) {
-      const size = Math.max(...want.map((value) => Math.abs(value ?? NaN)));
-      for (const [i, value] of want.entries()) expect(Math.abs((latents[k]?.[i] ?? NaN) - (value ?? NaN)) / size).toBeLessThan(1e-9);
-    }
+    expectRecorded(table, recorded);
     for (const { evaluation, weight } of recorded.noise_draws)
-      if (weight !== null) expect(table.rows[evaluation]?.next.noise).toBeCloseTo(weight, 12);
+      if (typeof weight === "number") expect(table.rows[evaluation]?.next.noise).toBeCloseTo(weight, 12);
   });
 
   it.each(cases.filter(({ refuse }) => refuse !== null))("$file is refused", (recorded) => {
     expect(codeOf(() => samplerTable(recorded.scheduler_config, optionsOf(recorded)))).toBe("UNSUPPORTED_SCHEDULER");
+  });
+
+  it.each(cases.filter(({ refuse }) => refuse?.match(/^(clip_sample|variance_type)/)))("$file is taken as nodes", (recorded) => {
+    expectRecorded(samplerTable(recorded.scheduler_config, { ...optionsOf(recorded), nonlinear: true }), recorded);
   });
 
   it("notices a wrong coefficient", () => {

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { badJsonField, badSamplerTable, samplerOption, unknownScheduler, unsupportedScheduler } from "../../ir/diagnostics.js";
 import { hasMethods, loadFolder } from "../../ir/registry.js";
+import { refuseNonlinear } from "../clipping.js";
 import { parseWith } from "../parse.js";
 import type { Row, Sampler, SamplerOptions, SamplerSetting, SamplerTable, Term } from "../sampler.js";
 
@@ -22,8 +23,14 @@ const tableSchema = z.strictObject({
       z.strictObject({
         timestep: z.number(),
         inputScale: z.number(),
-        m: z.strictObject({ x: z.number(), out: z.number() }),
-        next: z.strictObject({ x: terms, m: terms, noise: z.number() }),
+        m: z.strictObject({ x: z.number(), out: z.number(), clip: z.number().positive().optional() }),
+        next: z.strictObject({
+          x: terms,
+          m: terms,
+          out: terms.optional(),
+          noise: z.number(),
+          learned: z.strictObject({ min: z.number(), max: z.number() }).optional(),
+        }),
       }),
     )
     .min(1),
@@ -39,7 +46,9 @@ export function samplerTable(config: unknown, options: SamplerOptions): SamplerT
   if (isRecord(config) && "rows" in config) return givenTable(parseWith(tableSchema, config, "sampler table"), options);
   const sampler = samplerOf(config);
   refuseSettings(sampler.className, options, sampler.takes);
-  return checked(sampler.className, sampler.table(parseWith(sampler.config, config, sampler.className), options));
+  const table = sampler.table(parseWith(sampler.config, config, sampler.className), options);
+  if (!options.nonlinear) refuseNonlinear(sampler.className, table);
+  return checked(sampler.className, table);
 }
 
 /** Keys of the configuration that its class does not know; such keys have no effect. Empty for a table. */
@@ -74,10 +83,11 @@ function samplerByKeys(keys: readonly string[], all: readonly Sampler[]): Sample
 
 function givenTable(table: SamplerTable, options: SamplerOptions): SamplerTable {
   refuseSettings("A sampler table", options, []);
+  if (!options.nonlinear) refuseNonlinear("A sampler table", table);
   const { rows } = table;
   if (options.steps !== rows.length) throw samplerOption("A sampler table", "steps", `of ${rows.length} rows has as many steps`);
   for (const [k, { next }] of rows.entries()) {
-    const ahead = [...next.x, ...next.m].find(({ step }) => step > k);
+    const ahead = [...next.x, ...next.m, ...(next.out ?? [])].find(({ step }) => step > k);
     if (ahead) throw badSamplerTable(k, `reads step ${ahead.step}, which comes later`);
   }
   return table;
@@ -93,8 +103,8 @@ function refuseSettings(who: string, { sigmas, timesteps, mu, eta }: SamplerOpti
 /** The table without terms of weight 0. Throws UNSUPPORTED_SCHEDULER if a number of it is not finite. */
 function checked(className: string, table: SamplerTable): SamplerTable {
   const numbers = ({ timestep, inputScale, m, next }: Row): readonly number[] => [
-    ...[timestep, inputScale, m.x, m.out, next.noise],
-    ...[...next.x, ...next.m].map(({ weight }) => weight),
+    ...[timestep, inputScale, m.x, m.out, m.clip ?? 0, next.noise, next.learned?.min ?? 0, next.learned?.max ?? 0],
+    ...[...next.x, ...next.m, ...(next.out ?? [])].map(({ weight }) => weight),
   ];
   const k = table.rows.findIndex((row) => !numbers(row).every(Number.isFinite));
   if (k >= 0) {
@@ -104,7 +114,12 @@ function checked(className: string, table: SamplerTable): SamplerTable {
   const counts = ({ weight }: Term): boolean => weight !== 0;
   const rows = table.rows.map((row) => ({
     ...row,
-    next: { ...row.next, x: row.next.x.filter(counts), m: row.next.m.filter(counts) },
+    next: {
+      ...row.next,
+      x: row.next.x.filter(counts),
+      m: row.next.m.filter(counts),
+      ...(row.next.out && { out: row.next.out.filter(counts) }),
+    },
   }));
   return { ...table, rows };
 }

@@ -1,5 +1,5 @@
 /** `sampler SCHEDULER --steps N`: the coefficient table. */
-import { samplerTable, unknownKeys } from "../../schedules/index.js";
+import { samplerTable, unknownKeys, type LearnedVariance } from "../../schedules/index.js";
 import { readJson } from "../files.js";
 import { table } from "../text.js";
 import type { Command } from "./index.js";
@@ -12,16 +12,23 @@ export default {
   run(argument, { steps = 50 }, host) {
     const config = readJson(argument);
     for (const key of unknownKeys(config)) host.warn(`${argument}: '${key}' is not known here and has no effect`);
-    const { name, prediction, initialScale, rows } = samplerTable(config, { steps });
+    const { name, prediction, initialScale, rows } = samplerTable(config, { steps, nonlinear: true });
     const number = (value: number): string => String(Number(value.toPrecision(7)));
     const terms = (sum: readonly { readonly step: number; readonly weight: number }[], letter: string): string[] =>
       sum.map(({ step, weight }) => `${number(weight)}·${letter}${step}`);
-    const lines = rows.map((row, k) => [
+    const spread = (learned: LearnedVariance | undefined): string =>
+      learned ? `·exp(½(f·${number(learned.max)} + (1−f)·${number(learned.min)}))` : "";
+    const lines = rows.map(({ timestep, inputScale, m, next }, k) => [
       String(k),
-      number(row.timestep),
-      number(row.inputScale),
-      `${number(row.m.x)}·x + ${number(row.m.out)}·out`,
-      [...terms(row.next.x, "x"), ...terms(row.next.m, "m"), ...(row.next.noise === 0 ? [] : [`${number(row.next.noise)}·z`])].join(" + "),
+      number(timestep),
+      number(inputScale),
+      `${number(m.x)}·x + ${number(m.out)}·out${m.clip === undefined ? "" : `, within ±${number(m.clip)}`}`,
+      [
+        ...terms(next.x, "x"),
+        ...terms(next.m, "m"),
+        ...terms(next.out ?? [], "out"),
+        ...(next.noise === 0 ? [] : [`${number(next.noise)}${spread(next.learned)}·z`]),
+      ].join(" + "),
     ]);
     const text = [
       `${name}, ${prediction}, initial scale ${number(initialScale)}`,
