@@ -146,7 +146,7 @@ export function withoutAbsentInputs(recipe: Recipe, inputs: readonly string[], g
   return {
     ...recipe,
     latent,
-    timestep: times.length > 0 ? times : undefined,
+    timestep: times.length > 1 ? times : times[0],
     guidance: { ...recipe.guidance, uncond: present(recipe.guidance.uncond) },
     inputs: present(recipe.inputs),
   };
