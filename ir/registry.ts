@@ -14,10 +14,11 @@ export async function loadFolder<T extends Named>(
 ): Promise<ReadonlyMap<string, T>> {
   const folder = new URL("./", index);
   const entries = new Map<string, T>();
-  for (const file of readdirSync(fileURLToPath(folder)).sort()) {
-    if (!/^[^.]+\.(js|ts)$/.test(file) || /^index\./.test(file)) continue;
+  const files = readdirSync(fileURLToPath(folder)).filter((file) => /^[^.]+\.(js|ts)$/.test(file) && !/^index\./.test(file));
+  // By stem: with the extension, 'a-b.ts' would come before 'a.ts'.
+  const byStem = new Map(files.map((file) => [basename(file, extname(file)), file]));
+  for (const [stem, file] of [...byStem].sort(([a], [b]) => (a < b ? -1 : 1))) {
     const entry = await loadFile(new URL(file, folder), isEntry);
-    const stem = basename(file, extname(file));
     if (entry.name !== stem) throw new Error(`internal: ${file} registers '${entry.name}'`);
     entries.set(stem, entry);
   }

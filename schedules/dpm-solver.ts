@@ -1,21 +1,22 @@
 /** One step of the DPM-Solver family (arXiv 2206.00927, 2211.01095), in all the forms in which diffusers has it. */
 import { unsupportedScheduler } from "../ir/diagnostics.js";
-import { at, mirrored, noiseOf, sampleOf, type Level, type PredictionType } from "./levels.js";
-import { exponentialMoments, interpolationWeights } from "./quadrature.js";
+import { lambdaStep, slopeOfMean, type LambdaStep, type Moments } from "./lambda-step.js";
+import { at, noiseOf, sampleOf, type Level, type PredictionType } from "./levels.js";
 
 /** In terms of predicted samples (`++`) or predicted noise; as an ODE or, with fresh noise at every step, as an SDE. */
 export type DpmAlgorithm = "dpmsolver" | "dpmsolver++" | "sde-dpmsolver" | "sde-dpmsolver++";
 
-export interface DpmStep {
-  /** Weight of the latent at the step's base. */
-  readonly x: number;
-  /** Weights of the predictions at the given nodes, in their order. */
-  readonly m: readonly number[];
-  readonly noise: number;
+/** How an SDE goes: `eta` is its noise as a multiple of the reverse diffusion's. */
+export interface SdeForm {
+  readonly eta: number;
+  /** Whether the third order over samples has −½ where the expansion has +½, as in diffusers: runs must reproduce it. */
+  readonly hasSlip: boolean;
 }
 
+const DIFFUSERS_SDE: SdeForm = { eta: 1, hasSlip: true };
+
 /**
- * A step from the level `base` to the level `to` with predictions at the levels `nodes`, of which `base` is the first.
+ * A step from the first of the levels `nodes` to the level `to` with predictions at the nodes.
  * The polynomial through them replaces the prediction under the integral; `midpoint` takes a coarser integral of its slope.
  * `curveShare` is the share of the curvature's integral that the solver takes.
  */
@@ -25,26 +26,17 @@ export function dpmStep(
   nodes: readonly Level[],
   to: Level,
   curveShare: number,
-): DpmStep {
-  const isNoise = predictsNoise(algorithm);
+  { eta, hasSlip }: SdeForm = DIFFUSERS_SDE,
+): LambdaStep {
   const isSde = algorithm === "sde-dpmsolver" || algorithm === "sde-dpmsolver++";
-  const seen = isNoise ? mirrored : (level: Level): Level => level;
-  const base = seen(at(nodes, 0));
-  const end = seen(to);
-  const length = end.lambda - base.lambda;
-  // The weights of the SDE over samples are those of the ODE at 2h; those of the SDE over noise are twice those of the ODE.
-  const moments = [...exponentialMoments(length, algorithm === "sde-dpmsolver++" ? 2 * length : length, nodes.length)];
-  const [mean = NaN, , curve = NaN] = moments;
-  if (solverType === "midpoint" && nodes.length === 2) moments[1] = (length * mean) / 2;
-  // The library's SDE has −½ where the expansion has +½: runs must reproduce the library's.
-  if (nodes.length === 3) moments[2] = curveShare * (algorithm === "sde-dpmsolver++" ? curve - 2 * length ** 2 : curve);
-  const places = nodes.map((node) => seen(node).lambda - base.lambda);
-  const scale = end.alpha * (algorithm === "sde-dpmsolver" ? 2 : 1);
-  return {
-    x: (end.sigma / base.sigma) * (algorithm === "sde-dpmsolver++" ? Math.exp(-length) : 1),
-    m: interpolationWeights(places, moments).map((weight) => scale * weight),
-    noise: isSde ? to.sigma * Math.sqrt(Math.abs(Math.expm1(-2 * length))) : 0,
+  const slips = hasSlip && algorithm === "sde-dpmsolver++";
+  const moments: Moments = (exact, length, reach) => {
+    const [mean = NaN, slope = NaN, curve] = exact;
+    if (curve !== undefined) return [mean, slope, curveShare * (slips ? curve - 2 * length ** 2 : curve)];
+    return solverType === "midpoint" ? slopeOfMean(exact, length, reach) : exact;
   };
+  const keeps = predictsNoise(algorithm) ? "noise" : "sample";
+  return lambdaStep({ keeps, tau: isSde ? Math.sqrt(eta) : 0 }, at(nodes, 0), to, nodes, moments);
 }
 
 /** What a solver keeps of the model's output: the predicted sample, or the predicted noise. */
@@ -69,4 +61,22 @@ export function refuseDpmSettings(
 
 function predictsNoise(algorithm: DpmAlgorithm): boolean {
   return algorithm === "dpmsolver" || algorithm === "sde-dpmsolver";
+}
+
+/** Full order needs as many past steps; the ends are lower where the configuration says so. */
+export function dpmOrder(
+  k: number,
+  steps: number,
+  config: {
+    readonly solver_order: number;
+    readonly lower_order_final: boolean;
+    readonly euler_at_final: boolean;
+    readonly final_sigmas_type: "zero" | "sigma_min";
+  },
+): number {
+  const lowersEnd = config.lower_order_final && steps < 15;
+  const lastIsFirst = config.euler_at_final || lowersEnd || config.final_sigmas_type === "zero";
+  const left = steps - k;
+  const cap = left === 1 && lastIsFirst ? 1 : left === 2 && lowersEnd ? 2 : 3;
+  return Math.min(config.solver_order, k + 1, cap);
 }

@@ -1,10 +1,10 @@
 /** Grids of the solvers that step in lambda (DPM-Solver, DEIS, UniPC, SA-Solver): times that the model is told, and their sigmas. */
 import { z } from "zod";
-import { samplerOption, unsupportedScheduler } from "../ir/diagnostics.js";
+import { samplerOption } from "../ir/diagnostics.js";
 import { at, type PredictionType } from "./levels.js";
-import { alphaBars, type NoiseScheduleConfig } from "./noise-schedule.js";
+import { trainedSigmas, type NoiseScheduleConfig } from "./noise-schedule.js";
 import type { Prediction, SamplerOptions } from "./sampler.js";
-import { betaSigmas, exponentialSigmas, interpolate, karrasSigmas, shiftedSigma, timeOfSigma } from "./sigma-grid.js";
+import { interpolate, namedGrid, namedGridKeys, namedSigmas, shiftedSigma, timeOfSigma } from "./sigma-grid.js";
 import { linspace, roundHalfEven, spacedTimes, type TimestepSpacing } from "./spacing.js";
 
 /** Times that the model is told, and sigmas: one more, the one where the run ends. */
@@ -16,9 +16,7 @@ export interface Grid {
 /** The keys that every class of this family has, with diffusers' defaults. */
 export const lambdaGridKeys = {
   prediction_type: z.enum(["epsilon", "v_prediction", "sample", "flow_prediction"]).default("epsilon"),
-  use_karras_sigmas: z.boolean().default(false),
-  use_exponential_sigmas: z.boolean().default(false),
-  use_beta_sigmas: z.boolean().default(false),
+  ...namedGridKeys,
   use_flow_sigmas: z.boolean().default(false),
   flow_shift: z.number().default(1),
 };
@@ -57,13 +55,10 @@ export function lambdaGrid(
   form: LambdaGridForm = {},
 ): Grid {
   const trainTimes = config.num_train_timesteps;
-  const trained = alphaBars(config).map((bar) => gridSigmaOfBar(bar === 0 ? 2 ** -24 : bar));
+  const trained = trainedSigmas(config);
   const min = at(trained, 0);
   const max = at(trained, trained.length - 1);
-  const asked = (["karras", "exponential", "beta"] as const).filter((grid) => config[`use_${grid}_sigmas`]);
-  if (asked.length > 1)
-    throw unsupportedScheduler(className, `${asked.join(" and ")} sigmas`, "they exclude each other", "Choose one grid.");
-  const named = asked[0] ?? (config.use_lu_lambdas ? "lu" : undefined);
+  const named = namedGrid(className, config) ?? (config.use_lu_lambdas ? "lu" : undefined);
   if (timesteps) {
     const laidOut = named ?? (config.use_flow_sigmas ? "flow" : undefined);
     if (laidOut) throw samplerOption(className, "timesteps", `lays out its own times with ${laidOut} sigmas`);
@@ -73,8 +68,7 @@ export function lambdaGrid(
   const endedAsNamed = (sigmas: readonly number[]): readonly number[] => ended(sigmas, form.repeatsLast ? sigmas.at(-1) : min);
   const flowTimes = (sigmas: readonly number[]): readonly number[] => sigmas.map((sigma) => Math.trunc(sigma * trainTimes));
   if (named) {
-    const grids = { karras: karrasSigmas, exponential: exponentialSigmas, beta: betaSigmas, lu: exponentialSigmas };
-    const sigmas = grids[named](config.sigma_max ?? max, config.sigma_min ?? min, steps);
+    const sigmas = namedSigmas(named, config.sigma_max ?? max, config.sigma_min ?? min, steps);
     const logSigmas = trained.map(Math.log);
     const rounds = (named === "karras" || named === "lu") && !(form.truncatesOnCosine && config.beta_schedule === "squaredcos_cap_v2");
     const toInteger = rounds ? roundHalfEven : Math.trunc;
@@ -96,11 +90,6 @@ export function lambdaGrid(
       extraPoint: true,
     });
   return { times, sigmas: ended(times.map((time) => interpolate(trained, time))) };
-}
-
-/** Noise over signal of a variance-preserving schedule. */
-export function gridSigmaOfBar(alphaBar: number): number {
-  return Math.sqrt((1 - alphaBar) / alphaBar);
 }
 
 /** DPM-Solver's grid of a rectified flow: evenly spaced from just below 1 towards 0, shifted towards noise. */

@@ -17,7 +17,11 @@ export const betaKeys = {
 /** The same with the key that some classes lack. */
 export const noiseScheduleKeys = { ...betaKeys, rescale_betas_zero_snr: z.boolean().default(false) };
 
-export type NoiseScheduleConfig = z.output<z.ZodObject<typeof betaKeys>> & { readonly rescale_betas_zero_snr?: boolean };
+export type NoiseScheduleConfig = Omit<z.output<z.ZodObject<typeof betaKeys>>, "beta_schedule"> & {
+  /** The last three are of single classes. */
+  readonly beta_schedule: "linear" | "scaled_linear" | "squaredcos_cap_v2" | "exp" | "laplace" | "sigmoid";
+  readonly rescale_betas_zero_snr?: boolean;
+};
 
 /** Noise variances β_t (arXiv 2006.11239), one a training time. */
 function betas(config: NoiseScheduleConfig): readonly number[] {
@@ -30,6 +34,12 @@ function betas(config: NoiseScheduleConfig): readonly number[] {
       return linspace(Math.sqrt(start), Math.sqrt(end), count).map((root) => root * root);
     case "squaredcos_cap_v2":
       return betasFromAlphaBar(count, (u) => Math.cos(((u + 0.008) / 1.008) * (Math.PI / 2)) ** 2);
+    case "exp":
+      return betasFromAlphaBar(count, (u) => Math.exp(-12 * u));
+    case "laplace":
+      return betasFromAlphaBar(count, laplaceAlphaBar);
+    case "sigmoid":
+      return linspace(-6, 6, count).map((u) => start + (end - start) / (1 + Math.exp(-u)));
     default:
       throw new Error(`internal: beta schedule ${String(config.beta_schedule satisfies never)}`);
   }
@@ -40,11 +50,30 @@ export function betasFromAlphaBar(count: number, alphaBar: (u: number) => number
   return Array.from({ length: count }, (_, t) => Math.min(1 - alphaBar((t + 1) / count) / alphaBar(t / count), 0.999));
 }
 
-/** alphaBar_t = Π (1 − β_s), s ≤ t, one a training time; the last is exactly 0 under `rescale_betas_zero_snr`. */
-export function alphaBars(config: NoiseScheduleConfig): readonly number[] {
+/** diffusers `betas_for_alpha_bar` with "laplace" (arXiv 2407.03297). */
+function laplaceAlphaBar(u: number): number {
+  const lambda = -0.5 * (u > 0.5 ? -1 : 1) * Math.log(1 - 2 * Math.abs(0.5 - u) + 1e-6);
+  return Math.sqrt(1 / (1 + Math.exp(-lambda)));
+}
+
+/**
+ * alphaBar_t = Π (1 − β_s), s ≤ t, one a training time; the last is exactly 0 under `rescale_betas_zero_snr`.
+ * `snrShift` divides the signal-to-noise ratio alphaBar / (1 − alphaBar).
+ */
+export function alphaBars(config: NoiseScheduleConfig, snrShift = 1): readonly number[] {
   let product = 1;
-  const bars = betas(config).map((beta) => (product *= 1 - beta));
+  const bars = betas(config).map((beta) => {
+    product *= 1 - beta;
+    return product / (snrShift + (1 - snrShift) * product);
+  });
   return config.rescale_betas_zero_snr ? rescaledToZeroSnr(bars) : bars;
+}
+
+/** Noise over signal at each training time; where zero SNR leaves no signal, the library leaves 2⁻²⁴ of it. */
+export function trainedSigmas(config: NoiseScheduleConfig): readonly number[] {
+  return alphaBars(config)
+    .map((bar) => (bar === 0 ? 2 ** -24 : bar))
+    .map((bar) => Math.sqrt((1 - bar) / bar));
 }
 
 /** Shifts and scales √alphaBar so that the last is 0 and the first stays (arXiv 2305.08891, algorithm 1). */

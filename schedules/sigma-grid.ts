@@ -1,5 +1,16 @@
 /** Grids of noise levels sigma = √((1 − alphaBar) / alphaBar), and the way back from a sigma to a training time. */
+import { z } from "zod";
+import { unsupportedScheduler } from "../ir/diagnostics.js";
 import { linspace } from "./spacing.js";
+
+/** The keys by which a configuration names one of the grids below. */
+export const namedGridKeys = {
+  use_karras_sigmas: z.boolean().nullable().default(false),
+  use_exponential_sigmas: z.boolean().nullable().default(false),
+  use_beta_sigmas: z.boolean().nullable().default(false),
+};
+
+export type GridName = "karras" | "exponential" | "beta";
 
 /** Karras et al., arXiv 2206.00364, eq. 5: evenly spaced in sigma^(1/rho), from `max` to `min`. */
 export function karrasSigmas(max: number, min: number, count: number, rho = 7): number[] {
@@ -12,14 +23,36 @@ export function karrasSigmas(max: number, min: number, count: number, rho = 7): 
   );
 }
 
-/** Evenly spaced in ln sigma, from `max` to `min`; Lu et al.'s grid (arXiv 2206.00927) is the same. */
+/** Evenly spaced in ln sigma, from `max` to `min`. */
 export function exponentialSigmas(max: number, min: number, count: number): number[] {
   return evenlyIn(max, min, count, Math.log, Math.exp);
+}
+
+/** The exponential grid with the place in it to the power `rho` (k-diffusion's `get_sigmas_polyexponential`). */
+export function polyexponentialSigmas(max: number, min: number, count: number, rho: number): number[] {
+  return linspace(1, 0, count).map((u) => min * (max / min) ** (u ** rho));
 }
 
 /** Quantiles of the beta distribution with both shapes 0.6, stretched over [min, max] (arXiv 2407.12173). */
 export function betaSigmas(max: number, min: number, count: number, shape = 0.6): number[] {
   return linspace(0, 1, count).map((u) => min + symmetricBetaQuantile(1 - u, shape) * (max - min));
+}
+
+/** Which of the grids above the configuration names. Throws UNSUPPORTED_SCHEDULER if it is more than one. */
+export function namedGrid(
+  className: string,
+  config: { readonly [Key in `use_${GridName}_sigmas`]?: boolean | null },
+): GridName | undefined {
+  const asked = (["karras", "exponential", "beta"] as const).filter((grid) => config[`use_${grid}_sigmas`]);
+  if (asked.length > 1)
+    throw unsupportedScheduler(className, `${asked.join(" and ")} sigmas`, "they exclude each other", "Choose one grid.");
+  return asked[0];
+}
+
+/** `count` sigmas of a named grid. Lu et al.'s (arXiv 2206.00927) is the exponential one. */
+export function namedSigmas(grid: GridName | "lu", max: number, min: number, count: number): number[] {
+  const grids = { karras: karrasSigmas, exponential: exponentialSigmas, beta: betaSigmas, lu: exponentialSigmas };
+  return grids[grid](max, min, count);
 }
 
 /** Rectified flow: u in (0, 1) shifted towards noise, shift · u / (1 + (shift − 1) · u) (arXiv 2403.03206, eq. 23). */

@@ -31,10 +31,12 @@ export interface SpacingRequest {
   readonly lastTime?: number;
   /** Whether linspace and leading spacing lay out one point more than steps and drop time 0 (DPM-Solver, UniPC, DEIS). */
   readonly extraPoint?: boolean;
+  /** Whether linspace times stay fractions (the samplers that step in sigma). */
+  readonly fractional?: boolean;
 }
 
 /**
- * Integer training times in sampling order, as diffusers' `set_timesteps` lays them out.
+ * Training times in sampling order, integers unless `fractional`, as diffusers' `set_timesteps` lays them out.
  * Throws DEGENERATE_TIMES where the library's own grid falls off the training times or does not move.
  */
 export function spacedTimes(request: SpacingRequest): readonly number[] {
@@ -48,12 +50,20 @@ export function spacedTimes(request: SpacingRequest): readonly number[] {
   return times;
 }
 
-function layOut({ spacing, trainTimes, steps, offset, lastTime = trainTimes, extraPoint = false }: SpacingRequest): readonly number[] {
+function layOut({
+  spacing,
+  trainTimes,
+  steps,
+  offset,
+  lastTime = trainTimes,
+  extraPoint = false,
+  fractional = false,
+}: SpacingRequest): readonly number[] {
   const points = extraPoint ? steps + 1 : steps;
   switch (spacing) {
     case "linspace":
       return linspace(0, lastTime - 1, points)
-        .map(roundHalfEven)
+        .map((time) => (fractional ? time : roundHalfEven(time)))
         .reverse()
         .slice(0, steps);
     case "leading": {

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { unsupportedScheduler } from "../../ir/diagnostics.js";
 import { refuseThresholding, thresholdingKeys } from "../clipping.js";
-import { dpmPrediction, dpmStep, refuseDpmSettings } from "../dpm-solver.js";
+import { dpmOrder, dpmPrediction, dpmStep, refuseDpmSettings } from "../dpm-solver.js";
 import { lambdaGrid, lambdaGridKeys, lambdaMinClipped, predictionLabel, refuseIdleMu } from "../lambda-grid.js";
 import { at, levelOf } from "../levels.js";
 import { noiseScheduleKeys } from "../noise-schedule.js";
@@ -31,7 +31,6 @@ const config = z.object({
   use_dynamic_shifting: z.boolean().default(false),
   time_shift_type: z.literal("exponential").default("exponential"),
 });
-type Config = z.output<typeof config>;
 
 export default {
   name: "dpmsolver-multistep",
@@ -51,7 +50,7 @@ export default {
     const { times, sigmas } = lambdaGrid(className, config, options, { truncatesOnCosine: true });
     const levels = sigmas.map((sigma) => levelOf(sigma, config.use_flow_sigmas));
     const rows = times.map((time, k): Row => {
-      const nodes = Array.from({ length: orderAt(k, times.length, config) }, (_, back) => at(levels, k - back));
+      const nodes = Array.from({ length: dpmOrder(k, times.length, config) }, (_, back) => at(levels, k - back));
       // The third order takes half of the curvature's integral, as its authors' code does.
       const { x, m, noise } = dpmStep(algorithm, solverType, nodes, at(levels, k + 1), 1 / 2);
       return {
@@ -64,12 +63,3 @@ export default {
     return { name: "dpmsolver-multistep", prediction: predictionLabel(config.prediction_type), initialScale: 1, rows };
   },
 } satisfies Sampler<typeof config>;
-
-/** Full order needs as many past steps; the ends are lower where the configuration says so. */
-function orderAt(k: number, steps: number, config: Config): number {
-  const lowersEnd = config.lower_order_final && steps < 15;
-  const lastIsFirst = config.euler_at_final || lowersEnd || config.final_sigmas_type === "zero";
-  const left = steps - k;
-  const cap = left === 1 && lastIsFirst ? 1 : left === 2 && lowersEnd ? 2 : 3;
-  return Math.min(config.solver_order, k + 1, cap);
-}

@@ -1,0 +1,55 @@
+/** One step of an exponential integrator: the linear part of a diffusion exactly, past predictions by a polynomial in lambda. */
+import { mirrored, type Level } from "./levels.js";
+import { exponentialMoments, interpolationWeights } from "./quadrature.js";
+
+/** What is kept of the model's output, and how much fresh noise a step adds: `tau`² times that of the reverse diffusion. */
+export interface Integrator {
+  readonly keeps: "sample" | "noise";
+  readonly tau: number;
+}
+
+export interface LambdaStep {
+  /** Weight of the latent at the step's base. */
+  readonly x: number;
+  /** Weights of the predictions at the given nodes, in their order. */
+  readonly m: readonly number[];
+  readonly noise: number;
+}
+
+/** Coarser integrals in place of the exact ones: `exact[n]` is that of (lambda − lambda_base)^n; `reach` as in `exponentialMoments`. */
+export type Moments = (exact: readonly number[], length: number, reach: number) => readonly number[];
+
+/**
+ * A step between two levels with predictions at `nodes` (arXiv 2309.05019, proposition 4.2; tau = 0 is DPM-Solver's ODE, 1 its SDE).
+ * In terms of noise it is the same step on mirrored levels.
+ */
+export function lambdaStep(
+  { keeps, tau }: Integrator,
+  from: Level,
+  to: Level,
+  nodes: readonly Level[],
+  moments: Moments = (exact) => exact,
+): LambdaStep {
+  const isNoise = keeps === "noise";
+  const [base, end] = isNoise ? [mirrored(from), mirrored(to)] : [from, to];
+  const length = end.lambda - base.lambda;
+  const spread = 1 + tau ** 2;
+  const reach = isNoise ? length : spread * length;
+  // A node where there is no signal at all, as the first of a run may be, is infinitely far and drops out.
+  const places = nodes.map((node) => (node === from ? 0 : (isNoise ? -node.lambda : node.lambda) - base.lambda)).filter(Number.isFinite);
+  const scale = end.alpha * (isNoise ? spread : 1);
+  const exact = exponentialMoments(length, reach, nodes.length);
+  const fade = isNoise || tau === 0 ? 1 : Math.exp(-(tau ** 2) * length);
+  const gain = isNoise ? tau ** 2 * Math.expm1(-2 * length) : -Math.expm1(-2 * tau ** 2 * length);
+  return {
+    x: (end.sigma / base.sigma) * fade,
+    m: interpolationWeights(places, moments(exact, length, reach)).map((weight) => scale * weight),
+    noise: tau === 0 ? 0 : to.sigma * Math.sqrt(gain),
+  };
+}
+
+/** The slope of two predictions counted at the middle of the step, where the mean is: DPM-Solver's midpoint, UniPC's B₂. */
+export const slopeOfMean: Moments = ([mean = NaN], length) => [mean, (length * mean) / 2];
+
+/** The slope of two predictions counted as if nothing decayed: UniPC's B₁, SA-Solver at order 2. */
+export const slopeUndecayed: Moments = ([mean = NaN], length, reach) => [mean, (length * reach) / 2];

@@ -1,0 +1,43 @@
+/** DPM-Solver++ multistep (arXiv 2211.01095) on EDM's noise levels, as diffusers' `schedulers/scheduling_edm_dpmsolver_multistep.py` runs it. */
+import { z } from "zod";
+import { unsupportedScheduler } from "../../ir/diagnostics.js";
+import { refuseThresholding, thresholdingKeys } from "../clipping.js";
+import { dpmOrder, dpmStep } from "../dpm-solver.js";
+import { edmInitialScale, edmKeys, edmPrediction, edmRows, edmSigmas, edmSolverKeys, logTime } from "../edm.js";
+import type { Sampler } from "../sampler.js";
+
+const className = "EDMDPMSolverMultistepScheduler";
+
+const config = z.object({
+  ...edmKeys,
+  ...edmSolverKeys,
+  ...thresholdingKeys,
+  /** The last is another class's, for which the library takes the first. */
+  algorithm_type: z.enum(["dpmsolver++", "sde-dpmsolver++", "deis"]).default("dpmsolver++"),
+});
+
+export default {
+  name: "edm-dpmsolver-multistep",
+  className,
+  config,
+  takes: [],
+  table(config, { steps }) {
+    refuseThresholding(className, config);
+    const algorithm = config.algorithm_type === "deis" ? "dpmsolver++" : config.algorithm_type;
+    if (algorithm === "sde-dpmsolver++" && config.solver_order === 3) {
+      const hint = 'Set "solver_order": 2, or "algorithm_type": "dpmsolver++".';
+      throw unsupportedScheduler(className, '"solver_order": 3', "sde-dpmsolver++ is not defined at this order", hint);
+    }
+    const solverType = config.solver_type === "heun" ? "heun" : "midpoint";
+    const prediction = edmPrediction(className, config);
+    const rows = edmRows({
+      sigmas: edmSigmas(config, steps),
+      sigmaData: config.sigma_data,
+      prediction,
+      timeOf: logTime,
+      orderAt: (k) => dpmOrder(k, steps, config),
+      solve: (nodes, to) => dpmStep(algorithm, solverType, nodes, to, 1 / 2),
+    });
+    return { name: "edm-dpmsolver-multistep", prediction, initialScale: edmInitialScale(config), rows };
+  },
+} satisfies Sampler<typeof config>;

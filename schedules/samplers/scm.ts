@@ -1,0 +1,43 @@
+/** Consistency sampling in TrigFlow's angles (sCM, arXiv 2410.11081), as diffusers' `schedulers/scheduling_scm.py` runs it. */
+import { z } from "zod";
+import { samplerOption } from "../../ir/diagnostics.js";
+import { at } from "../levels.js";
+import type { Row, Sampler } from "../sampler.js";
+import { linspace } from "../spacing.js";
+
+const className = "SCMScheduler";
+
+const config = z.object({
+  num_train_timesteps: z.int().min(1).default(1000),
+  prediction_type: z.literal("trigflow").default("trigflow"),
+  sigma_data: z.number().default(0.5),
+});
+
+/** What diffusers' pipelines pass: where the noise is (nearly) all there is, and the middle of a run of two steps. */
+const FIRST_ANGLE = 1.5708;
+const MIDDLE_ANGLE = 1.3;
+
+export default {
+  name: "scm",
+  className,
+  config,
+  /** Times are one more than steps, as the library takes them: the last is where the run ends. */
+  takes: ["timesteps"],
+  table(config, { steps, timesteps }) {
+    if (steps > config.num_train_timesteps) throw samplerOption(className, "steps", `takes at most ${config.num_train_timesteps} steps`);
+    if (timesteps && timesteps.length !== steps + 1)
+      throw samplerOption(className, "timesteps", `needs ${steps + 1} times for ${steps} steps, the end among them`);
+    const angles = timesteps ?? (steps === 2 ? [FIRST_ANGLE, MIDDLE_ANGLE, 0] : linspace(FIRST_ANGLE, 0, steps + 1));
+    // x = cos t · x_0 + sin t · noise, where noise and x_0 have the deviation sigma_data; the output is a v-prediction.
+    const rows = angles.slice(0, steps).map((angle, k): Row => {
+      const next = at(angles, k + 1);
+      return {
+        timestep: angle,
+        inputScale: 1,
+        m: { x: Math.cos(angle), out: -Math.sin(angle) },
+        next: { x: [], m: [{ step: k, weight: Math.cos(next) }], noise: Math.sin(next) * config.sigma_data },
+      };
+    });
+    return { name: "scm", prediction: "v_prediction", initialScale: 1, rows };
+  },
+} satisfies Sampler<typeof config>;
