@@ -32,7 +32,7 @@ console.log("|---|---|---|---|---|---|---|");
 try {
   for (const [policy, options] of CANDIDATES) {
     const { schedule, summary } = await plan(planningOf(trace), policy, options);
-    const compiled = await compile(job, bind(schedule, job.table, job.model.dit.branches));
+    const compiled = await compile(job, bind(schedule, job.table, job.model.dit.branches, job.context.guidance));
     await writeArtifact(folder, { job, schedule, compiled }, true);
     const artifact = await openArtifact(folder, {});
     const { ok, fidelity } = await verify(artifact, { seed: UNSEEN_SEED, samples: SAMPLES });

@@ -91,18 +91,22 @@ export class Builder {
       return this.cast(this.weightedSum(wide, `${name}_sum`), narrow, name);
     }
     const counted = terms.some(({ weight }) => weight !== 0) ? terms.filter(({ weight }) => weight !== 0) : terms.slice(0, 1);
-    const parts = counted.filter(({ weight }) => weight !== 0).sort((a, b) => Number(a.weight === -1) - Number(b.weight === -1));
-    const [first, ...rest] = parts;
+    const parts = [...counted].sort((a, b) => Number(a.weight === -1) - Number(b.weight === -1));
+    const [first] = parts;
     if (!first) throw new Error("internal: a sum without terms");
-    const { value } = first;
-    const type: TensorType = { elem: elemOf(value), shape: shapeOf(value) };
-    const scaled = (term: WeightedValue, i: number): Value =>
-      term.weight === 1 ? term.value : this.op("Mul", [term.value, floatScalar(term.weight)], `${name}_term${i}`, type);
-    let sum = scaled(first, 0);
-    for (const [i, term] of rest.entries()) {
-      const label = i === rest.length - 1 ? name : `${name}_sum${i + 1}`;
-      sum = term.weight === -1 ? this.op("Sub", [sum, term.value], label, type) : this.op("Add", [sum, scaled(term, i + 1)], label, type);
-    }
+    const type: TensorType = { elem: elemOf(first.value), shape: shapeOf(first.value) };
+    // The first term is always added; those after it may be taken away.
+    const added = parts.filter(({ weight }, i) => i === 0 || weight !== -1);
+    const taken = parts.slice(added.length);
+    const scaled = added.map(({ value, weight }, i) =>
+      weight === 1
+        ? value
+        : this.op("Mul", [value, floatScalar(weight)], added.length + taken.length === 1 ? name : `${name}_term${i}`, type),
+    );
+    const label = (isLast: boolean, i: number): string => (isLast ? name : `${name}_sum${i}`);
+    let sum = scaled[0] ?? first.value;
+    if (scaled.length > 1) sum = this.op(scaled.length === 2 ? "Add" : "Sum", scaled, label(taken.length === 0, 1), type);
+    for (const [i, { value }] of taken.entries()) sum = this.op("Sub", [sum, value], label(i === taken.length - 1, i + 2), type);
     return sum;
   }
 }

@@ -86,6 +86,10 @@ export function badGrid(input: string, shape: readonly number[], sizes: readonly
   );
 }
 
+export function badGuidance(key: string, problem: string, hint: string): CompilerError {
+  return new CompilerError("BAD_GUIDANCE", 2, `The recipe's "guidance.${key}" ${problem}.`, hint);
+}
+
 export function badJson(file: string, problem: string): CompilerError {
   return new CompilerError("BAD_JSON", 4, `The file is not JSON: ${problem}`, "Check that it is the file you meant and that it is whole.", {
     file,
@@ -311,15 +315,6 @@ export function graphCycle(file: string, node: string, value: string): CompilerE
   );
 }
 
-export function guidanceNotBuilt(form: string): CompilerError {
-  return new CompilerError(
-    "GUIDANCE_NOT_BUILT",
-    3,
-    `Guidance of the form '${form}' is not supported yet.`,
-    "Use 'batched' with an export whose batch can be doubled, or 'none'.",
-  );
-}
-
 export function inputNumber(input: string, elem: string, found: number): CompilerError {
   return new CompilerError(
     "INPUT_NUMBER",
@@ -456,6 +451,15 @@ export function noScheduler(): CompilerError {
     2,
     "Nothing says which sampler to use.",
     'Give --scheduler scheduler_config.json (as diffusers saves it), or "scheduler" in recipe.json.',
+  );
+}
+
+export function noVariance(sampler: string, have: number, need: number): CompilerError {
+  return new CompilerError(
+    "NO_VARIANCE",
+    2,
+    `The sampler ${sampler} has learned noise, but the network's ${have} channels leave no ${need} after those of the prediction.`,
+    'Choose a fixed "variance_type" in the scheduler\'s configuration, or correct "prediction.channels" in the recipe.',
   );
 }
 

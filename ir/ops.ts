@@ -33,7 +33,7 @@ export function isShapeOnly(node: Node): boolean {
 export function isElementwise(node: Node): boolean {
   return isOp(
     node,
-    "Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Where", "Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "And", "Or", "Xor", "Not",
+    "Add", "Sub", "Mul", "Div", "Sum", "Pow", "Max", "Min", "Where", "Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "And", "Or", "Xor", "Not",
     "Abs", "Neg", "Exp", "Log", "Sqrt", "Reciprocal", "Sin", "Cos", "Tanh", "Sigmoid", "Erf", "Relu", "LeakyRelu", "Elu", "Gelu", "Softplus", "Swish", "Mish",
     "HardSwish", "Clip", "Cast", "CastLike", "Identity", "Floor", "Ceil", "Round", "Sign",
   ); // prettier-ignore

@@ -30,9 +30,11 @@ export interface PassContext {
   readonly batch: number;
   /** Sizes of symbolic dimensions. */
   readonly dims: ReadonlyMap<string, number>;
-  /** Inputs that become constants. */
+  /** Inputs that become constants, without guidance doubling. */
   readonly fixed: ReadonlyMap<string, TensorData>;
   readonly guidance: Guidance;
+  /** Under batched guidance, the step bound to the rows of one half: for rows of the table that leave the other out. */
+  readonly alone?: Model | undefined;
   /** Inputs with a row for each row of the latent: under batched guidance the network sees both halves of them. */
   readonly batched: ReadonlySet<string>;
   /** What the unconditional half sees in place of an input. */

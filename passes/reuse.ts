@@ -3,14 +3,14 @@ import { Builder } from "../ir/build.js";
 import { badTerm } from "../ir/diagnostics.js";
 import type { Value } from "../ir/graph.js";
 import { rewrite } from "../ir/rewrite.js";
-import type { Term } from "../schedules/index.js";
+import type { Guidance, Term } from "../schedules/index.js";
 import type { Pass } from "./index.js";
 
 export default {
   name: "reuse",
   summary: "let cached branches read earlier values",
   preserves: "plan",
-  run(model, { plan }) {
+  run(model, { plan, guidance }) {
     if (!plan) throw new Error("internal: reuse needs a plan");
     const { graph } = model;
     /** What is cached at a value, and under which site. */
@@ -36,7 +36,7 @@ export default {
           const source = marked.get(`${entry.site}@${step}`);
           const read = source && current.get(source);
           if (!read) throw badTerm(entry.site, entry.step, step);
-          return { value: read, weight };
+          return { value: condOf(build, read, own, guidance), weight };
         });
         return build.weightedSum(terms, `${own.name}_forecast`);
       });
@@ -47,3 +47,11 @@ export default {
     return { ...model, graph: { ...next, marks } };
   },
 } satisfies Pass;
+
+/** What a step reads that has the conditional half alone: that half of a value of both. */
+function condOf(build: Builder, read: Value, reader: Value, { order }: Guidance): Value {
+  const [all, rows] = [read.type?.shape?.[0], reader.type?.shape?.[0]];
+  if (typeof rows !== "number" || all === rows) return read;
+  const from = order.indexOf("cond") * rows;
+  return build.slice(read, 0, from, from + rows, `${read.name}_cond`);
+}

@@ -1,4 +1,5 @@
 /** Decisions as data, and the only door to them: samplers as tables, plans, policies. */
+export * from "./guidance.js";
 export { parseWith } from "./parse.js";
 export * from "./plan.js";
 export * from "./policies/index.js";

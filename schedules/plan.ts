@@ -2,13 +2,17 @@
 import { z } from "zod";
 import { badCell, badPlan, badTerm, planFirstStep, planLength, unknownName } from "../ir/diagnostics.js";
 import type { Branch } from "../ir/dit.js";
+import { cachedBranches, callsAt, NO_GUIDANCE, type CachedBranch, type Guidance } from "./guidance.js";
 import { parseWith } from "./parse.js";
 import type { SamplerTable, Term } from "./sampler.js";
 
-/** What happens to one branch at one step: it is computed, or is the weighted sum of its values at earlier steps that compute. */
-export type Cell = { readonly kind: "compute" } | { readonly kind: "terms"; readonly terms: readonly Term[] };
+/**
+ * What happens to one branch at one step: it is computed, or is the weighted sum of its values at earlier steps that compute;
+ * or it is idle, as the guidance does not call its half of the network there.
+ */
+export type Cell = { readonly kind: "compute" } | { readonly kind: "terms"; readonly terms: readonly Term[] } | { readonly kind: "idle" };
 
-/** A schedule bound to a run and a network: for every branch site a row of one cell a step. Only `bind` makes one. */
+/** A schedule bound to a run and a network: for every cached branch a row of one cell a step. Only `bind` makes one. */
 export interface Plan {
   readonly table: SamplerTable;
   readonly cells: ReadonlyMap<string, readonly Cell[]>;
@@ -93,52 +97,69 @@ const MODULES: ReadonlyMap<string, string> = new Map([
   ["ff", "mlp"],
 ]);
 
-/** Keys that speak of a branch, the most specific first: its site, kind and block, kind; each with its stream before it or without. */
-function keysOf({ site, stream, kind, block }: Branch): readonly string[] {
+/**
+ * Keys that speak of a branch, the most specific first: its site, kind and block, kind; each with its stream before it or without.
+ * A branch of one of two calls is also spoken of with its half behind the key, as in `attn@uncond`, before the key without it.
+ */
+function keysOf({ site, stream, kind, block, halves }: CachedBranch): readonly string[] {
   const names = [kind, ...[...MODULES].filter(([, known]) => known === kind).map(([name]) => name)];
   const qualified = names.map((name) => `${stream}_${name}`);
   const inBlock = [...qualified, ...names].map((name) => `${name}-${block}`);
-  return [site, ...inBlock, ...qualified, ...names];
+  const keys = [site.replace(/@uncond$/, ""), ...inBlock, ...qualified, ...names];
+  return halves.length > 1 ? keys : keys.flatMap((key) => [`${key}@${halves.join()}`, key]);
 }
 
 /**
- * The plan of a schedule for the branches of one network under one sampler; the most specific key wins.
+ * The plan of a schedule for the branches of one network under one sampler and guidance; the most specific key wins.
+ * A cell that would read a step at which the guidance did not call its half computes.
  * Throws UNKNOWN_NAME for a key that speaks of no branch, PLAN_LENGTH, PLAN_FIRST_STEP, BAD_CELL, BAD_TERM.
  */
-export function bind(schedule: Schedule, table: SamplerTable, branches: readonly Branch[]): Plan {
+export function bind(schedule: Schedule, table: SamplerTable, branches: readonly Branch[], guidance: Guidance = NO_GUIDANCE): Plan {
   const steps = table.rows.length;
   const known = new Set<string>();
   const cells = new Map<string, readonly Cell[]>();
-  for (const branch of branches) {
+  const cached = cachedBranches(branches, guidance);
+  for (const branch of cached) {
     const keys = keysOf(branch);
     for (const key of keys) known.add(key);
     const key = keys.find((candidate) => schedule.cells.has(candidate));
     const row = key === undefined ? undefined : schedule.cells.get(key);
-    cells.set(branch.site, row && key !== undefined ? bindRow(branch.site, row, key, steps) : Array.from({ length: steps }, () => COMPUTE));
+    const calls = table.rows.map(
+      (_, k) =>
+        callsAt(guidance, k)
+          .flat()
+          .filter((half) => branch.halves.includes(half)).length,
+    );
+    cells.set(branch.site, bindRow(branch.site, row ?? new Array<ScheduleCell>(steps).fill(1), key ?? branch.site, calls));
   }
-  for (const key of schedule.cells.keys()) if (!known.has(key)) throw unknownName("branch or kind of branch", key, shortestKeys(branches));
+  for (const key of schedule.cells.keys()) if (!known.has(key)) throw unknownName("branch or kind of branch", key, shortestKeys(cached));
   return { table, cells };
 }
 
 const COMPUTE: Cell = { kind: "compute" };
+const IDLE: Cell = { kind: "idle" };
 
-function bindRow(site: string, row: readonly ScheduleCell[], key: string, steps: number): readonly Cell[] {
-  if (row.length !== steps) throw planLength(key, row.length, steps);
+/** `called` counts the halves of the branch that are called at each step. */
+function bindRow(site: string, row: readonly ScheduleCell[], key: string, called: readonly number[]): readonly Cell[] {
+  if (row.length !== called.length) throw planLength(key, row.length, called.length);
   if (row[0] !== 1) throw planFirstStep(site);
   let latest = 0;
   return row.map((cell, step): Cell => {
-    if (cell === 1) {
-      latest = step;
-      return COMPUTE;
-    }
-    if (cell === 0) return { kind: "terms", terms: [{ step: latest, weight: 1 }] };
-    if (cell.length === 0) throw badCell(site, step, "has no terms");
-    const terms = cell.map(([source, weight]) => {
-      if (source >= step || row[source] !== 1) throw badTerm(site, step, source);
-      if (!Number.isFinite(weight)) throw badCell(site, step, `gives step ${source} the weight ${weight}`);
-      return { step: source, weight };
-    });
-    return { kind: "terms", terms };
+    const halves = called[step] ?? 0;
+    const terms = cell === 1 ? [] : cell === 0 ? [{ step: latest, weight: 1 }] : termsOf(site, row, step, cell);
+    if (halves === 0) return IDLE;
+    if (cell !== 1 && terms.every((term) => (called[term.step] ?? 0) >= halves)) return { kind: "terms", terms };
+    latest = step;
+    return COMPUTE;
+  });
+}
+
+function termsOf(site: string, row: readonly ScheduleCell[], step: number, cell: Exclude<ScheduleCell, 0 | 1>): readonly Term[] {
+  if (cell.length === 0) throw badCell(site, step, "has no terms");
+  return cell.map(([source, weight]) => {
+    if (source >= step || row[source] !== 1) throw badTerm(site, step, source);
+    if (!Number.isFinite(weight)) throw badCell(site, step, `gives step ${source} the weight ${weight}`);
+    return { step: source, weight };
   });
 }
 
@@ -147,7 +168,7 @@ function shortestKeys(branches: readonly Branch[]): readonly string[] {
   return [...new Set([...branches.map(({ kind }) => kind), ...branches.map(({ site }) => site)])];
 }
 
-/** Whether every branch is computed at every step. */
+/** Whether every branch is computed at every step at which it is called. */
 export function savesNothing(plan: Plan): boolean {
-  return [...plan.cells.values()].every((row) => row.every(({ kind }) => kind === "compute"));
+  return [...plan.cells.values()].every((row) => row.every(({ kind }) => kind !== "terms"));
 }

@@ -1,4 +1,4 @@
-/** How steps chain: a sampler as a table of numbers, and the guidance that combines the model's outputs. */
+/** How steps chain: a sampler as a table of numbers. */
 import type { z } from "zod";
 import type { Named } from "../ir/registry.js";
 
@@ -28,7 +28,10 @@ export interface Row {
   };
 }
 
-/** std = exp(½ (f · max + (1 − f) · min)) with f = (v + 1) / 2, where v is in the output's variance channels (arXiv 2102.09672, eq. 15). */
+/**
+ * std = exp(½ (f · max + (1 − f) · min)) with f = (v + 1) / 2 (arXiv 2102.09672, eq. 15), where v is the output's variance: the
+ * channels right after the prediction's, under guidance those of the conditional half.
+ */
 export interface LearnedVariance {
   readonly min: number;
   readonly max: number;
@@ -72,13 +75,4 @@ export interface Sampler<Config extends z.ZodObject = z.ZodObject> extends Named
   readonly takes: readonly SamplerSetting[];
   /** The table. Throws UNSUPPORTED_SCHEDULER for what no row can say, and SAMPLER_OPTION for settings that do not fit. */
   table(config: z.output<Config>, options: SamplerOptions): SamplerTable;
-}
-
-/** How the model's conditional and unconditional outputs become one: guided = uncond + scale · (cond − uncond). */
-export interface Guidance {
-  /** `batched`: both in one call, along axis 0; `two-calls`: one after the other; `embedded`: the scale is an input of the model. */
-  readonly form: "none" | "batched" | "two-calls" | "embedded";
-  readonly scale: number;
-  /** Which half of a batched call comes first. */
-  readonly order: readonly ["cond", "uncond"] | readonly ["uncond", "cond"];
 }

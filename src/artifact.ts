@@ -227,7 +227,7 @@ export async function openArtifact(folder: string, runtime: RuntimeOptions): Pro
   const job = await openJob(folder, {}, runtime);
   const file = join(folder, FILES.plan);
   const schedule = parseSchedule(readJson(file), file);
-  return { folder, manifest, job, schedule, plan: bind(schedule, job.table, ditView(job.model).branches) };
+  return { folder, manifest, job, schedule, plan: bind(schedule, job.table, ditView(job.model).branches, job.context.guidance) };
 }
 
 /** What the artifact's model is given for one run. */

@@ -5,10 +5,9 @@ import { assertReplaceable, FILES, fillArtifact, openArtifact, replaceFolder } f
 import { bench, type Bench } from "./bench.js";
 import { calibrate } from "./calibrate.js";
 import { compileModel, type Compiled } from "./compile.js";
-import { NO_MACS, stepCost } from "../ir/cost.js";
 import { ditView } from "../ir/graph.js";
 import { bind, policies } from "../schedules/index.js";
-import { fitsAnyBatch, openJob, warningsOf, type Job } from "./job.js";
+import { fitsAnyBatch, guidedStep, openJob, warningsOf, type Job } from "./job.js";
 import { choosePlan, type Planning, type PlanSummary } from "./plan.js";
 import type { Progress } from "./progress.js";
 import type { RecipeOverrides } from "./recipe.js";
@@ -50,7 +49,7 @@ export async function build(model: string, options: BuildOptions): Promise<Built
   const trace = (policies.get(options.policy)?.needsTrace ?? true) ? await calibrated(model, job, options) : undefined;
   const planned = await choosePlan(planningFor(job, trace), options.policy, options.policyOptions);
   for (const warning of [...warningsOf(job), ...planned.warnings]) options.warn(warning);
-  const plan = bind(planned.schedule, job.table, ditView(job.model).branches);
+  const plan = bind(planned.schedule, job.table, ditView(job.model).branches, job.context.guidance);
   const compiled = await compileModel(job, plan);
   return replaceFolder(output, force, async (folder) => {
     const bytes = await fillArtifact(folder, { job, schedule: planned.schedule, compiled, trace }, options.signal);
@@ -75,9 +74,7 @@ async function calibrated(model: string, job: Job, options: BuildOptions): Promi
 }
 
 function planningFor(job: Job, trace: Trace | undefined): Planning {
-  const { total, branches } = stepCost(job.model);
-  const sites = ditView(job.model).branches.map(
-    ({ site, kind, stream }) => [site, { kind, stream, macs: branches.get(site) ?? NO_MACS }] as const,
-  );
+  const { total, branches } = guidedStep(job);
+  const sites = branches.map(({ site, kind, stream, macs }) => [site, { kind, stream, macs }] as const);
   return { steps: job.table.rows.length, macs: total, sites: new Map(sites), trace };
 }

@@ -1,8 +1,6 @@
 /** Calibration: uncached trajectories over the original step, and the statistics of their branches. */
-import { stepCost } from "../ir/cost.js";
 import { structureDigest, textDigest } from "../ir/digest.js";
-import { ditView } from "../ir/graph.js";
-import type { Job } from "./job.js";
+import { guidedStep, type Job } from "./job.js";
 import type { Progress } from "./progress.js";
 import { ReferenceLoop } from "./reference.js";
 import { sampleInputs, type SampleOptions } from "./run-inputs.js";
@@ -32,12 +30,11 @@ export async function calibrate(job: Job, options: CalibrateOptions): Promise<Tr
     await loop.close();
     await statistics.close();
   }
-  const { total, branches: costs } = stepCost(job.model);
+  const { total, branches } = guidedStep(job);
   const sites: Trace["sites"] = {};
-  for (const { site, kind, block, stream } of ditView(job.model).branches) {
+  for (const { site, kind, block, stream, macs } of branches) {
     const sums = statistics.sums.get(site);
-    const macs = costs.get(site);
-    if (sums && macs) sites[site] = { kind, block, stream, macs: { ...macs }, ...sums };
+    if (sums) sites[site] = { kind, block, stream, macs: { ...macs }, ...sums };
   }
   const { form, scale } = job.context.guidance;
   return {
@@ -45,7 +42,7 @@ export async function calibrate(job: Job, options: CalibrateOptions): Promise<Tr
     structure: structureDigest(job.model),
     sampler: { name: job.table.name, digest: textDigest(JSON.stringify(job.table)) },
     steps,
-    guidance: { form, scale },
+    guidance: { form, scale: typeof scale === "number" ? scale : [...scale] },
     samples: Array.from({ length: samples }, (_, i) => i),
     seed,
     macs: { ...total },

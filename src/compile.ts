@@ -1,6 +1,6 @@
 /** From a job and a plan to the emitted model: the pass pipeline, and the figures of what it did. */
 import { graphMacs, totalMacs } from "../ir/cost.js";
-import { ditView, type Model } from "../ir/graph.js";
+import type { Model } from "../ir/graph.js";
 import { byteSize, elementCount, staticShape } from "../ir/types.js";
 import { CACHE_PASSES, runPasses, RUN_PASSES, STEP_PASSES, type PassRecord } from "../passes/index.js";
 import type { Plan } from "../schedules/index.js";
@@ -21,8 +21,9 @@ export interface Compiled {
 export async function compileModel(job: Job, plan: Plan): Promise<Compiled> {
   const records: PassRecord[] = [];
   const log = (record: PassRecord): void => void records.push(record);
-  const context = { ...job.context, plan };
-  const step = await runPasses(job.model, STEP_PASSES, context, log);
+  const bound = { ...job.context, plan };
+  const step = await runPasses(job.model, STEP_PASSES, bound, log);
+  const context = { ...bound, alone: bound.alone && (await runPasses(bound.alone, STEP_PASSES, bound, log)) };
   const unrolled = await runPasses(step, RUN_PASSES, context, log);
   const model = await runPasses(unrolled, CACHE_PASSES, context, log);
   const uncached = totalMacs(graphMacs(unrolled.graph));
@@ -40,16 +41,18 @@ export async function compileModel(job: Job, plan: Plan): Promise<Compiled> {
 /** The most bytes that branch values occupy at once because a later step reads them. */
 function peakCacheBytes(model: Model, plan: Plan): number {
   const alive = new Array<number>(plan.table.rows.length).fill(0);
-  const values = new Map(model.graph.marks.map(({ site, value }) => [site, value]));
-  for (const { site } of ditView(model).branches) {
+  const values = new Map(model.graph.marks.map(({ site, step, value }) => [`${site} ${step}`, value]));
+  for (const [site, cells] of plan.cells) {
     const lastReader = new Map<number, number>();
-    for (const [step, cell] of (plan.cells.get(site) ?? []).entries()) {
+    for (const [step, cell] of cells.entries()) {
       if (cell.kind === "terms") for (const term of cell.terms) lastReader.set(term.step, step);
     }
-    const type = values.get(site)?.type;
-    const shape = staticShape(type);
-    const bytes = type && shape ? byteSize(type.elem, elementCount(shape)) : 0;
-    for (const [from, to] of lastReader) for (let step = from; step < to; step++) alive[step] = (alive[step] ?? 0) + bytes;
+    for (const [from, to] of lastReader) {
+      const type = values.get(`${site} ${from}`)?.type;
+      const shape = staticShape(type);
+      const bytes = type && shape ? byteSize(type.elem, elementCount(shape)) : 0;
+      for (let step = from; step < to; step++) alive[step] = (alive[step] ?? 0) + bytes;
+    }
   }
   return alive.reduce((peak, bytes) => Math.max(peak, bytes), 0);
 }

@@ -14,7 +14,7 @@ export interface PortReport {
   readonly name: string;
   readonly elem: string;
   readonly shape: readonly (number | string | null)[] | null;
-  /** What it is taken for: latent, timestep, condition, prediction. */
+  /** What it is taken for: latent, timestep, condition, guidance (an embedded scale), prediction. */
   readonly role: string;
 }
 
@@ -47,6 +47,7 @@ export function inspect({ model }: Pick<BoundModel, "model">): Inspection {
   const roles = new Map([
     [view.latent, "latent"],
     [view.timestep ?? "", "timestep"],
+    ...view.conditions.map((name) => [name, "condition"] as const),
   ]);
   const branches = view.branches.map((branch) => {
     const value = values.get(branch.site);
@@ -62,7 +63,7 @@ export function inspect({ model }: Pick<BoundModel, "model">): Inspection {
     recogniser: view.recogniser,
     nodes: graph.nodes.length,
     opset: opsets.get("") ?? 0,
-    inputs: graph.inputs.map(({ name, type }) => port(name, type, roles.get(name) ?? "condition")),
+    inputs: graph.inputs.map(({ name, type }) => port(name, type, roles.get(name) ?? "guidance")),
     outputs: graph.outputs.map(({ name, value }) => port(name, value.type, name === view.prediction ? "prediction" : "unused")),
     branches,
     macs: { ...cost.total, total: totalMacs(cost.total), cacheable: branches.reduce((total, branch) => total + branch.macs, 0) },

@@ -2,17 +2,19 @@
 import { resolve } from "node:path";
 import {
   badChannels,
+  badGuidance,
   fractionalTime,
-  guidanceNotBuilt,
   inputNumber,
   inputShapeMismatch,
   missingInput,
+  noVariance,
   notRecognised,
   predictionShape,
   unknownName,
 } from "../ir/diagnostics.js";
 import { requireWellFormed } from "../ir/check.js";
-import { stepCost, totalMacs } from "../ir/cost.js";
+import { addMacs, NO_MACS, stepCost, totalMacs, type Macs } from "../ir/cost.js";
+import type { Branch } from "../ir/dit.js";
 import { ditView, type Model, type Value } from "../ir/graph.js";
 import { lift } from "../ir/lift/index.js";
 import { readModel } from "../ir/onnx/index.js";
@@ -20,7 +22,7 @@ import { shapeOf, elemOf } from "../ir/build.js";
 import { readTensor, tensorNumbers, tensorOf, type TensorData } from "../ir/tensor.js";
 import { byteSize, elementCount, staticShape, type Dim, type ElementType } from "../ir/types.js";
 import { BIND_PASSES, runPasses, type PassContext, type PredictionSlice } from "../passes/index.js";
-import { unknownKeys, type Guidance, type SamplerTable } from "../schedules/index.js";
+import { cacheOf, callsOf, hasUnguidedRows, unknownKeys, type Guidance, type SamplerTable } from "../schedules/index.js";
 import { gridPoints } from "./grid.js";
 import { readNpy } from "./npy.js";
 import {
@@ -29,6 +31,7 @@ import {
   tableOf,
   withoutAbsentInputs,
   type InputSpecs,
+  type Recipe,
   type RecipeOverrides,
   type Source,
   type ValueSpec,
@@ -71,8 +74,11 @@ export async function openJob(path: string, overrides: RecipeOverrides, runtime:
   const { source, model } = await openLifted(path, overrides);
   const bound = await bindModel(source, model, runtime);
   const table = tableOf(source, latentShape(bound));
+  const job = { ...bound, table };
   assertTimes(bound.model, table);
-  return { ...bound, table };
+  assertGuidance(job);
+  assertVariance(job);
+  return job;
 }
 
 /** Whether the export takes any batch and the recipe's conditions can be had for it: numbers, one a row, grids, or a file of samples. */
@@ -88,13 +94,17 @@ export function fitsAnyBatch({ source, model, anyBatch }: Job): boolean {
 /** Sentences for the user about what was found and what will have no effect. */
 export function warningsOf({ source, model, context }: Job): readonly string[] {
   const unknown = unknownKeys(schedulerConfig(source)).map((key) => `The scheduler's '${key}' is not known here and has no effect.`);
-  const { form, scale } = context.guidance;
-  const unguided = form === "batched" ? context.uncond.size === 0 : scale !== 1;
-  const noUncond =
-    form === "batched"
-      ? 'Guidance has no effect: "guidance.uncond" in the recipe does not say what the unconditional half sees.'
-      : `The guidance scale ${scale} has no effect: the recipe's "guidance.form" is '${form}'.`;
-  return [...ditView(model).warnings, ...unknown, ...(unguided ? [noUncond] : [])];
+  const { guidance } = context;
+  const { form, scale } = guidance;
+  const twoHalves = callsOf(guidance).flat().length > 1;
+  const unguided = twoHalves ? context.uncond.size === 0 : form === "none" && scale !== 1;
+  const noUncond = twoHalves
+    ? 'Guidance has no effect: "guidance.uncond" in the recipe does not say what the unconditional half sees.'
+    : `The guidance scale ${String(scale)} has no effect: the recipe's "guidance.form" is '${form}'.`;
+  const undropped = !guidance.drops && scale !== 1 && hasUnguidedRows(guidance);
+  const noDrop =
+    "Steps at guidance scale 1 still compute both halves: this export cannot run one of them. Export with a symbolic batch, or use the form 'two-calls'.";
+  return [...ditView(model).warnings, ...unknown, ...(unguided ? [noUncond] : []), ...(undropped ? [noDrop] : [])];
 }
 
 /** Throws FRACTIONAL_TIME if the sampler's times are no whole numbers and the network takes nothing else. */
@@ -104,11 +114,43 @@ function assertTimes({ graph, dit }: Model, { name, rows }: SamplerTable): void 
   if (fraction && input?.type && /^u?int/.test(input.type.elem)) throw fractionalTime(name, fraction.timestep, input.name, input.type.elem);
 }
 
+/** Throws BAD_GUIDANCE for scales, an interval or channels that do not fit the run. */
+function assertGuidance({ model, table, context: { guidance, prediction } }: Job): void {
+  const { scale, interval, channels } = guidance;
+  const rows = table.rows.length;
+  if (typeof scale !== "number" && scale.length !== rows)
+    throw badGuidance(
+      "scale",
+      `has ${scale.length} numbers for ${rows} evaluations of the network`,
+      "Give one scale, or one for each evaluation.",
+    );
+  if (interval && (interval[0] >= interval[1] || interval[1] > rows))
+    throw badGuidance(
+      "interval",
+      `[${interval.join(", ")}] is no part of ${rows} steps`,
+      "It is [from, to): steps count from 0, and `to` is not guided any more.",
+    );
+  const have = latentInput(model)?.type?.shape?.[prediction.channelAxis];
+  if (channels && (channels[0] >= channels[1] || channels[1] > Number(have)))
+    throw badGuidance(
+      "channels",
+      `[${channels.join(", ")}] are no channels of a prediction that has ${have}`,
+      "They are [from, to) and count within the prediction.",
+    );
+}
+
+/** Throws NO_VARIANCE if the sampler's noise is learned and the network gives nothing after the prediction's channels. */
+function assertVariance({ model, table, context: { prediction } }: Job): void {
+  if (!table.rows.some(({ next }) => next.learned)) return;
+  const have = Number(model.graph.outputs[0]?.value.type?.shape?.[prediction.channelAxis]);
+  const need = Number(latentInput(model)?.type?.shape?.[prediction.channelAxis]);
+  if ((prediction.channels?.[1] ?? have) + need > have) throw noVariance(table.name, have, need);
+}
+
 /** Binds the shapes of a lifted model to the recipe's batch and dims, and works out what else the recipe says of it. */
 export async function bindModel(source: Source, lifted: Model, runtime: RuntimeOptions): Promise<BoundModel> {
   const { recipe } = source;
-  const { form, scale, order } = recipe.guidance;
-  if (form === "two-calls" || form === "embedded") throw guidanceNotBuilt(form);
+  const { form } = recipe.guidance;
   const batch = recipe.batch ?? exportedBatch(lifted, form);
   const unbound: PassContext = {
     evaluator: evaluator(runtime),
@@ -116,12 +158,12 @@ export async function bindModel(source: Source, lifted: Model, runtime: RuntimeO
     batch,
     dims: new Map(Object.entries(recipe.dims)),
     fixed: new Map(),
-    guidance: { form, scale, order },
+    guidance: guidanceOf(recipe, lifted),
     batched: batchedInputs(lifted, form === "batched" ? 2 * batch : batch),
     uncond: new Map(),
     prediction: recipe.prediction,
   };
-  const model = await runPasses(lifted, BIND_PASSES, unbound);
+  const model = await runPasses(withoutScaleInput(lifted, unbound.guidance), BIND_PASSES, unbound);
   const conditions = conditionValues(model);
   const known = conditions.map(({ name }) => name);
   for (const name of [...Object.keys(recipe.inputs), ...Object.keys(recipe.guidance.uncond)]) {
@@ -132,22 +174,68 @@ export async function bindModel(source: Source, lifted: Model, runtime: RuntimeO
   for (const value of conditions) {
     const half = (spec: ValueSpec): TensorData => tensorFor(value, halfShape(value, unbound), spec, source.folder);
     const without = recipe.guidance.uncond[value.name];
-    if (without !== undefined && form === "batched") uncond.set(value.name, half(without));
+    if (without !== undefined && callsOf(unbound.guidance).flat().includes("uncond")) uncond.set(value.name, half(without));
     const fix = recipe.inputs[value.name]?.fix;
-    if (fix !== undefined && fix !== null) fixed.set(value.name, bothHalves(value, half(fix), uncond.get(value.name), order));
+    if (fix !== undefined && fix !== null) fixed.set(value.name, half(fix));
   }
-  return {
-    source,
-    model: withCoverage(model),
-    anyBatch: typeof latentRows(lifted) === "string",
-    context: { ...unbound, fixed, uncond, prediction: predictionSlice(model, recipe.prediction) },
-  };
+  const anyBatch = typeof latentRows(lifted) === "string";
+  const alone = anyBatch ? await boundAlone(lifted, model, unbound) : undefined;
+  const prediction = predictionSlice(model, recipe.prediction);
+  const guidance = { ...unbound.guidance, drops: form !== "batched" || alone !== undefined };
+  return { source, model: withCoverage(model), anyBatch, context: { ...unbound, fixed, uncond, prediction, guidance, alone } };
+}
+
+/** The recipe's guidance. Throws UNKNOWN_NAME where an embedded scale has no input. */
+function guidanceOf({ guidance }: Recipe, lifted: Model): Guidance {
+  const { form, scale, interval, order, channels, rescale, input = SCALE_INPUT } = guidance;
+  const all = { form, scale, interval, order, channels, rescale, drops: true };
+  if (form !== "embedded") return all;
+  const { conditions } = ditView(lifted);
+  if (!conditions.includes(input)) throw unknownName("input for the guidance scale", input, conditions);
+  return { ...all, input };
+}
+
+/** What diffusers calls it (FLUX.1 dev, HunyuanVideo). */
+const SCALE_INPUT = "guidance";
+
+/** The model with the input of an embedded scale no condition: the recipe sets it. */
+function withoutScaleInput(lifted: Model, { input }: Guidance): Model {
+  const view = ditView(lifted);
+  return { ...lifted, dit: { ...view, conditions: view.conditions.filter((name) => name !== input) } };
+}
+
+/** Under batched guidance with rows that are not guided, the step bound to one half of the rows; absent where a branch does not have its halves along axis 0. */
+async function boundAlone(lifted: Model, both: Model, unbound: PassContext): Promise<Model | undefined> {
+  const { guidance } = unbound;
+  if (guidance.form !== "batched" || !hasUnguidedRows(guidance)) return undefined;
+  const alone = await runPasses(lifted, BIND_PASSES, { ...unbound, guidance: { ...guidance, form: "none" } });
+  const shapes = both.graph.marks.map(({ value }) => shapeOf(value));
+  const fits = alone.graph.marks.every(({ value }, i) => {
+    const [rows = 0, ...rest] = shapeOf(value);
+    return [2 * rows, ...rest].join() === shapes[i]?.join();
+  });
+  return fits ? alone : undefined;
 }
 
 /** The shape of the latent at the artifact: without guidance doubling. */
 export function latentShape({ model, context }: BoundModel): readonly number[] {
-  const latent = model.graph.inputs.find(({ name }) => name === ditView(model).latent);
-  return [context.batch, ...(staticShape(latent?.type) ?? []).slice(1)];
+  return [context.batch, ...(staticShape(latentInput(model)?.type) ?? []).slice(1)];
+}
+
+/** What a guided step costs: all of its calls of the network, and every branch of them that has a cache of its own. */
+export function guidedStep({ model, context }: BoundModel): {
+  readonly total: Macs;
+  readonly branches: readonly (Branch & { readonly macs: Macs })[];
+} {
+  const { total, branches: costs } = stepCost(model);
+  const calls = callsOf(context.guidance);
+  const costOf = ({ site }: Branch): Macs => costs.get(site) ?? NO_MACS;
+  return {
+    total: calls.reduce((sum) => addMacs(sum, total), NO_MACS),
+    branches: calls.flatMap((halves) =>
+      ditView(model).branches.map((branch) => ({ ...branch, site: cacheOf(branch.site, halves), macs: costOf(branch) })),
+    ),
+  };
 }
 
 /** Branches that hold less than this share of a step's MACs are not all that there are. */
@@ -173,7 +261,11 @@ function exportedBatch(lifted: Model, form: Guidance["form"]): number {
 
 /** Axis 0 of the exporter's latent. */
 function latentRows(lifted: Model): Dim {
-  return lifted.graph.inputs.find(({ name }) => name === ditView(lifted).latent)?.type?.shape?.[0] ?? null;
+  return latentInput(lifted)?.type?.shape?.[0] ?? null;
+}
+
+function latentInput(model: Model): Value | undefined {
+  return model.graph.inputs.find(({ name }) => name === ditView(model).latent);
 }
 
 function conditionValues(model: Model): readonly Value[] {
@@ -215,14 +307,6 @@ function halfShape(value: Value, { guidance, batch, batched }: PassContext): rea
 function batchedInputs(lifted: Model, boundRows: number): ReadonlySet<string> {
   const rows = latentRows(lifted) ?? boundRows;
   return new Set(lifted.graph.inputs.filter(({ type }) => type?.shape?.[0] === rows).map(({ name }) => name));
-}
-
-/** What the network sees of a fixed condition: under batched guidance, its two halves in their order. */
-function bothHalves(value: Value, cond: TensorData, uncond: TensorData | undefined, order: Guidance["order"]): TensorData {
-  const shape = shapeOf(value);
-  if (elementCount(shape) === elementCount(cond.shape)) return cond;
-  const halves = order.map((half) => readTensor(half === "cond" ? cond : (uncond ?? cond)));
-  return { elem: cond.elem, shape, content: { kind: "bytes", bytes: Uint8Array.from(Buffer.concat(halves)) } };
 }
 
 /** Sample `sample` of a calibration list; of an input with one number a row, numbers are taken in turn. */
@@ -305,9 +389,7 @@ function holds(elem: ElementType, number: number): boolean {
 
 /** The channels that are the prediction: the recipe's, or as many as the latent has where the network also gives a variance. */
 function predictionSlice(model: Model, recipe: PredictionSlice): PredictionSlice {
-  const { latent } = ditView(model);
-  const input = model.graph.inputs.find(({ name }) => name === latent);
-  const wanted = staticShape(input?.type);
+  const wanted = staticShape(latentInput(model)?.type);
   const found = staticShape(model.graph.outputs[0]?.value.type);
   const { channelAxis } = recipe;
   const have = found?.[channelAxis] ?? 0;

@@ -29,15 +29,19 @@ const inputSchema = z.strictObject({
 
 const guidanceSchema = z.strictObject({
   form: z.enum(["none", "batched", "two-calls", "embedded"]),
-  scale: z.number().default(1),
+  /** A list has one for each call of the sampler, which is one a step where a step has one evaluation. */
+  scale: z.union([z.number(), z.array(z.number()).min(1)]).default(1),
+  /** Steps [from, to) that are guided. */
+  interval: z.tuple([z.int().min(0), z.int().min(1)]).optional(),
   order: z
     .union([z.tuple([z.literal("cond"), z.literal("uncond")]), z.tuple([z.literal("uncond"), z.literal("cond")])])
     .default(["cond", "uncond"]),
   uncond: z.record(z.string(), valueSchema).default({}),
-  /** The network's input that is the scale, where the form is `embedded`. */
+  /** Channels [from, to) of the prediction that are guided; the others are the conditional half's. */
+  channels: z.tuple([z.int().min(0), z.int().min(1)]).optional(),
+  rescale: z.strictObject({ form: z.enum(["std", "norm"]), strength: z.number().default(1) }).optional(),
+  /** The input that takes an embedded scale. */
   input: z.string().optional(),
-  /** `norm`: the guided prediction keeps the norm of the conditional one along the last axis. */
-  rescale: z.strictObject({ form: z.enum(["std", "norm"]) }).optional(),
 });
 
 const samplingSchema = z.strictObject({

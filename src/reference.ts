@@ -6,7 +6,17 @@ import { ditView, inputValue, type Model, type Value } from "../ir/graph.js";
 import { rewrite, sweep } from "../ir/rewrite.js";
 import { readTensor, tensorFrom, tensorNumbers, tensorOf, type TensorData } from "../ir/tensor.js";
 import { elementCount, staticShape } from "../ir/types.js";
-import type { Cell, Plan } from "../schedules/index.js";
+import {
+  cacheOf,
+  callsAt,
+  callsOf,
+  scaleAt,
+  type Half,
+  type LearnedVariance,
+  type Plan,
+  type Rescale,
+  type Term,
+} from "../schedules/index.js";
 import { latentShape, type Job } from "./job.js";
 import type { RunInputs } from "./run-inputs.js";
 import { Session, type RuntimeOptions, type Tensors } from "./runtime.js";
@@ -28,35 +38,58 @@ export class ReferenceLoop {
 
   /** Loads the uncached step now rather than at its first run. */
   async open(): Promise<void> {
-    await this.sessionFor([], false);
+    for (const model of new Set(callsAt(this.job.context.guidance, 0).map((halves) => this.modelFor(halves)))) {
+      await this.sessionFor(model, [], false);
+    }
   }
 
-  /** The final latent. Without a plan every branch is computed at every step. */
+  /**
+   * The final latent. Without a plan every branch is computed at every step. An observer sees all halves at every step, also
+   * where the guidance has no use for them.
+   */
   async run(inputs: RunInputs, plan?: Plan, observe?: Observer): Promise<Float32Array> {
-    const { table } = this.job;
+    const { table, context } = this.job;
+    const { guidance, prediction } = context;
     const size = elementCount(this.latentShape);
-    const conditions = this.networkConditions(inputs.conditions);
     const history = new Map<string, Map<number, TensorData>>();
     const lastReaders = lastReadersOf(plan);
     let latent = Float32Array.from(inputs.noise, (value) => value * table.initialScale);
     const latents = [latent];
     const values: Float64Array[] = [];
+    const outs: Float64Array[] = [];
     let draw = 0;
     for (const [k, row] of table.rows.entries()) {
-      const cached = cachedAt(plan, k);
-      const session = await this.sessionFor([...cached.keys()], observe !== undefined || plan !== undefined);
-      const feeds = new Map(conditions);
-      this.feedLatent(feeds, latent, row.inputScale, row.timestep);
-      for (const [site, cell] of cached) feeds.set(cacheInput(site), forecast(site, k, cell, history.get(site)));
-      const results = await session.run(feeds);
-      const branches = new Map([...results].filter(([name]) => name !== PREDICTION));
+      const calls = observe ? callsOf(guidance) : callsAt(guidance, k);
+      const branches = new Map<string, TensorData>();
+      const predictions = new Map<Half, ArrayLike<number>>();
+      let variance: ArrayLike<number> = [];
+      for (const halves of calls) {
+        const results = await this.call(k, halves, latent, inputs, plan, history, observe !== undefined || plan !== undefined);
+        for (const [site, value] of results) if (site !== PREDICTION) branches.set(cacheOf(site, halves), value);
+        const output = results.get(PREDICTION);
+        if (!output) throw new Error("internal: the step returned no prediction");
+        const parts = splitHalves(selectChannels(output, prediction.channels, prediction.channelAxis), halves);
+        for (const [half, part] of parts) predictions.set(half, part);
+        if (row.next.learned) {
+          const from = prediction.channels?.[1] ?? 0;
+          const channels = [from, from + (this.latentShape[prediction.channelAxis] ?? 0)] as const;
+          variance = splitHalves(selectChannels(output, channels, prediction.channelAxis), halves).get("cond") ?? variance;
+        }
+      }
       for (const [site, lastReader] of lastReaders) keep(history, site, k, branches.get(site), lastReader);
-      const out = this.guided(results.get(PREDICTION));
-      values.push(Float64Array.from(out, (value, i) => row.m.x * (latent[i] ?? 0) + row.m.out * value));
+      const out = this.guided(predictions, scaleAt(guidance, k));
+      outs.push(out);
+      const { clip = Infinity } = row.m;
+      values.push(out.map((value, i) => Math.min(clip, Math.max(-clip, row.m.x * (latent[i] ?? 0) + row.m.out * value))));
       const next = new Float64Array(size);
       for (const term of row.next.x) accumulate(next, latents[term.step], term.weight);
       for (const term of row.next.m) accumulate(next, values[term.step], term.weight);
-      if (row.next.noise !== 0) accumulate(next, inputs.draws?.subarray(draw * size, ++draw * size), row.next.noise);
+      for (const term of row.next.out ?? []) accumulate(next, outs[term.step], term.weight);
+      if (row.next.noise !== 0) {
+        const { learned } = row.next;
+        const normals = inputs.draws?.subarray(draw * size, ++draw * size) ?? new Float32Array();
+        accumulate(next, learned ? normals.map((z, i) => z * learnedDeviation(variance[i] ?? NaN, learned)) : normals, row.next.noise);
+      }
       latent = Float32Array.from(next);
       latents.push(latent);
       await observe?.(k, branches);
@@ -69,55 +102,97 @@ export class ReferenceLoop {
     this.sessions.clear();
   }
 
-  /** Conditions as the network takes them: under batched guidance, both halves in the recipe's order. */
-  private networkConditions(given: ReadonlyMap<string, TensorData>): Map<string, TensorData> {
+  /** The exporter's step for so many halves. */
+  private modelFor(halves: readonly Half[]): Model {
     const { model, context } = this.job;
-    const fed = new Map<string, TensorData>();
-    for (const input of model.graph.inputs) {
-      const cond = context.fixed.get(input.name) ?? given.get(input.name);
-      if (!cond) continue;
-      const whole = staticShape(input.type) ?? [];
-      const doubled = elementCount(whole) === 2 * elementCount(cond.shape);
-      const uncond = context.uncond.get(input.name) ?? cond;
-      const halves = context.guidance.order.map((half) => (half === "cond" ? cond : uncond));
-      fed.set(input.name, doubled ? joined(halves, whole) : cond);
-    }
-    return fed;
+    const isAlone = context.guidance.form === "batched" && halves.length === 1;
+    const found = isAlone ? context.alone : model;
+    if (!found) throw new Error("internal: the step has not been bound to one half");
+    return found;
   }
 
-  private feedLatent(feeds: Map<string, TensorData>, latent: Float32Array, scale: number, timestep: number): void {
-    const { graph } = this.job.model;
-    const view = ditView(this.job.model);
-    for (const { name, type } of graph.inputs) {
-      const shape = staticShape(type) ?? [];
-      const count = elementCount(shape);
-      if (name === view.latent) {
-        const seen = Float32Array.from({ length: count }, (_, i) => (latent[i % latent.length] ?? 0) * scale);
-        feeds.set(name, type?.elem === "float" ? tensorFrom("float", shape, seen) : tensorOf(type?.elem ?? "float", shape, seen));
-      } else if (name === view.timestep) {
-        feeds.set(name, tensorOf(type?.elem ?? "float", shape, new Array<number>(count).fill(timestep)));
-      }
+  /** One call of the network; answers with its output and, if asked for, with its computed branches. */
+  private async call(
+    k: number,
+    halves: readonly Half[],
+    latent: Float32Array,
+    inputs: RunInputs,
+    plan: Plan | undefined,
+    history: ReadonlyMap<string, ReadonlyMap<number, TensorData>>,
+    probe: boolean,
+  ): Promise<Tensors> {
+    const model = this.modelFor(halves);
+    const feeds = new Map<string, TensorData>();
+    for (const input of model.graph.inputs) feeds.set(input.name, this.feed(input, k, halves, latent, inputs.conditions));
+    const cached: string[] = [];
+    for (const { site, value } of model.graph.marks) {
+      const name = cacheOf(site, halves);
+      const cell = plan?.cells.get(name)?.[k];
+      if (cell?.kind !== "terms") continue;
+      cached.push(site);
+      const rows = staticShape(value.type)?.[0];
+      const read = ({ step, weight }: Term): { readonly data: TensorData; readonly weight: number } => {
+        const data = history.get(name)?.get(step);
+        if (!data) throw new Error(`internal: ${name} has no value that step ${k} could read of step ${step}`);
+        // A value of both halves, read where there is one.
+        return { weight, data: data.shape[0] === rows ? data : halfOf(data, this.job.context.guidance.order.indexOf("cond")) };
+      };
+      feeds.set(cacheInput(site), forecast(cell.terms.map(read)));
     }
+    return (await this.sessionFor(model, cached, probe)).run(feeds);
   }
 
-  /** uncond + scale · (cond − uncond) of the prediction's channels, with its sign. */
-  private guided(output: TensorData | undefined): Float64Array {
-    if (!output) throw new Error("internal: the step returned no prediction");
+  /** What an input of the network sees at step `k`. */
+  private feed(
+    { name, type }: Value,
+    k: number,
+    halves: readonly Half[],
+    latent: Float32Array,
+    given: ReadonlyMap<string, TensorData>,
+  ): TensorData {
+    const { model, table, context } = this.job;
+    const view = ditView(model);
+    const shape = staticShape(type) ?? [];
+    const count = elementCount(shape);
+    const elem = type?.elem ?? "float";
+    const row = table.rows[k];
+    if (name === view.latent) {
+      const seen = Float32Array.from({ length: count }, (_, i) => (latent[i % latent.length] ?? 0) * (row?.inputScale ?? NaN));
+      return elem === "float" ? tensorFrom("float", shape, seen) : tensorOf(elem, shape, seen);
+    }
+    if (name === view.timestep) return tensorOf(elem, shape, new Array<number>(count).fill(row?.timestep ?? NaN));
+    if (name === context.guidance.input) return tensorOf(elem, shape, new Array<number>(count).fill(scaleAt(context.guidance, k)));
+    const cond = context.fixed.get(name) ?? given.get(name);
+    if (!cond) throw new Error(`internal: there is no value for '${name}'`);
+    const seen = halves.map((half) => (half === "cond" ? cond : (context.uncond.get(name) ?? cond)));
+    const [first = cond] = seen;
+    return elementCount(first.shape) === count ? first : joined(seen, shape);
+  }
+
+  /**
+   * uncond + scale · (cond − uncond) of the prediction, with its sign; channels without guidance are those of cond, and a
+   * rescaled result is as large as cond.
+   */
+  private guided(predictions: ReadonlyMap<Half, ArrayLike<number>>, scale: number): Float64Array {
     const { guidance, prediction } = this.job.context;
-    const all = selectChannels(output, prediction.channels, prediction.channelAxis);
-    const size = elementCount(this.latentShape);
-    if (guidance.form !== "batched") return Float64Array.from(all, (value) => prediction.sign * value);
-    const cond = guidance.order.indexOf("cond") * size;
-    const uncond = guidance.order.indexOf("uncond") * size;
-    return Float64Array.from({ length: size }, (_, i) => {
-      const without = all[uncond + i] ?? 0;
-      return prediction.sign * (without + guidance.scale * ((all[cond + i] ?? 0) - without));
+    const cond = Float64Array.from(predictions.get("cond") ?? []);
+    const uncond = predictions.get("uncond");
+    if (!uncond || scale === 1) return cond.map((value) => prediction.sign * value);
+    const channels = this.latentShape[prediction.channelAxis] ?? 1;
+    const inner = elementCount(this.latentShape.slice(prediction.channelAxis + 1));
+    const [from, to] = guidance.channels ?? [0, channels];
+    const mixed = cond.map((value, i) => {
+      const channel = Math.floor(i / inner) % channels;
+      const without = uncond[i] ?? NaN;
+      return channel >= from && channel < to ? without + scale * (value - without) : value;
     });
+    const result = guidance.rescale ? rescaled(mixed, cond, this.latentShape, guidance.rescale) : mixed;
+    return result.map((value) => prediction.sign * value);
   }
 
   /** The step with the given sites fed from outside, and the other branches as outputs if asked for. */
-  private async sessionFor(cachedSites: readonly string[], probe: boolean): Promise<Session> {
-    const key = `${probe}|${cachedSites.join()}`;
+  private async sessionFor(model: Model, cachedSites: readonly string[], probe: boolean): Promise<Session> {
+    const key = `${model === this.job.model}|${probe}|${cachedSites.join()}`;
     const known = this.sessions.get(key);
     if (known) return known;
     // Every session has its own copy of the weights.
@@ -125,7 +200,7 @@ export class ReferenceLoop {
       this.sessions.delete(oldest);
       await unused.close();
     }
-    const session = await Session.open(stepWith(this.job.model, new Set(cachedSites), probe), { ...this.options, optimise: "all" });
+    const session = await Session.open(stepWith(model, new Set(cachedSites), probe), { ...this.options, optimise: "all" });
     this.sessions.set(key, session);
     return session;
   }
@@ -152,15 +227,6 @@ function stepWith(model: Model, cached: ReadonlySet<string>, probe: boolean): Mo
   const probes = probe ? cut.marks.filter(({ site }) => !cached.has(site)).map(({ site, value }) => ({ name: site, value })) : [];
   const outputs = [{ name: PREDICTION, value: prediction.value }, ...probes];
   return { ...model, graph: sweep({ ...cut, inputs: [...cut.inputs, ...fed.values()], outputs, marks: [] }) };
-}
-
-function cachedAt(plan: Plan | undefined, step: number): ReadonlyMap<string, Cell & { readonly kind: "terms" }> {
-  const cached = new Map<string, Cell & { readonly kind: "terms" }>();
-  for (const [site, cells] of plan?.cells ?? []) {
-    const cell = cells[step];
-    if (cell?.kind === "terms") cached.set(site, cell);
-  }
-  return cached;
 }
 
 /** For every site, which of its steps are read later, and by which step last. */
@@ -190,24 +256,57 @@ function keep(
   for (const source of values.keys()) if (source !== step && (lastReader.get(source) ?? 0) <= step) values.delete(source);
 }
 
-/** Σ weight · value over the site's earlier values. */
-function forecast(
-  site: string,
-  step: number,
-  cell: Cell & { readonly kind: "terms" },
-  history: ReadonlyMap<number, TensorData> | undefined,
-): TensorData {
-  const [first] = cell.terms;
-  const newest = first && history?.get(first.step);
-  if (!newest) throw new Error(`internal: ${site} has no value that step ${step} could read`);
-  if (cell.terms.length === 1 && first.weight === 1) return newest;
-  const sum = new Float64Array(elementCount(newest.shape));
-  for (const { step: source, weight } of cell.terms) {
-    const value = history?.get(source);
-    if (!value) throw new Error(`internal: ${site} has no value at step ${source}`);
-    accumulate(sum, floats(value), weight);
+/** Σ weight · value over a site's earlier values. */
+function forecast(terms: readonly { readonly data: TensorData; readonly weight: number }[]): TensorData {
+  const [newest] = terms;
+  if (!newest) throw new Error("internal: a forecast without terms");
+  const { elem, shape } = newest.data;
+  if (terms.length === 1 && newest.weight === 1) return newest.data;
+  const sum = new Float64Array(elementCount(shape));
+  for (const { data, weight } of terms) accumulate(sum, floats(data), weight);
+  return tensorOf(elem, shape, Float32Array.from(sum));
+}
+
+/** One of the two halves of axis 0. */
+function halfOf(data: TensorData, index: number): TensorData {
+  const [rows = 0, ...rest] = data.shape;
+  const bytes = readTensor(data);
+  const size = bytes.byteLength / 2;
+  return { elem: data.elem, shape: [rows / 2, ...rest], content: { kind: "bytes", bytes: bytes.slice(index * size, (index + 1) * size) } };
+}
+
+function splitHalves(all: ArrayLike<number>, halves: readonly Half[]): ReadonlyMap<Half, ArrayLike<number>> {
+  const size = all.length / halves.length;
+  return new Map(halves.map((half, at) => [half, Float64Array.from({ length: size }, (_, i) => all[at * size + i] ?? NaN)]));
+}
+
+/** Every group of values (a latent, or one line along the last axis) is brought to the size that it has in `cond`, and mixed in by the strength. */
+function rescaled(guided: Float64Array, cond: Float64Array, shape: readonly number[], { form, strength }: Rescale): Float64Array {
+  const length = form === "std" ? elementCount(shape.slice(1)) : (shape.at(-1) ?? 1);
+  const size = form === "std" ? deviation : norm;
+  const result = new Float64Array(guided.length);
+  for (let at = 0; at < guided.length; at += length) {
+    const group = guided.subarray(at, at + length);
+    const ratio = size(cond.subarray(at, at + length)) / size(group);
+    for (const [i, value] of group.entries()) result[at + i] = strength * value * ratio + (1 - strength) * value;
   }
-  return tensorOf(newest.elem, newest.shape, Float32Array.from(sum));
+  return result;
+}
+
+function norm(values: Float64Array): number {
+  return Math.sqrt(values.reduce((sum, value) => sum + value * value, 0));
+}
+
+/** Of a sample, as torch's `std`. */
+function deviation(values: Float64Array): number {
+  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+  return norm(values.map((value) => value - mean)) / Math.sqrt(values.length - 1);
+}
+
+/** exp(½ (f · max + (1 − f) · min)) with f = (v + 1) / 2. */
+function learnedDeviation(v: number, { min, max }: LearnedVariance): number {
+  const f = (v + 1) / 2;
+  return Math.exp(0.5 * (f * max + (1 - f) * min));
 }
 
 function accumulate(sum: Float64Array, values: ArrayLike<number> | undefined, weight: number): void {

@@ -1,11 +1,11 @@
 /** Gathers what the report shows of an artifact. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { NO_MACS, stepCost, totalMacs } from "../ir/cost.js";
-import { ditView } from "../ir/graph.js";
-import type { Cell } from "../schedules/index.js";
+import { totalMacs } from "../ir/cost.js";
+import type { Cell, Guidance } from "../schedules/index.js";
 import { FILES, sizesOf, type Artifact } from "./artifact.js";
 import type { Bench } from "./bench.js";
+import { guidedStep } from "./job.js";
 import { differencePicture, latentPicture } from "./picture.js";
 import { groupCurves } from "./plan.js";
 import type { CellKind, Facts, ReportData, ReportPictures } from "./report/index.js";
@@ -25,7 +25,6 @@ export interface ReportSources {
 export function reportOf({ title, artifact, verification, bench }: ReportSources): ReportData {
   const { job, schedule, manifest, folder } = artifact;
   const { guidance, batch } = job.context;
-  const { branches: costs } = stepCost(job.model);
   const traceFile = join(folder, FILES.trace);
   const trace = existsSync(traceFile) ? readTrace(traceFile) : undefined;
   const { name, ...options } = facts(schedule.policy ?? {});
@@ -34,11 +33,11 @@ export function reportOf({ title, artifact, verification, bench }: ReportSources
     title,
     sampler: job.table.name,
     steps: job.table.rows.length,
-    guidance: guidance.form === "none" ? "none" : `${guidance.scale}, ${guidance.form} (${guidance.order.join(", ")})`,
+    guidance: guidanceText(guidance),
     policy: name === undefined ? undefined : { name: String(name), options },
     settings: { batch, ...(trace ? { "calibration samples": trace.samples.length, "calibration seed": trace.seed } : {}) },
     versions: { smoothcc: manifest.smoothcc },
-    branches: ditView(job.model).branches.map(({ site, kind }) => ({ site, kind, macs: totalMacs(costs.get(site) ?? NO_MACS) })),
+    branches: guidedStep(job).branches.map(({ site, kind, macs }) => ({ site, kind, macs: totalMacs(macs) })),
     cells: new Map([...artifact.plan.cells].map(([site, cells]) => [site, cells.map(cellKind)])),
     curves: trace && groupCurves(trace),
     alpha: typeof alpha === "number" ? alpha : undefined,
@@ -52,8 +51,16 @@ export function reportOf({ title, artifact, verification, bench }: ReportSources
   };
 }
 
+/** `1.5 at steps 3 to 20, batched (cond, uncond), rescaled by std`. */
+function guidanceText({ form, scale, interval, order, rescale }: Guidance): string {
+  if (form === "none") return "none";
+  const scales = typeof scale === "number" ? `${scale}` : `${Math.min(...scale)} to ${Math.max(...scale)}`;
+  const steps = interval ? ` at steps ${interval[0]} to ${interval[1] - 1}` : "";
+  return `${scales}${steps}, ${form}${form === "batched" ? ` (${order.join(", ")})` : ""}${rescale ? `, rescaled by ${rescale.form}` : ""}`;
+}
+
 function cellKind(cell: Cell): CellKind {
-  if (cell.kind === "compute") return "compute";
+  if (cell.kind !== "terms") return cell.kind;
   return cell.terms.length === 1 && cell.terms[0]?.weight === 1 ? "reuse" : "forecast";
 }
 

@@ -41,7 +41,7 @@ export const traceSchema = z.strictObject({
   /** Name of the sampler and digest of its table. */
   sampler: z.strictObject({ name: z.string(), digest: z.string() }),
   steps: z.int().min(1),
-  guidance: z.strictObject({ form: z.string(), scale: z.number() }),
+  guidance: z.strictObject({ form: z.string(), scale: z.union([z.number(), z.array(z.number())]) }),
   /** Numbers of the samples (seed + number is the noise's seed), in order. */
   samples: z.array(z.int()).min(1),
   seed: z.int(),

@@ -10,7 +10,7 @@ import { readTensor, tensorNumbers, tensorOf, type TensorData } from "../ir/tens
 import { print } from "../ir/text.js";
 import type { TensorType } from "../ir/types.js";
 import { BIND_PASSES, CACHE_PASSES, passes, runPasses, RUN_PASSES, STEP_PASSES, type Pass, type PassContext } from "../passes/index.js";
-import type { ScheduleCell } from "../schedules/index.js";
+import { NO_GUIDANCE, type ScheduleCell } from "../schedules/index.js";
 import { relativeL2 } from "../src/fidelity.js";
 import type { Job } from "../src/job.js";
 import { sampleInputs } from "../src/run-inputs.js";
@@ -131,7 +131,7 @@ const BARE: PassContext = {
   dims: new Map(),
   fixed: new Map(),
   batched: new Set<string>(),
-  guidance: { form: "none", scale: 1, order: ["cond", "uncond"] },
+  guidance: NO_GUIDANCE,
   uncond: new Map(),
   prediction: { channelAxis: 1, sign: 1 },
 };

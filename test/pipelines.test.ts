@@ -69,9 +69,14 @@ function stub(x: readonly number[], condition: number, embedded: number): number
   return x.map((value) => 0.3 * value + 0.2 * condition + 0.01 * embedded);
 }
 
+function scaleOf({ scale }: Recipe["guidance"]): number {
+  return typeof scale === "number" ? scale : NaN;
+}
+
 /** The prediction that the sampler sees. */
 function predicted({ guidance, prediction }: Recipe, x: readonly number[], cond: number, row: number): number[] {
-  const { form, scale, rescale } = guidance;
+  const { form, rescale } = guidance;
+  const scale = scaleOf(guidance);
   const told = Object.values(guidance.uncond)[0];
   const embedded = form === "embedded" ? scale : 0;
   const conditional = stub(x, cond, embedded);
@@ -106,7 +111,8 @@ describe.each(Object.entries(recorded))("%s", (_, run) => {
   const cond = run.calls.flat().includes(COND) ? COND : (run.calls[0]?.[0] ?? NaN);
 
   it("runs with the pipeline's defaults", () => {
-    const { form, scale } = recipe.guidance;
+    const { form } = recipe.guidance;
+    const scale = scaleOf(recipe.guidance);
     expect(recipe.steps).toBe(run.defaults.steps);
     // Z-Image writes cond + g · (cond − uncond), which is a scale of g + 1 here.
     const offset = run.index._class_name === "ZImagePipeline" ? 1 : 0;

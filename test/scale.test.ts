@@ -15,7 +15,7 @@ import { constant, inputValue, type Mark, type Model, type Value } from "../ir/g
 import { tensorOf, type TensorData } from "../ir/tensor.js";
 import { byteSize, elementCount, type TensorType } from "../ir/types.js";
 import { BIND_PASSES, CACHE_PASSES, runPasses, RUN_PASSES, STEP_PASSES, type Evaluator, type PassContext } from "../passes/index.js";
-import { bind, type SamplerTable, type ScheduleCell } from "../schedules/index.js";
+import { bind, NO_GUIDANCE, type SamplerTable, type ScheduleCell } from "../schedules/index.js";
 import { fixtures } from "./support/fixtures.js";
 
 const WIDTH = 8;
@@ -99,7 +99,7 @@ function contextOf(model: Model, steps: number): PassContext {
     dims: new Map(),
     fixed: new Map(),
     batched: new Set<string>(),
-    guidance: { form: "none", scale: 1, order: ["cond", "uncond"] },
+    guidance: NO_GUIDANCE,
     uncond: new Map(),
     prediction: { channelAxis: 1, sign: 1 },
     plan: bind({ steps, cells: new Map([["attn", row]]) }, samplerOf(steps), model.dit?.branches ?? []),

@@ -26,7 +26,7 @@ export default {
     for (const warning of warningsOf(job)) host.warn(warning);
     const schedule =
       cache && planFile !== undefined ? parseSchedule(readJson(planFile), planFile) : { steps: job.table.rows.length, cells: new Map() };
-    const plan = bind(schedule, job.table, ditView(job.model).branches);
+    const plan = bind(schedule, job.table, ditView(job.model).branches, job.context.guidance);
     if (cache && savesNothing(plan)) throw planSavesNothing();
     const compiled = await compileModel(job, plan);
     const written = await writeArtifact(output, { job, schedule, compiled }, force, host.signal);

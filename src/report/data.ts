@@ -1,7 +1,7 @@
 /** What a report is made of: plain data, every part beyond the compilation itself optional. */
 
-/** What a branch does at a step: runs, reads its latest value, or reads a weighted sum of earlier values. */
-export type CellKind = "compute" | "reuse" | "forecast";
+/** What a branch does at a step: runs, reads its latest value, reads a weighted sum of earlier values, or is not needed. */
+export type CellKind = "compute" | "reuse" | "forecast" | "idle";
 
 export interface ReportBranch {
   readonly site: string;

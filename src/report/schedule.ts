@@ -24,11 +24,11 @@ export function scheduleRows(branches: readonly ReportBranch[], cells: ReadonlyM
   });
 }
 
-const WORDS: Readonly<Record<CellKind, string>> = { compute: "computed", reuse: "reused", forecast: "forecast" };
-const KINDS = ["compute", "reuse", "forecast"] as const;
+const WORDS: Readonly<Record<CellKind, string>> = { compute: "computed", reuse: "reused", forecast: "forecast", idle: "not guided" };
+const KINDS = ["compute", "reuse", "forecast", "idle"] as const;
 
 /** Bars differ in height as well as in colour, so that the chart can be read without colours. */
-const TOP: Readonly<Record<CellKind, number>> = { compute: 0, reuse: 17, forecast: 9 };
+const TOP: Readonly<Record<CellKind, number>> = { compute: 0, reuse: 17, forecast: 9, idle: 22 };
 const HEIGHT = 24;
 
 /** Beyond this many steps, gaps between the cells would be wider than the cells. */

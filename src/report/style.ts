@@ -55,6 +55,7 @@ figcaption { font-size: .85rem; line-height: 1.45; color: var(--soft); margin-to
 .cells .compute { fill: var(--compute); }
 .cells .reuse { fill: var(--reuse); }
 .cells .forecast { fill: var(--forecast); }
+.cells .idle { fill: var(--reuse); }
 .gaps rect { stroke: var(--paper); stroke-width: 1px; }
 .cells rect:hover { opacity: .7; }
 .axis { overflow: visible; }

@@ -48,5 +48,5 @@ function schedulerFile(fixture: Fixture): string {
 /** The schedule with these rows, bound to the job. */
 export function planOf(job: Job, cells: Schedule["cells"] = new Map()): { readonly schedule: Schedule; readonly plan: Plan } {
   const schedule: Schedule = { steps: job.table.rows.length, cells };
-  return { schedule, plan: bind(schedule, job.table, ditView(job.model).branches) };
+  return { schedule, plan: bind(schedule, job.table, ditView(job.model).branches, job.context.guidance) };
 }

@@ -7,6 +7,7 @@
  *     # dim: tokens = 4                         size of a symbolic dimension
  *     # fix: int64[2] labels = {1, 2}           an input that becomes a constant
  *     # guidance: batched 1.5 cond,uncond       form, scale, order
+ *     # guided: {"channels": [0, 3], …}         the rest of the guidance: see `guidedSchema`
  *     # uncond: int64[1] labels = {26}          what the unconditional half sees
  *     # channels: 0 4 @1                        the part of the output that is the prediction, and the axis
  *     # sign: -1                                of the prediction
@@ -29,7 +30,22 @@ export interface Subject {
   readonly context: PassContext;
 }
 
-const WORDS = ["latent", "timestep", "batch", "dim", "fix", "guidance", "uncond", "channels", "sign", "steps", "row", "scale", "plan"];
+const WORDS = [
+  "latent",
+  "timestep",
+  "batch",
+  "dim",
+  "fix",
+  "guidance",
+  "guided",
+  "uncond",
+  "channels",
+  "sign",
+  "steps",
+  "row",
+  "scale",
+  "plan",
+];
 
 /** Throws where a word is unknown or a fact cannot be read. */
 export function readSubject(text: string): Subject {
@@ -55,7 +71,7 @@ export function readSubject(text: string): Subject {
     batch: facts.number("batch", 1),
     dims: new Map(facts.pairs("dim").map(([name, size]) => [name, Number(size)])),
     fixed: facts.tensors("fix"),
-    guidance: guidanceOf(facts.one("guidance")),
+    guidance: guidanceOf(facts),
     batched: new Set(graph.inputs.filter(({ type }) => type?.shape?.[0] === rows).map(({ name }) => name)),
     uncond: facts.tensors("uncond"),
     prediction: {
@@ -114,12 +130,24 @@ class Facts {
   }
 }
 
-function guidanceOf(text = "none 1 cond,uncond"): PassContext["guidance"] {
-  const [form, scale, order] = text.split(" ");
+const span = z.tuple([z.int(), z.int()]);
+const guidedSchema = z.strictObject({
+  scale: z.array(z.number()).optional(),
+  interval: span.optional(),
+  channels: span.optional(),
+  rescale: z.strictObject({ form: z.enum(["std", "norm"]), strength: z.number() }).optional(),
+  input: z.string().optional(),
+});
+
+function guidanceOf(facts: Facts): PassContext["guidance"] {
+  const [form, scale, order] = (facts.one("guidance") ?? "none 1 cond,uncond").split(" ");
+  const { scale: scales, ...guided } = guidedSchema.parse(JSON.parse(facts.one("guided") ?? "{}"));
   return {
     form: z.enum(["none", "batched", "two-calls", "embedded"]).parse(form),
-    scale: Number(scale ?? 1),
+    scale: scales ?? Number(scale ?? 1),
     order: order === "uncond,cond" ? ["uncond", "cond"] : ["cond", "uncond"],
+    drops: form !== "batched",
+    ...guided,
   };
 }
 
@@ -127,11 +155,13 @@ const terms = z.array(z.tuple([z.number(), z.number()])).default([]);
 const rowSchema = z.strictObject({
   timestep: z.number(),
   inputScale: z.number().default(1),
-  /** m_k = x · x_k + out · out_k. */
-  history: z.strictObject({ x: z.number(), out: z.number() }).default({ x: 0, out: 1 }),
+  /** m_k = x · x_k + out · out_k, clamped. */
+  history: z.strictObject({ x: z.number(), out: z.number(), clip: z.number().optional() }).default({ x: 0, out: 1 }),
   x: terms,
   m: terms,
+  out: terms,
   noise: z.number().default(0),
+  learned: z.strictObject({ min: z.number(), max: z.number() }).optional(),
 });
 
 function tableOf(facts: Facts): SamplerTable | undefined {
@@ -139,16 +169,17 @@ function tableOf(facts: Facts): SamplerTable | undefined {
   const euler = Array.from({ length: steps }, (_, k) => ({ timestep: 10 * (steps - k), x: [[k, 1]], m: [[k, -1]] }));
   const given = facts.all("row").map((row): unknown => JSON.parse(row));
   const rows = [...euler, ...given].map((row): Row => {
-    const { timestep, inputScale, history, x, m, noise } = rowSchema.parse(row);
+    const { timestep, inputScale, history, x, m, out, noise, learned } = rowSchema.parse(row);
     const list = (pairs: readonly (readonly [number, number])[]): Row["next"]["x"] => pairs.map(([step, weight]) => ({ step, weight }));
-    return { timestep, inputScale, m: history, next: { x: list(x), m: list(m), noise } };
+    return { timestep, inputScale, m: history, next: { x: list(x), m: list(m), out: list(out), noise, learned } };
   });
   return rows.length > 0 ? { name: "case", prediction: "epsilon", initialScale: facts.number("scale", 1), rows } : undefined;
 }
 
 function planOf(facts: Facts, table: SamplerTable, branches: readonly Branch[]): Plan {
   const cells = Object.fromEntries(facts.pairs("plan").map(([site, row]): [string, unknown] => [site, JSON.parse(row)]));
-  return bind(parseSchedule({ format: "smoothcc-plan/1", steps: table.rows.length, cells }, "case"), table, branches);
+  const schedule = parseSchedule({ format: "smoothcc-plan/1", steps: table.rows.length, cells }, "case");
+  return bind(schedule, table, branches, guidanceOf(facts));
 }
 
 /** One branch for each site that is marked. */

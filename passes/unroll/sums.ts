@@ -1,0 +1,46 @@
+/** The rows of a sampler's table with what can be merged merged: each next latent as one weighted sum, in float64. */
+import type { Row, Term } from "../../schedules/index.js";
+
+/** Weights by step of the latents, of the guided outputs, and of the history values that are clamped. */
+export interface Sum {
+  readonly x: ReadonlyMap<number, number>;
+  readonly out: ReadonlyMap<number, number>;
+  readonly m: ReadonlyMap<number, number>;
+}
+
+export interface Sums {
+  /** The next latent of each row, but for the noise. */
+  readonly next: readonly Sum[];
+  /** m_k before it is clamped, of the rows that clamp it. Others enter as their terms: no such m is ever computed. */
+  readonly clamped: readonly (Sum | undefined)[];
+  /** The weight of an output that is read once; outputs that are read more often are absent. */
+  readonly lone: ReadonlyMap<number, number>;
+}
+
+export function sumsOf(rows: readonly Row[]): Sums {
+  const next = rows.map(({ next: { x, m, out = [] } }) => sumOf(rows, x, m, out));
+  const clamped = rows.map(({ m }, k) =>
+    m.clip === undefined ? undefined : sumOf([], [{ step: k, weight: m.x }], [], [{ step: k, weight: m.out }]),
+  );
+  const uses = rows.map((_, k) => [...next, ...clamped].flatMap((sum) => sum?.out.get(k) ?? []));
+  const lone = new Map(uses.flatMap(([weight, ...more], k) => (weight !== undefined && more.length === 0 ? [[k, weight] as const] : [])));
+  return { next, clamped, lone };
+}
+
+function sumOf(rows: readonly Row[], x: readonly Term[], m: readonly Term[], out: readonly Term[]): Sum {
+  const sum = { x: new Map<number, number>(), out: new Map<number, number>(), m: new Map<number, number>() };
+  const add = (to: Map<number, number>, step: number, weight: number): void => {
+    if (weight !== 0) to.set(step, (to.get(step) ?? 0) + weight);
+  };
+  for (const { step, weight } of x) add(sum.x, step, weight);
+  for (const { step, weight } of m) {
+    const history = rows[step]?.m;
+    if (history?.clip !== undefined) add(sum.m, step, weight);
+    else if (history) {
+      add(sum.x, step, weight * history.x);
+      add(sum.out, step, weight * history.out);
+    }
+  }
+  for (const { step, weight } of out) add(sum.out, step, weight);
+  return sum;
+}

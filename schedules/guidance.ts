@@ -1,0 +1,73 @@
+/** Guidance: which halves the network is called for at each row of the sampler's table, and how their outputs become one. */
+import type { Branch } from "../ir/dit.js";
+
+/** The network with the conditions, or with what stands for none. */
+export type Half = "cond" | "uncond";
+
+/** How the model's conditional and unconditional outputs become one: guided = uncond + scale · (cond − uncond) (arXiv 2207.12598, eq. 6). */
+export interface Guidance {
+  /** `batched`: both in one call, along axis 0; `two-calls`: one after the other; `embedded`: the scale is an input of the model. */
+  readonly form: "none" | "batched" | "two-calls" | "embedded";
+  /** One for all rows of the sampler's table, or one a row. */
+  readonly scale: number | readonly number[];
+  /** Rows [from, to) that are guided; at the others the scale is 1 (arXiv 2404.07724). */
+  readonly interval?: readonly [from: number, to: number] | undefined;
+  /** Which half of a batched call comes first. */
+  readonly order: readonly ["cond", "uncond"] | readonly ["uncond", "cond"];
+  /** Whether a row at scale 1 leaves the unconditional half out. */
+  readonly drops: boolean;
+  /** Channels [from, to) of the prediction that are guided; the others are those of cond (`forward_with_cfg` of facebookresearch/DiT, models.py). */
+  readonly channels?: readonly [from: number, to: number] | undefined;
+  readonly rescale?: Rescale | undefined;
+  /** Under `embedded`, the input that takes the scale. */
+  readonly input?: string | undefined;
+}
+
+/**
+ * Brings the guided prediction back to the size of cond: guided · (1 − strength + strength · size(cond) / size(guided)), where size is
+ * `std`: the standard deviation of a latent (arXiv 2305.08891, §3.4; `rescale_noise_cfg` in diffusers);
+ * `norm`: the L2 norm over the last axis (diffusers' pipelines of Lumina 2 and Qwen-Image, at strength 1).
+ */
+export interface Rescale {
+  readonly form: "std" | "norm";
+  readonly strength: number;
+}
+
+export const NO_GUIDANCE: Guidance = { form: "none", scale: 1, order: ["cond", "uncond"], drops: true };
+
+/** The scale at a row of the sampler's table. */
+export function scaleAt({ scale, interval }: Guidance, row: number): number {
+  if (interval && (row < interval[0] || row >= interval[1])) return 1;
+  return typeof scale === "number" ? scale : (scale[row] ?? 1);
+}
+
+/** Whether the unconditional half plays no part at some row. */
+export function hasUnguidedRows({ scale, interval }: Guidance): boolean {
+  return interval !== undefined || (typeof scale === "number" ? scale === 1 : scale.includes(1));
+}
+
+/** The calls of the network at a row: the halves that each of them sees, in the order of its rows. */
+export function callsAt(guidance: Guidance, row: number): readonly (readonly Half[])[] {
+  return guidance.drops && scaleAt(guidance, row) === 1 ? [["cond"]] : callsOf(guidance);
+}
+
+/** The calls of a row that is guided. */
+export function callsOf({ form, order }: Guidance): readonly (readonly Half[])[] {
+  if (form === "two-calls") return [["cond"], ["uncond"]];
+  return [form === "batched" ? order : ["cond"]];
+}
+
+/** The name under which a call caches a branch: a call of the unconditional half alone has caches of its own. */
+export function cacheOf(site: string, halves: readonly Half[]): string {
+  return halves.includes("cond") ? site : `${site}@uncond`;
+}
+
+/** A branch with a cache of its own: a branch of the network, or of one of two calls of it. */
+export interface CachedBranch extends Branch {
+  readonly halves: readonly Half[];
+}
+
+/** The caches of a guided row, call by call. */
+export function cachedBranches(branches: readonly Branch[], guidance: Guidance): readonly CachedBranch[] {
+  return callsOf(guidance).flatMap((halves) => branches.map((branch) => ({ ...branch, site: cacheOf(branch.site, halves), halves })));
+}
