@@ -4,11 +4,10 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from "node:os";
 import { join, relative, resolve } from "node:path";
 import { promisify } from "node:util";
-import fc from "fast-check";
 import { onnx } from "onnx-proto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ditView } from "../ir/graph.js";
-import { scheduleJson, type Schedule, type ScheduleCell } from "../schedules/index.js";
+import { scheduleJson, type Schedule } from "../schedules/index.js";
 import { ArtifactSession, feedsOf, FILES, readManifest, writeArtifact } from "../src/artifact.js";
 import { compileModel } from "../src/compile.js";
 import { relativeL2 } from "../src/fidelity.js";
@@ -19,7 +18,7 @@ import { ReferenceLoop } from "../src/reference.js";
 import { readNoise, sampleInputs } from "../src/run-inputs.js";
 import { tensorNumbers } from "../ir/tensor.js";
 import { fixtures } from "./support/fixtures.js";
-import { openFixture, planOf } from "./support/jobs.js";
+import { openFixture, planOf, randomSchedule } from "./support/jobs.js";
 
 const ROOT = resolve(import.meta.dirname, "..");
 const RUNTIME = { threads: 1 };
@@ -38,28 +37,6 @@ async function emit(job: Job, schedule: Schedule): Promise<string> {
   const target = join(mkdtempSync(join(folder, "x")), "artifact");
   await writeArtifact(target, { job, schedule, compiled: await compileModel(job, plan) }, false);
   return target;
-}
-
-/** Rows of cells that are legal, most of them not computed; the weights of forecasts are those of Taylor's, more or less. */
-function randomSchedule(job: Job, seed: number): Schedule {
-  const steps = job.table.rows.length;
-  const cells = new Map<string, readonly ScheduleCell[]>();
-  const choices = fc.array(fc.record({ what: fc.constantFrom("compute", "reuse", "forecast"), order: fc.integer({ min: 1, max: 2 }), bend: fc.integer({ min: -20, max: 20 }) }), { minLength: steps, maxLength: steps }); // prettier-ignore
-  const { branches } = ditView(job.model);
-  for (const [i, row] of fc.sample(choices, { seed, numRuns: branches.length }).entries()) {
-    const computed: number[] = [];
-    const cellsOfSite = row.map(({ what, order, bend }, step): ScheduleCell => {
-      const [latest, ...earlier] = computed.slice(-1 - order).reverse();
-      if (what === "compute" || latest === undefined) computed.push(step);
-      if (what === "compute" || latest === undefined) return 1;
-      if (what === "reuse") return 0;
-      // f(t) ≈ Σ over the newest values; one value is scaled, which differs from reuse.
-      const weights = [[1], [2, -1], [3, -3, 1]][earlier.length] ?? [];
-      return [latest, ...earlier].map((source, n) => [source, (weights[n] ?? 0) * (1 + bend / 100)] as const);
-    });
-    cells.set(branches[i]?.site ?? "", cellsOfSite);
-  }
-  return { steps, cells };
 }
 
 /** The artifact of a schedule on disk gives what the loop gives that follows it, and not what the uncached loop gives. */

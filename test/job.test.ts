@@ -120,7 +120,7 @@ describe("a step of another make", () => {
   it("tells several inputs the same time", async () => {
     const told = await tinyJob({ secondTime: true }, { timestep: ["t", "r"] });
     expect(ditView(told.model)).toMatchObject({ timestep: "t", conditions: ["size"] });
-    // The network sees the mean of its two times.
+    // The network sees how far the second time lies behind the first.
     expect(relativeL2(await run(told), await run(await tinyJob({})))).toBeLessThan(1e-6);
   });
 
