@@ -15,6 +15,11 @@ export const clippingKeys = {
   clip_sample_range: z.number().default(1),
 };
 
+export interface Clamping {
+  readonly clip_sample: boolean;
+  readonly clip_sample_range: number;
+}
+
 export interface ClampedStep {
   /** Which row it is. */
   readonly k: number;
@@ -25,10 +30,7 @@ export interface ClampedStep {
 }
 
 /** A row's sums for a step that looks at one predicted sample, clamped or not: if not, it is a step from the raw output. */
-export function clampedStep(
-  { clip_sample, clip_sample_range }: { readonly clip_sample: boolean; readonly clip_sample_range: number },
-  { k, sample, weights }: ClampedStep,
-): Pick<Row, "m" | "next"> {
+export function clampedStep({ clip_sample, clip_sample_range }: Clamping, { k, sample, weights }: ClampedStep): Pick<Row, "m" | "next"> {
   const term = (weight: number): Term[] => [{ step: k, weight }];
   const { noise } = weights;
   if (!clip_sample) {

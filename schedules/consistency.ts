@@ -5,7 +5,7 @@ import { thresholdingKeys } from "./clipping.js";
 import { at } from "./levels.js";
 import { noiseScheduleKeys } from "./noise-schedule.js";
 import type { SamplerOptions } from "./sampler.js";
-import { timestepSpacing } from "./spacing.js";
+import { checkFallingTimes, timestepSpacing } from "./spacing.js";
 
 export const consistencyKeys = {
   ...noiseScheduleKeys,
@@ -37,9 +37,7 @@ export function distilledTimes(className: string, config: ConsistencyConfig, { s
   if (original > trainTimes)
     throw badJsonField(className, "original_inference_steps", `is ${original}, more than the ${trainTimes} training times`);
   if (timesteps) {
-    const fits = timesteps.every((time, k) => Number.isInteger(time) && time >= 0 && time < (timesteps[k - 1] ?? trainTimes));
-    if (timesteps.length !== steps || !fits)
-      throw samplerOption(className, "timesteps", `needs ${steps} falling training times for ${steps} steps`);
+    checkFallingTimes(className, timesteps, steps, trainTimes);
     return timesteps;
   }
   if (steps > original) throw samplerOption(className, "steps", `takes at most the ${original} steps that it was distilled from`);

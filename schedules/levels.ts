@@ -46,7 +46,7 @@ export function sampleOf(prediction: PredictionType, { alpha, sigma }: Level, gr
   }
 }
 
-/** The predicted noise as x · x_k + out · out_k: (x − alpha · sample) / sigma. */
+/** The predicted noise as x · x_k + out · out_k: (x − alpha · sample) / sigma, or for flow predictions over `gridSigma`. */
 export function noiseOf(prediction: PredictionType, { alpha, sigma }: Level, gridSigma = sigma): Row["m"] {
   switch (prediction) {
     case "epsilon":
@@ -56,7 +56,7 @@ export function noiseOf(prediction: PredictionType, { alpha, sigma }: Level, gri
     case "sample":
       return { x: 1 / sigma, out: -alpha / sigma };
     case "flow_prediction":
-      return { x: (1 - alpha) / sigma, out: (alpha * gridSigma) / sigma };
+      return { x: (1 - alpha) / gridSigma, out: alpha };
     default:
       throw new Error(`internal: prediction ${String(prediction satisfies never)}`);
   }

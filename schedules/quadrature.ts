@@ -28,3 +28,12 @@ export function exponentialMoments(length: number, reach: number, count: number)
   for (let n = 1; n < count; n++) moments.push(length ** n - (n * length * at(moments, n - 1)) / reach);
   return moments;
 }
+
+/** Adams–Bashforth weights of the last `count` values at even distances, the newest first: 1; 3/2, −1/2; 23/12, −16/12, 5/12; … */
+export function adamsBashforthWeights(count: number): readonly number[] {
+  const nodes = Array.from({ length: count }, (_, back) => -back);
+  return interpolationWeights(
+    nodes,
+    nodes.map((_, n) => 1 / (n + 1)),
+  );
+}

@@ -1,6 +1,6 @@
 /** Time grids: which training times a run of n steps visits, with numpy's rounding. */
 import { z } from "zod";
-import { degenerateTimes } from "../ir/diagnostics.js";
+import { degenerateTimes, samplerOption } from "../ir/diagnostics.js";
 
 /** arXiv 2305.08891, table 2. */
 export const timestepSpacing = z.enum(["linspace", "leading", "trailing"]);
@@ -48,6 +48,13 @@ export function spacedTimes(request: SpacingRequest): readonly number[] {
   if ((times[0] ?? 0) >= trainTimes) throw degenerateTimes(steps, `the grid starts at time ${times[0] ?? 0}, after the last training time`);
   if (steps > 1 && times[0] === last) throw degenerateTimes(steps, `every step has time ${last}`);
   return times;
+}
+
+/** Throws SAMPLER_OPTION unless the given times are `steps` training times that fall. */
+export function checkFallingTimes(className: string, times: readonly number[], steps: number, trainTimes: number): void {
+  const falls = times.every((time, k) => Number.isInteger(time) && time >= 0 && time < (times[k - 1] ?? trainTimes));
+  if (times.length !== steps || !falls)
+    throw samplerOption(className, "timesteps", `needs ${steps} falling training times for ${steps} steps`);
 }
 
 function layOut({

@@ -245,7 +245,10 @@ describe("configurations", () => {
     );
     for (const { className } of samplers.values()) {
       for (const steps of [1, 2, 3, 7, 14, 15, 50, 250]) {
-        const table = samplerTable({ _class_name: className, clip_sample: false, original_inference_steps: 250 }, { steps });
+        // Each key is of one class or two, and has no effect on the others.
+        const linear = { clip_sample: false, learn_sigma: false, skip_prk_steps: true };
+        const counts = { original_inference_steps: 250, timestep_respacing: String(steps) };
+        const table = samplerTable({ _class_name: className, ...linear, ...counts }, { steps });
         expect(table.rows.length).toBeGreaterThanOrEqual(steps);
         expect(JSON.stringify(table)).not.toContain("null");
       }

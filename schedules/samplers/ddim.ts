@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { samplerOption } from "../../ir/diagnostics.js";
 import { clampedStep, clippingKeys, refuseThresholding, thresholdingKeys } from "../clipping.js";
-import { levelOfBar, noiseOf, sampleOf } from "../levels.js";
+import { ddimStep } from "../ddim.js";
 import { alphaBars, noiseScheduleKeys } from "../noise-schedule.js";
 import type { Row, Sampler } from "../sampler.js";
 import { spacedTimes, timestepSpacing } from "../spacing.js";
@@ -37,14 +37,8 @@ export default {
     const rows = times.map((time, k): Row => {
       const bar = bars[time] ?? NaN;
       const nextBar = time >= stride ? (bars[time - stride] ?? NaN) : finalBar;
-      const level = levelOfBar(bar);
-      const sample = sampleOf(config.prediction_type, level);
-      const noise = noiseOf(config.prediction_type, level);
-      const std = eta * Math.sqrt(((1 - nextBar) / (1 - bar)) * (1 - bar / nextBar));
-      // Eq. 12: x' = signal · sample + direction · noise + std · z, with eq. 16 for std. The noise is that of the raw output.
-      const direction = Math.sqrt(1 - nextBar - std * std);
-      const weights = { x: direction * noise.x, sample: Math.sqrt(nextBar), out: direction * noise.out, noise: std };
-      return { timestep: time, inputScale: 1, ...clampedStep(config, { k, sample, weights }) };
+      const step = ddimStep(config.prediction_type, bar, nextBar, eta);
+      return { timestep: time, inputScale: 1, ...clampedStep(config, { k, ...step }) };
     });
     return { name: "ddim", prediction: config.prediction_type, initialScale: 1, rows };
   },

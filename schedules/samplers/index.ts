@@ -112,15 +112,11 @@ function checked(className: string, table: SamplerTable): SamplerTable {
     throw unsupportedScheduler(className, "these settings", `the coefficients of step ${k} are not finite`, hint);
   }
   const counts = ({ weight }: Term): boolean => weight !== 0;
-  const rows = table.rows.map((row) => ({
-    ...row,
-    next: {
-      ...row.next,
-      x: row.next.x.filter(counts),
-      m: row.next.m.filter(counts),
-      ...(row.next.out && { out: row.next.out.filter(counts) }),
-    },
-  }));
+  const rows = table.rows.map((row) => {
+    const { out = [], ...next } = row.next;
+    const kept = out.filter(counts);
+    return { ...row, next: { ...next, x: next.x.filter(counts), m: next.m.filter(counts), ...(kept.length > 0 && { out: kept }) } };
+  });
   return { ...table, rows };
 }
 

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { samplerOption } from "../../ir/diagnostics.js";
 import { at } from "../levels.js";
+import { adamsBashforthWeights } from "../quadrature.js";
 import type { Row, Sampler } from "../sampler.js";
 import { linspace } from "../spacing.js";
 
@@ -13,13 +14,8 @@ const config = z.object({
   trained_betas: z.array(z.number()).min(2).nullable().default(null),
 });
 
-/** Adams–Bashforth: weights of the noise predicted now, one step before, … by how many there are. */
-const WEIGHTS = [
-  [1],
-  [3 / 2, -1 / 2],
-  [23 / 12, -16 / 12, 5 / 12],
-  [55 / 24, -59 / 24, 37 / 24, -9 / 24],
-] as const satisfies readonly (readonly number[])[];
+/** Predicted noises that a step takes. */
+const ORDER = 4;
 
 export default {
   name: "ipndm",
@@ -36,7 +32,7 @@ export default {
       // Where there is no signal the predicted sample is 0; the library divides 0 by 1e-8 there.
       const x = alpha === 0 ? 0 : to.alpha / alpha;
       const noise = to.sigma - x * sigma;
-      const weights = at<readonly number[]>(WEIGHTS, Math.min(k, WEIGHTS.length - 1));
+      const weights = adamsBashforthWeights(Math.min(k + 1, ORDER));
       return {
         timestep: (Math.atan2(sigma, alpha) / Math.PI) * 2,
         inputScale: 1,

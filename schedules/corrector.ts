@@ -1,0 +1,28 @@
+/** Predictor–corrector solvers as rows: what the corrector adds to a latent, folded into the step that goes on from it. */
+import type { Term } from "./sampler.js";
+
+/** A step from the (corrected) latent of one evaluation to that of the next: weights of the latent and of kept predictions, and noise. */
+export interface LinearStep {
+  readonly x: number;
+  readonly m: readonly Term[];
+  readonly noise: number;
+}
+
+/**
+ * The next latent by the latent as it was predicted. Predictor and corrector go from the same latent with the same weight
+ * and the same noise, so that corrected = predicted + Σ (corrector − predictor) · m, and the step goes on from there.
+ */
+export function fromPredicted(
+  step: LinearStep,
+  corrected: { readonly predictor: LinearStep; readonly corrector: LinearStep } | undefined,
+): LinearStep {
+  if (!corrected) return step;
+  const weights = new Map<number, number>();
+  const add = (terms: readonly Term[], scale: number): void => {
+    for (const { step, weight } of terms) weights.set(step, (weights.get(step) ?? 0) + scale * weight);
+  };
+  add(step.m, 1);
+  add(corrected.corrector.m, step.x);
+  add(corrected.predictor.m, -step.x);
+  return { ...step, m: [...weights].map(([step, weight]) => ({ step, weight })) };
+}
