@@ -76,6 +76,16 @@ export function badExtension(file: string, problem: string): CompilerError {
   );
 }
 
+export function badGrid(input: string, shape: readonly number[], sizes: readonly (number | null)[]): CompilerError {
+  return new CompilerError(
+    "BAD_GRID",
+    2,
+    `The input '${input}' [${shape.join(", ")}] does not hold the positions of a grid of [${sizes.map((size) => size ?? "null").join(", ")}].`,
+    `Name the sizes, one for each of the last axis and with the product of the axis before it: "inputs": { "${input}": { "fix": { "grid": [1, height, width] } } } in recipe.json; or give the positions as a .npy file.`,
+    { value: input },
+  );
+}
+
 export function badGuidance(key: string, problem: string, hint: string): CompilerError {
   return new CompilerError("BAD_GUIDANCE", 2, `The recipe's "guidance.${key}" ${problem}.`, hint);
 }
@@ -330,7 +340,7 @@ export function missingInput(input: string, shape: readonly number[]): CompilerE
     "MISSING_INPUT",
     2,
     `Nothing says what the input '${input}' [${shape.join(", ")}] gets.`,
-    `Give it with --input ${input}=VALUE or --input ${input}=FILE.npy, or under "inputs" in recipe.json.`,
+    `Give it with --input ${input}=VALUE or --input ${input}=FILE.npy, under "inputs" in recipe.json, or in a diffusers folder as calibrate/${input}.npy (axis 0 counts samples).`,
     { value: input },
   );
 }
@@ -393,8 +403,8 @@ export function notAModel(path: string): CompilerError {
   return new CompilerError(
     "NOT_A_MODEL",
     4,
-    "The folder has no recipe.json.",
-    "MODEL is an .onnx file, or a folder with a recipe.json that names one.",
+    "The folder has no recipe.json, and neither model_index.json nor transformer/config.json.",
+    "MODEL is an .onnx file, a folder with a recipe.json that names one, or a folder as diffusers saves it, with transformer/model.onnx.",
     { file: path },
   );
 }
@@ -605,6 +615,17 @@ export function unknownName(what: string, name: string, known: readonly string[]
   );
 }
 
+export function unknownPipeline(className: string, known: readonly string[], folder: string): CompilerError {
+  const near = nearest(className, known);
+  return new CompilerError(
+    "UNKNOWN_PIPELINE",
+    3,
+    `There is no pipeline or transformer '${className}'. Known: ${known.join(", ")}.`,
+    `${near === undefined ? "" : `Did you mean '${near}'? `}For any other, write a recipe.json into the folder.`,
+    { file: folder },
+  );
+}
+
 export function unknownScheduler(className: string, known: readonly string[]): CompilerError {
   const near = nearest(className, known);
   return new CompilerError(
@@ -612,6 +633,16 @@ export function unknownScheduler(className: string, known: readonly string[]): C
     3,
     `There is no scheduler '${className}'. Known: ${known.join(", ")}.`,
     `${near === undefined ? "" : `Did you mean '${near}'? `}Any other sampler can be given as a table: see 'smoothcc sampler --json' for its form.`,
+  );
+}
+
+export function unsupportedPipeline(className: string, reason: string, folder: string): CompilerError {
+  return new CompilerError(
+    "UNSUPPORTED_PIPELINE",
+    3,
+    `No recipe can be derived for ${className}: ${reason}.`,
+    "Write a recipe.json into the folder that says how the network is to be run.",
+    { file: folder },
   );
 }
 

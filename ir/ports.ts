@@ -58,7 +58,7 @@ function findPrediction(graph: Graph, name: string | undefined): Port {
 }
 
 function latentCandidates(graph: Graph, name: string | undefined): readonly Value[] {
-  if (name !== undefined) return [byName("input", graph.inputs, name)];
+  if (name !== undefined) return [inputNamed(graph, name)];
   const floats = graph.inputs.filter(({ type }) => type && FLOATS.includes(type.elem) && (type.shape?.length ?? 0) >= 3);
   if (floats.length === 0) throw noPort("latent", "No input is a float tensor of rank 3 or more.");
   return floats;
@@ -85,7 +85,7 @@ function likeness(a: TensorType | undefined, b: TensorType | undefined): number 
 
 /** Inputs of rank 1 or less that go into a sine or cosine before any weight touches them. */
 function timeCandidates(graph: Graph, latents: readonly Value[], name: string | undefined): readonly Value[] {
-  if (name !== undefined) return [byName("input", graph.inputs, name)];
+  if (name !== undefined) return [inputNamed(graph, name)];
   const small = graph.inputs.filter((input) => !latents.includes(input) && (input.type?.shape?.length ?? 2) <= 1);
   const embedded = small.filter((input) => reachesSine(graph, input));
   if (embedded.length === 0) throw noPort("time", "No scalar or vector among the inputs goes into a sine or cosine.");
@@ -95,6 +95,11 @@ function timeCandidates(graph: Graph, latents: readonly Value[], name: string | 
 function noPort(role: string, reason: string): Error {
   const hint = `Export the denoising network alone, one step, with latent, time and conditions as inputs; or name the ${role} in recipe.json.`;
   return notRecognised(`The graph has no ${role}: ${reason}`, hint);
+}
+
+/** Throws UNKNOWN_NAME. */
+export function inputNamed(graph: Graph, name: string): Value {
+  return byName("input", graph.inputs, name);
 }
 
 function byName<T extends { readonly name: string }>(what: string, known: readonly T[], name: string): T {

@@ -6,3 +6,5 @@ export * from "./policies/index.js";
 export * from "./policy.js";
 export * from "./sampler.js";
 export { samplers, samplerTable, unknownKeys } from "./samplers/index.js";
+export { linspace } from "./spacing.js";
+export * from "./time-shift.js";

@@ -186,18 +186,18 @@ export function writeEmitted(model: Model, file: string, options: Pick<WriteOpti
 async function portableRecipe({ source, context }: Job, partial: string): Promise<Recipe> {
   const { recipe, folder } = source;
   let carried = 0;
-  const carry = async (spec: ValueSpec): Promise<ValueSpec> => {
-    if (typeof spec !== "string") return spec;
+  const carryFile = async (from: string): Promise<string> => {
     await mkdir(join(partial, FILES.inputs), { recursive: true });
     const file = `${FILES.inputs}/${carried++}.npy`;
-    await copyFile(resolve(folder, spec), join(partial, file));
+    await copyFile(resolve(folder, from), join(partial, file));
     return file;
   };
+  const carry = async (spec: ValueSpec): Promise<ValueSpec> => (typeof spec === "string" ? carryFile(spec) : spec);
   const inputs: Recipe["inputs"] = {};
   for (const [name, { fix, calibrate }] of Object.entries(recipe.inputs)) {
     inputs[name] = {
       ...(fix === undefined ? {} : { fix: fix === null ? null : await carry(fix) }),
-      ...(typeof calibrate === "string" ? { calibrate: String(await carry(calibrate)) } : {}),
+      ...(typeof calibrate === "string" ? { calibrate: await carryFile(calibrate) } : {}),
       ...(Array.isArray(calibrate) ? { calibrate: await Promise.all(calibrate.map(carry)) } : {}),
     };
   }

@@ -23,11 +23,13 @@ import { readTensor, tensorNumbers, tensorOf, type TensorData } from "../ir/tens
 import { byteSize, elementCount, staticShape, type Dim, type ElementType } from "../ir/types.js";
 import { BIND_PASSES, runPasses, type PassContext, type PredictionSlice } from "../passes/index.js";
 import { cacheOf, callsOf, hasUnguidedRows, unknownKeys, type Guidance, type SamplerTable } from "../schedules/index.js";
+import { gridPoints } from "./grid.js";
 import { readNpy } from "./npy.js";
 import {
   openSource,
   schedulerConfig,
   samplingOf,
+  withoutAbsentInputs,
   type InputSpecs,
   type Recipe,
   type RecipeOverrides,
@@ -52,24 +54,25 @@ export interface Job extends BoundModel, Sampling {}
 
 /** Reads and lifts the model that MODEL names. Throws what reading, recipes and lifting throw. */
 export async function openLifted(path: string, overrides: RecipeOverrides): Promise<{ readonly source: Source; readonly model: Model }> {
-  const source = openSource(path, overrides);
-  const { recipe } = source;
-  const names = { latent: recipe.latent, timestep: recipe.timestep, prediction: recipe.prediction.output };
-  const model = await readModel(source.modelFile);
+  const opened = openSource(path, overrides);
+  const model = await readModel(opened.modelFile);
+  const inputs = model.graph.inputs.map(({ name }) => name);
+  const source = opened.isDerived ? { ...opened, recipe: withoutAbsentInputs(opened.recipe, inputs, overrides.inputs) } : opened;
+  const { latent, timestep, prediction } = source.recipe;
   if ([...model.metadata.keys()].some((key) => key.startsWith(METADATA_PREFIX)))
     throw notRecognised(
       "This is a whole sampling run that smoothcc has emitted, not one step.",
       "Name the folder of the artifact, or the model that it was made from.",
     );
-  requireWellFormed(model, source.modelFile);
-  return { source, model: lift(model, names) };
+  requireWellFormed(model, opened.modelFile);
+  return { source, model: lift(model, { latent, timestep, prediction: prediction.output }) };
 }
 
 /** The job of a model and its recipe. `runtime` is for the questions that passes ask. Throws what its parts throw. */
 export async function openJob(path: string, overrides: RecipeOverrides, runtime: RuntimeOptions = {}): Promise<Job> {
   const { source, model } = await openLifted(path, overrides);
-  const sampling = samplingOf(source);
   const bound = await bindModel(source, model, runtime);
+  const sampling = samplingOf(source, latentShape(bound));
   const job = { ...bound, ...sampling };
   assertTimes(bound.model, sampling.table);
   assertGuidance(job);
@@ -77,12 +80,12 @@ export async function openJob(path: string, overrides: RecipeOverrides, runtime:
   return job;
 }
 
-/** Whether the export takes any batch and the recipe's conditions can be had for it: numbers, one a row, or a file of samples. */
+/** Whether the export takes any batch and the recipe's conditions can be had for it: numbers, one a row, grids, or a file of samples. */
 export function fitsAnyBatch({ source, model, anyBatch }: Job): boolean {
   const fits = conditionValues(model).every((value) => {
     const { calibrate = [], fix } = source.recipe.inputs[value.name] ?? {};
     const specs = [...(typeof calibrate === "string" ? [] : calibrate), fix ?? 0, source.recipe.guidance.uncond[value.name] ?? 0];
-    return shapeOf(value).length <= 1 || specs.every((spec) => typeof spec === "number");
+    return shapeOf(value).length <= 1 || specs.every((spec) => typeof spec !== "string" && !Array.isArray(spec));
   });
   return anyBatch && fits;
 }
@@ -343,17 +346,22 @@ function samplesOf(value: Value, shape: readonly number[], all: TensorData, samp
   return { elem: all.elem, shape, content: { kind: "bytes", bytes: Uint8Array.from(Buffer.concat(parts)) } };
 }
 
-/** A tensor of the input's type and of `shape`. Throws INPUT_SHAPE_MISMATCH, INPUT_NUMBER and what reading the file throws. */
+/** A tensor of the input's type and of `shape`. Throws INPUT_SHAPE_MISMATCH, INPUT_NUMBER, BAD_GRID and what reading the file throws. */
 function tensorFor(value: Value, shape: readonly number[], spec: ValueSpec, folder: string): TensorData {
-  if (typeof spec === "string") {
-    const data = readNpy(resolve(folder, spec));
-    if (elementCount(data.shape) !== elementCount(shape)) throw inputShapeMismatch(value.name, shape, data.shape);
-    return retyped(value, { ...data, shape });
-  }
-  const count = elementCount(shape);
-  const numbers = typeof spec === "number" ? Array.from({ length: count }, () => spec) : spec;
-  if (numbers.length !== count) throw inputShapeMismatch(value.name, shape, [numbers.length]);
-  return numbersFor(value, shape, numbers);
+  if (typeof spec === "number") return numbersFor(value, shape, new Array<number>(elementCount(shape)).fill(spec));
+  if (typeof spec === "string") return forEveryRow(value, shape, retyped(value, readNpy(resolve(folder, spec))));
+  const numbers = Array.isArray(spec) ? spec : gridPoints(value.name, shape, spec.grid);
+  return forEveryRow(value, shape, numbersFor(value, [numbers.length], numbers));
+}
+
+/** The elements of `data` in `shape`: all of them, or those of one row of the batch for every row. Throws INPUT_SHAPE_MISMATCH. */
+function forEveryRow(value: Value, shape: readonly number[], data: TensorData): TensorData {
+  const [rows = 1, ...row] = shape;
+  const count = elementCount(data.shape);
+  if (count === elementCount(shape)) return { ...data, shape };
+  if (row.length === 0 || count !== elementCount(row)) throw inputShapeMismatch(value.name, shape, data.shape);
+  const bytes = Buffer.concat(new Array<Uint8Array>(rows).fill(readTensor(data)));
+  return { elem: data.elem, shape, content: { kind: "bytes", bytes: Uint8Array.from(bytes) } };
 }
 
 /** The tensor in the input's element type. Throws INPUT_NUMBER. */

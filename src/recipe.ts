@@ -2,12 +2,22 @@
 import { existsSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { z } from "zod";
-import { fileMissing, noScheduler, notAModel } from "../ir/diagnostics.js";
+import { badJsonField, fileMissing, noScheduler, notAModel } from "../ir/diagnostics.js";
 import { readJson } from "./files.js";
-import { parseWith, samplerTable, type SamplerTable } from "../schedules/index.js";
+import { deriveRecipe, isPipelineFolder } from "./pipelines/index.js";
+import { linspace, parseWith, samplerTable, shiftOf, shiftRule, type SamplerOptions, type SamplerTable } from "../schedules/index.js";
 
-/** A number fills the tensor, a list gives its elements, a string names a `.npy` file beside the recipe. */
-const valueSchema = z.union([z.number(), z.array(z.number()), z.string()]);
+/**
+ * A number fills the tensor, a list gives its elements or those of each row of the batch, a string names a `.npy` file
+ * beside the recipe, and a grid gives positions: along the last two axes, the coordinates of the points of a grid with
+ * these sizes, the last running fastest. Sizes that are null are equal, and as large as the rows allow.
+ */
+const valueSchema = z.union([
+  z.number(),
+  z.array(z.number()),
+  z.string(),
+  z.strictObject({ grid: z.array(z.int().min(1).nullable()).min(1) }),
+]);
 export type ValueSpec = z.infer<typeof valueSchema>;
 
 const inputSchema = z.strictObject({
@@ -34,6 +44,20 @@ const guidanceSchema = z.strictObject({
   input: z.string().optional(),
 });
 
+const samplingSchema = z.strictObject({
+  /** `linear`: 1, …, 1/steps, evenly spaced; not where the scheduler makes its own ("use_flow_sigmas"). */
+  sigmas: z.union([z.literal("linear"), z.array(z.number()).min(1)]).optional(),
+  timesteps: z.array(z.number()).min(1).optional(),
+  /**
+   * Logarithm of the time shift; or the rule that finds it, under dynamic shifting, from the number of the latent's tokens:
+   * the product of its sizes along `axes` (negative: from the end), each in patches of `patch`.
+   */
+  mu: z
+    .union([z.number(), z.strictObject({ rule: shiftRule, axes: z.array(z.int()).min(1), patch: z.int().min(1).default(1) })])
+    .optional(),
+  eta: z.number().optional(),
+});
+
 /** Noise, conditions and results of a whole batch are held in memory. */
 export const MAX_BATCH = 1 << 16;
 
@@ -50,7 +74,11 @@ export const recipeSchema = z.strictObject({
   /** Latents of one run. Default: what the export was made for, or 1. */
   batch: z.int().min(1).max(MAX_BATCH).optional(),
   latent: z.string().optional(),
-  timestep: z.string().optional(),
+  /** Several names where several inputs get the same time. */
+  timestep: z.union([z.string(), z.array(z.string()).min(1)]).optional(),
+  /** The network is told scale · t + offset, where t is the scheduler's time. */
+  time: z.strictObject({ scale: z.number().default(1), offset: z.number().default(0) }).default({ scale: 1, offset: 0 }),
+  sampling: samplingSchema.default({}),
   prediction: z
     .strictObject({
       output: z.string().optional(),
@@ -66,6 +94,8 @@ export const recipeSchema = z.strictObject({
 });
 
 export type Recipe = z.infer<typeof recipeSchema>;
+/** A recipe as it is written, without its defaults. */
+export type RecipeFacts = z.input<typeof recipeSchema>;
 
 /** Options of the command line that beat the recipe. */
 export interface RecipeOverrides {
@@ -88,24 +118,47 @@ export interface Source {
   readonly recipe: Recipe;
   readonly folder: string;
   readonly modelFile: string;
+  /** Whether the recipe follows from a diffusers folder, and so speaks of inputs by the names that they have there. */
+  readonly isDerived?: boolean | undefined;
 }
 
 /**
- * The source that MODEL names: an `.onnx` file (with the `recipe.json` beside it that names it, if there is one), or a
- * folder with a `recipe.json`. Throws NOT_A_MODEL, FILE_MISSING, BAD_JSON, BAD_JSON_FIELD.
+ * The source that MODEL names: an `.onnx` file (with the `recipe.json` beside it that names it, if there is one), a folder
+ * with a `recipe.json`, or a folder as diffusers saves it, whose recipe is derived.
+ * Throws NOT_A_MODEL, FILE_MISSING, BAD_JSON, BAD_JSON_FIELD, UNKNOWN_PIPELINE, UNSUPPORTED_PIPELINE.
  */
 export function openSource(model: string, overrides: RecipeOverrides = {}): Source {
   if (!existsSync(model)) throw fileMissing(model, "There is no such file or folder.");
   const isFolder = statSync(model).isDirectory();
   const beside = join(isFolder ? model : dirname(model), "recipe.json");
   const file = overrides.recipe ?? (existsSync(beside) ? beside : undefined);
-  if (isFolder && file === undefined) throw notAModel(model);
+  if (isFolder && file === undefined) {
+    if (!isPipelineFolder(model)) throw notAModel(model);
+    const recipe = parseWith(recipeSchema, deriveRecipe(model), model);
+    return { recipe: override(recipe, overrides), folder: resolve(model), modelFile: resolve(model, recipe.model), isDerived: true };
+  }
   const read = file === undefined ? undefined : parseWith(recipeSchema, readJson(file), file);
   const speaksOfIt = isFolder || overrides.recipe !== undefined || read?.model === basename(model);
   const recipe = read && speaksOfIt ? read : recipeSchema.parse({ model: basename(model) });
   const folder = resolve(file !== undefined && speaksOfIt ? dirname(file) : dirname(model));
   const modelFile = isFolder ? resolve(model, recipe.model) : resolve(model);
   return { recipe: override(recipe, overrides), folder, modelFile };
+}
+
+/** A derived recipe without what it says of inputs that the export does not have; `given` ones stay, for the error. */
+export function withoutAbsentInputs(recipe: Recipe, inputs: readonly string[], given: InputSpecs = new Map()): Recipe {
+  const isThere = (name: string): boolean => inputs.includes(name) || given.has(name);
+  const present = <T>(entries: Readonly<Record<string, T>>): Record<string, T> =>
+    Object.fromEntries(Object.entries(entries).filter(([name]) => isThere(name)));
+  const [latent] = [recipe.latent ?? []].flat().filter(isThere);
+  const times = [recipe.timestep ?? []].flat().filter(isThere);
+  return {
+    ...recipe,
+    latent,
+    timestep: times.length > 1 ? times : times[0],
+    guidance: { ...recipe.guidance, uncond: present(recipe.guidance.uncond) },
+    inputs: present(recipe.inputs),
+  };
 }
 
 function override(recipe: Recipe, { scheduler, steps, start, guidance, batch, dims, inputs: given = new Map() }: RecipeOverrides): Recipe {
@@ -127,6 +180,7 @@ const DEFAULT_STEPS = 50;
 
 /** What a source samples with. */
 export interface Sampling {
+  /** Its times are those that the network is told. */
   readonly table: SamplerTable;
   /** Steps that are run; a step may have several rows in the table, each an evaluation of the network. */
   readonly steps: number;
@@ -134,18 +188,55 @@ export interface Sampling {
   readonly lead?: SamplerTable | undefined;
 }
 
-/** The sampler of a source, for its number of steps. Throws NO_SCHEDULER and what reading and tabulating throw. */
-export function samplingOf(source: Source): Sampling {
+/**
+ * The sampler of a source, for its number of steps and the shape of its latent.
+ * Throws NO_SCHEDULER and what reading and tabulating throw.
+ */
+export function samplingOf(source: Source, latent: readonly number[]): Sampling {
   const { recipe } = source;
   const config = schedulerConfig(source);
-  const given =
-    typeof config === "object" && config !== null && "rows" in config && Array.isArray(config.rows) ? config.rows.length : undefined;
-  const steps = recipe.steps ?? given ?? DEFAULT_STEPS;
-  const { strength = 1, start = steps - Math.floor(steps * strength) } = recipe;
-  const table = samplerTable(config, { steps, start, nonlinear: true });
+  const options = samplerOptions(recipe, config, latent);
+  const { steps } = options;
+  const { strength = 1, start = steps - Math.floor(steps * strength), time } = recipe;
+  const tableFrom = (first: number): SamplerTable => {
+    const table = samplerTable(config, { ...options, start: first });
+    return { ...table, rows: table.rows.map((row) => ({ ...row, timestep: time.scale * row.timestep + time.offset })) };
+  };
+  const table = tableFrom(start);
   if (start === 0) return { table, steps };
-  const whole = samplerTable(config, { steps, nonlinear: true });
+  const whole = tableFrom(0);
   return { table, steps: steps - start, lead: { ...whole, rows: whole.rows.slice(0, whole.rows.length - table.rows.length) } };
+}
+
+const schedulerKeys = z.object({
+  rows: z.array(z.unknown()).optional(),
+  use_flow_sigmas: z.boolean().optional(),
+  use_dynamic_shifting: z.boolean().optional(),
+});
+
+/** What a pipeline of diffusers passes to `set_timesteps`. What the recipe gives by rule is for schedulers that make use of it. */
+function samplerOptions({ sampling, steps }: Recipe, config: unknown, latent: readonly number[]): SamplerOptions {
+  const { rows, use_flow_sigmas: ownSigmas = false, use_dynamic_shifting: isDynamic = false } = schedulerKeys.safeParse(config).data ?? {};
+  const { sigmas, timesteps, mu, eta } = sampling;
+  const given = rows ?? timesteps ?? (typeof sigmas === "object" ? sigmas : undefined);
+  const count = steps ?? given?.length ?? DEFAULT_STEPS;
+  const ruled = sigmas !== "linear" ? sigmas : rows || ownSigmas ? undefined : linspace(1, 1 / count, count);
+  return {
+    steps: count,
+    sigmas: ruled,
+    timesteps,
+    mu: typeof mu === "object" ? (isDynamic ? shiftOf(mu.rule, tokensOf(latent, mu), count, config) : undefined) : mu,
+    eta,
+    nonlinear: true,
+  };
+}
+
+function tokensOf(latent: readonly number[], { axes, patch }: { readonly axes: readonly number[]; readonly patch: number }): number {
+  return axes.reduce((tokens, axis) => {
+    const size = latent.at(axis);
+    if (size === undefined) throw badJsonField("recipe", "sampling.mu.axes", `has ${axis}, and the latent is [${latent.join(", ")}]`);
+    return tokens * Math.floor(size / patch);
+  }, 1);
 }
 
 /** The scheduler's configuration as JSON. Throws NO_SCHEDULER, FILE_MISSING, BAD_JSON. */

@@ -91,6 +91,13 @@ describe("a step of another make", () => {
     return openJob(folder, {});
   }
 
+  async function run(job: Job): Promise<Float32Array> {
+    const loop = new ReferenceLoop(job);
+    const latent = await loop.run(sampleInputs(job, 0, { seed: 1 }));
+    await loop.close();
+    return latent;
+  }
+
   it("keeps a condition whole that has no batch axis, even where its size is that of the doubled batch", async () => {
     const job = await tinyJob({});
     const inputs = sampleInputs(job, 0, { seed: 1 });
@@ -106,14 +113,15 @@ describe("a step of another make", () => {
   it("takes the output that the recipe names, not the first", async () => {
     const job = await tinyJob({ aux: true }, { prediction: { output: "out" } });
     const alone = await tinyJob({});
-    const run = async (of: Job): Promise<Float32Array> => {
-      const loop = new ReferenceLoop(of);
-      const latent = await loop.run(sampleInputs(of, 0, { seed: 1 }));
-      await loop.close();
-      return latent;
-    };
     expect(relativeL2(await run(job), await run(alone))).toBeLessThan(1e-6);
     expect(ditView(job.model).warnings).toEqual([expect.stringContaining("'aux'")]);
+  });
+
+  it("tells several inputs the same time", async () => {
+    const told = await tinyJob({ secondTime: true }, { timestep: ["t", "r"] });
+    expect(ditView(told.model)).toMatchObject({ timestep: "t", conditions: ["size"] });
+    // The network sees how far the second time lies behind the first.
+    expect(relativeL2(await run(told), await run(await tinyJob({})))).toBeLessThan(1e-6);
   });
 
   it("gives every branch a site of its own", async () => {

@@ -4,12 +4,12 @@ import { notRecognised, randomNode } from "../diagnostics.js";
 import { CONDITION, LATENT, TIME, type Branch, type DitView } from "../dit.js";
 import type { Graph, Mark, Model, Value } from "../graph.js";
 import { isControlFlow, isRandom } from "../ops.js";
-import { findPorts, type PortNames } from "../ports.js";
+import { findPorts, inputNamed, type PortNames } from "../ports.js";
 import { hasMethods, loadFolder, type Named } from "../registry.js";
 import { modulePaths, placed, type PlacedBranch } from "../residual/blocks.js";
 import { residualStreams, type ResidualStreams } from "../residual/index.js";
 import { streamNames } from "../residual/stream-names.js";
-import { sweep } from "../rewrite.js";
+import { rewrite, sweep } from "../rewrite.js";
 
 /** What every recogniser starts from. */
 export interface StepFacts {
@@ -42,12 +42,20 @@ export const recognisers = await loadFolder(import.meta.url, isRecogniser);
 
 export type { PortNames };
 
+/** Names for lifting. */
+export interface LiftNames extends Omit<PortNames, "timestep"> {
+  /** Several where several inputs get the same time: they become one, under the first name. */
+  readonly timestep?: string | readonly string[] | undefined;
+}
+
 /**
  * The model with its `dit` view and a mark (step 0) on every branch. Names are used only where `names` gives them, and to choose
  * between inputs that structure cannot tell apart.
  * Throws NOT_RECOGNISED with the nearest miss if no recogniser finds a branch, and what finding the ports throws.
  */
-export function lift(model: Model, names: PortNames = {}): Model {
+export function lift(read: Model, names: LiftNames = {}): Model {
+  const [time, ...sameTime] = [names.timestep ?? []].flat();
+  const model = { ...read, graph: withOneInput(read.graph, time, sameTime) };
   const { graph } = model;
   const loop = graph.nodes.find(isControlFlow);
   if (loop)
@@ -58,7 +66,7 @@ export function lift(model: Model, names: PortNames = {}): Model {
     );
   const random = graph.nodes.find(isRandom);
   if (random) throw randomNode(random.opType, random.name);
-  const { latent, timestep, prediction, guesses } = findPorts(graph, names);
+  const { latent, timestep, prediction, guesses } = findPorts(graph, { ...names, timestep: time });
   const conditions = graph.inputs.filter((input) => input !== latent && input !== timestep);
   const sources = new Map<Value, number>([
     [latent, LATENT],
@@ -96,6 +104,14 @@ export function lift(model: Model, names: PortNames = {}): Model {
   };
   const marks = branches.map((one, i): Mark => ({ site: sites[i] ?? "", step: 0, value: one.value ?? one.branch.output }));
   return { ...model, graph: { ...graph, outputs: [prediction], marks }, dit };
+}
+
+/** The graph with one input where several get the same value. Throws UNKNOWN_NAME. */
+function withOneInput(graph: Graph, name: string | undefined, others: readonly string[]): Graph {
+  if (name === undefined || others.length === 0) return graph;
+  const kept = inputNamed(graph, name);
+  const merged = rewrite(graph, () => undefined, new Map(others.map((other) => [inputNamed(graph, other), kept])));
+  return { ...merged, inputs: [...new Set(merged.inputs)] };
 }
 
 /** The topology that explains the network. */

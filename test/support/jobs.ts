@@ -8,7 +8,7 @@ import { lift } from "../../ir/lift/index.js";
 import { readModel } from "../../ir/onnx/index.js";
 import { bind, type Plan, type Schedule, type ScheduleCell } from "../../schedules/index.js";
 import { readJson } from "../../src/files.js";
-import { bindModel, type Job } from "../../src/job.js";
+import { bindModel, latentShape, type Job } from "../../src/job.js";
 import { recipeSchema, samplingOf } from "../../src/recipe.js";
 import { fixtures, type Fixture } from "./fixtures.js";
 
@@ -36,7 +36,8 @@ export async function openFixture(fixture: Fixture, form: Form, { steps = 4, sch
     inputs: { [label]: { calibrate: [7, 42] } },
   });
   const source = { recipe, folder: fixture.folder, modelFile: fixture.model };
-  return { ...(await bindModel(source, model, { threads: 1 })), ...samplingOf(source) };
+  const bound = await bindModel(source, model, { threads: 1 });
+  return { ...bound, ...samplingOf(source, latentShape(bound)) };
 }
 
 /** The fixture's own; DDPM with learned variances is no linear sampler, so that DDIM on the same betas stands for it. */

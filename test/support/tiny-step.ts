@@ -11,10 +11,15 @@ export interface TinyStep {
   readonly label?: boolean;
   /** An embedded guidance scale of each row: an input `guidance` [b]. */
   readonly guidance?: boolean;
+  /** Another time of each row, of which the network sees how far it lies behind: an input `r` [b]. */
+  readonly secondTime?: boolean;
+  /** Three numbers of each row, of which the network sees the mean: an input `words` [b, 3]. */
+  readonly words?: boolean;
 }
 
 /** Inputs: `x` [b, 6, 4], `t` [b], `size` [2], which has no batch axis; output: `out`. */
-export function tinyStep({ mlps = 1, aux = false, width = 4, label = false, guidance = false }: TinyStep = {}): string {
+export function tinyStep(step: TinyStep = {}): string {
+  const { mlps = 1, aux = false, width = 4, label = false, guidance = false, secondTime = false, words = false } = step;
   const weight = (name: string, rows: number, columns: number, seed: number): string =>
     `float[${rows},${columns}] ${name} = {${Array.from({ length: rows * columns }, (_, i) => (Math.sin(seed + 1.7 * i) / 2).toFixed(3)).join(", ")}}`;
   const weights = ["q", "k", "v", "o"].map((name, i) => weight(`w_${name}`, 4, 4, i));
@@ -23,12 +28,26 @@ export function tinyStep({ mlps = 1, aux = false, width = 4, label = false, guid
     return `a${i} = MatMul(h${i}, up${i})  b${i} = Tanh(a${i})  c${i} = MatMul(b${i}, down${i})  d${i} = Mul(gate, c${i})  h${i + 1} = Add(h${i}, d${i})`;
   });
   weights.push("float[1,4] freq = {0.01, 0.02, 0.03, 0.04}", "int64[1] one = {1}", weight("w_out", 4, width, 40));
-  const embedded = ["tf", ...(label ? ["shade"] : []), ...(guidance ? ["guidance"] : [])];
+  const embedded = [
+    "tf",
+    ...(label ? ["shade"] : []),
+    ...(guidance ? ["guidance"] : []),
+    ...(secondTime ? ["lag"] : []),
+    ...(words ? ["mean"] : []),
+  ];
+  const inputs = [
+    "float[b,6,4] x, int64[b] t, float[2] size",
+    ...(label ? ["int64[b] label"] : []),
+    ...(guidance ? ["float[b] guidance"] : []),
+    ...(secondTime ? ["int64[b] r"] : []),
+    ...(words ? ["float[b,3] words"] : []),
+  ];
   if (label) weights.push("float[5] shades = {10, 40, 90, 160, 250}");
   const time = embedded.slice(1).map((name, i) => `e${i + 1} = Add(e${i}, ${name})`);
   return `<ir_version: 8, opset_import: ["" : 17]>
-    step (float[b,6,4] x, int64[b] t, float[2] size${label ? ", int64[b] label" : ""}${guidance ? ", float[b] guidance" : ""}) => (${aux ? "float[b,6,4] aux, " : ""}float[b,6,${width}] out) <${weights.join(", ")}> {
-      e0 = Cast<to = 1>(t)  ${label ? "shade = Gather(shades, label)  " : ""}${time.join("  ")}
+    step (${inputs.join(", ")}) => (${aux ? "float[b,6,4] aux, " : ""}float[b,6,${width}] out) <${weights.join(", ")}> {
+      e0 = Cast<to = 1>(t)  ${label ? "shade = Gather(shades, label)  " : ""}${secondTime ? "tr = Cast<to = 1>(r)  lag = Sub(e0, tr)  " : ""}${words ? "mean = ReduceMean<axes = [1], keepdims = 0>(words)  " : ""}
+      ${time.join("  ")}
       col = Unsqueeze(e${time.length}, one)  angle = Mul(col, freq)  sine = Sin(angle)  gate = Unsqueeze(sine, one)
       q = MatMul(x, w_q)  k = MatMul(x, w_k)  v = MatMul(x, w_v)  kt = Transpose<perm = [0, 2, 1]>(k)
       s = MatMul(q, kt)  p = Softmax<axis = -1>(s)  a = MatMul(p, v)  o = MatMul(a, w_o)  go = Mul(gate, o)  h0 = Add(x, go)
