@@ -12,6 +12,9 @@ const numberIn = (text: string): number => (text.trim() === "" ? NaN : Number(te
 const number = text("takes a number", (text) => Number.isFinite(numberIn(text))).transform(numberIn);
 const whole = (from: number, to: number, said: string): z.ZodType<number> =>
   text(said, (text) => Number.isSafeInteger(numberIn(text)) && numberIn(text) >= from && numberIn(text) <= to).transform(numberIn);
+const numbers = text("takes numbers with commas between", (text) =>
+  text.split(",").every((part) => Number.isFinite(numberIn(part))),
+).transform((text) => text.split(",").map(numberIn));
 const count = whole(1, Infinity, "takes a whole number from 1 up");
 /** What begins like an option is one that took the place of a path that is missing. */
 const path = text("takes a path", (text) => text !== "" && !text.startsWith("--"));
@@ -28,13 +31,16 @@ export const OPTIONS = {
   device: { flags: "--device <device>", summary: "cpu, cuda or cuda:<id>", schema: z.string() },
   dim: { flags: "--dim <name=value>", summary: "size of a symbolic dimension", schema: pairs },
   dumpBranches: { flags: "--dump-branches <dir>", summary: "run one step and write <site>.npy for every branch", schema: path },
+  eta: { flags: "--eta <share>", summary: "share of fresh noise, where the sampler leaves it open", schema: number },
   force: { flags: "--force", summary: "overwrite what is there", schema: z.boolean() },
   guidance: { flags: "--guidance <scale>", summary: "guidance scale", schema: number },
   input: { flags: "--input <name=value>", summary: "a condition: a number, numbers with commas between, or a .npy file", schema: pairs },
   inputs: { flags: "--inputs <dir>", summary: "folder with <input>.npy for every input of the step", schema: path },
+  mu: { flags: "--mu <value>", summary: "logarithm of the time shift under dynamic shifting", schema: number },
   noise: { flags: "--noise <file>", summary: ".npy with the initial latents, unit variance", schema: path },
   output: { flags: "-o, --output <path>", summary: "where the result goes", schema: path },
   plan: { flags: "--plan <file>", summary: "plan.json, or a SmoothCache schedule file", schema: path },
+  plot: { flags: "--plot <file>", summary: "write times and weights as an SVG picture", schema: path },
   png: { flags: "--png <file>", summary: "write the latents as a picture", schema: path },
   policy: { flags: "--policy <name>", summary: "how the plan is chosen", schema: z.string() },
   policyOption: {
@@ -51,8 +57,10 @@ export const OPTIONS = {
     summary: "seed of the noise, as torch's CPU generator draws it",
     schema: whole(0, Infinity, "takes a whole number from 0 up"),
   },
+  sigmas: { flags: "--sigmas <list>", summary: "noise levels in sampling order, with commas between", schema: numbers },
   steps: { flags: "--steps <n>", summary: "sampling steps", schema: count },
   threads: { flags: "--threads <n>", summary: "threads of the runtime", schema: count },
+  timesteps: { flags: "--timesteps <list>", summary: "times in sampling order, with commas between", schema: numbers },
 } as const;
 
 export type OptionName = keyof typeof OPTIONS;

@@ -280,6 +280,20 @@ describe("the program", () => {
     expect(await runHere(["sampler", file, "--steps", "2"])).toMatchObject({ exit: 0, stderr: "" });
   });
 
+  it("takes the settings of a sampler, and draws it", async () => {
+    const scheduler = join(folder, "flow.json");
+    writeFileSync(scheduler, JSON.stringify({ _class_name: "FlowMatchEulerDiscreteScheduler", use_dynamic_shifting: true }));
+    const plot = join(folder, "flow.svg");
+    const line = ["sampler", scheduler, "--sigmas", "1,0.5", "--mu", "0", "--plot", plot, "--json"];
+    const { exit, stdout } = await runHere(line);
+    expect(exit).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ rows: [{ timestep: 1000 }, { timestep: 500 }] });
+    expect(readFileSync(plot, "utf8")).toMatch(/^<svg /);
+    expect((await runHere(line)).stderr).toContain("FILE_EXISTS");
+    expect((await runHere([...line, "--force"])).exit).toBe(0);
+    expect((await runHere(["sampler", scheduler, "--sigmas", "1,,0.5"])).stderr).toContain("BAD_OPTION");
+  });
+
   it("takes options that may be given again before MODEL", async () => {
     const { exit, stderr } = await runHere(["run", "--input", "class_labels=1", artifact, "-o", join(folder, "latent.npy")]);
     expect({ exit, stderr }).toEqual({ exit: 0, stderr: "" });

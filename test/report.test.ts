@@ -3,7 +3,8 @@ import { describe, expect, it } from "vitest";
 import { latentPicture } from "../src/picture.js";
 import { formatCount, formatDuration, formatNumber, formatPercent, formatQuantity, formatRatio } from "../src/report/format.js";
 import { headline, renderReport, type CellKind, type ReportData } from "../src/report/index.js";
-import { ticks } from "../src/report/ticks.js";
+import { samplerPlot } from "../src/report/sampler-plot.js";
+import { ticks, ticksBetween } from "../src/report/ticks.js";
 
 const STEPS = 6;
 const row = (letters: string): CellKind[] =>
@@ -261,5 +262,52 @@ describe("numbers", () => {
     expect(ticks(0.3, 3)).toEqual([0, 0.1, 0.2, 0.3]);
     expect(ticks(49, 5)).toEqual([0, 10, 20, 30, 40, 50]);
     expect(ticks(0, 5)).toEqual([0]);
+  });
+});
+
+describe("samplerPlot", () => {
+  const row = (k: number, timestep: number) => ({
+    timestep,
+    inputScale: 1,
+    m: { x: 0, out: 1 },
+    next: { x: [{ step: k, weight: 1 }], m: [{ step: k, weight: -0.5 }], noise: 0 },
+  });
+  const table = { name: "<b>", prediction: "flow", initialScale: 1, rows: [900, 500, 100].map((time, k) => row(k, time)) } as const;
+
+  it("draws times and weights to scale, and no line for what is not there", () => {
+    const svg = samplerPlot(table);
+    const paths = [...svg.matchAll(/<path class="(\w+)" d="(M[\d. L]+L[\d. L]+)"\/>/g)].map(([, name, points]) => [name, points]);
+    // Times from 0 to 1000, weights from -0.5 to 1, over heights from 212 to 26.
+    expect(paths).toEqual([
+      ["time", "M40 44.6L215 119L390 193.4"],
+      ["latent", "M40 26L215 26L390 26"],
+      ["current", "M40 212L215 212L390 212"],
+    ]);
+    expect(svg).toContain("prediction, step 1: −0.500");
+    expect(svg).not.toContain("<b>");
+    expect(unbalanced(svg)).toEqual([]);
+  });
+
+  it("tells earlier predictions and noise apart", () => {
+    const [first, second] = table.rows;
+    const m = [...(second?.next.m ?? []), { step: 0, weight: 0.25 }];
+    const svg = samplerPlot({
+      ...table,
+      rows: [first, second].flatMap((row) => (row ? [{ ...row, next: { ...row.next, m, noise: 0.125 } }] : [])),
+    });
+    expect(svg).toContain("earlier predictions, step 1: 0.250");
+    expect(svg).toContain("noise, step 0: 0.125");
+  });
+
+  it("copes with one row", () => {
+    expect(samplerPlot({ ...table, rows: table.rows.slice(0, 1) })).not.toMatch(/NaN|Infinity/);
+  });
+
+  it.each([
+    [-0.31, 1.2, [-0.5, 0, 0.5, 1, 1.5]],
+    [-3, -1, [-3, -2.5, -2, -1.5, -1]],
+    [2, 2, [2]],
+  ])("has round levels from %d to %d", (min, max, levels) => {
+    expect(ticksBetween(min, max, 5)).toEqual(levels);
   });
 });

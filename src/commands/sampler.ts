@@ -1,18 +1,22 @@
-/** `sampler SCHEDULER --steps N`: the coefficient table. */
+/** `sampler SCHEDULER --steps N`: the coefficient table, and a picture of it. */
 import { samplerTable, unknownKeys, type LearnedVariance } from "../../schedules/index.js";
-import { readJson } from "../files.js";
-import { table } from "../text.js";
+import { assertFree, readJson, writeWhole } from "../files.js";
+import { samplerPlot } from "../report/sampler-plot.js";
+import { table as textTable } from "../text.js";
 import type { Command } from "./index.js";
 
 export default {
   name: "sampler",
   summary: "print the coefficient table of a scheduler",
   argument: "SCHEDULER",
-  options: ["steps"],
-  run(argument, { steps = 50 }, host) {
+  options: ["eta", "force", "mu", "plot", "sigmas", "steps", "timesteps"],
+  async run(argument, { eta, force = false, mu, plot, sigmas, steps = sigmas?.length ?? 50, timesteps }, host) {
+    if (plot !== undefined) assertFree(plot, force);
     const config = readJson(argument);
     for (const key of unknownKeys(config)) host.warn(`${argument}: '${key}' is not known here and has no effect`);
-    const { name, prediction, initialScale, rows } = samplerTable(config, { steps, nonlinear: true });
+    const table = samplerTable(config, { steps, sigmas, timesteps, mu, eta, nonlinear: true });
+    if (plot !== undefined) await writeWhole(plot, samplerPlot(table), force);
+    const { name, prediction, initialScale, rows } = table;
     const number = (value: number): string => String(Number(value.toPrecision(7)));
     const terms = (sum: readonly { readonly step: number; readonly weight: number }[], letter: string): string[] =>
       sum.map(({ step, weight }) => `${number(weight)}·${letter}${step}`);
@@ -32,8 +36,8 @@ export default {
     ]);
     const text = [
       `${name}, ${prediction}, initial scale ${number(initialScale)}`,
-      table([["step", "timestep", "input scale", "m", "next x"], ...lines]),
+      textTable([["step", "timestep", "input scale", "m", "next x"], ...lines]),
     ].join("\n");
-    return Promise.resolve({ json: { name, prediction, initialScale, rows }, text });
+    return { json: { name, prediction, initialScale, rows }, text };
   },
 } satisfies Command;

@@ -9,3 +9,12 @@ export function ticks(max: number, count: number): readonly number[] {
   const digits = Math.max(0, Math.ceil(-Math.log10(step)));
   return Array.from({ length: Math.ceil(max / step - 1e-9) + 1 }, (_, i) => Number((i * step).toFixed(digits)));
 }
+
+/** The same from the last of them below `min` to the first above `max`. */
+export function ticksBetween(min: number, max: number, count: number): readonly number[] {
+  const [, step] = ticks(max - min, count);
+  if (step === undefined) return [min];
+  const first = Math.floor(min / step + 1e-9);
+  const intervals = Math.ceil(max / step - 1e-9) - first;
+  return Array.from({ length: intervals + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)));
+}
