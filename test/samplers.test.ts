@@ -258,8 +258,8 @@ describe("configurations", () => {
     for (const { className } of samplers.values()) {
       for (const steps of [1, 2, 3, 7, 14, 15, 50, 250]) {
         // Each key is of one class or two, and has no effect on the others.
-        const linear = { clip_sample: false, learn_sigma: false, skip_prk_steps: true };
-        const counts = { original_inference_steps: 250, timestep_respacing: String(steps) };
+        const linear = { clip_sample: false, clip_denoised: false, learn_sigma: false, skip_prk_steps: true };
+        const counts = { num_train_timesteps: 1000, original_inference_steps: 250, timestep_respacing: String(steps) };
         const table = samplerTable({ _class_name: className, ...linear, ...counts }, { steps });
         expect(table.rows.length).toBeGreaterThanOrEqual(steps);
         expect(JSON.stringify(table)).not.toContain("null");
@@ -270,7 +270,14 @@ describe("configurations", () => {
 
 it.each([...samplers.values()].map(({ className }) => className))("builds a thousand steps of %s in less than a second", (className) => {
   const orders = { solver_order: className.startsWith("Cosine") ? 2 : 3, predictor_order: 3, corrector_order: 4 };
-  const config = { _class_name: className, ...orders, original_inference_steps: 1000, timestep_spacing: "trailing", use_beta_sigmas: true };
+  const config = {
+    _class_name: className,
+    ...orders,
+    original_inference_steps: 1000,
+    num_train_timesteps: 1000,
+    timestep_spacing: "trailing",
+    use_beta_sigmas: true,
+  };
   const from = performance.now();
   samplerTable(config, { steps: 1000, nonlinear: true });
   expect(performance.now() - from).toBeLessThan(1000);
