@@ -1,7 +1,8 @@
 /** What a graph costs: multiply-accumulate operations of nodes, of branches, of whole graphs. Shapes must be known. */
-import { dependence, postDominators, type Dependence } from "./analysis.js";
+import { dependence, operands, type Dependence } from "./analysis.js";
 import { LATENT } from "./dit.js";
 import { ditView, intAttribute, isOp, type Graph, type Model, type Node, type Value } from "./graph.js";
+import { isShapeOnly } from "./ops.js";
 import { elementCount, staticShape } from "./types.js";
 
 /** Multiply-accumulate operations: `linear` with a weight (Gemm, MatMul, Conv), `attention` between activations. */
@@ -35,29 +36,56 @@ export interface StepCost {
 
 /**
  * A node belongs to a branch if it depends on the latent and every path from it to the prediction goes through the branch's
- * value. What does not depend on the latent is hoisted out of the steps and is no branch's to save.
+ * value. What lies in front of several branches at once (the attention of two streams to each other) is divided between them by
+ * their size: it is saved when all of them are cached. What does not depend on the latent is hoisted out of the steps and is no
+ * branch's to save.
  */
 export function stepCost(model: Model): StepCost {
   const { graph } = model;
   const { latent } = ditView(model);
   const dependsOn = dependence(graph, new Map(graph.inputs.map((input) => [input, input.name === latent ? LATENT : 2 * LATENT])));
-  const next = postDominators(graph);
-  const owners = new Map<Node, string | undefined>();
-  for (const { site, value } of graph.marks) if (value.producer) owners.set(value.producer, site);
+  const owners = branchOwners(graph);
+  const sizes = new Map(graph.marks.map(({ site, value }) => [site, elementCount(staticShape(value.type) ?? [])]));
   const branches = new Map<string, Macs>(graph.marks.map(({ site }) => [site, NO_MACS]));
   let total = NO_MACS;
-  for (let i = graph.nodes.length - 1; i >= 0; i--) {
-    const node = graph.nodes[i];
-    if (!node) continue;
-    const through = next.get(node);
-    const owner = owners.get(node) ?? (through && owners.get(through));
-    owners.set(node, owner);
+  for (const node of graph.nodes) {
     const cost = nodeMacs(node, dependsOn);
     total = addMacs(total, cost);
-    if (owner !== undefined && (dependsOn(node.outputs[0]) & LATENT) !== 0)
-      branches.set(owner, addMacs(branches.get(owner) ?? NO_MACS, cost));
+    const sites = (dependsOn(node.outputs[0]) & LATENT) !== 0 && totalMacs(cost) > 0 ? [...(owners.get(node) ?? [])] : [];
+    const whole = sites.reduce((sum, site) => sum + (sizes.get(site) ?? 0), 0);
+    for (const site of sites) branches.set(site, addMacs(branches.get(site) ?? NO_MACS, scaled(cost, (sizes.get(site) ?? 0) / whole)));
   }
   return { total, branches };
+}
+
+function scaled({ linear, attention }: Macs, factor: number): Macs {
+  return { linear: linear * factor, attention: attention * factor };
+}
+
+/** For every node from which each path to an output goes through a marked value, the sites of the first such values. One backward walk. */
+function branchOwners(graph: Graph): ReadonlyMap<Node, ReadonlySet<string>> {
+  const trunk = "trunk" as const;
+  const owners = new Map<Value, ReadonlySet<string> | typeof trunk>();
+  const marked = new Map(graph.marks.map(({ site, value }) => [value, new Set([site])]));
+  for (const { value } of graph.outputs) owners.set(value, trunk);
+  const found = new Map<Node, ReadonlySet<string>>();
+  for (const node of [...graph.nodes].reverse()) {
+    const sites = new Set<string>();
+    let isTrunk = false;
+    for (const output of node.outputs) {
+      const owner = marked.get(output) ?? owners.get(output);
+      if (owner === trunk) isTrunk = true;
+      else for (const site of owner ?? []) sites.add(site);
+    }
+    // A node without readers costs nothing that matters.
+    if (!isTrunk && sites.size === 0) continue;
+    if (!isTrunk) found.set(node, sites);
+    for (const value of isShapeOnly(node) ? [] : operands(node)) {
+      const known = owners.get(value);
+      owners.set(value, isTrunk || known === trunk ? trunk : known ? new Set([...known, ...sites]) : sites);
+    }
+  }
+  return found;
 }
 
 function nodeMacs(node: Node, dependsOn: Dependence): Macs {

@@ -349,15 +349,6 @@ export function missingOption(flag: string, reason: string): CompilerError {
   return new CompilerError("MISSING_OPTION", 2, `${flag} is missing: ${reason}.`, "See the command's --help.");
 }
 
-export function missingPort(role: string, reason: string): CompilerError {
-  return new CompilerError(
-    "MISSING_PORT",
-    3,
-    `The graph has no ${role}: ${reason}`,
-    "Export the denoising network, one step, with latent, time and conditions as inputs.",
-  );
-}
-
 export function modelCorrupt(file: string | undefined, problem: string): CompilerError {
   return new CompilerError(
     "MODEL_CORRUPT",

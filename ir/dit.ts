@@ -23,6 +23,15 @@ export interface Branch {
   readonly module?: string | undefined;
 }
 
+/** An input that was taken for one thing where others would do as well. */
+export interface PortGuess {
+  readonly role: string;
+  /** The key of the recipe that names it. */
+  readonly option: string;
+  /** The first was taken. */
+  readonly candidates: readonly string[];
+}
+
 /** Names are those of the graph's inputs and outputs. */
 export interface DitView {
   readonly recogniser: string;
@@ -34,6 +43,10 @@ export interface DitView {
   readonly prediction: string;
   /** In execution order. */
   readonly branches: readonly Branch[];
+  /** Branches that do not depend on the latent: computed once for all steps, and never cached. */
+  readonly constant: readonly Branch[];
+  /** What the structure of the graph leaves open. */
+  readonly guesses: readonly PortGuess[];
   /** Sentences for the user: what was seen and not taken for a branch, and why. */
   readonly warnings: readonly string[];
 }

@@ -1,5 +1,6 @@
 /** Small sets of operators that share a property a pass relies on. Not an operator database. */
-import { isOp, type Node } from "./graph.js";
+import type { Dependence } from "./analysis.js";
+import { isOp, type Node, type Value } from "./graph.js";
 
 const RANDOM = ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"] as const;
 const CONTROL_FLOW = ["If", "Loop", "Scan"] as const;
@@ -50,4 +51,38 @@ export function isActivation(node: Node): boolean {
 /** Moves or retypes elements and computes nothing. */
 export function isDataMovement(node: Node): boolean {
   return isOp(node, "Identity", "Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten");
+}
+
+/** A product of matrices. */
+export function isProduct(node: Node): boolean {
+  return isOp(node, "MatMul", "Einsum") || (node.domain === "com.microsoft" && node.opType === "FusedMatMul");
+}
+
+/** A map of activations by weights, which depend on no input. */
+export function isLinear(node: Node, dependsOn: Dependence): boolean {
+  if (isOp(node, "Conv", "Gemm")) return true;
+  if (node.domain === "com.microsoft" && /^(FusedGemm|FusedConv|MatMulNBits)$/.test(node.opType)) return true;
+  return isProduct(node) && node.inputs.length > 1 && node.inputs.slice(0, 2).some((input) => dependsOn(input) === 0);
+}
+
+/** A product of two activations (scores, or scores times values), or all of attention in one node. */
+export function isAttentionCore(node: Node, dependsOn: Dependence): boolean {
+  if (isOp(node, "Attention") || (node.domain === "com.microsoft" && /Attention$/.test(node.opType))) return true;
+  return isProduct(node) && node.inputs.length > 1 && node.inputs.slice(0, 2).every((input) => dependsOn(input) !== 0);
+}
+
+/** What an attention core attends to: keys and values, or both operands of a plain product. */
+export function attended(node: Node): readonly (Value | undefined)[] {
+  return isProduct(node) ? node.inputs.slice(0, 2) : node.inputs.slice(1, 3);
+}
+
+/** A norm in one node, whichever; its first operand is what it normalises. */
+export function isNorm(node: Node): boolean {
+  const names = ["LayerNormalization", "RMSNormalization", "GroupNormalization", "InstanceNormalization", "SimplifiedLayerNormalization"];
+  return names.includes(node.opType);
+}
+
+/** Reduces along axes. */
+export function isReduction(node: Node): boolean {
+  return isOp(node, "ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMin");
 }

@@ -1,17 +1,53 @@
-/** Which inputs and outputs of a step graph are the latent, the time and the prediction: by name if given, else by structure. */
-import { ambiguousPort, missingPort, unknownName } from "./diagnostics.js";
+/**
+ * Which inputs and outputs of a step graph are the latent, the time and the prediction: by name if given, else by structure.
+ * Structure cannot tell some inputs apart (a time and a guidance scale are embedded alike): of those the one with a customary
+ * name is taken, and if none has one, the first, which is a guess that the caller is told of.
+ */
+import { ambiguousPort, notRecognised, unknownName } from "./diagnostics.js";
+import type { PortGuess } from "./dit.js";
 import { isOp, type Graph, type Node, type Port, type Value } from "./graph.js";
 import { isDataMovement, isElementwise } from "./ops.js";
 import { operands } from "./analysis.js";
 import type { Dim, TensorType } from "./types.js";
 
+/** Names that the user or a recipe gives; what is left out is found by structure. */
+export interface PortNames {
+  readonly latent?: string | undefined;
+  readonly timestep?: string | undefined;
+  readonly prediction?: string | undefined;
+}
+
+export interface Ports {
+  readonly latent: Value;
+  readonly timestep: Value;
+  readonly prediction: Port;
+  readonly guesses: readonly PortGuess[];
+}
+
 const FLOATS: readonly string[] = ["float", "float16", "bfloat16", "double"];
 
-/** Throws UNKNOWN_NAME or AMBIGUOUS_PORT. */
-export function findPrediction(graph: Graph, name?: string): Port {
+/** Throws UNKNOWN_NAME for a name that is not there, NOT_RECOGNISED for a graph that has no latent or no time, AMBIGUOUS_PORT for outputs. */
+export function findPorts(graph: Graph, names: PortNames): Ports {
+  const latents = latentCandidates(graph, names.latent);
+  const guesses: PortGuess[] = [];
+  const choose = <T extends Value>(role: string, option: string, candidates: readonly T[], customary: RegExp): T => {
+    const named = candidates.filter(({ name }) => customary.test(name));
+    const [only] = named.length === 1 ? named : candidates;
+    if (!only) throw new Error(`internal: no candidate for the ${role}`);
+    if (candidates.length > 1 && named.length !== 1) guesses.push({ role, option, candidates: candidates.map(({ name }) => name) });
+    return only;
+  };
+  const times = timeCandidates(graph, latents, names.timestep);
+  const prediction = findPrediction(graph, names.prediction);
+  const latent = choose("latent", "latent", mostAlike(latents, prediction), /^(hidden_states|sample|latents?|x|noise)$/i);
+  const timestep = choose("timestep", "timestep", times, /^(timesteps?|time(_?step)?|t|sigma)$/i);
+  return { latent, timestep, prediction, guesses };
+}
+
+function findPrediction(graph: Graph, name: string | undefined): Port {
   if (name !== undefined) return byName("output", graph.outputs, name);
   const [first, second] = graph.outputs;
-  if (!first) throw missingPort("prediction", "The graph has no outputs.");
+  if (!first) throw noPort("prediction", "The graph has no outputs.");
   if (second)
     throw ambiguousPort(
       "prediction",
@@ -21,41 +57,44 @@ export function findPrediction(graph: Graph, name?: string): Port {
   return first;
 }
 
-/** The input that looks like the prediction: a float tensor of the same rank that differs from it in one dimension at most (channels). */
-export function findLatent(graph: Graph, prediction: Port, name?: string): Value {
-  if (name !== undefined) return inputNamed(graph, name);
+function latentCandidates(graph: Graph, name: string | undefined): readonly Value[] {
+  if (name !== undefined) return [inputNamed(graph, name)];
   const floats = graph.inputs.filter(({ type }) => type && FLOATS.includes(type.elem) && (type.shape?.length ?? 0) >= 3);
-  const alike = floats.filter(({ type }) => differingDims(type, prediction.value.type) <= 1);
-  const candidates = alike.length > 0 ? alike : floats.slice(0, 1);
-  const [latent] = candidates;
-  if (!latent) throw missingPort("latent", "No input is a float tensor of rank 3 or more.");
-  const exact = candidates.filter(({ type }) => differingDims(type, prediction.value.type) === 0);
-  const [only] = exact;
-  if (only && exact.length === 1) return only;
-  if (candidates.length > 1)
-    throw ambiguousPort(
-      "latent",
-      "latent",
-      candidates.map((value) => value.name),
-    );
-  return latent;
+  if (floats.length === 0) throw noPort("latent", "No input is a float tensor of rank 3 or more.");
+  return floats;
 }
 
-/** The input of rank 1 or less that goes into a sine or cosine before any weight touches it. */
-export function findTimestep(graph: Graph, latent: Value, name?: string): Value {
-  if (name !== undefined) return inputNamed(graph, name);
-  const small = graph.inputs.filter((input) => input !== latent && (input.type?.shape?.length ?? 2) <= 1);
+/** Those that look most like the prediction: of the same rank, with the fewest dimensions that differ for sure and the most that are the same. */
+function mostAlike(candidates: readonly Value[], prediction: Port): readonly Value[] {
+  const scored = candidates.map((value) => ({ value, score: likeness(value.type, prediction.value.type) }));
+  const best = Math.max(...scored.map(({ score }) => score));
+  return scored.filter(({ score }) => score === best).map(({ value }) => value);
+}
+
+/** Channels may differ, as a network may also give a variance. Sizes that only one of the two has a number for say nothing. */
+function likeness(a: TensorType | undefined, b: TensorType | undefined): number {
+  const [own, other] = [a?.shape, b?.shape];
+  if (!own || !other || own.length !== other.length) return -Infinity;
+  const score = (dim: Dim, i: number): number => {
+    const against = other[i];
+    if (dim !== null && dim === against) return 1;
+    return typeof dim === "number" && typeof against === "number" ? -own.length : 0;
+  };
+  return own.reduce<number>((sum, dim, i) => sum + score(dim, i), 0);
+}
+
+/** Inputs of rank 1 or less that go into a sine or cosine before any weight touches them. */
+function timeCandidates(graph: Graph, latents: readonly Value[], name: string | undefined): readonly Value[] {
+  if (name !== undefined) return [inputNamed(graph, name)];
+  const small = graph.inputs.filter((input) => !latents.includes(input) && (input.type?.shape?.length ?? 2) <= 1);
   const embedded = small.filter((input) => reachesSine(graph, input));
-  const [timestep] = embedded.length > 0 ? embedded : small;
-  if (!timestep) throw missingPort("timestep", "No input is a scalar or a vector.");
-  if (embedded.length > 1 || (embedded.length === 0 && small.length > 1)) {
-    throw ambiguousPort(
-      "timestep",
-      "timestep",
-      (embedded.length > 0 ? embedded : small).map((value) => value.name),
-    );
-  }
-  return timestep;
+  if (embedded.length === 0) throw noPort("time", "No scalar or vector among the inputs goes into a sine or cosine.");
+  return embedded;
+}
+
+function noPort(role: string, reason: string): Error {
+  const hint = `Export the denoising network alone, one step, with latent, time and conditions as inputs; or name the ${role} in recipe.json.`;
+  return notRecognised(`The graph has no ${role}: ${reason}`, hint);
 }
 
 /** Throws UNKNOWN_NAME. */
@@ -72,12 +111,6 @@ function byName<T extends { readonly name: string }>(what: string, known: readon
       known.map((candidate) => candidate.name),
     );
   return found;
-}
-
-function differingDims(a: TensorType | undefined, b: TensorType | undefined): number {
-  if (!a?.shape || !b?.shape || a.shape.length !== b.shape.length) return Infinity;
-  const other = b.shape;
-  return a.shape.filter((dim: Dim, i) => dim !== other[i] && dim !== null && other[i] !== null).length;
 }
 
 function reachesSine(graph: Graph, input: Value): boolean {

@@ -1,9 +1,10 @@
 /** Turns what depends on no input into data: the runtime computes it, all at once, within a budget of bytes. */
 import { operands } from "../ir/analysis.js";
+import { constantData } from "../ir/constants.js";
 import { constant, isOp, type Graph, type Model, type Node, type Value } from "../ir/graph.js";
 import { isControlFlow, isNondeterministic, isShapeOnly } from "../ir/ops.js";
 import { rewrite } from "../ir/rewrite.js";
-import { tensorBytes, tensorFrom, tensorOf, type TensorData } from "../ir/tensor.js";
+import { tensorBytes, tensorOf, type TensorData } from "../ir/tensor.js";
 import { byteSize, elementCount, staticShape, type ElementType } from "../ir/types.js";
 import type { Pass, PassContext } from "./index.js";
 
@@ -32,27 +33,6 @@ function asData(node: Node): { readonly nodes: readonly Node[]; readonly outputs
   const [output] = node.outputs;
   const data = isOp(node, "Constant") ? constantData(node) : isShapeOnly(node) ? shapeData(node) : undefined;
   return data && output ? { nodes: [], outputs: [constant(output.name, data)] } : undefined;
-}
-
-/** The payload of a Constant node, in whichever of its attributes it is. */
-function constantData(node: Node): TensorData | undefined {
-  for (const attribute of node.attributes.values()) {
-    switch (attribute.kind) {
-      case "tensor":
-        return attribute.value;
-      case "int":
-        return tensorFrom("int64", [], BigInt64Array.of(attribute.value));
-      case "ints":
-        return tensorFrom("int64", [attribute.value.length], BigInt64Array.from(attribute.value));
-      case "float":
-        return tensorOf("float", [], [attribute.value]);
-      case "floats":
-        return tensorOf("float", [attribute.value.length], attribute.value);
-      default:
-        return undefined;
-    }
-  }
-  return undefined;
 }
 
 function shapeData(node: Node): TensorData | undefined {

@@ -63,7 +63,7 @@ function predictsNoise(algorithm: DpmAlgorithm): boolean {
   return algorithm === "dpmsolver" || algorithm === "sde-dpmsolver";
 }
 
-/** Full order needs as many past steps; the ends are lower where the configuration says so. */
+/** Full order needs as many past steps since the run's start; the ends are lower where the configuration says so. */
 export function dpmOrder(
   k: number,
   steps: number,
@@ -73,10 +73,11 @@ export function dpmOrder(
     readonly euler_at_final: boolean;
     readonly final_sigmas_type: "zero" | "sigma_min";
   },
+  start = 0,
 ): number {
   const lowersEnd = config.lower_order_final && steps < 15;
   const lastIsFirst = config.euler_at_final || lowersEnd || config.final_sigmas_type === "zero";
   const left = steps - k;
   const cap = left === 1 && lastIsFirst ? 1 : left === 2 && lowersEnd ? 2 : 3;
-  return Math.min(config.solver_order, k + 1, cap);
+  return Math.min(config.solver_order, Math.max(k - start, 0) + 1, cap);
 }

@@ -48,6 +48,21 @@ export interface SamplerTable {
   readonly rows: readonly Row[];
 }
 
+/**
+ * The rows of a table from `start` on: a run that is given x_start itself, as nothing came before it.
+ * Undefined where a row reads what did. A sampler with a history looks at `options.start` and begins it anew there.
+ */
+export function tableFrom(table: SamplerTable, start: number): SamplerTable | undefined {
+  if (start === 0) return table;
+  const moved = (terms: readonly Term[]): readonly Term[] => terms.map(({ step, weight }) => ({ step: step - start, weight }));
+  const rows = table.rows.slice(start).map(({ next, ...row }) => ({
+    ...row,
+    next: { ...next, x: moved(next.x), m: moved(next.m), ...(next.out && { out: moved(next.out) }) },
+  }));
+  const reachesBack = rows.some(({ next }) => [...next.x, ...next.m, ...(next.out ?? [])].some(({ step }) => step < 0));
+  return reachesBack ? undefined : { ...table, initialScale: 1, rows };
+}
+
 /** The settings of one sampling run, beside the scheduler's own configuration. */
 export interface SamplerOptions {
   readonly steps: number;
@@ -59,11 +74,13 @@ export interface SamplerOptions {
   readonly mu?: number | undefined;
   /** Share of fresh noise in DDIM: 0 none, 1 as much as DDPM. */
   readonly eta?: number | undefined;
+  /** The first step that is run, from 0: the run begins with the latent of that step, as image-to-image does. */
+  readonly start?: number | undefined;
   /** Whether rows may be more than weighted sums (`clip`, `learned`); refused otherwise. Those who emit them as nodes say so. */
   readonly nonlinear?: boolean | undefined;
 }
 
-export type SamplerSetting = Exclude<keyof SamplerOptions, "steps" | "nonlinear">;
+export type SamplerSetting = Exclude<keyof SamplerOptions, "steps" | "start" | "nonlinear">;
 
 /** One class of schedulers: a file of `samplers/`, named as diffusers names the file of the class. */
 export interface Sampler<Config extends z.ZodObject = z.ZodObject> extends Named {

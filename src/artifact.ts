@@ -34,6 +34,9 @@ const manifestSchema = z.strictObject({
   recipe: recipeSchema,
   sampler: z.record(z.string(), z.unknown()),
   plan: z.record(z.string(), z.unknown()),
+  /** A sampler may evaluate the network more than once a step: what plans count, and rows of the table, are evaluations. */
+  steps: z.int(),
+  evaluations: z.int(),
   inputs: z.array(portSchema),
   outputs: z.array(portSchema),
   nodes: z.strictObject({ step: z.int(), uncached: z.int(), emitted: z.int() }),
@@ -152,6 +155,8 @@ export async function fillArtifact(
     recipe,
     sampler: { ...job.table },
     plan,
+    steps: job.steps,
+    evaluations: job.table.rows.length,
     inputs: model.graph.inputs.map((value) => port(value.name, value)),
     outputs: model.graph.outputs.map(({ name, value }) => port(name, value)),
     nodes: { ...nodes },

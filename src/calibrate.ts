@@ -2,8 +2,8 @@
 import { structureDigest, textDigest } from "../ir/digest.js";
 import { guidedStep, type Job } from "./job.js";
 import type { Progress } from "./progress.js";
-import { ReferenceLoop } from "./reference.js";
-import { sampleInputs, type SampleOptions } from "./run-inputs.js";
+import { ReferenceLoop, startOf } from "./reference.js";
+import type { SampleOptions } from "./run-inputs.js";
 import type { RuntimeOptions } from "./runtime.js";
 import { Statistics, type Trace } from "./trace.js";
 
@@ -20,7 +20,8 @@ export async function calibrate(job: Job, options: CalibrateOptions): Promise<Tr
   const statistics = new Statistics(steps, options);
   try {
     for (let sample = 0; sample < samples; sample++) {
-      await loop.run(sampleInputs(job, sample, { seed, inputs: options.inputs }), undefined, (step, branches) => {
+      const start = await startOf(job, sample, { ...options, noise: undefined });
+      await loop.run(start, undefined, (step, branches) => {
         statistics.observe(step, branches);
         progress?.("calibrate", sample * steps + step + 1, samples * steps);
       });

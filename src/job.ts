@@ -28,11 +28,12 @@ import { readNpy } from "./npy.js";
 import {
   openSource,
   schedulerConfig,
-  tableOf,
+  samplingOf,
   withoutAbsentInputs,
   type InputSpecs,
   type Recipe,
   type RecipeOverrides,
+  type Sampling,
   type Source,
   type ValueSpec,
 } from "./recipe.js";
@@ -49,9 +50,7 @@ export interface BoundModel {
   readonly context: PassContext;
 }
 
-export interface Job extends BoundModel {
-  readonly table: SamplerTable;
-}
+export interface Job extends BoundModel, Sampling {}
 
 /** Reads and lifts the model that MODEL names. Throws what reading, recipes and lifting throw. */
 export async function openLifted(path: string, overrides: RecipeOverrides): Promise<{ readonly source: Source; readonly model: Model }> {
@@ -73,9 +72,9 @@ export async function openLifted(path: string, overrides: RecipeOverrides): Prom
 export async function openJob(path: string, overrides: RecipeOverrides, runtime: RuntimeOptions = {}): Promise<Job> {
   const { source, model } = await openLifted(path, overrides);
   const bound = await bindModel(source, model, runtime);
-  const table = tableOf(source, latentShape(bound));
-  const job = { ...bound, table };
-  assertTimes(bound.model, table);
+  const sampling = samplingOf(source, latentShape(bound));
+  const job = { ...bound, ...sampling };
+  assertTimes(bound.model, sampling.table);
   assertGuidance(job);
   assertVariance(job);
   return job;

@@ -37,7 +37,11 @@ export const OPTIONS = {
   input: { flags: "--input <name=value>", summary: "a condition: a number, numbers with commas between, or a .npy file", schema: pairs },
   inputs: { flags: "--inputs <dir>", summary: "folder with <input>.npy for every input of the step", schema: path },
   mu: { flags: "--mu <value>", summary: "logarithm of the time shift under dynamic shifting", schema: number },
-  noise: { flags: "--noise <file>", summary: ".npy with the initial latents, unit variance", schema: path },
+  noise: {
+    flags: "--noise <file>",
+    summary: ".npy with the initial latents: unit variance, or those of the step that --start named",
+    schema: path,
+  },
   output: { flags: "-o, --output <path>", summary: "where the result goes", schema: path },
   plan: { flags: "--plan <file>", summary: "plan.json, or a SmoothCache schedule file", schema: path },
   plot: { flags: "--plot <file>", summary: "write times and weights as an SVG picture", schema: path },
@@ -58,6 +62,11 @@ export const OPTIONS = {
     schema: whole(0, Infinity, "takes a whole number from 0 up"),
   },
   sigmas: { flags: "--sigmas <list>", summary: "noise levels in sampling order, with commas between", schema: numbers },
+  start: {
+    flags: "--start <step>",
+    summary: "first step that is run, from a latent that the run is given",
+    schema: whole(0, Infinity, "takes a step, from 0 up"),
+  },
   steps: { flags: "--steps <n>", summary: "sampling steps", schema: count },
   threads: { flags: "--threads <n>", summary: "threads of the runtime", schema: count },
   timesteps: { flags: "--timesteps <list>", summary: "times in sampling order, with commas between", schema: numbers },
@@ -96,6 +105,7 @@ export const MODEL_OPTIONS = [
   "recipe",
   "scheduler",
   "steps",
+  "start",
   "guidance",
   "batch",
   "dim",
@@ -104,8 +114,8 @@ export const MODEL_OPTIONS = [
 
 /** What of the options overrides the recipe. */
 export function recipeOverrides(options: Options): RecipeOverrides {
-  const { recipe, scheduler, steps, guidance, batch } = options;
-  return { recipe, scheduler, steps, guidance, batch, dims: sizes(options.dim ?? []), inputs: inputSpecs(options) };
+  const { recipe, scheduler, steps, start, guidance, batch } = options;
+  return { recipe, scheduler, steps, start, guidance, batch, dims: sizes(options.dim ?? []), inputs: inputSpecs(options) };
 }
 
 /** The options of the chosen policy: those of the known ones have flags of their own, others are given as name=value. */

@@ -67,6 +67,10 @@ export const recipeSchema = z.strictObject({
   scheduler: z.union([z.string(), z.record(z.string(), z.unknown())]).optional(),
   /** Default: the rows of a sampler table, else 50. */
   steps: z.int().min(1).optional(),
+  /** The first step that is run; the run begins with the latent that it is given there. */
+  start: z.int().min(0).optional(),
+  /** The same as a share of the steps, as diffusers' image-to-image pipelines have it: the last ⌊steps · strength⌋ are run. */
+  strength: z.number().positive().max(1).optional(),
   /** Latents of one run. Default: what the export was made for, or 1. */
   batch: z.int().min(1).max(MAX_BATCH).optional(),
   latent: z.string().optional(),
@@ -98,6 +102,7 @@ export interface RecipeOverrides {
   readonly recipe?: string | undefined;
   readonly scheduler?: string | undefined;
   readonly steps?: number | undefined;
+  readonly start?: number | undefined;
   readonly guidance?: number | undefined;
   readonly batch?: number | undefined;
   readonly dims?: ReadonlyMap<string, number> | undefined;
@@ -156,13 +161,14 @@ export function withoutAbsentInputs(recipe: Recipe, inputs: readonly string[], g
   };
 }
 
-function override(recipe: Recipe, { scheduler, steps, guidance, batch, dims, inputs: given = new Map() }: RecipeOverrides): Recipe {
+function override(recipe: Recipe, { scheduler, steps, start, guidance, batch, dims, inputs: given = new Map() }: RecipeOverrides): Recipe {
   const inputs = { ...recipe.inputs };
   for (const [name, spec] of given) inputs[name] = { calibrate: [typeof spec === "string" ? resolve(spec) : spec], ...inputs[name] };
   return {
     ...recipe,
     ...(scheduler === undefined ? {} : { scheduler: resolve(scheduler) }),
     ...(steps === undefined ? {} : { steps }),
+    ...(start === undefined ? {} : { start }),
     ...(batch === undefined ? {} : { batch }),
     ...(guidance === undefined ? {} : { guidance: { ...recipe.guidance, scale: guidance } }),
     dims: { ...recipe.dims, ...Object.fromEntries(dims ?? []) },
@@ -172,14 +178,33 @@ function override(recipe: Recipe, { scheduler, steps, guidance, batch, dims, inp
 
 const DEFAULT_STEPS = 50;
 
+/** What a source samples with. */
+export interface Sampling {
+  readonly table: SamplerTable;
+  /** Steps that are run; a step may have several rows in the table, each an evaluation of the network. */
+  readonly steps: number;
+  /** Where the run starts later than from noise, the rows of a whole run before it. */
+  readonly lead?: SamplerTable | undefined;
+}
+
 /**
  * The sampler of a source, for its number of steps and the shape of its latent; times are those that the network is told.
  * Throws NO_SCHEDULER and what reading and tabulating throw.
  */
-export function tableOf(source: Source, latent: readonly number[]): SamplerTable {
-  const { time } = source.recipe;
+export function samplingOf(source: Source, latent: readonly number[]): Sampling {
+  const { recipe } = source;
   const config = schedulerConfig(source);
-  const table = samplerTable(config, samplerOptions(source.recipe, config, latent));
+  const options = samplerOptions(recipe, config, latent);
+  const { steps } = options;
+  const { strength = 1, start = steps - Math.floor(steps * strength) } = recipe;
+  const table = told(samplerTable(config, { ...options, start }), recipe);
+  if (start === 0) return { table, steps };
+  const whole = told(samplerTable(config, options), recipe);
+  return { table, steps: steps - start, lead: { ...whole, rows: whole.rows.slice(0, whole.rows.length - table.rows.length) } };
+}
+
+/** The table with times as the network is told them. */
+function told(table: SamplerTable, { time }: Recipe): SamplerTable {
   return { ...table, rows: table.rows.map((row) => ({ ...row, timestep: time.scale * row.timestep + time.offset })) };
 }
 

@@ -18,7 +18,7 @@ import {
   type Term,
 } from "../schedules/index.js";
 import { latentShape, type Job } from "./job.js";
-import type { RunInputs } from "./run-inputs.js";
+import { sampleInputs, type RunInputs, type SampleOptions } from "./run-inputs.js";
 import { Session, type RuntimeOptions, type Tensors } from "./runtime.js";
 
 /** Called after every step with the values that its computed branches had. */
@@ -341,4 +341,20 @@ function joined(parts: readonly TensorData[], shape: readonly number[]): TensorD
   if (!first) throw new Error("internal: nothing to join");
   const bytes = parts.map((part) => readTensor(part));
   return { elem: first.elem, shape, content: { kind: "bytes", bytes: Uint8Array.from(Buffer.concat(bytes)) } };
+}
+
+/** What sample `sample` starts from: noise, or, in a run that starts later, the latent that a whole run without caching has there. */
+export async function startOf(job: Job, sample: number, options: SampleOptions & RuntimeOptions): Promise<RunInputs> {
+  const inputs = sampleInputs(job, sample, options);
+  if (!job.lead || (options.noise && sample === 0)) return inputs;
+  const { guidance } = job.context;
+  const scale = scaleAt(guidance, 0);
+  const context = { ...job.context, guidance: { ...guidance, scale, interval: undefined } };
+  const lead = { ...job, context, table: job.lead, lead: undefined };
+  const loop = new ReferenceLoop(lead, options);
+  try {
+    return { ...inputs, noise: await loop.run(sampleInputs(lead, sample, options)) };
+  } finally {
+    await loop.close();
+  }
 }

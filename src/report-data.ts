@@ -35,7 +35,11 @@ export function reportOf({ title, artifact, verification, bench }: ReportSources
     steps: job.table.rows.length,
     guidance: guidanceText(guidance),
     policy: name === undefined ? undefined : { name: String(name), options },
-    settings: { batch, ...(trace ? { "calibration samples": trace.samples.length, "calibration seed": trace.seed } : {}) },
+    settings: {
+      batch,
+      ...(job.steps === job.table.rows.length ? {} : { "sampler steps, of more than one evaluation": job.steps }),
+      ...(trace ? { "calibration samples": trace.samples.length, "calibration seed": trace.seed } : {}),
+    },
     versions: { smoothcc: manifest.smoothcc },
     branches: guidedStep(job).branches.map(({ site, kind, macs }) => ({ site, kind, macs: totalMacs(macs) })),
     cells: new Map([...artifact.plan.cells].map(([site, cells]) => [site, cells.map(cellKind)])),

@@ -4,8 +4,8 @@ import { FILES, ArtifactSession, feedsOf, fileDigest, type Artifact } from "./ar
 import { psnr, rangeOf, relativeL2 } from "./fidelity.js";
 import { latentShape, type Job } from "./job.js";
 import type { Progress } from "./progress.js";
-import { ReferenceLoop } from "./reference.js";
-import { sampleInputs, type SampleOptions } from "./run-inputs.js";
+import { ReferenceLoop, startOf } from "./reference.js";
+import type { SampleOptions } from "./run-inputs.js";
 import type { RuntimeOptions } from "./runtime.js";
 
 /** How far the artifact may be from the loop: both compute in float32 (CONTRACT, verify). */
@@ -46,7 +46,7 @@ export async function verify(artifact: Artifact, options: VerifyOptions): Promis
   let latents: Verification["latents"] | undefined;
   try {
     for (let sample = 0; sample < options.samples; sample++) {
-      const inputs = sampleInputs(job, sample, options);
+      const inputs = await startOf(job, sample, options);
       const cached = await session.run(feedsOf(job, inputs));
       options.progress?.("verify", 3 * sample + 1, 3 * options.samples);
       const followed = await loop.run(inputs, plan);

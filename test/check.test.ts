@@ -25,7 +25,7 @@ function fine(): Model {
   return {
     ...model,
     dit: {
-      recogniser: "test", latent: "x", timestep: "t", conditions: ["c"], prediction: "y", warnings: [],
+      recogniser: "test", latent: "x", timestep: "t", conditions: ["c"], prediction: "y", constant: [], guesses: [], warnings: [],
       branches: [{ ...branch, site: "attn-0" }, { ...branch, site: "mlp-0" }],
     },
   }; // prettier-ignore

@@ -10,16 +10,17 @@ import { writeModel } from "../ir/onnx/index.js";
 import { tensorNumbers, tensorOf } from "../ir/tensor.js";
 import { parse } from "../ir/text.js";
 import { runPasses } from "../passes/index.js";
-import { bind, type Schedule } from "../schedules/index.js";
+import { bind, samplerTable, type Schedule } from "../schedules/index.js";
 import { feedsOf } from "../src/artifact.js";
 import { calibrate } from "../src/calibrate.js";
 import { compileModel, type Compiled } from "../src/compile.js";
 import { relativeL2 } from "../src/fidelity.js";
 import { openJob, warningsOf, type Job } from "../src/job.js";
-import { ReferenceLoop } from "../src/reference.js";
+import { ReferenceLoop, startOf } from "../src/reference.js";
 import { sampleInputs } from "../src/run-inputs.js";
 import { Session } from "../src/runtime.js";
 import { planOf, randomSchedule } from "./support/jobs.js";
+import { codeOf } from "./support/thrown.js";
 import { readSubject } from "./support/pass-case.js";
 import { tinyStep, type TinyStep } from "./support/tiny-step.js";
 
@@ -29,6 +30,7 @@ const recorded = z
   .object({
     ...{ shape: numbers, cond: numbers, uncond: numbers, scale: z.number(), plain: numbers },
     ...{ std: result, norm: result, channels: result },
+    imageToImage: result.extend({ config: z.unknown(), steps: z.int(), start: z.int(), x: numbers }),
     ddpm: result.extend({ row: z.record(z.string(), z.unknown()), x: numbers, out: numbers, draw: numbers }),
   })
   .parse(JSON.parse(readFileSync(resolve(import.meta.dirname, "fixtures", "guidance", "recorded.json"), "utf8")));
@@ -264,7 +266,10 @@ describe("a window", () => {
     await writeModel(parse(tinyStep({ label: true }).replaceAll("[b", "[2")), join(home, "model.onnx"));
     const guidance = { form: "batched", scale: 3, interval: [1, 2], uncond: { label: 4 } };
     const inputs = { size: { calibrate: [[0.3, 0.7]] }, label: { calibrate: [1] } };
-    writeFileSync(join(home, "recipe.json"), JSON.stringify({ model: "model.onnx", timestep: "t", scheduler: DDIM, steps: 3, guidance, inputs }));
+    writeFileSync(
+      join(home, "recipe.json"),
+      JSON.stringify({ model: "model.onnx", timestep: "t", scheduler: DDIM, steps: 3, guidance, inputs }),
+    );
     const job = await openJob(home, {}, { threads: 1 });
     expect(warningsOf(job)).toEqual([expect.stringContaining("'two-calls'")]);
     const { artifact, loop } = await runs(job, uncached(job));
@@ -310,6 +315,51 @@ describe("a DDIM step", () => {
   it.each([{ form: "none", scale: 1 }, { form: "batched" }])("costs three elementwise nodes on the latent: $form", async (guidance) => {
     expect(await perStep((steps) => tinyJob(guidance, { steps }))).toBe(3);
   });
+});
+
+describe("a run that starts late", () => {
+  it("begins its history there, as diffusers does", () => {
+    const { config, steps, start, x: first, result: expected } = recorded.imageToImage;
+    const { rows, initialScale } = samplerTable(config, { steps, start });
+    expect([rows.length, initialScale]).toEqual([steps - start, 1]);
+    for (const [i, given] of first.entries()) {
+      const latents = [given];
+      const history: number[] = [];
+      for (const [k, { m, next }] of rows.entries()) {
+        const x = latents[k] ?? NaN;
+        history.push(m.x * x + m.out * (0.3 * x + Math.cos(k)));
+        const sum = (terms: readonly { readonly step: number; readonly weight: number }[], of: readonly number[]): number =>
+          terms.reduce((all, { step, weight }) => all + weight * (of[step] ?? NaN), 0);
+        latents.push(sum(next.x, latents) + sum(next.m, history));
+      }
+      expect(latents.at(-1)).toBeCloseTo(expected[i] ?? NaN, 5);
+    }
+  });
+
+  it("ends where the whole run ends, from the latent that the whole run has there", async () => {
+    const whole = await tinyJob({ form: "two-calls" });
+    const late = await tinyJob({ form: "two-calls" }, { strength: 0.7 });
+    expect([late.table.rows.length, late.steps, late.table.initialScale]).toEqual([4, 4, 1]);
+    const loop = new ReferenceLoop(late, { threads: 1 });
+    const from = await startOf(late, 0, { seed: 3, threads: 1 });
+    const { artifact } = await runs(whole, uncached(whole));
+    expect(relativeL2(await loop.run(from), artifact)).toBeLessThan(1e-5);
+    await loop.close();
+    const { artifact: emitted, loop: followed } = await runs(late, randomSchedule(late, 2));
+    expect(relativeL2(emitted, followed)).toBeLessThan(1e-5);
+  });
+
+  it("is refused where the sampler reads what came before, or nothing is left to run", () => {
+    const lms = { _class_name: "LMSDiscreteScheduler" };
+    expect(codeOf(() => samplerTable(lms, { steps: 8, start: 3 }))).toBe("SAMPLER_OPTION");
+    expect(codeOf(() => samplerTable(DDIM, { steps: 8, start: 8 }))).toBe("SAMPLER_OPTION");
+  });
+});
+
+it("a step may have two evaluations: the second half of Heun's, from where a step begins", () => {
+  const config = { _class_name: "HeunDiscreteScheduler" };
+  const rows = samplerTable(config, { steps: 6 }).rows.length;
+  expect([rows, samplerTable(config, { steps: 6, start: 2 }).rows.length]).toEqual([11, 7]);
 });
 
 it("a plan that would read what a half did not compute computes instead", async () => {

@@ -174,7 +174,7 @@ it("fix makes a constant of an input with a default", async () => {
   const build = new Builder();
   const [x, w] = [inputValue("x", float(2)), constant("w", tensorOf("float", [2], [1, 2]))];
   const model = modelOf([x, w], build, [build.op("Mul", [x, w], "product", float(2))]);
-  const dit = { recogniser: "", latent: "x", conditions: ["w"], prediction: "out0", branches: [], warnings: [] };
+  const dit = { recogniser: "", latent: "x", conditions: ["w"], prediction: "out0", branches: [], constant: [], guesses: [], warnings: [] };
   const after = await runPasses({ ...model, dit }, ["fix"], BARE);
   expect(after.graph.inputs).toEqual([x]);
   expect(ditView(after).conditions).toEqual([]);

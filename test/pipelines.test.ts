@@ -16,7 +16,7 @@ import { gridPoints } from "../src/grid.js";
 import { conditionsOf, openJob, warningsOf } from "../src/job.js";
 import { writeNpy } from "../src/npy.js";
 import { pipelines } from "../src/pipelines/index.js";
-import { openSource, tableOf, type Recipe, type ValueSpec } from "../src/recipe.js";
+import { openSource, samplingOf, type Recipe, type ValueSpec } from "../src/recipe.js";
 import { thrownBy } from "./support/thrown.js";
 import { tinyStep } from "./support/tiny-step.js";
 
@@ -107,7 +107,7 @@ describe.each(Object.entries(recorded))("%s", (_, run) => {
   const folder = folderOf(run);
   const { recipe } = openSource(folder);
   const source = openSource(folder, { steps: run.steps });
-  const table = tableOf(source, run.shape);
+  const { table } = samplingOf(source, run.shape);
   const cond = run.calls.flat().includes(COND) ? COND : (run.calls[0]?.[0] ?? NaN);
 
   it("runs with the pipeline's defaults", () => {

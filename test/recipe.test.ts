@@ -2,7 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { samplerTable, type SamplerTable } from "../schedules/index.js";
 import { gridPoints } from "../src/grid.js";
-import { recipeSchema, tableOf, type RecipeFacts } from "../src/recipe.js";
+import { recipeSchema, samplingOf, type RecipeFacts } from "../src/recipe.js";
 import { codeOf } from "./support/thrown.js";
 
 const LATENT = [1, 4, 8, 8];
@@ -12,7 +12,7 @@ const flow = { ...dpm, prediction_type: "flow_prediction", use_flow_sigmas: true
 const dynamic = { ...flow, use_dynamic_shifting: true };
 
 function tableWith(facts: Partial<RecipeFacts>): SamplerTable {
-  return tableOf({ recipe: recipeSchema.parse({ model: "model.onnx", ...facts }), folder: "/", modelFile: "/model.onnx" }, LATENT);
+  return samplingOf({ recipe: recipeSchema.parse({ model: "model.onnx", ...facts }), folder: "/", modelFile: "/model.onnx" }, LATENT).table;
 }
 
 function times({ rows }: SamplerTable): number[] {

@@ -63,7 +63,17 @@ function stepModel(blocks: number): Model {
     opsets: new Map([["", 20]]),
     irVersion: 10,
     metadata: new Map(),
-    dit: { recogniser: "synthetic", latent: "x", timestep: "t", conditions: ["c"], prediction: "prediction", branches, warnings: [] },
+    dit: {
+      recogniser: "synthetic",
+      latent: "x",
+      timestep: "t",
+      conditions: ["c"],
+      prediction: "prediction",
+      branches,
+      constant: [],
+      guesses: [],
+      warnings: [],
+    },
   };
 }
 

@@ -1,44 +1,37 @@
 /** Lifting: from a plain ONNX graph of one denoising step to the view of it as a diffusion transformer. */
-import { dependence, dominators, type Dependence } from "../analysis.js";
+import { dependence, type Dependence } from "../analysis.js";
 import { notRecognised, randomNode } from "../diagnostics.js";
 import { CONDITION, LATENT, TIME, type Branch, type DitView } from "../dit.js";
-import type { Graph, Mark, Model, Node, Value } from "../graph.js";
+import type { Graph, Mark, Model, Value } from "../graph.js";
 import { isControlFlow, isRandom } from "../ops.js";
-import { findLatent, findPrediction, findTimestep, inputNamed } from "../ports.js";
+import { findPorts, inputNamed, type PortNames } from "../ports.js";
 import { hasMethods, loadFolder, type Named } from "../registry.js";
-import { rewrite } from "../rewrite.js";
+import { modulePaths, placed, type PlacedBranch } from "../residual/blocks.js";
+import { residualStreams, type ResidualStreams } from "../residual/index.js";
+import { streamNames } from "../residual/stream-names.js";
+import { rewrite, sweep } from "../rewrite.js";
 
 /** What every recogniser starts from. */
 export interface StepFacts {
-  readonly model: Model;
+  /** Without the nodes that the prediction does not need. */
+  readonly graph: Graph;
   readonly latent: Value;
-  readonly prediction: Value;
   /** Bits LATENT, TIME, CONDITION. */
   readonly dependsOn: Dependence;
-  /** Immediate dominators with respect to the latent. */
-  readonly dominator: ReadonlyMap<Value, Value>;
+  /** The residual streams, and what is added to them. */
+  readonly streams: ResidualStreams;
 }
 
-/** A branch and the value that its mark points at. */
-export interface FoundBranch extends Omit<Branch, "site"> {
-  readonly value: Value;
-}
-
-/** Why a graph, or a part of it, is not what a recogniser looks for. */
-export interface NearMiss {
-  readonly reason: string;
-  readonly node?: Node | undefined;
-}
-
-export interface Recognition {
-  readonly branches: readonly FoundBranch[];
-  readonly misses: readonly NearMiss[];
+/** A branch in its place; `value` where that is not the branch's own output. */
+export interface RecognisedBranch extends PlacedBranch {
+  readonly value?: Value | undefined;
 }
 
 /** One topology of diffusion transformers. */
 export interface Recogniser extends Named {
   readonly summary: string;
-  recognise(facts: StepFacts): Recognition;
+  /** The branches in execution order, with the streams and blocks that they belong to; nothing if this is not the topology. */
+  recognise(facts: StepFacts): readonly RecognisedBranch[] | undefined;
 }
 
 function isRecogniser(candidate: unknown): candidate is Recogniser {
@@ -47,19 +40,17 @@ function isRecogniser(candidate: unknown): candidate is Recogniser {
 
 export const recognisers = await loadFolder(import.meta.url, isRecogniser);
 
-/** Names that the user or a recipe gives; what is left out is found by structure. */
-export interface PortNames {
-  readonly latent?: string | undefined;
-  /** Several where several inputs get the same time: they become one, under the first name. */
+/** Several names for the time where several inputs get the same: they become one, under the first name. */
+export interface StepNames extends Omit<PortNames, "timestep"> {
   readonly timestep?: string | readonly string[] | undefined;
-  readonly prediction?: string | undefined;
 }
 
 /**
- * The model with its `dit` view and a mark (step 0) on every branch. Names are used only where `names` gives them.
- * Throws NOT_RECOGNISED with the nearest miss if no recogniser finds a branch.
+ * The model with its `dit` view and a mark (step 0) on every branch. Names are used only where `names` gives them, and to choose
+ * between inputs that structure cannot tell apart.
+ * Throws NOT_RECOGNISED with the nearest miss if no recogniser finds a branch, and what finding the ports throws.
  */
-export function lift(read: Model, names: PortNames = {}): Model {
+export function lift(read: Model, names: StepNames = {}): Model {
   const [time, ...sameTime] = [names.timestep ?? []].flat();
   const model = { ...read, graph: withOneInput(read.graph, time, sameTime) };
   const { graph } = model;
@@ -72,51 +63,43 @@ export function lift(read: Model, names: PortNames = {}): Model {
     );
   const random = graph.nodes.find(isRandom);
   if (random) throw randomNode(random.opType, random.name);
-  const prediction = findPrediction(graph, names.prediction);
-  const latent = findLatent(graph, prediction, names.latent);
-  const timestep = findTimestep(graph, latent, time);
+  const { latent, timestep, prediction, guesses } = findPorts(graph, { ...names, timestep: time });
   const conditions = graph.inputs.filter((input) => input !== latent && input !== timestep);
   const sources = new Map<Value, number>([
     [latent, LATENT],
     [timestep, TIME],
   ]);
   for (const input of conditions) sources.set(input, CONDITION);
-  const facts: StepFacts = {
-    model,
-    latent,
-    prediction: prediction.value,
-    dependsOn: dependence(graph, sources),
-    dominator: dominators(graph, latent),
+  const live = sweep({ ...graph, outputs: [prediction] });
+  const dependsOn = dependence(live, sources);
+  const facts: StepFacts = { graph: live, latent, dependsOn, streams: residualStreams(live, dependsOn) };
+  const { name, branches } = recognised(facts);
+  const constant = placed(facts.streams.constant, ({ tokens }) => streamNames(facts)(tokens.sources));
+  const paths = modulePaths([...branches, ...constant], live.nodes, dependsOn);
+  const sites = named(branches);
+  const viewOf = (one: RecognisedBranch, site: string): Branch => {
+    const { branch, stream, block } = one;
+    return { site, kind: branch.kind, block, stream, gated: branch.gated, module: paths.get(one) };
   };
-
-  let best: { readonly name: string; readonly found: Recognition } | undefined;
-  for (const recogniser of recognisers.values()) {
-    const found = recogniser.recognise(facts);
-    if (!best || found.branches.length > best.found.branches.length) best = { name: recogniser.name, found };
-  }
-  if (!best || best.found.branches.length === 0) {
-    const miss = best?.found.misses[0];
-    throw notRecognised(
-      "No residual branch of a diffusion transformer was found.",
-      `${miss?.reason ?? "Nothing on the way from the latent to the prediction adds to it."} Export the denoising network alone, one step, with time as an input.`,
-      miss?.node?.name,
-    );
-  }
-  const { branches, marks } = named(best.found.branches);
+  const constantSites = named(constant);
   const dit: DitView = {
-    recogniser: best.name,
+    recogniser: name,
     latent: latent.name,
     timestep: timestep.name,
-    conditions: conditions.map(({ name }) => name),
+    conditions: conditions.map((input) => input.name),
     prediction: prediction.name,
-    branches,
+    branches: branches.map((one, i) => viewOf(one, sites[i] ?? "")),
+    constant: constant.map((one, i) => viewOf(one, constantSites[i] ?? "")),
+    guesses,
     warnings: [
+      ...guesses.map(({ role, option, candidates }) => guessed(role, option, candidates)),
       ...graph.outputs
         .filter((port) => port !== prediction)
-        .map(({ name }) => `The output '${name}' is not the prediction and is left out.`),
-      ...best.found.misses.map(({ reason, node }) => (node ? `${reason} (at ${node.opType} '${node.name}')` : reason)),
+        .map((port) => `The output '${port.name}' is not the prediction and is left out.`),
+      ...facts.streams.others.map(({ node }) => `A residual add is of no block (at ${node.opType} '${node.name}').`),
     ],
   };
+  const marks = branches.map((one, i): Mark => ({ site: sites[i] ?? "", step: 0, value: one.value ?? one.branch.output }));
   return { ...model, graph: { ...graph, outputs: [prediction], marks }, dit };
 }
 
@@ -128,15 +111,39 @@ function withOneInput(graph: Graph, name: string | undefined, others: readonly s
   return { ...merged, inputs: [...new Set(merged.inputs)] };
 }
 
-/** Sites are `kind-block`, with the stream in front where there is more than one. */
-function named(found: readonly FoundBranch[]): { readonly branches: readonly Branch[]; readonly marks: readonly Mark[] } {
-  const severalStreams = new Set(found.map(({ stream }) => stream)).size > 1;
-  const branches: Branch[] = [];
-  const marks: Mark[] = [];
-  for (const { value, ...facts } of found) {
-    const site = `${severalStreams ? `${facts.stream}_` : ""}${facts.kind}-${facts.block}`;
-    branches.push({ site, ...facts });
-    marks.push({ site, step: 0, value });
+/** The topology that explains the network. */
+function recognised(facts: StepFacts): { readonly name: string; readonly branches: readonly RecognisedBranch[] } {
+  const { others, resampling } = facts.streams;
+  const hint = "Export the denoising network alone, one step, with time as an input.";
+  if (resampling)
+    throw notRecognised(
+      `The stream changes its resolution between blocks, at ${resampling.opType}: this is a U-Net, no transformer.`,
+      "Only diffusion transformers are compiled: their stream keeps its tokens from the first block to the last.",
+      resampling.name,
+    );
+  for (const recogniser of recognisers.values()) {
+    const branches = recogniser.recognise(facts);
+    if (branches && branches.length > 0) return { name: recogniser.name, branches };
   }
-  return { branches, marks };
+  const [miss] = others;
+  const reason = miss
+    ? `The nearest is a residual add whose other operand is no attention and no feed-forward network behind one, ${miss.node.opType} '${miss.node.name}'.`
+    : "Nothing on the way from the latent to the prediction is computed from a value and added to it.";
+  throw notRecognised("No residual branch of a diffusion transformer was found.", `${reason} ${hint}`, miss?.node.name);
+}
+
+function guessed(role: string, option: string, [taken = "", ...others]: readonly string[]): string {
+  return `'${taken}' is taken for the ${role}; ${others.map((name) => `'${name}'`).join(", ")} would fit as well: name it as "${option}" in recipe.json.`;
+}
+
+/** Unique sites: `kind-block`, with the stream in front where there are several, and a number behind where a block has several of a kind. */
+function named(branches: readonly PlacedBranch[]): readonly string[] {
+  const severalStreams = new Set(branches.map(({ stream }) => stream)).size > 1;
+  const taken = new Map<string, number>();
+  return branches.map(({ branch, stream, block }) => {
+    const site = `${severalStreams ? `${stream}_` : ""}${branch.kind}-${block}`;
+    const before = taken.get(site) ?? 0;
+    taken.set(site, before + 1);
+    return before === 0 ? site : `${site}.${before + 1}`;
+  });
 }

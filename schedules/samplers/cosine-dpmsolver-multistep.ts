@@ -23,7 +23,7 @@ export default {
   config,
   takes: [],
   /** The library draws from a Brownian tree: over steps that do not overlap, that is a unit normal each. */
-  table(config, { steps }) {
+  table(config, { start, steps }) {
     if (config.solver_order === 3)
       throw unsupportedScheduler(className, '"solver_order": 3', "the library does not define it", 'Set "solver_order": 2.');
     const solverType = config.solver_type === "heun" ? "heun" : "midpoint";
@@ -33,7 +33,7 @@ export default {
       sigmaData: config.sigma_data,
       prediction,
       timeOf: angularTime,
-      orderAt: (k) => dpmOrder(k, steps, config),
+      orderAt: (k) => dpmOrder(k, steps, config, start),
       solve: (nodes, to) => dpmStep("sde-dpmsolver++", solverType, nodes, to, 1 / 2),
     });
     return { name: "cosine-dpmsolver-multistep", prediction, initialScale: edmInitialScale(config), rows };

@@ -50,7 +50,7 @@ export default {
     const { times, sigmas } = lambdaGrid(className, config, options, { truncatesOnCosine: true });
     const levels = sigmas.map((sigma) => levelOf(sigma, config.use_flow_sigmas));
     const rows = times.map((time, k): Row => {
-      const nodes = Array.from({ length: dpmOrder(k, times.length, config) }, (_, back) => at(levels, k - back));
+      const nodes = Array.from({ length: dpmOrder(k, times.length, config, options.start) }, (_, back) => at(levels, k - back));
       // The third order takes half of the curvature's integral, as its authors' code does.
       const { x, m, noise } = dpmStep(algorithm, solverType, nodes, at(levels, k + 1), 1 / 2);
       return {

@@ -21,7 +21,7 @@ export default {
   className,
   config,
   takes: [],
-  table(config, { steps }) {
+  table(config, { start, steps }) {
     refuseThresholding(className, config);
     const algorithm = config.algorithm_type === "deis" ? "dpmsolver++" : config.algorithm_type;
     if (algorithm === "sde-dpmsolver++" && config.solver_order === 3) {
@@ -35,7 +35,7 @@ export default {
       sigmaData: config.sigma_data,
       prediction,
       timeOf: logTime,
-      orderAt: (k) => dpmOrder(k, steps, config),
+      orderAt: (k) => dpmOrder(k, steps, config, start),
       solve: (nodes, to) => dpmStep(algorithm, solverType, nodes, to, 1 / 2),
     });
     return { name: "edm-dpmsolver-multistep", prediction, initialScale: edmInitialScale(config), rows };

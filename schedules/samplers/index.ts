@@ -4,7 +4,7 @@ import { badJsonField, badSamplerTable, samplerOption, unknownScheduler, unsuppo
 import { hasMethods, loadFolder } from "../../ir/registry.js";
 import { refuseNonlinear } from "../clipping.js";
 import { parseWith } from "../parse.js";
-import type { Row, Sampler, SamplerOptions, SamplerSetting, SamplerTable, Term } from "../sampler.js";
+import { tableFrom, type Row, type Sampler, type SamplerOptions, type SamplerSetting, type SamplerTable, type Term } from "../sampler.js";
 
 function isSampler(candidate: unknown): candidate is Sampler {
   return hasMethods(candidate, "table") && "className" in candidate && "config" in candidate;
@@ -43,12 +43,22 @@ const tableSchema = z.strictObject({
  */
 export function samplerTable(config: unknown, options: SamplerOptions): SamplerTable {
   if (!Number.isInteger(options.steps) || options.steps < 1) throw samplerOption("A sampler", "steps", "takes a whole number of steps");
-  if (isRecord(config) && "rows" in config) return givenTable(parseWith(tableSchema, config, "sampler table"), options);
+  if (isRecord(config) && "rows" in config) {
+    return startedTable("A sampler table", givenTable(parseWith(tableSchema, config, "sampler table"), options), options);
+  }
   const sampler = samplerOf(config);
   refuseSettings(sampler.className, options, sampler.takes);
   const table = sampler.table(parseWith(sampler.config, config, sampler.className), options);
   if (!options.nonlinear) refuseNonlinear(sampler.className, table);
-  return checked(sampler.className, table);
+  return startedTable(sampler.className, checked(sampler.className, table), options);
+}
+
+/** The table from the step on at which the run starts; a step may have several rows (diffusers: `t_start * scheduler.order`). */
+function startedTable(who: string, table: SamplerTable, { steps, start = 0 }: SamplerOptions): SamplerTable {
+  if (!Number.isInteger(start) || start < 0 || start >= steps) throw samplerOption(who, "start", `starts at a step from 0 to ${steps - 1}`);
+  const started = tableFrom(table, start * Math.ceil(table.rows.length / steps));
+  if (!started) throw samplerOption(who, "start", `has a history: it cannot start at step ${start}`);
+  return started;
 }
 
 /** Keys of the configuration that its class does not know; such keys have no effect. Empty for a table. */

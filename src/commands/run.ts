@@ -1,7 +1,7 @@
 /** `run DIR`: one generation. */
 import { join, resolve } from "node:path";
 import { ArtifactSession, feedsOf, FILES, openArtifact } from "../artifact.js";
-import { badOption } from "../../ir/diagnostics.js";
+import { badOption, missingOption } from "../../ir/diagnostics.js";
 import { tensorFrom } from "../../ir/tensor.js";
 import { assertFree, writeWhole } from "../files.js";
 import { latentShape } from "../job.js";
@@ -25,6 +25,8 @@ export default {
     for (const file of [output, png]) if (file !== undefined) assertFree(file, force);
     const runtime = runtimeOptions(options, host.signal);
     const { folder, job } = await openArtifact(argument, runtime);
+    if (job.lead && options.noise === undefined)
+      throw missingOption("--noise", "this run starts from a latent that is given, not from noise");
     const inputs = sampleInputs(job, 0, sampleOptions(options));
     const session = await ArtifactSession.open(join(folder, FILES.model), runtime);
     const started = performance.now();

@@ -135,12 +135,13 @@ function curvesSection(chart: Markup, alpha: number | undefined): Markup {
 
 function workSection({ branches, cells, steps, macs, nodes, bytes, cachePeakBytes }: ReportData): Markup {
   const computed = (site: string): number => cells.get(site)?.filter((cell) => cell === "compute").length ?? steps;
+  const called = (site: string): number => cells.get(site)?.filter((cell) => cell !== "idle").length ?? steps;
   const kinds = [...new Set(branches.map(({ kind }) => kind))].map((kind) => {
     const sites = branches.filter((branch) => branch.kind === kind);
     return {
       kind,
       count: sites.length,
-      uncached: sites.reduce((sum, branch) => sum + branch.macs * steps, 0),
+      uncached: sites.reduce((sum, branch) => sum + branch.macs * called(branch.site), 0),
       emitted: sites.reduce((sum, branch) => sum + branch.macs * computed(branch.site), 0),
     };
   });

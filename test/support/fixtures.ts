@@ -1,6 +1,6 @@
 /** The exports with recorded truth under `test/fixtures`, found by what is there. */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { basename, join, resolve } from "node:path";
 import { z } from "zod";
 import type { Model } from "../../ir/graph.js";
 import { tensorNumbers, type TensorData } from "../../ir/tensor.js";
@@ -9,8 +9,20 @@ import { readNpy } from "../../src/npy.js";
 const ROOT = resolve(import.meta.dirname, "..", "fixtures");
 
 const branchesSchema = z.array(
-  z.object({ file: z.string(), module: z.string(), kind: z.string(), block_index: z.int(), stream: z.string(), gated: z.boolean() }),
+  z.object({
+    file: z.string(),
+    module: z.string(),
+    kind: z.string(),
+    block_index: z.int(),
+    stream: z.string(),
+    gated: z.boolean(),
+    /** Inputs that change the value. */
+    depends_on: z.array(z.string()),
+  }),
 );
+const configSchema = z.object({ latent: z.string(), timestep: z.string() });
+/** What ONNX Runtime and PyTorch differ by on each export, as measured when it was made. */
+const reportSchema = z.record(z.string(), z.object({ relative_l2: z.number().optional() }));
 
 export type RecordedBranch = z.infer<typeof branchesSchema>[number];
 
@@ -20,7 +32,13 @@ export interface Fixture {
   readonly folder: string;
   readonly model: string;
   readonly scheduler: string;
+  readonly latent: string;
+  readonly timestep: string;
+  /** Those that depend on the latent, and those that do not. */
   readonly branches: readonly RecordedBranch[];
+  readonly constant: readonly RecordedBranch[];
+  /** How far a branch may be from PyTorch's: rounding, and twice what the whole export is off. */
+  readonly tolerance: number;
 }
 
 /** Every export of every architecture. */
@@ -28,14 +46,22 @@ export const fixtures: readonly Fixture[] = readdirSync(ROOT)
   .filter((architecture) => existsSync(join(ROOT, architecture, "branches.json")))
   .flatMap((architecture) => {
     const folder = join(ROOT, architecture);
-    const branches = branchesSchema.parse(JSON.parse(readFileSync(join(folder, "branches.json"), "utf8")));
+    const json = (file: string): unknown => JSON.parse(readFileSync(join(folder, file), "utf8"));
+    const all = branchesSchema.parse(json("branches.json"));
+    const { latent, timestep } = configSchema.parse(json("config.json"));
+    const report = reportSchema.parse(json("report.json"));
+    const changes = ({ depends_on }: RecordedBranch): boolean => depends_on.includes(latent);
     const exports = readdirSync(folder).filter((file) => file.endsWith(".onnx"));
     return exports.map((file) => ({
-      name: `${architecture}/${file.replace(/\.onnx$/, "")}`,
+      name: `${architecture}/${basename(file, ".onnx")}`,
       folder,
       model: join(folder, file),
       scheduler: join(folder, "scheduler_config.json"),
-      branches,
+      latent,
+      timestep,
+      branches: all.filter(changes),
+      constant: all.filter((branch) => !changes(branch)),
+      tolerance: Math.max(1e-5, 2 * (report[basename(file, ".onnx")]?.relative_l2 ?? 0)),
     }));
   });
 

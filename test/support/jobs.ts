@@ -9,7 +9,7 @@ import { readModel } from "../../ir/onnx/index.js";
 import { bind, type Plan, type Schedule, type ScheduleCell } from "../../schedules/index.js";
 import { readJson } from "../../src/files.js";
 import { bindModel, latentShape, type Job } from "../../src/job.js";
-import { recipeSchema, tableOf } from "../../src/recipe.js";
+import { recipeSchema, samplingOf } from "../../src/recipe.js";
 import { fixtures, type Fixture } from "./fixtures.js";
 
 /** The exports have two rows: either two latents, or one latent with guidance in one call. */
@@ -37,7 +37,7 @@ export async function openFixture(fixture: Fixture, form: Form, { steps = 4, sch
   });
   const source = { recipe, folder: fixture.folder, modelFile: fixture.model };
   const bound = await bindModel(source, model, { threads: 1 });
-  return { ...bound, table: tableOf(source, latentShape(bound)) };
+  return { ...bound, ...samplingOf(source, latentShape(bound)) };
 }
 
 /** The fixture's own; DDPM with learned variances is no linear sampler, so that DDIM on the same betas stands for it. */

@@ -61,6 +61,8 @@ export function readSubject(text: string): Subject {
     conditions: graph.inputs.map(({ name }) => name).filter((name) => name !== latent && name !== timestep),
     prediction: graph.outputs[0]?.name ?? "",
     branches,
+    constant: [],
+    guesses: [],
     warnings: [],
   };
   const rows = graph.inputs.find(({ name }) => name === latent)?.type?.shape?.[0];

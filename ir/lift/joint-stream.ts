@@ -1,0 +1,35 @@
+/**
+ * Several streams of tokens that attend to each other: text and image side by side (SD3, Qwen-Image, CogVideoX), joined to one
+ * later on (FLUX, AuraFlow), or refined apart before they are joined (Lumina 2, Z-Image).
+ */
+import { placed, type PlacedBranch } from "../residual/blocks.js";
+import { isOp, type Value } from "../graph.js";
+import { streamNames } from "../residual/stream-names.js";
+import type { RecognisedBranch, Recogniser } from "./index.js";
+
+export default {
+  name: "joint-stream",
+  summary: "streams of text and latent that attend to each other",
+  recognise(facts) {
+    const { branches } = facts.streams;
+    const names = streamNames(facts);
+    const streams = new Set(branches.map(({ tokens }) => names(tokens.sources)));
+    if (streams.size < 2) return undefined;
+    const found: RecognisedBranch[] = [];
+    const shared = new Map<Value, RecognisedBranch>();
+    for (const one of placed(branches, ({ tokens }) => names(tokens.sources))) {
+      const value = sharedOutput(one);
+      if (value && shared.has(value)) continue;
+      const branch = value ? { ...one, stream: names(one.branch.entry.sources), value } : one;
+      if (value) shared.set(value, branch);
+      found.push(branch);
+    }
+    return found;
+  },
+} satisfies Recogniser;
+
+/** The value of one feed-forward network for the tokens of several streams, each of which adds its slice of it (CogVideoX). */
+function sharedOutput({ branch: { kind, output, entry } }: PlacedBranch): Value | undefined {
+  const { producer } = output;
+  return kind === "mlp" && entry.sources.length > 1 && isOp(producer, "Slice", "Split") ? producer?.inputs[0] : undefined;
+}

@@ -1,0 +1,117 @@
+/**
+ * Residual adds x ← x + f(x), wherever they stand in a graph.
+ *
+ * Of the two operands of a residual add one, the stream, is an ancestor of the other, the branch: what the branch computes, it
+ * computes from the stream. Rotary embeddings, shifts, biases, masks and position tables fail this. Two branches may run beside
+ * each other, (x + f(x)) + g(x): then the branch starts from a value of the stream a few adds earlier.
+ */
+import { operands, uses, type Dependence } from "../analysis.js";
+import { isOp, type Graph, type Node, type Value } from "../graph.js";
+import { isDataMovement, isLinear, isShapeOnly } from "../ops.js";
+
+export interface ResidualAdd {
+  readonly node: Node;
+  /** The stream in front of the add, as the add reads it. */
+  readonly before: Value;
+  /** The add's other operand: the branch, with its gate and whatever else stands behind it. */
+  readonly operand: Value;
+  /** The stream behind the add. */
+  readonly sum: Value;
+  /** The value of the stream that the branch starts from. */
+  readonly root: Value;
+  /** The nodes on the paths from `root` to `operand`. */
+  readonly region: ReadonlySet<Node>;
+}
+
+/** How many adds back a branch may start that runs beside others. */
+const MOST_PARALLEL = 3;
+
+/** All residual adds whose branch multiplies by a weight, in the order of the graph. Not all of them are of a transformer. */
+export function residualAdds(graph: Graph, dependsOn: Dependence): readonly ResidualAdd[] {
+  const levels = levelsOf(graph);
+  const readers = uses(graph);
+  const found = new Map<Value, ResidualAdd>();
+  for (const node of graph.nodes) {
+    const add = summands(node);
+    if (!add || dependsOn(add.a) === 0 || dependsOn(add.b) === 0) continue;
+    const whole = startOf(add.a, add.b, add) ?? startOf(add.b, add.a, add);
+    if (whole && [...whole.region].some((inner) => isLinear(inner, dependsOn))) found.set(add.sum, whole);
+  }
+  return [...found.values()];
+
+  /** The add with `before` as its stream, if `operand` is computed from it. */
+  function startOf(before: Value, operand: Value, { node, sum }: Summands): ResidualAdd | undefined {
+    let at: Value | undefined = before;
+    for (let back = 0; at && back < MOST_PARALLEL; back++) {
+      const root = unmoved(at);
+      const region = parts(at) ? between(root, operand, levels) : undefined;
+      if (region) return { node, before, operand, sum, root, region };
+      at = found.get(root)?.before;
+    }
+    return undefined;
+  }
+
+  /** Whether someone else reads the value, or what it is a reshaping of: where nobody does, nothing can start from it. */
+  function parts(value: Value): boolean {
+    const hasOthers = (readers.get(value)?.length ?? 0) > 1;
+    return hasOthers || (unmoved(value) !== value && value.producer?.inputs[0] !== undefined && parts(value.producer.inputs[0]));
+  }
+}
+
+interface Summands {
+  readonly node: Node;
+  readonly a: Value;
+  readonly b: Value;
+  readonly sum: Value;
+}
+
+/** The operands and the sum of a node that adds two values: an Add, or ONNX Runtime's fusion of one with the norm behind it. */
+function summands(node: Node): Summands | undefined {
+  const [a, b] = node.inputs;
+  const isFused = node.domain === "com.microsoft" && /^Skip(Simplified)?LayerNormalization$/.test(node.opType);
+  // Its fourth output is the sum; without readers it is left out.
+  const sum = isFused ? (node.outputs[3] ?? node.outputs[0]) : isOp(node, "Add") ? node.outputs[0] : undefined;
+  return a && b && sum ? { node, a, b, sum } : undefined;
+}
+
+/** What a value is a mere reshaping, retyping or clamping of. */
+export function unmoved(value: Value): Value {
+  let at = value;
+  for (let next = at.producer; next && (isDataMovement(next) || isOp(next, "Clip")) && next.inputs[0]; next = at.producer)
+    at = next.inputs[0];
+  return at;
+}
+
+/** For every node, the length of the longest path to it from an input or a constant. */
+function levelsOf(graph: Graph): ReadonlyMap<Node, number> {
+  const levels = new Map<Node, number>();
+  for (const node of graph.nodes) {
+    let level = 0;
+    for (const { producer } of operands(node))
+      if (producer && !isShapeOnly(producer)) level = Math.max(level, (levels.get(producer) ?? 0) + 1);
+    levels.set(node, level);
+  }
+  return levels;
+}
+
+/** The nodes on the paths from `start` to `end`, or nothing if there are none. Only what lies above `start` is visited. */
+function between(start: Value, end: Value, levels: ReadonlyMap<Node, number>): ReadonlySet<Node> | undefined {
+  const levelOf = (node: Node | undefined): number => (node ? (levels.get(node) ?? 0) : -1);
+  const floor = levelOf(start.producer);
+  const visited = new Set<Node>();
+  const open = [end];
+  let reached = false;
+  for (let at = open.pop(); at; at = open.pop()) {
+    if (at === start) reached = true;
+    const { producer } = at;
+    if (!producer || isShapeOnly(producer) || visited.has(producer) || levelOf(producer) <= floor) continue;
+    visited.add(producer);
+    open.push(...operands(producer));
+  }
+  if (!reached) return undefined;
+  const region = new Set<Node>();
+  for (const node of [...visited].sort((a, b) => levelOf(a) - levelOf(b))) {
+    if (operands(node).some((value) => value === start || (value.producer && region.has(value.producer)))) region.add(node);
+  }
+  return region;
+}

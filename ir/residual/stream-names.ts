@@ -1,0 +1,32 @@
+/** What streams are called. */
+import type { Dependence } from "../analysis.js";
+import { LATENT } from "../dit.js";
+import { isOp, type Graph, type Value } from "../graph.js";
+import type { ResidualStreams, TokenSource } from "./index.js";
+
+/** What the names are made from: the facts of a recogniser are. */
+interface NamingFacts {
+  readonly graph: Graph;
+  readonly latent: Value;
+  readonly dependsOn: Dependence;
+  readonly streams: ResidualStreams;
+}
+
+/** What the tokens of a stream are called: `text` for those of a condition; for those of the latent, what it is a latent of. */
+export function streamNames({ graph, latent, dependsOn, streams }: NamingFacts): (sources: readonly TokenSource[]) => string {
+  const modality = modalityOf();
+  return (sources) => [...new Set(sources.map((source) => (source === "latent" ? modality : "text")))].join("+") || modality;
+
+  /**
+   * Pictures have rank 4, or 5 with a single frame; videos rank 5. Of rank 3 are sounds, which are convolved along the sequence,
+   * and patches packed in a row: of pictures where text stands beside them, of videos where it does not, as a rule.
+   */
+  function modalityOf(): string {
+    const shape = latent.type?.shape ?? [];
+    if (shape.length === 5) return shape.slice(1, 3).includes(1) ? "image" : "video";
+    if (shape.length !== 3) return "image";
+    if (graph.nodes.some((node) => isOp(node, "Conv") && (dependsOn(node.inputs[0]) & LATENT) !== 0)) return "audio";
+    const attendsJointly = streams.branches.some(({ tokens }) => tokens.sources.includes("condition"));
+    return attendsJointly ? "image" : "video";
+  }
+}

@@ -1,0 +1,57 @@
+/**
+ * Streams: chains of residual adds, each of which starts from the sum of the one before. Of all the adds in a graph they are
+ * those of a transformer's blocks; the others stand inside a branch (the inner add of a block whose attention reaches the
+ * stream through the feed-forward network only) or reach over whole blocks (long skips).
+ */
+import { isOp, type Value } from "../graph.js";
+import { unmoved, type ResidualAdd } from "./adds.js";
+
+/** The adds that carry a stream on, in the order of the graph. */
+export function streamAdds(adds: readonly ResidualAdd[]): readonly ResidualAdd[] {
+  const bySum = new Map(adds.map((add) => [add.sum, add]));
+  const previous = (add: ResidualAdd): ResidualAdd | undefined => bySum.get(whole(add.before));
+
+  // The longest chain that goes on from an add, itself counted; of the adds that start from one value, only the longest goes on.
+  const next = new Map<Value, ResidualAdd>();
+  const lengths = new Map<ResidualAdd, number>();
+  const lengthOf = (add: ResidualAdd): number => lengths.get(add) ?? 0;
+  for (const add of [...adds].reverse()) {
+    const follower = next.get(add.sum);
+    lengths.set(add, 1 + (follower ? lengthOf(follower) : 0));
+    const from = whole(add.before);
+    const rival = next.get(from);
+    // Walking backwards, the rival is the outer one.
+    if (!rival || lengthOf(add) > lengthOf(rival)) next.set(from, add);
+  }
+  const carried = adds.filter((add) => next.get(whole(add.before)) === add);
+
+  const chains = new Map<ResidualAdd, number>();
+  for (const add of carried) {
+    const before = previous(add);
+    chains.set(add, (before && chains.get(before)) ?? lengthOf(add));
+  }
+  // Longer chains first: what stands inside one of their branches, or has one of their adds inside, is no stream.
+  const byLength = carried.map((add, i) => ({ add, i, length: chains.get(add) ?? 1 })).sort((a, b) => b.length - a.length || a.i - b.i);
+  const accepted = new Set<ResidualAdd>();
+  const sums = new Set<unknown>();
+  const inside = new Set<unknown>();
+  for (const { add } of byLength) {
+    if (inside.has(add.node) || [...add.region].some((node) => sums.has(node))) continue;
+    accepted.add(add);
+    sums.add(add.node);
+    for (const node of add.region) inside.add(node);
+  }
+  return carried.filter((add) => accepted.has(add));
+}
+
+/** What a value is a reshaping of, or all slices of put together again. */
+function whole(value: Value): Value {
+  const at = unmoved(value);
+  if (!isOp(at.producer, "Concat")) return at;
+  const parts = (at.producer?.inputs ?? []).map((part) => {
+    const { producer } = unmoved(part ?? at);
+    return isOp(producer, "Slice", "Split") ? producer?.inputs[0] : undefined;
+  });
+  const [first] = parts;
+  return first && parts.every((part) => part === first) ? whole(first) : at;
+}
