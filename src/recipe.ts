@@ -180,7 +180,6 @@ const DEFAULT_STEPS = 50;
 
 /** What a source samples with. */
 export interface Sampling {
-  /** Its times are those that the network is told. */
   readonly table: SamplerTable;
   /** Steps that are run; a step may have several rows in the table, each an evaluation of the network. */
   readonly steps: number;
@@ -189,7 +188,7 @@ export interface Sampling {
 }
 
 /**
- * The sampler of a source, for its number of steps and the shape of its latent.
+ * The sampler of a source, for its number of steps and the shape of its latent; times are those that the network is told.
  * Throws NO_SCHEDULER and what reading and tabulating throw.
  */
 export function samplingOf(source: Source, latent: readonly number[]): Sampling {
@@ -197,15 +196,16 @@ export function samplingOf(source: Source, latent: readonly number[]): Sampling 
   const config = schedulerConfig(source);
   const options = samplerOptions(recipe, config, latent);
   const { steps } = options;
-  const { strength = 1, start = steps - Math.floor(steps * strength), time } = recipe;
-  const tableFrom = (first: number): SamplerTable => {
-    const table = samplerTable(config, { ...options, start: first });
-    return { ...table, rows: table.rows.map((row) => ({ ...row, timestep: time.scale * row.timestep + time.offset })) };
-  };
-  const table = tableFrom(start);
+  const { strength = 1, start = steps - Math.floor(steps * strength) } = recipe;
+  const table = told(samplerTable(config, { ...options, start }), recipe);
   if (start === 0) return { table, steps };
-  const whole = tableFrom(0);
+  const whole = told(samplerTable(config, options), recipe);
   return { table, steps: steps - start, lead: { ...whole, rows: whole.rows.slice(0, whole.rows.length - table.rows.length) } };
+}
+
+/** The table with times as the network is told them. */
+function told(table: SamplerTable, { time }: Recipe): SamplerTable {
+  return { ...table, rows: table.rows.map((row) => ({ ...row, timestep: time.scale * row.timestep + time.offset })) };
 }
 
 const schedulerKeys = z.object({

@@ -40,11 +40,8 @@ function isRecogniser(candidate: unknown): candidate is Recogniser {
 
 export const recognisers = await loadFolder(import.meta.url, isRecogniser);
 
-export type { PortNames };
-
-/** Names for lifting. */
-export interface LiftNames extends Omit<PortNames, "timestep"> {
-  /** Several where several inputs get the same time: they become one, under the first name. */
+/** Several names for the time where several inputs get the same: they become one, under the first name. */
+export interface StepNames extends Omit<PortNames, "timestep"> {
   readonly timestep?: string | readonly string[] | undefined;
 }
 
@@ -53,7 +50,7 @@ export interface LiftNames extends Omit<PortNames, "timestep"> {
  * between inputs that structure cannot tell apart.
  * Throws NOT_RECOGNISED with the nearest miss if no recogniser finds a branch, and what finding the ports throws.
  */
-export function lift(read: Model, names: LiftNames = {}): Model {
+export function lift(read: Model, names: StepNames = {}): Model {
   const [time, ...sameTime] = [names.timestep ?? []].flat();
   const model = { ...read, graph: withOneInput(read.graph, time, sameTime) };
   const { graph } = model;
