@@ -1,0 +1,128 @@
+"""Images by self-attention, cross-attention or class labels: DiT, PixArt, HunyuanDiT, Sana."""
+import torch
+from diffusers.models.embeddings import get_2d_rotary_pos_embed
+
+from . import Recipe, mask, normal, times
+
+
+def dit(config, size):
+    return {
+        "hidden_states": normal(size.batch, config.in_channels, size.height, size.width),
+        "timestep": times(size.batch, integer=True),
+        "class_labels": torch.arange(size.batch) % config.num_embeds_ada_norm,
+    }
+
+
+def pixart(config, size):
+    inputs = {
+        "hidden_states": normal(size.batch, config.in_channels, size.height, size.width),
+        "encoder_hidden_states": normal(size.batch, size.text, config.caption_channels),
+        "timestep": times(size.batch, integer=True),
+        "encoder_attention_mask": mask(size.batch, size.text),
+    }
+    if config.use_additional_conditions or (config.use_additional_conditions is None and config.sample_size == 128):
+        pixels = torch.tensor([[8.0 * size.height, 8.0 * size.width]])
+        inputs["resolution"] = pixels.repeat(size.batch, 1)
+        inputs["aspect_ratio"] = torch.full((size.batch, 1), size.height / size.width)
+    return inputs
+
+
+def sana(config, size):
+    return {
+        "hidden_states": normal(size.batch, config.in_channels, size.height, size.width),
+        "encoder_hidden_states": normal(size.batch, size.text, config.caption_channels),
+        "timestep": times(size.batch),
+        "encoder_attention_mask": mask(size.batch, size.text),
+    }
+
+
+def hunyuandit(config, size):
+    inputs = {
+        "hidden_states": normal(size.batch, config.in_channels, size.height, size.width),
+        "timestep": times(size.batch),
+        "encoder_hidden_states": normal(size.batch, config.text_len, config.cross_attention_dim),
+        "text_embedding_mask": mask(size.batch, config.text_len),
+        "encoder_hidden_states_t5": normal(size.batch, config.text_len_t5, config.cross_attention_dim_t5),
+        "text_embedding_mask_t5": mask(size.batch, config.text_len_t5),
+    }
+    if config.use_style_cond_and_image_meta_size:
+        pixels = torch.tensor([8.0 * size.height, 8.0 * size.width])
+        inputs["image_meta_size"] = torch.cat([pixels, pixels, torch.zeros(2)]).repeat(size.batch, 1)
+        inputs["style"] = torch.zeros(size.batch, dtype=torch.int64)
+    return inputs
+
+
+def hunyuandit_rotary(config, size):
+    rows, columns = size.height // config.patch_size, size.width // config.patch_size
+    crop = ((0, 0), (rows, columns))
+    return {"image_rotary_emb": get_2d_rotary_pos_embed(config.attention_head_dim, crop, (rows, columns), output_type="pt")}
+
+
+heads = {"num_attention_heads": 4, "attention_head_dim": 12}
+square = {"height": 8, "width": 8}
+
+recipes = {
+    "dit": Recipe(
+        model="DiTTransformer2DModel",
+        scheduler="DDIMScheduler",
+        toy={**heads, "in_channels": 4, "out_channels": 8, "num_layers": 3, "sample_size": 8, "num_embeds_ada_norm": 100},
+        size={"height": 32, "width": 32},
+        toy_size=square,
+        inputs=dit,
+    ),
+    "pixart": Recipe(
+        model="PixArtTransformer2DModel",
+        scheduler="DPMSolverMultistepScheduler",
+        toy={
+            **heads,
+            "num_layers": 3,
+            "cross_attention_dim": 48,
+            "sample_size": 8,
+            "caption_channels": 32,
+            "use_additional_conditions": False,
+        },
+        size={"height": 128, "width": 128, "text": 300},
+        toy_size={**square, "text": 12},
+        inputs=pixart,
+    ),
+    "hunyuandit": Recipe(
+        model="HunyuanDiT2DModel",
+        scheduler="DDPMScheduler",
+        toy={
+            **heads,
+            "in_channels": 4,
+            "patch_size": 2,
+            "sample_size": 8,
+            "hidden_size": 48,
+            "num_layers": 6,
+            "cross_attention_dim": 32,
+            "cross_attention_dim_t5": 40,
+            "pooled_projection_dim": 24,
+            "text_len": 6,
+            "text_len_t5": 8,
+            "use_style_cond_and_image_meta_size": False,
+        },
+        size={"height": 128, "width": 128},
+        toy_size=square,
+        inputs=hunyuandit,
+        fixed=hunyuandit_rotary,
+    ),
+    "sana": Recipe(
+        model="SanaTransformer2DModel",
+        scheduler="DPMSolverMultistepScheduler",
+        toy={
+            **heads,
+            "in_channels": 8,
+            "out_channels": 8,
+            "num_layers": 3,
+            "num_cross_attention_heads": 4,
+            "cross_attention_head_dim": 12,
+            "cross_attention_dim": 48,
+            "caption_channels": 32,
+            "sample_size": 8,
+        },
+        size={"height": 32, "width": 32, "text": 300},
+        toy_size={**square, "text": 12},
+        inputs=sana,
+    ),
+}
