@@ -23,12 +23,7 @@ class Step(torch.nn.Module):
         self.model, self.names, self.fixed = model, names, fixed
 
     def forward(self, *values):
-        keywords = dict(zip(self.names, values)) | self.fixed
-        # PixArt takes its size conditions in one dictionary.
-        sizes = {name: keywords.pop(name, None) for name in ("resolution", "aspect_ratio")}
-        if "added_cond_kwargs" in self.model.forward.__code__.co_varnames:
-            keywords["added_cond_kwargs"] = sizes
-        return self.model(**keywords, return_dict=False)[0]
+        return self.model(**dict(zip(self.names, values)), **self.fixed, return_dict=False)[0]
 
 
 def randomise(model, seed=0):
@@ -48,44 +43,57 @@ def randomise(model, seed=0):
         parameter.data.copy_(noise)
 
 
-def build(recipe, args):
-    """(model, scheduler): from the hub or a local folder, or random at toy size."""
-    scheduler = getattr(diffusers, recipe.scheduler)
-    model = getattr(diffusers, recipe.model)
+def load(recipe, args):
+    """(model, scheduler, model_index.json): from the hub or a local folder, or random at toy size."""
+    dtype = torch.float16 if args.half else torch.float32
     if args.random:
-        torch.manual_seed(0)
-        model = model(**recipe.toy)
+        index = {"_class_name": recipe.pipeline, "_diffusers_version": diffusers.__version__}
+        scheduler = getattr(diffusers, recipe.scheduler)(**recipe.sampling)
+        model = getattr(diffusers, recipe.model)(**recipe.toy)
         randomise(model)
-        return model, scheduler()
-    kind = torch.float16 if args.half else torch.float32
-    model = model.from_pretrained(args.model, subfolder="transformer", torch_dtype=kind)
-    return model, scheduler.from_pretrained(args.model, subfolder="scheduler")
+        model.to(dtype)
+    else:
+        index = diffusers.DiffusionPipeline.load_config(args.model)
+        scheduler = getattr(diffusers, index["scheduler"][1]).from_pretrained(args.model, subfolder="scheduler")
+        model = getattr(diffusers, recipe.model).from_pretrained(args.model, subfolder="transformer", torch_dtype=dtype)
+    parts = {"scheduler": scheduler, "transformer": model}
+    kept = {key: value for key, value in index.items() if key.startswith("_")}
+    return model, scheduler, kept | {name: ["diffusers", type(part).__name__] for name, part in parts.items()}
 
 
 def export(model, recipe, size, args, path):
+    """Writes the file; returns example inputs and PyTorch's output for them."""
+    torch.manual_seed(0)
     config = SimpleNamespace(**model.config)
     inputs = recipe.inputs(config, size)
-    dtype = next(model.parameters()).dtype
-    inputs = {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
+    inputs = {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
     recipe.prepare(model, size)
     step = Step(model, list(inputs), recipe.fixed(config, size)).eval()
-    batched = [{} if not args.dynamic_batch or name in recipe.unbatched else {0: "batch"} for name in inputs]
+    values = tuple(inputs.values())
+    options = {"input_names": list(inputs), "output_names": ["prediction"], "opset_version": args.opset}
+    axes = {name: {0: "batch"} if args.dynamic_batch and name not in recipe.unbatched else {} for name in inputs}
     with torch.no_grad(), exportable():
-        common = {"input_names": list(inputs), "output_names": ["prediction"], "opset_version": args.opset}
         if args.exporter == "dynamo":
-            axes = {"dynamic_shapes": (tuple(batched),)} if args.dynamic_batch else {}
-            program = torch.onnx.export(step, tuple(inputs.values()), dynamo=True, **common, **axes)
+            program = torch.onnx.export(step, values, dynamo=True, dynamic_shapes=(tuple(axes.values()),), **options)
             program.save(path, external_data=not args.random)
         else:
-            axes = {"dynamic_axes": dict(zip(inputs, batched))} if args.dynamic_batch else {}
-            torch.onnx.export(step, tuple(inputs.values()), path, dynamo=False, **common, **axes)
-        return inputs, step(*inputs.values())
+            torch.onnx.export(step, values, path, dynamo=False, dynamic_axes=axes, **options)
+        return inputs, step(*values)
+
+
+def difference(path, inputs, expected):
+    """Relative L2 distance of what ONNX Runtime computes."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    known = {value.name for value in session.get_inputs()}
+    result = session.run(None, {name: value.numpy() for name, value in inputs.items() if name in known})[0]
+    return float((torch.from_numpy(result).double() - expected).norm() / expected.double().norm())
 
 
 def main():
-    known = recipes()
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--arch", choices=sorted(known), required=True)
+    parser.add_argument("--arch", choices=sorted(recipes), required=True)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--model", help="hub id, or a folder in diffusers' layout")
     source.add_argument("--random", action="store_true", help="toy size, random weights")
@@ -94,25 +102,26 @@ def main():
     parser.add_argument("--opset", type=int, help="default: 20 with dynamo, 17 with torchscript")
     parser.add_argument("--batch", type=int, default=2, help="rows of one call; guidance takes two for every latent")
     parser.add_argument("--dynamic-batch", action="store_true", help="leave the batch open")
+    parser.add_argument("--check", action="store_true", help="run the file in ONNX Runtime and compare with PyTorch")
     parser.add_argument("--half", action="store_true", help="export in float16")
     for name in ("height", "width", "frames", "text"):
         parser.add_argument(f"--{name}", type=int, help="of the latent" if name != "text" else "tokens of text")
     args = parser.parse_args()
     args.opset = args.opset or {"dynamo": 20, "torchscript": 17}[args.exporter]
 
-    recipe = known[args.arch]
+    recipe = recipes[args.arch]
     size = {**(recipe.toy_size if args.random else recipe.size), "batch": args.batch}
-    size.update({name: value for name in size if (value := getattr(args, name)) is not None})
-    model, scheduler = build(recipe, args)
+    size |= {name: value for name in size if (value := getattr(args, name)) is not None}
+    model, scheduler, index = load(recipe, args)
+
     folder = os.path.join(args.out, "transformer")
-    os.makedirs(folder, exist_ok=True)
     model.save_config(folder)
-    scheduler.save_pretrained(os.path.join(args.out, "scheduler"))
-    parts = {"transformer": ["diffusers", recipe.model], "scheduler": ["diffusers", recipe.scheduler]}
+    scheduler.save_config(os.path.join(args.out, "scheduler"))
     with open(os.path.join(args.out, "model_index.json"), "w") as file:
-        json.dump({"_diffusers_version": diffusers.__version__, **parts}, file, indent=2)
-    export(model, recipe, SimpleNamespace(**size), args, os.path.join(folder, "model.onnx"))
-    print(os.path.join(folder, "model.onnx"))
+        json.dump(index, file, indent=2)
+    path = os.path.join(folder, "model.onnx")
+    inputs, expected = export(model, recipe, SimpleNamespace(**size), args, path)
+    print(f"{path}: relative L2 {difference(path, inputs, expected):.1e}" if args.check else path)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ class Rotation:
 
 @symbolic_helper.parse_args("v", "is", "v", "f")
 def rms_norm(g, x, shape, weight, eps):
-    """`aten::rms_norm` for the TorchScript exporter, which has no symbolic for it: x / sqrt(mean(x²) + eps) · weight."""
+    """`aten::rms_norm` for the TorchScript exporter, which has no symbolic for it: x / sqrt(mean(x²) + eps) · weight.
+    As opset 17 and earlier write it: from 18 on the axes are an input."""
     axes = list(range(-len(shape), 0))
     square = g.op("Pow", x, g.op("Constant", value_t=torch.tensor(2.0)))
     mean = g.op("ReduceMean", square, axes_i=axes, keepdims_i=1)

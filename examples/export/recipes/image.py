@@ -1,13 +1,14 @@
 """Images by self-attention, cross-attention or class labels: DiT, PixArt, HunyuanDiT, Sana."""
 import torch
 from diffusers.models.embeddings import get_2d_rotary_pos_embed
+from diffusers.pipelines.hunyuandit.pipeline_hunyuandit import get_resize_crop_region_for_grid
 
-from . import Recipe, mask, normal, times
+from .recipe import Recipe, linear_betas, mask, scaled_betas, times
 
 
 def dit(config, size):
     return {
-        "hidden_states": normal(size.batch, config.in_channels, size.height, size.width),
+        "hidden_states": torch.randn(size.batch, config.in_channels, size.height, size.width),
         "timestep": times(size.batch, integer=True),
         "class_labels": torch.arange(size.batch) % config.num_embeds_ada_norm,
     }
@@ -15,8 +16,8 @@ def dit(config, size):
 
 def pixart(config, size):
     inputs = {
-        "hidden_states": normal(size.batch, config.in_channels, size.height, size.width),
-        "encoder_hidden_states": normal(size.batch, size.text, config.caption_channels),
+        "hidden_states": torch.randn(size.batch, config.in_channels, size.height, size.width),
+        "encoder_hidden_states": torch.randn(size.batch, size.text, config.caption_channels),
         "timestep": times(size.batch, integer=True),
         "encoder_attention_mask": mask(size.batch, size.text),
     }
@@ -27,10 +28,20 @@ def pixart(config, size):
     return inputs
 
 
+def pixart_prepare(model, size):
+    """The size conditions arrive by name and go on in one dictionary."""
+    forward = model.forward
+
+    def named(resolution=None, aspect_ratio=None, **inputs):
+        return forward(added_cond_kwargs={"resolution": resolution, "aspect_ratio": aspect_ratio}, **inputs)
+
+    model.forward = named
+
+
 def sana(config, size):
     return {
-        "hidden_states": normal(size.batch, config.in_channels, size.height, size.width),
-        "encoder_hidden_states": normal(size.batch, size.text, config.caption_channels),
+        "hidden_states": torch.randn(size.batch, config.in_channels, size.height, size.width),
+        "encoder_hidden_states": torch.randn(size.batch, size.text, config.caption_channels),
         "timestep": times(size.batch),
         "encoder_attention_mask": mask(size.batch, size.text),
     }
@@ -38,11 +49,11 @@ def sana(config, size):
 
 def hunyuandit(config, size):
     inputs = {
-        "hidden_states": normal(size.batch, config.in_channels, size.height, size.width),
+        "hidden_states": torch.randn(size.batch, config.in_channels, size.height, size.width),
         "timestep": times(size.batch),
-        "encoder_hidden_states": normal(size.batch, config.text_len, config.cross_attention_dim),
+        "encoder_hidden_states": torch.randn(size.batch, config.text_len, config.cross_attention_dim),
         "text_embedding_mask": mask(size.batch, config.text_len),
-        "encoder_hidden_states_t5": normal(size.batch, config.text_len_t5, config.cross_attention_dim_t5),
+        "encoder_hidden_states_t5": torch.randn(size.batch, config.text_len_t5, config.cross_attention_dim_t5),
         "text_embedding_mask_t5": mask(size.batch, config.text_len_t5),
     }
     if config.use_style_cond_and_image_meta_size:
@@ -53,9 +64,11 @@ def hunyuandit(config, size):
 
 
 def hunyuandit_rotary(config, size):
-    rows, columns = size.height // config.patch_size, size.width // config.patch_size
-    crop = ((0, 0), (rows, columns))
-    return {"image_rotary_emb": get_2d_rotary_pos_embed(config.attention_head_dim, crop, (rows, columns), output_type="pt")}
+    """Positions are counted on the grid of 512 pixels, which the grid of the image is laid over."""
+    grid = (size.height // config.patch_size, size.width // config.patch_size)
+    crop = get_resize_crop_region_for_grid(grid, 64 // config.patch_size)
+    table = get_2d_rotary_pos_embed(config.attention_head_dim, crop, grid, output_type="pt")
+    return {"image_rotary_emb": table}
 
 
 heads = {"num_attention_heads": 4, "attention_head_dim": 12}
@@ -64,15 +77,17 @@ square = {"height": 8, "width": 8}
 recipes = {
     "dit": Recipe(
         model="DiTTransformer2DModel",
-        scheduler="DDIMScheduler",
+        pipeline="DiTPipeline",
         toy={**heads, "in_channels": 4, "out_channels": 8, "num_layers": 3, "sample_size": 8, "num_embeds_ada_norm": 100},
         size={"height": 32, "width": 32},
         toy_size=square,
         inputs=dit,
+        scheduler="DDIMScheduler",
+        sampling={**linear_betas, "clip_sample": False},
     ),
     "pixart": Recipe(
         model="PixArtTransformer2DModel",
-        scheduler="DPMSolverMultistepScheduler",
+        pipeline="PixArtSigmaPipeline",
         toy={
             **heads,
             "num_layers": 3,
@@ -84,10 +99,13 @@ recipes = {
         size={"height": 128, "width": 128, "text": 300},
         toy_size={**square, "text": 12},
         inputs=pixart,
+        prepare=pixart_prepare,
+        scheduler="DPMSolverMultistepScheduler",
+        sampling=linear_betas,
     ),
     "hunyuandit": Recipe(
         model="HunyuanDiT2DModel",
-        scheduler="DDPMScheduler",
+        pipeline="HunyuanDiTPipeline",
         toy={
             **heads,
             "in_channels": 4,
@@ -105,11 +123,13 @@ recipes = {
         size={"height": 128, "width": 128},
         toy_size=square,
         inputs=hunyuandit,
+        scheduler="DDPMScheduler",
+        sampling={**scaled_betas, "beta_end": 0.018, "clip_sample": False, "steps_offset": 1},
         fixed=hunyuandit_rotary,
     ),
     "sana": Recipe(
         model="SanaTransformer2DModel",
-        scheduler="DPMSolverMultistepScheduler",
+        pipeline="SanaPipeline",
         toy={
             **heads,
             "in_channels": 8,
@@ -124,5 +144,7 @@ recipes = {
         size={"height": 32, "width": 32, "text": 300},
         toy_size={**square, "text": 12},
         inputs=sana,
+        scheduler="DPMSolverMultistepScheduler",
+        sampling={"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0},
     ),
 }

@@ -4,14 +4,14 @@ import types
 import torch
 from diffusers.models.transformers import transformer_z_image
 
-from . import Recipe, mask, normal, times
+from .recipe import Recipe, mask, times
 
 
 def sd3(config, size):
     return {
-        "hidden_states": normal(size.batch, config.in_channels, size.height, size.width),
-        "encoder_hidden_states": normal(size.batch, size.text, config.joint_attention_dim),
-        "pooled_projections": normal(size.batch, config.pooled_projection_dim),
+        "hidden_states": torch.randn(size.batch, config.in_channels, size.height, size.width),
+        "encoder_hidden_states": torch.randn(size.batch, size.text, config.joint_attention_dim),
+        "pooled_projections": torch.randn(size.batch, config.pooled_projection_dim),
         "timestep": times(size.batch),
     }
 
@@ -26,9 +26,9 @@ def grid(rows, columns, axes, first):
 
 def flux(config, size):
     inputs = {
-        "hidden_states": normal(size.batch, size.height * size.width, config.in_channels),
-        "encoder_hidden_states": normal(size.batch, size.text, config.joint_attention_dim),
-        "pooled_projections": normal(size.batch, config.pooled_projection_dim),
+        "hidden_states": torch.randn(size.batch, size.height * size.width, config.in_channels),
+        "encoder_hidden_states": torch.randn(size.batch, size.text, config.joint_attention_dim),
+        "pooled_projections": torch.randn(size.batch, config.pooled_projection_dim),
         "timestep": times(size.batch) / 1000,
         "img_ids": grid(size.height, size.width, axes=3, first=1),
         "txt_ids": torch.zeros(size.text, 3),
@@ -42,8 +42,8 @@ def flux2(config, size):
     text = torch.zeros(size.text, 4)
     text[:, 3] = torch.arange(size.text)
     inputs = {
-        "hidden_states": normal(size.batch, size.height * size.width, config.in_channels),
-        "encoder_hidden_states": normal(size.batch, size.text, config.joint_attention_dim),
+        "hidden_states": torch.randn(size.batch, size.height * size.width, config.in_channels),
+        "encoder_hidden_states": torch.randn(size.batch, size.text, config.joint_attention_dim),
         "timestep": times(size.batch) / 1000,
         "img_ids": grid(size.height, size.width, axes=4, first=1)[None].repeat(size.batch, 1, 1),
         "txt_ids": text[None].repeat(size.batch, 1, 1),
@@ -55,23 +55,19 @@ def flux2(config, size):
 
 def auraflow(config, size):
     return {
-        "hidden_states": normal(size.batch, config.in_channels, size.height, size.width),
-        "encoder_hidden_states": normal(size.batch, size.text, config.joint_attention_dim),
+        "hidden_states": torch.randn(size.batch, config.in_channels, size.height, size.width),
+        "encoder_hidden_states": torch.randn(size.batch, size.text, config.joint_attention_dim),
         "timestep": times(size.batch) / 1000,
     }
 
 
 def qwenimage(config, size):
     return {
-        "hidden_states": normal(size.batch, size.height * size.width, config.in_channels),
-        "encoder_hidden_states": normal(size.batch, size.text, config.joint_attention_dim),
+        "hidden_states": torch.randn(size.batch, size.height * size.width, config.in_channels),
+        "encoder_hidden_states": torch.randn(size.batch, size.text, config.joint_attention_dim),
         "encoder_hidden_states_mask": mask(size.batch, size.text),
         "timestep": times(size.batch) / 1000,
     }
-
-
-def qwenimage_shapes(config, size):
-    return {"img_shapes": [[(1, size.height, size.width)]] * size.batch}
 
 
 def qwenimage_rotary(model, size):
@@ -83,9 +79,9 @@ def qwenimage_rotary(model, size):
 
 def lumina2(config, size):
     return {
-        "hidden_states": normal(size.batch, config.in_channels, size.height, size.width),
+        "hidden_states": torch.randn(size.batch, config.in_channels, size.height, size.width),
         "timestep": times(size.batch) / 1000,
-        "encoder_hidden_states": normal(size.batch, size.text, config.cap_feat_dim),
+        "encoder_hidden_states": torch.randn(size.batch, size.text, config.cap_feat_dim),
         "encoder_attention_mask": mask(size.batch, size.text).to(torch.int64),
     }
 
@@ -130,9 +126,9 @@ def lumina2_prepare(model, size):
 
 def zimage(config, size):
     return {
-        "x": normal(size.batch, config.in_channels, 1, size.height, size.width),
+        "x": torch.randn(size.batch, config.in_channels, 1, size.height, size.width),
         "t": times(size.batch) / 1000,
-        "cap_feats": normal(size.batch, size.text, config.cap_feat_dim),
+        "cap_feats": torch.randn(size.batch, size.text, config.cap_feat_dim),
     }
 
 
@@ -168,23 +164,25 @@ sd3_toy = {
 recipes = {
     "sd3": Recipe(
         model="SD3Transformer2DModel",
-        scheduler="FlowMatchEulerDiscreteScheduler",
+        pipeline="StableDiffusion3Pipeline",
         toy=sd3_toy,
         size={"height": 128, "width": 128, "text": 333},
         toy_size={**square, "text": 12},
         inputs=sd3,
+        sampling={"shift": 3.0},
     ),
     "sd35": Recipe(
         model="SD3Transformer2DModel",
-        scheduler="FlowMatchEulerDiscreteScheduler",
+        pipeline="StableDiffusion3Pipeline",
         toy={**sd3_toy, "dual_attention_layers": (0, 1), "qk_norm": "rms_norm"},
         size={"height": 128, "width": 128, "text": 333},
         toy_size={**square, "text": 12},
         inputs=sd3,
+        sampling={"shift": 3.0},
     ),
     "flux": Recipe(
         model="FluxTransformer2DModel",
-        scheduler="FlowMatchEulerDiscreteScheduler",
+        pipeline="FluxPipeline",
         toy={
             **heads,
             "in_channels": 16,
@@ -198,11 +196,12 @@ recipes = {
         size={"height": 64, "width": 64, "text": 512},
         toy_size={**packed, "text": 12},
         inputs=flux,
+        sampling={"shift": 3.0, "use_dynamic_shifting": True},
         unbatched=("img_ids", "txt_ids"),
     ),
     "flux2": Recipe(
         model="Flux2Transformer2DModel",
-        scheduler="FlowMatchEulerDiscreteScheduler",
+        pipeline="Flux2Pipeline",
         toy={
             "num_attention_heads": 3,
             "attention_head_dim": 16,
@@ -216,10 +215,11 @@ recipes = {
         size={"height": 64, "width": 64, "text": 512},
         toy_size={**packed, "text": 12},
         inputs=flux2,
+        sampling={"shift": 3.0, "use_dynamic_shifting": True},
     ),
     "auraflow": Recipe(
         model="AuraFlowTransformer2DModel",
-        scheduler="FlowMatchEulerDiscreteScheduler",
+        pipeline="AuraFlowPipeline",
         toy={
             **heads,
             "sample_size": 8,
@@ -232,10 +232,11 @@ recipes = {
         size={"height": 128, "width": 128, "text": 256},
         toy_size={**square, "text": 12},
         inputs=auraflow,
+        sampling={"shift": 1.73},
     ),
     "qwenimage": Recipe(
         model="QwenImageTransformer2DModel",
-        scheduler="FlowMatchEulerDiscreteScheduler",
+        pipeline="QwenImagePipeline",
         toy={
             **heads,
             "in_channels": 16,
@@ -247,12 +248,12 @@ recipes = {
         size={"height": 64, "width": 64, "text": 512},
         toy_size={**packed, "text": 12},
         inputs=qwenimage,
-        fixed=qwenimage_shapes,
+        sampling={"use_dynamic_shifting": True, "max_shift": 0.9, "max_image_seq_len": 8192, "shift_terminal": 0.02},
         prepare=qwenimage_rotary,
     ),
     "lumina2": Recipe(
         model="Lumina2Transformer2DModel",
-        scheduler="FlowMatchEulerDiscreteScheduler",
+        pipeline="Lumina2Pipeline",
         toy={
             "sample_size": 8,
             "in_channels": 4,
@@ -269,11 +270,12 @@ recipes = {
         size={"height": 128, "width": 128, "text": 256},
         toy_size={**square, "text": 12},
         inputs=lumina2,
+        sampling={"shift": 6.0},
         prepare=lumina2_prepare,
     ),
     "zimage": Recipe(
         model="ZImageTransformer2DModel",
-        scheduler="FlowMatchEulerDiscreteScheduler",
+        pipeline="ZImagePipeline",
         toy={
             "in_channels": 4,
             "dim": 48,
@@ -288,6 +290,7 @@ recipes = {
         size={"height": 128, "width": 128, "text": 128},
         toy_size={**square, "text": 12},
         inputs=zimage,
+        sampling={"shift": 3.0},
         prepare=zimage_prepare,
     ),
 }
