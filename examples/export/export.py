@@ -75,7 +75,7 @@ def export(model, recipe, size, args, path):
     with torch.no_grad(), exportable():
         if args.exporter == "dynamo":
             program = torch.onnx.export(step, values, dynamo=True, dynamic_shapes=(tuple(axes.values()),), **options)
-            program.save(path, external_data=not args.random)
+            program.save(path, external_data=True)
         else:
             torch.onnx.export(step, values, path, dynamo=False, dynamic_axes=axes, **options)
         return inputs, step(*values)
@@ -110,9 +110,10 @@ def main():
     args.opset = args.opset or {"dynamo": 20, "torchscript": 17}[args.exporter]
 
     recipe = recipes[args.arch]
-    size = {**(recipe.toy_size if args.random else recipe.size), "batch": args.batch}
-    size |= {name: value for name in size if (value := getattr(args, name)) is not None}
     model, scheduler, index = load(recipe, args)
+    edge = getattr(model.config, "sample_size", None)
+    size = {"height": edge, "width": edge} | (recipe.toy_size if args.random else recipe.size) | {"batch": args.batch}
+    size |= {name: value for name in size if (value := getattr(args, name)) is not None}
 
     folder = os.path.join(args.out, "transformer")
     model.save_config(folder)

@@ -72,15 +72,12 @@ def hunyuandit_rotary(config, size):
 
 
 heads = {"num_attention_heads": 4, "attention_head_dim": 12}
-square = {"height": 8, "width": 8}
 
 recipes = {
     "dit": Recipe(
         model="DiTTransformer2DModel",
         pipeline="DiTPipeline",
         toy={**heads, "in_channels": 4, "out_channels": 8, "num_layers": 3, "sample_size": 8, "num_embeds_ada_norm": 100},
-        size={"height": 32, "width": 32},
-        toy_size=square,
         inputs=dit,
         scheduler="DDIMScheduler",
         sampling={**linear_betas, "clip_sample": False},
@@ -96,8 +93,8 @@ recipes = {
             "caption_channels": 32,
             "use_additional_conditions": False,
         },
-        size={"height": 128, "width": 128, "text": 300},
-        toy_size={**square, "text": 12},
+        size={"text": 300},
+        toy_size={"text": 12},
         inputs=pixart,
         prepare=pixart_prepare,
         scheduler="DPMSolverMultistepScheduler",
@@ -120,8 +117,6 @@ recipes = {
             "text_len_t5": 8,
             "use_style_cond_and_image_meta_size": False,
         },
-        size={"height": 128, "width": 128},
-        toy_size=square,
         inputs=hunyuandit,
         scheduler="DDPMScheduler",
         sampling={**scaled_betas, "beta_end": 0.018, "clip_sample": False, "steps_offset": 1},
@@ -141,8 +136,8 @@ recipes = {
             "caption_channels": 32,
             "sample_size": 8,
         },
-        size={"height": 32, "width": 32, "text": 300},
-        toy_size={**square, "text": 12},
+        size={"text": 300},
+        toy_size={"text": 12},
         inputs=sana,
         scheduler="DPMSolverMultistepScheduler",
         sampling={"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0},

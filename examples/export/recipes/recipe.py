@@ -13,11 +13,12 @@ class Recipe:
     pipeline: str
     toy: dict[str, Any]
     """Constructor arguments of a model of the same structure and less than two megabytes."""
-    size: dict[str, int]
-    """`height` and `width` of the latent, `frames`, `text` tokens: of the release, in the units of the model's input."""
-    toy_size: dict[str, int]
     inputs: Callable[[SimpleNamespace, SimpleNamespace], dict[str, torch.Tensor]]
     """(configuration, size and batch) to the graph's inputs, named as the keywords of the model's `forward`."""
+    size: dict[str, int] = field(default_factory=dict)
+    """`height` and `width` of the latent, where they are not the configuration's `sample_size`, `frames`, and `text` tokens:
+    of the release, in the units of the model's input."""
+    toy_size: dict[str, int] = field(default_factory=dict)
     scheduler: str = "FlowMatchEulerDiscreteScheduler"
     sampling: dict[str, Any] = field(default_factory=dict)
     """Settings of the scheduler of a toy; a release brings its own."""
