@@ -61,34 +61,33 @@ def load(recipe, args):
     return model, scheduler, kept | {name: ["diffusers", type(part).__name__] for name, part in parts.items()}
 
 
-def export(model, recipe, size, args, path):
-    """Writes the file; returns example inputs and PyTorch's output for them."""
+def example(model, recipe, size):
+    """Inputs of the graph by name, in the model's type."""
     torch.manual_seed(0)
-    config = SimpleNamespace(**model.config)
-    inputs = recipe.inputs(config, size)
-    inputs = {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
-    recipe.prepare(model, size)
-    step = Step(model, list(inputs), recipe.fixed(config, size)).eval()
+    inputs = recipe.inputs(SimpleNamespace(**model.config), size)
+    return {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
+
+
+def export(step, inputs, open_axes, args, path):
+    """`open_axes`: by input, from axis to the name of a size that is left open."""
     values = tuple(inputs.values())
     options = {"input_names": list(inputs), "output_names": ["prediction"], "opset_version": args.opset}
-    axes = {name: {0: "batch"} if args.dynamic_batch and name not in recipe.unbatched else {} for name in inputs}
-    with torch.no_grad(), exportable():
-        if args.exporter == "dynamo":
-            program = torch.onnx.export(step, values, dynamo=True, dynamic_shapes=(tuple(axes.values()),), **options)
-            program.save(path, external_data=True)
-        else:
-            torch.onnx.export(step, values, path, dynamo=False, dynamic_axes=axes, **options)
-        return inputs, step(*values)
+    if args.exporter == "dynamo":
+        program = torch.onnx.export(step, values, dynamo=True, dynamic_shapes=(tuple(open_axes.values()),), **options)
+        program.save(path, external_data=True)
+    else:
+        torch.onnx.export(step, values, path, dynamo=False, dynamic_axes=open_axes, **options)
 
 
-def difference(path, inputs, expected):
-    """Relative L2 distance of what ONNX Runtime computes."""
+def difference(path, step, inputs):
+    """Relative L2 distance between ONNX Runtime and PyTorch."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     known = {value.name for value in session.get_inputs()}
     result = session.run(None, {name: value.numpy() for name, value in inputs.items() if name in known})[0]
-    return float((torch.from_numpy(result).double() - expected).norm() / expected.double().norm())
+    expected = step(*inputs.values()).double()
+    return float((torch.from_numpy(result) - expected).norm() / expected.norm())
 
 
 def main():
@@ -121,8 +120,18 @@ def main():
     with open(os.path.join(args.out, "model_index.json"), "w") as file:
         json.dump(index, file, indent=2)
     path = os.path.join(folder, "model.onnx")
-    inputs, expected = export(model, recipe, SimpleNamespace(**size), args, path)
-    print(f"{path}: relative L2 {difference(path, inputs, expected):.1e}" if args.check else path)
+    size = SimpleNamespace(**size)
+    inputs = example(model, recipe, size)
+    open_axes = {name: {0: "batch"} if args.dynamic_batch and name not in recipe.unbatched else {} for name in inputs}
+    recipe.prepare(model, size)
+    step = Step(model, list(inputs), recipe.fixed(SimpleNamespace(**model.config), size)).eval()
+    with torch.no_grad(), exportable():
+        export(step, inputs, open_axes, args, path)
+        print(path)
+        if args.check:
+            # An open batch is tried with another one.
+            size.batch += args.dynamic_batch
+            print(f"relative L2 {difference(path, step, example(model, recipe, size)):.1e}")
 
 
 if __name__ == "__main__":
