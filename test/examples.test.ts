@@ -42,6 +42,6 @@ describe("examples", () => {
   });
 
   it("has a test for each file", () => {
-    expect(readdirSync(join(ROOT, "examples")).sort()).toEqual(["compare-policies.js", "glyphs", "warm-start.js"]);
+    expect(readdirSync(join(ROOT, "examples")).sort()).toEqual(["compare-policies.js", "export", "glyphs", "warm-start.js"]);
   });
 });
