@@ -4,11 +4,11 @@ import { badCell, badPlan, badTerm, planFirstStep, planLength, unknownName } fro
 import type { Branch } from "../ir/dit.js";
 import { cachedBranches, callsAt, NO_GUIDANCE, type CachedBranch, type Guidance } from "./guidance.js";
 import { parseWith } from "./parse.js";
-import type { SamplerTable, Term } from "./sampler.js";
+import { evaluationsThatCount, type SamplerTable, type Term } from "./sampler.js";
 
 /**
  * What happens to one branch at one step: it is computed, or is the weighted sum of its values at earlier steps that compute;
- * or it is idle, as the guidance does not call its half of the network there.
+ * or it is idle, as the guidance does not call its half of the network there or the sampler does not use what it gives.
  */
 export type Cell = { readonly kind: "compute" } | { readonly kind: "terms"; readonly terms: readonly Term[] } | { readonly kind: "idle" };
 
@@ -111,7 +111,7 @@ function keysOf({ site, stream, kind, block, halves }: CachedBranch): readonly s
 
 /**
  * The plan of a schedule for the branches of one network under one sampler and guidance; the most specific key wins.
- * A cell that would read a step at which the guidance did not call its half computes.
+ * A cell that would read a step at which the guidance did not call its half, or whose output the sampler does not use, computes.
  * Throws UNKNOWN_NAME for a key that speaks of no branch, PLAN_LENGTH, PLAN_FIRST_STEP, BAD_CELL, BAD_TERM.
  */
 export function bind(schedule: Schedule, table: SamplerTable, branches: readonly Branch[], guidance: Guidance = NO_GUIDANCE): Plan {
@@ -119,17 +119,16 @@ export function bind(schedule: Schedule, table: SamplerTable, branches: readonly
   const known = new Set<string>();
   const cells = new Map<string, readonly Cell[]>();
   const cached = cachedBranches(branches, guidance);
+  const counting = evaluationsThatCount(table);
   for (const branch of cached) {
     const keys = keysOf(branch);
     for (const key of keys) known.add(key);
     const key = keys.find((candidate) => schedule.cells.has(candidate));
     const row = key === undefined ? undefined : schedule.cells.get(key);
-    const calls = table.rows.map(
-      (_, k) =>
-        callsAt(guidance, k)
-          .flat()
-          .filter((half) => branch.halves.includes(half)).length,
-    );
+    const calls = table.rows.map((_, k) => {
+      const halves = counting.has(k) ? callsAt(guidance, k).flat() : [];
+      return halves.filter((half) => branch.halves.includes(half)).length;
+    });
     cells.set(branch.site, bindRow(branch.site, row ?? new Array<ScheduleCell>(steps).fill(1), key ?? branch.site, calls));
   }
   for (const key of schedule.cells.keys()) if (!known.has(key)) throw unknownName("branch or kind of branch", key, shortestKeys(cached));

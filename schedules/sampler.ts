@@ -48,6 +48,16 @@ export interface SamplerTable {
   readonly rows: readonly Row[];
 }
 
+/** The rows whose output of the network reaches a later latent: a step of no length, or without signal, has none that does. */
+export function evaluationsThatCount({ rows }: SamplerTable): ReadonlySet<number> {
+  const counts = rows.flatMap(({ next }, k) => [
+    ...(next.learned ? [{ step: k }] : []),
+    ...next.m.filter(({ step, weight }) => weight !== 0 && rows[step]?.m.out !== 0),
+    ...(next.out ?? []).filter(({ weight }) => weight !== 0),
+  ]);
+  return new Set(counts.map(({ step }) => step));
+}
+
 /**
  * The rows of a table from `start` on: a run that is given x_start itself, as nothing came before it.
  * Undefined where a row reads what did. A sampler with a history looks at `options.start` and begins it anew there.
@@ -86,6 +96,8 @@ export type SamplerSetting = Exclude<keyof SamplerOptions, "steps" | "start" | "
 export interface Sampler<Config extends z.ZodObject = z.ZodObject> extends Named {
   /** `_class_name` in the scheduler's configuration. */
   readonly className: string;
+  /** Other names that configurations have for it. */
+  readonly aliases?: readonly string[] | undefined;
   /** The keys of the configuration that this class knows, with the library's defaults. */
   readonly config: Config;
   /** The settings beside `steps` that it takes; others are refused. */

@@ -17,8 +17,8 @@ import { readNpy } from "../src/npy.js";
 import { ReferenceLoop } from "../src/reference.js";
 import { readNoise, sampleInputs } from "../src/run-inputs.js";
 import { tensorNumbers } from "../ir/tensor.js";
-import { fixtures } from "./support/fixtures.js";
-import { openFixture, planOf, randomSchedule } from "./support/jobs.js";
+import { fixtureNamed, fixtures, type Fixture } from "./support/fixtures.js";
+import { nullClassOf, openFixture, type Form, planOf, randomSchedule } from "./support/jobs.js";
 
 const ROOT = resolve(import.meta.dirname, "..");
 const RUNTIME = { threads: 1 };
@@ -40,14 +40,14 @@ async function emit(job: Job, schedule: Schedule): Promise<string> {
 }
 
 /** The artifact of a schedule on disk gives what the loop gives that follows it, and not what the uncached loop gives. */
-async function expectLoop(job: Job, schedule: Schedule): Promise<void> {
+async function expectLoop(job: Job, schedule: Schedule, limit = 1e-5): Promise<void> {
   const { plan } = planOf(job, schedule.cells);
   const inputs = sampleInputs(job, 0, { seed: 3 });
   const session = await ArtifactSession.open(join(await emit(job, schedule), FILES.model), RUNTIME);
   const loop = new ReferenceLoop(job, RUNTIME);
   try {
     const truth = await loop.run(inputs, plan);
-    expect(relativeL2(await session.run(feedsOf(job, inputs)), truth)).toBeLessThanOrEqual(1e-5);
+    expect(relativeL2(await session.run(feedsOf(job, inputs)), truth)).toBeLessThanOrEqual(limit);
     expect(relativeL2(await loop.run(inputs), truth)).toBeGreaterThan(1e-4);
   } finally {
     await session.close();
@@ -55,21 +55,21 @@ async function expectLoop(job: Job, schedule: Schedule): Promise<void> {
   }
 }
 
-describe.each(fixtures.flatMap((fixture, i) => (["none", "batched"] as const).map((form) => ({ ...fixture, fixture, form, seed: i }))))(
+const forms = (fixture: Fixture): readonly Form[] => (nullClassOf(fixture) === undefined ? ["none"] : ["none", "batched"]);
+
+describe.each(fixtures.flatMap((fixture, i) => forms(fixture).map((form) => ({ ...fixture, fixture, form, seed: i }))))(
   "$name, guidance $form",
   ({ fixture, form, seed }) => {
     it("computes what the loop over the step computes, along a random plan", async () => {
       const job = await openFixture(fixture, form);
-      await expectLoop(job, randomSchedule(job, seed));
+      await expectLoop(job, randomSchedule(job, seed), fixture.isHalf ? 5e-3 : 1e-5);
     });
   },
 );
 
 it.each(["dpmsolver++", "sde-dpmsolver++"])("a sampler with a history, and with fresh noise: %s", async (algorithm) => {
   const scheduler = { _class_name: "DPMSolverMultistepScheduler", algorithm_type: algorithm, solver_order: 3 };
-  const [fixture] = fixtures;
-  if (!fixture) throw new Error("there are no fixtures");
-  const job = await openFixture(fixture, "batched", { steps: 6, scheduler });
+  const job = await openFixture(fixtureNamed("dit/torchscript-17"), "batched", { steps: 6, scheduler });
   await expectLoop(job, randomSchedule(job, 5));
 });
 
@@ -92,57 +92,61 @@ describe("the glyph model", () => {
 });
 
 describe("the files of an artifact", () => {
-  it.each(fixtures)("$name: a plain static model and its weights, once", async (fixture) => {
-    const job = await openFixture(fixture, "batched");
-    const schedule = randomSchedule(job, 11);
-    const target = await emit(job, schedule);
-    const model = onnx.ModelProto.decode(readFileSync(join(target, FILES.model)));
-    const { graph } = model;
-    const names = (values: readonly { readonly name?: string | null }[] | null | undefined): unknown[] => (values ?? []).map((v) => v.name);
+  it.each(fixtures.filter((fixture) => nullClassOf(fixture) !== undefined && !fixture.isHalf))(
+    "$name: a plain static model and its weights, once",
+    async (fixture) => {
+      const job = await openFixture(fixture, "batched");
+      const schedule = randomSchedule(job, 11);
+      const target = await emit(job, schedule);
+      const model = onnx.ModelProto.decode(readFileSync(join(target, FILES.model)));
+      const { graph } = model;
+      const names = (values: readonly { readonly name?: string | null }[] | null | undefined): unknown[] =>
+        (values ?? []).map((v) => v.name);
 
-    expect(Number(model.irVersion)).toBeLessThanOrEqual(10);
-    expect(model.opsetImport.map(({ domain, version }) => [domain, Number(version) <= 23])).toEqual([["", true]]);
-    const { latent, conditions } = ditView(job.model);
-    expect(names(graph?.input).sort()).toEqual([latent, ...conditions].sort());
-    expect(names(graph?.output)).toEqual(["latent"]);
-    for (const port of [...(graph?.input ?? []), ...(graph?.output ?? [])]) {
-      const dims = port.type?.tensorType?.shape?.dim ?? [];
-      expect(dims.filter(({ dimValue }) => !(Number(dimValue) > 0))).toEqual([]);
-      expect(Number(dims[0]?.dimValue)).toBe(1);
-    }
-    const read = new Set([...(graph?.node ?? []).flatMap(({ input }) => input ?? []), "latent"]);
-    expect((graph?.node ?? []).filter(({ output }) => !output?.some((name) => read.has(name)))).toEqual([]);
-    const opTypes = new Set((graph?.node ?? []).map(({ opType }) => opType ?? ""));
-    const unwanted = /^(Constant|ConstantOfShape|Shape|Size|If|Loop|Scan|Identity|Dropout|Multinomial|Bernoulli|Random.*)$/;
-    expect([...opTypes].filter((opType) => unwanted.test(opType))).toEqual([]);
-    expect((graph?.node ?? []).every(({ domain }) => domain === "")).toBe(true);
+      expect(Number(model.irVersion)).toBeLessThanOrEqual(10);
+      expect(model.opsetImport.map(({ domain, version }) => [domain, Number(version) <= 23])).toEqual([["", true]]);
+      const { latent, conditions } = ditView(job.model);
+      const noise = job.table.rows.some(({ next }) => next.noise !== 0) ? ["noise"] : [];
+      expect(names(graph?.input).sort()).toEqual([latent, ...noise, ...conditions].sort());
+      expect(names(graph?.output)).toEqual(["latent"]);
+      for (const port of [...(graph?.input ?? []), ...(graph?.output ?? [])]) {
+        const dims = port.type?.tensorType?.shape?.dim ?? [];
+        expect(dims.filter(({ dimValue }) => !(Number(dimValue) > 0))).toEqual([]);
+        expect(Number(dims[0]?.dimValue)).toBe(port.name === "noise" ? 3 : 1);
+      }
+      const read = new Set([...(graph?.node ?? []).flatMap(({ input }) => input ?? []), "latent"]);
+      expect((graph?.node ?? []).filter(({ output }) => !output?.some((name) => read.has(name)))).toEqual([]);
+      const opTypes = new Set((graph?.node ?? []).map(({ opType }) => opType ?? ""));
+      const unwanted = /^(Constant|ConstantOfShape|Shape|Size|If|Loop|Scan|Identity|Dropout|Multinomial|Bernoulli|Random.*)$/;
+      expect([...opTypes].filter((opType) => unwanted.test(opType))).toEqual([]);
+      expect((graph?.node ?? []).every(({ domain }) => domain === "")).toBe(true);
 
-    const data = readFileSync(join(target, FILES.data));
-    const places = (graph?.initializer ?? []).flatMap(({ name, externalData }) => {
-      const fields = new Map((externalData ?? []).map(({ key, value }) => [key, value]));
-      if (fields.size === 0) return [];
-      expect(fields.get("location"), name ?? "").toBe(FILES.data);
-      return [{ offset: Number(fields.get("offset")), length: Number(fields.get("length")) }];
-    });
-    expect(places.length).toBeGreaterThan(20);
-    expect(places.filter(({ offset, length }) => offset % (length < 2 ** 16 ? 64 : 2 ** 16) !== 0)).toEqual([]);
-    expect(new Set(places.map(({ offset }) => offset)).size).toBe(places.length);
-    // In the order of the file, every range begins after the one before it, and none has the bytes of another.
-    places.sort((a, b) => a.offset - b.offset);
-    for (const [i, { offset, length }] of places.entries())
-      expect(offset + length).toBeLessThanOrEqual(places[i + 1]?.offset ?? data.length);
-    const contents = places.map(({ offset, length }) => data.toString("latin1", offset, offset + length));
-    expect(new Set(contents).size).toBe(contents.length);
+      const data = readFileSync(join(target, FILES.data));
+      const places = (graph?.initializer ?? []).flatMap(({ name, externalData }) => {
+        const fields = new Map((externalData ?? []).map(({ key, value }) => [key, value]));
+        if (fields.size === 0) return [];
+        expect(fields.get("location"), name ?? "").toBe(FILES.data);
+        return [{ offset: Number(fields.get("offset")), length: Number(fields.get("length")) }];
+      });
+      expect(places.length).toBeGreaterThan(20);
+      expect(places.filter(({ offset, length }) => offset % (length < 2 ** 16 ? 64 : 2 ** 16) !== 0)).toEqual([]);
+      expect(new Set(places.map(({ offset }) => offset)).size).toBe(places.length);
+      // In the order of the file, every range begins after the one before it, and none has the bytes of another.
+      places.sort((a, b) => a.offset - b.offset);
+      for (const [i, { offset, length }] of places.entries())
+        expect(offset + length).toBeLessThanOrEqual(places[i + 1]?.offset ?? data.length);
+      const contents = places.map(({ offset, length }) => data.toString("latin1", offset, offset + length));
+      expect(new Set(contents).size).toBe(contents.length);
 
-    const metadata = new Map(model.metadataProps.map(({ key, value }) => [key, value]));
-    expect(JSON.parse(metadata.get("smoothcc.plan") ?? "")).toEqual(scheduleJson(schedule));
-    expect(readJson(join(target, FILES.plan))).toEqual(scheduleJson(schedule));
-    expect(metadata.get("smoothcc.data")).toBe(readManifest(target).digests.data);
-  });
+      const metadata = new Map(model.metadataProps.map(({ key, value }) => [key, value]));
+      expect(JSON.parse(metadata.get("smoothcc.plan") ?? "")).toEqual(scheduleJson(schedule));
+      expect(readJson(join(target, FILES.plan))).toEqual(scheduleJson(schedule));
+      expect(metadata.get("smoothcc.data")).toBe(readManifest(target).digests.data);
+    },
+  );
 
   it("are the same bytes from another process, place, time zone and language", async () => {
-    const [fixture] = fixtures;
-    if (!fixture) throw new Error("there are no fixtures");
+    const fixture = fixtureNamed("dit/torchscript-17");
     const plan = join(folder, "plan.json");
     writeFileSync(plan, JSON.stringify({ attn: [1, 0, 1, [[0, -1], [2, 2]]], mlp: [1, 1, 0, 0] })); // prettier-ignore
     const compile = async (cwd: string, model: string, env: Record<string, string>): Promise<ReadonlyMap<string, Buffer>> => {

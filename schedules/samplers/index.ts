@@ -1,10 +1,26 @@
 /** The known schedulers, and the way from a scheduler's configuration to its table. */
 import { z } from "zod";
-import { badJsonField, badSamplerTable, samplerOption, unknownScheduler, unsupportedScheduler } from "../../ir/diagnostics.js";
+import {
+  badJsonField,
+  badSamplerTable,
+  degenerateTimes,
+  samplerOption,
+  unknownScheduler,
+  unsupportedScheduler,
+} from "../../ir/diagnostics.js";
 import { hasMethods, loadFolder } from "../../ir/registry.js";
 import { refuseNonlinear } from "../clipping.js";
 import { parseWith } from "../parse.js";
-import { tableFrom, type Row, type Sampler, type SamplerOptions, type SamplerSetting, type SamplerTable, type Term } from "../sampler.js";
+import {
+  evaluationsThatCount,
+  tableFrom,
+  type Row,
+  type Sampler,
+  type SamplerOptions,
+  type SamplerSetting,
+  type SamplerTable,
+  type Term,
+} from "../sampler.js";
 
 function isSampler(candidate: unknown): candidate is Sampler {
   return hasMethods(candidate, "table") && "className" in candidate && "config" in candidate;
@@ -73,7 +89,7 @@ function samplerOf(config: unknown): Sampler {
   const className = config["_class_name"];
   const all = [...samplers.values()];
   if (typeof className !== "string") return samplerByKeys(Object.keys(config), all);
-  const found = all.find((sampler) => sampler.className === className);
+  const found = all.find((sampler) => sampler.className === className || sampler.aliases?.includes(className));
   if (found) return found;
   throw unknownScheduler(
     className,
@@ -110,7 +126,10 @@ function refuseSettings(who: string, { sigmas, timesteps, mu, eta }: SamplerOpti
   }
 }
 
-/** The table without terms of weight 0. Throws UNSUPPORTED_SCHEDULER if a number of it is not finite. */
+/**
+ * The table without terms of weight 0. Throws UNSUPPORTED_SCHEDULER if a number of it is not finite, DEGENERATE_TIMES if the
+ * network has no effect at any step: the grid does not move.
+ */
 function checked(className: string, table: SamplerTable): SamplerTable {
   const numbers = ({ timestep, inputScale, m, next }: Row): readonly number[] => [
     ...[timestep, inputScale, m.x, m.out, m.clip ?? 0, next.noise, next.learned?.min ?? 0, next.learned?.max ?? 0],
@@ -127,7 +146,10 @@ function checked(className: string, table: SamplerTable): SamplerTable {
     const kept = out.filter(counts);
     return { ...row, next: { ...next, x: next.x.filter(counts), m: next.m.filter(counts), ...(kept.length > 0 && { out: kept }) } };
   });
-  return { ...table, rows };
+  const sound = { ...table, rows };
+  if (rows.length > 1 && evaluationsThatCount(sound).size === 0)
+    throw degenerateTimes(rows.length, `no step from time ${rows[0]?.timestep ?? 0} to ${rows.at(-1)?.timestep ?? 0} moves`);
+  return sound;
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {

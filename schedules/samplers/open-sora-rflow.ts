@@ -23,6 +23,7 @@ const config = z.object({
 export default {
   name: "open-sora-rflow",
   className: "OpenSoraRFLOW",
+  aliases: ["RFLOW"],
   config,
   takes: [],
   table(config, { steps }) {

@@ -39,6 +39,8 @@ export interface Fixture {
   readonly constant: readonly RecordedBranch[];
   /** How far a branch may be from PyTorch's: rounding, and twice what the whole export is off. */
   readonly tolerance: number;
+  /** Whether the network computes in float16. */
+  readonly isHalf: boolean;
 }
 
 /** Every export of every architecture. */
@@ -62,6 +64,7 @@ export const fixtures: readonly Fixture[] = readdirSync(ROOT)
       branches: all.filter(changes),
       constant: all.filter((branch) => !changes(branch)),
       tolerance: Math.max(1e-5, 2 * (report[basename(file, ".onnx")]?.relative_l2 ?? 0)),
+      isHalf: architecture.endsWith("_fp16"),
     }));
   });
 
@@ -72,4 +75,10 @@ export function recordedInputs({ folder }: Fixture, model: Model, names: Readonl
 
 export function recorded({ folder }: Fixture, file: string): number[] {
   return tensorNumbers(readNpy(join(folder, file)));
+}
+
+export function fixtureNamed(name: string): Fixture {
+  const found = fixtures.find((fixture) => fixture.name === name);
+  if (!found) throw new Error(`there is no fixture ${name}`);
+  return found;
 }

@@ -3,19 +3,23 @@ import { readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import fc from "fast-check";
 import { z } from "zod";
-import { ditView } from "../../ir/graph.js";
+import { ditView, type Model } from "../../ir/graph.js";
 import { lift } from "../../ir/lift/index.js";
 import { readModel } from "../../ir/onnx/index.js";
 import { bind, type Plan, type Schedule, type ScheduleCell } from "../../schedules/index.js";
 import { readJson } from "../../src/files.js";
 import { bindModel, latentShape, type Job } from "../../src/job.js";
 import { recipeSchema, samplingOf } from "../../src/recipe.js";
-import { fixtures, type Fixture } from "./fixtures.js";
+import { readNpy } from "../../src/npy.js";
+import type { Fixture } from "./fixtures.js";
 
-/** The exports have two rows: either two latents, or one latent with guidance in one call. */
+/** `none`: as many latents as the export has rows, with the recorded conditions; `batched`: half as many, for class-conditioned ones. */
 export type Form = "none" | "batched";
 
-const configSchema = z.object({ layout: z.object({ null_class: z.int() }) });
+const configSchema = z.object({
+  layout: z.object({ null_class: z.int().optional() }),
+  channels: z.object({ channel_axis: z.int(), prediction: z.tuple([z.int(), z.int()]) }),
+});
 
 export interface JobSettings {
   readonly steps?: number;
@@ -23,27 +27,49 @@ export interface JobSettings {
   readonly scheduler?: unknown;
 }
 
+/** The class that means no class, of a fixture that has one. */
+export function nullClassOf(fixture: Fixture): number | undefined {
+  return configOf(fixture).layout.null_class;
+}
+
 export async function openFixture(fixture: Fixture, form: Form, { steps = 4, scheduler }: JobSettings = {}): Promise<Job> {
   const model = lift(await readModel(fixture.model));
-  const { null_class: nullClass } = configSchema.parse(JSON.parse(readFileSync(join(fixture.folder, "config.json"), "utf8"))).layout;
-  const [label = ""] = ditView(model).conditions;
+  const { channels } = configOf(fixture);
+  const rows = readNpy(join(fixture.folder, "inputs", `${fixture.latent}.npy`)).shape[0] ?? 1;
+  const { conditions } = ditView(model);
+  const [label = ""] = conditions;
+  const recorded = conditions.map((name) => [name, { calibrate: [`inputs/${name}.npy`] }]);
+  const config: unknown = scheduler ?? readJson(fixture.scheduler);
+  const text = JSON.stringify(config);
+  // What pipelines pass to these schedulers beside the number of steps.
+  const sampling = text.includes('"use_dynamic_shifting":true') ? { mu: 0.8 } : text.includes("FlowMatchEuler") ? { sigmas: "linear" } : {};
   const recipe = recipeSchema.parse({
     model: basename(fixture.model),
-    scheduler: scheduler ?? readJson(schedulerFile(fixture)),
+    scheduler: config,
+    sampling,
     steps,
-    batch: form === "batched" ? 1 : 2,
-    guidance: form === "batched" ? { form, scale: 1.5, uncond: { [label]: nullClass } } : { form },
-    inputs: { [label]: { calibrate: [7, 42] } },
+    batch: form === "batched" ? rows / 2 : rows,
+    prediction: { channels: channels.prediction, channelAxis: channels.channel_axis },
+    guidance: form === "batched" ? { form, scale: 1.5, uncond: { [label]: nullClassOf(fixture) } } : { form },
+    dims: sizesOf(fixture, model),
+    inputs: form === "batched" ? { [label]: { calibrate: [7, 42] } } : Object.fromEntries(recorded),
   });
   const source = { recipe, folder: fixture.folder, modelFile: fixture.model };
   const bound = await bindModel(source, model, { threads: 1 });
   return { ...bound, ...samplingOf(source, latentShape(bound)) };
 }
 
-/** The fixture's own; DDPM with learned variances is no linear sampler, so that DDIM on the same betas stands for it. */
-function schedulerFile(fixture: Fixture): string {
-  const isLinear = !readFileSync(fixture.scheduler, "utf8").includes("learned_range");
-  return isLinear ? fixture.scheduler : (fixtures.find(({ name }) => name.startsWith("dit/"))?.scheduler ?? "");
+/** Sizes of the symbolic dimensions other than the batch, as recorded. */
+function sizesOf({ folder }: Fixture, model: Model): Record<string, number> {
+  const dims = model.graph.inputs.flatMap(({ name, type }) => {
+    const shape = readNpy(join(folder, "inputs", `${name}.npy`)).shape;
+    return (type?.shape ?? []).map((dim, axis) => ({ dim, axis, size: shape[axis] ?? 1 }));
+  });
+  return Object.fromEntries(dims.flatMap(({ dim, axis, size }) => (typeof dim === "string" && axis > 0 ? [[dim, size]] : [])));
+}
+
+function configOf({ folder }: Fixture): z.output<typeof configSchema> {
+  return configSchema.parse(JSON.parse(readFileSync(join(folder, "config.json"), "utf8")));
 }
 
 /** The schedule with these rows, bound to the job. */
