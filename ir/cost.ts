@@ -30,6 +30,8 @@ export function graphMacs(graph: Graph): Macs {
 /** What one step costs, and how much of it each branch saves when it is not computed. */
 export interface StepCost {
   readonly total: Macs;
+  /** Of what does not depend on the latent: it leaves the steps when they are unrolled. */
+  readonly hoisted: Macs;
   /** By site. */
   readonly branches: ReadonlyMap<string, Macs>;
 }
@@ -48,14 +50,18 @@ export function stepCost(model: Model): StepCost {
   const sizes = new Map(graph.marks.map(({ site, value }) => [site, elementCount(staticShape(value.type) ?? [])]));
   const branches = new Map<string, Macs>(graph.marks.map(({ site }) => [site, NO_MACS]));
   let total = NO_MACS;
+  let hoisted = NO_MACS;
   for (const node of graph.nodes) {
     const cost = nodeMacs(node, dependsOn);
+    if (totalMacs(cost) === 0) continue;
     total = addMacs(total, cost);
-    const sites = (dependsOn(node.outputs[0]) & LATENT) !== 0 && totalMacs(cost) > 0 ? [...(owners.get(node) ?? [])] : [];
+    const changes = (dependsOn(node.outputs[0]) & LATENT) !== 0;
+    if (!changes) hoisted = addMacs(hoisted, cost);
+    const sites = changes ? [...(owners.get(node) ?? [])] : [];
     const whole = sites.reduce((sum, site) => sum + (sizes.get(site) ?? 0), 0);
     for (const site of sites) branches.set(site, addMacs(branches.get(site) ?? NO_MACS, scaled(cost, (sizes.get(site) ?? 0) / whole)));
   }
-  return { total, branches };
+  return { total, hoisted, branches };
 }
 
 function scaled({ linear, attention }: Macs, factor: number): Macs {

@@ -5,8 +5,9 @@ export const LATENT = 1;
 export const TIME = 2;
 export const CONDITION = 4;
 
-/** `single`: one branch that holds attention and feed-forward network. */
-export type BranchKind = "attn" | "cross_attn" | "mlp" | "single";
+/** `single`: one branch that holds attention and feed-forward network. `block`: all that one or more blocks add to their stream. */
+export const BRANCH_KINDS = ["attn", "cross_attn", "mlp", "single", "block"] as const;
+export type BranchKind = (typeof BRANCH_KINDS)[number];
 
 /** A cacheable site: the output of a residual branch before its gate. */
 export interface Branch {

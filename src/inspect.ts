@@ -7,7 +7,6 @@ import type { TensorType } from "../ir/types.js";
 import { runPasses, type PassContext } from "../passes/index.js";
 import { npyBytes, readNpy } from "./npy.js";
 import { assertFree, writeWhole } from "./files.js";
-import type { BoundModel } from "./job.js";
 import { Session, type RuntimeOptions, type Tensors } from "./runtime.js";
 
 export interface PortReport {
@@ -34,12 +33,15 @@ export interface Inspection {
   readonly inputs: readonly PortReport[];
   readonly outputs: readonly PortReport[];
   readonly branches: readonly BranchReport[];
-  /** Of one step at the bound batch. */
-  readonly macs: Macs & { readonly total: number; readonly cacheable: number };
+  /** Branches that do not depend on the latent: they are computed once, and no site of a plan. */
+  readonly constant: readonly Branch[];
+  /** Of one step at the bound batch; `hoisted` depends on time and conditions alone and leaves the steps. */
+  readonly macs: Macs & { readonly total: number; readonly cacheable: number; readonly hoisted: number };
   readonly warnings: readonly string[];
 }
 
-export function inspect({ model }: Pick<BoundModel, "model">): Inspection {
+/** Shapes and MACs are as far as the model has them: a bound one has all. */
+export function inspect(model: Model): Inspection {
   const { graph, opsets } = model;
   const view = ditView(model);
   const cost = stepCost(model);
@@ -66,7 +68,13 @@ export function inspect({ model }: Pick<BoundModel, "model">): Inspection {
     inputs: graph.inputs.map(({ name, type }) => port(name, type, roles.get(name) ?? "guidance")),
     outputs: graph.outputs.map(({ name, value }) => port(name, value.type, name === view.prediction ? "prediction" : "unused")),
     branches,
-    macs: { ...cost.total, total: totalMacs(cost.total), cacheable: branches.reduce((total, branch) => total + branch.macs, 0) },
+    constant: view.constant,
+    macs: {
+      ...cost.total,
+      total: totalMacs(cost.total),
+      cacheable: branches.reduce((total, branch) => total + branch.macs, 0),
+      hoisted: totalMacs(cost.hoisted),
+    },
     warnings: view.warnings,
   };
 }

@@ -1,6 +1,7 @@
 /** One job: the lifted model with the recipe's facts worked out against it, ready for the passes and for the loop. */
 import { resolve } from "node:path";
 import {
+  ambiguousPort,
   badChannels,
   badGuidance,
   fractionalTime,
@@ -26,6 +27,7 @@ import { cacheOf, callsOf, hasUnguidedRows, unknownKeys, type Guidance, type Sam
 import { gridPoints } from "./grid.js";
 import { readNpy } from "./npy.js";
 import {
+  cutOf,
   openSource,
   schedulerConfig,
   samplingOf,
@@ -65,12 +67,14 @@ export async function openLifted(path: string, overrides: RecipeOverrides): Prom
       "Name the folder of the artifact, or the model that it was made from.",
     );
   requireWellFormed(model, opened.modelFile);
-  return { source, model: lift(model, { latent, timestep, prediction: prediction.output }) };
+  return { source, model: lift(model, { latent, timestep, prediction: prediction.output, cut: cutOf(source.recipe) }) };
 }
 
 /** The job of a model and its recipe. `runtime` is for the questions that passes ask. Throws what its parts throw. */
 export async function openJob(path: string, overrides: RecipeOverrides, runtime: RuntimeOptions = {}): Promise<Job> {
   const { source, model } = await openLifted(path, overrides);
+  const [guess] = ditView(model).guesses;
+  if (guess) throw ambiguousPort(guess.role, guess.option, guess.candidates);
   const bound = await bindModel(source, model, runtime);
   const sampling = samplingOf(source, latentShape(bound));
   const job = { ...bound, ...sampling };

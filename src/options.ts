@@ -1,7 +1,7 @@
 /** Every option of every command: one word means one thing everywhere. */
 import { z } from "zod";
 import { badOption } from "../ir/diagnostics.js";
-import { MAX_BATCH, type InputSpecs, type RecipeOverrides, type ValueSpec } from "./recipe.js";
+import { cutSchema, MAX_BATCH, type InputSpecs, type RecipeOverrides, type ValueSpec } from "./recipe.js";
 import { readNoise, type SampleOptions } from "./run-inputs.js";
 import type { RuntimeOptions } from "./runtime.js";
 
@@ -33,6 +33,7 @@ export const OPTIONS = {
   dumpBranches: { flags: "--dump-branches <dir>", summary: "run one step and write <site>.npy for every branch", schema: path },
   eta: { flags: "--eta <share>", summary: "share of fresh noise, where the sampler leaves it open", schema: number },
   force: { flags: "--force", summary: "overwrite what is there", schema: z.boolean() },
+  cut: { flags: "--cut <where>", summary: "what a cache holds: branch, norm, gate, block, stack, or blocks 0-13,14-27", schema: cutSchema },
   guidance: { flags: "--guidance <scale>", summary: "guidance scale", schema: number },
   input: { flags: "--input <name=value>", summary: "a condition: a number, numbers with commas between, or a .npy file", schema: pairs },
   inputs: { flags: "--inputs <dir>", summary: "folder with <input>.npy for every input of the step", schema: path },
@@ -108,14 +109,15 @@ export const MODEL_OPTIONS = [
   "start",
   "guidance",
   "batch",
+  "cut",
   "dim",
   "threads",
 ] as const satisfies readonly OptionName[];
 
 /** What of the options overrides the recipe. */
 export function recipeOverrides(options: Options): RecipeOverrides {
-  const { recipe, scheduler, steps, start, guidance, batch } = options;
-  return { recipe, scheduler, steps, start, guidance, batch, dims: sizes(options.dim ?? []), inputs: inputSpecs(options) };
+  const { recipe, scheduler, steps, start, guidance, batch, cut } = options;
+  return { recipe, scheduler, steps, start, guidance, batch, cut, dims: sizes(options.dim ?? []), inputs: inputSpecs(options) };
 }
 
 /** The options of the chosen policy: those of the known ones have flags of their own, others are given as name=value. */

@@ -3,6 +3,7 @@ import { existsSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { z } from "zod";
 import { badJsonField, fileMissing, noScheduler, notAModel } from "../ir/diagnostics.js";
+import type { Cut } from "../ir/lift/index.js";
 import { readJson } from "./files.js";
 import { deriveRecipe, isPipelineFolder } from "./pipelines/index.js";
 import { linspace, parseWith, samplerTable, shiftOf, shiftRule, type SamplerOptions, type SamplerTable } from "../schedules/index.js";
@@ -43,6 +44,29 @@ const guidanceSchema = z.strictObject({
   /** The input that takes an embedded scale. */
   input: z.string().optional(),
 });
+
+const CUTS = ["branch", "norm", "gate", "block", "stack"] as const;
+const RANGES = /^\d+-\d+(,\d+-\d+)*$/;
+
+/** `branch`, `norm`, `gate`, `block`, `stack`, or ranges of blocks: `0-13,14-27`. */
+export const cutSchema = z
+  .string()
+  .refine((text) => CUTS.some((at) => at === text) || (RANGES.test(text) && rangesOf(text).every(([first, last]) => first <= last)), {
+    error: `takes ${CUTS.join(", ")}, or ranges of blocks such as 0-13,14-27`,
+  });
+
+function rangesOf(text: string): readonly (readonly [number, number])[] {
+  return text.split(",").map((range) => {
+    const [first = NaN, last = NaN] = range.split("-").map(Number);
+    return [first, last];
+  });
+}
+
+/** The cut that a recipe names. */
+export function cutOf({ cut }: Recipe): Cut {
+  const at = CUTS.find((known) => known === cut);
+  return at ? { at } : { at: "ranges", ranges: rangesOf(cut) };
+}
 
 const samplingSchema = z.strictObject({
   /** `linear`: 1, …, 1/steps, evenly spaced; not where the scheduler makes its own ("use_flow_sigmas"). */
@@ -87,6 +111,8 @@ export const recipeSchema = z.strictObject({
       sign: z.union([z.literal(1), z.literal(-1)]).default(1),
     })
     .default({ channelAxis: 1, sign: 1 }),
+  /** Where the network is cut: what a cache holds (ir/residual/cut.ts). */
+  cut: cutSchema.default("branch"),
   guidance: guidanceSchema.default({ form: "none", scale: 1, order: ["cond", "uncond"], uncond: {} }),
   inputs: z.record(z.string(), inputSchema).default({}),
   dims: z.record(z.string(), z.int().min(1)).default({}),
@@ -105,6 +131,7 @@ export interface RecipeOverrides {
   readonly start?: number | undefined;
   readonly guidance?: number | undefined;
   readonly batch?: number | undefined;
+  readonly cut?: string | undefined;
   readonly dims?: ReadonlyMap<string, number> | undefined;
   /** Values of conditions; they are also what calibration runs with where the recipe says nothing of it. */
   readonly inputs?: InputSpecs | undefined;
@@ -161,7 +188,10 @@ export function withoutAbsentInputs(recipe: Recipe, inputs: readonly string[], g
   };
 }
 
-function override(recipe: Recipe, { scheduler, steps, start, guidance, batch, dims, inputs: given = new Map() }: RecipeOverrides): Recipe {
+function override(
+  recipe: Recipe,
+  { scheduler, steps, start, guidance, batch, cut, dims, inputs: given = new Map() }: RecipeOverrides,
+): Recipe {
   const inputs = { ...recipe.inputs };
   for (const [name, spec] of given) inputs[name] = { calibrate: [typeof spec === "string" ? resolve(spec) : spec], ...inputs[name] };
   return {
@@ -170,6 +200,7 @@ function override(recipe: Recipe, { scheduler, steps, start, guidance, batch, di
     ...(steps === undefined ? {} : { steps }),
     ...(start === undefined ? {} : { start }),
     ...(batch === undefined ? {} : { batch }),
+    ...(cut === undefined ? {} : { cut }),
     ...(guidance === undefined ? {} : { guidance: { ...recipe.guidance, scale: guidance } }),
     dims: { ...recipe.dims, ...Object.fromEntries(dims ?? []) },
     inputs,

@@ -11,6 +11,7 @@
 import { z } from "zod";
 import { Builder } from "../ir/build.js";
 import { badCurves, badTrace } from "../ir/diagnostics.js";
+import { BRANCH_KINDS } from "../ir/dit.js";
 import { inputValue, type Model, type Value } from "../ir/graph.js";
 import { elementCount, type ElementType } from "../ir/types.js";
 import { readTensor, tensorNumbers, type TensorData } from "../ir/tensor.js";
@@ -23,7 +24,7 @@ const band = z.array(row);
 const macsSchema = z.strictObject({ linear: z.number(), attention: z.number() });
 
 const siteSchema = z.strictObject({
-  kind: z.enum(["attn", "cross_attn", "mlp", "single"]),
+  kind: z.enum(BRANCH_KINDS),
   block: z.int(),
   stream: z.string(),
   macs: macsSchema,

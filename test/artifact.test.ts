@@ -67,6 +67,15 @@ describe.each(fixtures.flatMap((fixture, i) => forms(fixture).map((form) => ({ .
   },
 );
 
+it.each(
+  (["norm", "gate", "block", "stack"] as const).flatMap((at) =>
+    ["lumina2/torchscript-17", "cogvideox/torchscript-17", "flux2/dynamo-23"].map((name) => ({ at, name })),
+  ),
+)("$name, cut at $at", async ({ at, name }) => {
+  const job = await openFixture(fixtureNamed(name), "none", { cut: { at } });
+  await expectLoop(job, randomSchedule(job, 2));
+});
+
 it.each(["dpmsolver++", "sde-dpmsolver++"])("a sampler with a history, and with fresh noise: %s", async (algorithm) => {
   const scheduler = { _class_name: "DPMSolverMultistepScheduler", algorithm_type: algorithm, solver_order: 3 };
   const job = await openFixture(fixtureNamed("dit/torchscript-17"), "batched", { steps: 6, scheduler });

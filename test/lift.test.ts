@@ -2,13 +2,13 @@
 import { describe, expect, it } from "vitest";
 import type { Branch } from "../ir/dit.js";
 import { ditView, makeNode, type Model, type Node, type Value } from "../ir/graph.js";
-import { lift } from "../ir/lift/index.js";
+import { lift, type Cut } from "../ir/lift/index.js";
 import { readModel } from "../ir/onnx/index.js";
 import { tensorNumbers } from "../ir/tensor.js";
 import { parse } from "../ir/text.js";
 import { relativeL2 } from "../src/fidelity.js";
 import { Session } from "../src/runtime.js";
-import { fixtures, recorded, recordedInputs, type Fixture, type RecordedBranch } from "./support/fixtures.js";
+import { fixtureNamed, fixtures, recorded, recordedInputs, type Fixture, type RecordedBranch } from "./support/fixtures.js";
 import { codeOf, thrownBy } from "./support/thrown.js";
 
 const seen = ({ kind, block, stream, gated }: Branch): unknown => ({ kind, block, stream, gated });
@@ -93,6 +93,68 @@ function random(seed: number): () => number {
     return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
   };
 }
+
+describe("cuts", () => {
+  const read = async (name: string, cut: Cut): Promise<Map<string, number[]>> => {
+    const fixture = fixtureNamed(name);
+    const lifted = lift(await readModel(fixture.model), { cut });
+    const [prediction] = lifted.graph.outputs;
+    if (!prediction) throw new Error("no prediction");
+    const outputs = [
+      { name: "prediction", value: prediction.value },
+      ...lifted.graph.marks.map(({ site, value }) => ({ name: site, value })),
+    ];
+    const session = await Session.open({ ...lifted, graph: { ...lifted.graph, outputs } }, { optimise: "basic" });
+    const results = await session.run(recordedInputs(fixture, lifted));
+    await session.close();
+    return new Map([...results].map(([site, value]) => [site, tensorNumbers(value)]));
+  };
+  const sum = (...all: (number[] | undefined)[]): number[] =>
+    all.reduce<number[]>((total, values = []) => values.map((value, i) => value + (total[i] ?? 0)), []);
+
+  it.each(["dit/dynamo-20", "sd3/torchscript-17", "cogvideox/torchscript-17"])(
+    "%s: blocks add what their gated branches add, and the result stays",
+    async (name) => {
+      const gates = await read(name, { at: "gate" });
+      const truth = recorded(fixtureNamed(name), "prediction.npy");
+      for (const cut of [
+        { at: "block" },
+        { at: "stack" },
+        {
+          at: "ranges",
+          ranges: [
+            [0, 0],
+            [1, 2],
+          ],
+        },
+      ] satisfies Cut[]) {
+        // prettier-ignore
+        const blocks = await read(name, cut);
+        expect(relativeL2(blocks.get("prediction") ?? [], truth)).toBeLessThanOrEqual(1e-5);
+        expect(blocks.size).toBeGreaterThan(1);
+        if (name !== "dit/dynamo-20") continue;
+        for (const [site, values] of blocks) {
+          const [, first, last = first] = /^block-(\d+)(?:-(\d+))?$/.exec(site) ?? [];
+          if (first === undefined) continue;
+          const within = [...gates].filter(
+            ([key]) => Number(key.split("-")[1]) >= Number(first) && Number(key.split("-")[1]) <= Number(last),
+          );
+          expect(relativeL2(values, sum(...within.map(([, value]) => value))), site).toBeLessThanOrEqual(1e-5);
+        }
+      }
+    },
+  );
+
+  it("norm: the recorded value behind a sandwich norm", async () => {
+    const fixture = fixtureNamed("lumina2/torchscript-17");
+    const values = await read("lumina2/torchscript-17", { at: "norm" });
+    const { branches } = ditView(lift(await readModel(fixture.model), { cut: { at: "norm" } }));
+    for (const [i, { site }] of branches.entries()) {
+      const file = fixture.branches[i]?.post_norm?.file ?? "";
+      expect(relativeL2(values.get(site) ?? [], recorded(fixture, file)), site).toBeLessThanOrEqual(1e-5);
+    }
+  });
+});
 
 describe("what is no diffusion transformer", () => {
   const NO_BRANCH = `<ir_version: 8, opset_import: ["" : 17]>

@@ -6,7 +6,8 @@ import type { Graph, Mark, Model, Value } from "../graph.js";
 import { isControlFlow, isRandom } from "../ops.js";
 import { findPorts, inputNamed, type PortNames } from "../ports.js";
 import { hasMethods, loadFolder, type Named } from "../registry.js";
-import { modulePaths, placed, type PlacedBranch } from "../residual/blocks.js";
+import { modulePaths, placed } from "../residual/blocks.js";
+import { cutAt, type Cut, type CutSite, type SharedBranch } from "../residual/cut.js";
 import { residualStreams, type ResidualStreams } from "../residual/index.js";
 import { streamNames } from "../residual/stream-names.js";
 import { rewrite, sweep } from "../rewrite.js";
@@ -22,16 +23,11 @@ export interface StepFacts {
   readonly streams: ResidualStreams;
 }
 
-/** A branch in its place; `value` where that is not the branch's own output. */
-export interface RecognisedBranch extends PlacedBranch {
-  readonly value?: Value | undefined;
-}
-
 /** One topology of diffusion transformers. */
 export interface Recogniser extends Named {
   readonly summary: string;
   /** The branches in execution order, with the streams and blocks that they belong to; nothing if this is not the topology. */
-  recognise(facts: StepFacts): readonly RecognisedBranch[] | undefined;
+  recognise(facts: StepFacts): readonly SharedBranch[] | undefined;
 }
 
 function isRecogniser(candidate: unknown): candidate is Recogniser {
@@ -40,9 +36,14 @@ function isRecogniser(candidate: unknown): candidate is Recogniser {
 
 export const recognisers = await loadFolder(import.meta.url, isRecogniser);
 
-/** Several names for the time where several inputs get the same: they become one, under the first name. */
-export interface StepNames extends Omit<PortNames, "timestep"> {
+export type { Cut };
+
+/** How a step is to be read. */
+export interface LiftOptions extends Omit<PortNames, "timestep"> {
+  /** Several names where several inputs get the same time: they become one, under the first name. */
   readonly timestep?: string | readonly string[] | undefined;
+  /** Where the sites are; at the branches if left out. */
+  readonly cut?: Cut | undefined;
 }
 
 /**
@@ -50,7 +51,7 @@ export interface StepNames extends Omit<PortNames, "timestep"> {
  * between inputs that structure cannot tell apart.
  * Throws NOT_RECOGNISED with the nearest miss if no recogniser finds a branch, and what finding the ports throws.
  */
-export function lift(read: Model, names: StepNames = {}): Model {
+export function lift(read: Model, { cut = { at: "branch" }, ...names }: LiftOptions = {}): Model {
   const [time, ...sameTime] = [names.timestep ?? []].flat();
   const model = { ...read, graph: withOneInput(read.graph, time, sameTime) };
   const { graph } = model;
@@ -74,22 +75,29 @@ export function lift(read: Model, names: StepNames = {}): Model {
   const dependsOn = dependence(live, sources);
   const facts: StepFacts = { graph: live, latent, dependsOn, streams: residualStreams(live, dependsOn) };
   const { name, branches } = recognised(facts);
-  const constant = placed(facts.streams.constant, ({ tokens }) => streamNames(facts)(tokens.sources));
-  const paths = modulePaths([...branches, ...constant], live.nodes, dependsOn);
-  const sites = named(branches);
-  const viewOf = (one: RecognisedBranch, site: string): Branch => {
-    const { branch, stream, block } = one;
-    return { site, kind: branch.kind, block, stream, gated: branch.gated, module: paths.get(one) };
+  const { graph: whole, sites } = cutAt({ ...graph, outputs: [prediction] }, branches, cut);
+  const unchanging = cutAt(
+    graph,
+    placed(facts.streams.constant, ({ tokens }) => streamNames(facts)(tokens.sources)),
+    { at: "branch" },
+  ).sites;
+  const paths = modulePaths([...sites, ...unchanging], live.nodes, dependsOn);
+  const view = (all: readonly CutSite[]): readonly Branch[] => {
+    const names = named(all);
+    return all.map((one, i) => {
+      const { kind, block, stream, gated } = one;
+      return { site: names[i] ?? "", kind, block, stream, gated, module: paths.get(one) };
+    });
   };
-  const constantSites = named(constant);
+  const seen = view(sites);
   const dit: DitView = {
     recogniser: name,
     latent: latent.name,
     timestep: timestep.name,
     conditions: conditions.map((input) => input.name),
     prediction: prediction.name,
-    branches: branches.map((one, i) => viewOf(one, sites[i] ?? "")),
-    constant: constant.map((one, i) => viewOf(one, constantSites[i] ?? "")),
+    branches: seen,
+    constant: view(unchanging),
     guesses,
     warnings: [
       ...guesses.map(({ role, option, candidates }) => guessed(role, option, candidates)),
@@ -99,8 +107,8 @@ export function lift(read: Model, names: StepNames = {}): Model {
       ...facts.streams.others.map(({ node }) => `A residual add is of no block (at ${node.opType} '${node.name}').`),
     ],
   };
-  const marks = branches.map((one, i): Mark => ({ site: sites[i] ?? "", step: 0, value: one.value ?? one.branch.output }));
-  return { ...model, graph: { ...graph, outputs: [prediction], marks }, dit };
+  const marks = seen.map(({ site }, i): Mark => ({ site, step: 0, value: sites[i]?.value ?? prediction.value }));
+  return { ...model, graph: { ...whole, marks }, dit };
 }
 
 /** The graph with one input where several get the same value. Throws UNKNOWN_NAME. */
@@ -112,7 +120,7 @@ function withOneInput(graph: Graph, name: string | undefined, others: readonly s
 }
 
 /** The topology that explains the network. */
-function recognised(facts: StepFacts): { readonly name: string; readonly branches: readonly RecognisedBranch[] } {
+function recognised(facts: StepFacts): { readonly name: string; readonly branches: readonly SharedBranch[] } {
   const { others, resampling } = facts.streams;
   const hint = "Export the denoising network alone, one step, with time as an input.";
   if (resampling)
@@ -137,11 +145,11 @@ function guessed(role: string, option: string, [taken = "", ...others]: readonly
 }
 
 /** Unique sites: `kind-block`, with the stream in front where there are several, and a number behind where a block has several of a kind. */
-function named(branches: readonly PlacedBranch[]): readonly string[] {
-  const severalStreams = new Set(branches.map(({ stream }) => stream)).size > 1;
+function named(sites: readonly CutSite[]): readonly string[] {
+  const severalStreams = new Set(sites.map(({ stream }) => stream)).size > 1;
   const taken = new Map<string, number>();
-  return branches.map(({ branch, stream, block }) => {
-    const site = `${severalStreams ? `${stream}_` : ""}${branch.kind}-${block}`;
+  return sites.map(({ kind, stream, block, last }) => {
+    const site = `${severalStreams ? `${stream}_` : ""}${kind}-${block}${last === undefined ? "" : `-${last}`}`;
     const before = taken.get(site) ?? 0;
     taken.set(site, before + 1);
     return before === 0 ? site : `${site}.${before + 1}`;

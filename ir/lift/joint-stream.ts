@@ -5,7 +5,8 @@
 import { placed, type PlacedBranch } from "../residual/blocks.js";
 import { isOp, type Value } from "../graph.js";
 import { streamNames } from "../residual/stream-names.js";
-import type { RecognisedBranch, Recogniser } from "./index.js";
+import type { SharedBranch } from "../residual/cut.js";
+import type { Recogniser } from "./index.js";
 
 export default {
   name: "joint-stream",
@@ -15,16 +16,15 @@ export default {
     const names = streamNames(facts);
     const streams = new Set(branches.map(({ tokens }) => names(tokens.sources)));
     if (streams.size < 2) return undefined;
-    const found: RecognisedBranch[] = [];
-    const shared = new Map<Value, RecognisedBranch>();
-    for (const one of placed(branches, ({ tokens }) => names(tokens.sources))) {
+    const shared = new Map<Value, PlacedBranch[]>();
+    return placed(branches, ({ tokens }) => names(tokens.sources)).flatMap((one): SharedBranch[] => {
       const value = sharedOutput(one);
-      if (value && shared.has(value)) continue;
-      const branch = value ? { ...one, stream: names(one.branch.entry.sources), value } : one;
-      if (value) shared.set(value, branch);
-      found.push(branch);
-    }
-    return found;
+      if (!value) return [one];
+      const places = shared.get(value) ?? [];
+      shared.set(value, places);
+      places.push(one);
+      return places.length > 1 ? [] : [{ ...one, stream: names(one.branch.entry.sources), value, places }];
+    });
   },
 } satisfies Recogniser;
 

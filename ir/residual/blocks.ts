@@ -29,39 +29,47 @@ export function placed(branches: readonly ResidualBranch[], streamOf: (branch: R
   });
 }
 
-/** The paths of the modules that compute branches, as far as the exporter left them: labels for people, never evidence. */
-export function modulePaths(
-  branches: readonly PlacedBranch[],
+/** What a module path is made from. */
+interface Computed {
+  readonly stream: string;
+  readonly block: number;
+  readonly value: Value;
+  readonly branches: readonly PlacedBranch[];
+}
+
+/** The paths of the modules that compute sites, as far as the exporter left them: labels for people, never evidence. */
+export function modulePaths<T extends Computed>(
+  sites: readonly T[],
   nodes: readonly Node[],
   dependsOn: Dependence,
-): ReadonlyMap<PlacedBranch, string> {
+): ReadonlyMap<T, string> {
   const shared = commonPrefix(nodes.flatMap(({ scope }) => (scope ? [scope.split(".")] : []))).length;
-  const linear = (node: Node | undefined): boolean => node?.scope !== undefined && isLinear(node, dependsOn);
+  const isScoped = (node: Node | undefined): boolean => node?.scope !== undefined && isLinear(node, dependsOn);
   const pathOf = (scopes: readonly (string | undefined)[]): string[] =>
     commonPrefix(scopes.flatMap((scope) => (scope ? [scope.split(".")] : []))).slice(shared);
-  const blockOf = ({ stream, block }: PlacedBranch): string => `${stream} ${block}`;
-  const common = new Map<PlacedBranch, string[]>();
+  const blockOf = ({ stream, block }: Computed): string => `${stream} ${block}`;
+  const common = new Map<T, string[]>();
   const siblings = new Map<string, string[][]>();
-  for (const placed of branches) {
-    const path = pathOf([...placed.branch.add.region].filter(linear).map(({ scope }) => scope));
+  for (const site of sites) {
+    const weights = site.branches.flatMap(({ branch }) => [...branch.add.region].filter(isScoped));
+    const path = pathOf(weights.map(({ scope }) => scope));
     if (path.length === 0) continue;
-    common.set(placed, path);
-    siblings.set(blockOf(placed), [...(siblings.get(blockOf(placed)) ?? []), path]);
+    common.set(site, path);
+    siblings.set(blockOf(site), [...(siblings.get(blockOf(site)) ?? []), path]);
   }
-  const paths = new Map<PlacedBranch, string>();
-  for (const [placed, path] of common) {
-    const paired = siblings.get(blockOf(placed)) ?? [];
+  const paths = new Map<T, string>();
+  for (const [site, path] of common) {
+    const paired = siblings.get(blockOf(site)) ?? [];
     // The module one level below what the branches of a block have in common; of a lone branch, its last weight's.
-    const last = pathOf([weightBehind(placed.branch.output)?.scope]);
+    const last = site.branches.length === 1 ? pathOf([weightBehind(site.value)?.scope]) : [];
     const own = paired.length > 1 ? path.slice(0, commonPrefix(paired).length + 1) : last.length > 0 ? last : path;
-    paths.set(placed, own.join("."));
+    paths.set(site, own.join("."));
   }
   return paths;
 
-  function weightBehind(value: Value): Node | undefined {
-    const { producer } = value;
-    if (linear(producer)) return producer;
-    return producer?.inputs.flatMap((input) => (input ? [unmoved(input).producer] : [])).find(linear);
+  function weightBehind({ producer }: Value): Node | undefined {
+    if (isScoped(producer)) return producer;
+    return producer?.inputs.flatMap((input) => (input ? [unmoved(input).producer] : [])).find(isScoped);
   }
 }
 

@@ -18,6 +18,8 @@ const branchesSchema = z.array(
     gated: z.boolean(),
     /** Inputs that change the value. */
     depends_on: z.array(z.string()),
+    /** Behind the norm between branch and gate. */
+    post_norm: z.object({ file: z.string() }).optional(),
   }),
 );
 const configSchema = z.object({ latent: z.string(), timestep: z.string() });

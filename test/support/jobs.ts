@@ -4,7 +4,7 @@ import { basename, join } from "node:path";
 import fc from "fast-check";
 import { z } from "zod";
 import { ditView, type Model } from "../../ir/graph.js";
-import { lift } from "../../ir/lift/index.js";
+import { lift, type Cut } from "../../ir/lift/index.js";
 import { readModel } from "../../ir/onnx/index.js";
 import { bind, type Plan, type Schedule, type ScheduleCell } from "../../schedules/index.js";
 import { readJson } from "../../src/files.js";
@@ -25,6 +25,7 @@ export interface JobSettings {
   readonly steps?: number;
   /** A configuration; the fixture's own if absent. */
   readonly scheduler?: unknown;
+  readonly cut?: Cut;
 }
 
 /** The class that means no class, of a fixture that has one. */
@@ -32,14 +33,14 @@ export function nullClassOf(fixture: Fixture): number | undefined {
   return configOf(fixture).layout.null_class;
 }
 
-export async function openFixture(fixture: Fixture, form: Form, { steps = 4, scheduler }: JobSettings = {}): Promise<Job> {
-  const model = lift(await readModel(fixture.model));
+export async function openFixture(fixture: Fixture, form: Form, { steps = 4, scheduler, cut }: JobSettings = {}): Promise<Job> {
+  const model = lift(await readModel(fixture.model), { cut });
   const { channels } = configOf(fixture);
   const rows = readNpy(join(fixture.folder, "inputs", `${fixture.latent}.npy`)).shape[0] ?? 1;
   const { conditions } = ditView(model);
   const [label = ""] = conditions;
-  const recorded = conditions.map((name) => [name, { calibrate: [`inputs/${name}.npy`] }]);
-  const config: unknown = scheduler ?? readJson(fixture.scheduler);
+  const recorded = new Map(conditions.map((name) => [name, { calibrate: [`inputs/${name}.npy`] }]));
+  const config = scheduler ?? readJson(fixture.scheduler);
   const text = JSON.stringify(config);
   // What pipelines pass to these schedulers beside the number of steps.
   const sampling = text.includes('"use_dynamic_shifting":true') ? { mu: 0.8 } : text.includes("FlowMatchEuler") ? { sigmas: "linear" } : {};

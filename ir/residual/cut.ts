@@ -1,0 +1,133 @@
+/**
+ * Where the cached sites of a network are: at each of its branches, or around whole blocks.
+ *
+ *   branch   the branch's own output, before its norm and its gate (SmoothCache, FORA)
+ *   norm     behind the norm that some networks have between branch and gate
+ *   gate     behind the gate: what is added to the stream
+ *   block    what a block adds to its stream in all (Block Caching, Δ-DiT)
+ *   ranges   the same of runs of blocks
+ *   stack    the same of all blocks (MagCache, TaylorSeer-Lite, TeaCache)
+ *
+ * What blocks add is no value of the graph: the stream behind them becomes the stream in front of them, plus the difference of
+ * the two, which is exact up to rounding and can then be read from an earlier step.
+ */
+import { notRecognised } from "../diagnostics.js";
+import type { BranchKind } from "../dit.js";
+import { isOp, makeOp, type Graph, type Node, type Value } from "../graph.js";
+import { rewrite } from "../rewrite.js";
+import type { PlacedBranch } from "./blocks.js";
+
+/** `ranges`: blocks [first, last], both included. */
+export type Cut =
+  | { readonly at: "branch" | "norm" | "gate" | "block" | "stack" }
+  | { readonly at: "ranges"; readonly ranges: readonly (readonly [first: number, last: number])[] };
+
+/** A place where the network is cut, and the branches that are behind it. */
+export interface CutSite {
+  readonly kind: BranchKind;
+  readonly stream: string;
+  /** The first block of it. */
+  readonly block: number;
+  /** The last block, where there are several. */
+  readonly last?: number | undefined;
+  readonly gated: boolean;
+  readonly value: Value;
+  readonly branches: readonly PlacedBranch[];
+}
+
+/** A branch as its recogniser gives it: `value` where several streams share it, with all the places where it is added. */
+export interface SharedBranch extends PlacedBranch {
+  readonly value?: Value | undefined;
+  readonly places?: readonly PlacedBranch[] | undefined;
+}
+
+/** The sites of a cut, in execution order, and the graph that has them. Throws NOT_RECOGNISED where a fused node hides the end of a block. */
+export function cutAt(
+  graph: Graph,
+  branches: readonly SharedBranch[],
+  cut: Cut,
+): { readonly graph: Graph; readonly sites: readonly CutSite[] } {
+  switch (cut.at) {
+    case "branch":
+    case "norm":
+    case "gate": {
+      const points = { branch: "output", norm: "normed", gate: "gatedOutput" } as const;
+      const point = points[cut.at];
+      const sites = branches.map((one): CutSite => {
+        const { branch, stream, block, value, places = [one] } = one;
+        const gated = branch.gated && cut.at !== "gate";
+        return { kind: branch.kind, stream, block, gated, value: value ?? branch[point], branches: places };
+      });
+      return { graph, sites };
+    }
+    case "block":
+    case "ranges":
+    case "stack":
+      return aroundBlocks(graph, runsOf(branches, cut));
+    default:
+      throw new Error(`internal: a cut at ${String(cut satisfies never)}`);
+  }
+}
+
+/** Branches of one stream that are cached together. */
+type Run = readonly PlacedBranch[];
+
+/** The runs of blocks of each stream, in execution order. Blocks outside of all ranges are in none. */
+function runsOf(branches: readonly SharedBranch[], cut: Cut): readonly Run[] {
+  const rangeOf = (block: number): number => {
+    if (cut.at === "block") return block;
+    return cut.at === "ranges" ? cut.ranges.findIndex(([first, last]) => first <= block && block <= last) : 0;
+  };
+  const runs = new Map<string, PlacedBranch[]>();
+  for (const one of branches.flatMap((branch) => branch.places ?? [branch])) {
+    const range = rangeOf(one.block);
+    if (range < 0) continue;
+    const key = `${one.stream} ${range}`;
+    runs.set(key, [...(runs.get(key) ?? []), one]);
+  }
+  return [...runs.values()];
+}
+
+function aroundBlocks(graph: Graph, runs: readonly Run[]): { readonly graph: Graph; readonly sites: readonly CutSite[] } {
+  const begins = new Map<Node, Run>();
+  const ends = new Map<Node, Run>();
+  for (const run of runs) {
+    const [first, last] = [run[0]?.branch.add, run.at(-1)?.branch.add];
+    if (!first || !last) continue;
+    if (!isOp(last.node, "Add"))
+      throw notRecognised(
+        `The end of a block is inside a fused node, ${last.node.opType}.`,
+        "Cut at branches, or export the model without ONNX Runtime's extended optimisation.",
+        last.node.name,
+      );
+    begins.set(first.node, run);
+    ends.set(last.node, run);
+  }
+  const fronts = new Map<Run, Value>();
+  const sites = new Map<Run, CutSite>();
+  const next = rewrite(graph, (node, original) => {
+    const begun = begins.get(original);
+    const before = begun?.[0]?.branch.add.before;
+    const front = before && node.inputs[original.inputs.indexOf(before)];
+    if (begun && front) fronts.set(begun, front);
+    const run = ends.get(original);
+    const [sum] = node.outputs;
+    const start = run && fronts.get(run);
+    if (!run || !sum || !start) return undefined;
+    const added = makeOp("Sub", [sum, start], { name: `${sum.name}/added`, type: sum.type });
+    const again = makeOp("Add", [start, added.value], { name: `${sum.name}/again`, type: sum.type });
+    const blocks = run.map(({ block }) => block);
+    const [block, last] = [Math.min(...blocks), Math.max(...blocks)];
+    sites.set(run, {
+      kind: "block",
+      stream: run[0]?.stream ?? "",
+      block,
+      last: last > block ? last : undefined,
+      gated: false,
+      value: added.value,
+      branches: run,
+    });
+    return { nodes: [node, added.node, again.node], outputs: [again.value] };
+  });
+  return { graph: next, sites: runs.flatMap((run) => sites.get(run) ?? []) };
+}
