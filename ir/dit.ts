@@ -44,7 +44,7 @@ export interface DitView {
   readonly prediction: string;
   /** In execution order. */
   readonly branches: readonly Branch[];
-  /** Branches that do not depend on the latent: computed once for all steps, and never cached. */
+  /** Branches that do not depend on the latent: they leave the steps, and are no sites. */
   readonly constant: readonly Branch[];
   /** What the structure of the graph leaves open. */
   readonly guesses: readonly PortGuess[];

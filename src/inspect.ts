@@ -33,7 +33,7 @@ export interface Inspection {
   readonly inputs: readonly PortReport[];
   readonly outputs: readonly PortReport[];
   readonly branches: readonly BranchReport[];
-  /** Branches that do not depend on the latent: they are computed once, and no site of a plan. */
+  /** Branches that do not depend on the latent: they leave the steps, and are no sites of a plan. */
   readonly constant: readonly Branch[];
   /** Of one step at the bound batch; `hoisted` depends on time and conditions alone and leaves the steps. */
   readonly macs: Macs & { readonly total: number; readonly cacheable: number; readonly hoisted: number };

@@ -3,18 +3,15 @@
  * frame after frame, so attention over time is the one whose tokens are turned first: in the branch, or in the stream between two
  * blocks. What follows attention in its block belongs to the same axis.
  */
-import { placed } from "../residual/blocks.js";
-import { streamNames } from "../residual/stream-names.js";
+import { placed, takesTurns } from "../residual/blocks.js";
 import type { Recogniser } from "./index.js";
 
 export default {
   name: "factorised",
   summary: "one residual stream whose blocks attend over space and over time in turn",
-  recognise(facts) {
-    const { branches } = facts.streams;
-    const names = streamNames(facts);
-    const streams = new Set(branches.map(({ tokens }) => names(tokens.sources)));
-    if (streams.size !== 1 || !branches.some(({ kind, entry }) => kind === "attn" && entry.turned)) return undefined;
+  recognise({ streams: { branches }, nameOf }) {
+    const names = new Set(branches.map(({ tokens }) => nameOf(tokens)));
+    if (names.size !== 1 || !takesTurns(branches)) return undefined;
     let axis = "spatial";
     return placed(branches, ({ kind, entry }) => {
       if (kind === "attn" || kind === "single") axis = entry.turned ? "temporal" : "spatial";

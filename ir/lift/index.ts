@@ -8,7 +8,7 @@ import { findPorts, inputNamed, type PortNames } from "../ports.js";
 import { hasMethods, loadFolder, type Named } from "../registry.js";
 import { modulePaths, placed } from "../residual/blocks.js";
 import { cutAt, type Cut, type CutSite, type SharedBranch } from "../residual/cut.js";
-import { residualStreams, type ResidualStreams } from "../residual/index.js";
+import { residualStreams, type ResidualStreams, type Tokens } from "../residual/index.js";
 import { streamNames } from "../residual/stream-names.js";
 import { rewrite, sweep } from "../rewrite.js";
 
@@ -21,6 +21,8 @@ export interface StepFacts {
   readonly dependsOn: Dependence;
   /** The residual streams, and what is added to them. */
   readonly streams: ResidualStreams;
+  /** What the tokens of a stream are called. */
+  readonly nameOf: (tokens: Tokens) => string;
 }
 
 /** One topology of diffusion transformers. */
@@ -73,12 +75,14 @@ export function lift(read: Model, { cut = { at: "branch" }, ...names }: LiftOpti
   for (const input of conditions) sources.set(input, CONDITION);
   const live = sweep({ ...graph, outputs: [prediction] });
   const dependsOn = dependence(live, sources);
-  const facts: StepFacts = { graph: live, latent, dependsOn, streams: residualStreams(live, dependsOn) };
+  const streams = residualStreams(live, dependsOn);
+  const nameOf = streamNames(live, latent, dependsOn, streams);
+  const facts: StepFacts = { graph: live, latent, dependsOn, streams, nameOf };
   const { name, branches } = recognised(facts);
   const { graph: whole, sites } = cutAt({ ...graph, outputs: [prediction] }, branches, cut);
   const unchanging = cutAt(
     graph,
-    placed(facts.streams.constant, ({ tokens }) => streamNames(facts)(tokens.sources)),
+    placed(streams.constant, ({ tokens }) => nameOf(tokens)),
     { at: "branch" },
   ).sites;
   const paths = modulePaths([...sites, ...unchanging], live.nodes, dependsOn);
@@ -104,7 +108,7 @@ export function lift(read: Model, { cut = { at: "branch" }, ...names }: LiftOpti
       ...graph.outputs
         .filter((port) => port !== prediction)
         .map((port) => `The output '${port.name}' is not the prediction and is left out.`),
-      ...facts.streams.others.map(({ node }) => `A residual add is of no block (at ${node.opType} '${node.name}').`),
+      ...streams.others.map(({ node }) => `A residual add is of no block (at ${node.opType} '${node.name}').`),
     ],
   };
   const marks = seen.map(({ site }, i): Mark => ({ site, step: 0, value: sites[i]?.value ?? prediction.value }));

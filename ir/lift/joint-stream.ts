@@ -4,26 +4,23 @@
  */
 import { placed, type PlacedBranch } from "../residual/blocks.js";
 import { isOp, type Value } from "../graph.js";
-import { streamNames } from "../residual/stream-names.js";
 import type { SharedBranch } from "../residual/cut.js";
 import type { Recogniser } from "./index.js";
 
 export default {
   name: "joint-stream",
   summary: "streams of text and latent that attend to each other",
-  recognise(facts) {
-    const { branches } = facts.streams;
-    const names = streamNames(facts);
-    const streams = new Set(branches.map(({ tokens }) => names(tokens.sources)));
-    if (streams.size < 2) return undefined;
+  recognise({ streams: { branches }, nameOf }) {
+    const names = new Set(branches.map(({ tokens }) => nameOf(tokens)));
+    if (names.size < 2) return undefined;
     const shared = new Map<Value, PlacedBranch[]>();
-    return placed(branches, ({ tokens }) => names(tokens.sources)).flatMap((one): SharedBranch[] => {
+    return placed(branches, ({ tokens }) => nameOf(tokens)).flatMap((one): SharedBranch[] => {
       const value = sharedOutput(one);
       if (!value) return [one];
       const places = shared.get(value) ?? [];
       shared.set(value, places);
       places.push(one);
-      return places.length > 1 ? [] : [{ ...one, stream: names(one.branch.entry.sources), value, places }];
+      return places.length > 1 ? [] : [{ ...one, stream: nameOf(one.branch.entry), value, places }];
     });
   },
 } satisfies Recogniser;

@@ -1,17 +1,13 @@
 /** One residual stream through all blocks (DiT, PixArt, Stable Audio, HunyuanDiT, Wan, Sana, …): x ← x + gate · f(x), over and over. */
-import { placed } from "../residual/blocks.js";
-import { streamNames } from "../residual/stream-names.js";
+import { placed, takesTurns } from "../residual/blocks.js";
 import type { Recogniser } from "./index.js";
 
 export default {
   name: "single-stream",
   summary: "one residual stream through all blocks",
-  recognise(facts) {
-    const { branches } = facts.streams;
-    const names = streamNames(facts);
-    const streams = new Set(branches.map(({ tokens }) => names(tokens.sources)));
-    const turns = branches.some(({ entry }) => entry.turned);
-    if (branches.length === 0 || streams.size > 1 || turns) return undefined;
-    return placed(branches, ({ tokens }) => names(tokens.sources));
+  recognise({ streams: { branches }, nameOf }) {
+    const names = new Set(branches.map(({ tokens }) => nameOf(tokens)));
+    if (names.size > 1 || takesTurns(branches)) return undefined;
+    return placed(branches, ({ tokens }) => nameOf(tokens));
   },
 } satisfies Recogniser;

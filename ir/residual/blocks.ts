@@ -29,6 +29,11 @@ export function placed(branches: readonly ResidualBranch[], streamOf: (branch: R
   });
 }
 
+/** Whether attention works on the tokens as they stand in some blocks, and on turned ones in others. */
+export function takesTurns(branches: readonly ResidualBranch[]): boolean {
+  return new Set(branches.filter(({ kind }) => kind === "attn").map(({ entry }) => entry.turned)).size > 1;
+}
+
 /** What a module path is made from. */
 interface Computed {
   readonly stream: string;

@@ -2,20 +2,12 @@
 import type { Dependence } from "../analysis.js";
 import { LATENT } from "../dit.js";
 import { isOp, type Graph, type Value } from "../graph.js";
-import type { ResidualStreams, TokenSource } from "./index.js";
-
-/** What the names are made from: the facts of a recogniser are. */
-interface NamingFacts {
-  readonly graph: Graph;
-  readonly latent: Value;
-  readonly dependsOn: Dependence;
-  readonly streams: ResidualStreams;
-}
+import type { ResidualStreams, Tokens } from "./index.js";
 
 /** What the tokens of a stream are called: `text` for those of a condition; for those of the latent, what it is a latent of. */
-export function streamNames({ graph, latent, dependsOn, streams }: NamingFacts): (sources: readonly TokenSource[]) => string {
+export function streamNames(graph: Graph, latent: Value, dependsOn: Dependence, streams: ResidualStreams): (tokens: Tokens) => string {
   const modality = modalityOf();
-  return (sources) => [...new Set(sources.map((source) => (source === "latent" ? modality : "text")))].join("+") || modality;
+  return ({ sources }) => [...new Set(sources.map((source) => (source === "latent" ? modality : "text")))].join("+") || modality;
 
   /**
    * Pictures have rank 4, or 5 with a single frame; videos rank 5. Of rank 3 are sounds, which are convolved along the sequence,

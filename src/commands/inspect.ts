@@ -75,7 +75,7 @@ function describe(found: Inspection): string {
           `${blocks(branches)} with ${share(macs.cacheable)} of ${count(macs.total)} MACs a step (${count(macs.linear)} linear, ${count(macs.attention)} attention) in branches.`,
           `Of the rest, ${share(macs.hoisted)} depends on time and conditions alone and leaves the steps; ${share(trunk)} (embedding, output, whatever is in no branch) is computed at every step.`,
         ]),
-    ...constant.map(({ stream, site }) => `${stream} ${site}: the same at every step, computed once.`),
+    ...constant.map(({ stream, site }) => `${stream} ${site}: does not depend on the latent, and leaves the steps.`),
     ...found.warnings.map((warning) => `warning: ${warning}`),
   ].join("\n");
 }
