@@ -49,11 +49,17 @@ const CUTS = ["branch", "norm", "gate", "block", "stack"] as const;
 const RANGES = /^\d+-\d+(,\d+-\d+)*$/;
 
 /** `branch`, `norm`, `gate`, `block`, `stack`, or ranges of blocks: `0-13,14-27`. */
-export const cutSchema = z
-  .string()
-  .refine((text) => CUTS.some((at) => at === text) || (RANGES.test(text) && rangesOf(text).every(([first, last]) => first <= last)), {
-    error: `takes ${CUTS.join(", ")}, or ranges of blocks such as 0-13,14-27`,
-  });
+export const cutSchema = z.string().refine((text) => CUTS.some((at) => at === text) || isRanges(text), {
+  error: `takes ${CUTS.join(", ")}, or ranges of blocks such as 0-13,14-27`,
+});
+
+/** First and last of every range, one range behind the other. */
+function isRanges(text: string): boolean {
+  const bounds = rangesOf(text).flat();
+  return (
+    RANGES.test(text) && bounds.every((bound, i) => i === 0 || bound > (bounds[i - 1] ?? 0) || (i % 2 === 1 && bound === bounds[i - 1]))
+  );
+}
 
 function rangesOf(text: string): readonly (readonly [number, number])[] {
   return text.split(",").map((range) => {

@@ -11,7 +11,7 @@
  * What blocks add is no value of the graph: the stream behind them becomes the stream in front of them, plus the difference of
  * the two, which is exact up to rounding and can then be read from an earlier step.
  */
-import { notRecognised } from "../diagnostics.js";
+import { notRecognised, unknownName } from "../diagnostics.js";
 import type { BranchKind } from "../dit.js";
 import { isOp, makeOp, type Graph, type Node, type Value } from "../graph.js";
 import { rewrite } from "../rewrite.js";
@@ -41,7 +41,7 @@ export interface SharedBranch extends PlacedBranch {
   readonly places?: readonly PlacedBranch[] | undefined;
 }
 
-/** The sites of a cut, in execution order, and the graph that has them. Throws NOT_RECOGNISED where a fused node hides the end of a block. */
+/** The sites of a cut, in execution order, and the graph that has them. Throws NOT_RECOGNISED where a fused node hides the end of a block, UNKNOWN_NAME for blocks that are not there. */
 export function cutAt(
   graph: Graph,
   branches: readonly SharedBranch[],
@@ -74,6 +74,9 @@ type Run = readonly PlacedBranch[];
 
 /** The runs of blocks of each stream, in execution order. Blocks outside of all ranges are in none. */
 function runsOf(branches: readonly SharedBranch[], cut: Cut): readonly Run[] {
+  const most = branches.reduce((last, { block }) => Math.max(last, block), 0);
+  const outside = cut.at === "ranges" ? cut.ranges.find(([, last]) => last > most) : undefined;
+  if (outside) throw unknownName("range of blocks", outside.join("-"), [`0-${most}`]);
   const rangeOf = (block: number): number => {
     if (cut.at === "block") return block;
     return cut.at === "ranges" ? cut.ranges.findIndex(([first, last]) => first <= block && block <= last) : 0;
