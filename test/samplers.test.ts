@@ -20,6 +20,8 @@ const caseSchema = z.object({
   refuse: z.string().nullable(),
   timesteps: z.array(z.number()),
   timesteps_f64: z.array(z.number()).optional(),
+  /** The library's, in float32; the last is where the run ends. */
+  sigmas: z.array(z.number()).optional(),
   model: z.object({
     a: z.array(z.number()),
     b: z.array(z.number()),
@@ -74,6 +76,9 @@ function expectRecorded(table: SamplerTable, recorded: Case): void {
   // Fractional times were recorded in float32; a whole time that is wrong is so by 1.
   for (const [k, time] of times.entries())
     expect(Math.abs((table.rows[k]?.timestep ?? NaN) - time)).toBeLessThan(1e-6 * Math.max(1, Math.abs(time)));
+  // The library works in float32, where the smallest trained sigma, √(1/ᾱ − 1), is what cancellation leaves.
+  for (const [k, sigma] of recorded.sigmas?.slice(0, -1).entries() ?? [])
+    expect(Math.abs((table.rows[k]?.sigma ?? NaN) - sigma) / (sigma || 1)).toBeLessThan(5e-4);
   expect(table.initialScale / recorded.initial.scale_f64).toBeCloseTo(1, 12);
   const latents = replay(table, recorded);
   expect(latents).toHaveLength(recorded.latents_f64.length);
