@@ -73,6 +73,7 @@ export function edmRows({ sigmas, sigmaData, prediction, timeOf, orderAt, solve 
     const out = (sigma * sigmaData) / Math.sqrt(variance);
     return {
       timestep: timeOf(sigma),
+      sigma,
       inputScale: 1 / Math.sqrt(variance),
       m: { x: sigmaData ** 2 / variance, out: prediction === "epsilon" ? out : -out },
       next: { x: [{ step: k, weight: x }], m: m.map((weight, back) => ({ step: k - back, weight })), noise },

@@ -1,4 +1,4 @@
-/** Rectified flow, x = (1 − sigma) · x_0 + sigma · noise with the output noise − x_0: its grids of sigmas, and its two kinds of step. */
+/** Rectified flow, x = (1 − sigma) · x_0 + sigma · noise with the output noise − x_0: its grids of sigmas, and its kinds of step. */
 import { z } from "zod";
 import { samplerOption } from "../ir/diagnostics.js";
 import type { Grid } from "./lambda-grid.js";
@@ -76,16 +76,23 @@ export function flowRows(
 export function velocityStep(k: number, timestep: number, sigma: number, nextSigma: number): Row {
   return {
     timestep,
+    sigma,
     inputScale: 1,
     m: { x: 0, out: 1 },
     next: { x: [{ step: k, weight: 1 }], m: [{ step: k, weight: nextSigma - sigma }], noise: 0 },
   };
 }
 
+/** The same for the opposite output, x_0 − noise. */
+export function reverseVelocityStep(k: number, timestep: number, sigma: number, nextSigma: number): Row {
+  return { ...velocityStep(k, timestep, sigma, nextSigma), m: { x: 0, out: -1 } };
+}
+
 /** To the predicted x_0 and back to `nextSigma` with fresh noise (arXiv 2303.01469, algorithm 1). */
 export function renoisingStep(k: number, timestep: number, sigma: number, nextSigma: number): Row {
   return {
     timestep,
+    sigma,
     inputScale: 1,
     m: { x: 1, out: -sigma },
     next: { x: [], m: [{ step: k, weight: 1 - nextSigma }], noise: nextSigma },

@@ -12,6 +12,11 @@ export interface Term {
 export interface Row {
   /** What the model is told as time. */
   readonly timestep: number;
+  /**
+   * The noise level of x_k, in the class's own terms: x = sample + sigma · noise (where alpha is not 1, of x / alpha), in flows
+   * x = (1 − sigma) · sample + sigma · noise. Absent in classes that do not speak of one. For people: nothing is computed from it.
+   */
+  readonly sigma?: number | undefined;
   /** The model sees `inputScale` · x_k. */
   readonly inputScale: number;
   /** The history value m_k = x · x_k + out · out_k, where out_k is the model's output after guidance; clamped to ± clip where given. */

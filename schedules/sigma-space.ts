@@ -125,6 +125,7 @@ export function midpointRows(
     const from = at(sigmas, step);
     const seen = (time: number, sigma: number): Omit<Row, "next"> => ({
       timestep: time,
+      sigma,
       inputScale: inputScaleAt(sigma),
       m: slopeAt(prediction, sigma),
     });

@@ -288,6 +288,14 @@ describe("samplerPlot", () => {
     expect(unbalanced(svg)).toEqual([]);
   });
 
+  it("draws noise levels where the table has them", () => {
+    const svg = samplerPlot({ ...table, rows: table.rows.map((row, k) => ({ ...row, sigma: 1 - k / 2 })) });
+    // From 0 to 1.
+    expect(svg).toContain('<path class="sigma" d="M40 26L215 119L390 212"/>');
+    expect(samplerPlot(table)).not.toContain("Noise levels");
+    expect(unbalanced(svg)).toEqual([]);
+  });
+
   it("tells earlier predictions and noise apart", () => {
     const [first, second] = table.rows;
     const m = [...(second?.next.m ?? []), { step: 0, weight: 0.25 }];

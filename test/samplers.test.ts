@@ -1,8 +1,22 @@
-/** Sampler tables against trajectories recorded from diffusers: replaying the rows must give the recorded latents. */
+/** Sampler tables against trajectories recorded from diffusers: the rows, replayed or emitted as a graph, must give the recorded latents. */
 import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
-import { samplers, samplerTable, unknownKeys, type SamplerOptions, type SamplerTable, type Term } from "../schedules/index.js";
+import { Builder } from "../ir/build.js";
+import { constant, inputValue, type Model, type Value } from "../ir/graph.js";
+import { tensorNumbers, tensorOf } from "../ir/tensor.js";
+import { RUN_PASSES, runPasses } from "../passes/index.js";
+import {
+  bind,
+  NO_GUIDANCE,
+  samplers,
+  samplerTable,
+  unknownKeys,
+  type SamplerOptions,
+  type SamplerTable,
+  type Term,
+} from "../schedules/index.js";
+import { evaluator, Session } from "../src/runtime.js";
 import { codeOf, thrownBy } from "./support/thrown.js";
 
 const folder = new URL("fixtures/samplers/", import.meta.url);
@@ -20,6 +34,8 @@ const caseSchema = z.object({
   refuse: z.string().nullable(),
   timesteps: z.array(z.number()),
   timesteps_f64: z.array(z.number()).optional(),
+  /** The library's, in float32; the last is where the run ends. */
+  sigmas: z.array(z.number()).optional(),
   model: z.object({
     a: z.array(z.number()),
     b: z.array(z.number()),
@@ -41,8 +57,14 @@ function optionsOf({ num_inference_steps: steps, set_timesteps, step_args }: Cas
   return { steps, ...set_timesteps, ...step_args };
 }
 
+/** Where a sampler draws twice in an evaluation, the last draw counts. */
+function drawAt({ noise_draws }: Case, evaluation: number): Case["noise_draws"][number] | undefined {
+  return noise_draws.findLast((draw) => draw.evaluation === evaluation);
+}
+
 /** The latents after every row, with the case's linear model in place of a network. */
-function replay(table: SamplerTable, { model, initial, noise_draws }: Case): number[][] {
+function replay(table: SamplerTable, recorded: Case): number[][] {
+  const { model, initial } = recorded;
   const latents = [initial.unit.map((value) => value * table.initialScale)];
   const outs: number[][] = [];
   const samples: number[][] = [];
@@ -52,8 +74,7 @@ function replay(table: SamplerTable, { model, initial, noise_draws }: Case): num
     const limit = m.clip ?? Infinity;
     outs.push(out);
     samples.push(x.map((value, i) => Math.min(limit, Math.max(-limit, m.x * value + m.out * (out[i] ?? NaN)))));
-    // Where a sampler draws twice in an evaluation, the last draw counts.
-    const noise = noise_draws.findLast((draw) => draw.evaluation === k);
+    const noise = drawAt(recorded, k);
     latents.push(
       x.map((_, i) => {
         const sum = (terms: readonly Term[] | undefined, values: number[][]): number =>
@@ -74,6 +95,9 @@ function expectRecorded(table: SamplerTable, recorded: Case): void {
   // Fractional times were recorded in float32; a whole time that is wrong is so by 1.
   for (const [k, time] of times.entries())
     expect(Math.abs((table.rows[k]?.timestep ?? NaN) - time)).toBeLessThan(1e-6 * Math.max(1, Math.abs(time)));
+  // The library works in float32, where the smallest trained sigma, √(1/ᾱ − 1), is what cancellation leaves.
+  for (const [k, sigma] of recorded.sigmas?.slice(0, -1).entries() ?? [])
+    expect(Math.abs((table.rows[k]?.sigma ?? NaN) - sigma) / (sigma || 1)).toBeLessThan(5e-4);
   expect(table.initialScale / recorded.initial.scale_f64).toBeCloseTo(1, 12);
   const latents = replay(table, recorded);
   expect(latents).toHaveLength(recorded.latents_f64.length);
@@ -83,10 +107,78 @@ function expectRecorded(table: SamplerTable, recorded: Case): void {
   }
 }
 
+/** The case's linear model as one step: a[t] · x + b[t] · v, told as time which evaluation it is. */
+function stepOf({ model: { a, b, v, extra_channels: extra } }: Case): Model {
+  const build = new Builder();
+  const latent = { elem: "float", shape: [1, v.length] } as const;
+  const [x, t] = [inputValue("x", latent), inputValue("t", { elem: "int64", shape: [1] })];
+  const list = (name: string, values: readonly number[]): Value => constant(name, tensorOf("float", [values.length], values));
+  const row = (name: string, values: readonly number[]): Value => constant(name, tensorOf("float", [1, values.length], values));
+  const at = (name: string, values: readonly number[]): Value =>
+    build.op("Gather", [list(name, values), t], `${name}_t`, { elem: "float", shape: [1] });
+  const products = [build.op("Mul", [x, at("a", a)], "ax", latent), build.op("Mul", [row("v", v), at("b", b)], "bv", latent)];
+  const prediction = build.op("Add", products, "prediction", latent);
+  const value = extra ? build.concat([prediction, row("extra", extra)], 1, "out") : prediction;
+  return {
+    graph: { name: "linear", inputs: [x, t], outputs: [{ name: "out", value }], nodes: build.nodes, marks: [] },
+    opsets: new Map([["", 20]]),
+    irVersion: 10,
+    metadata: new Map(),
+    dit: {
+      recogniser: "",
+      latent: "x",
+      timestep: "t",
+      conditions: [],
+      prediction: "out",
+      branches: [],
+      constant: [],
+      guesses: [],
+      warnings: [],
+    },
+  };
+}
+
+/** The last latent by the graph that is emitted for the table. */
+async function emitted(table: SamplerTable, recorded: Case): Promise<number[]> {
+  const { unit } = recorded.initial;
+  const size = unit.length;
+  const counted = { ...table, rows: table.rows.map((row, k) => ({ ...row, timestep: k })) };
+  const model = await runPasses(stepOf(recorded), RUN_PASSES, {
+    evaluator: evaluator({ threads: 1 }),
+    batch: 1,
+    dims: new Map(),
+    fixed: new Map(),
+    batched: new Set<string>(),
+    guidance: NO_GUIDANCE,
+    uncond: new Map(),
+    prediction: { channels: recorded.model.extra_channels && [0, size], channelAxis: 1, sign: 1 },
+    plan: bind({ steps: table.rows.length, cells: new Map() }, counted, []),
+  });
+  const draws = table.rows.flatMap(({ next }, k) => (next.noise === 0 ? [] : (drawAt(recorded, k)?.values ?? [])));
+  const feeds = new Map([["x", tensorOf("float", [1, size], unit)]]);
+  if (draws.length > 0) feeds.set("noise", tensorOf("float", [draws.length / size, 1, size], draws));
+  const session = await Session.open(model, { optimise: "disabled", threads: 1 });
+  try {
+    const latent = (await session.run(feeds)).get("latent");
+    return latent ? tensorNumbers(latent) : [];
+  } finally {
+    await session.close();
+  }
+}
+
+async function expectEmitted(table: SamplerTable, recorded: Case): Promise<void> {
+  const latent = await emitted(table, recorded);
+  const want = recorded.latents_f64.at(-1) ?? [];
+  const size = Math.max(...want.map((value) => Math.abs(value ?? NaN)));
+  expect(latent).toHaveLength(want.length);
+  for (const [i, value] of want.entries()) expect(Math.abs((latent[i] ?? NaN) - (value ?? NaN)) / size).toBeLessThan(1e-5);
+}
+
 describe("recorded trajectories", () => {
-  it.each(cases.filter(({ refuse }) => refuse === null))("$file", (recorded) => {
+  it.each(cases.filter(({ refuse }) => refuse === null))("$file", async (recorded) => {
     const table = samplerTable(recorded.scheduler_config, optionsOf(recorded));
     expectRecorded(table, recorded);
+    await expectEmitted(table, recorded);
     for (const { evaluation, weight } of recorded.noise_draws)
       if (typeof weight === "number") expect(table.rows[evaluation]?.next.noise).toBeCloseTo(weight, 12);
   });
@@ -95,8 +187,10 @@ describe("recorded trajectories", () => {
     expect(codeOf(() => samplerTable(recorded.scheduler_config, optionsOf(recorded)))).toBe("UNSUPPORTED_SCHEDULER");
   });
 
-  it.each(cases.filter(({ refuse }) => refuse?.match(/^(clip_sample|variance_type)/)))("$file is taken as nodes", (recorded) => {
-    expectRecorded(samplerTable(recorded.scheduler_config, { ...optionsOf(recorded), nonlinear: true }), recorded);
+  it.each(cases.filter(({ refuse }) => refuse?.match(/^(clip_sample|variance_type)/)))("$file is taken as nodes", async (recorded) => {
+    const table = samplerTable(recorded.scheduler_config, { ...optionsOf(recorded), nonlinear: true });
+    expectRecorded(table, recorded);
+    await expectEmitted(table, recorded);
   });
 
   it("notices a wrong coefficient", () => {

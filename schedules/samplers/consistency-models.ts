@@ -41,6 +41,7 @@ export default {
       const noise = steps > 1 ? s_noise * Math.sqrt(to ** 2 - min ** 2) : 0;
       return {
         timestep: 250 * Math.log(sigma),
+        sigma,
         inputScale: 1 / norm,
         ...clampedStep({ clip_sample: clip_denoised, clip_sample_range: 1 }, { k, sample, weights: { x: 0, sample: 1, out: 0, noise } }),
       };

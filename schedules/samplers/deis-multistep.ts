@@ -45,6 +45,7 @@ export default {
       const { x, m } = lambdaStep({ keeps: "noise", tau: 0 }, from, to, nodes);
       return {
         timestep: time,
+        sigma: at(sigmas, k),
         inputScale: 1,
         m: noiseOf(config.prediction_type, from, at(sigmas, k)),
         next: { x: [{ step: k, weight: x }], m: m.map((weight, back) => ({ step: k - back, weight })), noise: 0 },

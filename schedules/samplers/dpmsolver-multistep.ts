@@ -55,6 +55,7 @@ export default {
       const { x, m, noise } = dpmStep(algorithm, solverType, nodes, at(levels, k + 1), 1 / 2);
       return {
         timestep: time,
+        sigma: at(sigmas, k),
         inputScale: 1,
         m: dpmPrediction(algorithm)(config.prediction_type, at(levels, k), at(sigmas, k)),
         next: { x: [{ step: k, weight: x }], m: m.map((weight, back) => ({ step: k - back, weight })), noise },

@@ -27,7 +27,13 @@ export default {
         const { down, up } = ancestralSigmas(from, end);
         const x = [{ step: base, weight: down / from }];
         const m = [{ step: k, weight: 1 - down / from }];
-        return { timestep: time, inputScale: inputScaleAt(sigma), m: sampleAt(config.prediction_type, sigma), next: { x, m, noise: up } };
+        return {
+          timestep: time,
+          sigma,
+          inputScale: inputScaleAt(sigma),
+          m: sampleAt(config.prediction_type, sigma),
+          next: { x, m, noise: up },
+        };
       };
       if (step === times.length - 1) return [evaluation(base, time, from, 0)];
       const middle = Math.sqrt(from * to);

@@ -50,6 +50,7 @@ export default {
       const { x, m, noise } = dpmStep(algorithm, isHeun || order === 3 ? "heun" : "midpoint", nodes, at(levels, k + 1), 1);
       return {
         timestep: time,
+        sigma: at(sigmas, k),
         inputScale: 1,
         m: dpmPrediction(algorithm)(config.prediction_type, at(levels, k), at(sigmas, k)),
         next: { x: [{ step: base, weight: x }], m: steps.map((step, i) => ({ step, weight: at(m, i) })), noise },

@@ -25,6 +25,7 @@ export default {
       const { down, up } = ancestralSigmas(sigma, sigmas[k + 1] ?? 0);
       return {
         timestep: time,
+        sigma,
         inputScale: inputScaleAt(sigma),
         m: slopeAt(config.prediction_type, sigma),
         next: eulerStep(k, k, sigma, down, up),

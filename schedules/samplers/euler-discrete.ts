@@ -39,6 +39,7 @@ export default {
       const sigma = at(sigmas, k);
       return {
         timestep: isContinuous ? Math.log(sigma) / 4 : time,
+        sigma,
         inputScale: inputScaleAt(sigma),
         m: slopeAt(prediction, sigma),
         next: eulerStep(k, k, sigma, at(sigmas, k + 1)),

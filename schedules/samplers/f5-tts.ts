@@ -1,6 +1,6 @@
 /** F5-TTS (arXiv 2410.06885): Euler's method on flow matching with sway sampling, as `f5_tts/model/cfm.py` runs it. */
 import { z } from "zod";
-import { flowRows, velocityStep } from "../flow.js";
+import { flowRows, reverseVelocityStep } from "../flow.js";
 import type { Sampler } from "../sampler.js";
 import { linspace } from "../spacing.js";
 
@@ -33,11 +33,8 @@ export default {
   table({ sway_sampling_coef: sway, use_epss }, { steps }) {
     const pruned = use_epss ? PRUNED.get(steps)?.map((time) => time / 32) : undefined;
     const times = (pruned ?? linspace(0, 1, steps + 1)).map((t) => t + (sway ?? 0) * (Math.cos((Math.PI / 2) * t) - 1 + t));
-    return {
-      name: "f5-tts",
-      prediction: "flow",
-      initialScale: 1,
-      rows: flowRows({ times: times.slice(0, steps), sigmas: times }, velocityStep),
-    };
+    const sigmas = times.map((t) => 1 - t);
+    const rows = flowRows({ times: times.slice(0, steps), sigmas }, reverseVelocityStep);
+    return { name: "f5-tts", prediction: "flow", initialScale: 1, rows };
   },
 } satisfies Sampler<typeof config>;

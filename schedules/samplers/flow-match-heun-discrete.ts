@@ -27,7 +27,7 @@ export default {
         { step: k + 1, weight: half },
         { step: k, weight: half },
       ];
-      return [predictor, { ...predictor, timestep: nextTime, next: { x: [{ step: k, weight: 1 }], m: mean, noise: 0 } }];
+      return [predictor, { ...predictor, timestep: nextTime, sigma: nextSigma, next: { x: [{ step: k, weight: 1 }], m: mean, noise: 0 } }];
     });
     return { name: "flow-match-heun-discrete", prediction: "flow", initialScale: 1, rows };
   },

@@ -32,6 +32,7 @@ export default {
       const base = 2 * step;
       const seen = (time: number, sigma: number): Omit<Row, "next"> => ({
         timestep: time,
+        sigma,
         inputScale: inputScaleAt(sigma),
         m: { ...sampleAt(config.prediction_type, sigma), ...clip },
       });

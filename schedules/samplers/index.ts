@@ -38,6 +38,7 @@ const tableSchema = z.strictObject({
     .array(
       z.strictObject({
         timestep: z.number(),
+        sigma: z.number().optional(),
         inputScale: z.number(),
         m: z.strictObject({ x: z.number(), out: z.number(), clip: z.number().positive().optional() }),
         next: z.strictObject({

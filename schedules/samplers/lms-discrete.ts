@@ -31,6 +31,7 @@ export default {
       const m = interpolationWeights(nodes, moments).map((weight, back) => ({ step: k - back, weight }));
       return {
         timestep: time,
+        sigma,
         inputScale: inputScaleAt(sigma),
         m: slopeAt(config.prediction_type, sigma),
         next: { x: [{ step: k, weight: 1 }], m, noise: 0 },

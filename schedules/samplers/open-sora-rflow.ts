@@ -1,6 +1,6 @@
 /** Open-Sora 1.2's rectified flow (`opensora/schedulers/rf/`, tag v1.2.0): times stretched by the size of the video. */
 import { z } from "zod";
-import { flowRows, velocityStep } from "../flow.js";
+import { flowRows, reverseVelocityStep } from "../flow.js";
 import { shiftedSigma } from "../sigma-grid.js";
 import { roundHalfEven } from "../spacing.js";
 import type { Sampler } from "../sampler.js";
@@ -32,9 +32,8 @@ export default {
     const times = Array.from({ length: steps }, (_, k) => (1 - k / steps) * span)
       .map((time) => (config.use_discrete_timesteps ? roundHalfEven(time) : time))
       .map((time) => shiftedSigma(time / span, shift) * span);
-    // Its output is x_0 − noise, so that x grows along it while sigma falls.
-    const levels = [...times, 0].map((time) => -time / span);
-    return { name: "open-sora-rflow", prediction: "flow", initialScale: 1, rows: flowRows({ times, sigmas: levels }, velocityStep) };
+    const sigmas = [...times, 0].map((time) => time / span);
+    return { name: "open-sora-rflow", prediction: "flow", initialScale: 1, rows: flowRows({ times, sigmas }, reverseVelocityStep) };
   },
 } satisfies Sampler<typeof config>;
 

@@ -65,6 +65,7 @@ export default {
       const { x, m, noise } = fromPredicted(at(predictors, k), corrected);
       return {
         timestep: time,
+        sigma: at(sigmas, k),
         inputScale: 1,
         m: (config.predict_x0 ? sampleOf : noiseOf)(config.prediction_type, at(levels, k), at(sigmas, k)),
         next: { x: [{ step: k, weight: x }], m, noise },

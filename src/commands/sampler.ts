@@ -22,9 +22,11 @@ export default {
       sum.map(({ step, weight }) => `${number(weight)}·${letter}${step}`);
     const spread = (learned: LearnedVariance | undefined): string =>
       learned ? `·exp(½(f·${number(learned.max)} + (1−f)·${number(learned.min)}))` : "";
-    const lines = rows.map(({ timestep, inputScale, m, next }, k) => [
+    const hasSigmas = rows.some(({ sigma }) => sigma !== undefined);
+    const lines = rows.map(({ timestep, sigma, inputScale, m, next }, k) => [
       String(k),
       number(timestep),
+      ...(hasSigmas ? [sigma === undefined ? "" : number(sigma)] : []),
       number(inputScale),
       `${number(m.x)}·x + ${number(m.out)}·out${m.clip === undefined ? "" : `, within ±${number(m.clip)}`}`,
       [
@@ -36,7 +38,7 @@ export default {
     ]);
     const text = [
       `${name}, ${prediction}, initial scale ${number(initialScale)}`,
-      textTable([["step", "timestep", "input scale", "m", "next x"], ...lines]),
+      textTable([["step", "timestep", ...(hasSigmas ? ["sigma"] : []), "input scale", "m", "next x"], ...lines]),
     ].join("\n");
     return { json: { name, prediction, initialScale, rows }, text };
   },

@@ -1,4 +1,4 @@
-/** A sampler as a picture: what the model is told at each step, and what the next latent is made of. */
+/** A sampler as a picture: what the model is told at each step, how noisy the latent is, and what the next one is made of. */
 import type { Row, SamplerTable, Term } from "../../schedules/index.js";
 import { formatNumber } from "./format.js";
 import { markup, type Content } from "./html.js";
@@ -8,7 +8,6 @@ import { ticksBetween } from "./ticks.js";
 const GAP = 30;
 const HEADER = 70;
 const FOOTER = 50;
-const WIDTH = 2 * CHART_WIDTH + 3 * GAP;
 
 /** What a line adds up: its class, what the legend calls it, and its value in a row. */
 const WEIGHTS: readonly (readonly [name: string, label: string, (row: Row, k: number) => number])[] = [
@@ -22,12 +21,12 @@ const STYLE = markup`
 text { font-family: "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", sans-serif; font-size: 11px; fill: #5d646d; }
 .title { font-size: 17px; font-weight: 600; fill: #1d2024; }
 .axis path { stroke: #dfdfd9; stroke-width: 1px; fill: none; }
-.time, .latent, .current, .earlier, .noise { fill: none; stroke-width: 1.8px; stroke-linejoin: round; }
-.time, .current { stroke: #24588f; } .latent { stroke: #5d646d; } .earlier { stroke: #c98a2b; } .noise { stroke: #b23b2a; }
+.time, .sigma, .latent, .current, .earlier, .noise { fill: none; stroke-width: 1.8px; stroke-linejoin: round; }
+.time, .sigma, .current { stroke: #24588f; } .latent { stroke: #5d646d; } .earlier { stroke: #c98a2b; } .noise { stroke: #b23b2a; }
 .points circle { fill: transparent; }
 `;
 
-/** One SVG document: times on the left, weights on the right. Lines that are 0 throughout are left out. */
+/** One SVG document: times, noise levels where the table has them, weights. Lines that are 0 throughout are left out. */
 export function samplerPlot({ name, prediction, initialScale, rows }: SamplerTable): string {
   const steps = rows.length;
   const line = (name: string, label: string, valueOf: (row: Row, k: number) => number): Line => ({
@@ -37,31 +36,36 @@ export function samplerPlot({ name, prediction, initialScale, rows }: SamplerTab
       return { step: k, value, title: `${label}, step ${k}: ${formatNumber(value)}` };
     }),
   });
-  const times = [line("time", "time", ({ timestep }) => timestep)];
+  const times = line("time", "time", ({ timestep }) => timestep);
+  const sigmas = rows.every(({ sigma }) => sigma !== undefined) ? [line("sigma", "sigma", ({ sigma = NaN }) => sigma)] : [];
   const drawn = WEIGHTS.map(([name, label, valueOf]) => ({ label, line: line(name, label, valueOf) })).filter(({ line }) =>
     line.points.some(({ value }) => value !== 0),
   );
   const weights = drawn.map(({ line }) => line);
   const chart = (title: string, measure: string, lines: readonly Line[]): Content =>
     lineChart({ title, description: `${measure} at each of ${steps} steps.`, measure, levels: levelsOf(lines), steps, lines });
-  const place = (x: number, content: Content): Content =>
-    markup`<svg x="${x}" y="${HEADER}" width="${CHART_WIDTH}" height="${CHART_HEIGHT}">${content}</svg>`;
+  const charts = [
+    chart("Times", "time that the model is told", [times]),
+    ...sigmas.map((line) => chart("Noise levels", "sigma of the latent", [line])),
+    chart("Weights", "weight in the next latent", weights),
+  ];
+  const left = (i: number): number => GAP + i * (CHART_WIDTH + GAP);
+  const width = left(charts.length);
   const height = HEADER + CHART_HEIGHT + FOOTER;
-  const right = CHART_WIDTH + 2 * GAP;
   return `${
-    markup`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}">
+    markup`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}">
 <style>${STYLE}</style>
 <rect width="100%" height="100%" fill="#fdfdfb"/>
 <text class="title" x="${GAP}" y="34">${name}, ${steps} ${steps === 1 ? "row" : "rows"}</text>
 <text x="${GAP}" y="52">${prediction}, initial scale ${formatNumber(initialScale)}</text>
-${place(GAP, chart("Times", "time that the model is told", times))}
-${place(right, chart("Weights", "weight in the next latent", weights))}
-${drawn.map(({ label, line }, i) => {
-  const before = drawn.slice(0, i).reduce((length, { label }) => length + label.length, 0);
-  const x = right + 40 * i + 6 * before;
-  const y = height - 22;
-  return markup`<path class="${line.name}" d="M${x} ${y - 4}h14"/><text x="${x + 18}" y="${y}">${label}</text>`;
-})}
+${charts.map((chart, i) => markup`<svg x="${left(i)}" y="${HEADER}" width="${CHART_WIDTH}" height="${CHART_HEIGHT}">${chart}</svg>\n`)}${drawn.map(
+      ({ label, line }, i) => {
+        const before = drawn.slice(0, i).reduce((length, { label }) => length + label.length, 0);
+        const x = left(charts.length - 1) + 40 * i + 6 * before;
+        const y = height - 22;
+        return markup`<path class="${line.name}" d="M${x} ${y - 4}h14"/><text x="${x + 18}" y="${y}">${label}</text>`;
+      },
+    )}
 </svg>`.text
   }\n`;
 }
