@@ -75,6 +75,14 @@ export class Builder {
     return node.outputs;
   }
 
+  /** A reduction along axes (not ReduceSum), which keep a size of 1; its form depends on the version of the standard operator set. */
+  reduce(opType: string, value: Value, axes: readonly number[], opset: number, name: string): Value {
+    const type: TensorType = { elem: elemOf(value), shape: shapeOf(value).map((dim, axis) => (axes.includes(axis) ? 1 : dim)) };
+    // The axes became an operand in opset 18.
+    if (opset < 18) return this.op(opType, [value], name, type, { axes: { kind: "ints", value: axes.map(BigInt) } });
+    return this.op(opType, [value, constant(`${name}/axes`, tensorOf("int64", [axes.length], axes))], name, type);
+  }
+
   cast(value: Value, elem: ElementType, name: string): Value {
     if (elemOf(value) === elem) return value;
     const to: Attribute = { kind: "int", value: BigInt(ELEMENT_TYPES[elem].code) };

@@ -146,9 +146,19 @@ export function intAttribute(node: Node, name: string, otherwise: number): numbe
   return attribute?.kind === "int" ? Number(attribute.value) : otherwise;
 }
 
+export function floatAttribute(node: Node, name: string, otherwise: number): number {
+  const attribute = node.attributes.get(name);
+  return attribute?.kind === "float" ? attribute.value : otherwise;
+}
+
 export function intsAttribute(node: Node, name: string): readonly number[] | undefined {
   const attribute = node.attributes.get(name);
   return attribute?.kind === "ints" ? attribute.value.map(Number) : undefined;
+}
+
+/** The version of the standard operator set; 0 where the model has none. */
+export function opsetOf({ opsets }: Model): number {
+  return opsets.get("") ?? opsets.get("ai.onnx") ?? 0;
 }
 
 /** The view of a lifted model. */

@@ -5,6 +5,12 @@ import { isOp, type Node, type Value } from "./graph.js";
 const RANDOM = ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"] as const;
 const CONTROL_FLOW = ["If", "Loop", "Scan"] as const;
 
+/** Of the standard operator set in this version. ONNX Runtime puts two norms of its own into the standard's domain. */
+export function isStandard(node: Node, opset: number): boolean {
+  if (isOp(node, "SimplifiedLayerNormalization")) return false;
+  return isOp(node, "LayerNormalization") ? opset >= 17 : isOp(node, node.opType);
+}
+
 /** Draws random numbers. */
 export function isRandom(node: Node): boolean {
   return isOp(node, ...RANDOM);

@@ -67,12 +67,13 @@ export const BIND_PASSES = ["bind", "types"] as const;
 
 /**
  * The step stage makes one step as small as it gets, once:
- *   fix    makes constants of the inputs that are known at compile time;
- *   fold   turns what depends on no input into data: Constant nodes, shape arithmetic, position tables;
- *   cse    shares what the exporter wrote twice;
- *   dce    drops what nobody reads any more.
+ *   standard  spells the runtime's own operators out, which no other pass looks into and no other runtime has;
+ *   fix       makes constants of the inputs that are known at compile time;
+ *   fold      turns what depends on no input into data: Constant nodes, shape arithmetic, position tables;
+ *   cse       shares what the exporter wrote twice;
+ *   dce       drops what nobody reads any more.
  */
-export const STEP_PASSES = ["fix", "fold", "cse", "dce"] as const;
+export const STEP_PASSES = ["standard", "fix", "fold", "cse", "dce"] as const;
 
 /**
  * The run stage makes the whole sampling run of it, still computing every branch at every step:

@@ -4,7 +4,7 @@
  */
 import { Builder, shapeOf, type WeightedValue } from "../ir/build.js";
 import { reservedName } from "../ir/diagnostics.js";
-import { constant, ditView, inputValue, type Model, type Value } from "../ir/graph.js";
+import { constant, ditView, inputValue, opsetOf, type Model, type Value } from "../ir/graph.js";
 import { tensorOf } from "../ir/tensor.js";
 import { callsAt, type Half, type Row, type SamplerTable } from "../schedules/index.js";
 import type { Pass, PassContext } from "./index.js";
@@ -88,7 +88,7 @@ class Unrolling implements Run {
     const { rows, initialScale } = this.table;
     const digits = String(rows.length - 1).length;
     const label = (k: number): string => `step${String(k).padStart(digits, "0")}`;
-    const guided = new Guided(body, this.context, shapeOf(noise), this.model.opsets.get("") ?? 0);
+    const guided = new Guided(body, this.context, shapeOf(noise), opsetOf(this.model));
     const draws = this.noiseDraws(shapeOf(noise), label);
     const { next, clamped, lone } = sumsOf(rows);
     const { sign } = this.context.prediction;

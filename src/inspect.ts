@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import { NO_MACS, stepCost, totalMacs, type Macs } from "../ir/cost.js";
 import type { Branch } from "../ir/dit.js";
-import { ditView, type Model } from "../ir/graph.js";
+import { ditView, opsetOf, type Model } from "../ir/graph.js";
 import type { TensorType } from "../ir/types.js";
 import { runPasses, type PassContext } from "../passes/index.js";
 import { npyBytes, readNpy } from "./npy.js";
@@ -42,7 +42,7 @@ export interface Inspection {
 
 /** Shapes and MACs are as far as the model has them: a bound one has all. */
 export function inspect(model: Model): Inspection {
-  const { graph, opsets } = model;
+  const { graph } = model;
   const view = ditView(model);
   const cost = stepCost(model);
   const values = new Map(graph.marks.map(({ site, value }) => [site, value]));
@@ -64,7 +64,7 @@ export function inspect(model: Model): Inspection {
     format: "smoothcc-inspect/1",
     recogniser: view.recogniser,
     nodes: graph.nodes.length,
-    opset: opsets.get("") ?? 0,
+    opset: opsetOf(model),
     inputs: graph.inputs.map(({ name, type }) => port(name, type, roles.get(name) ?? "guidance")),
     outputs: graph.outputs.map(({ name, value }) => port(name, value.type, name === view.prediction ? "prediction" : "unused")),
     branches,

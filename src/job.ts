@@ -16,9 +16,10 @@ import {
 import { requireWellFormed } from "../ir/check.js";
 import { addMacs, NO_MACS, stepCost, totalMacs, type Macs } from "../ir/cost.js";
 import type { Branch } from "../ir/dit.js";
-import { ditView, type Model, type Value } from "../ir/graph.js";
+import { ditView, opsetOf, type Model, type Value } from "../ir/graph.js";
 import { lift } from "../ir/lift/index.js";
 import { readModel } from "../ir/onnx/index.js";
+import { isStandard } from "../ir/ops.js";
 import { shapeOf, elemOf } from "../ir/build.js";
 import { readTensor, tensorNumbers, tensorOf, type TensorData } from "../ir/tensor.js";
 import { byteSize, elementCount, staticShape, type Dim, type ElementType } from "../ir/types.js";
@@ -185,7 +186,12 @@ export async function bindModel(source: Source, lifted: Model, runtime: RuntimeO
   const alone = anyBatch ? await boundAlone(lifted, model, unbound) : undefined;
   const prediction = predictionSlice(model, recipe.prediction);
   const guidance = { ...unbound.guidance, drops: form !== "batched" || alone !== undefined };
-  return { source, model: withCoverage(model), anyBatch, context: { ...unbound, fixed, uncond, prediction, guidance, alone } };
+  return {
+    source,
+    model: await withForeign(withCoverage(model), unbound),
+    anyBatch,
+    context: { ...unbound, fixed, uncond, prediction, guidance, alone },
+  };
 }
 
 /** The recipe's guidance. Throws UNKNOWN_NAME where an embedded scale has no input. */
@@ -252,6 +258,18 @@ function withCoverage(model: Model): Model {
   if (all === 0 || found >= EXPECTED_COVERAGE * all) return model;
   const share = ((100 * found) / all).toFixed(0);
   const warning = `Only ${share} % of a step's MACs are in branches that were found; the rest is computed at every step. The model may be of a kind that is not supported yet.`;
+  const view = ditView(model);
+  return { ...model, dit: { ...view, warnings: [...view.warnings, warning] } };
+}
+
+/** The model with a warning where the artifact will have operators that are not of the standard. */
+async function withForeign(model: Model, context: PassContext): Promise<Model> {
+  const { graph } = await runPasses(model, ["standard"], context);
+  const foreign = graph.nodes.filter((node) => !isStandard(node, opsetOf(model)));
+  if (foreign.length === 0) return model;
+  const operators = [...new Set(foreign.map(({ domain, opType }) => (domain === "" ? opType : `${domain}.${opType}`)))].join(", ");
+  const count = foreign.length === 1 ? "1 node has an operator" : `${foreign.length} nodes have operators`;
+  const warning = `${count} outside of the ONNX standard (${operators}), which other runtimes may not have: export without ONNX Runtime's extended optimisation.`;
   const view = ditView(model);
   return { ...model, dit: { ...view, warnings: [...view.warnings, warning] } };
 }

@@ -1,14 +1,16 @@
 /** Every registered pass on every fixture: deterministic, well-formed, stable, and faithful in the runtime as far as it claims. */
+import { readdirSync, readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { Builder, shapeOf } from "../ir/build.js";
+import { Builder, elemOf, shapeOf } from "../ir/build.js";
 import { check } from "../ir/check.js";
-import { constant, ditView, inputValue, type Model, type Value } from "../ir/graph.js";
+import { constant, ditView, inputValue, opsetOf, type Model, type Value } from "../ir/graph.js";
 import { lift } from "../ir/lift/index.js";
 import { readModel } from "../ir/onnx/index.js";
+import { isStandard } from "../ir/ops.js";
 import { readTensor, tensorNumbers, tensorOf, type TensorData } from "../ir/tensor.js";
 import { print } from "../ir/text.js";
-import type { TensorType } from "../ir/types.js";
+import { elementCount, type TensorType } from "../ir/types.js";
 import { BIND_PASSES, CACHE_PASSES, passes, runPasses, RUN_PASSES, STEP_PASSES, type Pass, type PassContext } from "../passes/index.js";
 import { NO_GUIDANCE } from "../schedules/index.js";
 import { feedsOf } from "../src/artifact.js";
@@ -16,6 +18,7 @@ import { relativeL2 } from "../src/fidelity.js";
 import { sampleInputs } from "../src/run-inputs.js";
 import { evaluator, Session, type Tensors } from "../src/runtime.js";
 import { fixtures, recorded, recordedInputs, type Fixture } from "./support/fixtures.js";
+import { readSubject } from "./support/pass-case.js";
 import { nullClassOf, openFixture, planOf, randomSchedule } from "./support/jobs.js";
 
 const PIPELINE = [...BIND_PASSES, ...STEP_PASSES, ...RUN_PASSES, ...CACHE_PASSES];
@@ -159,6 +162,31 @@ describe("fold, apart from its cases", () => {
     const input: Value = { ...w, name: "input" };
     const model = modelOf([input], build, [build.op("Neg", [input], "negated", float(32768))]);
     expect((await runPasses(model, ["fold"], BARE)).graph.nodes).toHaveLength(1);
+  });
+});
+
+describe("standard computes what ONNX Runtime's own kernels compute", () => {
+  const folder = new URL("cases/passes/standard/", import.meta.url);
+  const runnable = readdirSync(folder).filter((file) => file !== "what-has-no-rule.txt");
+
+  it.each(runnable)("%s", async (file) => {
+    const { model, context } = readSubject(readFileSync(new URL(file, folder), "utf8").split("---")[0] ?? "");
+    const after = await runPasses(model, ["standard"], context);
+    expect(after.graph.nodes.every((node) => isStandard(node, opsetOf(after)))).toBe(true);
+    expect([...after.opsets.keys()]).toEqual([""]);
+    const feeds = new Map(
+      model.graph.inputs.map((input, i) => {
+        const shape = shapeOf(input);
+        const numbers = Array.from({ length: elementCount(shape) }, (_, at) => 2 * Math.sin(7 * i + 3 * at + 1));
+        return [input.name, tensorOf(elemOf(input), shape, numbers)] as const;
+      }),
+    );
+    const found = await run(after, feeds);
+    for (const [name, value] of await run(model, feeds)) {
+      const limit = value.elem === "float16" ? 1e-3 : ROUNDING;
+      expect(relativeL2(tensorNumbers(found.get(name) ?? value), tensorNumbers(value)), name).toBeLessThanOrEqual(limit);
+      expect(found.get(name)?.shape, name).toEqual(value.shape);
+    }
   });
 });
 

@@ -1,6 +1,6 @@
 /** From the network's outputs at one row to what the sampler sums: the guided prediction, and the learned noise. All in float. */
 import { shapeOf, type Builder, type WeightedValue } from "../../ir/build.js";
-import { constant, type Attribute, type Value } from "../../ir/graph.js";
+import { constant, type Value } from "../../ir/graph.js";
 import { tensorOf } from "../../ir/tensor.js";
 import { scaleAt, type Half, type LearnedVariance, type Rescale } from "../../schedules/index.js";
 import type { PassContext } from "../index.js";
@@ -76,13 +76,7 @@ export class Guided {
   private rescaled(guided: Value, cond: Value, { form, strength }: Rescale, label: string): Value {
     const { body, shape } = this;
     const axes = shape.map((_, axis) => axis).slice(form === "std" ? 1 : -1);
-    const reduced = { elem: "float", shape: shape.map((dim, axis) => (axes.includes(axis) ? 1 : dim)) } as const;
-    const reduce = (opType: string, value: Value, name: string): Value => {
-      const listed: Attribute = { kind: "ints", value: axes.map(BigInt) };
-      // The axes became an operand in opset 18.
-      if (this.opset < 18) return body.op(opType, [value], name, reduced, { axes: listed });
-      return body.op(opType, [value, constant(`${label}/axes`, tensorOf("int64", [axes.length], axes))], name, reduced);
-    };
+    const reduce = (opType: string, value: Value, name: string): Value => body.reduce(opType, value, axes, this.opset, name);
     // The count of elements cancels from the ratio of deviations.
     const size = (value: Value, name: string): Value => {
       if (form === "norm") return reduce("ReduceL2", value, `${label}/${name}_norm`);
@@ -92,7 +86,9 @@ export class Guided {
       });
       return reduce("ReduceL2", centred, `${label}/${name}_deviation`);
     };
-    const ratio = body.op("Div", [size(cond, "cond"), size(guided, "guided")], `${label}/ratio`, reduced);
+    const given = size(cond, "cond");
+    const reduced = { elem: "float", shape: shapeOf(given) } as const;
+    const ratio = body.op("Div", [given, size(guided, "guided")], `${label}/ratio`, reduced);
     const mixed =
       strength === 1
         ? ratio
