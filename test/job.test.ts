@@ -117,6 +117,12 @@ describe("a step of another make", () => {
     expect(ditView(job.model).warnings).toEqual([expect.stringContaining("'aux'")]);
   });
 
+  it("warns of operators outside of the standard, but not of those that it can spell out", async () => {
+    expect(ditView((await tinyJob({ activation: "com.microsoft.QuickGelu" })).model).warnings).toEqual([]);
+    const { warnings } = ditView((await tinyJob({ activation: "com.microsoft.Trilu" })).model);
+    expect(warnings).toContainEqual(expect.stringMatching(/^1 node has an operator outside of the ONNX standard \(com.microsoft.Trilu\)/));
+  });
+
   it("tells several inputs the same time", async () => {
     const told = await tinyJob({ secondTime: true }, { timestep: ["t", "r"] });
     expect(ditView(told.model)).toMatchObject({ timestep: "t", conditions: ["size"] });

@@ -11,12 +11,14 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { z } from "zod";
 import { Builder, shapeOf } from "../ir/build.js";
 import type { Branch } from "../ir/dit.js";
-import { constant, inputValue, type Mark, type Model, type Value } from "../ir/graph.js";
+import { constant, ditView, inputValue, type Mark, type Model, type Value } from "../ir/graph.js";
+import { lift } from "../ir/lift/index.js";
 import { tensorOf, type TensorData } from "../ir/tensor.js";
 import { byteSize, elementCount, type TensorType } from "../ir/types.js";
 import { BIND_PASSES, CACHE_PASSES, runPasses, RUN_PASSES, STEP_PASSES, type Evaluator, type PassContext } from "../passes/index.js";
 import { bind, NO_GUIDANCE, type SamplerTable, type ScheduleCell } from "../schedules/index.js";
 import { fixtures } from "./support/fixtures.js";
+import { jointStep } from "./support/joint-step.js";
 
 const WIDTH = 8;
 const TOKENS = 4;
@@ -163,6 +165,36 @@ describe("all passes on a chain of blocks", () => {
     expect(Math.max(...perNode)).toBeLessThan(1024);
     // It is the graph that is measured, and not nothing.
     expect(Math.min(...perNode)).toBeGreaterThan(100);
+  });
+});
+
+describe("lifting a network shaped as FLUX is", () => {
+  /** Processor time of lifting, several times over. */
+  function seconds(model: Model, times = 1): number {
+    const before = process.cpuUsage();
+    for (let i = 0; i < times; i++) lift(model);
+    return process.cpuUsage(before).user / 1e6;
+  }
+
+  it("takes less than two seconds at its full depth, and finds every branch", () => {
+    const model = jointStep(19, 38);
+    expect(model.graph.nodes.length).toBeGreaterThan(5000);
+    const before = process.cpuUsage();
+    const { branches, warnings } = ditView(lift(model));
+    expect(process.cpuUsage(before).user / 1e6).toBeLessThan(2);
+    const counted = (wanted: string): number => branches.filter(({ kind, stream }) => `${stream} ${kind}` === wanted).length;
+    expect(["image attn", "text attn", "image mlp", "text mlp", "text+image single"].map(counted)).toEqual([19, 19, 19, 19, 38]);
+    expect(branches).toHaveLength(4 * 19 + 38);
+    expect(warnings).toEqual([]);
+  });
+
+  it("takes time that grows as the graph does", () => {
+    const [small, large] = [jointStep(4, 8), jointStep(40, 80)];
+    const growth = large.graph.nodes.length / small.graph.nodes.length;
+    expect(growth).toBeGreaterThan(9);
+    seconds(small, 10);
+    // Linear would be 1, and quadratic 10.
+    expect((10 * seconds(large)) / growth / seconds(small, 10)).toBeLessThan(3);
   });
 });
 

@@ -15,17 +15,28 @@ export interface TinyStep {
   readonly secondTime?: boolean;
   /** Three numbers of each row, of which the network sees the mean: an input `words` [b, 3]. */
   readonly words?: boolean;
+  /** The operator between the weights of a feed-forward network; Tanh if left out. */
+  readonly activation?: string;
 }
 
 /** Inputs: `x` [b, 6, 4], `t` [b], `size` [2], which has no batch axis; output: `out`. */
 export function tinyStep(step: TinyStep = {}): string {
-  const { mlps = 1, aux = false, width = 4, label = false, guidance = false, secondTime = false, words = false } = step;
+  const {
+    mlps = 1,
+    aux = false,
+    width = 4,
+    label = false,
+    guidance = false,
+    secondTime = false,
+    words = false,
+    activation = "Tanh",
+  } = step;
   const weight = (name: string, rows: number, columns: number, seed: number): string =>
     `float[${rows},${columns}] ${name} = {${Array.from({ length: rows * columns }, (_, i) => (Math.sin(seed + 1.7 * i) / 2).toFixed(3)).join(", ")}}`;
   const weights = ["q", "k", "v", "o"].map((name, i) => weight(`w_${name}`, 4, 4, i));
   const mlp = Array.from({ length: mlps }, (_, i) => {
     weights.push(weight(`up${i}`, 4, 8, 10 + i), weight(`down${i}`, 8, 4, 20 + i));
-    return `a${i} = MatMul(h${i}, up${i})  b${i} = Tanh(a${i})  c${i} = MatMul(b${i}, down${i})  d${i} = Mul(gate, c${i})  h${i + 1} = Add(h${i}, d${i})`;
+    return `a${i} = MatMul(h${i}, up${i})  b${i} = ${activation}(a${i})  c${i} = MatMul(b${i}, down${i})  d${i} = Mul(gate, c${i})  h${i + 1} = Add(h${i}, d${i})`;
   });
   weights.push("float[1,4] freq = {0.01, 0.02, 0.03, 0.04}", "int64[1] one = {1}", weight("w_out", 4, width, 40));
   const embedded = [
@@ -44,7 +55,7 @@ export function tinyStep(step: TinyStep = {}): string {
   ];
   if (label) weights.push("float[5] shades = {10, 40, 90, 160, 250}");
   const time = embedded.slice(1).map((name, i) => `e${i + 1} = Add(e${i}, ${name})`);
-  return `<ir_version: 8, opset_import: ["" : 17]>
+  return `<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
     step (${inputs.join(", ")}) => (${aux ? "float[b,6,4] aux, " : ""}float[b,6,${width}] out) <${weights.join(", ")}> {
       e0 = Cast<to = 1>(t)  ${label ? "shade = Gather(shades, label)  " : ""}${secondTime ? "tr = Cast<to = 1>(r)  lag = Sub(e0, tr)  " : ""}${words ? "mean = ReduceMean<axes = [1], keepdims = 0>(words)  " : ""}
       ${time.join("  ")}
