@@ -26,18 +26,38 @@ export interface ResidualAdd {
 /** How many adds back a branch may start that runs beside others. */
 const MOST_PARALLEL = 3;
 
-/** All residual adds whose branch multiplies by a weight, in the order of the graph. Not all of them are of a transformer. */
-export function residualAdds(graph: Graph, dependsOn: Dependence): readonly ResidualAdd[] {
+export interface ResidualAdds {
+  /** In the order of the graph. Not all of them are of a transformer. */
+  readonly adds: readonly ResidualAdd[];
+  /** Sums of a stream and an earlier value of it, and the stream's value in front: the stream goes on, and nothing is computed. */
+  readonly skips: ReadonlyMap<Value, Value>;
+}
+
+/** All residual adds whose branch multiplies by a weight. */
+export function residualAdds(graph: Graph, dependsOn: Dependence): ResidualAdds {
   const levels = levelsOf(graph);
   const readers = uses(graph);
   const found = new Map<Value, ResidualAdd>();
+  const skips = new Map<Value, Value>();
   for (const node of graph.nodes) {
     const add = summands(node);
     if (!add || dependsOn(add.a) === 0 || dependsOn(add.b) === 0) continue;
     const whole = startOf(add.a, add.b, add) ?? startOf(add.b, add.a, add);
-    if (whole && [...whole.region].some((inner) => isLinear(inner, dependsOn))) found.set(add.sum, whole);
+    if (!whole) continue;
+    if (isLater(whole.operand, whole.root)) skips.set(add.sum, whole.operand);
+    else if ([...whole.region].some((inner) => isLinear(inner, dependsOn))) found.set(add.sum, whole);
   }
-  return [...found.values()];
+  return { adds: [...found.values()], skips };
+
+  /** Whether a value is `root` with branches added to it, and nothing else. */
+  function isLater(value: Value, root: Value): boolean {
+    let at: Value | undefined = unmoved(value);
+    while (at && at !== root) {
+      const before: Value | undefined = skips.get(at) ?? found.get(at)?.before;
+      at = before && unmoved(before);
+    }
+    return at === root;
+  }
 
   /** The add with `before` as its stream, if `operand` is computed from it. */
   function startOf(before: Value, operand: Value, { node, sum }: Summands): ResidualAdd | undefined {

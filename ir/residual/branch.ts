@@ -37,8 +37,15 @@ export function kindOf(add: ResidualAdd, dependsOn: Dependence): BranchKind | un
   return cores.some(attendsToItself) ? "attn" : "cross_attn";
 }
 
-/** Whether a nonlinearity reaches the branch's end without passing through attention: a feed-forward network beside it or behind it. */
+/**
+ * Whether a nonlinearity reaches the branch's end without passing through attention: a feed-forward network beside it or behind it.
+ * What attention's result is multiplied by is a gate of it, and no network of its own.
+ */
 function activationBypasses({ operand, region }: ResidualAdd, cores: ReadonlySet<Node>): boolean {
+  const behind = new Set(cores);
+  const carriesAttention = ({ producer }: Value): boolean => producer !== undefined && behind.has(producer);
+  // The region is in the order of its longest paths.
+  for (const node of region) if (operands(node).some(carriesAttention)) behind.add(node);
   const seen = new Set<Node>();
   const open = [operand];
   for (let at = open.pop(); at; at = open.pop()) {
@@ -46,7 +53,8 @@ function activationBypasses({ operand, region }: ResidualAdd, cores: ReadonlySet
     if (!node || seen.has(node) || cores.has(node) || !region.has(node)) continue;
     if (isActivation(node)) return true;
     seen.add(node);
-    open.push(...operands(node));
+    const attention = isOp(node, "Mul") ? operands(node).filter(carriesAttention) : [];
+    open.push(...(attention.length > 0 ? attention : operands(node)));
   }
   return false;
 }

@@ -38,13 +38,13 @@ export interface ResidualStreams {
 
 /** What is added to the residual streams of a graph without dead nodes. */
 export function residualStreams(graph: Graph, dependsOn: Dependence): ResidualStreams {
-  const all = residualAdds(graph, dependsOn);
+  const { adds: all, skips } = residualAdds(graph, dependsOn);
   const kinds = new Map<ResidualAdd, BranchKind>();
   for (const add of all) {
     const kind = kindOf(add, dependsOn);
     if (kind) kinds.set(add, kind);
   }
-  const adds = streamAdds([...kinds.keys()]);
+  const adds = streamAdds([...kinds.keys()], skips);
   const tokens = tokensOf(graph, adds, dependsOn);
   const depths = depthsOf(graph, adds, kinds);
   const isLive = liveTokens(graph, tokens, dependsOn);
@@ -83,7 +83,8 @@ function depthsOf(
     let depth = operands(node).reduce((most, value) => Math.max(most, behind.get(value) ?? 0), 0);
     const add = sums.get(node);
     const own = (add && behind.get(add.operand)) ?? 0;
-    if (add && !(kinds.get(add) === "mlp" && own === 0)) {
+    const isPreamble = add && kinds.get(add) === "mlp" && own === 0 && !behind.has(add.before);
+    if (add && !isPreamble) {
       depths.set(add, own);
       depth = Math.max(depth, own + 1);
     }

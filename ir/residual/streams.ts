@@ -6,8 +6,8 @@
 import { isOp, type Value } from "../graph.js";
 import { unmoved, type ResidualAdd } from "./adds.js";
 
-/** The adds that carry a stream on, in the order of the graph. */
-export function streamAdds(adds: readonly ResidualAdd[]): readonly ResidualAdd[] {
+/** The adds that carry a stream on, in the order of the graph; `skips` gives the stream in front of a long skip by that behind it. */
+export function streamAdds(adds: readonly ResidualAdd[], skips: ReadonlyMap<Value, Value>): readonly ResidualAdd[] {
   const bySum = new Map(adds.map((add) => [add.sum, add]));
   const previous = (add: ResidualAdd): ResidualAdd | undefined => bySum.get(whole(add.before));
 
@@ -42,16 +42,22 @@ export function streamAdds(adds: readonly ResidualAdd[]): readonly ResidualAdd[]
     for (const node of add.region) inside.add(node);
   }
   return carried.filter((add) => accepted.has(add));
+
+  /** What a value is a reshaping of, or all slices of put together again, or a long skip to. */
+  function whole(value: Value): Value {
+    const at = unmoved(value);
+    const part = skips.get(at) ?? sliced(at);
+    return part ? whole(part) : at;
+  }
 }
 
-/** What a value is a reshaping of, or all slices of put together again. */
-function whole(value: Value): Value {
-  const at = unmoved(value);
-  if (!isOp(at.producer, "Concat")) return at;
-  const parts = (at.producer?.inputs ?? []).map((part) => {
-    const { producer } = unmoved(part ?? at);
+/** The value that a Concat puts together again from its slices. */
+function sliced(value: Value): Value | undefined {
+  if (!isOp(value.producer, "Concat")) return undefined;
+  const parts = (value.producer?.inputs ?? []).map((part) => {
+    const { producer } = unmoved(part ?? value);
     return isOp(producer, "Slice", "Split") ? producer?.inputs[0] : undefined;
   });
   const [first] = parts;
-  return first && parts.every((part) => part === first) ? whole(first) : at;
+  return parts.every((part) => part === first) ? first : undefined;
 }
