@@ -37,8 +37,8 @@ export interface PassContext {
   readonly alone?: Model | undefined;
   /** Inputs with a row for each row of the latent: under batched guidance the network sees both halves of them. */
   readonly batched: ReadonlySet<string>;
-  /** What the unconditional half sees in place of an input. */
-  readonly uncond: ReadonlyMap<string, TensorData>;
+  /** What the unconditional half sees in place of an input: a constant, or another input of the run (`uncondInput`). */
+  readonly uncond: ReadonlyMap<string, TensorData | "input">;
   readonly prediction: PredictionSlice;
   readonly plan?: Plan | undefined;
 }

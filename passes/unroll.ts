@@ -5,8 +5,9 @@
 import { Builder, shapeOf, type WeightedValue } from "../ir/build.js";
 import { reservedName } from "../ir/diagnostics.js";
 import { constant, ditView, inputValue, opsetOf, type Model, type Value } from "../ir/graph.js";
-import { tensorOf } from "../ir/tensor.js";
-import { callsAt, type Half, type Row, type SamplerTable } from "../schedules/index.js";
+import { tensorOf, type TensorData } from "../ir/tensor.js";
+import type { TensorType } from "../ir/types.js";
+import { callsAt, uncondInput, type Half, type Row, type SamplerTable } from "../schedules/index.js";
 import type { Pass, PassContext } from "./index.js";
 import { Guided, type Output } from "./unroll/guided.js";
 import { Network, type Run } from "./unroll/network.js";
@@ -28,7 +29,7 @@ const OUTPUT = "latent";
 class Unrolling implements Run {
   readonly prologue = new Builder();
   readonly body = new Builder();
-  readonly conditions = new Map<string, Value>();
+  readonly conditions = new Map<string, Record<Half, Value>>();
   readonly kept: Run["kept"] = new Set();
   private readonly inputs: Value[] = [];
   /** By the halves that a call sees. */
@@ -48,6 +49,7 @@ class Unrolling implements Run {
     const noise = inputValue(name, { elem: "float", shape: [this.context.batch, ...shapeOf(seen).slice(1)] });
     this.inputs.push(noise);
     this.takeConditions();
+    const conditions = this.inputs.slice(1).map((input) => input.name);
     const latent = this.sample(noise);
     const names = this.inputs.map((input) => input.name);
     const clash = names.find((input, i) => input === OUTPUT || names.indexOf(input) !== i);
@@ -64,22 +66,32 @@ class Unrolling implements Run {
       irVersion,
       metadata: new Map(),
       // The run has no time input any more, so it is no step that could be lifted or unrolled again.
-      dit: dit && { ...dit, timestep: undefined, prediction: OUTPUT, conditions: dit.conditions.filter((input) => names.includes(input)) },
+      dit: dit && { ...dit, timestep: undefined, prediction: OUTPUT, conditions },
     };
   }
 
   /** The conditions of the run, without guidance doubling; those that are fixed are constants. */
   private takeConditions(): void {
-    const { batch, batched, fixed, guidance } = this.context;
+    const { batch, batched, fixed, guidance, uncond } = this.context;
     const { latent, timestep } = ditView(this.model);
     for (const { name, type } of this.model.graph.inputs) {
       if (name === latent || name === timestep || name === guidance.input) continue;
-      const data = fixed.get(name);
       const seen = type && batched.has(name) ? { ...type, shape: [batch, ...(type.shape ?? []).slice(1)] } : type;
-      const value = data ? constant(name, data) : inputValue(name, seen);
-      if (!data) this.inputs.push(value);
-      this.conditions.set(name, value);
+      const cond = this.given(name, seen, fixed.get(name));
+      const without = uncond.get(name);
+      this.conditions.set(name, {
+        cond,
+        uncond: without ? this.given(uncondInput(name), seen, without === "input" ? undefined : without) : cond,
+      });
     }
+  }
+
+  /** A constant, or without data an input of the run. */
+  private given(name: string, type: TensorType | undefined, data: TensorData | undefined): Value {
+    if (data) return constant(name, data);
+    const input = inputValue(name, type);
+    this.inputs.push(input);
+    return input;
   }
 
   /** The sampling run; answers with its last latent. */

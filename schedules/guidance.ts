@@ -57,6 +57,11 @@ export function callsOf({ form, order }: Guidance): readonly (readonly Half[])[]
   return [form === "batched" ? order : ["cond"]];
 }
 
+/** What the input of a run is called that the unconditional half sees in place of a condition, as it does a negative prompt. */
+export function uncondInput(condition: string): string {
+  return `${condition}_uncond`;
+}
+
 /** The name under which a call caches a branch: a call of the unconditional half alone has caches of its own. */
 export function cacheOf(site: string, halves: readonly Half[]): string {
   return halves.includes("cond") ? site : `${site}@uncond`;

@@ -15,7 +15,7 @@ import { bind, parseSchedule, parseWith, scheduleJson, type Plan, type Schedule 
 import type { Compiled } from "./compile.js";
 import { assertWritable, jsonText, makeFolder, notWritten, readJson } from "./files.js";
 import { latentShape, openJob, type Job } from "./job.js";
-import { recipeSchema, schedulerConfig, type Recipe, type ValueSpec } from "./recipe.js";
+import { recipeSchema, schedulerConfig, type Recipe } from "./recipe.js";
 import type { RunInputs } from "./run-inputs.js";
 import { Session, type RuntimeOptions } from "./runtime.js";
 import type { Trace } from "./trace.js";
@@ -192,7 +192,7 @@ async function portableRecipe({ source, context }: Job, partial: string): Promis
     await copyFile(resolve(folder, from), join(partial, file));
     return file;
   };
-  const carry = async (spec: ValueSpec): Promise<ValueSpec> => (typeof spec === "string" ? carryFile(spec) : spec);
+  const carry = async <T>(spec: T): Promise<T | string> => (typeof spec === "string" ? carryFile(spec) : spec);
   const inputs: Recipe["inputs"] = {};
   for (const [name, { fix, calibrate }] of Object.entries(recipe.inputs)) {
     inputs[name] = {

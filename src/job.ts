@@ -24,11 +24,12 @@ import { shapeOf, elemOf } from "../ir/build.js";
 import { readTensor, tensorNumbers, tensorOf, type TensorData } from "../ir/tensor.js";
 import { byteSize, elementCount, staticShape, type Dim, type ElementType } from "../ir/types.js";
 import { BIND_PASSES, runPasses, type PassContext, type PredictionSlice } from "../passes/index.js";
-import { cacheOf, callsOf, hasUnguidedRows, unknownKeys, type Guidance, type SamplerTable } from "../schedules/index.js";
+import { cacheOf, callsOf, hasUnguidedRows, uncondInput, unknownKeys, type Guidance, type SamplerTable } from "../schedules/index.js";
 import { gridPoints } from "./grid.js";
 import { readNpy } from "./npy.js";
 import {
   cutOf,
+  isInput,
   openSource,
   schedulerConfig,
   samplingOf,
@@ -88,8 +89,10 @@ export async function openJob(path: string, overrides: RecipeOverrides, runtime:
 /** Whether the export takes any batch and the recipe's conditions can be had for it: numbers, one a row, grids, or a file of samples. */
 export function fitsAnyBatch({ source, model, anyBatch }: Job): boolean {
   const fits = conditionValues(model).every((value) => {
-    const { calibrate = [], fix } = source.recipe.inputs[value.name] ?? {};
-    const specs = [...(typeof calibrate === "string" ? [] : calibrate), fix ?? 0, source.recipe.guidance.uncond[value.name] ?? 0];
+    const { inputs, guidance } = source.recipe;
+    const given = [value.name, uncondInput(value.name)].flatMap((name) => inputs[name] ?? []);
+    const calibrated = given.flatMap(({ calibrate = [] }) => (typeof calibrate === "string" ? [] : calibrate));
+    const specs = [...calibrated, ...given.map(({ fix }) => fix ?? 0), guidance.uncond[value.name] ?? 0];
     return shapeOf(value).length <= 1 || specs.every((spec) => typeof spec !== "string" && !Array.isArray(spec));
   });
   return anyBatch && fits;
@@ -170,15 +173,20 @@ export async function bindModel(source: Source, lifted: Model, runtime: RuntimeO
   const model = await runPasses(withoutScaleInput(lifted, unbound.guidance), BIND_PASSES, unbound);
   const conditions = conditionValues(model);
   const known = conditions.map(({ name }) => name);
-  for (const name of [...Object.keys(recipe.inputs), ...Object.keys(recipe.guidance.uncond)]) {
-    if (!known.includes(name)) throw unknownName("condition input", name, known);
-  }
+  const assertKnown = (named: object, known: readonly string[]): void => {
+    const stray = Object.keys(named).find((name) => !known.includes(name));
+    if (stray !== undefined) throw unknownName("condition input", stray, known);
+  };
+  assertKnown(recipe.guidance.uncond, known);
+  assertKnown(recipe.inputs, [...known, ...known.filter((name) => isInput(recipe.guidance.uncond[name])).map(uncondInput)]);
   const fixed = new Map<string, TensorData>();
-  const uncond = new Map<string, TensorData>();
+  const uncond = new Map<string, TensorData | "input">();
   for (const value of conditions) {
     const half = (spec: ValueSpec): TensorData => tensorFor(value, halfShape(value, unbound), spec, source.folder);
-    const without = recipe.guidance.uncond[value.name];
-    if (without !== undefined && callsOf(unbound.guidance).flat().includes("uncond")) uncond.set(value.name, half(without));
+    const asked = recipe.guidance.uncond[value.name];
+    const without = isInput(asked) ? (recipe.inputs[uncondInput(value.name)]?.fix ?? asked) : asked;
+    if (without !== undefined && callsOf(unbound.guidance).flat().includes("uncond"))
+      uncond.set(value.name, isInput(without) ? "input" : half(without));
     const fix = recipe.inputs[value.name]?.fix;
     if (fix !== undefined && fix !== null) fixed.set(value.name, half(fix));
   }
@@ -294,10 +302,19 @@ function conditionValues(model: Model): readonly Value[] {
   return model.graph.inputs.filter(({ name }) => conditions.includes(name));
 }
 
+/** The condition inputs of the artifact, without guidance doubling. */
+function conditionInputs({ model, context }: BoundModel): readonly Value[] {
+  return conditionValues(model).flatMap((value) => {
+    const half = { ...value, type: { elem: elemOf(value), shape: halfShape(value, context) } };
+    const cond = context.fixed.has(value.name) ? [] : [half];
+    return context.uncond.get(value.name) === "input" ? [...cond, { ...half, name: uncondInput(value.name) }] : cond;
+  });
+}
+
 /** Values of the artifact's condition inputs for one sample: from `given`, else what the recipe calibrates with. */
 export function conditionsOf(job: BoundModel, sample: number, given: InputSpecs = new Map()): ReadonlyMap<string, TensorData> {
   const { recipe, folder } = job.source;
-  const free = conditionValues(job.model).filter(({ name }) => !job.context.fixed.has(name));
+  const free = conditionInputs(job);
   for (const name of given.keys()) {
     if (!free.some((value) => value.name === name))
       throw unknownName(
@@ -308,7 +325,7 @@ export function conditionsOf(job: BoundModel, sample: number, given: InputSpecs 
   }
   return new Map(
     free.map((value) => {
-      const shape = halfShape(value, job.context);
+      const shape = shapeOf(value);
       const spec = given.get(value.name);
       if (spec !== undefined) return [value.name, tensorFor(value, shape, spec, process.cwd())];
       const calibrate = recipe.inputs[value.name]?.calibrate;

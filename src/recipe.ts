@@ -28,6 +28,14 @@ const inputSchema = z.strictObject({
   fix: valueSchema.nullish(),
 });
 
+/** What the unconditional half sees in place of an input: a value, or another input of the artifact, called `<input>_uncond`. */
+const uncondSchema = z.union([valueSchema, z.strictObject({ input: z.literal(true) })]);
+
+/** Whether the unconditional half has an input of its own. */
+export function isInput(spec: z.infer<typeof uncondSchema> | undefined): spec is { readonly input: true } {
+  return typeof spec === "object" && "input" in spec;
+}
+
 const guidanceSchema = z.strictObject({
   form: z.enum(["none", "batched", "two-calls", "embedded"]),
   /** A list has one for each call of the sampler, which is one a step where a step has one evaluation. */
@@ -37,7 +45,7 @@ const guidanceSchema = z.strictObject({
   order: z
     .union([z.tuple([z.literal("cond"), z.literal("uncond")]), z.tuple([z.literal("uncond"), z.literal("cond")])])
     .default(["cond", "uncond"]),
-  uncond: z.record(z.string(), valueSchema).default({}),
+  uncond: z.record(z.string(), uncondSchema).default({}),
   /** Channels [from, to) of the prediction that are guided; the others are the conditional half's. */
   channels: z.tuple([z.int().min(0), z.int().min(1)]).optional(),
   rescale: z.strictObject({ form: z.enum(["std", "norm"]), strength: z.number().default(1) }).optional(),

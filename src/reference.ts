@@ -11,6 +11,7 @@ import {
   callsAt,
   callsOf,
   scaleAt,
+  uncondInput,
   type Half,
   type LearnedVariance,
   type Plan,
@@ -164,7 +165,10 @@ export class ReferenceLoop {
     if (name === context.guidance.input) return tensorOf(elem, shape, new Array<number>(count).fill(scaleAt(context.guidance, k)));
     const cond = context.fixed.get(name) ?? given.get(name);
     if (!cond) throw new Error(`internal: there is no value for '${name}'`);
-    const seen = halves.map((half) => (half === "cond" ? cond : (context.uncond.get(name) ?? cond)));
+    const without = context.uncond.get(name);
+    const uncond = without === "input" ? given.get(uncondInput(name)) : (without ?? cond);
+    if (!uncond) throw new Error(`internal: there is no value for '${uncondInput(name)}'`);
+    const seen = halves.map((half) => ({ cond, uncond })[half]);
     const [first = cond] = seen;
     return elementCount(first.shape) === count ? first : joined(seen, shape);
   }

@@ -122,11 +122,12 @@ async function tinyJob(
 ): Promise<Job> {
   const home = mkdtempSync(join(folder, "x"));
   await writeModel(parse(tinyStep({ label: true, mlps: 2, ...step })), join(home, "model.onnx"));
+  const uncond = z.record(z.string(), z.unknown()).default({}).parse(guidance["uncond"]);
   const halves = guidance["form"] === "batched" || guidance["form"] === "two-calls";
   const recipe = {
     ...{ model: "model.onnx", timestep: "t", scheduler: DDIM, steps: 6, batch: 2 },
     prediction: { channelAxis: 2 },
-    guidance: { scale: 2, ...guidance, ...(halves ? { uncond: { label: 4 } } : {}) },
+    guidance: { scale: 2, ...guidance, ...(halves ? { uncond: { label: 4, ...uncond } } : {}) },
     inputs: { size: { calibrate: [[0.3, 0.7]] }, label: { calibrate: [1, 2, 3] } },
     ...changes,
   };
@@ -216,6 +217,35 @@ describe("the artifact computes what the loop computes, along a random plan", ()
     // What the plan leaves out is seen in the result.
     expect(relativeL2((await runs(job, uncached(job))).loop, loop)).toBeGreaterThan(1e-4);
   }); // prettier-ignore
+});
+
+describe.each(["batched", "two-calls"])("what the unconditional half sees as an input of the run: %s", (form) => {
+  const said = { label: { calibrate: [1, 2, 3] }, label_uncond: { calibrate: [0, 2] }, size: { calibrate: [[0.3, 0.7]] } };
+  const asked = { form, uncond: { label: { input: true } } };
+
+  it("comes out as the loop has it, and as the same values do that are constants", async () => {
+    const job = await tinyJob(asked, { inputs: said });
+    const [given, constant] = [await runs(job, uncached(job)), await tinyJob({ form, uncond: { label: [0, 2] } })];
+    expect(given.compiled.model.graph.inputs.map(({ name }) => name)).toEqual(["x", "size", "label", "label_uncond"]);
+    expect(relativeL2(given.artifact, given.loop)).toBeLessThanOrEqual(1e-5);
+    expect(relativeL2(given.artifact, (await runs(constant, uncached(constant))).artifact)).toBeLessThanOrEqual(1e-5);
+    const other = sampleInputs(job, 0, { seed: 3, inputs: new Map([["label_uncond", 4]]) }).conditions.get("label_uncond");
+    expect(other && { shape: other.shape, numbers: tensorNumbers(other) }).toEqual({ shape: [2], numbers: [4, 4] });
+    const along = await runs(job, randomSchedule(job, 7));
+    expect(relativeL2(along.artifact, along.loop)).toBeLessThanOrEqual(1e-5);
+    expect(relativeL2(along.loop, given.loop)).toBeGreaterThan(1e-4);
+  });
+
+  it("can be fixed, and is known only where it is asked for", async () => {
+    const fixed = await tinyJob(asked, { inputs: { ...said, label_uncond: { fix: 4 } } });
+    const { artifact, compiled } = await runs(fixed, uncached(fixed));
+    expect(compiled.model.graph.inputs.map(({ name }) => name)).toEqual(["x", "size", "label"]);
+    const plain = await tinyJob({ form });
+    expect(relativeL2(artifact, (await runs(plain, uncached(plain))).artifact)).toBeLessThanOrEqual(1e-6);
+    await expect(tinyJob({ form }, { inputs: said })).rejects.toMatchObject({ code: "UNKNOWN_NAME" });
+    const silent = await tinyJob(asked);
+    expect(codeOf(() => sampleInputs(silent, 0, { seed: 3 }))).toBe("MISSING_INPUT");
+  });
 });
 
 describe("forms agree", () => {

@@ -25,8 +25,8 @@ export interface Run {
   /** What does not depend on the latent, in front of everything. */
   readonly prologue: Builder;
   readonly body: Builder;
-  /** The conditions by name: inputs of the run, or constants. */
-  readonly conditions: ReadonlyMap<string, Value>;
+  /** What each half sees of the conditions, by name: inputs of the run, or constants. */
+  readonly conditions: ReadonlyMap<string, Readonly<Record<Half, Value>>>;
   /** Nodes of a step that stand in the prologue as they are. */
   readonly kept: Set<Node>;
 }
@@ -85,11 +85,9 @@ export class Network {
 
   /** What the halves of the call see of a condition, one after the other where it has rows. */
   private condition({ name }: Value): Value {
-    const { uncond, batched } = this.run.context;
-    const cond = this.run.conditions.get(name);
-    if (!cond) throw new Error(`internal: the run has no condition '${name}'`);
-    const without = uncond.get(name);
-    const seen = { cond, uncond: without ? constant(`${name}_uncond`, without) : cond };
+    const seen = this.run.conditions.get(name);
+    if (!seen) throw new Error(`internal: the run has no condition '${name}'`);
+    const { batched } = this.run.context;
     const parts = this.halves.map((half) => seen[half]);
     return this.run.prologue.concat(batched.has(name) ? parts : parts.slice(0, 1), 0, `both/${name}`);
   }
