@@ -1,4 +1,5 @@
 /** Lifting against recorded truth: which branches there are, what they are, and their numbers; whatever names and order the file has. */
+import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import type { Branch } from "../ir/dit.js";
 import { ditView, makeNode, type Model, type Node, type Value } from "../ir/graph.js";
@@ -93,6 +94,29 @@ function random(seed: number): () => number {
     return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
   };
 }
+
+/** Blocks that are put together in unusual ways: `fixtures/shapes/generate.py`. */
+describe("shapes of blocks", () => {
+  const paired = ["attn", "mlp"];
+  it.each([
+    { shape: "postnorm", block: paired, about: "norms behind the sums" },
+    { shape: "parallel2", block: paired, about: "attention and feed-forward network side by side, added one after the other" },
+    { shape: "parallelsum", block: ["single"], about: "both of them added at once" },
+    { shape: "register", block: paired, about: "learned tokens in front of the latent's" },
+    { shape: "uvit", block: paired, about: "long skips by concatenation" },
+    { shape: "uvitadd", block: paired, about: "long skips by addition" },
+    { shape: "global", block: paired, about: "a skip from the first block to the last" },
+    { shape: "gatedattn", block: paired, about: "a gate on attention's result" },
+    { shape: "dwconv", block: paired, about: "a convolution that is added as well" },
+  ])("$shape: $about", async ({ shape, block }) => {
+    const { recogniser, branches } = ditView(lift(await readModel(join(import.meta.dirname, "fixtures", "shapes", `${shape}.onnx`))));
+    expect(recogniser).toBe("single-stream");
+    expect(branches.map(({ kind, block: index, stream }) => ({ kind, index, stream }))).toEqual(
+      [0, 1, 2, 3].flatMap((index) => block.map((kind) => ({ kind, index, stream: "image" }))),
+    );
+    expect(branches.every(({ gated }) => gated)).toBe(shape !== "parallelsum");
+  });
+});
 
 describe("cuts", () => {
   const read = async (name: string, cut: Cut): Promise<Map<string, number[]>> => {
