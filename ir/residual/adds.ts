@@ -6,6 +6,7 @@
  * each other, (x + f(x)) + g(x): then the branch starts from a value of the stream a few adds earlier.
  */
 import { operands, uses, type Dependence } from "../analysis.js";
+import { constantOf } from "../constants.js";
 import { isOp, type Graph, type Node, type Value } from "../graph.js";
 import { isDataMovement, isLinear, isShapeOnly } from "../ops.js";
 
@@ -21,6 +22,8 @@ export interface ResidualAdd {
   readonly root: Value;
   /** The nodes on the paths from `root` to `operand`. */
   readonly region: ReadonlySet<Node>;
+  /** Whether the branch runs beside the one that is added before it. */
+  readonly parallel: boolean;
 }
 
 /** How many adds back a branch may start that runs beside others. */
@@ -61,14 +64,22 @@ export function residualAdds(graph: Graph, dependsOn: Dependence): ResidualAdds 
 
   /** The add with `before` as its stream, if `operand` is computed from it. */
   function startOf(before: Value, operand: Value, { node, sum }: Summands): ResidualAdd | undefined {
-    let at: Value | undefined = before;
+    let at: Value | undefined = unscaled(before);
     for (let back = 0; at && back < MOST_PARALLEL; back++) {
       const root = unmoved(at);
       const region = parts(at) ? between(root, operand, levels) : undefined;
-      if (region) return { node, before, operand, sum, root, region };
+      // An earlier value of the stream itself is no branch.
+      if (region && (region.size > 0 || back === 0)) return { node, before, operand, sum, root, region, parallel: back > 0 };
       at = found.get(root)?.before;
     }
     return undefined;
+  }
+
+  /** The stream in front of its scaling by a number (DeepNorm, arXiv 2203.00555). */
+  function unscaled(value: Value): Value {
+    const { producer } = unmoved(value);
+    const factor = isOp(producer, "Mul") ? producer?.inputs.findIndex((input) => constantOf(input)?.shape.length === 0) : -1;
+    return producer && factor !== undefined && factor >= 0 ? (producer.inputs[1 - factor] ?? value) : value;
   }
 
   /** Whether someone else reads the value, or what it is a reshaping of: where nobody does, nothing can start from it. */

@@ -19,9 +19,9 @@ export function placed(branches: readonly ResidualBranch[], streamOf: (branch: R
   const blocks = new Map<string, { block: number; readonly kinds: Set<BranchKind> }>();
   return branches.map((branch) => {
     const stream = streamOf(branch);
-    const { kind, parallel } = branch;
+    const { kind, add } = branch;
     const current = blocks.get(stream);
-    const begins = !current || (!parallel && (kind === "attn" || kind === "single" || current.kinds.has(kind)));
+    const begins = !current || (!add.parallel && (kind === "attn" || kind === "single" || current.kinds.has(kind)));
     const here = begins ? { block: (current?.block ?? -1) + 1, kinds: new Set<BranchKind>() } : current;
     here.kinds.add(kind);
     blocks.set(stream, here);

@@ -78,7 +78,7 @@ export function cutPoints(add: ResidualAdd, dependsOn: Dependence): CutPoints {
     const here = unmoved(at);
     // The scale of a norm is no gate, so that norms are looked for first; and no gate stands in front of a norm.
     const beforeNorm = normed ? undefined : throughNorm(here, add, dependsOn);
-    const beforeGate = normed || gated || beforeNorm ? undefined : throughGate(here, add, dependsOn);
+    const beforeGate = normed || beforeNorm ? undefined : throughGate(here, add, dependsOn);
     if (beforeNorm) normed = here;
     if (beforeGate) gated = true;
     const next = beforeNorm ?? beforeGate;

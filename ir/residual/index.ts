@@ -3,7 +3,7 @@ import { operands, type Dependence } from "../analysis.js";
 import { LATENT, type BranchKind } from "../dit.js";
 import { intsAttribute, isOp, type Graph, type Node, type Value } from "../graph.js";
 import { isLinear } from "../ops.js";
-import { residualAdds, unmoved, type ResidualAdd } from "./adds.js";
+import { residualAdds, type ResidualAdd } from "./adds.js";
 import { cutPoints, kindOf, type CutPoints } from "./branch.js";
 import { streamAdds } from "./streams.js";
 import { liveTokens, tokensOf, type Tokens } from "./tokens.js";
@@ -21,8 +21,6 @@ export interface ResidualBranch extends CutPoints {
   readonly entry: Tokens;
   /** How many branches precede it on the way through the network, at most. */
   readonly depth: number;
-  /** Whether it runs beside the branch that is added before it. */
-  readonly parallel: boolean;
 }
 
 export interface ResidualStreams {
@@ -51,12 +49,11 @@ export function residualStreams(graph: Graph, dependsOn: Dependence): ResidualSt
   const branches = [...depths]
     .filter(([{ sum }]) => isLive(sum))
     .map(([add, depth]): ResidualBranch => {
-      const parallel = add.root !== unmoved(add.before);
       const first = [...add.region].find((node) => isLinear(node, dependsOn));
       const entry = tokens(first?.inputs.find((value) => dependsOn(value) !== 0) ?? add.root);
-      return { kind: kinds.get(add) ?? "mlp", add, tokens: tokens(add.before), entry, depth, parallel, ...cutPoints(add, dependsOn) };
+      return { kind: kinds.get(add) ?? "mlp", add, tokens: tokens(add.before), entry, depth, ...cutPoints(add, dependsOn) };
     });
-  const rank = ({ parallel, tokens: { sources } }: ResidualBranch): number => (parallel ? 2 : 0) + (sources[0] === "latent" ? 0 : 1);
+  const rank = ({ add, tokens: { sources } }: ResidualBranch): number => (add.parallel ? 2 : 0) + (sources[0] === "latent" ? 0 : 1);
   branches.sort((a, b) => a.depth - b.depth || rank(a) - rank(b));
   const changes = ({ output }: ResidualBranch): boolean => (dependsOn(output) & LATENT) !== 0;
   return {
