@@ -1,0 +1,88 @@
+/** Values of inputs: from what a recipe or an option says to a tensor of the input's type and shape. */
+import { resolve } from "node:path";
+import { elemOf } from "../ir/build.js";
+import { inputNumber, inputShapeMismatch } from "../ir/diagnostics.js";
+import type { Value } from "../ir/graph.js";
+import { readTensor, tensorNumbers, tensorOf, type TensorData } from "../ir/tensor.js";
+import { byteSize, elementCount, type ElementType } from "../ir/types.js";
+import { gridPoints } from "./grid.js";
+import { readNpy } from "./npy.js";
+import type { ValueSpec } from "./recipe.js";
+
+/** Sample `sample` of a calibration list; of an input with one number a row, numbers are taken in turn. */
+export function sampleOf(
+  value: Value,
+  shape: readonly number[],
+  calibrate: readonly ValueSpec[] | string,
+  sample: number,
+  folder: string,
+): TensorData {
+  if (typeof calibrate === "string") {
+    return retyped(value, samplesOf(value, shape, readNpy(resolve(folder, calibrate)), sample));
+  }
+  const rows = shape[0] ?? 1;
+  const numbers = calibrate.flat().filter((entry) => typeof entry === "number");
+  if (shape.length === 1 && numbers.length > 0) {
+    const row = Array.from({ length: rows }, (_, i) => numbers[(sample * rows + i) % numbers.length] ?? 0);
+    return tensorFor(value, shape, row, folder);
+  }
+  return tensorFor(value, shape, calibrate[sample % calibrate.length] ?? 0, folder);
+}
+
+/** Sample `sample` of a file whose axis 0 counts samples: whole conditions, or one row of the batch each. */
+function samplesOf(value: Value, shape: readonly number[], all: TensorData, sample: number): TensorData {
+  const [samples = 0, ...rest] = all.shape;
+  const [rows = 1, ...row] = shape;
+  const perSample = elementCount(rest);
+  const isWhole = perSample === elementCount(shape);
+  if (samples === 0 || !(isWhole || perSample === elementCount(row)))
+    throw inputShapeMismatch(value.name, ["samples", ...shape], all.shape);
+  const count = isWhole ? 1 : rows;
+  const size = byteSize(all.elem, perSample);
+  const bytes = readTensor(all);
+  const parts = Array.from({ length: count }, (_, i) => {
+    const at = ((sample * count + i) % samples) * size;
+    return bytes.subarray(at, at + size);
+  });
+  return { elem: all.elem, shape, content: { kind: "bytes", bytes: Uint8Array.from(Buffer.concat(parts)) } };
+}
+
+/** A tensor of the input's type and of `shape`. Throws INPUT_SHAPE_MISMATCH, INPUT_NUMBER, BAD_GRID and what reading the file throws. */
+export function tensorFor(value: Value, shape: readonly number[], spec: ValueSpec, folder: string): TensorData {
+  if (typeof spec === "number") return numbersFor(value, shape, new Array<number>(elementCount(shape)).fill(spec));
+  if (typeof spec === "string") return forEveryRow(value, shape, retyped(value, readNpy(resolve(folder, spec))));
+  const numbers = Array.isArray(spec) ? spec : gridPoints(value.name, shape, spec.grid);
+  return forEveryRow(value, shape, numbersFor(value, [numbers.length], numbers));
+}
+
+/** The elements of `data` in `shape`: all of them, or those of one row of the batch for every row. Throws INPUT_SHAPE_MISMATCH. */
+function forEveryRow(value: Value, shape: readonly number[], data: TensorData): TensorData {
+  const [rows = 1, ...row] = shape;
+  const count = elementCount(data.shape);
+  if (count === elementCount(shape)) return { ...data, shape };
+  if (row.length === 0 || count !== elementCount(row)) throw inputShapeMismatch(value.name, shape, data.shape);
+  const bytes = Buffer.concat(new Array<Uint8Array>(rows).fill(readTensor(data)));
+  return { elem: data.elem, shape, content: { kind: "bytes", bytes: Uint8Array.from(bytes) } };
+}
+
+/** The tensor in the input's element type. Throws INPUT_NUMBER. */
+function retyped(value: Value, data: TensorData): TensorData {
+  return data.elem === elemOf(value) ? data : numbersFor(value, data.shape, tensorNumbers(data));
+}
+
+/** Numbers as a tensor of the input's element type. Throws INPUT_NUMBER for one that the type does not have. */
+function numbersFor(value: Value, shape: readonly number[], numbers: readonly number[]): TensorData {
+  const elem = elemOf(value);
+  const misfit = numbers.find((number) => !holds(elem, number));
+  if (misfit !== undefined) throw inputNumber(value.name, elem, misfit);
+  return tensorOf(elem, shape, numbers);
+}
+
+function holds(elem: ElementType, number: number): boolean {
+  if (elem === "bool") return number === 0 || number === 1;
+  const integer = /^(u?)int(\d+)$/.exec(elem);
+  if (!integer) return !Number.isNaN(number);
+  const bits = Number(integer[2]);
+  const [low, high] = integer[1] === "u" ? [0, 2 ** bits] : [-(2 ** (bits - 1)), 2 ** (bits - 1)];
+  return Number.isInteger(number) && number >= low && number < high;
+}
