@@ -184,9 +184,9 @@ describe("check", () => {
     const best = (model: Model): number =>
       Math.min(
         ...[1, 2, 3].map(() => {
-          const started = performance.now();
+          const started = process.cpuUsage();
           expect(check(model)).toEqual([]);
-          return performance.now() - started;
+          return process.cpuUsage(started).user / 1000;
         }),
       );
     const [small, large] = [long(40_000), long(400_000)];

@@ -125,9 +125,9 @@ describe("400 000 nodes in a chain", () => {
       return { nodes: [made], outputs: made.outputs };
     });
   const milliseconds = (work: () => unknown): number => {
-    const started = performance.now();
+    const started = process.cpuUsage();
     work();
-    return performance.now() - started;
+    return process.cpuUsage(started).user / 1000;
   };
 
   it("are walked without recursion, in near-linear time", () => {

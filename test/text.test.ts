@@ -128,9 +128,9 @@ describe("names", () => {
     const best = (model: Model): number =>
       Math.min(
         ...[1, 2].map(() => {
-          const started = performance.now();
+          const started = process.cpuUsage();
           print(model);
-          return performance.now() - started;
+          return process.cpuUsage(started).user / 1000;
         }),
       );
     const [small, large] = [chain(10_000), chain(100_000)];

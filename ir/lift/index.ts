@@ -85,9 +85,9 @@ export function lift(read: Model, { cut = { at: "branch" }, ...names }: LiftOpti
     placed(streams.constant, ({ tokens }) => nameOf(tokens)),
     { at: "branch" },
   ).sites;
-  const paths = modulePaths([...sites, ...unchanging], live.nodes, dependsOn);
   const view = (all: readonly CutSite[]): readonly Branch[] => {
     const names = named(all);
+    const paths = modulePaths(all, live.nodes, dependsOn);
     return all.map((one, i) => {
       const { kind, block, stream, gated } = one;
       return { site: names[i] ?? "", kind, block, stream, gated, module: paths.get(one) };

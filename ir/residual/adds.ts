@@ -47,14 +47,14 @@ export function residualAdds(graph: Graph, dependsOn: Dependence): ResidualAdds 
     if (!add || dependsOn(add.a) === 0 || dependsOn(add.b) === 0) continue;
     const whole = startOf(add.a, add.b, add) ?? startOf(add.b, add.a, add);
     if (!whole) continue;
-    if (isLater(whole.operand, whole.root)) skips.set(add.sum, whole.operand);
+    if (isLater(whole.operand, whole.root)) skips.set(add.sum, unscaled(whole.operand));
     else if ([...whole.region].some((inner) => isLinear(inner, dependsOn))) found.set(add.sum, whole);
   }
   return { adds: [...found.values()], skips };
 
   /** Whether a value is `root` with branches added to it, and nothing else. */
   function isLater(value: Value, root: Value): boolean {
-    let at: Value | undefined = unmoved(value);
+    let at: Value | undefined = unmoved(unscaled(value));
     while (at && at !== root) {
       const before: Value | undefined = skips.get(at) ?? found.get(at)?.before;
       at = before && unmoved(before);
