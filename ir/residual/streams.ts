@@ -3,7 +3,7 @@
  * those of a transformer's blocks; the others stand inside a branch (the inner add of a block whose attention reaches the
  * stream through the feed-forward network only) or reach over whole blocks (long skips).
  */
-import { isOp, type Value } from "../graph.js";
+import { isOp, type Node, type Value } from "../graph.js";
 import { unmoved, type ResidualAdd } from "./adds.js";
 
 /** The adds that carry a stream on, in the order of the graph; `skips` gives the stream in front of a long skip by that behind it. */
@@ -33,8 +33,8 @@ export function streamAdds(adds: readonly ResidualAdd[], skips: ReadonlyMap<Valu
   // Longer chains first: what stands inside one of their branches, or has one of their adds inside, is no stream.
   const byLength = carried.map((add, i) => ({ add, i, length: chains.get(add) ?? 1 })).sort((a, b) => b.length - a.length || a.i - b.i);
   const accepted = new Set<ResidualAdd>();
-  const sums = new Set<unknown>();
-  const inside = new Set<unknown>();
+  const sums = new Set<Node>();
+  const inside = new Set<Node>();
   for (const { add } of byLength) {
     if (inside.has(add.node) || [...add.region].some((node) => sums.has(node))) continue;
     accepted.add(add);
