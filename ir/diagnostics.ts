@@ -483,6 +483,15 @@ export function planSavesNothing(): CompilerError {
   );
 }
 
+export function policyNeedsModel(policy: string): CompilerError {
+  return new CompilerError(
+    "POLICY_NEEDS_MODEL",
+    2,
+    `The policy '${policy}' measures runs of the model, and there is no model.`,
+    "Say with --model which one the trace was made from.",
+  );
+}
+
 export function policyNeedsTrace(policy: string): CompilerError {
   return new CompilerError(
     "POLICY_NEEDS_TRACE",

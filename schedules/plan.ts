@@ -21,7 +21,7 @@ export interface Plan {
 /** 1 compute, 0 reuse the latest computed value, or terms [step, weight]. */
 export type ScheduleCell = 0 | 1 | readonly (readonly [step: number, weight: number])[];
 
-/** A plan as it stands in plan.json: keys (kinds, kinds and blocks, sites) to rows of `steps` cells; a key left out computes always. */
+/** A plan as it stands in plan.json: keys (sites, kinds and blocks, kinds, `*`) to rows of `steps` cells; a key left out computes always. */
 export interface Schedule {
   readonly steps: number;
   readonly cells: ReadonlyMap<string, readonly ScheduleCell[]>;
@@ -97,16 +97,28 @@ const MODULES: ReadonlyMap<string, string> = new Map([
   ["ff", "mlp"],
 ]);
 
+/** What of a branch the keys of a plan speak of. */
+export type BranchName = Pick<CachedBranch, "site" | "stream" | "kind" | "block" | "halves">;
+
+/** The key that speaks of every branch. */
+export const EVERY_BRANCH = "*";
+
 /**
- * Keys that speak of a branch, the most specific first: its site, kind and block, kind; each with its stream before it or without.
+ * Keys that speak of a branch, the most specific first: its site, kind and block, kind, each with its stream before it or without; every branch.
  * A branch of one of two calls is also spoken of with its half behind the key, as in `attn@uncond`, before the key without it.
  */
-function keysOf({ site, stream, kind, block, halves }: CachedBranch): readonly string[] {
+function keysOf({ site, stream, kind, block, halves }: BranchName): readonly string[] {
   const names = [kind, ...[...MODULES].filter(([, known]) => known === kind).map(([name]) => name)];
   const qualified = names.map((name) => `${stream}_${name}`);
   const inBlock = [...qualified, ...names].map((name) => `${name}-${block}`);
-  const keys = [site.replace(/@uncond$/, ""), ...inBlock, ...qualified, ...names];
+  const keys = [site.replace(/@uncond$/, ""), ...inBlock, ...qualified, ...names, EVERY_BRANCH];
   return halves.length > 1 ? keys : keys.flatMap((key) => [`${key}@${halves.join()}`, key]);
+}
+
+/** The row that the most specific key gives a branch, if any speaks of it. */
+export function rowFor(cells: Schedule["cells"], branch: BranchName): readonly ScheduleCell[] | undefined {
+  const key = keysOf(branch).find((candidate) => cells.has(candidate));
+  return key === undefined ? undefined : cells.get(key);
 }
 
 /**
