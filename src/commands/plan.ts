@@ -1,8 +1,8 @@
 /** `plan TRACE -o PLAN --policy NAME`: chooses what is computed when. */
-import { assertFree, jsonText, writeWhole } from "../files.js";
+import { assertFree } from "../files.js";
 import { choosePlan, planningOf, type PlanSummary } from "../plan.js";
-import { scheduleJson } from "../../schedules/index.js";
 import { policyOptionsOf } from "../options.js";
+import { writePlan } from "../plan-file.js";
 import { count, table } from "../text.js";
 import { readTrace } from "../trace.js";
 import type { Command } from "./index.js";
@@ -19,7 +19,7 @@ export default {
     assertFree(output, force);
     const { schedule, summary, warnings } = await choosePlan(planningOf(readTrace(argument)), policy, policyOptionsOf(options));
     for (const warning of warnings) host.warn(warning);
-    await writeWhole(output, jsonText(scheduleJson(schedule)), force);
+    await writePlan(output, schedule, force);
     return { json: summary, text: describePlan(summary) };
   },
 } satisfies Command;
