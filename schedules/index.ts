@@ -1,4 +1,5 @@
 /** Decisions as data, and the only door to them: samplers as tables, plans, policies. */
+export { fewSteps } from "./few-steps.js";
 export * from "./guidance.js";
 export { parseWith } from "./parse.js";
 export * from "./plan.js";
@@ -7,4 +8,5 @@ export * from "./policy.js";
 export * from "./sampler.js";
 export { samplers, samplerTable, unknownKeys } from "./samplers/index.js";
 export { linspace } from "./spacing.js";
+export * from "./statistics.js";
 export * from "./time-shift.js";

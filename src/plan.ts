@@ -6,6 +6,8 @@ import { addMacs, NO_MACS, totalMacs, type Macs } from "../ir/cost.js";
 import { loadFile, type Named } from "../ir/registry.js";
 import {
   chooseSchedule,
+  confidence,
+  errorCurves,
   isPolicy,
   policies,
   type BranchGroup,
@@ -14,6 +16,7 @@ import {
   type Policy,
   type PolicyInput,
   type Schedule,
+  type SiteStatistics,
 } from "../schedules/index.js";
 import type { Trace } from "./trace.js";
 
@@ -106,24 +109,24 @@ function policyInput({ steps, trace }: Planning, groups: Groups): PolicyInput {
 }
 
 /** Error curves of branches that decide together: means over them. */
-function curvesOf({ sites, samples }: Trace, names: readonly string[]): ErrorCurves {
-  const traced = names.map((name) => sites[name]).filter((site) => site !== undefined);
-  const lags = Math.min(...traced.map(({ ratio }) => ratio.length));
-  const averaged = (errorOf: (site: (typeof traced)[number], lag: number, step: number) => number): ErrorBands =>
-    Array.from({ length: lags }, (_, lag) =>
-      (traced[0]?.norm ?? []).map((_norm, step) =>
-        step <= lag ? 0 : traced.reduce((sum, site) => sum + errorOf(site, lag, step), 0) / traced.length,
-      ),
-    );
-  return {
-    mean: averaged(({ ratio }, lag, step) => (ratio[lag]?.[step] ?? NaN) / samples.length),
-    pooled: averaged(({ diff, norm }, lag, step) => (diff[lag]?.[step] ?? NaN) / (norm[step] ?? NaN)),
-  };
+function curvesOf(trace: Trace, names: readonly string[]): ErrorCurves {
+  return errorCurves(statisticsOf(trace, names));
 }
 
-/** Mean error curves of every group that decides together, by its key in a plan. */
-export function groupCurves(trace: Trace): ReadonlyMap<string, ErrorBands> {
-  return new Map([...groupSites(planningOf(trace).sites)].map(([key, sites]) => [key, curvesOf(trace, [...sites.keys()]).mean]));
+function statisticsOf({ sites }: Trace, names: readonly string[]): readonly SiteStatistics[] {
+  return names.map((name) => sites[name]).filter((site) => site !== undefined);
+}
+
+/** A mean error curve and, of more samples than one, the half-widths of its 95 % confidence intervals; both `[lag − 1][step]`. */
+export interface MeasuredCurve {
+  readonly mean: ErrorBands;
+  readonly confidence?: ErrorBands | undefined;
+}
+
+/** The curves of every group that decides together, by its key in a plan. */
+export function groupCurves(trace: Trace): ReadonlyMap<string, MeasuredCurve> {
+  const curveOf = (sites: readonly SiteStatistics[]): MeasuredCurve => ({ mean: errorCurves(sites).mean, confidence: confidence(sites) });
+  return new Map([...groupSites(planningOf(trace).sites)].map(([key, sites]) => [key, curveOf(statisticsOf(trace, [...sites.keys()]))]));
 }
 
 function summarise({ steps, macs }: Planning, groups: Groups, schedule: Schedule): PlanSummary {
