@@ -6,6 +6,7 @@ import { addMacs, NO_MACS, totalMacs, type Macs } from "../ir/cost.js";
 import { loadFile, type Named } from "../ir/registry.js";
 import {
   chooseSchedule,
+  confidence,
   errorCurves,
   forecastError,
   groupBranches,
@@ -21,12 +22,13 @@ import {
   type Runs,
   type Schedule,
   type ScheduleCell,
+  type SiteStatistics,
   type Term,
 } from "../schedules/index.js";
 import { readBytes } from "./files.js";
 import { guidedStep, type Job } from "./job.js";
 import type { Progress } from "./progress.js";
-import { siteStatistics, type Trace } from "./trace.js";
+import type { Trace } from "./trace.js";
 
 /** What planning needs to know of a branch. */
 export interface PlannedSite extends Omit<PolicySite, "share"> {
@@ -51,7 +53,7 @@ export function planningOf(trace: Trace): Planning {
   const { steps, macs, sampler, guidance } = trace;
   const sites = Object.entries(trace.sites).map(([site, measured]): PlannedSite => {
     const { kind, block, stream, macs } = measured;
-    return { site, kind, block, stream, macs, halves: halvesOf(site, guidance.form), statistics: siteStatistics(trace, site) };
+    return { site, kind, block, stream, macs, halves: halvesOf(site, guidance.form), statistics: trace.sites[site] };
   });
   return { steps, timesteps: sampler.timesteps, macs, sites };
 }
@@ -60,7 +62,7 @@ export function planningOf(trace: Trace): Planning {
 export function planningFor(job: Job, trace?: Trace): Planning {
   const { total, branches } = guidedStep(job);
   const timesteps = job.table.rows.map(({ timestep }) => timestep);
-  const sites = branches.map((branch) => ({ ...branch, statistics: trace && siteStatistics(trace, branch.site) }));
+  const sites = branches.map((branch) => ({ ...branch, statistics: trace?.sites[branch.site] }));
   return { steps: timesteps.length, timesteps, macs: total, sites };
 }
 
@@ -125,10 +127,16 @@ function policyInput({ steps, timesteps, sites, runs, progress }: Planning): Pol
   return { steps, timesteps, sites: shared, runs, read: readBytes, progress: told };
 }
 
-/** Mean error curves of every group that decides together, by its key in a plan. */
-export function groupCurves(trace: Trace): ReadonlyMap<string, ErrorBands> {
-  const { sites } = policyInput(planningOf(trace));
-  return new Map(groupBranches(sites).map(({ key, sites: members }) => [key, errorCurves(statisticsOf(members)).mean]));
+/** A mean error curve and, of more samples than one, the half-widths of its 95 % confidence intervals; both `[lag − 1][step]`. */
+export interface MeasuredCurve {
+  readonly mean: ErrorBands;
+  readonly confidence?: ErrorBands | undefined;
+}
+
+/** The curves of every group that decides together, by its key in a plan. */
+export function groupCurves(trace: Trace): ReadonlyMap<string, MeasuredCurve> {
+  const curveOf = (sites: readonly SiteStatistics[]): MeasuredCurve => ({ mean: errorCurves(sites).mean, confidence: confidence(sites) });
+  return new Map(groupBranches(policyInput(planningOf(trace)).sites).map(({ key, sites }) => [key, curveOf(statisticsOf(sites))]));
 }
 
 /** What a schedule costs and promises. */

@@ -1,5 +1,6 @@
 /** `plan TRACE -o PLAN --policy NAME`: chooses what is computed when. */
 import { badOption } from "../../ir/diagnostics.js";
+import { tracedRun } from "../calibrate.js";
 import { assertFree } from "../files.js";
 import { openJob, warningsOf, type Job } from "../job.js";
 import { inputSpecs, MODEL_OPTIONS, policyOptionsOf, recipeOverrides, runtimeOptions, type Options } from "../options.js";
@@ -7,7 +8,7 @@ import { choosePlan, planningFor, planningOf, type Planned, type PlanSummary } f
 import { writePlan } from "../plan-file.js";
 import { runsOf } from "../runs.js";
 import { count, table } from "../text.js";
-import { readTrace } from "../trace.js";
+import { assertSameRun, readTrace } from "../trace.js";
 import type { Command, Host } from "./index.js";
 
 export default {
@@ -44,6 +45,7 @@ async function planned(argument: string, options: Options, host: Host): Promise<
   const trace = readTrace(argument);
   if (model === undefined) return { ...(await choosePlan(planningOf(trace), policy, policyOptions)), evaluations: 0 };
   const job = await open(model);
+  assertSameRun(argument, trace, tracedRun(job));
   const runs = runsOf(job, { ...runtime, samples: trace.samples, seed: trace.seed, inputs: inputSpecs(options) });
   try {
     const chosen = await choosePlan({ ...planningFor(job, trace), runs, progress: host.progress }, policy, policyOptions);
