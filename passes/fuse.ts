@@ -12,7 +12,7 @@ import type { Pass } from "./index.js";
 /** One walk each, in this order: what clears the view comes first, and what is made of fused operators after those. */
 export const RULE_ORDER = [
   ...(["identity", "split"] as const),
-  ...(["gelu", "rms-normalization", "layer-normalization", "affine-normalization"] as const),
+  ...(["rotary-embedding", "gelu", "rms-normalization", "layer-normalization", "affine-normalization"] as const),
   ...(["sink-transpose", "transpose", "reshape"] as const),
   ...(["attention", "grouped-attention", "packed-attention"] as const),
 ] as const;

@@ -7,11 +7,11 @@ import { hasMethods, loadFolder, type Named } from "../../ir/registry.js";
 export interface Place {
   readonly build: Builder;
   /** Whether one node alone needs a value: no other reads it, no output and no mark is it. Only such a value may go. */
-  isInner(value: Value | undefined): boolean;
+  readonly isInner: (value: Value | undefined) => boolean;
   /** The nodes, in their order, whose first operand is that of the node, as they were before the walk. */
-  siblings(): readonly Node[];
+  readonly siblings: () => readonly Node[];
   /** What stands by now for a value as it was before the walk. */
-  now(value: Value): Value;
+  readonly now: (value: Value) => Value;
 }
 
 export interface FuseRule extends Named {
