@@ -2,8 +2,8 @@
 import { constantOf, smallConstant } from "./constants.js";
 import { intAttribute, intsAttribute, isOp, type Node, type Value } from "./graph.js";
 import { isCommutative } from "./ops.js";
-import { tensorNumbers } from "./tensor.js";
-import { elementCount, sameType, staticShape } from "./types.js";
+import { readTensor, tensorNumbers, type TensorData } from "./tensor.js";
+import { elementCount, sameType, staticShape, type ElementType } from "./types.js";
 
 /** The producer of a value if it is one of these standard operators, and it and its operands have fixed shapes. */
 export function producerOf(value: Value | undefined, ...opTypes: readonly string[]): Node | undefined {
@@ -18,13 +18,25 @@ export function hasFixedShapes({ inputs, outputs }: Node): boolean {
 
 /** Larger constants are weights, and not looked at. */
 const LOOKED_AT = 1 << 14;
+/** Types whose elements JavaScript has as numbers, and that factors and terms are of. */
+const NUMBERS: ReadonlySet<ElementType> = new Set<ElementType>(["float", "double", "float16", "int64", "int32"]);
+
+/** The payload of a constant of numbers that has at most so many elements, and at least one. */
+export function numbersOf(value: Value | undefined, limit: number): TensorData | undefined {
+  const data = constantOf(value);
+  const count = data ? elementCount(data.shape) : 0;
+  return data && NUMBERS.has(data.elem) && count > 0 && count <= limit ? data : undefined;
+}
 
 /** The number that all elements of a constant are; nothing for large constants. */
 export function uniformOf(value: Value | undefined): number | undefined {
-  const data = constantOf(value);
-  if (!data || data.elem === "string" || elementCount(data.shape) > LOOKED_AT) return undefined;
-  const [first, ...rest] = tensorNumbers(data);
-  return rest.every((number) => number === first) ? first : undefined;
+  const data = numbersOf(value, LOOKED_AT);
+  if (!data) return undefined;
+  const bytes = readTensor(data);
+  const width = bytes.byteLength / elementCount(data.shape);
+  // All elements are the same where every one is that behind it.
+  if (Buffer.compare(bytes.subarray(width), bytes.subarray(0, -width)) !== 0) return undefined;
+  return tensorNumbers({ elem: data.elem, shape: [], content: { kind: "bytes", bytes: bytes.slice(0, width) } })[0];
 }
 
 /** An operand, and the number that it is combined with. */

@@ -1,8 +1,7 @@
 /** A proof from how a value is made: that along its last axis, as in tables of rotary embeddings, each element is there twice. */
 import { shapeOf } from "./build.js";
-import { constantOf } from "./constants.js";
 import { intAttribute, isOp, type Value } from "./graph.js";
-import { producerOf } from "./match.js";
+import { numbersOf, producerOf } from "./match.js";
 import { isElementwise } from "./ops.js";
 import { tensorNumbers } from "./tensor.js";
 import { elementCount, sameShape } from "./types.js";
@@ -16,8 +15,8 @@ const LOOKED_AT = 1 << 22;
 /** Whether the last axis is known to consist of runs of `distance` elements, each of which is there twice in a row. */
 export function isPaired(value: Value, distance: number, depth = DEPTH): boolean {
   const size = shapeOf(value).at(-1) ?? 1;
-  const data = constantOf(value);
-  if (data) return elementCount(data.shape) <= LOOKED_AT && isPairedList(tensorNumbers(data), distance);
+  const data = numbersOf(value, LOOKED_AT);
+  if (data) return isPairedList(tensorNumbers(data), distance);
   const node = value.producer;
   const [source] = node?.inputs ?? [];
   if (!node || !source || depth === 0 || !producerOf(value, node.opType)) return false;
