@@ -1,5 +1,7 @@
 /** Decisions as data, and the only door to them: samplers as tables, plans, policies. */
+export * from "./forecast.js";
 export * from "./guidance.js";
+export * from "./interval.js";
 export { parseWith } from "./parse.js";
 export * from "./plan.js";
 export * from "./policies/index.js";
