@@ -1,5 +1,4 @@
 /** Forecasts: what a branch would return at a step that does not compute, as a weighted sum of what it returned at steps that did. */
-import { z } from "zod";
 import { at } from "./levels.js";
 import type { ScheduleCell } from "./plan.js";
 import { sumOfTerms, type Term } from "./sampler.js";
@@ -26,18 +25,6 @@ export function forecastRow(computes: readonly boolean[], forecast: Forecaster):
     const isReuse = terms.length === 1 && terms[0]?.step === fills[0] && terms[0]?.weight === 1;
     return isReuse ? 0 : terms.map(({ step, weight }) => [step, weight]);
   });
-}
-
-export const SOURCES = ["steps", "fills"] as const;
-
-/** The option of forecasters that can read either. */
-export const readsOption = (otherwise: (typeof SOURCES)[number]): z.ZodType<(typeof SOURCES)[number]> =>
-  z.enum(SOURCES).default(otherwise).describe("steps: read the latest steps, forecasts among them; fills: read the latest that computed");
-
-/** Up to `count` steps that a forecast reads, the newest first. */
-export function latest(reads: (typeof SOURCES)[number], count: number, step: number, fills: readonly number[]): readonly number[] {
-  if (reads === "fills") return fills.slice(0, count);
-  return Array.from({ length: Math.min(count, step) }, (_, i) => step - 1 - i);
 }
 
 /**

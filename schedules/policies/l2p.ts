@@ -1,11 +1,11 @@
 /**
  * L2P (arXiv 2604.26365): the weights of a forecast are fitted to calibrated trajectories, step by step. The paper fits them for the
- * network's last feature only, on all earlier steps, by descending from plain reuse for a while (Aredstone/L2P-Cache,
- * `predictor/train.py`), and skips steps by a list of its own. Here every group of branches has weights, on the latest values, by
- * least squares held at plain reuse, and the schedule is uniform. As there, the fit sees true values where the run has forecasts.
+ * network's last feature, one step ahead over all earlier steps, forecasts among them; descends from plain reuse for a while
+ * (Aredstone/L2P-Cache, `predictor/train.py`); and skips steps by a list of its own. Here every group of branches has weights, over
+ * computed steps alone (fitted a step ahead, the errors of branches add up in long gaps), by least squares held at plain reuse.
  */
 import { z } from "zod";
-import { difference, forecastRow, latest, readsOption, type Forecaster } from "../forecast.js";
+import { difference, forecastRow, type Forecaster } from "../forecast.js";
 import { uniformOptions, uniformSteps } from "../interval.js";
 import { ridgeWeights } from "../least-squares.js";
 import { groupBranches, groupOption, statisticsOf, type Policy } from "../policy.js";
@@ -14,8 +14,7 @@ import { innerProduct } from "../statistics.js";
 const options = z.object({
   ...uniformOptions({ interval: 4, warmup: 3, phase: "taylorseer" }),
   group: groupOption("site"),
-  history: z.coerce.number().int().min(1).default(3).describe("how many values are read"),
-  reads: readsOption("fills"),
+  history: z.coerce.number().int().min(1).default(3).describe("how many computed values are read"),
   ridge: z.coerce.number().min(0).default(1e-4).describe("how firmly weights are held at plain reuse, in mean squares of the values"),
 });
 
@@ -24,12 +23,12 @@ export default {
   summary: "compute every branch at every n-th step, and continue it with weights fitted to the calibration between",
   needs: ["trace"],
   options,
-  choose({ steps, sites }, { group, history, reads, ridge, ...uniform }) {
+  choose({ steps, sites }, { group, history, ridge, ...uniform }) {
     const computes = uniformSteps(steps, uniform);
     let cut = 0;
     const rowOf = (product: (i: number, j: number) => number): ReturnType<typeof forecastRow> => {
       const forecast: Forecaster = (step, fills) => {
-        const wanted = latest(reads, history, step, fills);
+        const wanted = fills.slice(0, history);
         const sources = wanted.filter((source) => Number.isFinite(product(step, source)));
         if (sources.length < wanted.length) cut++;
         if (sources.length === 0) return difference(0, fills);
