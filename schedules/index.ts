@@ -1,7 +1,9 @@
 /** Decisions as data, and the only door to them: samplers as tables, plans, policies. */
 export { adjustmentArrays, type Adjustment, type Adjustments } from "./adjustment.js";
 export { fewSteps } from "./few-steps.js";
+export * from "./forecast.js";
 export * from "./guidance.js";
+export * from "./interval.js";
 export { parseWith } from "./parse.js";
 export * from "./plan.js";
 export * from "./policies/index.js";

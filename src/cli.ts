@@ -71,15 +71,17 @@ function add(program: Program, command: Command, action: Action): void {
   sub.action((argument: string | readonly string[], given: Record<string, unknown>) => action([argument].flat(), given));
 }
 
-/** The options of all policies; one that several have is one option. */
+/** The options of all policies; one that several have is one option, and what it means in several is said once. */
 function policyOptions(): ReadonlyMap<string, string> {
-  const all = new Map<string, string>();
-  for (const policy of policies.values()) {
-    for (const [key, schema] of Object.entries<z.ZodType>(policy.options.shape)) {
-      all.set(key, [all.get(key), `${policy.name}: ${schema.description ?? key}`].filter((text) => text !== undefined).join("; "));
+  const all = new Map<string, Map<string, readonly string[]>>();
+  for (const { name, options } of policies.values()) {
+    for (const [key, { description = key }] of Object.entries<z.ZodType>(options.shape)) {
+      const meanings = all.get(key) ?? new Map<string, readonly string[]>();
+      all.set(key, meanings.set(description, [...(meanings.get(description) ?? []), name]));
     }
   }
-  return all;
+  const text = ([meaning, names]: readonly [string, readonly string[]]): string => `${names.join(", ")}: ${meaning}`;
+  return new Map([...all].map(([key, meanings]) => [key, [...meanings].map(text).join("; ")]));
 }
 
 async function perform(
