@@ -23,7 +23,7 @@ import {
   type ScheduleCell,
   type Term,
 } from "../schedules/index.js";
-import { readBytes } from "./files.js";
+import { readJson } from "./files.js";
 import { guidedStep, type Job } from "./job.js";
 import type { Progress } from "./progress.js";
 import { siteStatistics, type Trace } from "./trace.js";
@@ -122,7 +122,7 @@ function policyInput({ steps, timesteps, sites, runs, progress }: Planning): Pol
   const cacheable = sites.reduce((sum, { macs }) => sum + totalMacs(macs), 0);
   const shared = sites.map((site) => ({ ...site, share: totalMacs(site.macs) / cacheable }));
   const told = (done: number, total: number): void => progress?.("plan", done, total);
-  return { steps, timesteps, sites: shared, runs, read: readBytes, progress: told };
+  return { steps, timesteps, sites: shared, runs, readJson, progress: told };
 }
 
 /** Mean error curves of every group that decides together, by its key in a plan. */
