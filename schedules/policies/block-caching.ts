@@ -3,8 +3,9 @@
  * to little, each branch by itself.
  */
 import { z } from "zod";
-import { badCurves } from "../../ir/diagnostics.js";
-import { groupBranches, GROUPINGS, statisticsOf, type Policy } from "../policy.js";
+import { badCurves, policyNeedsModel } from "../../ir/diagnostics.js";
+import { groupBranches, GROUPINGS, statisticsOf, type Choice, type Policy, type PolicyInput } from "../policy.js";
+import { fitAdjustments } from "../fit-adjustment.js";
 import { errorCurves } from "../statistics.js";
 import { nearestToShare, reuseWhile, thresholdsBetween, type Row } from "../threshold.js";
 
@@ -19,6 +20,10 @@ const options = z
       .enum(GROUPINGS)
       .default("site")
       .describe("what decides together: branches of one kind in one stream, of one kind in all streams, or each site alone"),
+    adjust: z
+      .enum(["none", "scale-shift"])
+      .default("none")
+      .describe("whether what is reused is scaled and shifted, channel by channel, as fits runs of the model best"),
   })
   .refine(({ delta, share }) => delta === undefined || share === undefined, { message: "takes delta or share, not both" });
 
@@ -27,23 +32,31 @@ export default {
   summary: "reuse each branch until its changes from step to step have added up",
   needs: ["trace"],
   options,
-  choose(input, { delta = DELTA, share, group }) {
-    const { steps } = input;
-    const groups = groupBranches(input.sites, group).map(({ key, sites }) => {
-      const changes = errorCurves(statisticsOf(sites)).mean[0]?.slice(1) ?? [];
-      if (changes.length !== steps - 1 || !changes.every((change) => Number.isFinite(change) && change >= 0))
-        throw badCurves(key, "some are not finite numbers from 0 up");
-      return { key, totals: runningTotals(changes) };
-    });
-    const rowsAt = (threshold: number): Map<string, Row> =>
-      new Map(groups.map(({ key, totals }) => [key, reuseWhile(steps, (step, filled) => between(totals, filled, step) <= threshold)]));
-    if (share === undefined) return { cells: rowsAt(delta) };
-    const sums = groups.flatMap(({ totals }) =>
-      totals.flatMap((_, from) => totals.slice(from + 1).map((_, i) => between(totals, from, from + 1 + i))),
-    );
-    return nearestToShare(input, share, "delta", thresholdsBetween(sums), rowsAt);
+  async choose(input, { adjust, ...rule }) {
+    const choice = schedule(input, rule);
+    if (adjust === "none") return choice;
+    if (!input.runs) throw policyNeedsModel("block-caching");
+    return { ...choice, adjustments: await fitAdjustments(input, input.runs, choice.cells) };
   },
 } satisfies Policy<typeof options>;
+
+/** Which steps compute. Throws BAD_CURVES. */
+function schedule(input: PolicyInput, { delta = DELTA, share, group }: Omit<z.output<typeof options>, "adjust">): Choice {
+  const { steps } = input;
+  const groups = groupBranches(input.sites, group).map(({ key, sites }) => {
+    const changes = errorCurves(statisticsOf(sites)).mean[0]?.slice(1) ?? [];
+    if (changes.length !== steps - 1 || !changes.every((change) => Number.isFinite(change) && change >= 0))
+      throw badCurves(key, "some are not finite numbers from 0 up");
+    return { key, totals: runningTotals(changes) };
+  });
+  const rowsAt = (threshold: number): Map<string, Row> =>
+    new Map(groups.map(({ key, totals }) => [key, reuseWhile(steps, (step, filled) => between(totals, filled, step) <= threshold)]));
+  if (share === undefined) return { cells: rowsAt(delta) };
+  const sums = groups.flatMap(({ totals }) =>
+    totals.flatMap((_, from) => totals.slice(from + 1).map((_, i) => between(totals, from, from + 1 + i))),
+  );
+  return nearestToShare(input, share, "delta", thresholdsBetween(sums), rowsAt);
+}
 
 /** Of every step, Σ of the changes from the first step to it. */
 function runningTotals(changes: readonly number[]): readonly number[] {

@@ -2,6 +2,12 @@
 import { describe, expect, it } from "vitest";
 import type { ScheduleCell } from "../../schedules/index.js";
 import { bestFills, LEXICOGRAPHIC_MAX } from "../../schedules/fills.js";
+import { choosePlan, planningFor } from "../../src/plan.js";
+import { ReferenceLoop } from "../../src/reference.js";
+import { sampleInputs } from "../../src/run-inputs.js";
+import { runsOf } from "../../src/runs.js";
+import { fixtureNamed } from "../support/fixtures.js";
+import { openFixture, planOf } from "../support/jobs.js";
 import { choose, generator, inputOf, siteOf, summingRuns } from "../support/policy-input.js";
 import { rejectedCodeOf } from "../support/thrown.js";
 
@@ -87,6 +93,34 @@ describe("lemica", () => {
     const { schedule, warnings } = await choose("lemica", { share: 0.1, k: 2 }, { ...one(12), runs });
     expect((schedule.cells.get("attn") ?? []).join("")).toMatch(/^1(0{0,2}1){4}$/);
     expect(warnings.at(-1)).toContain("0.417");
+  });
+
+  it("finds the schedule of a network whose worst segment is the least, with less than whole runs", async () => {
+    const job = await openFixture(fixtureNamed("dit/torchscript-17"), "none", { steps: 8 });
+    const runs = runsOf(job, { samples: [0], seed: 3, threads: 1 });
+    const loop = new ReferenceLoop(job, { threads: 1 });
+    try {
+      const { schedule } = await choosePlan({ ...planningFor(job), runs }, "lemica", { fills: 5, k: 6 });
+      const inputs = sampleInputs(job, 0, { seed: 3 });
+      const exact = await loop.run(inputs);
+      const errors = new Map<string, number>();
+      for (let from = 0; from < 7; from++) {
+        for (let to = from + 1; to < 8; to++) {
+          const row = Array.from({ length: 8 }, (_, step): ScheduleCell => (from < step && step < to ? 0 : 1));
+          const cached = await loop.run(inputs, planOf(job, new Map([["*", row]])).plan);
+          errors.set([from, to].join(), exact.reduce((sum, value, i) => sum + Math.abs(value - (cached[i] ?? NaN)), 0) / exact.length);
+        }
+      }
+      const paths = allPaths(7, 5, (from, to) => errors.get([from, to].join()) ?? NaN);
+      const [best] = paths.sort((a, b) => lexicographic(a.edges, b.edges));
+      expect(fillsOf([...schedule.cells.values()][0])).toEqual(best?.path);
+      expect(schedule.predicted?.["worstSegment"]).toBe(best?.edges[0]);
+      // Uncached once; then 21 segments, each from its first step on: 6 from step 0, 5 from 1, …
+      expect(runs.evaluations()).toBe(8 + [0, 1, 2, 3, 4, 5].reduce((sum, from) => sum + (6 - from) * (8 - from), 0));
+    } finally {
+      await runs.close();
+      await loop.close();
+    }
   });
 
   it("needs a model", async () => {
