@@ -22,8 +22,8 @@ export interface PolicyInput {
   readonly timesteps: readonly number[];
   /** In execution order. */
   readonly sites: readonly PolicySite[];
-  /** Reads a file that an option names. Throws FILE_MISSING. */
-  readonly read: (file: string) => Uint8Array;
+  /** The JSON in a file that an option names. Throws FILE_MISSING, BAD_JSON. */
+  readonly readJson: (file: string) => unknown;
   /** Absent where there is no model to run. */
   readonly runs?: Runs | undefined;
   /** To be told how much of a long search is done. */

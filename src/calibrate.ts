@@ -7,7 +7,7 @@ import type { Progress } from "./progress.js";
 import { Reductions } from "./reductions.js";
 import { ReferenceLoop, startOf } from "./reference.js";
 import type { SampleOptions } from "./run-inputs.js";
-import type { RuntimeOptions } from "./runtime.js";
+import type { RuntimeOptions, Tensors } from "./runtime.js";
 import { assertSameCalibration, mergeTraces, type Calibration, type Trace, type TracedRun } from "./trace.js";
 import { windowOf } from "./window.js";
 
@@ -54,15 +54,11 @@ export async function calibrate(job: Job, options: CalibrateOptions): Promise<Tr
       const start = await startOf(job, sample, { ...options, noise: undefined });
       const measured = new Map<string, SiteStatistics>();
       for (const group of window.groups) {
-        await loop.run(
-          start,
-          undefined,
-          async (step, branches) => {
-            await reductions.observe(step, branches);
-            progress?.("calibrate", ++done, evaluations);
-          },
-          group,
-        );
+        const observe = async (step: number, branches: Tensors): Promise<void> => {
+          await reductions.observe(step, branches);
+          progress?.("calibrate", ++done, evaluations);
+        };
+        await loop.run(start, { observe, only: group });
         for (const [site, statistics] of reductions.finish()) measured.set(site, statistics);
       }
       const own = sampleTrace(calibration, sample, window.lags, measured);

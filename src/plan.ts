@@ -25,7 +25,7 @@ import {
   type SiteStatistics,
   type Term,
 } from "../schedules/index.js";
-import { readBytes } from "./files.js";
+import { readJson } from "./files.js";
 import { guidedStep, type Job } from "./job.js";
 import type { Progress } from "./progress.js";
 import type { Trace } from "./trace.js";
@@ -124,7 +124,7 @@ function policyInput({ steps, timesteps, sites, runs, progress }: Planning): Pol
   const cacheable = sites.reduce((sum, { macs }) => sum + totalMacs(macs), 0);
   const shared = sites.map((site) => ({ ...site, share: totalMacs(site.macs) / cacheable }));
   const told = (done: number, total: number): void => progress?.("plan", done, total);
-  return { steps, timesteps, sites: shared, runs, read: readBytes, progress: told };
+  return { steps, timesteps, sites: shared, runs, readJson, progress: told };
 }
 
 /** A mean error curve and, of more samples than one, the half-widths of its 95 % confidence intervals; both `[lag − 1][step]`. */

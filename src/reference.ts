@@ -4,7 +4,7 @@
  */
 import { ditView, inputValue, type Model, type Value } from "../ir/graph.js";
 import { rewrite, sweep } from "../ir/rewrite.js";
-import { readTensor, tensorFrom, tensorNumbers, tensorOf, type TensorData } from "../ir/tensor.js";
+import { readTensor, tensorFloats, tensorFrom, tensorOf, type TensorData } from "../ir/tensor.js";
 import { elementCount, staticShape } from "../ir/types.js";
 import {
   cacheOf,
@@ -25,6 +25,25 @@ import { Session, type RuntimeOptions, type Tensors } from "./runtime.js";
 
 /** Called after every step with the values that its computed branches had. */
 export type Observer = (step: number, branches: Tensors) => void | Promise<void>;
+
+/** The latents of a run, its history values and outputs, step by step: all that a later step reads but branches. */
+export interface Trajectory {
+  readonly latents: readonly Float32Array[];
+  readonly values: readonly Float64Array[];
+  readonly outs: readonly Float64Array[];
+}
+
+/** How a run goes, beside what it starts from. */
+export interface Course {
+  /** Without one every branch is computed at every step. */
+  readonly plan?: Plan | undefined;
+  /** Sees all halves at every step, also where the guidance has no use for them. */
+  readonly observe?: Observer | undefined;
+  /** The branches that the observer is shown, of all halves, where not all. */
+  readonly only?: ReadonlySet<string> | undefined;
+  /** A run that does the same up to a step `from`: from there on it is gone on with. No later step may read a branch of before. */
+  readonly begun?: { readonly trajectory: Trajectory; readonly from: number } | undefined;
+}
 
 /** The loop of one job. Sessions are opened as plans need them and kept until `close`. */
 export class ReferenceLoop {
@@ -47,24 +66,29 @@ export class ReferenceLoop {
     }
   }
 
-  /**
-   * The final latent. Without a plan every branch is computed at every step. An observer sees all halves at every step, also
-   * where the guidance has no use for them; `only` names the branches that it is shown, of all halves, where not all.
-   */
-  async run(inputs: RunInputs, plan?: Plan, observe?: Observer, only?: ReadonlySet<string>): Promise<Float32Array> {
+  /** The final latent. */
+  async run(inputs: RunInputs, course: Course = {}): Promise<Float32Array> {
+    return finalOf(await this.trajectory(inputs, course));
+  }
+
+  /** All that the run has been through. */
+  async trajectory(inputs: RunInputs, { plan, observe, only, begun }: Course = {}): Promise<Trajectory> {
     const { table, context } = this.job;
     const { guidance, prediction } = context;
     const size = elementCount(this.latentShape);
     const history = new Map<string, Map<number, TensorData>>();
     const lastReaders = lastReadersOf(plan);
-    let latent = Float32Array.from(inputs.noise, (value) => value * table.initialScale);
-    const latents = [latent];
-    const values: Float64Array[] = [];
-    const outs: Float64Array[] = [];
-    let draw = 0;
+    const from = begun?.from ?? 0;
+    const initial = Float32Array.from(inputs.noise, (value) => value * table.initialScale);
+    const latents = begun?.trajectory.latents.slice(0, from + 1) ?? [initial];
+    const values = begun?.trajectory.values.slice(0, from) ?? [];
+    const outs = begun?.trajectory.outs.slice(0, from) ?? [];
+    let latent = latents.at(-1) ?? initial;
+    let draw = table.rows.slice(0, from).filter(({ next }) => next.noise !== 0).length;
     const sites = this.job.model.graph.marks.map(({ site }) => site);
     const probed = observe || plan ? sites.filter((site) => only?.has(site) ?? true) : [];
     for (const [k, row] of table.rows.entries()) {
+      if (k < from) continue;
       const calls = observe ? callsOf(guidance) : callsAt(guidance, k);
       const branches = new Map<string, TensorData>();
       const predictions = new Map<Half, ArrayLike<number>>();
@@ -100,7 +124,7 @@ export class ReferenceLoop {
       latents.push(latent);
       await observe?.(k, branches);
     }
-    return latent;
+    return { latents, values, outs };
   }
 
   async close(): Promise<void> {
@@ -215,6 +239,13 @@ export class ReferenceLoop {
   }
 }
 
+/** The latent that a run ends with. */
+export function finalOf({ latents }: Trajectory): Float32Array {
+  const final = latents.at(-1);
+  if (!final) throw new Error("internal: a run without latents");
+  return final;
+}
+
 const PREDICTION = "prediction";
 
 function cacheInput(site: string): string {
@@ -271,7 +302,7 @@ function forecast(terms: readonly { readonly data: TensorData; readonly weight: 
   const { elem, shape } = newest.data;
   if (terms.length === 1 && newest.weight === 1 && !scale && !shift) return newest.data;
   const sum = new Float64Array(elementCount(shape));
-  for (const { data, weight } of terms) accumulate(sum, floats(data), weight);
+  for (const { data, weight } of terms) accumulate(sum, tensorFloats(data), weight);
   const channels = shape.at(-1) ?? 1;
   if (scale) for (const [i, value] of sum.entries()) sum[i] = value * (scale[i % channels] ?? NaN);
   if (shift) for (const [i, value] of sum.entries()) sum[i] = value + (shift[i % channels] ?? NaN);
@@ -325,16 +356,8 @@ function accumulate(sum: Float64Array, values: ArrayLike<number> | undefined, we
   for (let i = 0; i < sum.length; i++) sum[i] = (sum[i] ?? 0) + weight * (values[i] ?? 0);
 }
 
-function floats(data: TensorData): ArrayLike<number> {
-  const { content } = data;
-  if (data.elem === "float" && content.kind === "bytes" && content.bytes.byteOffset % 4 === 0) {
-    return new Float32Array(content.bytes.buffer, content.bytes.byteOffset, content.bytes.byteLength / 4);
-  }
-  return tensorNumbers(data);
-}
-
 function selectChannels(data: TensorData, channels: readonly [number, number] | undefined, axis: number): ArrayLike<number> {
-  const values = floats(data);
+  const values = tensorFloats(data);
   if (!channels) return values;
   const have = data.shape[axis] ?? 1;
   const inner = elementCount(data.shape.slice(axis + 1));

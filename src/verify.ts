@@ -49,7 +49,7 @@ export async function verify(artifact: Artifact, options: VerifyOptions): Promis
       const inputs = await startOf(job, sample, options);
       const cached = await session.run(feedsOf(job, inputs));
       options.progress?.("verify", 3 * sample + 1, 3 * options.samples);
-      const followed = await loop.run(inputs, plan);
+      const followed = await loop.run(inputs, { plan });
       options.progress?.("verify", 3 * sample + 2, 3 * options.samples);
       const uncached = await loop.run(inputs);
       options.progress?.("verify", 3 * sample + 3, 3 * options.samples);

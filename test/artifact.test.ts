@@ -48,7 +48,7 @@ async function expectLoop(job: Job, schedule: Schedule, limit = 1e-5): Promise<v
   const session = await ArtifactSession.open(join(await emit(job, schedule), FILES.model), RUNTIME);
   const loop = new ReferenceLoop(job, RUNTIME);
   try {
-    const truth = await loop.run(inputs, plan);
+    const truth = await loop.run(inputs, { plan });
     expect(relativeL2(await session.run(feedsOf(job, inputs)), truth)).toBeLessThanOrEqual(limit);
     expect(relativeL2(await loop.run(inputs), truth)).toBeGreaterThan(1e-4);
   } finally {

@@ -11,7 +11,7 @@ import { confidence, errorCurves, studentQuantile, type SiteStatistics } from ".
 import { calibrate } from "../src/calibrate.js";
 import { main } from "../src/cli.js";
 import { Reductions } from "../src/reductions.js";
-import { ReferenceLoop } from "../src/reference.js";
+import { ReferenceLoop, type Observer } from "../src/reference.js";
 import { sampleInputs } from "../src/run-inputs.js";
 import { mergeTraces, readTrace, type Trace } from "../src/trace.js";
 import { windowOf } from "../src/window.js";
@@ -142,9 +142,10 @@ describe("a trace", () => {
     const samples: Map<string, TensorData[]>[] = [];
     for (const sample of whole.samples) {
       const values = new Map<string, TensorData[]>();
-      await loop.run(sampleInputs(job, sample, { seed: 3 }), undefined, (_, branches) => {
+      const observe: Observer = (_, branches) => {
         for (const [site, value] of branches) values.set(site, [...(values.get(site) ?? []), value]);
-      });
+      };
+      await loop.run(sampleInputs(job, sample, { seed: 3 }), { observe });
       samples.push(values);
     }
     await loop.close();
@@ -314,12 +315,13 @@ describe("conditions", () => {
   it("that are those of the unconditional half make both halves the same, as in the paper's runs of DiT", async () => {
     const loop = new ReferenceLoop(job, { threads: 1 });
     const inputs = new Map([["class_labels", nullClassOf(dit) ?? NaN]]);
-    await loop.run(sampleInputs(job, 0, { seed: 0, inputs }), undefined, (_, branches) => {
+    const observe: Observer = (_, branches) => {
       for (const value of branches.values()) {
         const bytes = readTensor(value);
         expect(bytes.subarray(0, bytes.length / 2)).toEqual(bytes.subarray(bytes.length / 2));
       }
-    });
+    };
+    await loop.run(sampleInputs(job, 0, { seed: 0, inputs }), { observe });
     await loop.close();
   });
 });

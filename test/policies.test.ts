@@ -3,7 +3,7 @@ import { readdirSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
 import { bind, policies, samplerTable, type PolicyInput, type ScheduleCell } from "../schedules/index.js";
-import { choose, generator, inputOf, randomBands, rowOf, single, siteOf, statisticsWith } from "./support/policy-input.js";
+import { choose, generator, inputOf, randomBands, rowOf, single, siteOf, statisticsWith, summingRuns } from "./support/policy-input.js";
 import { rejectedCodeOf } from "./support/thrown.js";
 
 const ones = (row: readonly ScheduleCell[] | undefined): number => (row ?? []).filter((cell) => cell === 1).length;
@@ -229,7 +229,11 @@ describe("bad input", () => {
 
 describe("every policy", () => {
   /** Options that a policy needs beside its defaults. */
-  const needed: Readonly<Record<string, unknown>> = { smoothcache: { share: 0.5 } };
+  const needed: Readonly<Record<string, unknown>> = {
+    dpcache: { share: 0.5 },
+    lemica: { share: 0.5 },
+    smoothcache: { share: 0.5 },
+  };
 
   it("is one file of the folder, and describes its options", () => {
     const stems = readdirSync(new URL("../schedules/policies/", import.meta.url)).map((file) => file.replace(/\.ts$/, ""));
@@ -243,7 +247,8 @@ describe("every policy", () => {
 
   it.each([...policies.keys()])("%s makes plans that bind, for any number of steps", async (name) => {
     for (const steps of [1, 2, 3, 4, 10, 51]) {
-      const input = single(steps, steps > 1 ? randomBands(steps, Math.min(3, steps - 1), generator(steps)) : []);
+      const bands = steps > 1 ? randomBands(steps, Math.min(3, steps - 1), generator(steps)) : [];
+      const input = { ...single(steps, bands), runs: summingRuns(bands[0]?.map((value) => value || 0) ?? [1]) };
       const { schedule } = await choose(name, needed[name] ?? {}, input);
       const table = samplerTable({ _class_name: "DDIMScheduler", clip_sample: false }, { steps });
       const plan = bind(schedule, table, [{ site: "attn-0", kind: "attn", block: 0, stream: "image", gated: true }]);
