@@ -93,13 +93,17 @@ async function perform(command: Command, argument: string, given: Record<string,
       ...parseOptions(Object.fromEntries(known)),
       policyOptions: Object.fromEntries(policy.map(([name, value]) => [name, String(value)])),
     };
+    const say = (message: string): void => {
+      progress?.stop();
+      stderr.write(`${message}\n`);
+    };
     const outcome = await command.run(argument, options, {
       signal,
       progress: progress?.report ?? silent,
       warn: (message) => {
-        progress?.stop();
-        stderr.write(`warning: ${message}\n`);
+        say(`warning: ${message}`);
       },
+      note: progress ? say : () => undefined,
     });
     progress?.stop();
     stdout.write(json === true ? `${JSON.stringify(outcome.json, undefined, 2)}\n` : `${outcome.text}\n`);
