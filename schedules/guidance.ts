@@ -67,6 +67,12 @@ export function cacheOf(site: string, halves: readonly Half[]): string {
   return halves.includes("cond") ? site : `${site}@uncond`;
 }
 
+/** The halves whose values a cache holds, from its name and the form of the guidance. */
+export function halvesOf(cache: string, form: string): readonly Half[] {
+  if (form === "batched") return ["cond", "uncond"];
+  return cache.endsWith("@uncond") ? ["uncond"] : ["cond"];
+}
+
 /** A branch with a cache of its own: a branch of the network, or of one of two calls of it. */
 export interface CachedBranch extends Branch {
   readonly halves: readonly Half[];

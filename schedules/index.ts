@@ -1,10 +1,12 @@
 /** Decisions as data, and the only door to them: samplers as tables, plans, policies. */
+export { adjustmentArrays, type Adjustment, type Adjustments } from "./adjustment.js";
 export * from "./guidance.js";
 export { parseWith } from "./parse.js";
 export * from "./plan.js";
 export * from "./policies/index.js";
 export * from "./policy.js";
 export * from "./sampler.js";
+export * from "./statistics.js";
 export { samplers, samplerTable, unknownKeys } from "./samplers/index.js";
 export { linspace } from "./spacing.js";
 export * from "./time-shift.js";

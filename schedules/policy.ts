@@ -1,62 +1,119 @@
 /** Policies: how a schedule is chosen from what calibration measured. */
 import type { z } from "zod";
 import type { Named } from "../ir/registry.js";
-import type { ScheduleCell } from "./plan.js";
+import type { TensorData } from "../ir/tensor.js";
+import type { Adjustments } from "./adjustment.js";
+import type { CachedBranch } from "./guidance.js";
+import { rowFor, type Schedule, type ScheduleCell } from "./plan.js";
+import type { SiteStatistics } from "./statistics.js";
 
-/**
- * Relative L1 errors of reusing a value: `[lag − 1][step]` is ‖F_step − F_{step−lag}‖₁ / ‖F_step‖₁ of the branches that
- * decide together; entries with step < lag mean nothing. There is one row a lag, up to the longest that was measured.
- */
-export type ErrorBands = readonly (readonly number[])[];
-
-export interface ErrorCurves {
-  /** Mean over blocks and samples of the ratio (SmoothCache's paper, arXiv 2411.10510, eq. 4). */
-  readonly mean: ErrorBands;
-  /** Mean over blocks of Σ‖F_step − F_{step−lag}‖₁ / Σ‖F_step‖₁ over samples (SmoothCache's code: one ratio for the whole batch). */
-  readonly pooled: ErrorBands;
-}
-
-/** Branches that decide together, usually those of one kind. */
-export interface BranchGroup {
-  /** Share of the cacheable compute of one step; those of all groups add up to 1. */
+/** A branch that a policy may cache. */
+export interface PolicySite extends Omit<CachedBranch, "gated" | "module"> {
+  /** Share of the cacheable compute of one step; those of all sites add up to 1. */
   readonly share: number;
   /** Absent where nothing was measured. */
-  readonly curves?: ErrorCurves | undefined;
+  readonly statistics?: SiteStatistics | undefined;
 }
 
 /** What a policy chooses from. */
 export interface PolicyInput {
   readonly steps: number;
-  /** By the key under which the group stands in a plan: `attn`, `temporal_attn`, `attn-3`. */
-  readonly groups: ReadonlyMap<string, BranchGroup>;
+  /** What the network is told at each step, as the sampler's table has it. */
+  readonly timesteps: readonly number[];
+  /** In execution order. */
+  readonly sites: readonly PolicySite[];
+  /** Reads a file that an option names. Throws FILE_MISSING. */
+  readonly read: (file: string) => Uint8Array;
+  /** Absent where there is no model to run. */
+  readonly runs?: Runs | undefined;
+  /** To be told how much of a long search is done. */
+  readonly progress: (done: number, total: number) => void;
 }
 
-/** What a policy chose: a row of cells for every group. */
+/** Runs of the model, for policies that measure more than the trace has. Every run costs what it computes. */
+export interface Runs {
+  /** Samples of the calibration, by number. */
+  readonly samples: readonly number[];
+  /**
+   * The final latent of a sample that follows the schedule, or computes everything. `observe` is told after every step what
+   * the branches that it computed returned, by site.
+   */
+  run(
+    sample: number,
+    schedule?: Schedule,
+    observe?: (step: number, values: ReadonlyMap<string, TensorData>) => void,
+  ): Promise<Float32Array>;
+}
+
+/** What a policy chose: rows of cells, by keys of a plan. A branch that no key speaks of computes always. */
 export interface Choice {
   readonly cells: ReadonlyMap<string, readonly ScheduleCell[]>;
+  /** Scales and shifts of what cached branches return; keys are those of the cells. */
+  readonly adjustments?: Adjustments | undefined;
   /** What the policy found on its way and a person may want to know. */
   readonly predicted?: Readonly<Record<string, unknown>> | undefined;
   /** Sentences for the user. */
   readonly warnings?: readonly string[] | undefined;
 }
 
+/** What a policy cannot do without: `trace`: every site has statistics; `runs`: the model is there to be run. */
+export type PolicyNeed = "trace" | "runs";
+
 /** One way to choose: a file of `policies/`. */
 export interface Policy<Options extends z.ZodObject = z.ZodObject> extends Named {
   readonly summary: string;
-  /** Whether `choose` reads error curves. */
-  readonly needsTrace: boolean;
+  readonly needs: readonly PolicyNeed[];
   /** Its options, each with a description; numbers may come as text. */
   readonly options: Options;
-  choose(input: PolicyInput, options: z.output<Options>): Choice;
+  choose(input: PolicyInput, options: z.output<Options>): Choice | Promise<Choice>;
 }
 
-/** Share of the groups' compute over all steps that the rows compute, from 0 to 1. */
-export function computedShare({ steps, groups }: PolicyInput, cells: Choice["cells"]): number {
+/** Branches that decide together. */
+export interface BranchGroup {
+  /** The key of a plan that speaks of just these: `attn`, `temporal_attn`, `attn-3`. */
+  readonly key: string;
+  readonly sites: readonly PolicySite[];
+}
+
+/**
+ * What decides together: `stream`: branches of one kind in one stream (SmoothCache's paper); `kind`: branches of one kind
+ * (SmoothCache's code: the last name of the module's path); `site`: every branch alone.
+ */
+export const GROUPINGS = ["stream", "kind", "site"] as const;
+export type Grouping = (typeof GROUPINGS)[number];
+
+/** The branches in groups, in the order of their first. */
+export function groupBranches<Site extends Pick<PolicySite, "site" | "stream" | "kind">>(
+  sites: readonly Site[],
+  by: Grouping = "stream",
+): readonly { readonly key: string; readonly sites: readonly Site[] }[] {
+  const severalStreams = new Set(sites.map(({ stream }) => stream)).size > 1;
+  const keyOf = ({ site, stream, kind }: Site): string => {
+    if (by === "site") return site;
+    return by === "stream" && severalStreams ? `${stream}_${kind}` : kind;
+  };
+  const groups = new Map<string, Site[]>();
+  for (const site of sites) groups.set(keyOf(site), [...(groups.get(keyOf(site)) ?? []), site]);
+  return [...groups].map(([key, members]) => ({ key, sites: members }));
+}
+
+/** One row for all branches, under the keys that a person would write. */
+export function everywhere(sites: readonly PolicySite[], row: readonly ScheduleCell[]): Choice["cells"] {
+  return new Map(groupBranches(sites).map(({ key }) => [key, row]));
+}
+
+/** The statistics of branches, all of which were measured. */
+export function statisticsOf(sites: readonly PolicySite[]): readonly SiteStatistics[] {
+  return sites.flatMap(({ statistics }) => statistics ?? []);
+}
+
+/** Share of the branches' compute over all steps that the rows compute, from 0 to 1. */
+export function computedShare({ steps, sites }: PolicyInput, cells: Choice["cells"]): number {
   let computed = 0;
   let total = 0;
-  for (const [key, { share }] of groups) {
-    total += share * steps;
-    computed += share * (cells.get(key)?.filter((cell) => cell === 1).length ?? steps);
+  for (const site of sites) {
+    total += site.share * steps;
+    computed += site.share * (rowFor(cells, site)?.filter((cell) => cell === 1).length ?? steps);
   }
   return total > 0 ? computed / total : 1;
 }

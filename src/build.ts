@@ -8,13 +8,14 @@ import { calibrate } from "./calibrate.js";
 import { compileModel, type Compiled } from "./compile.js";
 import { ditView } from "../ir/graph.js";
 import { bind, policies } from "../schedules/index.js";
-import { fitsAnyBatch, guidedStep, openJob, warningsOf, type Job } from "./job.js";
-import { choosePlan, type Planning, type PlanSummary } from "./plan.js";
+import { fitsAnyBatch, openJob, warningsOf, type Job } from "./job.js";
+import { choosePlan, planningFor, type Planned, type PlanSummary } from "./plan.js";
 import type { Progress } from "./progress.js";
 import type { RecipeOverrides } from "./recipe.js";
 import { reportOf } from "./report-data.js";
 import { renderReport } from "./report/index.js";
 import type { SampleOptions } from "./run-inputs.js";
+import { runsOf } from "./runs.js";
 import type { RuntimeOptions } from "./runtime.js";
 import type { Trace } from "./trace.js";
 import { verify, type Verification } from "./verify.js";
@@ -53,8 +54,7 @@ export async function build(model: string, options: BuildOptions): Promise<Built
   const { overrides, output, force, progress } = options;
   assertReplaceable(output, force);
   const job = await openJob(model, overrides, options);
-  const trace = (policies.get(options.policy)?.needsTrace ?? true) ? await calibrated(model, job, options) : undefined;
-  const planned = await choosePlan(planningFor(job, trace), options.policy, options.policyOptions);
+  const { trace, planned } = await chosen(job, await calibrationJob(model, job, options), options);
   for (const warning of [...warningsOf(job), ...planned.warnings]) options.warn(warning);
   const { schedule, computed } = limitCache(job, planned.schedule, options.cacheMemory);
   const plan = bind(schedule, job.table, ditView(job.model).branches, job.context.guidance);
@@ -77,13 +77,23 @@ export async function build(model: string, options: BuildOptions): Promise<Built
  * Calibration runs one latent at a time where the export and the conditions allow it: that costs least, and no error
  * depends on the batch.
  */
-async function calibrated(model: string, job: Job, options: BuildOptions): Promise<Trace> {
-  const single = fitsAnyBatch(job) ? await openJob(model, { ...options.overrides, batch: 1 }, options) : job;
-  return calibrate(single, { ...options, inputs: undefined });
+async function calibrationJob(model: string, job: Job, options: BuildOptions): Promise<Job> {
+  return fitsAnyBatch(job) ? openJob(model, { ...options.overrides, batch: 1 }, options) : job;
 }
 
-function planningFor(job: Job, trace: Trace | undefined): Planning {
-  const { total, branches } = guidedStep(job);
-  const sites = branches.map(({ site, kind, stream, macs }) => [site, { kind, stream, macs }] as const);
-  return { steps: job.table.rows.length, macs: total, sites: new Map(sites), trace };
+/** What the policy chooses for the job from runs of `single`, and what was measured for it. */
+async function chosen(
+  job: Job,
+  single: Job,
+  options: BuildOptions,
+): Promise<{ readonly trace: Trace | undefined; readonly planned: Planned }> {
+  const { policy, policyOptions, samples, seed, progress } = options;
+  const sampling = { ...options, inputs: undefined, noise: undefined };
+  const trace = (policies.get(policy)?.needs.includes("trace") ?? true) ? await calibrate(single, sampling) : undefined;
+  const runs = runsOf(single, { ...sampling, samples: trace?.samples ?? Array.from({ length: samples }, (_, i) => i), seed });
+  try {
+    return { trace, planned: await choosePlan({ ...planningFor(job, trace), runs, progress }, policy, policyOptions) };
+  } finally {
+    await runs.close();
+  }
 }

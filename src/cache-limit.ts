@@ -39,9 +39,11 @@ export function limitCache(job: Job, schedule: Schedule, limit = Infinity): Limi
     sites = sites.filter((site) => site !== dearest);
   }
   const given = new Set(computed);
-  const others = [...schedule.cells].filter(([key]) => !given.has(key.replace(/@\w+$/, "")));
+  const others = <T>(all: ReadonlyMap<string, T>): (readonly [string, T])[] =>
+    [...all].filter(([key]) => !given.has(key.replace(/@\w+$/, "")));
   const rows = computed.map((site) => [site, new Array<1>(schedule.steps).fill(1)] as const);
-  return { schedule: { ...schedule, cells: new Map([...others, ...rows]) }, computed };
+  const cells = new Map([...others(schedule.cells), ...rows]);
+  return { schedule: { ...schedule, cells, adjustments: schedule.adjustments && new Map(others(schedule.adjustments)) }, computed };
 }
 
 /** The sites that keep anything. */

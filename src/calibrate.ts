@@ -41,7 +41,11 @@ export async function calibrate(job: Job, options: CalibrateOptions): Promise<Tr
   return {
     format: "smoothcc-trace/1",
     structure: structureDigest(job.model),
-    sampler: { name: job.table.name, digest: textDigest(JSON.stringify(job.table)) },
+    sampler: {
+      name: job.table.name,
+      digest: textDigest(JSON.stringify(job.table)),
+      timesteps: job.table.rows.map(({ timestep }) => timestep),
+    },
     steps,
     guidance: { form, scale: typeof scale === "number" ? scale : [...scale] },
     samples: Array.from({ length: samples }, (_, i) => i),

@@ -11,12 +11,9 @@ import { badJson, fileExists, fileMissing, fileNotWritten, notReplaceable } from
  * Throws FILE_MISSING, BAD_JSON.
  */
 export function readJson(file: string): unknown {
-  let text: string;
-  try {
-    text = readFileSync(file, "utf8").replace(/^\uFEFF/, "");
-  } catch (error) {
-    throw fileMissing(file, error instanceof Error ? error.message : String(error));
-  }
+  const text = readBytes(file)
+    .toString("utf8")
+    .replace(/^\uFEFF/, "");
   try {
     const value: unknown = JSON.parse(
       text.replaceAll(/"(?:[^"\\]|\\.)*"|-?Infinity|NaN/g, (token) => (token.startsWith('"') ? token : `"${token}"`)),
@@ -25,6 +22,15 @@ export function readJson(file: string): unknown {
   } catch (error) {
     // The message quotes the text, which may be anything.
     throw badJson(file, (error instanceof Error ? error.message : String(error)).replaceAll(/[\s\p{Cc}\uFFFD]+/gu, " "));
+  }
+}
+
+/** All of a file. Throws FILE_MISSING. */
+export function readBytes(file: string): Buffer {
+  try {
+    return readFileSync(file);
+  } catch (error) {
+    throw fileMissing(file, error instanceof Error ? error.message : String(error));
   }
 }
 

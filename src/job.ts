@@ -12,7 +12,6 @@ import {
 } from "../ir/diagnostics.js";
 import { requireWellFormed } from "../ir/check.js";
 import { addMacs, NO_MACS, stepCost, totalMacs, type Macs } from "../ir/cost.js";
-import type { Branch } from "../ir/dit.js";
 import { ditView, opsetOf, type Model, type Value } from "../ir/graph.js";
 import { lift } from "../ir/lift/index.js";
 import { readModel } from "../ir/onnx/index.js";
@@ -21,7 +20,16 @@ import { shapeOf, elemOf } from "../ir/build.js";
 import type { TensorData } from "../ir/tensor.js";
 import { staticShape, type Dim } from "../ir/types.js";
 import { BIND_PASSES, runPasses, type PassContext, type PredictionSlice } from "../passes/index.js";
-import { cacheOf, callsOf, hasUnguidedRows, uncondInput, unknownKeys, type Guidance, type SamplerTable } from "../schedules/index.js";
+import {
+  cacheOf,
+  callsOf,
+  hasUnguidedRows,
+  uncondInput,
+  unknownKeys,
+  type CachedBranch,
+  type Guidance,
+  type SamplerTable,
+} from "../schedules/index.js";
 import {
   cutOf,
   isInput,
@@ -239,16 +247,14 @@ export function latentShape({ model, context }: BoundModel): readonly number[] {
 /** What a guided step costs: all of its calls of the network, and every branch of them that has a cache of its own. */
 export function guidedStep({ model, context }: BoundModel): {
   readonly total: Macs;
-  readonly branches: readonly (Branch & { readonly macs: Macs })[];
+  readonly branches: readonly (CachedBranch & { readonly macs: Macs })[];
 } {
   const { total, branches: costs } = stepCost(model);
   const calls = callsOf(context.guidance);
-  const costOf = ({ site }: Branch): Macs => costs.get(site) ?? NO_MACS;
+  const branches = ditView(model).branches.map((branch) => ({ ...branch, macs: costs.get(branch.site) ?? NO_MACS }));
   return {
     total: calls.reduce((sum) => addMacs(sum, total), NO_MACS),
-    branches: calls.flatMap((halves) =>
-      ditView(model).branches.map((branch) => ({ ...branch, site: cacheOf(branch.site, halves), macs: costOf(branch) })),
-    ),
+    branches: calls.flatMap((halves) => branches.map((branch) => ({ ...branch, site: cacheOf(branch.site, halves), halves }))),
   };
 }
 

@@ -1,9 +1,8 @@
 /** Reading and writing `.npy` files (numpy's NEP 1): one array, little-endian, in C order. */
-import { readFileSync } from "node:fs";
-import { badNpy, fileMissing, tensorWrongType } from "../ir/diagnostics.js";
+import { badNpy, tensorWrongType } from "../ir/diagnostics.js";
 import { readTensor, type TensorData } from "../ir/tensor.js";
 import { byteSize, elementCount, isElementType, type ElementType } from "../ir/types.js";
-import { writeWhole } from "./files.js";
+import { readBytes, writeWhole } from "./files.js";
 
 const MAGIC = "\x93NUMPY";
 
@@ -25,13 +24,7 @@ function typeDescribedAs(description: string): ElementType | undefined {
 
 /** The array in a file. Throws FILE_MISSING, BAD_NPY. */
 export function readNpy(file: string): TensorData {
-  let bytes: Uint8Array;
-  try {
-    bytes = readFileSync(file);
-  } catch (error) {
-    throw fileMissing(file, error instanceof Error ? error.message : String(error));
-  }
-  return parseNpy(bytes, file);
+  return parseNpy(readBytes(file), file);
 }
 
 /** The array in the bytes of a `.npy` file; the result does not share memory with them. Throws BAD_NPY. */

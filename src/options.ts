@@ -48,6 +48,7 @@ export const OPTIONS = {
   guidance: { flags: "--guidance <scale>", summary: "guidance scale", schema: number },
   input: { flags: "--input <name=value>", summary: "a condition: a number, numbers with commas between, or a .npy file", schema: pairs },
   inputs: { flags: "--inputs <dir>", summary: "folder with <input>.npy for every input of the step", schema: path },
+  model: { flags: "--model <path>", summary: "the model that the trace was made from, for policies that run it", schema: path },
   mu: { flags: "--mu <value>", summary: "logarithm of the time shift under dynamic shifting", schema: number },
   noise: {
     flags: "--noise <file>",

@@ -6,42 +6,80 @@ import { addMacs, NO_MACS, totalMacs, type Macs } from "../ir/cost.js";
 import { loadFile, type Named } from "../ir/registry.js";
 import {
   chooseSchedule,
+  errorCurves,
+  forecastError,
+  groupBranches,
+  halvesOf,
   isPolicy,
   policies,
-  type BranchGroup,
+  rowFor,
+  statisticsOf,
   type ErrorBands,
-  type ErrorCurves,
   type Policy,
   type PolicyInput,
+  type PolicySite,
+  type Runs,
   type Schedule,
+  type ScheduleCell,
+  type Term,
 } from "../schedules/index.js";
-import type { Trace } from "./trace.js";
+import { readBytes } from "./files.js";
+import { guidedStep, type Job } from "./job.js";
+import type { Progress } from "./progress.js";
+import { siteStatistics, type Trace } from "./trace.js";
 
 /** What planning needs to know of a branch. */
-export interface PlannedSite {
-  readonly kind: string;
-  readonly stream: string;
+export interface PlannedSite extends Omit<PolicySite, "share"> {
   readonly macs: Macs;
 }
 
 /** What a plan is made for. */
 export interface Planning {
   readonly steps: number;
+  /** As the sampler's table has them, one a step. */
+  readonly timesteps: readonly number[];
   /** MACs of one whole step. */
   readonly macs: Macs;
-  readonly sites: ReadonlyMap<string, PlannedSite>;
-  readonly trace?: Trace | undefined;
+  /** In execution order. */
+  readonly sites: readonly PlannedSite[];
+  readonly runs?: Runs | undefined;
+  readonly progress?: Progress | undefined;
 }
 
+/** Planning from a trace alone. */
 export function planningOf(trace: Trace): Planning {
-  return { steps: trace.steps, macs: trace.macs, sites: new Map(Object.entries(trace.sites)), trace };
+  const { steps, macs, sampler, guidance } = trace;
+  const sites = Object.entries(trace.sites).map(([site, measured]): PlannedSite => {
+    const { kind, block, stream, macs } = measured;
+    return { site, kind, block, stream, macs, halves: halvesOf(site, guidance.form), statistics: siteStatistics(trace, site) };
+  });
+  return { steps, timesteps: sampler.timesteps, macs, sites };
+}
+
+/** Planning for a job, at its batch. */
+export function planningFor(job: Job, trace?: Trace): Planning {
+  const { total, branches } = guidedStep(job);
+  const timesteps = job.table.rows.map(({ timestep }) => timestep);
+  const sites = branches.map((branch) => ({ ...branch, statistics: trace && siteStatistics(trace, branch.site) }));
+  return { steps: timesteps.length, timesteps, macs: total, sites };
+}
+
+/** What a plan does with the branches of one kind. */
+export interface KindSummary {
+  /** Steps that compute, mean over the branches. */
+  readonly computed: number;
+  /** Of the run's linear MACs as planned. */
+  readonly share: number;
+  /** Relative L2 error of what cached cells return, on the uncached trajectories of the calibration: mean over cells and branches. */
+  readonly error?: number | undefined;
 }
 
 export interface PlanSummary {
   readonly policy: Readonly<Record<string, unknown>>;
   readonly steps: number;
-  /** Computed steps of each kind. */
+  /** Computed steps of each kind, mean over its branches. */
   readonly computed: Readonly<Record<string, number>>;
+  readonly kinds: Readonly<Record<string, KindSummary>>;
   /** Of the whole run; linear layers alone, as the tables of SmoothCache count. */
   readonly macs: { readonly uncached: number; readonly planned: number; readonly bound: number };
   /** The products of attention, which those tables leave out. */
@@ -58,11 +96,10 @@ export interface Planned {
 /** Lets a policy choose: one of the known names, or the path of a file that exports one. Throws UNKNOWN_NAME, BAD_EXTENSION, PLAN_SAVES_NOTHING and what the policy throws. */
 export async function choosePlan(planning: Planning, policyName: string, options: unknown): Promise<Planned> {
   const policy = await findPolicy(policyName);
-  const groups = groupSites(planning.sites);
-  const { schedule, warnings } = chooseSchedule(policy, options, policyInput(planning, groups));
+  const { schedule, warnings } = await chooseSchedule(policy, options, policyInput(planning));
   const isFull = [...schedule.cells.values()].every((row) => row.every((cell) => cell === 1));
   if (isFull && policy.name !== "full") throw planSavesNothing();
-  return { schedule, warnings, summary: summarise(planning, groups, schedule) };
+  return { schedule, warnings, summary: summarise(planning, schedule) };
 }
 
 async function findPolicy(name: string): Promise<Policy> {
@@ -81,73 +118,67 @@ async function loadExtension<T extends Named>(file: string, isEntry: (candidate:
   }
 }
 
-type Groups = ReadonlyMap<string, ReadonlyMap<string, PlannedSite>>;
-
-/** Branches of one kind decide together, those of each stream apart where there are several. */
-function groupSites(sites: ReadonlyMap<string, PlannedSite>): Groups {
-  const severalStreams = new Set([...sites.values()].map(({ stream }) => stream)).size > 1;
-  const groups = new Map<string, Map<string, PlannedSite>>();
-  for (const [name, site] of sites) {
-    const key = severalStreams ? `${site.stream}_${site.kind}` : site.kind;
-    const group = groups.get(key) ?? new Map<string, PlannedSite>();
-    groups.set(key, group.set(name, site));
-  }
-  return groups;
-}
-
-function policyInput({ steps, trace }: Planning, groups: Groups): PolicyInput {
-  const costs = new Map([...groups].map(([key, sites]) => [key, totalMacs(costOf(sites.values()))]));
-  const cacheable = [...costs.values()].reduce((sum, cost) => sum + cost, 0);
-  const input = new Map<string, BranchGroup>();
-  for (const [key, sites] of groups) {
-    input.set(key, { share: (costs.get(key) ?? 0) / cacheable, curves: trace && curvesOf(trace, [...sites.keys()]) });
-  }
-  return { steps, groups: input };
-}
-
-/** Error curves of branches that decide together: means over them. */
-function curvesOf({ sites, samples }: Trace, names: readonly string[]): ErrorCurves {
-  const traced = names.map((name) => sites[name]).filter((site) => site !== undefined);
-  const lags = Math.min(...traced.map(({ ratio }) => ratio.length));
-  const averaged = (errorOf: (site: (typeof traced)[number], lag: number, step: number) => number): ErrorBands =>
-    Array.from({ length: lags }, (_, lag) =>
-      (traced[0]?.norm ?? []).map((_norm, step) =>
-        step <= lag ? 0 : traced.reduce((sum, site) => sum + errorOf(site, lag, step), 0) / traced.length,
-      ),
-    );
-  return {
-    mean: averaged(({ ratio }, lag, step) => (ratio[lag]?.[step] ?? NaN) / samples.length),
-    pooled: averaged(({ diff, norm }, lag, step) => (diff[lag]?.[step] ?? NaN) / (norm[step] ?? NaN)),
-  };
+function policyInput({ steps, timesteps, sites, runs, progress }: Planning): PolicyInput {
+  const cacheable = sites.reduce((sum, { macs }) => sum + totalMacs(macs), 0);
+  const shared = sites.map((site) => ({ ...site, share: totalMacs(site.macs) / cacheable }));
+  const told = (done: number, total: number): void => progress?.("plan", done, total);
+  return { steps, timesteps, sites: shared, runs, read: readBytes, progress: told };
 }
 
 /** Mean error curves of every group that decides together, by its key in a plan. */
 export function groupCurves(trace: Trace): ReadonlyMap<string, ErrorBands> {
-  return new Map([...groupSites(planningOf(trace).sites)].map(([key, sites]) => [key, curvesOf(trace, [...sites.keys()]).mean]));
+  const { sites } = policyInput(planningOf(trace));
+  return new Map(groupBranches(sites).map(({ key, sites: members }) => [key, errorCurves(statisticsOf(members)).mean]));
 }
 
-function summarise({ steps, macs }: Planning, groups: Groups, schedule: Schedule): PlanSummary {
-  const rowOf = (key: string): number => schedule.cells.get(key)?.filter((cell) => cell === 1).length ?? steps;
+/** What a schedule costs and promises. */
+export function summarise({ steps, macs, sites }: Planning, schedule: Schedule): PlanSummary {
+  const computedOf = (site: PlannedSite): number => rowFor(schedule.cells, site)?.filter((cell) => cell === 1).length ?? steps;
+  const plannedOf = (site: PlannedSite): number => computedOf(site) * site.macs.linear;
   let saved = NO_MACS;
-  for (const [key, group] of groups) {
-    const skipped = steps - rowOf(key);
-    const { linear, attention } = costOf(group.values());
-    saved = addMacs(saved, { linear: skipped * linear, attention: skipped * attention });
+  for (const site of sites) {
+    const skipped = steps - computedOf(site);
+    saved = addMacs(saved, { linear: skipped * site.macs.linear, attention: skipped * site.macs.attention });
   }
   const uncached = steps * macs.linear;
   const planned = uncached - saved.linear;
+  const groups = groupBranches(sites);
+  const kinds = groups.map(({ key, sites: members }): [string, KindSummary] => [
+    key,
+    {
+      computed: mean(members.map(computedOf)),
+      share: members.reduce((sum, site) => sum + plannedOf(site), 0) / planned,
+      error: meanError(members, schedule),
+    },
+  ]);
   return {
     policy: schedule.policy ?? {},
     steps,
-    computed: Object.fromEntries([...groups.keys()].map((key) => [key, rowOf(key)])),
+    computed: Object.fromEntries(kinds.map(([key, { computed }]) => [key, computed])),
+    kinds: Object.fromEntries(kinds),
     macs: { uncached, planned, bound: uncached / planned },
     attention: { uncached: steps * macs.attention, planned: steps * macs.attention - saved.attention },
     predicted: schedule.predicted ?? {},
   };
 }
 
-function costOf(sites: Iterable<PlannedSite>): Macs {
-  let sum = NO_MACS;
-  for (const { macs } of sites) sum = addMacs(sum, macs);
-  return sum;
+/** Mean over cached cells; undefined where there are none or the calibration does not say. */
+function meanError(sites: readonly PlannedSite[], { cells }: Schedule): number | undefined {
+  const errors = sites.flatMap((site) => {
+    const row = rowFor(cells, site) ?? [];
+    const { statistics } = site;
+    return statistics ? row.flatMap((cell, step) => (cell === 1 ? [] : [forecastError([statistics], step, termsOf(cell, step, row))])) : [];
+  });
+  const error = mean(errors);
+  return Number.isFinite(error) ? error : undefined;
+}
+
+/** What a cached cell returns. */
+function termsOf(cell: Exclude<ScheduleCell, 1>, step: number, row: readonly ScheduleCell[]): readonly Term[] {
+  if (cell === 0) return [{ step: row.lastIndexOf(1, step), weight: 1 }];
+  return cell.map(([source, weight]) => ({ step: source, weight }));
+}
+
+function mean(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
 }

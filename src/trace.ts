@@ -16,7 +16,7 @@ import { inputValue, type Model, type Value } from "../ir/graph.js";
 import { elementCount, type ElementType } from "../ir/types.js";
 import { readTensor, tensorNumbers, type TensorData } from "../ir/tensor.js";
 import { readJson } from "./files.js";
-import { parseWith } from "../schedules/index.js";
+import { parseWith, type SiteStatistics } from "../schedules/index.js";
 import { Session, type RuntimeOptions, type Tensors } from "./runtime.js";
 
 const row = z.array(z.number());
@@ -40,7 +40,7 @@ export const traceSchema = z.strictObject({
   /** Digest of the one-step graph, weights apart. */
   structure: z.string(),
   /** Name of the sampler and digest of its table. */
-  sampler: z.strictObject({ name: z.string(), digest: z.string() }),
+  sampler: z.strictObject({ name: z.string(), digest: z.string(), timesteps: row }),
   steps: z.int().min(1),
   guidance: z.strictObject({ form: z.string(), scale: z.union([z.number(), z.array(z.number())]) }),
   /** Numbers of the samples (seed + number is the noise's seed), in order. */
@@ -67,6 +67,14 @@ export function readTrace(file: string): Trace {
     if (all.some((values) => values.length !== steps)) throw badTrace(file, `the rows of ${site} do not have ${steps} entries`);
   }
   return trace;
+}
+
+/** What was measured of one site, as policies read it; undefined for a site that is not there. */
+export function siteStatistics({ sites, samples }: Trace, name: string): SiteStatistics | undefined {
+  const site = sites[name];
+  if (!site) return undefined;
+  const { norm, diff, ratio, gram } = site;
+  return { norm, diff, gram, ratio: [ratio.map((band) => band.map((sum) => sum / samples.length))], gain: [] };
 }
 
 /** The sums of one site while samples are added. */

@@ -22,6 +22,7 @@ const PACKAGES = new Map([
   ["commander", /^src\/cli\.ts$/],
   ["cli-progress", /^src\/progress\.ts$/],
   ["fast-png", /^src\/picture\.ts$/],
+  ["fflate", /^src\/npz\.ts$/],
 ]);
 
 interface Import {

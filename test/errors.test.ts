@@ -17,7 +17,9 @@ import { encodeModel } from "../ir/onnx/index.js";
 import { readTensor, tensorNumbers } from "../ir/tensor.js";
 import { parse } from "../ir/text.js";
 import { passes } from "../passes/index.js";
-import { chooseSchedule, policies } from "../schedules/index.js";
+import { chooseSchedule } from "../schedules/index.js";
+import full from "../schedules/policies/full.js";
+import { choose, single } from "./support/policy-input.js";
 import { main } from "../src/cli.js";
 import { latentPicture } from "../src/picture.js";
 import { readSubject } from "./support/pass-case.js";
@@ -198,13 +200,8 @@ const CALLS: Readonly<Record<string, readonly [call: () => unknown, exit: number
     3,
   ],
   NOT_A_PICTURE: [() => latentPicture({ shape: [2, 8], values: new Float32Array(16) }, [-1, 1]), 2],
-  POLICY_NEEDS_TRACE: [
-    () => {
-      const policy = policies.get("smoothcache");
-      return policy && chooseSchedule(policy, { alpha: 0.1 }, { steps: 4, groups: new Map([["attn", { share: 1 }]]) });
-    },
-    2,
-  ],
+  POLICY_NEEDS_MODEL: [() => chooseSchedule({ ...full, needs: ["runs"] }, {}, single(4)), 2],
+  POLICY_NEEDS_TRACE: [() => choose("smoothcache", { alpha: 0.1 }, single(4)), 2],
   TENSOR_TOO_LARGE: [
     () => readTensor({ elem: "uint8", shape: [9], content: { kind: "file", file: "/nowhere", offset: 0, length: 9 } }, 8),
     3,
@@ -226,10 +223,10 @@ const CALLS: Readonly<Record<string, readonly [call: () => unknown, exit: number
 };
 
 describe("what no command line reaches", () => {
-  it.each(Object.entries(CALLS))("%s", (code, [call, exit]) => {
+  it.each(Object.entries(CALLS))("%s", async (code, [call, exit]) => {
     let thrown: unknown;
     try {
-      call();
+      await call();
     } catch (error) {
       thrown = error;
     }

@@ -2,51 +2,11 @@
 import { readdirSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
-import {
-  bind,
-  chooseSchedule,
-  policies,
-  samplerTable,
-  type BranchGroup,
-  type ErrorBands,
-  type PolicyInput,
-  type ScheduleCell,
-} from "../schedules/index.js";
-import { codeOf } from "./support/thrown.js";
-
-function choose(name: string, options: unknown, input: PolicyInput): ReturnType<typeof chooseSchedule> {
-  const policy = policies.get(name);
-  if (!policy) throw new Error(`there is no policy ${name}`);
-  return chooseSchedule(policy, options, input);
-}
-
-function rowOf(name: string, options: unknown, input: PolicyInput, key = "attn"): string {
-  return (choose(name, options, input).schedule.cells.get(key) ?? []).join("");
-}
+import { bind, policies, samplerTable, type PolicyInput, type ScheduleCell } from "../schedules/index.js";
+import { choose, generator, inputOf, randomBands, rowOf, single, siteOf, statisticsWith } from "./support/policy-input.js";
+import { rejectedCodeOf } from "./support/thrown.js";
 
 const ones = (row: readonly ScheduleCell[] | undefined): number => (row ?? []).filter((cell) => cell === 1).length;
-
-/** One group; with bands, both kinds of curves are these. */
-function single(steps: number, bands?: ErrorBands): PolicyInput {
-  return { steps, groups: new Map([["attn", group(1, bands)]]) };
-}
-
-function group(share: number, bands?: ErrorBands): BranchGroup {
-  return { share, curves: bands && { mean: bands, pooled: bands } };
-}
-
-/** Uniform numbers in [0, 1) by a linear congruence (Numerical Recipes). */
-function generator(seed: number): () => number {
-  let state = seed;
-  return () => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0) / 2 ** 32;
-}
-
-/** Noisy errors that grow with the lag, `[lag − 1][step]`. */
-function randomBands(steps: number, lags: number, random: () => number): number[][] {
-  return Array.from({ length: lags }, (_, lag) =>
-    Array.from({ length: steps }, (_, step) => (step > lag ? (lag + 1) * 0.1 * random() + 0.001 : NaN)),
-  );
-}
 
 /** `_scan_nrows_sublists` of Roblox/SmoothCache as its pseudo-code has it; rows[r][i] compares step i with step i + r + 1. */
 function scanNRows(rows: readonly (readonly number[])[], alpha: number, steps: number): number[] {
@@ -77,29 +37,23 @@ describe("fora", () => {
     [30, 16],
     [50, 26],
     [70, 36],
-  ])("has the structure of SmoothCache's file for %d steps", (steps, computed) => {
-    const row = rowOf("fora", { interval: 2 }, single(steps));
+  ])("has the structure of SmoothCache's file for %d steps", async (steps, computed) => {
+    const row = await rowOf("fora", { interval: 2 }, single(steps));
     expect(row).toHaveLength(steps);
     expect(row).toMatch(/^(10)+11$/);
     expect(row.replaceAll("0", "")).toHaveLength(computed);
   });
 
-  it("counts from the end as FORA's own code does", () => {
-    expect(rowOf("fora", { interval: 2, phase: "fora" }, single(10))).toBe("1101010101");
-    expect(rowOf("fora", { interval: 3, phase: "fora" }, single(10))).toBe("1001001001");
-    expect(rowOf("fora", { interval: 3, phase: "fora" }, single(8))).toBe("11001001");
-    expect(rowOf("fora", { interval: 3 }, single(8))).toBe("10010011");
+  it("counts from the end as FORA's own code does", async () => {
+    expect(await rowOf("fora", { interval: 2, phase: "fora" }, single(10))).toBe("1101010101");
+    expect(await rowOf("fora", { interval: 3, phase: "fora" }, single(10))).toBe("1001001001");
+    expect(await rowOf("fora", { interval: 3, phase: "fora" }, single(8))).toBe("11001001");
+    expect(await rowOf("fora", { interval: 3 }, single(8))).toBe("10010011");
   });
 
-  it("gives every group the same row and takes numbers as text", () => {
-    const input = {
-      steps: 12,
-      groups: new Map([
-        ["attn", group(0.3)],
-        ["mlp", group(0.7)],
-      ]),
-    };
-    const { schedule, warnings } = choose("fora", { interval: "4" }, input);
+  it("gives every group the same row and takes numbers as text", async () => {
+    const input = inputOf(12, [siteOf("attn-0", 0.3), siteOf("mlp-0", 0.7)]);
+    const { schedule, warnings } = await choose("fora", { interval: "4" }, input);
     expect(schedule.cells.get("attn")).toEqual(schedule.cells.get("mlp"));
     expect(schedule.policy).toEqual({ name: "fora", interval: 4, phase: "smoothcache" });
     expect(schedule.predicted?.["computedShare"]).toBeCloseTo(4 / 12, 12);
@@ -108,8 +62,8 @@ describe("fora", () => {
 });
 
 describe("full", () => {
-  it("computes everything", () => {
-    const { schedule, warnings } = choose("full", {}, single(5));
+  it("computes everything", async () => {
+    const { schedule, warnings } = await choose("full", {}, single(5));
     expect(schedule.cells.get("attn")).toEqual([1, 1, 1, 1, 1]);
     expect(schedule.predicted).toEqual({ computedShare: 1 });
     expect(warnings).toEqual([]);
@@ -120,39 +74,39 @@ describe("smoothcache, rule of the paper", () => {
   /** Errors of lags 1, 2, 3 at every step. */
   const constant = (steps: number, ...errors: number[]): number[][] => errors.map((error) => new Array<number>(steps).fill(error));
 
-  it("reuses below alpha, up to distance k, and computes both ends", () => {
+  it("reuses below alpha, up to distance k, and computes both ends", async () => {
     const input = single(12, constant(12, 0.1, 0.2, 0.3));
-    expect(rowOf("smoothcache", { alpha: 0.31 }, input)).toBe("100010001001");
-    expect(rowOf("smoothcache", { alpha: 0.25 }, input)).toBe("100100100101");
-    expect(rowOf("smoothcache", { alpha: 0.31, k: 1 }, input)).toBe("101010101011");
+    expect(await rowOf("smoothcache", { alpha: 0.31 }, input)).toBe("100010001001");
+    expect(await rowOf("smoothcache", { alpha: 0.25 }, input)).toBe("100100100101");
+    expect(await rowOf("smoothcache", { alpha: 0.31, k: 1 }, input)).toBe("101010101011");
   });
 
-  it("reuses only strictly below alpha", () => {
+  it("reuses only strictly below alpha", async () => {
     const input = single(12, constant(12, 0.1, 0.2, 0.3));
-    expect(rowOf("smoothcache", { alpha: 0.1 }, input)).toBe("111111111111");
-    expect(rowOf("smoothcache", { alpha: 0.1, rule: "code" }, input)).toBe("101010101011");
+    expect(await rowOf("smoothcache", { alpha: 0.1 }, input)).toBe("111111111111");
+    expect(await rowOf("smoothcache", { alpha: 0.1, rule: "code" }, input)).toBe("101010101011");
   });
 
-  it("tests every step of a gap against the last fill, where the code tests the farthest only", () => {
+  it("tests every step of a gap against the last fill, where the code tests the farthest only", async () => {
     const bands = constant(10, 0.5, 0.1, 0.1);
-    expect(rowOf("smoothcache", { alpha: 0.2 }, single(10, bands))).toBe("1111111111");
-    expect(rowOf("smoothcache", { alpha: 0.2, rule: "code" }, single(10, bands))).toBe("1000100011");
+    expect(await rowOf("smoothcache", { alpha: 0.2 }, single(10, bands))).toBe("1111111111");
+    expect(await rowOf("smoothcache", { alpha: 0.2, rule: "code" }, single(10, bands))).toBe("1000100011");
   });
 
-  it("reads the error of step against step − lag, at step", () => {
+  it("reads the error of step against step − lag, at step", async () => {
     const bands = constant(10, 0.5, 0.5, 0.5).map((row, lag) =>
       row.map((error, step) => (lag === 0 && step === 4 ? 0.05 : lag === 1 && step === 5 ? 0.05 : error)),
     );
-    expect(rowOf("smoothcache", { alpha: 0.1 }, single(10, bands))).toBe("1111001111");
+    expect(await rowOf("smoothcache", { alpha: 0.1 }, single(10, bands))).toBe("1111001111");
   });
 
-  it("uses the mean of ratios, and the code's rule the pooled ratio", () => {
-    const input = { steps: 10, groups: new Map([["attn", { share: 1, curves: { mean: constant(10, 0.1), pooled: constant(10, 0.9) } }]]) };
-    expect(rowOf("smoothcache", { alpha: 0.5, k: 1 }, input)).toBe("1010101011");
-    expect(rowOf("smoothcache", { alpha: 0.5, k: 1, rule: "code" }, input)).toBe("1111111111");
+  it("uses the mean of ratios, and the code's rule the pooled ratio", async () => {
+    const input = inputOf(10, [siteOf("attn-0", 1, statisticsWith(10, constant(10, 0.1), constant(10, 0.9)))]);
+    expect(await rowOf("smoothcache", { alpha: 0.5, k: 1 }, input)).toBe("1010101011");
+    expect(await rowOf("smoothcache", { alpha: 0.5, k: 1, rule: "code" }, input)).toBe("1111111111");
   });
 
-  it("follows a second writing of the rule on random curves", () => {
+  it("follows a second writing of the rule on random curves", async () => {
     const random = generator(3);
     for (let run = 0; run < 2000; run++) {
       const steps = 10 + Math.floor(40 * random());
@@ -167,13 +121,13 @@ describe("smoothcache, rule of the paper", () => {
         want += reuses ? "0" : "1";
         if (!reuses) fill = step;
       }
-      expect(rowOf("smoothcache", { alpha, k }, single(steps, bands))).toBe(want);
+      expect(await rowOf("smoothcache", { alpha, k }, single(steps, bands))).toBe(want);
     }
   });
 });
 
 describe("smoothcache, rule of the code", () => {
-  it("equals _scan_nrows_sublists on 20,000 random curves", () => {
+  it("equals _scan_nrows_sublists on 20,000 random curves", async () => {
     const random = generator(1);
     let reused = 0;
     for (let run = 0; run < 20_000; run++) {
@@ -185,7 +139,7 @@ describe("smoothcache, rule of the code", () => {
       const among = rows[0] ?? [];
       const alpha = run % 2 === 0 ? 0.4 * random() + 0.001 : (among[Math.floor(among.length * random())] ?? 0.1);
       const want = scanNRows(rows, alpha, steps).join("");
-      if (rowOf("smoothcache", { alpha, k, rule: "code" }, single(steps, bands)) !== want)
+      if ((await rowOf("smoothcache", { alpha, k, rule: "code" }, single(steps, bands))) !== want)
         expect.fail(`${steps} steps, k ${k}, alpha ${alpha}: ${want}`);
       if (want.includes("0")) reused++;
     }
@@ -195,29 +149,26 @@ describe("smoothcache, rule of the code", () => {
 
 describe("smoothcache, by share", () => {
   const random = generator(5);
-  const input: PolicyInput = {
-    steps: 50,
-    groups: new Map([
-      ["attn", group(0.4, randomBands(50, 5, random))],
-      ["mlp", group(0.6, randomBands(50, 5, random))],
-    ]),
-  };
+  const input = inputOf(50, [
+    siteOf("attn-0", 0.4, statisticsWith(50, randomBands(50, 5, random))),
+    siteOf("mlp-0", 0.6, statisticsWith(50, randomBands(50, 5, random))),
+  ]);
 
-  it.each([1, 0.8, 0.6, 0.5, 0.4, 0.3])("finds a threshold that computes about %d", (share) => {
+  it.each([1, 0.8, 0.6, 0.5, 0.4, 0.3])("finds a threshold that computes about %d", async (share) => {
     for (const rule of ["paper", "code"]) {
-      const { schedule, warnings } = choose("smoothcache", { share, rule }, input);
+      const { schedule, warnings } = await choose("smoothcache", { share, rule }, input);
       const computed = (0.4 * ones(schedule.cells.get("attn")) + 0.6 * ones(schedule.cells.get("mlp"))) / 50;
       expect(Math.abs(computed - share)).toBeLessThan(0.05);
       expect(schedule.predicted?.["computedShare"]).toBeCloseTo(computed, 12);
       expect(warnings).toEqual([]);
       // The threshold that it reports gives the same rows.
-      const again = choose("smoothcache", { alpha: schedule.predicted?.["alpha"], rule }, input);
+      const again = await choose("smoothcache", { alpha: schedule.predicted?.["alpha"], rule }, input);
       expect(again.schedule.cells).toEqual(schedule.cells);
     }
   });
 
-  it("takes the nearest and warns where k allows no less", () => {
-    const { schedule, warnings } = choose("smoothcache", { share: 0.1, k: 3 }, input);
+  it("takes the nearest and warns where k allows no less", async () => {
+    const { schedule, warnings } = await choose("smoothcache", { share: 0.1, k: 3 }, input);
     expect([ones(schedule.cells.get("attn")), ones(schedule.cells.get("mlp"))]).toEqual([14, 14]);
     expect(schedule.predicted?.["computedShare"]).toBeCloseTo(14 / 50, 12);
     expect(warnings.join()).toContain("0.280");
@@ -259,20 +210,20 @@ describe("bad input", () => {
     ["k 0", single(20, good), { alpha: 0.1, k: 0 }, "BAD_OPTION"],
     ["an unknown rule", single(20, good), { alpha: 0.1, rule: "mine" }, "BAD_OPTION"],
     ["an unknown option", single(20, good), { alfa: 0.1 }, "BAD_OPTION"],
-  ])("%s is refused", (_, input, options, code) => {
-    expect(codeOf(() => choose("smoothcache", options, input))).toBe(code);
+  ])("%s is refused", async (_, input, options, code) => {
+    expect(await rejectedCodeOf(choose("smoothcache", options, input))).toBe(code);
   });
 
-  it("ignores what stands before a lag's first step, and lags that are not asked for", () => {
-    expect(rowOf("smoothcache", { alpha: 0.1, k: 2 }, damaged(set(3, 9, NaN)))).toBe(
-      rowOf("smoothcache", { alpha: 0.1, k: 2 }, single(20, good)),
+  it("ignores what stands before a lag's first step, and lags that are not asked for", async () => {
+    expect(await rowOf("smoothcache", { alpha: 0.1, k: 2 }, damaged(set(3, 9, NaN)))).toBe(
+      await rowOf("smoothcache", { alpha: 0.1, k: 2 }, single(20, good)),
     );
   });
 
-  it("warns of few steps, if anything is reused", () => {
-    expect(choose("fora", {}, single(9)).warnings).toHaveLength(1);
-    expect(choose("fora", {}, single(10)).warnings).toHaveLength(0);
-    expect(choose("fora", { interval: 1 }, single(9)).warnings).toHaveLength(0);
+  it("warns of few steps, if anything is reused", async () => {
+    expect((await choose("fora", {}, single(9))).warnings).toHaveLength(1);
+    expect((await choose("fora", {}, single(10))).warnings).toHaveLength(0);
+    expect((await choose("fora", { interval: 1 }, single(9))).warnings).toHaveLength(0);
   });
 });
 
@@ -290,10 +241,10 @@ describe("every policy", () => {
     }
   });
 
-  it.each([...policies.keys()])("%s makes plans that bind, for any number of steps", (name) => {
+  it.each([...policies.keys()])("%s makes plans that bind, for any number of steps", async (name) => {
     for (const steps of [1, 2, 3, 4, 10, 51]) {
       const input = single(steps, steps > 1 ? randomBands(steps, Math.min(3, steps - 1), generator(steps)) : []);
-      const { schedule } = choose(name, needed[name] ?? {}, input);
+      const { schedule } = await choose(name, needed[name] ?? {}, input);
       expect(schedule.cells.get("attn")).toHaveLength(steps);
       expect(schedule.cells.get("attn")?.at(-1)).toBe(1);
       const table = samplerTable({ _class_name: "DDIMScheduler", clip_sample: false }, { steps });

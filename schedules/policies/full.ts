@@ -1,15 +1,15 @@
 /** No reuse at all: what every other policy is compared with. */
 import { z } from "zod";
-import type { Policy } from "../policy.js";
+import { everywhere, type Policy } from "../policy.js";
 
 const options = z.object({});
 
 export default {
   name: "full",
   summary: "compute every branch at every step",
-  needsTrace: false,
+  needs: [],
   options,
-  choose({ steps, groups }) {
-    return { cells: new Map([...groups.keys()].map((key) => [key, Array.from({ length: steps }, () => 1 as const)])) };
+  choose({ steps, sites }) {
+    return { cells: everywhere(sites, new Array<1>(steps).fill(1)) };
   },
 } satisfies Policy<typeof options>;

@@ -1,11 +1,11 @@
 /** The known policies, and the way from one to a schedule. */
-import { badOption, nearest, policyNeedsTrace } from "../../ir/diagnostics.js";
+import { badOption, nearest, policyNeedsModel, policyNeedsTrace } from "../../ir/diagnostics.js";
 import { hasMethods, loadFolder } from "../../ir/registry.js";
 import type { Schedule } from "../plan.js";
 import { computedShare, type Policy, type PolicyInput } from "../policy.js";
 
 export function isPolicy(candidate: unknown): candidate is Policy {
-  return hasMethods(candidate, "choose") && "options" in candidate;
+  return hasMethods(candidate, "choose") && "options" in candidate && "needs" in candidate;
 }
 
 /** By name, in alphabetical order. */
@@ -16,16 +16,17 @@ const FEW_STEPS = 10;
 
 /**
  * What the policy chooses, as a schedule, with sentences for the user. `options` are as they were given.
- * Throws BAD_OPTION, POLICY_NEEDS_TRACE, and what the policy throws (BAD_CURVES).
+ * Throws BAD_OPTION, POLICY_NEEDS_TRACE, POLICY_NEEDS_MODEL, and what the policy throws (BAD_CURVES).
  */
-export function chooseSchedule(
+export async function chooseSchedule(
   policy: Policy,
   options: unknown,
   input: PolicyInput,
-): { readonly schedule: Schedule; readonly warnings: readonly string[] } {
+): Promise<{ readonly schedule: Schedule; readonly warnings: readonly string[] }> {
   const parsed = parseOptions(policy, options);
-  if (policy.needsTrace && [...input.groups.values()].some(({ curves }) => !curves)) throw policyNeedsTrace(policy.name);
-  const { cells, predicted, warnings = [] } = policy.choose(input, parsed);
+  if (policy.needs.includes("trace") && input.sites.some(({ statistics }) => !statistics)) throw policyNeedsTrace(policy.name);
+  if (policy.needs.includes("runs") && !input.runs) throw policyNeedsModel(policy.name);
+  const { cells, adjustments, predicted, warnings = [] } = await policy.choose(input, parsed);
   const share = computedShare(input, cells);
   const few =
     share < 1 && input.steps < FEW_STEPS
@@ -34,6 +35,7 @@ export function chooseSchedule(
   const schedule = {
     steps: input.steps,
     cells,
+    adjustments,
     policy: { name: policy.name, ...parsed },
     predicted: { computedShare: share, ...predicted },
   };

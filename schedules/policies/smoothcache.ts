@@ -3,18 +3,26 @@
  * The paper's rule and the rule of its code (Roblox/SmoothCache, `calibration_helper.py`) differ and are both here.
  */
 import { z } from "zod";
-import { badCurves } from "../../ir/diagnostics.js";
-import { computedShare, type Choice, type ErrorBands, type Policy, type PolicyInput } from "../policy.js";
+import { badCurves, unknownName } from "../../ir/diagnostics.js";
+import { computedShare, groupBranches, GROUPINGS, statisticsOf, type Choice, type Policy, type PolicyInput } from "../policy.js";
+import { errorCurves, type ErrorBands } from "../statistics.js";
 
 const options = z
   .object({
-    alpha: z.coerce.number().positive().optional().describe("threshold of the relative L1 error"),
+    alpha: z
+      .union([z.coerce.number().positive(), z.string().regex(/^[^=,]+=\d*\.?\d+(,[^=,]+=\d*\.?\d+)*$/, "takes a number, or kind=number,…")])
+      .optional()
+      .describe("threshold of the relative L1 error; or one for each kind: attn=0.2,mlp=0.1"),
     share: z.coerce.number().positive().max(1).optional().describe("share of the cacheable compute to keep: finds the threshold"),
     k: z.coerce.number().int().min(1).default(3).describe("largest distance from a computed step to one that reuses it"),
     rule: z
       .enum(["paper", "code"])
       .default("paper")
       .describe("paper: test each step against the last computed one; code: test the farthest step of a gap only"),
+    group: z
+      .enum(GROUPINGS)
+      .default("stream")
+      .describe("what decides together: branches of one kind in one stream, of one kind in all streams, or each site alone"),
   })
   .refine(({ alpha, share }) => (alpha === undefined) !== (share === undefined), { message: "needs either alpha or share" });
 
@@ -23,16 +31,35 @@ type Row = (0 | 1)[];
 export default {
   name: "smoothcache",
   summary: "reuse while the measured error stays below a threshold",
-  needsTrace: true,
+  needs: ["trace"],
   options,
-  choose(input, { alpha, share, k, rule }) {
-    const bands = new Map([...input.groups].map(([key, { curves }]) => [key, checked(key, curves?.[RULES[rule].curves], k, input.steps)]));
-    const rowsAt = (threshold: number): Map<string, Row> =>
-      new Map([...bands].map(([key, band]) => [key, RULES[rule].scan(band, threshold, input.steps)]));
-    if (share !== undefined) return withShare(input, share, [...bands.values()], rowsAt);
-    return { cells: rowsAt(alpha ?? 0) };
+  choose(input, { alpha, share, k, rule, group }) {
+    const { curves, scan } = RULES[rule];
+    const bands = new Map(
+      groupBranches(input.sites, group).map(({ key, sites }) => [
+        key,
+        checked(key, errorCurves(statisticsOf(sites))[curves], k, input.steps),
+      ]),
+    );
+    const rowsAt = (thresholdOf: (key: string) => number): Map<string, Row> =>
+      new Map([...bands].map(([key, band]) => [key, scan(band, thresholdOf(key), input.steps)]));
+    if (share !== undefined) return withShare(input, share, [...bands.values()], (threshold) => rowsAt(() => threshold));
+    return { cells: rowsAt(thresholdsOf(alpha ?? 0, [...bands.keys()])) };
   },
 } satisfies Policy<typeof options>;
+
+/** The threshold of every group, from one for all or from `attn=0.2,mlp=0.1`; a kind that is not named computes always. Throws UNKNOWN_NAME. */
+function thresholdsOf(alpha: number | string, keys: readonly string[]): (key: string) => number {
+  if (typeof alpha === "number") return () => alpha;
+  const given = new Map(
+    alpha.split(",").map((pair) => {
+      const [key = "", threshold] = pair.split("=");
+      if (!keys.includes(key)) throw unknownName("group of branches", key, keys);
+      return [key, Number(threshold)];
+    }),
+  );
+  return (key) => given.get(key) ?? 0;
+}
 
 const RULES = { paper: { curves: "mean", scan: scanByPaper }, code: { curves: "pooled", scan: scanByCode } } as const;
 
@@ -64,9 +91,9 @@ function scanByCode(bands: ErrorBands, alpha: number, steps: number): Row {
 }
 
 /** The first k bands. Throws BAD_CURVES if they are not usable. */
-function checked(key: string, bands: ErrorBands | undefined, k: number, steps: number): ErrorBands {
+function checked(key: string, bands: ErrorBands, k: number, steps: number): ErrorBands {
   const needed = Math.min(k, steps - 1);
-  const used = bands?.slice(0, k) ?? [];
+  const used = bands.slice(0, k);
   if (used.length < needed) throw badCurves(key, `they reach back ${used.length} steps, and ${needed} are asked for`);
   const errors = used.flatMap((band, i) => band.slice(i + 1));
   const short = used.findIndex((band) => band.length !== steps);

@@ -4,11 +4,11 @@ import { limitCache, type Limited } from "../cache-limit.js";
 import { compileModel, type Compiled } from "../compile.js";
 import { badOption, planSavesNothing } from "../../ir/diagnostics.js";
 import { ditView } from "../../ir/graph.js";
-import { bind, parseSchedule, savesNothing } from "../../schedules/index.js";
+import { bind, savesNothing } from "../../schedules/index.js";
 import type { OffDevice } from "../cuda.js";
-import { readJson } from "../files.js";
 import { openJob, warningsOf } from "../job.js";
 import { MODEL_OPTIONS, recipeOverrides, runtimeOptions } from "../options.js";
+import { readPlan } from "../plan-file.js";
 import { bytes, count } from "../text.js";
 import type { Command } from "./index.js";
 
@@ -26,8 +26,7 @@ export default {
     const started = performance.now();
     const job = await openJob(argument, recipeOverrides(options), runtimeOptions(options, host.signal));
     for (const warning of warningsOf(job)) host.warn(warning);
-    const chosen =
-      cache && planFile !== undefined ? parseSchedule(readJson(planFile), planFile) : { steps: job.table.rows.length, cells: new Map() };
+    const chosen = cache && planFile !== undefined ? readPlan(planFile) : { steps: job.table.rows.length, cells: new Map() };
     const { schedule, computed } = limitCache(job, chosen, options.cacheMemory);
     const plan = bind(schedule, job.table, ditView(job.model).branches, job.context.guidance);
     if (cache && savesNothing(plan)) throw planSavesNothing();

@@ -1,36 +1,71 @@
 /** `plan TRACE -o PLAN --policy NAME`: chooses what is computed when. */
-import { assertFree, jsonText, writeWhole } from "../files.js";
-import { choosePlan, planningOf, type PlanSummary } from "../plan.js";
-import { scheduleJson } from "../../schedules/index.js";
-import { policyOptionsOf } from "../options.js";
+import { badOption } from "../../ir/diagnostics.js";
+import { assertFree } from "../files.js";
+import { openJob, warningsOf, type Job } from "../job.js";
+import { inputSpecs, MODEL_OPTIONS, policyOptionsOf, recipeOverrides, runtimeOptions, type Options } from "../options.js";
+import { choosePlan, planningFor, planningOf, type Planned, type PlanSummary } from "../plan.js";
+import { writePlan } from "../plan-file.js";
+import { runsOf } from "../runs.js";
 import { count, table } from "../text.js";
 import { readTrace } from "../trace.js";
-import type { Command } from "./index.js";
+import type { Command, Host } from "./index.js";
 
 export default {
   name: "plan",
-  summary: "choose a plan from a trace",
+  summary: "choose a plan from a trace, or from a model where the policy measures nothing",
   argument: "TRACE",
-  options: ["policy", "policyOption", "output", "force"],
+  options: ["policy", "policyOption", "model", ...MODEL_OPTIONS, "device", "input", "output", "force"],
   required: ["policy", "output"],
   plans: true,
   async run(argument, options, host) {
-    const { policy = "", output = "", force = false } = options;
+    const { output = "", force = false } = options;
     assertFree(output, force);
-    const { schedule, summary, warnings } = await choosePlan(planningOf(readTrace(argument)), policy, policyOptionsOf(options));
+    const { schedule, summary, warnings, evaluations } = await planned(argument, options, host);
     for (const warning of warnings) host.warn(warning);
-    await writeWhole(output, jsonText(scheduleJson(schedule)), force);
-    return { json: summary, text: describePlan(summary) };
+    await writePlan(output, schedule, force);
+    return { json: { ...summary, evaluations }, text: describePlan(summary, evaluations) };
   },
 } satisfies Command;
 
+/** What the policy chooses, and how many evaluations of the network that took. */
+async function planned(argument: string, options: Options, host: Host): Promise<Planned & { readonly evaluations: number }> {
+  const { policy = "", model } = options;
+  const policyOptions = policyOptionsOf(options);
+  const runtime = runtimeOptions(options, host.signal);
+  const open = async (path: string): Promise<Job> => {
+    const job = await openJob(path, recipeOverrides(options), runtime);
+    for (const warning of warningsOf(job)) host.warn(warning);
+    return job;
+  };
+  if (!argument.endsWith(".json")) {
+    if (model !== undefined) throw badOption("--model", `the argument is a model already: '${argument}'`);
+    return { ...(await choosePlan(planningFor(await open(argument)), policy, policyOptions)), evaluations: 0 };
+  }
+  const trace = readTrace(argument);
+  if (model === undefined) return { ...(await choosePlan(planningOf(trace), policy, policyOptions)), evaluations: 0 };
+  const job = await open(model);
+  const runs = runsOf(job, { ...runtime, samples: trace.samples, seed: trace.seed, inputs: inputSpecs(options) });
+  try {
+    const chosen = await choosePlan({ ...planningFor(job, trace), runs, progress: host.progress }, policy, policyOptions);
+    return { ...chosen, evaluations: runs.evaluations() };
+  } finally {
+    await runs.close();
+  }
+}
+
 /** The plan's figures for people. */
-function describePlan({ steps, computed, macs, predicted }: PlanSummary): string {
+function describePlan({ steps, kinds, macs, predicted }: PlanSummary, evaluations: number): string {
+  const round = (value: number): string => String(Number(value.toPrecision(4)));
+  const rows = Object.entries(kinds).map(([kind, { computed, share, error }]) => [
+    kind,
+    `${round(computed)} of ${steps} steps`,
+    `${(100 * share).toFixed(1)} %`,
+    error === undefined ? "–" : error.toFixed(4),
+  ]);
   return [
-    table([["kind", "computed"], ...Object.entries(computed).map(([kind, n]) => [kind, `${n} of ${steps} steps`])]),
+    table([["kind", "computed", "of the MACs", "error of cached values"], ...rows]),
     `${count(macs.planned)} of ${count(macs.uncached)} linear MACs: at most ${macs.bound.toFixed(2)}× faster`,
-    ...Object.entries(predicted).map(
-      ([what, value]) => `${what}: ${typeof value === "number" ? Number(value.toPrecision(4)) : JSON.stringify(value)}`,
-    ),
+    ...Object.entries(predicted).map(([what, value]) => `${what}: ${typeof value === "number" ? round(value) : JSON.stringify(value)}`),
+    ...(evaluations > 0 ? [`planning took ${evaluations} evaluations of the network`] : []),
   ].join("\n");
 }

@@ -15,3 +15,14 @@ export function thrownBy(action: () => unknown): CompilerError | undefined {
 export function codeOf(action: () => unknown): string | undefined {
   return thrownBy(action)?.code;
 }
+
+/** The code of the CompilerError that a promise is rejected with; whatever else it is rejected with comes through. */
+export async function rejectedCodeOf(promise: Promise<unknown>): Promise<string | undefined> {
+  try {
+    await promise;
+  } catch (error) {
+    if (error instanceof CompilerError) return error.code;
+    throw error;
+  }
+  return undefined;
+}
