@@ -72,11 +72,12 @@ export const BIND_PASSES = ["bind", "types"] as const;
  *   standard  spells the runtime's own operators out, which no other pass looks into and no other runtime has;
  *   fix       makes constants of the inputs that are known at compile time;
  *   fold      turns what depends on no input into data: Constant nodes, shape arithmetic, position tables;
+ *   kernels   spells out what CUDA would leave to the CPU;
  *   cse       shares what the exporter wrote twice;
  *   fuse      writes what exporters spell out as one operator, once there is one of each and what is constant is data;
  *   dce       drops what nobody reads any more.
  */
-export const STEP_PASSES = ["standard", "fix", "fold", "cse", "fuse", "dce"] as const;
+export const STEP_PASSES = ["standard", "fix", "fold", "kernels", "cse", "fuse", "dce"] as const;
 
 /**
  * The run stage makes the whole sampling run of it, still computing every branch at every step:

@@ -100,13 +100,17 @@ async function perform(
       ...parseOptions(Object.fromEntries(known)),
       policyOptions: Object.fromEntries(policy.map(([name, value]) => [name, String(value)])),
     };
+    const say = (message: string): void => {
+      progress?.stop();
+      stderr.write(`${message}\n`);
+    };
     const host: Host = {
       signal,
       progress: progress?.report ?? silent,
       warn: (message) => {
-        progress?.stop();
-        stderr.write(`warning: ${message}\n`);
+        say(`warning: ${message}`);
       },
+      note: progress ? say : () => undefined,
     };
     const outcome = await command.run(argument, options, host, others);
     progress?.stop();

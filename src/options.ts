@@ -15,6 +15,12 @@ const whole = (from: number, to: number, said: string): z.ZodType<number> =>
 const numbers = text("takes numbers with commas between", (text) =>
   text.split(",").every((part) => Number.isFinite(numberIn(part))),
 ).transform((text) => text.split(",").map(numberIn));
+const SIZE = /^(\d+(?:\.\d+)?) ?([kKMGT]?)B?$/;
+/** Bytes; powers of 1000, as sizes are printed. */
+const size = text("takes a size such as 500MB or 1.5GB", (text) => SIZE.test(text)).transform((text) => {
+  const [, number = "", unit = ""] = SIZE.exec(text) ?? [];
+  return Number(number) * 1000 ** ["", "K", "M", "G", "T"].indexOf(unit.toUpperCase());
+});
 const count = whole(1, Infinity, "takes a whole number from 1 up");
 /** What begins like an option is one that took the place of a path that is missing. */
 const path = text("takes a path", (text) => text !== "" && !text.startsWith("--"));
@@ -33,6 +39,11 @@ export const OPTIONS = {
     schema: whole(1, MAX_BATCH, `takes a whole number from 1 to ${MAX_BATCH}`),
   },
   cache: { flags: "--no-cache", summary: "compile the plain unrolled model, nothing cached", schema: z.boolean() },
+  cacheMemory: {
+    flags: "--cache-memory <size>",
+    summary: "most memory for cached values; the branches that cost most of it are computed instead",
+    schema: size,
+  },
   device: { flags: "--device <device>", summary: "cpu, cuda or cuda:<id>", schema: z.string() },
   dim: { flags: "--dim <name=value>", summary: "size of a symbolic dimension", schema: pairs },
   dumpBranches: { flags: "--dump-branches <dir>", summary: "run one step and write <site>.npy for every branch", schema: path },

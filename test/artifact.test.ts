@@ -33,11 +33,13 @@ afterAll(() => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-/** Compiles a job along a schedule into a new folder; answers with the folder. */
+/** Compiles a job along a schedule into a new folder, with nothing in it that keeps it from CUDA; answers with the folder. */
 async function emit(job: Job, schedule: Schedule): Promise<string> {
   const { plan } = planOf(job, schedule.cells, schedule.adjustments);
   const target = join(mkdtempSync(join(folder, "x")), "artifact");
-  await writeArtifact(target, { job, schedule, compiled: await compileModel(job, plan) }, false);
+  const compiled = await compileModel(job, plan);
+  expect(compiled.cuda).toEqual({ kernels: compiled.nodes.emitted, missing: [], copies: [] });
+  await writeArtifact(target, { job, schedule, compiled }, false);
   return target;
 }
 

@@ -6,6 +6,10 @@ import { join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { z } from "zod";
 import { describe, expect, it } from "vitest";
+import { tensorNumbers, tensorOf } from "../ir/tensor.js";
+import { relativeL2 } from "../src/fidelity.js";
+import { npyBytes, readNpy } from "../src/npy.js";
+import { missingModules, PYTHON } from "./support/python.js";
 
 const ROOT = resolve(import.meta.dirname, "..");
 const CLI = join(ROOT, "dist", "src", "cli.js");
@@ -64,10 +68,46 @@ describe("examples", () => {
     expect(array).toMatch(/--array=0-3\n[^]*SHARDS=4\nexec sh shard.sh/);
   });
 
+  it("cuda-graph.py binds inputs and outputs, on the CPU where there is no GPU", async (ctx) => {
+    const reason = missingModules("numpy", "onnxruntime");
+    if (reason !== undefined) return ctx.skip(reason);
+    const glyphs = join(ROOT, "examples", "glyphs");
+    const artifact = join(folder, "artifact");
+    const noise = join(folder, "noise.npy");
+    writeFileSync(
+      noise,
+      npyBytes(
+        tensorOf(
+          "float",
+          [1, 1, 32, 32],
+          Array.from({ length: 1024 }, (_, i) => 2 * Math.sin(7 * i)),
+        ),
+      ),
+    );
+    await run("node", [CLI, "compile", glyphs, "--no-cache", "--steps", "2", "-o", artifact, "--quiet"]);
+    const [ours, theirs] = [join(folder, "ours.npy"), join(folder, "theirs.npy")];
+    await run("node", [CLI, "run", artifact, "--noise", noise, "--input", "class_labels=18", "-o", ours, "--quiet"]);
+    const options = [
+      "--device",
+      "cpu",
+      "--runs",
+      "1",
+      "--input",
+      "class_labels=18",
+      "--input",
+      `hidden_states=${noise}`,
+      "--output",
+      theirs,
+    ];
+    await run(PYTHON, ["examples/cuda-graph.py", artifact, ...options], { cwd: ROOT });
+    expect(relativeL2(tensorNumbers(readNpy(theirs)), tensorNumbers(readNpy(ours)))).toBeLessThan(1e-5);
+  });
+
   it("has a test for each file", () => {
     expect(readdirSync(join(ROOT, "examples")).sort()).toEqual([
       "calibrate-shards",
       "compare-policies.js",
+      "cuda-graph.py",
       "export",
       "glyphs",
       "warm-start.js",

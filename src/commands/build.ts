@@ -3,13 +3,27 @@ import { build } from "../build.js";
 import { MODEL_OPTIONS, policyOptionsOf, recipeOverrides, runtimeOptions, sampleOptions } from "../options.js";
 import { bytes, count } from "../text.js";
 import { DEFAULT_SAMPLES } from "./calibrate.js";
+import { compileFigures, cudaText, limitText, memoryText } from "./compile.js";
 import type { Command } from "./index.js";
 
 export default {
   name: "build",
   summary: "calibrate, plan, compile, verify and report: the main job",
   argument: "MODEL",
-  options: [...MODEL_OPTIONS, "device", "input", "noise", "policy", "policyOption", "runs", "samples", "seed", "output", "force"],
+  options: [
+    ...MODEL_OPTIONS,
+    "cacheMemory",
+    "device",
+    "input",
+    "noise",
+    "policy",
+    "policyOption",
+    "runs",
+    "samples",
+    "seed",
+    "output",
+    "force",
+  ],
   required: ["output"],
   plans: true,
   async run(argument, options, host) {
@@ -22,21 +36,24 @@ export default {
       ...runtimeOptions(options, host.signal),
       overrides: recipeOverrides(options),
       ...sampleOptions(options),
-      ...{ output, force, policy, policyOptions, samples, runs },
+      ...{ output, force, policy, policyOptions, samples, runs, cacheMemory: options.cacheMemory },
       progress: host.progress,
       warn: host.warn,
+      onCompiled: (compiled) => {
+        host.note(memoryText(compiled));
+      },
     });
     const seconds = (performance.now() - started) / 1000;
-    const { plan, compiled, bytes: sizes, verification, bench, report } = built;
+    const { plan, compiled, computed, bytes: sizes, verification, bench, report } = built;
     const { ok, checks, fidelity } = verification;
-    const { nodes, macs, passes, cache } = compiled;
+    const { nodes, macs } = compiled;
     const [failed] = checks.filter((check) => !check.ok);
     const worst = Math.max(...checks.map(({ relL2 }) => relL2));
     return {
       json: {
         artifact: output,
         plan,
-        compile: { nodes, macs, bytes: sizes, passes, cache },
+        compile: { ...compileFigures(compiled, computed), bytes: sizes },
         verify: { ok, checks, fidelity },
         bench,
         report,
@@ -48,6 +65,9 @@ export default {
           .map(([kind, n]) => `${kind} ${n}`)
           .join(", ")} of ${plan.steps} steps computed`,
         `compute   ${count(macs.emitted)} of ${count(macs.uncached)} MACs: at most ${macs.bound.toFixed(2)}× faster`,
+        `memory    ${memoryText(compiled)}`,
+        ...limitText(computed).map((text) => `limit     ${text}`),
+        `devices   ${cudaText(compiled)}`,
         ...(bench
           ? [
               `measured  ${bench.artifact.medianMs.toFixed(0)} ms a run; uncached ${bench.uncached.medianMs.toFixed(0)} ms (${bench.speedup.measured.toFixed(2)}×), step loop ${bench.loop.medianMs.toFixed(0)} ms (${(bench.loop.medianMs / bench.artifact.medianMs).toFixed(2)}×)`,

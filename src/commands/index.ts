@@ -8,6 +8,8 @@ export interface Host {
   readonly signal: AbortSignal;
   readonly progress: Progress;
   readonly warn: (message: string) => void;
+  /** Something worth knowing now, before the result is there; silent with the progress. */
+  readonly note: (message: string) => void;
 }
 
 /** A result: `json` is one document of the contract, `text` the same for people. Exit code 1: checked and not good enough. */

@@ -1,0 +1,135 @@
+/** How much memory a run takes: from when each value is made and last read, known before anything runs. */
+import { operands } from "../ir/analysis.js";
+import { isOp, type Graph, type Model, type Node, type Value } from "../ir/graph.js";
+import { isElementwise } from "../ir/ops.js";
+import { byteSize, elementCount, staticShape } from "../ir/types.js";
+import type { Cell, Plan } from "../schedules/index.js";
+
+/** Bytes. What a kernel needs while it runs, and what the runtime's allocator adds to it, is not in them. */
+export interface Memory {
+  /** The most that computed values occupy at once, the cached ones among them; what a run is given is not. */
+  readonly activations: number;
+  /** The most that branch values occupy at once because a later step reads them. */
+  readonly cache: number;
+  readonly weights: number;
+}
+
+/** Of a branch's values those that later steps read: made at one step, read last at another. */
+export function keptSteps(cells: readonly Cell[]): readonly { readonly from: number; readonly to: number }[] {
+  const lastReader = new Map<number, number>();
+  for (const [step, cell] of cells.entries()) {
+    if (cell.kind === "terms") for (const term of cell.terms) lastReader.set(term.step, step);
+  }
+  return Array.from(lastReader, ([from, to]) => ({ from, to }));
+}
+
+/** Of a model whose shapes are known, as ONNX Runtime runs it when its optimiser is off. */
+export function memoryOf({ graph }: Model, plan: Plan): Memory {
+  const order = executionOrder(graph);
+  const madeAt = new Map(order.flatMap(({ outputs }, at) => outputs.map((value) => [value, at] as const)));
+  const lastRead = new Map(order.flatMap((node, at) => operands(node).map((value) => [value, at] as const)));
+  const isKept = new Set([...plan.cells].flatMap(([site, cells]) => keptSteps(cells).map(({ from }) => `${site} ${from}`)));
+  const kept = new Set(graph.marks.filter(({ site, step }) => isKept.has(`${site} ${step}`)).map(({ value }) => value));
+  const weights = new Set(order.flatMap(operands).filter(({ data }) => data));
+  return {
+    activations: peakOf(buffersOf(order, graph)),
+    cache: peakOf(Array.from(kept, (value) => ({ bytes: bytesOf(value), from: madeAt.get(value) ?? 0, to: lastRead.get(value) ?? 0 }))),
+    weights: [...weights].reduce((sum, value) => sum + bytesOf(value), 0),
+  };
+}
+
+/** Bytes that are in use from one node, or step, to another, both included. */
+interface Span {
+  readonly bytes: number;
+  readonly from: number;
+  to: number;
+}
+
+/** The most bytes that are in use at once. */
+function peakOf(spans: readonly Span[]): number {
+  const changes = new Map<number, number>();
+  const change = (at: number, by: number): void => void changes.set(at, (changes.get(at) ?? 0) + by);
+  for (const { bytes, from, to } of spans) {
+    change(from, bytes);
+    change(to + 1, -bytes);
+  }
+  let used = 0;
+  let peak = 0;
+  for (const [, by] of [...changes].sort(([a], [b]) => a - b)) peak = Math.max(peak, (used += by));
+  return peak;
+}
+
+interface Buffer extends Span {
+  readonly shape: string;
+  /** Reads to come of the values that lie in it. */
+  reads: number;
+}
+
+/**
+ * The buffers that results are put in, by the rules of `AllocationPlanner` (onnxruntime/core/framework/allocation_planner.cc): a view
+ * lies where its operand lies, and so does what an elementwise kernel writes over an operand that nobody else reads any more; else
+ * a buffer of the same shape that is free is taken, else a new one. A buffer is given back after the last value that lies in it.
+ */
+function buffersOf(order: readonly Node[], { outputs }: Graph): readonly Buffer[] {
+  const reads = new Map<Value, number>();
+  for (const value of [...order.flatMap(operands), ...outputs.map(({ value }) => value)]) reads.set(value, (reads.get(value) ?? 0) + 1);
+  const all: Buffer[] = [];
+  const free = new Map<string, Buffer[]>();
+  const bufferOf = new Map<Value, Buffer>();
+  const freeOf = (shape: string): Buffer[] => {
+    const known = free.get(shape) ?? [];
+    free.set(shape, known);
+    return known;
+  };
+  for (const [at, node] of order.entries()) {
+    const read = operands(node).flatMap((value) => bufferOf.get(value) ?? []);
+    for (const value of node.outputs) {
+      const shape = `${value.type?.elem ?? ""} ${staticShape(value.type)?.join() ?? ""}`;
+      const isView = isOp(node, "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity");
+      // What is given to the run, or is a weight, is no result.
+      if (isView && read.length === 0) continue;
+      const over = isView ? read[0] : isElementwise(node) ? read.find((buffer) => buffer.reads === 1 && buffer.shape === shape) : undefined;
+      const known = over ?? freeOf(shape).pop();
+      const buffer = known ?? { shape, bytes: bytesOf(value), from: at, to: at, reads: 0 };
+      if (!known) all.push(buffer);
+      buffer.reads += reads.get(value) ?? 0;
+      bufferOf.set(value, buffer);
+    }
+    for (const buffer of read) buffer.reads -= 1;
+    const touched = new Set([...read, ...node.outputs.flatMap((value) => bufferOf.get(value) ?? [])]);
+    for (const buffer of touched) {
+      buffer.to = at;
+      if (buffer.reads === 0) freeOf(buffer.shape).push(buffer);
+    }
+  }
+  return all;
+}
+
+/** Bytes of a value; 0 where its shape is not known. */
+export function bytesOf({ type }: Value): number {
+  const shape = staticShape(type);
+  return type && shape ? byteSize(type.elem, elementCount(shape)) : 0;
+}
+
+/**
+ * Nodes in the order in which the runtime computes them: depth first from the last ones back, of the producers of a node's operands
+ * the one that stands last in the file first (`ReverseDFSFrom` in onnxruntime/core/graph/graph.cc).
+ */
+function executionOrder({ nodes }: Graph): readonly Node[] {
+  const place = new Map(nodes.map((node, i) => [node, i]));
+  const producers = (node: Node): Node[] => operands(node).flatMap(({ producer }) => producer ?? []);
+  const read = new Set(nodes.flatMap(producers));
+  const order: Node[] = [];
+  const entered = new Set<Node>();
+  const stack = nodes.filter((node) => !read.has(node)).map((node) => ({ node, isDone: false }));
+  for (let top = stack.pop(); top; top = stack.pop()) {
+    const { node, isDone } = top;
+    if (isDone) order.push(node);
+    if (isDone || entered.has(node)) continue;
+    entered.add(node);
+    stack.push({ node, isDone: true });
+    const before = producers(node).sort((a, b) => (place.get(a) ?? 0) - (place.get(b) ?? 0));
+    for (const producer of before) if (!entered.has(producer)) stack.push({ node: producer, isDone: false });
+  }
+  return order;
+}
