@@ -1,6 +1,7 @@
-/** Facts about a graph, computed when asked and kept beside it: uses, dependence on inputs. All linear. */
+/** Facts about a graph, computed when asked and kept beside it: uses, order of execution, memory, dependence on inputs. All linear. */
 import type { Graph, Node, Value } from "./graph.js";
 import { isShapeOnly } from "./ops.js";
+import { byteSize, elementCount, staticShape } from "./types.js";
 
 /** The values that a node reads, by its subgraphs too. */
 export function operands(node: Node): Value[] {
@@ -21,6 +22,49 @@ export function uses(graph: Graph): ReadonlyMap<Value, readonly Node[]> {
     }
   }
   return readers;
+}
+
+/**
+ * The nodes as ONNX Runtime runs them: from the outputs back, and of the nodes that a node reads the one that stands last goes first
+ * (`ReverseDFSFrom`, onnxruntime/core/graph/graph.cc). Nodes that no output needs are left out.
+ */
+export function executionOrder({ nodes, outputs }: Graph): readonly Node[] {
+  const places = new Map(nodes.map((node, place) => [node, place]));
+  const byPlace = (values: readonly Value[]): Node[] =>
+    values.flatMap(({ producer }) => producer ?? []).sort((a, b) => (places.get(a) ?? 0) - (places.get(b) ?? 0));
+  const order: Node[] = [];
+  const seen = new Set<Node>();
+  const pending = byPlace(outputs.map(({ value }) => value)).map((node) => ({ node, isRead: false }));
+  for (let next = pending.pop(); next; next = pending.pop()) {
+    const { node, isRead } = next;
+    if (isRead) order.push(node);
+    else if (!seen.has(node)) {
+      seen.add(node);
+      pending.push({ node, isRead: true });
+      for (const read of byPlace(operands(node))) pending.push({ node: read, isRead: false });
+    }
+  }
+  return order;
+}
+
+/** The most bytes that results of nodes take at once, in the order in which ONNX Runtime runs them. Those of no fixed shape do not count. */
+export function peakBytes(graph: Graph): number {
+  const order = executionOrder(graph);
+  const lastReads = new Map<Value, number>();
+  for (const [at, node] of order.entries()) for (const value of operands(node)) if (value.producer) lastReads.set(value, at);
+  for (const { value } of graph.outputs) lastReads.set(value, Infinity);
+  let [alive, peak] = [0, 0];
+  for (const [at, node] of order.entries()) {
+    for (const value of node.outputs) if (lastReads.has(value)) alive += bytesOf(value);
+    peak = Math.max(peak, alive);
+    for (const value of new Set(operands(node))) if (lastReads.get(value) === at) alive -= bytesOf(value);
+  }
+  return peak;
+}
+
+function bytesOf({ type }: Value): number {
+  const shape = staticShape(type);
+  return type && shape ? byteSize(type.elem, elementCount(shape)) : 0;
 }
 
 /** The bit set of the sources that a value's numbers depend on; shapes are no dependence, as they are fixed when the model is bound. */

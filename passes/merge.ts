@@ -3,11 +3,11 @@
  *
  * Where neighbouring branches are cached, nobody reads the stream between them but the next addition: x + g₁F₁ + g₂F₂ + … is
  * one sum. All of it but x has been known since the step that computed the F, so it is added up there: every product right
- * behind its branch, while that is still in the processor's caches, into one value that waits for x in place of all the F.
+ * behind its branch, while that is still in the processor's caches, into one value that waits for x. If no other step reads
+ * the F, that one is kept in place of all of them.
  *
- * That holds where nodes run as late as they can in front of their readers, as in ONNX Runtime: from the outputs back, and of
- * the nodes that a node reads the one that stands last in the file goes first (`ReverseDFSFrom`, onnxruntime/core/graph/graph.cc).
- * So the additions of a sum stand behind all of its terms, and each finds its products in place when it has added up the ones before.
+ * So it is where nodes run as ONNX Runtime runs them (`executionOrder`): the additions of a sum stand behind all of its terms,
+ * so that the runtime, when it comes to a term, has added up the ones before it.
  */
 import { operands, uses } from "../ir/analysis.js";
 import { Builder } from "../ir/build.js";

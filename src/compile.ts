@@ -1,7 +1,7 @@
 /** From a job and a plan to the emitted model: the pass pipeline, and the figures of what it did. */
+import { peakBytes } from "../ir/analysis.js";
 import { graphMacs, totalMacs } from "../ir/cost.js";
 import type { Model } from "../ir/graph.js";
-import { byteSize, elementCount, staticShape } from "../ir/types.js";
 import { CACHE_PASSES, runPasses, RUN_PASSES, STEP_PASSES, type PassRecord } from "../passes/index.js";
 import type { Plan } from "../schedules/index.js";
 import type { Job } from "./job.js";
@@ -14,6 +14,7 @@ export interface Compiled {
   /** Of the whole run. `bound` = uncached / emitted: what the speed-up can be at most where MACs are what takes time. */
   readonly macs: { readonly uncached: number; readonly emitted: number; readonly bound: number };
   readonly passes: readonly PassRecord[];
+  /** How much more memory intermediate values take at most than without caching. */
   readonly cache: { readonly peakBytes: number };
 }
 
@@ -34,25 +35,6 @@ export async function compileModel(job: Job, plan: Plan): Promise<Compiled> {
     nodes: { step: step.graph.nodes.length, uncached: unrolled.graph.nodes.length, emitted: model.graph.nodes.length },
     macs: { uncached, emitted, bound: uncached / emitted },
     passes: records,
-    cache: { peakBytes: peakCacheBytes(model, plan) },
+    cache: { peakBytes: Math.max(0, peakBytes(model.graph) - peakBytes(unrolled.graph)) },
   };
-}
-
-/** The most bytes that branch values occupy at once because a later step reads them. */
-function peakCacheBytes(model: Model, plan: Plan): number {
-  const alive = new Array<number>(plan.table.rows.length).fill(0);
-  const values = new Map(model.graph.marks.map(({ site, step, value }) => [`${site} ${step}`, value]));
-  for (const [site, cells] of plan.cells) {
-    const lastReader = new Map<number, number>();
-    for (const [step, cell] of cells.entries()) {
-      if (cell.kind === "terms") for (const term of cell.terms) lastReader.set(term.step, step);
-    }
-    for (const [from, to] of lastReader) {
-      const type = values.get(`${site} ${from}`)?.type;
-      const shape = staticShape(type);
-      const bytes = type && shape ? byteSize(type.elem, elementCount(shape)) : 0;
-      for (let step = from; step < to; step++) alive[step] = (alive[step] ?? 0) + bytes;
-    }
-  }
-  return alive.reduce((peak, bytes) => Math.max(peak, bytes), 0);
 }

@@ -36,7 +36,7 @@ export default {
       json: { artifact: output, nodes, macs, bytes: written, seconds, passes, cache: cached },
       text: [
         `${output}: ${nodes.emitted} nodes (one step ${nodes.step}, uncached ${nodes.uncached}), model ${bytes(written.model)}, data ${bytes(written.data)}`,
-        `${count(macs.emitted)} of ${count(macs.uncached)} MACs: at most ${macs.bound.toFixed(2)}× faster; cached values take ${bytes(cached.peakBytes)} at most`,
+        `${count(macs.emitted)} of ${count(macs.uncached)} MACs: at most ${macs.bound.toFixed(2)}× faster; caching takes ${bytes(cached.peakBytes)} of memory`,
         `compiled in ${seconds.toFixed(1)} s`,
       ].join("\n"),
     };
