@@ -47,11 +47,13 @@ export function executionOrder({ nodes, outputs }: Graph): readonly Node[] {
   return order;
 }
 
-/** The most bytes that results of nodes take at once, in the order in which ONNX Runtime runs them. Those of no fixed shape do not count. */
-export function peakBytes(graph: Graph): number {
+/** The most bytes that what depends on an input takes at once, in the order in which ONNX Runtime runs the nodes. What has no fixed shape does not count. */
+export function peakBytes(graph: Graph, input: Value): number {
   const order = executionOrder(graph);
+  const dependsOn = dependence(graph, new Map([[input, 1]]));
   const lastReads = new Map<Value, number>();
-  for (const [at, node] of order.entries()) for (const value of operands(node)) if (value.producer) lastReads.set(value, at);
+  for (const [at, node] of order.entries())
+    for (const value of operands(node)) if (value.producer && dependsOn(value) !== 0) lastReads.set(value, at);
   for (const { value } of graph.outputs) lastReads.set(value, Infinity);
   let [alive, peak] = [0, 0];
   for (const [at, node] of order.entries()) {

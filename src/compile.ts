@@ -14,7 +14,7 @@ export interface Compiled {
   /** Of the whole run. `bound` = uncached / emitted: what the speed-up can be at most where MACs are what takes time. */
   readonly macs: { readonly uncached: number; readonly emitted: number; readonly bound: number };
   readonly passes: readonly PassRecord[];
-  /** How much more memory intermediate values take at most than without caching. */
+  /** How much more memory the values of the steps take at most than without caching. */
   readonly cache: { readonly peakBytes: number };
 }
 
@@ -35,6 +35,12 @@ export async function compileModel(job: Job, plan: Plan): Promise<Compiled> {
     nodes: { step: step.graph.nodes.length, uncached: unrolled.graph.nodes.length, emitted: model.graph.nodes.length },
     macs: { uncached, emitted, bound: uncached / emitted },
     passes: records,
-    cache: { peakBytes: Math.max(0, peakBytes(model.graph) - peakBytes(unrolled.graph)) },
+    cache: { peakBytes: Math.max(0, peakStepBytes(model) - peakStepBytes(unrolled)) },
   };
+}
+
+/** What the steps of a run need at most; what stands in front of them is the same with caching and without. */
+function peakStepBytes({ graph }: Model): number {
+  const [latent] = graph.inputs;
+  return latent ? peakBytes(graph, latent) : 0;
 }
