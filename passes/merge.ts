@@ -3,8 +3,7 @@
  *
  * Where neighbouring branches are cached, nobody reads the stream between them but the next addition: x + g₁F₁ + g₂F₂ + … is
  * one sum. All of it but x has been known since the step that computed the F, so it is added up there: every product right
- * behind its branch, while that is still in the processor's caches, into one value that waits for x. If no other step reads
- * the F, that one is kept in place of all of them.
+ * behind its branch, into one value that waits for x. If no other step reads the F, that one is kept in place of all of them.
  *
  * So it is where nodes run as ONNX Runtime runs them (`executionOrder`): the additions of a sum stand behind all of its terms,
  * so that the runtime, when it comes to a term, has added up the ones before it.
