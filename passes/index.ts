@@ -92,9 +92,11 @@ export const RUN_PASSES = ["unroll", "dce", "fold", "cse", "dce"] as const;
 /**
  * The cache stage follows the plan:
  *   reuse   cached branches read earlier values: the only pass that changes what is computed;
- *   dce     what only a cached branch needed goes: attention, norms, their modulation.
+ *   dce     what only a cached branch needed goes: attention, norms, their modulation;
+ *   merge   the gated sums of neighbouring cached branches become one, added up where their branches are computed;
+ *   cse     steps that read the same values without gates share their sum.
  */
-export const CACHE_PASSES = ["reuse", "dce"] as const;
+export const CACHE_PASSES = ["reuse", "dce", "merge", "cse"] as const;
 
 /** One line of the pass log. */
 export interface PassRecord {

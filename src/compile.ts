@@ -36,7 +36,7 @@ export async function compileModel(job: Job, plan: Plan): Promise<Compiled> {
     nodes: { step: step.graph.nodes.length, uncached: unrolled.graph.nodes.length, emitted: model.graph.nodes.length },
     macs: { uncached, emitted, bound: uncached / emitted },
     passes: records,
-    memory: memoryOf(model, plan),
+    memory: memoryOf(model, unrolled),
     cuda: cudaCoverage(model),
   };
 }

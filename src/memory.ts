@@ -1,15 +1,15 @@
 /** How much memory a run takes: from when each value is made and last read, known before anything runs. */
-import { operands } from "../ir/analysis.js";
+import { executionOrder, operands } from "../ir/analysis.js";
 import { isOp, type Graph, type Model, type Node, type Value } from "../ir/graph.js";
 import { isElementwise } from "../ir/ops.js";
 import { byteSize, elementCount, staticShape } from "../ir/types.js";
-import type { Cell, Plan } from "../schedules/index.js";
+import type { Cell } from "../schedules/index.js";
 
 /** Bytes. What a kernel needs while it runs, and what the runtime's allocator adds to it, is not in them. */
 export interface Memory {
-  /** The most that computed values occupy at once, the cached ones among them; what a run is given is not. */
+  /** The most that computed values occupy at once; what a run is given is not. */
   readonly activations: number;
-  /** The most that branch values occupy at once because a later step reads them. */
+  /** How much of that is due to caching: values wait for later steps, or sums of them do. */
   readonly cache: number;
   readonly weights: number;
 }
@@ -23,19 +23,19 @@ export function keptSteps(cells: readonly Cell[]): readonly { readonly from: num
   return Array.from(lastReader, ([from, to]) => ({ from, to }));
 }
 
-/** Of a model whose shapes are known, as ONNX Runtime runs it when its optimiser is off. */
-export function memoryOf({ graph }: Model, plan: Plan): Memory {
-  const order = executionOrder(graph);
-  const madeAt = new Map(order.flatMap(({ outputs }, at) => outputs.map((value) => [value, at] as const)));
-  const lastRead = new Map(order.flatMap((node, at) => operands(node).map((value) => [value, at] as const)));
-  const isKept = new Set([...plan.cells].flatMap(([site, cells]) => keptSteps(cells).map(({ from }) => `${site} ${from}`)));
-  const kept = new Set(graph.marks.filter(({ site, step }) => isKept.has(`${site} ${step}`)).map(({ value }) => value));
-  const weights = new Set(order.flatMap(operands).filter(({ data }) => data));
+/** Of a run whose shapes are known, as ONNX Runtime runs it when its optimiser is off; `uncached` is the same run without caching. */
+export function memoryOf(run: Model, uncached: Model): Memory {
+  const activations = activationsOf(run);
+  const weights = new Set(run.graph.nodes.flatMap(operands).filter(({ data }) => data));
   return {
-    activations: peakOf(buffersOf(order, graph)),
-    cache: peakOf(Array.from(kept, (value) => ({ bytes: bytesOf(value), from: madeAt.get(value) ?? 0, to: lastRead.get(value) ?? 0 }))),
+    activations,
+    cache: Math.max(0, activations - activationsOf(uncached)),
     weights: [...weights].reduce((sum, value) => sum + bytesOf(value), 0),
   };
+}
+
+function activationsOf({ graph }: Model): number {
+  return peakOf(buffersOf(executionOrder(graph), graph));
 }
 
 /** Bytes that are in use from one node, or step, to another, both included. */
@@ -109,27 +109,4 @@ function buffersOf(order: readonly Node[], { outputs }: Graph): readonly Buffer[
 export function bytesOf({ type }: Value): number {
   const shape = staticShape(type);
   return type && shape ? byteSize(type.elem, elementCount(shape)) : 0;
-}
-
-/**
- * Nodes in the order in which the runtime computes them: depth first from the last ones back, of the producers of a node's operands
- * the one that stands last in the file first (`ReverseDFSFrom` in onnxruntime/core/graph/graph.cc).
- */
-function executionOrder({ nodes }: Graph): readonly Node[] {
-  const place = new Map(nodes.map((node, i) => [node, i]));
-  const producers = (node: Node): Node[] => operands(node).flatMap(({ producer }) => producer ?? []);
-  const read = new Set(nodes.flatMap(producers));
-  const order: Node[] = [];
-  const entered = new Set<Node>();
-  const stack = nodes.filter((node) => !read.has(node)).map((node) => ({ node, isDone: false }));
-  for (let top = stack.pop(); top; top = stack.pop()) {
-    const { node, isDone } = top;
-    if (isDone) order.push(node);
-    if (isDone || entered.has(node)) continue;
-    entered.add(node);
-    stack.push({ node, isDone: true });
-    const before = producers(node).sort((a, b) => (place.get(a) ?? 0) - (place.get(b) ?? 0));
-    for (const producer of before) if (!entered.has(producer)) stack.push({ node: producer, isDone: false });
-  }
-  return order;
 }

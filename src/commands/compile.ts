@@ -55,7 +55,7 @@ export function compileFigures({ nodes, macs, passes, memory, cuda }: Compiled, 
 
 /** What a run will need, for people. */
 export function memoryText({ memory: { activations, cache, weights } }: Compiled): string {
-  return `a run takes ${bytes(activations)} at most beside ${bytes(weights)} of weights; cached values are ${bytes(cache)} of it at most`;
+  return `a run takes ${bytes(activations)} at most beside ${bytes(weights)} of weights; ${bytes(cache)} of it for caching`;
 }
 
 /** What `--cache-memory` did, for people. */
