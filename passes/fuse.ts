@@ -24,6 +24,7 @@ export default {
   name: "fuse",
   summary: "write attention, norms and activations as one operator each; cancel reshapes and transposes",
   preserves: "rounding",
+  isOptional: true,
   run(model, { count }) {
     let { graph } = model;
     let opset = opsetOf(model);

@@ -41,6 +41,8 @@ export interface PassContext {
   readonly uncond: ReadonlyMap<string, TensorData | "input">;
   readonly prediction: PredictionSlice;
   readonly plan?: Plan | undefined;
+  /** Optional passes that are left out. */
+  readonly without?: ReadonlySet<string> | undefined;
   /** Told by a pass of several rules how often each was applied. */
   readonly count?: ((rule: string, times: number) => void) | undefined;
 }
@@ -51,6 +53,8 @@ export type Preserves = "bits" | "rounding" | "plan";
 export interface Pass extends Named {
   readonly summary: string;
   readonly preserves: Preserves;
+  /** Whether runs come out the same without it, only slower: it can be switched off to see what it is worth. */
+  readonly isOptional?: true;
   run(model: Model, context: PassContext): Model | Promise<Model>;
 }
 
@@ -108,7 +112,7 @@ export interface PassRecord {
 }
 
 /**
- * Runs passes in order; checks the abort signal before and the graph after each.
+ * Runs passes in order, without those that are left out; checks the abort signal before and the graph after each.
  * What a pass throws comes out with the pass's name; a CompilerError stays one.
  */
 export async function runPasses(
@@ -121,6 +125,7 @@ export async function runPasses(
   for (const [i, name] of names.entries()) {
     const pass = passes.get(name);
     if (!pass) throw new Error(`internal: there is no pass '${name}'`);
+    if (pass.isOptional && context.without?.has(name)) continue;
     if (context.signal?.aborted) throw cancelled();
     const started = performance.now();
     const counts = new Map<string, number>();

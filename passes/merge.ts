@@ -20,6 +20,7 @@ export default {
   name: "merge",
   summary: "add sums up in the order in which their terms are ready",
   preserves: "rounding",
+  isOptional: true,
   run: (model) => ({ ...model, graph: mergeSums(model.graph) }),
 } satisfies Pass;
 

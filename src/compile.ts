@@ -1,7 +1,8 @@
 /** From a job and a plan to the emitted model: the pass pipeline, and the figures of what it did. */
+import { unknownName } from "../ir/diagnostics.js";
 import { graphMacs, totalMacs } from "../ir/cost.js";
 import type { Model } from "../ir/graph.js";
-import { CACHE_PASSES, runPasses, RUN_PASSES, STEP_PASSES, type PassRecord } from "../passes/index.js";
+import { CACHE_PASSES, passes, runPasses, RUN_PASSES, STEP_PASSES, type PassRecord } from "../passes/index.js";
 import type { Plan } from "../schedules/index.js";
 import { cudaCoverage, type CudaCoverage } from "./cuda.js";
 import type { Job } from "./job.js";
@@ -19,11 +20,18 @@ export interface Compiled {
   readonly cuda: CudaCoverage;
 }
 
-/** Simplifies one step, unrolls it along the plan's table, and lets cached branches read earlier values. */
-export async function compileModel(job: Job, plan: Plan): Promise<Compiled> {
+export interface CompileOptions {
+  /** Names of optional passes to leave out. */
+  readonly without?: readonly string[] | undefined;
+}
+
+/** Simplifies one step, unrolls it along the plan's table, and lets cached branches read earlier values. Throws UNKNOWN_NAME for passes that are not optional. */
+export async function compileModel(job: Job, plan: Plan, { without = [] }: CompileOptions = {}): Promise<Compiled> {
+  const optional = [...passes.values()].filter(({ isOptional }) => isOptional).map(({ name }) => name);
+  for (const name of without) if (!optional.includes(name)) throw unknownName("optional pass", name, optional);
   const records: PassRecord[] = [];
   const log = (record: PassRecord): void => void records.push(record);
-  const bound = { ...job.context, plan };
+  const bound = { ...job.context, plan, without: new Set(without) };
   const step = await runPasses(job.model, STEP_PASSES, bound, log);
   const context = { ...bound, alone: bound.alone && (await runPasses(bound.alone, STEP_PASSES, bound, log)) };
   const unrolled = await runPasses(step, RUN_PASSES, context, log);

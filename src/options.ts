@@ -68,6 +68,13 @@ export const OPTIONS = {
     schema: path,
   },
   output: { flags: "-o, --output <path>", summary: "where the result goes", schema: path },
+  passes: {
+    flags: "--passes <list>",
+    summary: "optional passes to leave out, to see what they are worth: -merge,-fuse",
+    schema: text("takes names with a - before each and commas between, as in -merge,-fuse", (text) =>
+      /^-[^,-][^,]*(,-[^,-][^,]*)*$/.test(text),
+    ).transform((text) => text.split(",").map((name) => name.slice(1))),
+  },
   plan: { flags: "--plan <file>", summary: "plan.json, or a SmoothCache schedule file", schema: path },
   plot: { flags: "--plot <file>", summary: "write times and weights as an SVG picture", schema: path },
   png: { flags: "--png <file>", summary: "write the latents as a picture", schema: path },

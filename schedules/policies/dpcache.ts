@@ -9,16 +9,17 @@
 import { z } from "zod";
 import { badCurves } from "../../ir/diagnostics.js";
 import { bestFills, budgetOf, SUM } from "../fills.js";
+import { difference } from "../forecast.js";
 import { everywhere, statisticsOf, type Policy } from "../policy.js";
 import type { ScheduleCell } from "../plan.js";
-import type { Term } from "../sampler.js";
+import { sumOfTerms, type Term } from "../sampler.js";
 import { forecastError, type SiteStatistics } from "../statistics.js";
 
 const options = z
   .object({
     fills: z.coerce.number().int().min(1).optional().describe("how many steps compute"),
     share: z.coerce.number().positive().max(1).optional().describe("share of the cacheable compute to keep"),
-    first: z.coerce.number().int().min(1).default(3).describe("steps at the beginning that all compute"),
+    warmup: z.coerce.number().int().min(1).default(3).describe("compute all of the first n steps"),
   })
   .refine(({ fills, share }) => (fills === undefined) !== (share === undefined), { message: "needs either fills or share" });
 
@@ -27,8 +28,8 @@ export default {
   summary: "the best steps to compute under a budget, with linear forecasts between them",
   needs: ["trace"],
   options,
-  choose({ steps, sites, progress }, { fills, share, first }) {
-    const forced = new Set(Array.from({ length: Math.min(first, steps) }, (_, k) => k));
+  choose({ steps, sites, progress }, { fills, share, warmup }) {
+    const forced = new Set(Array.from({ length: Math.min(warmup, steps) }, (_, k) => k));
     const budget = budgetOf("dpcache", { fills, share }, steps, forced.size);
     const costs = forecastCosts(statisticsOf(sites), steps, progress);
     const path = bestFills({ steps, fills: budget.fills, forced, edge: costs, order: SUM });
@@ -44,12 +45,11 @@ export default {
 
 /** The line through the last two fills; the last alone where there is one. */
 function linear(before: number | undefined, from: number, step: number): readonly Term[] {
-  if (before === undefined) return [{ step: from, weight: 1 }];
-  const u = (step - from) / (from - before);
-  return [
-    { step: from, weight: 1 + u },
-    { step: before, weight: -u },
-  ];
+  if (before === undefined) return difference(0, [from]);
+  return sumOfTerms([
+    { weight: 1, terms: difference(0, [from]) },
+    { weight: step - from, terms: difference(1, [from, before]) },
+  ]);
 }
 
 /** The paper's C[i, j, k]: the errors of all forecasts from the fills i and j, up to the next fill k. */

@@ -16,7 +16,7 @@ export default {
   name: "compile",
   summary: "compile a model and a plan into one static model of the whole run",
   argument: "MODEL",
-  options: [...MODEL_OPTIONS, "input", "plan", "cache", "cacheMemory", "output", "force"],
+  options: [...MODEL_OPTIONS, "input", "plan", "cache", "cacheMemory", "passes", "output", "force"],
   required: ["output"],
   async run(argument, options, host) {
     const { output = "", force = false, plan: planFile, cache = true } = options;
@@ -30,7 +30,7 @@ export default {
     const { schedule, computed } = limitCache(job, chosen, options.cacheMemory);
     const plan = bind(schedule, job.table, ditView(job.model).branches, job.context.guidance);
     if (cache && savesNothing(plan)) throw planSavesNothing();
-    const compiled = await compileModel(job, plan);
+    const compiled = await compileModel(job, plan, { without: options.passes });
     const written = await writeArtifact(output, { job, schedule, compiled }, force, host.signal);
     const seconds = (performance.now() - started) / 1000;
     const { nodes, macs } = compiled;

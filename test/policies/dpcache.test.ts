@@ -56,7 +56,7 @@ describe("dpcache", () => {
       const first = 2 + (run % 2);
       const branches = [wander(steps, random), wander(steps, random)];
       const sites = branches.map((values, i) => siteOf(["attn-0", "mlp-0"][i] ?? "", 0.5, statisticsOfValues([values])));
-      const { schedule } = await choose("dpcache", { fills, first }, inputOf(steps, sites));
+      const { schedule } = await choose("dpcache", { fills, warmup: first }, inputOf(steps, sites));
       const found = fillsOf(attn(schedule));
       const start = Array.from({ length: first }, (_, k) => k);
       const all = choices(first, steps, fills - first).map((rest) => [...start, ...rest]);
@@ -69,7 +69,7 @@ describe("dpcache", () => {
 
   it("forecasts along the line through the last two computed values", async () => {
     const line = Array.from({ length: 10 }, (_, step) => [1 + step, 3 - 2 * step]);
-    const { schedule } = await choose("dpcache", { fills: 3, first: 3 }, inputOf(10, [siteOf("attn-0", 1, statisticsOfValues([line]))]));
+    const { schedule } = await choose("dpcache", { fills: 3, warmup: 3 }, inputOf(10, [siteOf("attn-0", 1, statisticsOfValues([line]))]));
     expect(attn(schedule)[5]).toEqual([
       [2, 4],
       [1, -3],
@@ -85,7 +85,7 @@ describe("dpcache", () => {
     const input = inputOf(20, [siteOf("attn-0", 1, statisticsOfValues([wander(20, generator(3))]))]);
     const half = await choose("dpcache", { share: 0.5 }, input);
     expect([half.schedule.predicted?.["computedShare"], half.warnings]).toEqual([0.5, []]);
-    const least = await choose("dpcache", { share: 0.05, first: 4 }, input);
+    const least = await choose("dpcache", { share: 0.05, warmup: 4 }, input);
     expect(least.schedule.predicted?.["computedShare"]).toBe(0.2);
     expect(least.warnings.join()).toContain("0.200");
   });
