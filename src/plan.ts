@@ -26,6 +26,7 @@ import {
 import { readBytes } from "./files.js";
 import { guidedStep, type Job } from "./job.js";
 import type { Progress } from "./progress.js";
+import { readTorchFile } from "./torch-file.js";
 import { siteStatistics, type Trace } from "./trace.js";
 
 /** What planning needs to know of a branch. */
@@ -122,7 +123,7 @@ function policyInput({ steps, timesteps, sites, runs, progress }: Planning): Pol
   const cacheable = sites.reduce((sum, { macs }) => sum + totalMacs(macs), 0);
   const shared = sites.map((site) => ({ ...site, share: totalMacs(site.macs) / cacheable }));
   const told = (done: number, total: number): void => progress?.("plan", done, total);
-  return { steps, timesteps, sites: shared, runs, read: readBytes, progress: told };
+  return { steps, timesteps, sites: shared, runs, read: readBytes, readTensors: readTorchFile, progress: told };
 }
 
 /** Mean error curves of every group that decides together, by its key in a plan. */

@@ -22,6 +22,8 @@ const PACKAGES = new Map([
   ["commander", /^src\/cli\.ts$/],
   ["cli-progress", /^src\/progress\.ts$/],
   ["fast-png", /^src\/picture\.ts$/],
+  ["fflate", /^src\/zip\.ts$/],
+  ["pickleparser", /^src\/torch-file\.ts$/],
 ]);
 
 interface Import {

@@ -1,8 +1,10 @@
 /** Policies against their papers and reference code, written here a second time. */
-import { readdirSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
-import { bind, policies, samplerTable, type PolicyInput, type ScheduleCell } from "../schedules/index.js";
+import { tensorOf } from "../ir/tensor.js";
+import { bind, policies, rowFor, samplerTable, type PolicyInput, type ScheduleCell } from "../schedules/index.js";
 import { choose, generator, inputOf, randomBands, rowOf, single, siteOf, statisticsWith } from "./support/policy-input.js";
 import { rejectedCodeOf } from "./support/thrown.js";
 
@@ -67,6 +69,30 @@ describe("full", () => {
     expect(schedule.cells.get("attn")).toEqual([1, 1, 1, 1, 1]);
     expect(schedule.predicted).toEqual({ computedShare: 1 });
     expect(warnings).toEqual([]);
+  });
+});
+
+describe("learning-to-cache", () => {
+  const routers = join(import.meta.dirname, "fixtures", "routers");
+  const recorded = z
+    .array(z.strictObject({ file: z.string(), options: z.record(z.string(), z.unknown()), rows: z.record(z.string(), z.string()) }))
+    .parse(JSON.parse(readFileSync(join(routers, "expected.json"), "utf8")));
+  const sites = [0, 1, 2].flatMap((block) => [
+    siteOf(`attn-${block}`, 0.1),
+    siteOf(`cross_attn-${block}`, 0.1),
+    siteOf(`mlp-${block}`, 0.1),
+  ]);
+
+  it.each(recorded)("computes what the authors' loop computes: $file, $options", async ({ file, options, rows }) => {
+    const { schedule } = await choose("learning-to-cache", { router: join(routers, file), ...options }, inputOf(6, sites));
+    expect(Object.fromEntries([...schedule.cells].map(([key, row]) => [key, row.join("")]))).toEqual(rows);
+  });
+
+  it("computes everything at every other step, and all where no score is too low", async () => {
+    const all = await choose("learning-to-cache", { router: join(routers, "dit.pt"), threshold: 0 }, inputOf(6, sites));
+    expect([...all.schedule.cells.values()].flat()).not.toContain(0);
+    const least = await choose("learning-to-cache", { router: join(routers, "dit.pt"), threshold: 1 }, inputOf(6, sites));
+    expect(new Set([...least.schedule.cells.values()].map((row) => row.join("")))).toEqual(new Set(["101010"]));
   });
 });
 
@@ -229,7 +255,7 @@ describe("bad input", () => {
 
 describe("every policy", () => {
   /** Options that a policy needs beside its defaults. */
-  const needed: Readonly<Record<string, unknown>> = { smoothcache: { share: 0.5 } };
+  const needed: Readonly<Record<string, unknown>> = { smoothcache: { share: 0.5 }, "learning-to-cache": { router: "router.pt" } };
 
   it("is one file of the folder, and describes its options", () => {
     const stems = readdirSync(new URL("../schedules/policies/", import.meta.url)).map((file) => file.replace(/\.ts$/, ""));
@@ -244,9 +270,11 @@ describe("every policy", () => {
   it.each([...policies.keys()])("%s makes plans that bind, for any number of steps", async (name) => {
     for (const steps of [1, 2, 3, 4, 10, 51]) {
       const input = single(steps, steps > 1 ? randomBands(steps, Math.min(3, steps - 1), generator(steps)) : []);
-      const { schedule } = await choose(name, needed[name] ?? {}, input);
-      expect(schedule.cells.get("attn")).toHaveLength(steps);
-      expect(schedule.cells.get("attn")?.at(-1)).toBe(1);
+      const routers = new Map(input.timesteps.map((_, step) => [`${step}.prob`, tensorOf("float", [2], [9, 9])]));
+      const { schedule } = await choose(name, needed[name] ?? {}, { ...input, readTensors: () => routers });
+      const row = rowFor(schedule.cells, input.sites[0] ?? siteOf("attn-0", 1));
+      expect(row).toHaveLength(steps);
+      expect(row?.at(-1)).toBe(1);
       const table = samplerTable({ _class_name: "DDIMScheduler", clip_sample: false }, { steps });
       expect(bind(schedule, table, [{ site: "attn-0", kind: "attn", block: 0, stream: "image", gated: true }]).cells.size).toBe(1);
     }

@@ -7,6 +7,7 @@ import {
   type PolicySite,
   type SiteStatistics,
 } from "../../schedules/index.js";
+import { readTorchFile } from "../../src/torch-file.js";
 
 /** What the named policy chooses. */
 export async function choose(name: string, options: unknown, input: PolicyInput): ReturnType<typeof chooseSchedule> {
@@ -36,6 +37,7 @@ export function inputOf(steps: number, sites: readonly PolicySite[]): PolicyInpu
     read: (file) => {
       throw new Error(`nothing is read here, not even ${file}`);
     },
+    readTensors: readTorchFile,
   };
 }
 
