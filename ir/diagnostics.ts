@@ -36,6 +36,16 @@ export function ambiguousPort(role: string, option: string, candidates: readonly
   );
 }
 
+export function badAdjustment(site: string, step: number, problem: string): CompilerError {
+  return new CompilerError(
+    "BAD_ADJUSTMENT",
+    2,
+    `The plan's adjustment of step ${step} of '${site}' ${problem}.`,
+    "At a step that is cached, scale and shift have a finite number for each channel, the last axis of the branch's output.",
+    { site, step },
+  );
+}
+
 export function badCell(key: string, step: number, problem: string): CompilerError {
   return new CompilerError(
     "BAD_CELL",
@@ -110,6 +120,10 @@ export function badNpy(file: string, problem: string): CompilerError {
   return new CompilerError("BAD_NPY", 4, `The file is not a usable .npy array: ${problem}.`, "Save it with numpy.save(file, array).", {
     file,
   });
+}
+
+export function badNpz(file: string, problem: string): CompilerError {
+  return new CompilerError("BAD_NPZ", 4, `This .npz file cannot be read: ${problem}.`, "Write it with numpy.savez.", { file });
 }
 
 export function badOption(flags: string, problem: string): CompilerError {

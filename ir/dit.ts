@@ -20,6 +20,8 @@ export interface Branch {
   readonly stream: string;
   /** Whether the output is multiplied by a modulation before it is added to the stream. */
   readonly gated: boolean;
+  /** Length of the last axis of the output, once the types are known. */
+  readonly channels?: number | undefined;
   /** Module path as the exporter wrote it, where it did. */
   readonly module?: string | undefined;
 }

@@ -1,5 +1,6 @@
-/** Gives every value the type that the runtime infers for it. */
-import { makeNode } from "../ir/graph.js";
+/** Gives every value the type that the runtime infers for it, and every branch its channels. */
+import type { DitView } from "../ir/dit.js";
+import { makeNode, type Graph } from "../ir/graph.js";
 import { rewrite } from "../ir/rewrite.js";
 import { sameType } from "../ir/types.js";
 import type { Pass } from "./index.js";
@@ -15,6 +16,15 @@ export default {
       const typed = makeNode({ ...node, outputs: original.outputs.map((value) => ({ ...value, type: types.get(value) ?? value.type })) });
       return { nodes: [typed], outputs: typed.outputs };
     });
-    return { ...model, graph };
+    return { ...model, graph, dit: model.dit && withChannels(model.dit, graph) };
   },
 } satisfies Pass;
+
+function withChannels(view: DitView, { marks }: Graph): DitView {
+  const last = new Map(marks.map(({ site, value }) => [site, value.type?.shape?.at(-1)]));
+  const branches = view.branches.map((branch) => {
+    const channels = last.get(branch.site);
+    return typeof channels === "number" ? { ...branch, channels } : branch;
+  });
+  return { ...view, branches };
+}

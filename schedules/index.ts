@@ -1,4 +1,5 @@
 /** Decisions as data, and the only door to them: samplers as tables, plans, policies. */
+export { adjustmentArrays, type Adjustment, type Adjustments } from "./adjustment.js";
 export * from "./guidance.js";
 export { parseWith } from "./parse.js";
 export * from "./plan.js";

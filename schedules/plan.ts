@@ -1,16 +1,19 @@
 /** Plans: which branch is computed at which step, and what is read instead. The unbound form of plan.json, and its binding to a run. */
 import { z } from "zod";
-import { badCell, badPlan, badTerm, planFirstStep, planLength, unknownName } from "../ir/diagnostics.js";
+import { badAdjustment, badCell, badPlan, badTerm, planFirstStep, planLength, unknownName } from "../ir/diagnostics.js";
 import type { Branch } from "../ir/dit.js";
+import { assertFits, parseAdjustments, type Adjustment, type Adjustments, type Arrays } from "./adjustment.js";
 import { cachedBranches, callsAt, NO_GUIDANCE, type CachedBranch, type Guidance } from "./guidance.js";
 import { parseWith } from "./parse.js";
 import { evaluationsThatCount, type SamplerTable, type Term } from "./sampler.js";
 
 /**
- * What happens to one branch at one step: it is computed, or is the weighted sum of its values at earlier steps that compute;
- * or it is idle, as the guidance does not call its half of the network there or the sampler does not use what it gives.
+ * What happens to one branch at one step: it is computed, or is scale · Σ weight · value + shift over its values at earlier
+ * steps that compute; or it is idle, as the guidance does not call its half of the network there or the sampler does not use
+ * what it gives.
  */
-export type Cell = { readonly kind: "compute" } | { readonly kind: "terms"; readonly terms: readonly Term[] } | { readonly kind: "idle" };
+export type Cell =
+  { readonly kind: "compute" } | ({ readonly kind: "terms"; readonly terms: readonly Term[] } & Adjustment) | { readonly kind: "idle" };
 
 /** A schedule bound to a run and a network: for every cached branch a row of one cell a step. Only `bind` makes one. */
 export interface Plan {
@@ -25,6 +28,8 @@ export type ScheduleCell = 0 | 1 | readonly (readonly [step: number, weight: num
 export interface Schedule {
   readonly steps: number;
   readonly cells: ReadonlyMap<string, readonly ScheduleCell[]>;
+  /** Of steps that are cached; keys are those of the cells. */
+  readonly adjustments?: Adjustments | undefined;
   /** Who chose it, with the options. */
   readonly policy?: Readonly<Record<string, unknown>> | undefined;
   /** What the policy expects of it. */
@@ -45,9 +50,16 @@ const scheduleSchema = z.strictObject({
 
 /**
  * A schedule from JSON: with `format`, or a plain object of rows such as SmoothCache's schedule files
- * (github.com/Roblox/SmoothCache, `smoothcache_schedules/`). Throws BAD_JSON_FIELD, BAD_PLAN, BAD_CELL, PLAN_LENGTH.
+ * (github.com/Roblox/SmoothCache, `smoothcache_schedules/`). `arraysOf` reads the file of its adjustments, where it
+ * has any. Throws BAD_JSON_FIELD, BAD_PLAN, BAD_CELL, PLAN_LENGTH and what `arraysOf` throws.
  */
-export function parseSchedule(json: unknown, source: string): Schedule {
+export function parseSchedule(
+  json: unknown,
+  source: string,
+  arraysOf = (file: string): Arrays => {
+    throw badPlan(source, `it needs the arrays of ${file}`);
+  },
+): Schedule {
   if (typeof json !== "object" || json === null || Array.isArray(json)) throw badPlan(source, "it is not an object");
   if (!("format" in json)) {
     const rows = Object.entries(parseWith(rowsSchema, json, source));
@@ -56,8 +68,8 @@ export function parseSchedule(json: unknown, source: string): Schedule {
     return { steps, cells: parseRows(rows, steps) };
   }
   const { steps, policy, predicted, cells, tensors } = parseWith(scheduleSchema, json, source);
-  if (tensors !== undefined) throw badPlan(source, `it needs the tensors of ${tensors}, which this version does not read`);
-  return { steps, cells: parseRows(Object.entries(cells), steps), policy, predicted };
+  const adjustments = tensors === undefined ? undefined : parseAdjustments(arraysOf(tensors), source);
+  return { steps, cells: parseRows(Object.entries(cells), steps), adjustments, policy, predicted };
 }
 
 function parseRows(rows: readonly (readonly [string, readonly unknown[]])[], steps: number): Schedule["cells"] {
@@ -79,14 +91,15 @@ function parseCell(key: string, step: number, cell: unknown): ScheduleCell {
   return terms.data;
 }
 
-/** The schedule as plan.json holds it; `parseSchedule` reads it back. */
-export function scheduleJson({ steps, policy, predicted, cells }: Schedule): Record<string, unknown> {
+/** The schedule as plan.json holds it; `tensors` names the file of its adjustments, where it has any. `parseSchedule` reads it back. */
+export function scheduleJson({ steps, policy, predicted, cells }: Schedule, tensors?: string): Record<string, unknown> {
   return {
     format: FORMAT,
     steps,
     ...(policy && { policy }),
     ...(predicted && { predicted }),
     cells: Object.fromEntries(cells),
+    ...(tensors !== undefined && { tensors }),
   };
 }
 
@@ -124,7 +137,7 @@ export function rowFor(cells: Schedule["cells"], branch: BranchName): readonly S
 /**
  * The plan of a schedule for the branches of one network under one sampler and guidance; the most specific key wins.
  * A cell that would read a step at which the guidance did not call its half, or whose output the sampler does not use, computes.
- * Throws UNKNOWN_NAME for a key that speaks of no branch, PLAN_LENGTH, PLAN_FIRST_STEP, BAD_CELL, BAD_TERM.
+ * Throws UNKNOWN_NAME for a key that speaks of no branch, PLAN_LENGTH, PLAN_FIRST_STEP, BAD_CELL, BAD_TERM, BAD_ADJUSTMENT.
  */
 export function bind(schedule: Schedule, table: SamplerTable, branches: readonly Branch[], guidance: Guidance = NO_GUIDANCE): Plan {
   const steps = table.rows.length;
@@ -141,9 +154,12 @@ export function bind(schedule: Schedule, table: SamplerTable, branches: readonly
       const halves = counting.has(k) ? callsAt(guidance, k).flat() : [];
       return halves.filter((half) => branch.halves.includes(half)).length;
     });
-    cells.set(branch.site, bindRow(branch.site, row ?? new Array<ScheduleCell>(steps).fill(1), key ?? branch.site, calls));
+    const bound = bindRow(branch.site, row ?? new Array<ScheduleCell>(steps).fill(1), key ?? branch.site, calls);
+    const adjustments = keys.map((candidate) => schedule.adjustments?.get(candidate)).find((found) => found !== undefined);
+    cells.set(branch.site, adjustments ? adjusted(branch, row, bound, adjustments) : bound);
   }
-  for (const key of schedule.cells.keys()) if (!known.has(key)) throw unknownName("branch or kind of branch", key, shortestKeys(cached));
+  for (const key of [...schedule.cells.keys(), ...(schedule.adjustments?.keys() ?? [])])
+    if (!known.has(key)) throw unknownName("branch or kind of branch", key, shortestKeys(cached));
   return { table, cells };
 }
 
@@ -172,6 +188,20 @@ function termsOf(site: string, row: readonly ScheduleCell[], step: number, cell:
     if (!Number.isFinite(weight)) throw badCell(site, step, `gives step ${source} the weight ${weight}`);
     return { step: source, weight };
   });
+}
+
+/** The cells of a row with its adjustments. One of a cell that the schedule caches, but that has to compute here, has no effect. */
+function adjusted(
+  branch: Branch,
+  row: readonly ScheduleCell[] | undefined,
+  cells: readonly Cell[],
+  adjustments: ReadonlyMap<number, Adjustment>,
+): readonly Cell[] {
+  for (const [step, adjustment] of adjustments) {
+    if ((row?.[step] ?? 1) === 1) throw badAdjustment(branch.site, step, "is of a step that is not cached");
+    assertFits(adjustment, branch, step);
+  }
+  return cells.map((cell, step) => (cell.kind === "terms" ? { ...cell, ...adjustments.get(step) } : cell));
 }
 
 /** The keys that a person would write: kinds, then sites. */

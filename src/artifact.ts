@@ -11,10 +11,11 @@ import { structureDigest } from "../ir/digest.js";
 import { ditView, type Model, type Value } from "../ir/graph.js";
 import { readModel, writeModel, WrittenData, type WriteOptions, type WriteResult } from "../ir/onnx/index.js";
 import { tensorFrom, tensorNumbers, type TensorData } from "../ir/tensor.js";
-import { bind, parseSchedule, parseWith, scheduleJson, type Plan, type Schedule } from "../schedules/index.js";
+import { bind, parseWith, type Plan, type Schedule } from "../schedules/index.js";
 import type { Compiled } from "./compile.js";
 import { assertWritable, jsonText, makeFolder, notWritten, readJson } from "./files.js";
 import { latentShape, openJob, type Job } from "./job.js";
+import { readPlan, writePlan } from "./plan-file.js";
 import { recipeSchema, schedulerConfig, type Recipe } from "./recipe.js";
 import type { RunInputs } from "./run-inputs.js";
 import { Session, type RuntimeOptions } from "./runtime.js";
@@ -28,8 +29,8 @@ const FORMAT = "smoothcc-artifact/";
 const manifestSchema = z.strictObject({
   format: z.literal(`${FORMAT}1`),
   smoothcc: z.string(),
-  /** `data` is absent where no weight is large enough for a file of its own. */
-  digests: z.strictObject({ structure: z.string(), model: z.string(), data: z.string().optional() }),
+  /** `data` is absent where no weight is large enough for a file of its own, `tensors` where the plan has none. */
+  digests: z.strictObject({ structure: z.string(), model: z.string(), data: z.string().optional(), tensors: z.string().optional() }),
   /** Of `step.onnx`, the exporter's one-step model; also as `recipe.json`, so that an artifact is itself a MODEL. */
   recipe: recipeSchema,
   sampler: z.record(z.string(), z.unknown()),
@@ -58,6 +59,7 @@ export const FILES = {
   recipe: "recipe.json",
   inputs: "inputs",
   plan: "plan.json",
+  tensors: "plan.npz",
   trace: "trace.json",
   report: "report.html",
 } as const;
@@ -136,12 +138,13 @@ export async function fillArtifact(
 ): Promise<Sizes> {
   const structure = structureDigest(job.model);
   const recipe = await portableRecipe(job, folder);
-  const plan = scheduleJson(schedule);
+  const plan = await writePlan(join(folder, FILES.plan), schedule, false);
+  const tensors = "tensors" in plan ? { tensors: await fileDigest(join(folder, FILES.tensors)) } : {};
   const written = new WrittenData();
   const file = join(folder, FILES.model);
   const { dataFile } = await writeEmitted(compiled.model, file, { written, signal });
   const data = dataFile === undefined ? {} : { data: await fileDigest(dataFile) };
-  const metadata = { version: VERSION, structure, ...data, plan: JSON.stringify(plan) };
+  const metadata = { version: VERSION, structure, ...data, ...tensors, plan: JSON.stringify(plan) };
   const labelled = new Map(Object.entries(metadata).map(([key, value]) => [`${METADATA_PREFIX}${key}`, value]));
   // The weights are there already: this writes the model again, with what is known only now.
   await writeEmitted({ ...compiled.model, metadata: labelled }, file, { written, signal });
@@ -151,7 +154,7 @@ export async function fillArtifact(
   const manifest: Manifest = {
     format: `${FORMAT}1`,
     smoothcc: VERSION,
-    digests: { structure, model: await fileDigest(file), ...data },
+    digests: { structure, model: await fileDigest(file), ...data, ...tensors },
     recipe,
     sampler: { ...job.table },
     plan,
@@ -166,7 +169,6 @@ export async function fillArtifact(
     load: { graphOptimizationLevel: "disabled", enableMemPattern: false },
   };
   await writeFile(join(folder, FILES.recipe), jsonText(recipe));
-  await writeFile(join(folder, FILES.plan), jsonText(plan));
   if (trace) await writeFile(join(folder, FILES.trace), jsonText(trace));
   await writeFile(join(folder, FILES.manifest), jsonText(manifest));
   return sizesOf(folder);
@@ -230,8 +232,7 @@ export async function openArtifact(folder: string, runtime: RuntimeOptions): Pro
   const model = join(folder, FILES.model);
   if (!existsSync(model)) throw fileMissing(model, "The artifact is not whole.");
   const job = await openJob(folder, {}, runtime);
-  const file = join(folder, FILES.plan);
-  const schedule = parseSchedule(readJson(file), file);
+  const schedule = readPlan(join(folder, FILES.plan));
   return { folder, manifest, job, schedule, plan: bind(schedule, job.table, ditView(job.model).branches, job.context.guidance) };
 }
 

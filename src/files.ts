@@ -11,7 +11,7 @@ import { badJson, fileExists, fileMissing, fileNotWritten, notReplaceable } from
  * Throws FILE_MISSING, BAD_JSON.
  */
 export function readJson(file: string): unknown {
-  const text = Buffer.from(readBytes(file))
+  const text = readBytes(file)
     .toString("utf8")
     .replace(/^\uFEFF/, "");
   try {
@@ -25,8 +25,8 @@ export function readJson(file: string): unknown {
   }
 }
 
-/** All bytes of a file. Throws FILE_MISSING. */
-export function readBytes(file: string): Uint8Array {
+/** All of a file. Throws FILE_MISSING. */
+export function readBytes(file: string): Buffer {
   try {
     return readFileSync(file);
   } catch (error) {

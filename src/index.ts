@@ -8,6 +8,7 @@ export { compileModel as compile, type Compiled } from "./compile.js";
 export { dumpBranches, inspect, type Inspection } from "./inspect.js";
 export { conditionsOf, latentShape, openJob, openLifted, type Job } from "./job.js";
 export { npyBytes, readNpy } from "./npy.js";
+export { readPlan, writePlan } from "./plan-file.js";
 export { choosePlan as plan, planningOf, type Planned } from "./plan.js";
 export { recipeSchema, type Recipe } from "./recipe.js";
 export { ReferenceLoop } from "./reference.js";

@@ -12,6 +12,7 @@ import {
   callsOf,
   scaleAt,
   uncondInput,
+  type Adjustment,
   type Half,
   type LearnedVariance,
   type Plan,
@@ -138,7 +139,7 @@ export class ReferenceLoop {
         // A value of both halves, read where there is one.
         return { weight, data: data.shape[0] === rows ? data : halfOf(data, this.job.context.guidance.order.indexOf("cond")) };
       };
-      feeds.set(cacheInput(site), forecast(cell.terms.map(read)));
+      feeds.set(cacheInput(site), forecast(cell.terms.map(read), cell));
     }
     return (await this.sessionFor(model, cached, probe)).run(feeds);
   }
@@ -260,14 +261,17 @@ function keep(
   for (const source of values.keys()) if (source !== step && (lastReader.get(source) ?? 0) <= step) values.delete(source);
 }
 
-/** Σ weight · value over a site's earlier values. */
-function forecast(terms: readonly { readonly data: TensorData; readonly weight: number }[]): TensorData {
+/** scale · Σ weight · value + shift over a site's earlier values; scale and shift have a number for each channel, the last axis. */
+function forecast(terms: readonly { readonly data: TensorData; readonly weight: number }[], { scale, shift }: Adjustment): TensorData {
   const [newest] = terms;
   if (!newest) throw new Error("internal: a forecast without terms");
   const { elem, shape } = newest.data;
-  if (terms.length === 1 && newest.weight === 1) return newest.data;
+  if (terms.length === 1 && newest.weight === 1 && !scale && !shift) return newest.data;
   const sum = new Float64Array(elementCount(shape));
   for (const { data, weight } of terms) accumulate(sum, floats(data), weight);
+  const channels = shape.at(-1) ?? 1;
+  if (scale) for (const [i, value] of sum.entries()) sum[i] = value * (scale[i % channels] ?? NaN);
+  if (shift) for (const [i, value] of sum.entries()) sum[i] = value + (shift[i % channels] ?? NaN);
   return tensorOf(elem, shape, Float32Array.from(sum));
 }
 

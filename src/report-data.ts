@@ -65,7 +65,7 @@ function guidanceText({ form, scale, interval, order, rescale }: Guidance): stri
 
 function cellKind(cell: Cell): CellKind {
   if (cell.kind !== "terms") return cell.kind;
-  return cell.terms.length === 1 && cell.terms[0]?.weight === 1 ? "reuse" : "forecast";
+  return cell.terms.length === 1 && cell.terms[0]?.weight === 1 && !cell.scale && !cell.shift ? "reuse" : "forecast";
 }
 
 function facts(record: Readonly<Record<string, unknown>>): Facts {

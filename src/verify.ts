@@ -63,10 +63,11 @@ export async function verify(artifact: Artifact, options: VerifyOptions): Promis
     await loop.close();
   }
   if (!latents) throw new Error("internal: verification without samples");
-  const { model, data } = manifest.digests;
-  const intact =
-    (await fileDigest(join(folder, FILES.model))) === model &&
-    (data === undefined || (await fileDigest(join(folder, FILES.data))) === data);
+  let intact = true;
+  for (const part of ["model", "data", "tensors"] as const) {
+    const digest = manifest.digests[part];
+    intact &&= digest === undefined || (await fileDigest(join(folder, FILES[part]))) === digest;
+  }
   const checks = [
     check("files are those of the manifest", intact ? 0 : 1, 0),
     check("artifact = plan-aware loop over the original step", Math.max(...fromLoop), isHalf(job) ? HALF_LIMIT : LOOP_LIMIT),

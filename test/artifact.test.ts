@@ -8,17 +8,19 @@ import { onnx } from "onnx-proto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ditView } from "../ir/graph.js";
 import { scheduleJson, type Schedule } from "../schedules/index.js";
-import { ArtifactSession, feedsOf, FILES, readManifest, writeArtifact } from "../src/artifact.js";
+import { ArtifactSession, feedsOf, FILES, openArtifact, readManifest, writeArtifact } from "../src/artifact.js";
 import { compileModel } from "../src/compile.js";
 import { relativeL2 } from "../src/fidelity.js";
 import { readJson } from "../src/files.js";
 import { openJob, type Job } from "../src/job.js";
 import { readNpy } from "../src/npy.js";
+import { npzBytes } from "../src/npz.js";
 import { ReferenceLoop } from "../src/reference.js";
 import { readNoise, sampleInputs } from "../src/run-inputs.js";
-import { tensorNumbers } from "../ir/tensor.js";
+import { verify } from "../src/verify.js";
+import { tensorNumbers, tensorOf } from "../ir/tensor.js";
 import { fixtureNamed, fixtures, type Fixture } from "./support/fixtures.js";
-import { nullClassOf, openFixture, type Form, planOf, randomSchedule } from "./support/jobs.js";
+import { adjusted, nullClassOf, openFixture, type Form, planOf, randomSchedule } from "./support/jobs.js";
 
 const ROOT = resolve(import.meta.dirname, "..");
 const RUNTIME = { threads: 1 };
@@ -33,7 +35,7 @@ afterAll(() => {
 
 /** Compiles a job along a schedule into a new folder; answers with the folder. */
 async function emit(job: Job, schedule: Schedule): Promise<string> {
-  const { plan } = planOf(job, schedule.cells);
+  const { plan } = planOf(job, schedule.cells, schedule.adjustments);
   const target = join(mkdtempSync(join(folder, "x")), "artifact");
   await writeArtifact(target, { job, schedule, compiled: await compileModel(job, plan) }, false);
   return target;
@@ -41,7 +43,7 @@ async function emit(job: Job, schedule: Schedule): Promise<string> {
 
 /** The artifact of a schedule on disk gives what the loop gives that follows it, and not what the uncached loop gives. */
 async function expectLoop(job: Job, schedule: Schedule, limit = 1e-5): Promise<void> {
-  const { plan } = planOf(job, schedule.cells);
+  const { plan } = planOf(job, schedule.cells, schedule.adjustments);
   const inputs = sampleInputs(job, 0, { seed: 3 });
   const session = await ArtifactSession.open(join(await emit(job, schedule), FILES.model), RUNTIME);
   const loop = new ReferenceLoop(job, RUNTIME);
@@ -74,6 +76,33 @@ it.each(
 )("$name, cut at $at", async ({ at, name }) => {
   const job = await openFixture(fixtureNamed(name), "none", { cut: { at } });
   await expectLoop(job, randomSchedule(job, 2));
+});
+
+it.each([
+  { name: "dit/torchscript-17", form: "batched" as const },
+  { name: "dit_fp16/dynamo-20", form: "batched" as const },
+  { name: "flux2/dynamo-23", form: "none" as const },
+])("scales and shifts of what is cached: $name", async ({ name, form }) => {
+  const fixture = fixtureNamed(name);
+  const job = await openFixture(fixture, form);
+  await expectLoop(job, adjusted(job, randomSchedule(job, 4)), fixture.isHalf ? 5e-3 : 1e-5);
+});
+
+it("opens with the scales and shifts that it was written with, and knows when they changed", async () => {
+  const job = await openFixture(fixtureNamed("dit/torchscript-17"), "none");
+  const schedule = adjusted(job, randomSchedule(job, 4));
+  const target = await emit(job, schedule);
+  const artifact = await openArtifact(target, RUNTIME);
+  expect(artifact.plan).toEqual(planOf(job, schedule.cells, schedule.adjustments).plan);
+  expect(artifact.manifest.plan).toMatchObject({ tensors: FILES.tensors });
+  expect((await verify(artifact, { ...RUNTIME, seed: 3, samples: 1 })).checks.map(({ ok }) => ok)).toEqual([true, true]);
+  const file = join(target, FILES.tensors);
+  const bytes = readFileSync(file);
+  // The last vector ends where the directory of the archive begins.
+  const at = bytes.readUInt32LE(bytes.length - 6) - 1;
+  bytes[at] = (bytes[at] ?? 0) ^ 1;
+  writeFileSync(file, bytes);
+  expect((await verify(await openArtifact(target, RUNTIME), { ...RUNTIME, seed: 3, samples: 1 })).checks[0]?.ok).toBe(false);
 });
 
 it.each(["dpmsolver++", "sde-dpmsolver++"])("a sampler with a history, and with fresh noise: %s", async (algorithm) => {
@@ -157,7 +186,10 @@ describe("the files of an artifact", () => {
   it("are the same bytes from another process, place, time zone and language", async () => {
     const fixture = fixtureNamed("dit/torchscript-17");
     const plan = join(folder, "plan.json");
-    writeFileSync(plan, JSON.stringify({ attn: [1, 0, 1, [[0, -1], [2, 2]]], mlp: [1, 1, 0, 0] })); // prettier-ignore
+    const cells = { attn: [1, 0, 1, [[0, -1], [2, 2]]], mlp: [1, 1, 0, 0] }; // prettier-ignore
+    writeFileSync(plan, JSON.stringify({ format: "smoothcc-plan/1", steps: 4, cells, tensors: "vectors.npz" }));
+    const shift = Array.from({ length: 48 }, (_, i) => i / 100);
+    writeFileSync(join(folder, "vectors.npz"), npzBytes(new Map([["attn/3/shift", tensorOf("float", [shift.length], shift)]])));
     const compile = async (cwd: string, model: string, env: Record<string, string>): Promise<ReadonlyMap<string, Buffer>> => {
       mkdirSync(cwd);
       const cli = join(ROOT, "dist", "src", "cli.js");
@@ -172,7 +204,9 @@ describe("the files of an artifact", () => {
       compile(there, relative(there, fixture.model), { TZ: "America/St_Johns", LANG: "C", LC_ALL: "C", TMPDIR: folder }),
     ]);
     expect([...a.keys()]).toEqual([...b.keys()]);
-    expect([...a.keys()]).toEqual(expect.arrayContaining([FILES.model, FILES.data, FILES.manifest, FILES.plan, FILES.recipe, FILES.step]));
+    expect([...a.keys()]).toEqual(
+      expect.arrayContaining([FILES.model, FILES.data, FILES.manifest, FILES.plan, FILES.tensors, FILES.recipe, FILES.step]),
+    );
     for (const [file, bytes] of a) expect(bytes.equals(b.get(file) ?? Buffer.alloc(0)), file).toBe(true);
   });
 });

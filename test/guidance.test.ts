@@ -19,7 +19,7 @@ import { openJob, warningsOf, type Job } from "../src/job.js";
 import { ReferenceLoop, startOf } from "../src/reference.js";
 import { sampleInputs } from "../src/run-inputs.js";
 import { Session } from "../src/runtime.js";
-import { planOf, randomSchedule } from "./support/jobs.js";
+import { adjusted, planOf, randomSchedule } from "./support/jobs.js";
 import { codeOf } from "./support/thrown.js";
 import { readSubject } from "./support/pass-case.js";
 import { tinyStep, type TinyStep } from "./support/tiny-step.js";
@@ -143,7 +143,7 @@ interface Runs {
 
 /** The emitted model of a schedule and the loop that follows it, on the same noise. */
 async function runs(job: Job, schedule: Schedule): Promise<Runs> {
-  const { plan } = planOf(job, schedule.cells);
+  const { plan } = planOf(job, schedule.cells, schedule.adjustments);
   const inputs = sampleInputs(job, 0, { seed: 3 });
   const compiled = await compileModel(job, plan);
   const session = await Session.open(compiled.model, { threads: 1, optimise: "disabled" });
@@ -390,6 +390,17 @@ it("a step may have two evaluations: the second half of Heun's, from where a ste
   const config = { _class_name: "HeunDiscreteScheduler" };
   const rows = samplerTable(config, { steps: 6 }).rows.length;
   expect([rows, samplerTable(config, { steps: 6, start: 2 }).rows.length]).toEqual([11, 7]);
+});
+
+it.each([
+  { form: "batched", interval: [1, 4] },
+  { form: "two-calls", interval: [1, 5] },
+])("scales and shifts, of either half in two calls, of both in one: $form", async (guidance) => {
+  const job = await tinyJob(guidance);
+  const plain = randomSchedule(job, 7);
+  const { artifact, loop } = await runs(job, adjusted(job, plain));
+  expect(relativeL2(artifact, loop)).toBeLessThanOrEqual(1e-5);
+  expect(relativeL2((await runs(job, plain)).loop, loop)).toBeGreaterThan(1e-4);
 });
 
 it("a plan that would read what a half did not compute computes instead", async () => {

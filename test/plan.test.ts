@@ -2,6 +2,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { Branch, BranchKind } from "../ir/dit.js";
+import { tensorOf, type TensorData } from "../ir/tensor.js";
 import { bind, parseSchedule, samplerTable, savesNothing, scheduleJson, type Cell, type Plan } from "../schedules/index.js";
 import { thrownBy } from "./support/thrown.js";
 
@@ -96,6 +97,65 @@ describe("keys", () => {
     expect(text(cells.get("temporal_cross_attn-1"))).toBe("1 <0 1 1");
     expect(text(cells.get("spatial_cross_attn-0"))).toBe("1 1 1 1");
     expect(text(cells.get("temporal_mlp-0"))).toBe("1 1 <1 1");
+  });
+});
+
+describe("adjustments", () => {
+  const wide = dit.map((one) => ({ ...one, channels: 2 }));
+  const cells = { attn: [1, 0, [[0, 2]], 0], "mlp-0": [1, 0, 1, 1] };
+  const withArrays = (arrays: Readonly<Record<string, TensorData>>, branches: readonly Branch[] = wide): Plan => {
+    const json = { format: "smoothcc-plan/1", steps: 4, cells, tensors: "plan.npz" };
+    return bind(
+      parseSchedule(json, "plan.json", () => new Map(Object.entries(arrays))),
+      table(4),
+      branches,
+    );
+  };
+  const vector = (...values: number[]): TensorData => tensorOf("float", [values.length], values);
+
+  it("scale and shift what is cached, the most specific key alone", () => {
+    const found = withArrays({
+      "attn/1/scale": vector(2, 3),
+      "attn/2/scale": tensorOf("double", [2], [4, 5]),
+      "attn/2/shift": tensorOf("float16", [2], [6, 7]),
+      "attn-1/3/shift": vector(8, 9),
+    }).cells;
+    const scale = (...values: number[]) => ({ scale: Float32Array.from(values) });
+    const shift = (...values: number[]) => ({ shift: Float32Array.from(values) });
+    const read = (weight: number) => ({ kind: "terms", terms: [{ step: 0, weight }] });
+    const compute = { kind: "compute" };
+    expect(found.get("attn-0")).toEqual([compute, { ...read(1), ...scale(2, 3) }, { ...read(2), ...scale(4, 5), ...shift(6, 7) }, read(1)]);
+    expect(found.get("attn-1")).toEqual([compute, read(1), read(2), { ...read(1), ...shift(8, 9) }]);
+    expect(found.get("mlp-0")).toEqual([compute, read(1), compute, compute]);
+  });
+
+  it.each([
+    ["of a step that computes", { "mlp-0/2/scale": vector(1, 1) }, "BAD_ADJUSTMENT"],
+    ["of a branch that computes always", { "mlp-1/1/scale": vector(1, 1) }, "BAD_ADJUSTMENT"],
+    ["of a kind, one branch of which computes", { "mlp/1/shift": vector(1, 1) }, "BAD_ADJUSTMENT"],
+    ["of a step that is not there", { "attn/4/scale": vector(1, 1) }, "BAD_ADJUSTMENT"],
+    ["with too few numbers", { "attn/1/scale": vector(1) }, "BAD_ADJUSTMENT"],
+    ["with too many numbers", { "attn/1/shift": vector(1, 1, 1) }, "BAD_ADJUSTMENT"],
+    ["with no numbers", { "attn/1/shift": vector() }, "BAD_ADJUSTMENT"],
+    ["with NaN", { "attn/1/scale": vector(1, NaN) }, "BAD_ADJUSTMENT"],
+    ["with Infinity", { "attn/1/shift": vector(-Infinity, 1) }, "BAD_ADJUSTMENT"],
+    ["beyond float32", { "attn/1/shift": tensorOf("double", [2], [1e39, 1]) }, "BAD_ADJUSTMENT"],
+    ["of no branch", { "atn/1/scale": vector(1, 1) }, "UNKNOWN_NAME"],
+    ["by another name", { "attn/1/bias": vector(1, 1) }, "BAD_PLAN"],
+    ["without a key", { "/1/scale": vector(1, 1) }, "BAD_PLAN"],
+    ["without a step", { "attn/scale": vector(1, 1) }, "BAD_PLAN"],
+    ["of half a step", { "attn/1.5/scale": vector(1, 1) }, "BAD_PLAN"],
+    ["of a step with a leading 0", { "attn/01/scale": vector(1, 1) }, "BAD_PLAN"],
+    ["as a matrix", { "attn/1/scale": tensorOf("float", [1, 2], [1, 1]) }, "BAD_PLAN"],
+    ["as one number", { "attn/1/scale": tensorOf("float", [], [1]) }, "BAD_PLAN"],
+  ])("are refused %s", (_, arrays, code) => {
+    const error = thrownBy(() => withArrays(arrays));
+    expect(error?.code).toBe(code);
+    expect(error?.exitCode).toBe(2);
+  });
+
+  it("are refused without the file that holds them", () => {
+    expect(thrownBy(() => plan({ format: "smoothcc-plan/1", steps: 4, cells, tensors: "a.npz" }))?.message).toContain("a.npz");
   });
 });
 

@@ -3,10 +3,10 @@ import { writeArtifact, assertReplaceable } from "../artifact.js";
 import { compileModel } from "../compile.js";
 import { badOption, planSavesNothing } from "../../ir/diagnostics.js";
 import { ditView } from "../../ir/graph.js";
-import { bind, parseSchedule, savesNothing } from "../../schedules/index.js";
-import { readJson } from "../files.js";
+import { bind, savesNothing } from "../../schedules/index.js";
 import { openJob, warningsOf } from "../job.js";
 import { MODEL_OPTIONS, recipeOverrides, runtimeOptions } from "../options.js";
+import { readPlan } from "../plan-file.js";
 import { bytes, count } from "../text.js";
 import type { Command } from "./index.js";
 
@@ -24,8 +24,7 @@ export default {
     const started = performance.now();
     const job = await openJob(argument, recipeOverrides(options), runtimeOptions(options, host.signal));
     for (const warning of warningsOf(job)) host.warn(warning);
-    const schedule =
-      cache && planFile !== undefined ? parseSchedule(readJson(planFile), planFile) : { steps: job.table.rows.length, cells: new Map() };
+    const schedule = cache && planFile !== undefined ? readPlan(planFile) : { steps: job.table.rows.length, cells: new Map() };
     const plan = bind(schedule, job.table, ditView(job.model).branches, job.context.guidance);
     if (cache && savesNothing(plan)) throw planSavesNothing();
     const compiled = await compileModel(job, plan);

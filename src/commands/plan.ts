@@ -1,10 +1,10 @@
 /** `plan TRACE -o PLAN --policy NAME`: chooses what is computed when. */
 import { badOption } from "../../ir/diagnostics.js";
-import { scheduleJson } from "../../schedules/index.js";
-import { assertFree, jsonText, writeWhole } from "../files.js";
+import { assertFree } from "../files.js";
 import { openJob, warningsOf, type Job } from "../job.js";
 import { inputSpecs, MODEL_OPTIONS, policyOptionsOf, recipeOverrides, runtimeOptions, type Options } from "../options.js";
 import { choosePlan, planningFor, planningOf, type Planned, type PlanSummary } from "../plan.js";
+import { writePlan } from "../plan-file.js";
 import { runsOf } from "../runs.js";
 import { count, table } from "../text.js";
 import { readTrace } from "../trace.js";
@@ -22,7 +22,7 @@ export default {
     assertFree(output, force);
     const { schedule, summary, warnings, evaluations } = await planned(argument, options, host);
     for (const warning of warnings) host.warn(warning);
-    await writeWhole(output, jsonText(scheduleJson(schedule)), force);
+    await writePlan(output, schedule, force);
     return { json: { ...summary, evaluations }, text: describePlan(summary, evaluations) };
   },
 } satisfies Command;

@@ -6,7 +6,7 @@ import { z } from "zod";
 import { ditView, type Model } from "../../ir/graph.js";
 import { lift, type Cut } from "../../ir/lift/index.js";
 import { readModel } from "../../ir/onnx/index.js";
-import { bind, type Plan, type Schedule, type ScheduleCell } from "../../schedules/index.js";
+import { bind, type Adjustment, type Adjustments, type Plan, type Schedule, type ScheduleCell } from "../../schedules/index.js";
 import { readJson } from "../../src/files.js";
 import { bindModel, latentShape, type Job } from "../../src/job.js";
 import { recipeSchema, samplingOf } from "../../src/recipe.js";
@@ -74,8 +74,12 @@ function configOf({ folder }: Fixture): z.output<typeof configSchema> {
 }
 
 /** The schedule with these rows, bound to the job. */
-export function planOf(job: Job, cells: Schedule["cells"] = new Map()): { readonly schedule: Schedule; readonly plan: Plan } {
-  const schedule: Schedule = { steps: job.table.rows.length, cells };
+export function planOf(
+  job: Job,
+  cells: Schedule["cells"] = new Map(),
+  adjustments?: Adjustments,
+): { readonly schedule: Schedule; readonly plan: Plan } {
+  const schedule: Schedule = { steps: job.table.rows.length, cells, adjustments };
   return { schedule, plan: bind(schedule, job.table, ditView(job.model).branches, job.context.guidance) };
 }
 
@@ -99,4 +103,25 @@ export function randomSchedule(job: Job, seed: number): Schedule {
     cells.set(branches[i]?.site ?? "", cellsOfSite);
   }
   return { steps, cells };
+}
+
+/** The schedule with a scale, a shift or both at every cached step of every cache, those of two calls apart; large enough to be seen in half precision. */
+export function adjusted(job: Job, schedule: Schedule): Schedule {
+  const channels = new Map(job.model.graph.marks.map(({ site, value }) => [site, Number(value.type?.shape?.at(-1))]));
+  const adjustments = new Map<string, Map<number, Adjustment>>();
+  let seed = 0;
+  const vector = (site: string, centre: number): Float32Array => {
+    const length = channels.get(site.replace("@uncond", "")) ?? 0;
+    return Float32Array.from({ length }, () => centre + 10 * Math.sin(++seed));
+  };
+  for (const [site, cells] of planOf(job, schedule.cells).plan.cells) {
+    const ofSite = new Map<number, Adjustment>();
+    for (const [step, { kind }] of cells.entries()) {
+      if (kind !== "terms") continue;
+      const what = (step + seed) % 3;
+      ofSite.set(step, { ...(what === 0 ? {} : { scale: vector(site, 1) }), ...(what === 1 ? {} : { shift: vector(site, 0) }) });
+    }
+    adjustments.set(site, ofSite);
+  }
+  return { ...schedule, adjustments };
 }

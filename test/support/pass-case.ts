@@ -15,11 +15,12 @@
  *     # row: {"timestep": 30, "x": [[0, 1]], …} or a sampler row by row: see `rowSchema`
  *     # scale: 2                                of the initial latent
  *     # plan: attn-0 = [1, 0, [[0, 2]]]         cells of plan.json
+ *     # adjust: attn-0/1/scale = [2, 3]         vectors of its tensors
  */
 import { z } from "zod";
 import type { Branch } from "../../ir/dit.js";
 import type { Graph, Model } from "../../ir/graph.js";
-import type { TensorData } from "../../ir/tensor.js";
+import { tensorOf, type TensorData } from "../../ir/tensor.js";
 import { parse } from "../../ir/text.js";
 import type { PassContext } from "../../passes/index.js";
 import { bind, parseSchedule, type Plan, type Row, type SamplerTable } from "../../schedules/index.js";
@@ -45,6 +46,7 @@ const WORDS = [
   "row",
   "scale",
   "plan",
+  "adjust",
 ];
 
 /** Throws where a word is unknown or a fact cannot be read. */
@@ -180,7 +182,10 @@ function tableOf(facts: Facts): SamplerTable | undefined {
 
 function planOf(facts: Facts, table: SamplerTable, branches: readonly Branch[]): Plan {
   const cells = Object.fromEntries(facts.pairs("plan").map(([site, row]): [string, unknown] => [site, JSON.parse(row)]));
-  const schedule = parseSchedule({ format: "smoothcc-plan/1", steps: table.rows.length, cells }, "case");
+  const vectors = facts.pairs("adjust").map(([name, json]) => [name, z.array(z.number()).parse(JSON.parse(json))] as const);
+  const arrays = new Map(vectors.map(([name, vector]) => [name, tensorOf("float", [vector.length], vector)]));
+  const json = { format: "smoothcc-plan/1", steps: table.rows.length, cells, tensors: "plan.npz" };
+  const schedule = parseSchedule(json, "case", () => arrays);
   return bind(schedule, table, branches, guidanceOf(facts));
 }
 

@@ -1,0 +1,61 @@
+/** Adjustments: the scale and shift, channel by channel, of what a cached branch gives; and the arrays that hold them in a file. */
+import { badAdjustment, badPlan } from "../ir/diagnostics.js";
+import type { Branch } from "../ir/dit.js";
+import { tensorFrom, tensorNumbers, type TensorData } from "../ir/tensor.js";
+
+/**
+ * What a cached value is multiplied by, and what is then added to it: a number for each channel, the last axis of the branch's
+ * output. In Block Caching (arXiv 2312.03209) both follow from the time, so they are constants once the steps are known.
+ */
+export interface Adjustment {
+  readonly scale?: Float32Array | undefined;
+  readonly shift?: Float32Array | undefined;
+}
+
+const PARTS = ["scale", "shift"] as const satisfies readonly (keyof Adjustment)[];
+
+/** By the key of a plan, and by the step. */
+export type Adjustments = ReadonlyMap<string, ReadonlyMap<number, Adjustment>>;
+
+/** Named arrays, as a `.npz` file holds them. */
+export type Arrays = ReadonlyMap<string, TensorData>;
+
+/** The vectors `<key>/<step>/scale` and `<key>/<step>/shift`. Throws BAD_PLAN for other names and for arrays that are no vectors. */
+export function parseAdjustments(arrays: Arrays, source: string): Adjustments {
+  const adjustments = new Map<string, Map<number, Adjustment>>();
+  for (const [name, data] of arrays) {
+    const [, key, step, part] = /^(.+)\/(0|[1-9]\d*)\/(scale|shift)$/.exec(name) ?? [];
+    if (key === undefined) throw badPlan(source, `its array '${name}' is not called <key>/<step>/scale or <key>/<step>/shift`);
+    if (data.shape.length !== 1) throw badPlan(source, `its array '${name}' has ${data.shape.length} axes, and a vector has one`);
+    const vector = Float32Array.from(tensorNumbers(data));
+    const ofKey = adjustments.get(key) ?? new Map<number, Adjustment>();
+    const known = ofKey.get(Number(step));
+    adjustments.set(key, ofKey.set(Number(step), part === "scale" ? { ...known, scale: vector } : { ...known, shift: vector }));
+  }
+  return adjustments;
+}
+
+/** The arrays of adjustments; `parseAdjustments` reads them back. */
+export function adjustmentArrays(adjustments: Adjustments): Arrays {
+  const arrays = new Map<string, TensorData>();
+  for (const [key, ofKey] of adjustments) {
+    for (const [step, adjustment] of ofKey) {
+      for (const part of PARTS) {
+        const vector = adjustment[part];
+        if (vector) arrays.set(`${key}/${step}/${part}`, tensorFrom("float", [vector.length], vector));
+      }
+    }
+  }
+  return arrays;
+}
+
+/** Throws BAD_ADJUSTMENT if the vectors do not fit the branch's channels, as far as these are known, or are not finite. */
+export function assertFits(adjustment: Adjustment, { site, channels }: Branch, step: number): void {
+  for (const part of PARTS) {
+    const vector = adjustment[part];
+    if (!vector) continue;
+    if (channels !== undefined && vector.length !== channels)
+      throw badAdjustment(site, step, `has a ${part} of ${vector.length} numbers, where the branch has ${channels} channels`);
+    if (!vector.every(Number.isFinite)) throw badAdjustment(site, step, `has a ${part} that is not finite`);
+  }
+}

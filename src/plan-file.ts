@@ -1,0 +1,20 @@
+/** Plans as files: plan.json, and beside it the vectors of its adjustments, which numpy can read. */
+import { dirname, join, parse, resolve } from "node:path";
+import { adjustmentArrays, parseSchedule, scheduleJson, type Schedule } from "../schedules/index.js";
+import { jsonText, readJson, writeWhole } from "./files.js";
+import { npzBytes, readNpz } from "./npz.js";
+
+/** The schedule in a file, with its adjustments. Throws FILE_MISSING, BAD_JSON, BAD_NPZ, BAD_NPY and what `parseSchedule` throws. */
+export function readPlan(file: string): Schedule {
+  return parseSchedule(readJson(file), file, (tensors) => readNpz(resolve(dirname(file), tensors)));
+}
+
+/** Writes a schedule and, as `plan.npz` beside `plan.json`, its adjustments; answers with the JSON. Throws what `writeWhole` throws. */
+export async function writePlan(file: string, schedule: Schedule, force: boolean): Promise<Record<string, unknown>> {
+  const arrays = adjustmentArrays(schedule.adjustments ?? new Map());
+  const tensors = arrays.size > 0 ? `${parse(file).name}.npz` : undefined;
+  const json = scheduleJson(schedule, tensors);
+  if (tensors !== undefined) await writeWhole(join(dirname(file), tensors), npzBytes(arrays), force);
+  await writeWhole(file, jsonText(json), force);
+  return json;
+}
