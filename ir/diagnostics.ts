@@ -498,6 +498,15 @@ export function planFirstStep(site: string): CompilerError {
   );
 }
 
+export function planFormat(format: string, problem: string): CompilerError {
+  return new CompilerError(
+    "PLAN_FORMAT",
+    2,
+    `The plan and the format '${format}' do not go together: ${problem}.`,
+    "A plan.json, written without --format, holds every plan that can be compiled.",
+  );
+}
+
 export function planLength(key: string, found: number, steps: number): CompilerError {
   return new CompilerError(
     "PLAN_LENGTH",

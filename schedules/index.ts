@@ -1,5 +1,7 @@
 /** Decisions as data, and the only door to them: samplers as tables, plans, policies. */
 export { adjustmentArrays, type Adjustment, type Adjustments } from "./adjustment.js";
+export type { Format } from "./format.js";
+export * from "./formats/index.js";
 export * from "./guidance.js";
 export { parseWith } from "./parse.js";
 export * from "./plan.js";

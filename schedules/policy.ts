@@ -2,6 +2,7 @@
 import type { z } from "zod";
 import type { Named } from "../ir/registry.js";
 import type { TensorData } from "../ir/tensor.js";
+import type { Adjustments } from "./adjustment.js";
 import type { CachedBranch } from "./guidance.js";
 import { rowFor, type Schedule, type ScheduleCell } from "./plan.js";
 import type { SiteStatistics } from "./statistics.js";
@@ -49,6 +50,7 @@ export interface Runs {
 /** What a policy chose: rows of cells, by keys of a plan. A branch that no key speaks of computes always. */
 export interface Choice {
   readonly cells: ReadonlyMap<string, readonly ScheduleCell[]>;
+  readonly adjustments?: Adjustments | undefined;
   /** What the policy found on its way and a person may want to know. */
   readonly predicted?: Readonly<Record<string, unknown>> | undefined;
   /** Sentences for the user. */

@@ -1,6 +1,7 @@
 /** From a trace to a plan: what a policy gets to see, and what its choice costs and promises. */
 import { basename } from "node:path";
 import { pathToFileURL } from "node:url";
+import { z } from "zod";
 import { badExtension, planSavesNothing, unknownName } from "../ir/diagnostics.js";
 import { addMacs, NO_MACS, totalMacs, type Macs } from "../ir/cost.js";
 import { loadFile, type Named } from "../ir/registry.js";
@@ -13,19 +14,21 @@ import {
   isPolicy,
   policies,
   rowFor,
+  rowsOf,
   statisticsOf,
+  termsOf,
+  type Choice,
   type ErrorBands,
   type Policy,
   type PolicyInput,
   type PolicySite,
   type Runs,
   type Schedule,
-  type ScheduleCell,
-  type Term,
 } from "../schedules/index.js";
 import { readBytes } from "./files.js";
 import { guidedStep, type Job } from "./job.js";
 import type { Progress } from "./progress.js";
+import { readPlan } from "./plan-file.js";
 import { readTorchFile } from "./torch-file.js";
 import { siteStatistics, type Trace } from "./trace.js";
 
@@ -90,24 +93,37 @@ export interface PlanSummary {
 
 export interface Planned {
   readonly schedule: Schedule;
+  /** The branches that it is for. */
+  readonly sites: readonly PlannedSite[];
   readonly summary: PlanSummary;
   readonly warnings: readonly string[];
 }
 
-/** Lets a policy choose: one of the known names, or the path of a file that exports one. Throws UNKNOWN_NAME, BAD_EXTENSION, PLAN_SAVES_NOTHING and what the policy throws. */
+/**
+ * Lets a policy choose: one of the known names, the path of a file that exports one, or a plan file of any known format, which
+ * is a choice already. Throws UNKNOWN_NAME, BAD_EXTENSION, PLAN_SAVES_NOTHING and what the policy and `rowsOf` throw.
+ */
 export async function choosePlan(planning: Planning, policyName: string, options: unknown): Promise<Planned> {
   const policy = await findPolicy(policyName);
   const { schedule, warnings } = await chooseSchedule(policy, options, policyInput(planning));
-  const isFull = [...schedule.cells.values()].every((row) => row.every((cell) => cell === 1));
-  if (isFull && policy.name !== "full") throw planSavesNothing();
-  return { schedule, warnings, summary: summarise(planning, schedule) };
+  const rows = [...rowsOf(schedule, planning.steps, planning.sites).values()];
+  if (policy.name !== "full" && rows.every((row) => row.every((cell) => cell === 1))) throw planSavesNothing();
+  return { schedule, sites: planning.sites, warnings, summary: summarise(planning, schedule) };
 }
 
 async function findPolicy(name: string): Promise<Policy> {
   const known = policies.get(name);
   if (known) return known;
   if (/\.[cm]?[jt]s$/.test(basename(name))) return loadExtension(name, isPolicy);
+  if (name.endsWith(".json")) return policyOf(name);
   throw unknownName("policy", name, [...policies.keys()]);
+}
+
+/** A plan file as a policy: it chooses what is written there. */
+function policyOf(file: string): Policy {
+  const { cells, adjustments, predicted } = readPlan(file);
+  const choose = (): Choice => ({ cells, adjustments, predicted });
+  return { name: basename(file), summary: "the plan in this file", needs: [], options: z.object({}), choose };
 }
 
 /** What a user's own file exports. Throws BAD_EXTENSION. */
@@ -168,16 +184,12 @@ function meanError(sites: readonly PlannedSite[], { cells }: Schedule): number |
   const errors = sites.flatMap((site) => {
     const row = rowFor(cells, site) ?? [];
     const { statistics } = site;
-    return statistics ? row.flatMap((cell, step) => (cell === 1 ? [] : [forecastError([statistics], step, termsOf(cell, step, row))])) : [];
+    return statistics
+      ? row.flatMap((cell, step) => (cell === 1 ? [] : [forecastError([statistics], step, termsOf(cell, row.lastIndexOf(1, step)))]))
+      : [];
   });
   const error = mean(errors);
   return Number.isFinite(error) ? error : undefined;
-}
-
-/** What a cached cell returns. */
-function termsOf(cell: Exclude<ScheduleCell, 1>, step: number, row: readonly ScheduleCell[]): readonly Term[] {
-  if (cell === 0) return [{ step: row.lastIndexOf(1, step), weight: 1 }];
-  return cell.map(([source, weight]) => ({ step: source, weight }));
 }
 
 function mean(values: readonly number[]): number {

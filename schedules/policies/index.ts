@@ -26,7 +26,7 @@ export async function chooseSchedule(
   const parsed = parseOptions(policy, options);
   if (policy.needs.includes("trace") && input.sites.some(({ statistics }) => !statistics)) throw policyNeedsTrace(policy.name);
   if (policy.needs.includes("runs") && !input.runs) throw policyNeedsModel(policy.name);
-  const { cells, predicted, warnings = [] } = await policy.choose(input, parsed);
+  const { cells, adjustments, predicted, warnings = [] } = await policy.choose(input, parsed);
   const share = computedShare(input, cells);
   const few =
     share < 1 && input.steps < FEW_STEPS
@@ -35,6 +35,7 @@ export async function chooseSchedule(
   const schedule = {
     steps: input.steps,
     cells,
+    adjustments,
     policy: { name: policy.name, ...parsed },
     predicted: { computedShare: share, ...predicted },
   };

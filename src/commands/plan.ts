@@ -1,5 +1,6 @@
 /** `plan TRACE -o PLAN --policy NAME`: chooses what is computed when. */
 import { badOption } from "../../ir/diagnostics.js";
+import { formatNamed } from "../../schedules/index.js";
 import { assertFree } from "../files.js";
 import { openJob, warningsOf, type Job } from "../job.js";
 import { inputSpecs, MODEL_OPTIONS, policyOptionsOf, recipeOverrides, runtimeOptions, type Options } from "../options.js";
@@ -14,15 +15,16 @@ export default {
   name: "plan",
   summary: "choose a plan from a trace, or from a model where the policy measures nothing",
   argument: "TRACE",
-  options: ["policy", "policyOption", "model", ...MODEL_OPTIONS, "device", "input", "output", "force"],
+  options: ["policy", "policyOption", "model", ...MODEL_OPTIONS, "device", "input", "format", "output", "force"],
   required: ["policy", "output"],
   plans: true,
   async run(argument, options, host) {
-    const { output = "", force = false } = options;
+    const { output = "", force = false, format = "smoothcc" } = options;
     assertFree(output, force);
-    const { schedule, summary, warnings, evaluations } = await planned(argument, options, host);
+    formatNamed(format);
+    const { schedule, sites, summary, warnings, evaluations } = await planned(argument, options, host);
     for (const warning of warnings) host.warn(warning);
-    await writePlan(output, schedule, force);
+    await writePlan(output, schedule, force, format, sites);
     return { json: { ...summary, evaluations }, text: describePlan(summary, evaluations) };
   },
 } satisfies Command;
