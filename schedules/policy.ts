@@ -50,6 +50,7 @@ export interface Runs {
 /** What a policy chose: rows of cells, by keys of a plan. A branch that no key speaks of computes always. */
 export interface Choice {
   readonly cells: ReadonlyMap<string, readonly ScheduleCell[]>;
+  /** Scales and shifts of what cached branches return; keys are those of the cells. */
   readonly adjustments?: Adjustments | undefined;
   /** What the policy found on its way and a person may want to know. */
   readonly predicted?: Readonly<Record<string, unknown>> | undefined;
