@@ -164,6 +164,6 @@ function shortestKeys(branches: readonly BranchName[]): readonly string[] {
 }
 
 /** Whether every branch is computed at every step at which it is called. */
-export function savesNothing(plan: Plan): boolean {
-  return [...plan.cells.values()].every((row) => row.every(({ kind }) => kind !== "terms"));
+export function savesNothing({ cells }: Pick<Plan, "cells">): boolean {
+  return [...cells.values()].every((row) => row.every(({ kind }) => kind !== "terms"));
 }

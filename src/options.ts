@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { badOption } from "../ir/diagnostics.js";
 import { formats } from "../schedules/index.js";
+import { DRAWING } from "./raster.js";
 import { cutSchema, MAX_BATCH, type InputSpecs, type RecipeOverrides, type ValueSpec } from "./recipe.js";
 import { readNoise, type SampleOptions } from "./run-inputs.js";
 import type { RuntimeOptions } from "./runtime.js";
@@ -48,7 +49,11 @@ export const OPTIONS = {
   },
   output: { flags: "-o, --output <path>", summary: "where the result goes", schema: path },
   plan: { flags: "--plan <file>", summary: "plan.json, or a plan in a format of another program", schema: path },
-  plot: { flags: "--plot <file>", summary: "write times and weights as an SVG picture", schema: path },
+  plot: {
+    flags: "--plot <file>",
+    summary: "draw it: an SVG picture, or a PNG picture if the name ends so",
+    schema: text("takes a path that ends in .svg or .png", (path) => DRAWING.test(path)),
+  },
   png: { flags: "--png <file>", summary: "write the latents as a picture", schema: path },
   policy: {
     flags: "--policy <name>",

@@ -4,8 +4,10 @@ import { pathToFileURL } from "node:url";
 import { z } from "zod";
 import { badExtension, planSavesNothing, unknownName } from "../ir/diagnostics.js";
 import { addMacs, NO_MACS, totalMacs, type Macs } from "../ir/cost.js";
+import { ditView } from "../ir/graph.js";
 import { loadFile, type Named } from "../ir/registry.js";
 import {
+  bind,
   chooseSchedule,
   errorCurves,
   forecastError,
@@ -15,10 +17,13 @@ import {
   policies,
   rowFor,
   rowsOf,
+  savesNothing,
   statisticsOf,
   termsOf,
+  type Cell,
   type Choice,
   type ErrorBands,
+  type Plan,
   type Policy,
   type PolicyInput,
   type PolicySite,
@@ -46,6 +51,8 @@ export interface Planning {
   readonly macs: Macs;
   /** In execution order. */
   readonly sites: readonly PlannedSite[];
+  /** What a schedule comes to under the sampler and the guidance; absent where a trace is all there is. */
+  readonly bind?: ((schedule: Schedule) => Plan) | undefined;
   readonly runs?: Runs | undefined;
   readonly progress?: Progress | undefined;
 }
@@ -65,7 +72,8 @@ export function planningFor(job: Job, trace?: Trace): Planning {
   const { total, branches } = guidedStep(job);
   const timesteps = job.table.rows.map(({ timestep }) => timestep);
   const sites = branches.map((branch) => ({ ...branch, statistics: trace && siteStatistics(trace, branch.site) }));
-  return { steps: timesteps.length, timesteps, macs: total, sites };
+  const bound = (schedule: Schedule): Plan => bind(schedule, job.table, ditView(job.model).branches, job.context.guidance);
+  return { steps: timesteps.length, timesteps, macs: total, sites, bind: bound };
 }
 
 /** What a plan does with the branches of one kind. */
@@ -95,20 +103,31 @@ export interface Planned {
   readonly schedule: Schedule;
   /** The branches that it is for. */
   readonly sites: readonly PlannedSite[];
+  /** What each branch does at each step, by site; from a trace alone, none is known to be idle. */
+  readonly cells: Plan["cells"];
   readonly summary: PlanSummary;
   readonly warnings: readonly string[];
 }
 
 /**
  * Lets a policy choose: one of the known names, the path of a file that exports one, or a plan file of any known format, which
- * is a choice already. Throws UNKNOWN_NAME, BAD_EXTENSION, PLAN_SAVES_NOTHING and what the policy and `rowsOf` throw.
+ * is a choice already. Throws UNKNOWN_NAME, BAD_EXTENSION, PLAN_SAVES_NOTHING and what the policy and `bind` throw.
  */
 export async function choosePlan(planning: Planning, policyName: string, options: unknown): Promise<Planned> {
   const policy = await findPolicy(policyName);
   const { schedule, warnings } = await chooseSchedule(policy, options, policyInput(planning));
-  const rows = [...rowsOf(schedule, planning.steps, planning.sites).values()];
-  if (policy.name !== "full" && rows.every((row) => row.every((cell) => cell === 1))) throw planSavesNothing();
-  return { schedule, sites: planning.sites, warnings, summary: summarise(planning, schedule) };
+  const cells = cellsOf(planning, schedule);
+  if (policy.name !== "full" && savesNothing({ cells })) throw planSavesNothing();
+  return { schedule, sites: planning.sites, cells, warnings, summary: summarise(planning, schedule) };
+}
+
+function cellsOf({ bind, steps, sites }: Planning, schedule: Schedule): Plan["cells"] {
+  if (bind) return bind(schedule).cells;
+  const cells = [...rowsOf(schedule, steps, sites)].map(([site, row]): [string, readonly Cell[]] => [
+    site,
+    row.map((cell, step) => (cell === 1 ? { kind: "compute" } : { kind: "terms", terms: termsOf(cell, row.lastIndexOf(1, step)) })),
+  ]);
+  return new Map(cells);
 }
 
 async function findPolicy(name: string): Promise<Policy> {

@@ -23,6 +23,7 @@ const PACKAGES = new Map([
   ["cli-progress", /^src\/progress\.ts$/],
   ["fast-png", /^src\/picture\.ts$/],
   ["fflate", /^src\/zip\.ts$/],
+  ["@resvg", /^src\/raster\.ts$/],
   ["pickleparser", /^src\/torch-file\.ts$/],
 ]);
 
