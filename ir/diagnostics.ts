@@ -633,6 +633,26 @@ export function textInvalid(line: number, column: number, problem: string): Comp
   );
 }
 
+export function traceMismatch(file: string | undefined, what: string, found: string | number, wanted: string | number): CompilerError {
+  return new CompilerError(
+    "TRACE_MISMATCH",
+    2,
+    `The trace is of another ${what}: ${found}, not ${wanted}.`,
+    "A trace belongs to one model, sampler, number of steps and guidance, and is added to its like only: calibrate again with these.",
+    { file },
+  );
+}
+
+export function traceOverlap(file: string | undefined, sample: number): CompilerError {
+  return new CompilerError(
+    "TRACE_OVERLAP",
+    2,
+    `Sample ${sample} is in more than one of the traces.`,
+    "Every sample counts once: give each trace once, and calibrate the shards i/n with the same n.",
+    { file },
+  );
+}
+
 export function unboundDim(dim: string, input: string): CompilerError {
   return new CompilerError(
     "UNBOUND_DIM",

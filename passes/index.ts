@@ -41,6 +41,8 @@ export interface PassContext {
   readonly uncond: ReadonlyMap<string, TensorData | "input">;
   readonly prediction: PredictionSlice;
   readonly plan?: Plan | undefined;
+  /** Told by a pass of several rules how often each was applied. */
+  readonly count?: ((rule: string, times: number) => void) | undefined;
 }
 
 /** `bits`: same numbers; `rounding`: same up to rounding; `plan`: what the plan says. */
@@ -71,9 +73,10 @@ export const BIND_PASSES = ["bind", "types"] as const;
  *   fix       makes constants of the inputs that are known at compile time;
  *   fold      turns what depends on no input into data: Constant nodes, shape arithmetic, position tables;
  *   cse       shares what the exporter wrote twice;
+ *   fuse      writes what exporters spell out as one operator, once there is one of each and what is constant is data;
  *   dce       drops what nobody reads any more.
  */
-export const STEP_PASSES = ["standard", "fix", "fold", "cse", "dce"] as const;
+export const STEP_PASSES = ["standard", "fix", "fold", "cse", "fuse", "dce"] as const;
 
 /**
  * The run stage makes the whole sampling run of it, still computing every branch at every step:
@@ -97,6 +100,8 @@ export interface PassRecord {
   readonly name: string;
   readonly ms: number;
   readonly nodes: number;
+  /** How often each rule of the pass was applied; rules that need a newer operator set than the model can have are not there. */
+  readonly counts?: Readonly<Record<string, number>>;
 }
 
 /**
@@ -115,15 +120,17 @@ export async function runPasses(
     if (!pass) throw new Error(`internal: there is no pass '${name}'`);
     if (context.signal?.aborted) throw cancelled();
     const started = performance.now();
+    const counts = new Map<string, number>();
     try {
-      current = await pass.run(current, context);
+      current = await pass.run(current, { ...context, count: (rule, times) => counts.set(rule, times) });
       assertWellFormed(current);
     } catch (error) {
       if (error instanceof CompilerError) throw error;
       const before = names.slice(0, i).join(", ") || "none";
       throw new Error(`internal: pass '${name}' failed (passes before it: ${before})`, { cause: error });
     }
-    log({ name, ms: Math.round(performance.now() - started), nodes: current.graph.nodes.length });
+    const ms = Math.round(performance.now() - started);
+    log({ name, ms, nodes: current.graph.nodes.length, ...(counts.size > 0 ? { counts: Object.fromEntries(counts) } : {}) });
   }
   return current;
 }

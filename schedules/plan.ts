@@ -62,12 +62,12 @@ function keysOf({ site, stream, kind, block, halves }: BranchName): readonly str
 
 /** The row that the most specific key gives a branch, if any speaks of it. */
 export function rowFor(cells: Schedule["cells"], branch: BranchName): readonly ScheduleCell[] | undefined {
-  return valueFor(cells, branch);
+  return cells.get(keyFor(cells, branch) ?? "");
 }
 
-function valueFor<T>(byKey: ReadonlyMap<string, T>, branch: BranchName): T | undefined {
-  const key = keysOf(branch).find((candidate) => byKey.has(candidate));
-  return key === undefined ? undefined : byKey.get(key);
+/** The most specific of the keys that speaks of a branch. */
+function keyFor(keys: { has(key: string): boolean }, branch: BranchName): string | undefined {
+  return keysOf(branch).find((candidate) => keys.has(candidate));
 }
 
 /**
@@ -79,16 +79,21 @@ export function rowsOf(
   steps: number,
   branches: readonly BranchName[],
 ): ReadonlyMap<string, readonly ScheduleCell[]> {
-  const rows = new Map(branches.map((branch) => [branch.site, rowFor(cells, branch) ?? new Array<1>(steps).fill(1)]));
-  for (const [site, row] of rows) checkRow(site, row, steps);
+  const rows = new Map<string, readonly ScheduleCell[]>();
+  for (const branch of branches) {
+    const { site } = branch;
+    const row = rowFor(cells, branch) ?? new Array<1>(steps).fill(1);
+    if (row.length !== steps) throw planLength(keyFor(cells, branch) ?? site, row.length, steps);
+    checkCells(site, row);
+    rows.set(site, row);
+  }
   const known = new Set(branches.flatMap(keysOf));
   for (const key of [...cells.keys(), ...(adjustments?.keys() ?? [])])
     if (!known.has(key)) throw unknownName("branch or kind of branch", key, shortestKeys(branches));
   return rows;
 }
 
-function checkRow(site: string, row: readonly ScheduleCell[], steps: number): void {
-  if (row.length !== steps) throw planLength(site, row.length, steps);
+function checkCells(site: string, row: readonly ScheduleCell[]): void {
   if (row[0] !== 1) throw planFirstStep(site);
   for (const [step, cell] of row.entries()) {
     if (typeof cell === "number") continue;
@@ -117,7 +122,7 @@ export function bind(schedule: Schedule, table: SamplerTable, branches: readonly
       return halves.filter((half) => branch.halves.includes(half)).length;
     });
     const bound = bindRow(row, calls);
-    const adjustments = schedule.adjustments && valueFor(schedule.adjustments, branch);
+    const adjustments = schedule.adjustments?.get(keyFor(schedule.adjustments, branch) ?? "");
     cells.set(branch.site, adjustments ? adjusted(branch, row, bound, adjustments) : bound);
   }
   return { table, cells };

@@ -1,5 +1,5 @@
 /** Policies: how a schedule is chosen from what calibration measured. */
-import type { z } from "zod";
+import { z } from "zod";
 import type { Named } from "../ir/registry.js";
 import type { TensorData } from "../ir/tensor.js";
 import type { Adjustments } from "./adjustment.js";
@@ -83,6 +83,13 @@ export interface BranchGroup {
  */
 export const GROUPINGS = ["stream", "kind", "site"] as const;
 export type Grouping = (typeof GROUPINGS)[number];
+
+/** The option of policies that can decide by any grouping. */
+export const groupOption = (otherwise: Grouping): z.ZodType<Grouping> =>
+  z
+    .enum(GROUPINGS)
+    .default(otherwise)
+    .describe("what decides together: branches of one kind in one stream, of one kind in all streams, or each site alone");
 
 /** The branches in groups, in the order of their first. */
 export function groupBranches<Site extends Pick<PolicySite, "site" | "stream" | "kind">>(

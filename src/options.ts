@@ -22,6 +22,11 @@ const count = whole(1, Infinity, "takes a whole number from 1 up");
 const path = text("takes a path", (text) => text !== "" && !text.startsWith("--"));
 const pairs = z.array(text("takes name=value", (text) => /^[^=]+=.+$/.test(text)));
 
+function isShard(text: string): boolean {
+  const [, index, count] = /^(\d+)\/(\d+)$/.exec(text) ?? [];
+  return Number(index) >= 1 && Number(index) <= Number(count);
+}
+
 /** Every option of every command: how it is written, what it means, what it may be. */
 export const OPTIONS = {
   batch: {
@@ -40,6 +45,13 @@ export const OPTIONS = {
   guidance: { flags: "--guidance <scale>", summary: "guidance scale", schema: number },
   input: { flags: "--input <name=value>", summary: "a condition: a number, numbers with commas between, or a .npy file", schema: pairs },
   inputs: { flags: "--inputs <dir>", summary: "folder with <input>.npy for every input of the step", schema: path },
+  memory: {
+    flags: "--memory <size>",
+    summary: "for the values of branches while calibrating, beside the network itself: 4GB if absent",
+    schema: text("takes a size such as 4GB or 512MB", (text) => /^\d+(\.\d+)?(MB|GB)$/.test(text)).transform(
+      (text) => parseFloat(text) * (text.endsWith("GB") ? 1e9 : 1e6),
+    ),
+  },
   model: { flags: "--model <path>", summary: "the model that the trace was made from, for policies that run it", schema: path },
   mu: { flags: "--mu <value>", summary: "logarithm of the time shift under dynamic shifting", schema: number },
   noise: {
@@ -66,6 +78,7 @@ export const OPTIONS = {
     schema: pairs,
   },
   recipe: { flags: "--recipe <file>", summary: "recipe.json of another place", schema: path },
+  resume: { flags: "--resume", summary: "go on where a calibration ended: samples that are there are not run again", schema: z.boolean() },
   runs: { flags: "--runs <n>", summary: "timed runs of each candidate", schema: count },
   samples: { flags: "--samples <n>", summary: "calibration samples", schema: count },
   scheduler: { flags: "--scheduler <file>", summary: "scheduler_config.json or a sampler table", schema: path },
@@ -73,6 +86,14 @@ export const OPTIONS = {
     flags: "--seed <n>",
     summary: "seed of the noise, as torch's CPU generator draws it",
     schema: whole(0, Infinity, "takes a whole number from 0 up"),
+  },
+  shard: {
+    flags: "--shard <i/n>",
+    summary: "run part i of n of the samples, from 1/n to n/n; merge adds them up",
+    schema: text("takes i/n with i from 1 to n, such as 1/4", isShard).transform((text) => {
+      const [index = 1, count = 1] = text.split("/").map(Number);
+      return { index, count };
+    }),
   },
   sigmas: { flags: "--sigmas <list>", summary: "noise levels in sampling order, with commas between", schema: numbers },
   start: {

@@ -9,6 +9,7 @@ import { loadFile, type Named } from "../ir/registry.js";
 import {
   bind,
   chooseSchedule,
+  confidence,
   errorCurves,
   forecastError,
   groupBranches,
@@ -29,13 +30,14 @@ import {
   type PolicySite,
   type Runs,
   type Schedule,
+  type SiteStatistics,
 } from "../schedules/index.js";
 import { readBytes } from "./files.js";
 import { guidedStep, type Job } from "./job.js";
 import type { Progress } from "./progress.js";
 import { readPlan } from "./plan-file.js";
 import { readTorchFile } from "./torch-file.js";
-import { siteStatistics, type Trace } from "./trace.js";
+import type { Trace } from "./trace.js";
 
 /** What planning needs to know of a branch. */
 export interface PlannedSite extends Omit<PolicySite, "share"> {
@@ -62,7 +64,7 @@ export function planningOf(trace: Trace): Planning {
   const { steps, macs, sampler, guidance } = trace;
   const sites = Object.entries(trace.sites).map(([site, measured]): PlannedSite => {
     const { kind, block, stream, macs } = measured;
-    return { site, kind, block, stream, macs, halves: halvesOf(site, guidance.form), statistics: siteStatistics(trace, site) };
+    return { site, kind, block, stream, macs, halves: halvesOf(site, guidance.form), statistics: trace.sites[site] };
   });
   return { steps, timesteps: sampler.timesteps, macs, sites };
 }
@@ -71,7 +73,7 @@ export function planningOf(trace: Trace): Planning {
 export function planningFor(job: Job, trace?: Trace): Planning {
   const { total, branches } = guidedStep(job);
   const timesteps = job.table.rows.map(({ timestep }) => timestep);
-  const sites = branches.map((branch) => ({ ...branch, statistics: trace && siteStatistics(trace, branch.site) }));
+  const sites = branches.map((branch) => ({ ...branch, statistics: trace?.sites[branch.site] }));
   const bound = (schedule: Schedule): Plan => bind(schedule, job.table, ditView(job.model).branches, job.context.guidance);
   return { steps: timesteps.length, timesteps, macs: total, sites, bind: bound };
 }
@@ -161,10 +163,16 @@ function policyInput({ steps, timesteps, sites, runs, progress }: Planning): Pol
   return { steps, timesteps, sites: shared, runs, read: readBytes, readTensors: readTorchFile, progress: told };
 }
 
-/** Mean error curves of every group that decides together, by its key in a plan. */
-export function groupCurves(trace: Trace): ReadonlyMap<string, ErrorBands> {
-  const { sites } = policyInput(planningOf(trace));
-  return new Map(groupBranches(sites).map(({ key, sites: members }) => [key, errorCurves(statisticsOf(members)).mean]));
+/** A mean error curve and, of more samples than one, the half-widths of its 95 % confidence intervals; both `[lag − 1][step]`. */
+export interface MeasuredCurve {
+  readonly mean: ErrorBands;
+  readonly confidence?: ErrorBands | undefined;
+}
+
+/** The curves of every group that decides together, by its key in a plan. */
+export function groupCurves(trace: Trace): ReadonlyMap<string, MeasuredCurve> {
+  const curveOf = (sites: readonly SiteStatistics[]): MeasuredCurve => ({ mean: errorCurves(sites).mean, confidence: confidence(sites) });
+  return new Map(groupBranches(policyInput(planningOf(trace)).sites).map(({ key, sites }) => [key, curveOf(statisticsOf(sites))]));
 }
 
 /** What a schedule costs and promises. */

@@ -34,6 +34,8 @@ export class ReferenceLoop {
   constructor(
     private readonly job: Job,
     private readonly options: RuntimeOptions = {},
+    /** Sessions that are kept; every one has its own copy of the weights. */
+    private readonly mostSessions = 3,
   ) {
     this.latentShape = latentShape(job);
   }
@@ -41,15 +43,15 @@ export class ReferenceLoop {
   /** Loads the uncached step now rather than at its first run. */
   async open(): Promise<void> {
     for (const model of new Set(callsAt(this.job.context.guidance, 0).map((halves) => this.modelFor(halves)))) {
-      await this.sessionFor(model, [], false);
+      await this.sessionFor(model, [], []);
     }
   }
 
   /**
    * The final latent. Without a plan every branch is computed at every step. An observer sees all halves at every step, also
-   * where the guidance has no use for them.
+   * where the guidance has no use for them; `only` names the branches that it is shown, of all halves, where not all.
    */
-  async run(inputs: RunInputs, plan?: Plan, observe?: Observer): Promise<Float32Array> {
+  async run(inputs: RunInputs, plan?: Plan, observe?: Observer, only?: ReadonlySet<string>): Promise<Float32Array> {
     const { table, context } = this.job;
     const { guidance, prediction } = context;
     const size = elementCount(this.latentShape);
@@ -60,13 +62,15 @@ export class ReferenceLoop {
     const values: Float64Array[] = [];
     const outs: Float64Array[] = [];
     let draw = 0;
+    const sites = this.job.model.graph.marks.map(({ site }) => site);
+    const probed = observe || plan ? sites.filter((site) => only?.has(site) ?? true) : [];
     for (const [k, row] of table.rows.entries()) {
       const calls = observe ? callsOf(guidance) : callsAt(guidance, k);
       const branches = new Map<string, TensorData>();
       const predictions = new Map<Half, ArrayLike<number>>();
       let variance: ArrayLike<number> = [];
       for (const halves of calls) {
-        const results = await this.call(k, halves, latent, inputs, plan, history, observe !== undefined || plan !== undefined);
+        const results = await this.call(k, halves, latent, inputs, plan, history, probed);
         for (const [site, value] of results) if (site !== PREDICTION) branches.set(cacheOf(site, halves), value);
         const output = results.get(PREDICTION);
         if (!output) throw new Error("internal: the step returned no prediction");
@@ -121,7 +125,7 @@ export class ReferenceLoop {
     inputs: RunInputs,
     plan: Plan | undefined,
     history: ReadonlyMap<string, ReadonlyMap<number, TensorData>>,
-    probe: boolean,
+    probed: readonly string[],
   ): Promise<Tensors> {
     const model = this.modelFor(halves);
     const feeds = new Map<string, TensorData>();
@@ -141,7 +145,7 @@ export class ReferenceLoop {
       };
       feeds.set(cacheInput(site), forecast(cell.terms.map(read), cell));
     }
-    return (await this.sessionFor(model, cached, probe)).run(feeds);
+    return (await this.sessionFor(model, cached, probed)).run(feeds);
   }
 
   /** What an input of the network sees at step `k`. */
@@ -195,31 +199,30 @@ export class ReferenceLoop {
     return result.map((value) => prediction.sign * value);
   }
 
-  /** The step with the given sites fed from outside, and the other branches as outputs if asked for. */
-  private async sessionFor(model: Model, cachedSites: readonly string[], probe: boolean): Promise<Session> {
-    const key = `${model === this.job.model}|${probe}|${cachedSites.join()}`;
+  /** The step with the given sites fed from outside, and those of the probed branches that are not as outputs. */
+  private async sessionFor(model: Model, cachedSites: readonly string[], probed: readonly string[]): Promise<Session> {
+    const key = `${model === this.job.model}|${probed.join()}|${cachedSites.join()}`;
     const known = this.sessions.get(key);
     if (known) return known;
-    // Every session has its own copy of the weights.
-    for (const [oldest, unused] of [...this.sessions].slice(0, Math.max(0, this.sessions.size + 1 - MOST_SESSIONS))) {
+    for (const [oldest, unused] of [...this.sessions].slice(0, Math.max(0, this.sessions.size + 1 - this.mostSessions))) {
       this.sessions.delete(oldest);
       await unused.close();
     }
-    const session = await Session.open(stepWith(model, new Set(cachedSites), probe), { ...this.options, optimise: "all" });
+    const step = stepWith(model, new Set(cachedSites), new Set(probed));
+    const session = await Session.open(step, { ...this.options, optimise: "all" });
     this.sessions.set(key, session);
     return session;
   }
 }
 
 const PREDICTION = "prediction";
-const MOST_SESSIONS = 3;
 
 function cacheInput(site: string): string {
   return `cache:${site}`;
 }
 
-/** The step graph with some branches cut off and fed by inputs. */
-function stepWith(model: Model, cached: ReadonlySet<string>, probe: boolean): Model {
+/** The step graph with some branches cut off and fed by inputs, and some of the others as outputs. */
+function stepWith(model: Model, cached: ReadonlySet<string>, probed: ReadonlySet<string>): Model {
   const { graph } = model;
   const fed = new Map<Value, Value>();
   for (const { site, value } of graph.marks) if (cached.has(site)) fed.set(value, inputValue(cacheInput(site), value.type));
@@ -229,8 +232,8 @@ function stepWith(model: Model, cached: ReadonlySet<string>, probe: boolean): Mo
   });
   const [prediction] = cut.outputs;
   if (!prediction) throw new Error("internal: a step without a prediction");
-  const probes = probe ? cut.marks.filter(({ site }) => !cached.has(site)).map(({ site, value }) => ({ name: site, value })) : [];
-  const outputs = [{ name: PREDICTION, value: prediction.value }, ...probes];
+  const probes = cut.marks.filter(({ site }) => probed.has(site) && !cached.has(site));
+  const outputs = [{ name: PREDICTION, value: prediction.value }, ...probes.map(({ site, value }) => ({ name: site, value }))];
   return { ...model, graph: sweep({ ...cut, inputs: [...cut.inputs, ...fed.values()], outputs, marks: [] }) };
 }
 

@@ -23,7 +23,7 @@ import { nullClassOf, openFixture, planOf, randomSchedule } from "./support/jobs
 
 const PIPELINE = [...BIND_PASSES, ...STEP_PASSES, ...RUN_PASSES, ...CACHE_PASSES];
 /** A second run of these finds nothing left to do. */
-const STABLE = ["fold", "cse", "dce"];
+const STABLE = ["fold", "cse", "fuse", "dce"];
 /** How far `rounding` may go, in relative L2. */
 const ROUNDING = 1e-5;
 

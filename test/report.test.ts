@@ -47,10 +47,13 @@ const full: ReportData = {
   curves: new Map([
     [
       "attn",
-      [
-        [0, 0.5, 0.1, 0.1, 0.2, 0.3],
-        [0, 0, 0.2, NaN, 0.3, 0.4],
-      ],
+      {
+        mean: [
+          [0, 0.5, 0.1, 0.1, 0.2, 0.3],
+          [0, 0, 0.2, NaN, 0.3, 0.4],
+        ],
+        confidence: [[0, 0.1, 0.2, 0, 0.1, 0.1]],
+      },
     ],
   ]),
   alpha: 0.08,
@@ -164,8 +167,23 @@ describe("renderReport", () => {
       ["1", 5],
       ["2", 3],
     ]);
-    expect(html).toContain("step 1 against step 0: 0.500");
+    expect(html).toContain("step 1 against step 0: 0.500 ± 0.100");
+    expect(html).toContain("step 2 against step 0: 0.200<");
     expect(html).toContain("threshold α = 0.08");
+  });
+
+  it("draws a band where there are confidence intervals: above and below the line, not below 0", () => {
+    const band = /<figure>.*?<path class="band" d="M([\d. L]+)Z"\/>/s.exec(html)?.[1] ?? "";
+    const corners = band.split("L").map((corner) => corner.split(" ").map(Number));
+    expect(corners).toHaveLength(2 * 5);
+    const zero = Number(/<path d="M40 ([\d.]+)H390"\/><text[^>]*>0</.exec(html)?.[1]);
+    const [top, bottom] = [corners.slice(0, 5), corners.slice(5).reverse()].map((edge) => edge.map(([, y = NaN]) => y));
+    // Step 2: 0.1 ± 0.2 ends at 0; step 3: 0.1 ± 0 has no width.
+    expect(bottom?.[1]).toBe(zero);
+    expect(top?.[2]).toBe(bottom?.[2]);
+    expect(top?.every((y, i) => y <= (bottom?.[i] ?? NaN))).toBe(true);
+    expect(html).toContain("95 % confidence interval over samples");
+    expect(renderReport({ ...full, curves: new Map([["attn", { mean: [[0, 0.5]] }]]) })).not.toContain("confidence interval");
   });
 
   it("adds up the work", () => {
@@ -191,7 +209,7 @@ describe("renderReport", () => {
       versions: { [hostile]: hostile },
       branches: [{ site: hostile, kind: hostile, macs: 1 }],
       cells: new Map([[hostile, row("CrfCCC")]]),
-      curves: new Map([[hostile, [[0, 1]]]]),
+      curves: new Map([[hostile, { mean: [[0, 1]] }]]),
       times: full.times && { ...full.times, device: hostile },
       verify: full.verify && { ...full.verify, checks: [{ name: hostile, relL2: 1, limit: 0, ok: false }] },
       pictures: full.pictures && { ...full.pictures, caption: hostile },
@@ -216,7 +234,7 @@ describe("renderReport", () => {
       ...full,
       steps: 1,
       cells: new Map([["attn-0", row("C")]]),
-      curves: new Map([["attn", [[0]]]]),
+      curves: new Map([["attn", { mean: [[0]] }]]),
       verify: { checks: [], fidelity: { relL2: 0, psnr: Infinity, samples: 1 } },
     });
     expect(sections(page)).not.toContain("How much the parts change");

@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import { badCurves, unknownName } from "../../ir/diagnostics.js";
-import { computedShare, groupBranches, GROUPINGS, statisticsOf, type Choice, type Policy, type PolicyInput } from "../policy.js";
+import { computedShare, groupBranches, groupOption, statisticsOf, type Choice, type Policy, type PolicyInput } from "../policy.js";
 import { errorCurves, type ErrorBands } from "../statistics.js";
 
 const options = z
@@ -19,10 +19,7 @@ const options = z
       .enum(["paper", "code"])
       .default("paper")
       .describe("paper: test each step against the last computed one; code: test the farthest step of a gap only"),
-    group: z
-      .enum(GROUPINGS)
-      .default("stream")
-      .describe("what decides together: branches of one kind in one stream, of one kind in all streams, or each site alone"),
+    group: groupOption("stream"),
   })
   .refine(({ alpha, share }) => (alpha === undefined) !== (share === undefined), { message: "needs either alpha or share" });
 

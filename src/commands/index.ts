@@ -19,13 +19,14 @@ export interface Outcome {
 
 export interface Command extends Named {
   readonly summary: string;
-  /** The word of the usage line: MODEL, DIR, TRACE. */
+  /** The word of the usage line: MODEL, DIR, TRACE; with three dots if there may be several. */
   readonly argument: string;
   readonly options: readonly OptionName[];
   readonly required?: readonly OptionName[];
   /** Whether it chooses a plan, and so takes the options of every policy. */
   readonly plans?: boolean;
-  run(argument: string, options: Options, host: Host): Promise<Outcome>;
+  /** `others`: the arguments after the first. */
+  run(argument: string, options: Options, host: Host, others: readonly string[]): Promise<Outcome>;
 }
 
 function isCommand(candidate: unknown): candidate is Command {

@@ -1,6 +1,7 @@
 /** `plan TRACE -o PLAN --policy NAME`: chooses what is computed when. */
 import { badOption } from "../../ir/diagnostics.js";
 import { formatNamed, groupBranches } from "../../schedules/index.js";
+import { tracedRun } from "../calibrate.js";
 import { assertFree } from "../files.js";
 import { openJob, warningsOf, type Job } from "../job.js";
 import { inputSpecs, MODEL_OPTIONS, policyOptionsOf, recipeOverrides, runtimeOptions, type Options } from "../options.js";
@@ -12,7 +13,7 @@ import { cellKind, scheduleRows } from "../report/schedule.js";
 import { schedulePlot } from "../report/schedule-plot.js";
 import { runsOf } from "../runs.js";
 import { count, table } from "../text.js";
-import { readTrace } from "../trace.js";
+import { assertSameRun, readTrace } from "../trace.js";
 import type { Command, Host } from "./index.js";
 
 export default {
@@ -52,6 +53,7 @@ async function planned(argument: string, options: Options, host: Host): Promise<
   const trace = readTrace(argument);
   if (model === undefined) return { ...(await choosePlan(planningOf(trace), policy, policyOptions)), evaluations: 0 };
   const job = await open(model);
+  assertSameRun(argument, trace, tracedRun(job));
   const runs = runsOf(job, { ...runtime, samples: trace.samples, seed: trace.seed, inputs: inputSpecs(options) });
   try {
     const chosen = await choosePlan({ ...planningFor(job, trace), runs, progress: host.progress }, policy, policyOptions);
