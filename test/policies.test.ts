@@ -153,6 +153,23 @@ describe("smoothcache, rule of the paper", () => {
 });
 
 describe("smoothcache, rule of the code", () => {
+  // Rows of Roblox/SmoothCache's files, all of which it made with gaps of up to three.
+  it.each([
+    ["30-N-3-threshold-0.35", `100${"10".repeat(12)}111`],
+    ["50-N-3-threshold-0.08", `10010101${"1".repeat(42)}`],
+    ["50-N-3-threshold-0.18", `1000100100${"10".repeat(18)}1011`],
+    ["70-N-3-threshold-0.08", `1000100100${"10".repeat(28)}1011`],
+  ])("gives the row of %s for curves that are low just where its gaps end", async (_, row) => {
+    // At shorter distances they are high: the code does not look there, where the paper does.
+    const bands = [1, 2, 3].map((lag) =>
+      Array.from(row, (_, step) => (row.slice(step - lag, step + 2) === `1${"0".repeat(lag)}1` ? 0.05 : 0.5)),
+    );
+    expect(await rowOf("smoothcache", { alpha: 0.1, rule: "code" }, single(row.length, bands))).toBe(row);
+    const longest = row.indexOf("100");
+    const byPaper = await rowOf("smoothcache", { alpha: 0.1 }, single(row.length, bands));
+    expect(byPaper.slice(longest, longest + 2)).toBe("11");
+  });
+
   it("equals _scan_nrows_sublists on 20,000 random curves", async () => {
     const random = generator(1);
     let reused = 0;
