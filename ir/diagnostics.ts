@@ -140,6 +140,16 @@ export function badPlan(source: string, problem: string): CompilerError {
   );
 }
 
+export function badRouter(file: string, problem: string): CompilerError {
+  return new CompilerError(
+    "BAD_ROUTER",
+    2,
+    `The routers do not fit: ${problem}.`,
+    "Learning-to-Cache's files have '<step>.prob' for every step: two logits a block, its attention's and its MLP's.",
+    { file },
+  );
+}
+
 export function badSamplerTable(row: number, problem: string): CompilerError {
   return new CompilerError(
     "BAD_SAMPLER_TABLE",
@@ -157,6 +167,16 @@ export function badTerm(site: string, step: number, source: number): CompilerErr
     `The plan lets step ${step} of ${site} read step ${source}, which has no value there.`,
     "Terms point at earlier steps that compute.",
     { site, step },
+  );
+}
+
+export function badTorchFile(file: string, problem: string): CompilerError {
+  return new CompilerError(
+    "BAD_TORCH_FILE",
+    4,
+    `The file cannot be read as one of torch's: ${problem}.`,
+    "Write a dictionary of contiguous CPU tensors with torch.save(tensors, file), by torch 1.6 or later.",
+    { file },
   );
 }
 
@@ -475,6 +495,15 @@ export function planFirstStep(site: string): CompilerError {
     `The plan does not compute ${site} at the first step, where there is nothing to reuse yet.`,
     "Begin every row with 1.",
     { site, step: 0 },
+  );
+}
+
+export function planFormat(format: string, problem: string): CompilerError {
+  return new CompilerError(
+    "PLAN_FORMAT",
+    2,
+    `The plan and the format '${format}' do not go together: ${problem}.`,
+    "A plan.json, written without --format, holds every plan that can be compiled.",
   );
 }
 

@@ -2,6 +2,8 @@
 export { adjustmentArrays, type Adjustment, type Adjustments } from "./adjustment.js";
 export { fewSteps } from "./few-steps.js";
 export * from "./forecast.js";
+export type { Format } from "./format.js";
+export * from "./formats/index.js";
 export * from "./guidance.js";
 export * from "./interval.js";
 export { parseWith } from "./parse.js";

@@ -24,6 +24,8 @@ export interface PolicyInput {
   readonly sites: readonly PolicySite[];
   /** The JSON in a file that an option names. Throws FILE_MISSING, BAD_JSON. */
   readonly readJson: (file: string) => unknown;
+  /** The tensors in a file that an option names and that `torch.save` wrote, by name. Throws FILE_MISSING, BAD_TORCH_FILE. */
+  readonly readTensors: (file: string) => ReadonlyMap<string, TensorData>;
   /** Absent where there is no model to run. */
   readonly runs?: Runs | undefined;
   /** To be told how much of a long search is done. */

@@ -1,6 +1,8 @@
 /** Every option of every command: one word means one thing everywhere. */
 import { z } from "zod";
 import { badOption } from "../ir/diagnostics.js";
+import { formats } from "../schedules/index.js";
+import { DRAWING } from "./raster.js";
 import { cutSchema, MAX_BATCH, type InputSpecs, type RecipeOverrides, type ValueSpec } from "./recipe.js";
 import { readNoise, type SampleOptions } from "./run-inputs.js";
 import type { RuntimeOptions } from "./runtime.js";
@@ -50,6 +52,7 @@ export const OPTIONS = {
   eta: { flags: "--eta <share>", summary: "share of fresh noise, where the sampler leaves it open", schema: number },
   force: { flags: "--force", summary: "overwrite what is there", schema: z.boolean() },
   cut: { flags: "--cut <where>", summary: "what a cache holds: branch, norm, gate, block, stack, or blocks 0-13,14-27", schema: cutSchema },
+  format: { flags: "--format <name>", summary: `how the plan is written: ${[...formats.keys()].join(", ")}`, schema: z.string() },
   guidance: { flags: "--guidance <scale>", summary: "guidance scale", schema: number },
   input: { flags: "--input <name=value>", summary: "a condition: a number, numbers with commas between, or a .npy file", schema: pairs },
   inputs: { flags: "--inputs <dir>", summary: "folder with <input>.npy for every input of the step", schema: path },
@@ -75,10 +78,18 @@ export const OPTIONS = {
       /^-[^,-][^,]*(,-[^,-][^,]*)*$/.test(text),
     ).transform((text) => text.split(",").map((name) => name.slice(1))),
   },
-  plan: { flags: "--plan <file>", summary: "plan.json, or a SmoothCache schedule file", schema: path },
-  plot: { flags: "--plot <file>", summary: "write times and weights as an SVG picture", schema: path },
+  plan: { flags: "--plan <file>", summary: "plan.json, or a plan in a format of another program", schema: path },
+  plot: {
+    flags: "--plot <file>",
+    summary: "draw it: an SVG picture, or a PNG picture if the name ends so",
+    schema: text("takes a path that ends in .svg or .png", (path) => DRAWING.test(path)),
+  },
   png: { flags: "--png <file>", summary: "write the latents as a picture", schema: path },
-  policy: { flags: "--policy <name>", summary: "how the plan is chosen", schema: z.string() },
+  policy: {
+    flags: "--policy <name>",
+    summary: "how the plan is chosen: a name, a file of your own, or a plan that is there already",
+    schema: z.string(),
+  },
   policyOption: {
     flags: "--policy-option <name=value>",
     summary: "an option of a policy of your own",

@@ -23,7 +23,9 @@ const PACKAGES = new Map([
   ["commander", /^src\/cli\.ts$/],
   ["cli-progress", /^src\/progress\.ts$/],
   ["fast-png", /^src\/picture\.ts$/],
-  ["fflate", /^src\/npz\.ts$/],
+  ["fflate", /^src\/zip\.ts$/],
+  ["@resvg", /^src\/raster\.ts$/],
+  ["pickleparser", /^src\/torch-file\.ts$/],
 ]);
 
 interface Import {

@@ -9,6 +9,7 @@ import {
   type ScheduleCell,
   type SiteStatistics,
 } from "../../schedules/index.js";
+import { readTorchFile } from "../../src/torch-file.js";
 
 /** What the named policy chooses. */
 export async function choose(name: string, options: unknown, input: PolicyInput): ReturnType<typeof chooseSchedule> {
@@ -38,6 +39,7 @@ export function inputOf(steps: number, sites: readonly PolicySite[]): PolicyInpu
     readJson: (file) => {
       throw new Error(`nothing is read here, not even ${file}`);
     },
+    readTensors: readTorchFile,
   };
 }
 
