@@ -1,57 +1,104 @@
-// Compares policies on one model: one calibration, one artifact each, the same unseen noise for all. Prints a Markdown table.
+// Compares policies on one model at about the same compute: one calibration, an artifact for each, the same unseen noise for all.
+// Prints a Markdown table.
 //
-//   node examples/compare-policies.js [MODEL] [samples]
+//   node examples/compare-policies.js [MODEL] [samples] [policy,…]
 //
-// MODEL defaults to the glyph model beside this file; samples (default 16) are seeds that calibration never saw.
+// MODEL defaults to the glyph model beside this file; samples (default 32) are seeds that calibration never saw; policies default
+// to all that need no file.
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { bench, calibrate, compile, openArtifact, openJob, plan, planningOf, verify, writeArtifact } from "smoothcc";
+import {
+  ArtifactSession,
+  calibrate,
+  compile,
+  feedsOf,
+  openArtifact,
+  openJob,
+  plan,
+  planningFor,
+  psnr,
+  rangeOf,
+  ReferenceLoop,
+  relativeL2,
+  runsOf,
+  sampleInputs,
+  writeArtifact,
+} from "smoothcc";
 import { bind } from "smoothcc/schedules";
 
 const MODEL = process.argv[2] ?? fileURLToPath(new URL("glyphs", import.meta.url));
-const SAMPLES = Number(process.argv[3] ?? 16);
-const RUNS = Number(process.argv[4] ?? 9);
+const SAMPLES = Number(process.argv[3] ?? 32);
+const WANTED = process.argv[4]?.split(",");
+const CALIBRATION = { samples: 10, seed: 0 };
 const UNSEEN_SEED = 1000;
-
-const CANDIDATES = [
-  ["smoothcache", { share: 0.5 }],
-  ["smoothcache", { share: 0.34 }],
-  ["smoothcache", { share: 0.2, k: 7 }],
-  ["fora", { interval: 2 }],
-  ["fora", { interval: 3 }],
-  ["fora", { interval: 5 }],
+/** Shares of the compute; the interval at which a uniform schedule has about that share; options with which Δ-DiT and PAB have. */
+const BUDGETS = [
+  { share: 0.5, interval: 2, blocks: { interval: 3, blocks: 6 }, attention: { spatial: 3, mlp: 2, window: "50,950" } },
+  { share: 0.34, interval: 3, blocks: { interval: 9, blocks: 6 }, attention: { spatial: 5, mlp: 3, window: "50,950" } },
+  { share: 0.2, interval: 5, blocks: { interval: 12, blocks: 7 }, attention: { spatial: 9, mlp: 6, window: "25,975" } },
 ];
 
+/** How each policy is asked for a budget. */
+const CANDIDATES = {
+  fora: ({ interval }) => ({ interval }),
+  smoothcache: ({ share, interval }) => ({ share, k: interval + 2 }),
+  "block-caching": ({ share }) => ({ share }),
+  "block-caching, adjusted": ({ share }) => ({ share, adjust: "scale-shift" }),
+  "delta-dit": ({ blocks }) => blocks,
+  magcache: ({ share, interval }) => ({ share, k: 2 * interval - 1, retention: Number((0.2 / interval).toFixed(2)) }),
+  pab: ({ attention }) => attention,
+  lemica: ({ share, interval }) => ({ share, k: interval + 2 }),
+  taylorseer: ({ interval }) => ({ interval, order: 2, phase: "smoothcache", warmup: 1 }),
+  hicache: ({ interval }) => ({ interval, order: 2, phase: "smoothcache", warmup: 1 }),
+  "ab-cache": ({ interval }) => ({ interval, order: 2, phase: "smoothcache", warmup: 1 }),
+  foca: ({ interval }) => ({ interval, phase: "smoothcache", warmup: 1 }),
+  l2p: ({ interval }) => ({ interval, phase: "smoothcache", warmup: 1 }),
+  dpcache: ({ share }) => ({ share }),
+};
+
 const job = await openJob(MODEL, {});
-const trace = await calibrate(job, { samples: 10, seed: 0 });
+const trace = await calibrate(job, CALIBRATION);
+const runs = runsOf(job, { seed: CALIBRATION.seed, samples: trace.samples });
+const loop = new ReferenceLoop(job);
+const unseen = Array.from({ length: SAMPLES }, (_, sample) => sampleInputs(job, sample, { seed: UNSEEN_SEED }));
+const uncached = [];
+for (const inputs of unseen) uncached.push(await loop.run(inputs));
+await loop.close();
+
+const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+/** Share of the MACs, errors against the uncached runs, and the options as they were given. */
+async function measured(name, budget) {
+  const options = CANDIDATES[name](budget);
+  const { schedule } = await plan({ ...planningFor(job, trace), runs }, name.split(",")[0], options);
+  const compiled = await compile(job, bind(schedule, job.table, job.model.dit.branches, job.context.guidance));
+  await writeArtifact(folder, { job, schedule, compiled }, true);
+  const session = await ArtifactSession.open(join((await openArtifact(folder, {})).folder, "model.onnx"), {});
+  const errors = [];
+  const ratios = [];
+  for (const [i, inputs] of unseen.entries()) {
+    const latent = await session.run(feedsOf(job, inputs));
+    errors.push(relativeL2(latent, uncached[i]));
+    ratios.push(psnr(latent, uncached[i], rangeOf(uncached[i])));
+  }
+  await session.close();
+  const given = Object.entries(options).map(([option, value]) => `--${option} ${value}`);
+  return { share: compiled.macs.emitted / compiled.macs.uncached, relL2: mean(errors), psnr: mean(ratios), given: given.join(" ") };
+}
+
 const folder = await mkdtemp(join(tmpdir(), "smoothcc-compare-"));
-console.log("| policy | computed | MACs | faster at most | measured | error (relative L2) | PSNR |");
-console.log("|---|---|---|---|---|---|---|");
+console.log("| policy | options | share of the MACs | error (relative L2) | PSNR |");
+console.log("|---|---|---|---|---|");
 try {
-  for (const [policy, options] of CANDIDATES) {
-    const { schedule, summary } = await plan(planningOf(trace), policy, options);
-    const compiled = await compile(job, bind(schedule, job.table, job.model.dit.branches, job.context.guidance));
-    await writeArtifact(folder, { job, schedule, compiled }, true);
-    const artifact = await openArtifact(folder, {});
-    const { ok, fidelity } = await verify(artifact, { seed: UNSEEN_SEED, samples: SAMPLES });
-    if (!ok) throw new Error(`${policy}: the artifact is not what its plan says`);
-    const { speedup } = await bench(artifact, { runs: RUNS });
-    const given = Object.entries(options).map(([name, value]) => ` --${name} ${value}`);
-    const computed = Object.entries(summary.computed).map(([kind, steps]) => `${kind} ${steps}`);
-    const share = (100 * compiled.macs.emitted) / compiled.macs.uncached;
-    const cells = [
-      `\`${policy}${given.join("")}\``,
-      `${computed.join(", ")} of ${summary.steps}`,
-      `${share.toFixed(0)} %`,
-      `${speedup.macBound.toFixed(2)}×`,
-      `${speedup.measured.toFixed(2)}×`,
-      fidelity.relL2.toFixed(4),
-      `${fidelity.psnr.toFixed(1)} dB`,
-    ];
-    console.log(`| ${cells.join(" | ")} |`);
+  for (const budget of BUDGETS) {
+    for (const name of WANTED ?? Object.keys(CANDIDATES)) {
+      const { share, relL2, psnr: decibels, given } = await measured(name, budget);
+      console.log(`| ${name} | \`${given}\` | ${share.toFixed(2)} | ${relL2.toFixed(4)} | ${decibels.toFixed(1)} dB |`);
+    }
   }
 } finally {
+  await runs.close();
   await rm(folder, { recursive: true, force: true });
 }

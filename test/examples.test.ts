@@ -6,6 +6,7 @@ import { join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { z } from "zod";
 import { describe, expect, it } from "vitest";
+import { passes } from "../passes/index.js";
 import { tensorNumbers, tensorOf } from "../ir/tensor.js";
 import { relativeL2 } from "../src/fidelity.js";
 import { npyBytes, readNpy } from "../src/npy.js";
@@ -18,16 +19,25 @@ const run = promisify(execFile);
 describe("examples", () => {
   const folder = mkdtempSync(join(tmpdir(), "smoothcc-examples-"));
 
-  it("compare-policies prints one row a policy", async () => {
+  it("compare-policies prints a row for every policy and budget", async () => {
     // The glyph model at 12 steps, to be quick.
     const glyphs = join(ROOT, "examples", "glyphs");
     const recipe = z.record(z.string(), z.unknown()).parse(JSON.parse(readFileSync(join(glyphs, "recipe.json"), "utf8")));
     const short = { ...recipe, model: join(glyphs, "model.onnx"), scheduler: join(glyphs, "scheduler_config.json"), steps: 12 };
     writeFileSync(join(folder, "recipe.json"), JSON.stringify(short));
-    const { stdout } = await run("node", ["examples/compare-policies.js", folder, "1", "1"], { cwd: ROOT });
+    const { stdout } = await run("node", ["examples/compare-policies.js", folder, "1", "fora,taylorseer"], { cwd: ROOT });
     const rows = stdout.trim().split("\n");
     expect(rows).toHaveLength(8);
     for (const row of rows.slice(2)) expect(Number(/(\d\.\d{4}) \|/.exec(row)?.[1])).toBeGreaterThan(0);
+  });
+
+  it("performance prints a row for every interval, and for every optional pass and none", async () => {
+    const options = ["--steps", "4", "--batch", "1", "--runs", "1", "--threads", "1"];
+    const { stdout } = await run("node", ["examples/performance.js", "examples/glyphs", ...options], { cwd: ROOT });
+    const tables = stdout.split("\n").filter((line) => line.startsWith("| glyphs"));
+    const optional = [...passes.values()].filter(({ isOptional }) => isOptional).map(({ name }) => `\`-${name}\``);
+    expect(tables.slice(0, 2).map((line) => line.split(" | ")[1])).toEqual(["n = 2", "n = 3"]);
+    expect(tables.slice(2).map((line) => line.split(" | ")[1])).toEqual(["nothing", ...optional]);
   });
 
   it("warm-start is a policy that plan takes by path", async () => {
@@ -110,6 +120,7 @@ describe("examples", () => {
       "cuda-graph.py",
       "export",
       "glyphs",
+      "performance.js",
       "warm-start.js",
     ]);
   });
