@@ -4,7 +4,7 @@ import { CompilerError, cancelled } from "../ir/diagnostics.js";
 import type { Model, Value } from "../ir/graph.js";
 import { hasMethods, loadFolder, type Named } from "../ir/registry.js";
 import type { TensorData } from "../ir/tensor.js";
-import type { TensorType } from "../ir/types.js";
+import type { FloatType, TensorType } from "../ir/types.js";
 import type { Guidance, Plan } from "../schedules/index.js";
 
 /** What a pass may ask of the runtime; `src/runtime.ts` answers. */
@@ -41,10 +41,12 @@ export interface PassContext {
   readonly uncond: ReadonlyMap<string, TensorData | "input">;
   readonly prediction: PredictionSlice;
   readonly plan?: Plan | undefined;
+  /** The float type that the network computes in; the exporter's if absent. */
+  readonly precision?: FloatType | undefined;
 }
 
-/** `bits`: same numbers; `rounding`: same up to rounding; `plan`: what the plan says. */
-export type Preserves = "bits" | "rounding" | "plan";
+/** `bits`: same numbers; `rounding`: same up to rounding; `precision`: up to that of the type asked for; `plan`: what the plan says. */
+export type Preserves = "bits" | "rounding" | "precision" | "plan";
 
 export interface Pass extends Named {
   readonly summary: string;
@@ -71,9 +73,10 @@ export const BIND_PASSES = ["bind", "types"] as const;
  *   fix       makes constants of the inputs that are known at compile time;
  *   fold      turns what depends on no input into data: Constant nodes, shape arithmetic, position tables;
  *   cse       shares what the exporter wrote twice;
- *   dce       drops what nobody reads any more.
+ *   dce       drops what nobody reads any more;
+ *   precision brings it to the float type that was asked for, once there is one operator for what half precision is unsafe in.
  */
-export const STEP_PASSES = ["standard", "fix", "fold", "cse", "dce"] as const;
+export const STEP_PASSES = ["standard", "fix", "fold", "cse", "dce", "precision"] as const;
 
 /**
  * The run stage makes the whole sampling run of it, still computing every branch at every step:
