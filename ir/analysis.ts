@@ -1,4 +1,4 @@
-/** Facts about a graph, computed when asked and kept beside it: uses, dependence on inputs. All linear. */
+/** Facts about a graph, computed when asked and kept beside it: uses, order of execution, dependence on inputs. All linear. */
 import type { Graph, Node, Value } from "./graph.js";
 import { isShapeOnly } from "./ops.js";
 
@@ -21,6 +21,29 @@ export function uses(graph: Graph): ReadonlyMap<Value, readonly Node[]> {
     }
   }
   return readers;
+}
+
+/**
+ * The nodes as ONNX Runtime runs them: from the outputs back, and of the nodes that a node reads the one that stands last goes first
+ * (`ReverseDFSFrom`, onnxruntime/core/graph/graph.cc). Nodes that no output needs are left out.
+ */
+export function executionOrder({ nodes, outputs }: Graph): readonly Node[] {
+  const places = new Map(nodes.map((node, place) => [node, place]));
+  const byPlace = (values: readonly Value[]): Node[] =>
+    values.flatMap(({ producer }) => producer ?? []).sort((a, b) => (places.get(a) ?? 0) - (places.get(b) ?? 0));
+  const order: Node[] = [];
+  const seen = new Set<Node>();
+  const pending = byPlace(outputs.map(({ value }) => value)).map((node) => ({ node, isRead: false }));
+  for (let next = pending.pop(); next; next = pending.pop()) {
+    const { node, isRead } = next;
+    if (isRead) order.push(node);
+    else if (!seen.has(node)) {
+      seen.add(node);
+      pending.push({ node, isRead: true });
+      for (const read of byPlace(operands(node))) pending.push({ node: read, isRead: false });
+    }
+  }
+  return order;
 }
 
 /** The bit set of the sources that a value's numbers depend on; shapes are no dependence, as they are fixed when the model is bound. */

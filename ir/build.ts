@@ -89,6 +89,15 @@ export class Builder {
     return this.op("Cast", [value], name, { elem, shape: shapeOf(value) }, { to });
   }
 
+  /** The same terms with their products made: weights of 1 and −1 are left. Of float values. */
+  products(terms: readonly WeightedValue[], name: string): readonly WeightedValue[] {
+    return terms.map(({ value, weight }, i) => {
+      if (Math.abs(weight) === 1) return { value, weight };
+      const type: TensorType = { elem: elemOf(value), shape: shapeOf(value) };
+      return { value: this.op("Mul", [value, floatScalar(weight)], `${name}_term${i}`, type), weight: 1 };
+    });
+  }
+
   /** Σ weight · value over values of one type and shape. Sums run in float whatever the type; weights of 1 and −1 cost no product. */
   weightedSum(terms: readonly WeightedValue[], name: string): Value {
     const [lone] = terms;

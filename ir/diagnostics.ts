@@ -140,6 +140,16 @@ export function badPlan(source: string, problem: string): CompilerError {
   );
 }
 
+export function badRouter(file: string, problem: string): CompilerError {
+  return new CompilerError(
+    "BAD_ROUTER",
+    2,
+    `The routers do not fit: ${problem}.`,
+    "Learning-to-Cache's files have '<step>.prob' for every step: two logits a block, its attention's and its MLP's.",
+    { file },
+  );
+}
+
 export function badSamplerTable(row: number, problem: string): CompilerError {
   return new CompilerError(
     "BAD_SAMPLER_TABLE",
@@ -157,6 +167,16 @@ export function badTerm(site: string, step: number, source: number): CompilerErr
     `The plan lets step ${step} of ${site} read step ${source}, which has no value there.`,
     "Terms point at earlier steps that compute.",
     { site, step },
+  );
+}
+
+export function badTorchFile(file: string, problem: string): CompilerError {
+  return new CompilerError(
+    "BAD_TORCH_FILE",
+    4,
+    `The file cannot be read as one of torch's: ${problem}.`,
+    "Write a dictionary of contiguous CPU tensors with torch.save(tensors, file), by torch 1.6 or later.",
+    { file },
   );
 }
 
@@ -487,6 +507,15 @@ export function planFirstStep(site: string): CompilerError {
   );
 }
 
+export function planFormat(format: string, problem: string): CompilerError {
+  return new CompilerError(
+    "PLAN_FORMAT",
+    2,
+    `The plan and the format '${format}' do not go together: ${problem}.`,
+    "A plan.json, written without --format, holds every plan that can be compiled.",
+  );
+}
+
 export function planLength(key: string, found: number, steps: number): CompilerError {
   return new CompilerError(
     "PLAN_LENGTH",
@@ -610,6 +639,26 @@ export function textInvalid(line: number, column: number, problem: string): Comp
     4,
     `Line ${line}, column ${column}: ${problem}.`,
     "The head of ir/text.ts says which part of the ONNX textual syntax is read.",
+  );
+}
+
+export function traceMismatch(file: string | undefined, what: string, found: string | number, wanted: string | number): CompilerError {
+  return new CompilerError(
+    "TRACE_MISMATCH",
+    2,
+    `The trace is of another ${what}: ${found}, not ${wanted}.`,
+    "A trace belongs to one model, sampler, number of steps and guidance, and is added to its like only: calibrate again with these.",
+    { file },
+  );
+}
+
+export function traceOverlap(file: string | undefined, sample: number): CompilerError {
+  return new CompilerError(
+    "TRACE_OVERLAP",
+    2,
+    `Sample ${sample} is in more than one of the traces.`,
+    "Every sample counts once: give each trace once, and calibrate the shards i/n with the same n.",
+    { file },
   );
 }
 

@@ -110,6 +110,15 @@ export function tensorFrom(elem: ElementType, shape: readonly number[], array: A
   return { elem, shape, content: { kind: "bytes", bytes: new Uint8Array(array.buffer, array.byteOffset, array.byteLength) } };
 }
 
+/** The elements as numbers to read, without a copy where their memory allows it. Throws what `tensorNumbers` throws. */
+export function tensorFloats(data: TensorData): ArrayLike<number> {
+  const { content } = data;
+  if (data.elem === "float" && content.kind === "bytes" && content.bytes.byteOffset % 4 === 0) {
+    return new Float32Array(content.bytes.buffer, content.bytes.byteOffset, content.bytes.byteLength / 4);
+  }
+  return tensorNumbers(data);
+}
+
 /** The elements as JavaScript numbers; int64 must fit a double exactly. Throws TENSOR_WRONG_TYPE for types without such a view. */
 export function tensorNumbers(data: TensorData): number[] {
   const bytes = readTensor(data);

@@ -9,6 +9,7 @@ export default {
   name: "cse",
   summary: "compute equal expressions once",
   preserves: "bits",
+  isOptional: true,
   run: (model) => ({ ...model, graph: shareNodes(shareConstants(model.graph)) }),
 } satisfies Pass;
 

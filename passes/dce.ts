@@ -6,5 +6,6 @@ export default {
   name: "dce",
   summary: "drop nodes that no output needs",
   preserves: "bits",
+  isOptional: true,
   run: (model) => ({ ...model, graph: sweep(model.graph) }),
 } satisfies Pass;

@@ -43,6 +43,10 @@ export interface PassContext {
   readonly plan?: Plan | undefined;
   /** The float type that the network computes in; the exporter's if absent. */
   readonly precision?: FloatType | undefined;
+  /** Optional passes that are left out. */
+  readonly without?: ReadonlySet<string> | undefined;
+  /** Told by a pass of several rules how often each was applied. */
+  readonly count?: ((rule: string, times: number) => void) | undefined;
 }
 
 /** `bits`: same numbers; `rounding`: same up to rounding; `precision`: up to that of the type asked for; `plan`: what the plan says. */
@@ -51,6 +55,8 @@ export type Preserves = "bits" | "rounding" | "precision" | "plan";
 export interface Pass extends Named {
   readonly summary: string;
   readonly preserves: Preserves;
+  /** Whether runs come out the same without it, only slower: it can be switched off to see what it is worth. */
+  readonly isOptional?: true;
   run(model: Model, context: PassContext): Model | Promise<Model>;
 }
 
@@ -72,11 +78,13 @@ export const BIND_PASSES = ["bind", "types"] as const;
  *   standard  spells the runtime's own operators out, which no other pass looks into and no other runtime has;
  *   fix       makes constants of the inputs that are known at compile time;
  *   fold      turns what depends on no input into data: Constant nodes, shape arithmetic, position tables;
+ *   kernels   spells out what CUDA would leave to the CPU;
  *   cse       shares what the exporter wrote twice;
+ *   fuse      writes what exporters spell out as one operator, once there is one of each and what is constant is data;
  *   dce       drops what nobody reads any more;
- *   precision brings it to the float type that was asked for, once there is one operator for what half precision is unsafe in.
+ *   precision brings it to the float type that was asked for, once norms and attention are one operator each.
  */
-export const STEP_PASSES = ["standard", "fix", "fold", "cse", "dce", "precision"] as const;
+export const STEP_PASSES = ["standard", "fix", "fold", "kernels", "cse", "fuse", "dce", "precision"] as const;
 
 /**
  * The run stage makes the whole sampling run of it, still computing every branch at every step:
@@ -91,19 +99,23 @@ export const RUN_PASSES = ["unroll", "dce", "fold", "cse", "dce"] as const;
 /**
  * The cache stage follows the plan:
  *   reuse   cached branches read earlier values: the only pass that changes what is computed;
- *   dce     what only a cached branch needed goes: attention, norms, their modulation.
+ *   dce     what only a cached branch needed goes: attention, norms, their modulation;
+ *   merge   the gated sums of neighbouring cached branches become one, added up where their branches are computed;
+ *   cse     steps that read the same values without gates share their sum.
  */
-export const CACHE_PASSES = ["reuse", "dce"] as const;
+export const CACHE_PASSES = ["reuse", "dce", "merge", "cse"] as const;
 
 /** One line of the pass log. */
 export interface PassRecord {
   readonly name: string;
   readonly ms: number;
   readonly nodes: number;
+  /** How often each rule of the pass was applied; rules that need a newer operator set than the model can have are not there. */
+  readonly counts?: Readonly<Record<string, number>>;
 }
 
 /**
- * Runs passes in order; checks the abort signal before and the graph after each.
+ * Runs passes in order, without those that are left out; checks the abort signal before and the graph after each.
  * What a pass throws comes out with the pass's name; a CompilerError stays one.
  */
 export async function runPasses(
@@ -116,17 +128,20 @@ export async function runPasses(
   for (const [i, name] of names.entries()) {
     const pass = passes.get(name);
     if (!pass) throw new Error(`internal: there is no pass '${name}'`);
+    if (pass.isOptional && context.without?.has(name)) continue;
     if (context.signal?.aborted) throw cancelled();
     const started = performance.now();
+    const counts = new Map<string, number>();
     try {
-      current = await pass.run(current, context);
+      current = await pass.run(current, { ...context, count: (rule, times) => counts.set(rule, times) });
       assertWellFormed(current);
     } catch (error) {
       if (error instanceof CompilerError) throw error;
       const before = names.slice(0, i).join(", ") || "none";
       throw new Error(`internal: pass '${name}' failed (passes before it: ${before})`, { cause: error });
     }
-    log({ name, ms: Math.round(performance.now() - started), nodes: current.graph.nodes.length });
+    const ms = Math.round(performance.now() - started);
+    log({ name, ms, nodes: current.graph.nodes.length, ...(counts.size > 0 ? { counts: Object.fromEntries(counts) } : {}) });
   }
   return current;
 }

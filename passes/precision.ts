@@ -15,7 +15,7 @@ import { Builder, elemOf, shapeOf } from "../ir/build.js";
 import { constant, isOp, makeNode, opsetOf, type Attribute, type Graph, type Model, type Node, type Value } from "../ir/graph.js";
 import { hasKernel, isDataMovement, isElementwise, isHalfSafe, isOfOneFloatType } from "../ir/ops.js";
 import { rewrite, type Replacement } from "../ir/rewrite.js";
-import { convertTensor, holds, type TensorData } from "../ir/tensor.js";
+import { convertTensor, holds, tensorOf, type TensorData } from "../ir/tensor.js";
 import { ELEMENT_TYPES, isFloatType, type ElementType, type FloatType } from "../ir/types.js";
 import type { Guidance } from "../schedules/index.js";
 import type { Pass } from "./index.js";
@@ -48,7 +48,7 @@ function nodeTypes(model: Model, target: FloatType, dependsOn: Dependence): Read
   for (const node of graph.nodes) {
     if (!isOfOneFloatType(node)) continue;
     const isTimed = dependsOn(node.outputs[0]) === 0;
-    const isUnsafe = !isTimed && !(isHalfSafe(node) && node.inputs.every(isHeld));
+    const isUnsafe = !isTimed && !(isHalfSafe(node) && node.inputs.every((value, i) => isMask(node, i) || isHeld(value)));
     const follows = isPliant(node) && node.inputs.some((value) => value && wide.has(value));
     types.set(node, isTimed || isUnsafe || follows || !hasKernel(node, target, opset) ? "float" : target);
     if (isUnsafe || (follows && isDataMovement(node))) for (const output of node.outputs) wide.add(output);
@@ -104,7 +104,9 @@ class Retyping {
     const build = new Builder();
     const type = this.types.get(original);
     const at = (value: Value, was: Value | undefined): Value => this.formOf(value, type ?? was?.type?.elem, build);
-    const inputs = node.inputs.map((value, i) => value && at(value, original.inputs[i]));
+    const inputs = node.inputs.map(
+      (value, i) => value && at(isMask(node, i) ? withinRange(value, type, build) : value, original.inputs[i]),
+    );
     const captures = node.captures.map(({ name, value }, i) => ({ name, value: at(value, original.captures[i]?.value) }));
     if (type && isOp(node, "Cast", "CastLike")) {
       const value = this.cast(original, inputs[0], type, build);
@@ -135,6 +137,21 @@ class Retyping {
     // A branch stays a value of its own.
     return this.marked.has(output) ? build.op("Identity", [operand], output.name, { elem: type, shape: shapeOf(operand) }) : operand;
   }
+}
+
+/** The least finite number of each half type. */
+const LOWEST = { float16: -65504, bfloat16: -(2 - 2 ** -7) * 2 ** 127 } as const;
+
+/** What is added to the scores of attention in one node. */
+function isMask(node: Node, operand: number): boolean {
+  return isOp(node, "Attention") && operand === 3;
+}
+
+/** A mask whose numbers stay finite when it is narrowed: where all of a row is masked, infinities would make it no number. */
+function withinRange(mask: Value, type: FloatType | undefined, build: Builder): Value {
+  if (type === undefined || type === "float" || mask.type?.elem !== "float") return mask;
+  const lowest = constant("lowest", tensorOf("float", [], [LOWEST[type]]));
+  return build.op("Max", [mask, lowest], `${mask.name}/within`, mask.type);
 }
 
 function typeIn({ type }: Value, elem: FloatType | undefined): Value["type"] {

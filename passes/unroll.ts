@@ -109,26 +109,40 @@ class Unrolling implements Run {
     /** What adds up to the weight of an output that is read once, or else to the output. */
     const outs: (readonly WeightedValue[])[] = [];
     const histories = new Map<number, Value>();
-    const termsOf = (sum: Sum | undefined): WeightedValue[] => [
+    const outOf = ([step, weight]: readonly [number, number]): readonly WeightedValue[] =>
+      at(outs, step).map((term) => (lone.has(step) ? term : { ...term, weight: term.weight * weight }));
+    const historyOf = ([step, weight]: readonly [number, number]): WeightedValue => ({ value: required(histories.get(step)), weight });
+    /** The terms of a sum of row `k` that are known before the network is called, and those that the call gives. */
+    const earlier = (sum: Sum | undefined, k: number): readonly WeightedValue[] => [
       ...Array.from(sum?.x ?? [], ([step, weight]) => ({ value: at(latents, step), weight })),
-      ...Array.from(sum?.out ?? [], ([step, weight]) =>
-        at(outs, step).map((term) => (lone.has(step) ? term : { ...term, weight: term.weight * weight })),
-      ).flat(),
-      ...Array.from(sum?.m ?? [], ([step, weight]) => ({ value: required(histories.get(step)), weight })),
+      ...Array.from(sum?.out ?? [])
+        .filter(([step]) => step < k)
+        .flatMap(outOf),
+      ...Array.from(sum?.m ?? [])
+        .filter(([step]) => step < k)
+        .map(historyOf),
+    ];
+    const called = (sum: Sum | undefined, k: number): readonly WeightedValue[] => [
+      ...Array.from(sum?.out ?? [])
+        .filter(([step]) => step === k)
+        .flatMap(outOf),
+      ...Array.from(sum?.m ?? [])
+        .filter(([step]) => step === k)
+        .map(historyOf),
     ];
     for (const [k, row] of rows.entries()) {
+      const name = k === rows.length - 1 ? OUTPUT : `${label(k + 1)}/latent`;
+      // In front of the call, so that a runtime that begins with what stands last does not begin with these.
+      const kept = body.products(earlier(next[k], k), name);
       const seen = body.weightedSum([{ value: latent, weight: row.inputScale }], `${label(k)}/scaled`);
       const outputs = callsAt(this.context.guidance, k).map((halves) => this.call(k, halves, seen, label(k)));
       const terms = guided.terms(outputs, k, sign * (lone.get(k) ?? 1), label(k));
       outs.push(lone.has(k) || terms.length === 1 ? terms : [{ value: body.weightedSum(terms, `${label(k)}/guided`), weight: 1 }]);
-      const history = clamped[k] && body.weightedSum(termsOf(clamped[k]), `${label(k)}/history`);
+      const history = clamped[k] && body.weightedSum([...earlier(clamped[k], k), ...called(clamped[k], k)], `${label(k)}/history`);
       if (history) histories.set(k, this.clamp(history, row, label(k)));
       const draw = draws[k];
       const random = draw && row.next.learned ? guided.learnedNoise(outputs, draw, row.next.learned, label(k)) : draw;
-      latent = body.weightedSum(
-        [...termsOf(next[k]), ...(random ? [{ value: random, weight: row.next.noise }] : [])],
-        k === rows.length - 1 ? OUTPUT : `${label(k + 1)}/latent`,
-      );
+      latent = body.weightedSum([...kept, ...called(next[k], k), ...(random ? [{ value: random, weight: row.next.noise }] : [])], name);
       latents.push(latent);
     }
     return latent;

@@ -1,5 +1,5 @@
 /** Predictor–corrector solvers as rows: what the corrector adds to a latent, folded into the step that goes on from it. */
-import type { Term } from "./sampler.js";
+import { sumOfTerms, type Term } from "./sampler.js";
 
 /** A step from the (corrected) latent of one evaluation to that of the next: weights of the latent and of kept predictions, and noise. */
 export interface LinearStep {
@@ -17,12 +17,10 @@ export function fromPredicted(
   corrected: { readonly predictor: LinearStep; readonly corrector: LinearStep } | undefined,
 ): LinearStep {
   if (!corrected) return step;
-  const weights = new Map<number, number>();
-  const add = (terms: readonly Term[], scale: number): void => {
-    for (const { step, weight } of terms) weights.set(step, (weights.get(step) ?? 0) + scale * weight);
-  };
-  add(step.m, 1);
-  add(corrected.corrector.m, step.x);
-  add(corrected.predictor.m, -step.x);
-  return { ...step, m: [...weights].map(([step, weight]) => ({ step, weight })) };
+  const m = sumOfTerms([
+    { weight: 1, terms: step.m },
+    { weight: step.x, terms: corrected.corrector.m },
+    { weight: -step.x, terms: corrected.predictor.m },
+  ]);
+  return { ...step, m };
 }

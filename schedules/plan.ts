@@ -1,10 +1,8 @@
-/** Plans: which branch is computed at which step, and what is read instead. The unbound form of plan.json, and its binding to a run. */
-import { z } from "zod";
-import { badAdjustment, badCell, badPlan, badTerm, planFirstStep, planLength, unknownName } from "../ir/diagnostics.js";
-import type { Branch } from "../ir/dit.js";
-import { assertFits, parseAdjustments, type Adjustment, type Adjustments, type Arrays } from "./adjustment.js";
+/** Plans: which branch is computed at which step, and what is read instead. The unbound form of plan files, and its binding to a run. */
+import { badAdjustment, badCell, badTerm, planFirstStep, planLength, unknownName } from "../ir/diagnostics.js";
+import type { Branch, BranchKind } from "../ir/dit.js";
+import { assertFits, type Adjustment, type Adjustments } from "./adjustment.js";
 import { cachedBranches, callsAt, NO_GUIDANCE, type CachedBranch, type Guidance } from "./guidance.js";
-import { parseWith } from "./parse.js";
 import { evaluationsThatCount, type SamplerTable, type Term } from "./sampler.js";
 
 /**
@@ -36,78 +34,11 @@ export interface Schedule {
   readonly predicted?: Readonly<Record<string, unknown>> | undefined;
 }
 
-const FORMAT = "smoothcc-plan/1";
-
-const rowsSchema = z.record(z.string(), z.array(z.unknown()));
-const scheduleSchema = z.strictObject({
-  format: z.literal(FORMAT),
-  steps: z.int().min(1),
-  policy: z.record(z.string(), z.unknown()).optional(),
-  predicted: z.record(z.string(), z.unknown()).optional(),
-  cells: rowsSchema,
-  tensors: z.string().optional(),
-});
-
-/**
- * A schedule from JSON: with `format`, or a plain object of rows such as SmoothCache's schedule files
- * (github.com/Roblox/SmoothCache, `smoothcache_schedules/`). `arraysOf` reads the file of its adjustments, where it
- * has any. Throws BAD_JSON_FIELD, BAD_PLAN, BAD_CELL, PLAN_LENGTH and what `arraysOf` throws.
- */
-export function parseSchedule(
-  json: unknown,
-  source: string,
-  arraysOf = (file: string): Arrays => {
-    throw badPlan(source, `it needs the arrays of ${file}`);
-  },
-): Schedule {
-  if (typeof json !== "object" || json === null || Array.isArray(json)) throw badPlan(source, "it is not an object");
-  if (!("format" in json)) {
-    const rows = Object.entries(parseWith(rowsSchema, json, source));
-    const steps = rows[0]?.[1].length ?? 0;
-    if (steps === 0) throw badPlan(source, "it has no cells");
-    return { steps, cells: parseRows(rows, steps) };
-  }
-  const { steps, policy, predicted, cells, tensors } = parseWith(scheduleSchema, json, source);
-  const adjustments = tensors === undefined ? undefined : parseAdjustments(arraysOf(tensors), source);
-  return { steps, cells: parseRows(Object.entries(cells), steps), adjustments, policy, predicted };
-}
-
-function parseRows(rows: readonly (readonly [string, readonly unknown[]])[], steps: number): Schedule["cells"] {
-  return new Map(
-    rows.map(([key, row]) => {
-      if (row.length !== steps) throw planLength(key, row.length, steps);
-      return [key, row.map((cell, step) => parseCell(key, step, cell))];
-    }),
-  );
-}
-
-const termsSchema = z.array(z.tuple([z.number(), z.number()]));
-
-function parseCell(key: string, step: number, cell: unknown): ScheduleCell {
-  if (cell === 0 || cell === 1) return cell;
-  const terms = termsSchema.safeParse(cell);
-  if (!terms.success) throw badCell(key, step, `is ${JSON.stringify(cell)}`);
-  if (terms.data.length === 0) throw badCell(key, step, "has no terms");
-  return terms.data;
-}
-
-/** The schedule as plan.json holds it; `tensors` names the file of its adjustments, where it has any. `parseSchedule` reads it back. */
-export function scheduleJson({ steps, policy, predicted, cells }: Schedule, tensors?: string): Record<string, unknown> {
-  return {
-    format: FORMAT,
-    steps,
-    ...(policy && { policy }),
-    ...(predicted && { predicted }),
-    cells: Object.fromEntries(cells),
-    ...(tensors !== undefined && { tensors }),
-  };
-}
-
-/** Module names of diffusers, which SmoothCache's files use as keys, and the kinds that they stand for. */
-const MODULES: ReadonlyMap<string, string> = new Map([
-  ["attn1", "attn"],
-  ["attn2", "cross_attn"],
-  ["ff", "mlp"],
+/** Kinds, and the names that diffusers' transformer blocks give to their modules: SmoothCache's files use these as keys, too. */
+export const MODULE_NAMES: ReadonlyMap<BranchKind, string> = new Map([
+  ["attn", "attn1"],
+  ["cross_attn", "attn2"],
+  ["mlp", "ff"],
 ]);
 
 /** What of a branch the keys of a plan speak of. */
@@ -121,7 +52,8 @@ export const EVERY_BRANCH = "*";
  * A branch of one of two calls is also spoken of with its half behind the key, as in `attn@uncond`, before the key without it.
  */
 function keysOf({ site, stream, kind, block, halves }: BranchName): readonly string[] {
-  const names = [kind, ...[...MODULES].filter(([, known]) => known === kind).map(([name]) => name)];
+  const module = MODULE_NAMES.get(kind);
+  const names = [kind, ...(module === undefined ? [] : [module])];
   const qualified = names.map((name) => `${stream}_${name}`);
   const inBlock = [...qualified, ...names].map((name) => `${name}-${block}`);
   const keys = [site.replace(/@uncond$/, ""), ...inBlock, ...qualified, ...names, EVERY_BRANCH];
@@ -130,36 +62,69 @@ function keysOf({ site, stream, kind, block, halves }: BranchName): readonly str
 
 /** The row that the most specific key gives a branch, if any speaks of it. */
 export function rowFor(cells: Schedule["cells"], branch: BranchName): readonly ScheduleCell[] | undefined {
-  const key = keysOf(branch).find((candidate) => cells.has(candidate));
-  return key === undefined ? undefined : cells.get(key);
+  return cells.get(keyFor(cells, branch) ?? "");
+}
+
+/** The most specific of the keys that speaks of a branch. */
+function keyFor(keys: { has(key: string): boolean }, branch: BranchName): string | undefined {
+  return keysOf(branch).find((candidate) => keys.has(candidate));
 }
 
 /**
- * The plan of a schedule for the branches of one network under one sampler and guidance; the most specific key wins.
+ * The row of every branch in a run of `steps` steps, by site; the most specific key wins, and a branch that none speaks of
+ * computes always. Throws UNKNOWN_NAME for a key that speaks of no branch, PLAN_LENGTH, PLAN_FIRST_STEP, BAD_CELL, BAD_TERM.
+ */
+export function rowsOf(
+  { cells, adjustments }: Schedule,
+  steps: number,
+  branches: readonly BranchName[],
+): ReadonlyMap<string, readonly ScheduleCell[]> {
+  const rows = new Map<string, readonly ScheduleCell[]>();
+  for (const branch of branches) {
+    const { site } = branch;
+    const row = rowFor(cells, branch) ?? new Array<1>(steps).fill(1);
+    if (row.length !== steps) throw planLength(keyFor(cells, branch) ?? site, row.length, steps);
+    checkCells(site, row);
+    rows.set(site, row);
+  }
+  const known = new Set(branches.flatMap(keysOf));
+  for (const key of [...cells.keys(), ...(adjustments?.keys() ?? [])])
+    if (!known.has(key)) throw unknownName("branch or kind of branch", key, shortestKeys(branches));
+  return rows;
+}
+
+function checkCells(site: string, row: readonly ScheduleCell[]): void {
+  if (row[0] !== 1) throw planFirstStep(site);
+  for (const [step, cell] of row.entries()) {
+    if (typeof cell === "number") continue;
+    if (cell.length === 0) throw badCell(site, step, "has no terms");
+    for (const [source, weight] of cell) {
+      if (source >= step || row[source] !== 1) throw badTerm(site, step, source);
+      if (!Number.isFinite(weight)) throw badCell(site, step, `gives step ${source} the weight ${weight}`);
+    }
+  }
+}
+
+/**
+ * The plan of a schedule for the branches of one network under one sampler and guidance.
  * A cell that would read a step at which the guidance did not call its half, or whose output the sampler does not use, computes.
- * Throws UNKNOWN_NAME for a key that speaks of no branch, PLAN_LENGTH, PLAN_FIRST_STEP, BAD_CELL, BAD_TERM, BAD_ADJUSTMENT.
+ * Throws what `rowsOf` throws, and BAD_ADJUSTMENT.
  */
 export function bind(schedule: Schedule, table: SamplerTable, branches: readonly Branch[], guidance: Guidance = NO_GUIDANCE): Plan {
-  const steps = table.rows.length;
-  const known = new Set<string>();
-  const cells = new Map<string, readonly Cell[]>();
   const cached = cachedBranches(branches, guidance);
+  const rows = rowsOf(schedule, table.rows.length, cached);
   const counting = evaluationsThatCount(table);
+  const cells = new Map<string, readonly Cell[]>();
   for (const branch of cached) {
-    const keys = keysOf(branch);
-    for (const key of keys) known.add(key);
-    const key = keys.find((candidate) => schedule.cells.has(candidate));
-    const row = key === undefined ? undefined : schedule.cells.get(key);
+    const row = rows.get(branch.site) ?? [];
     const calls = table.rows.map((_, k) => {
       const halves = counting.has(k) ? callsAt(guidance, k).flat() : [];
       return halves.filter((half) => branch.halves.includes(half)).length;
     });
-    const bound = bindRow(branch.site, row ?? new Array<ScheduleCell>(steps).fill(1), key ?? branch.site, calls);
-    const adjustments = keys.map((candidate) => schedule.adjustments?.get(candidate)).find((found) => found !== undefined);
+    const bound = bindRow(row, calls);
+    const adjustments = schedule.adjustments?.get(keyFor(schedule.adjustments, branch) ?? "");
     cells.set(branch.site, adjustments ? adjusted(branch, row, bound, adjustments) : bound);
   }
-  for (const key of [...schedule.cells.keys(), ...(schedule.adjustments?.keys() ?? [])])
-    if (!known.has(key)) throw unknownName("branch or kind of branch", key, shortestKeys(cached));
   return { table, cells };
 }
 
@@ -167,13 +132,11 @@ const COMPUTE: Cell = { kind: "compute" };
 const IDLE: Cell = { kind: "idle" };
 
 /** `called` counts the halves of the branch that are called at each step. */
-function bindRow(site: string, row: readonly ScheduleCell[], key: string, called: readonly number[]): readonly Cell[] {
-  if (row.length !== called.length) throw planLength(key, row.length, called.length);
-  if (row[0] !== 1) throw planFirstStep(site);
+function bindRow(row: readonly ScheduleCell[], called: readonly number[]): readonly Cell[] {
   let latest = 0;
   return row.map((cell, step): Cell => {
     const halves = called[step] ?? 0;
-    const terms = cell === 1 ? [] : cell === 0 ? [{ step: latest, weight: 1 }] : termsOf(site, row, step, cell);
+    const terms = cell === 1 ? [] : termsOf(cell, latest);
     if (halves === 0) return IDLE;
     if (cell !== 1 && terms.every((term) => (called[term.step] ?? 0) >= halves)) return { kind: "terms", terms };
     latest = step;
@@ -181,35 +144,31 @@ function bindRow(site: string, row: readonly ScheduleCell[], key: string, called
   });
 }
 
-function termsOf(site: string, row: readonly ScheduleCell[], step: number, cell: Exclude<ScheduleCell, 0 | 1>): readonly Term[] {
-  if (cell.length === 0) throw badCell(site, step, "has no terms");
-  return cell.map(([source, weight]) => {
-    if (source >= step || row[source] !== 1) throw badTerm(site, step, source);
-    if (!Number.isFinite(weight)) throw badCell(site, step, `gives step ${source} the weight ${weight}`);
-    return { step: source, weight };
-  });
+/** What a cached cell is the sum of, where `latest` is the latest step that computes. */
+export function termsOf(cell: Exclude<ScheduleCell, 1>, latest: number): readonly Term[] {
+  return cell === 0 ? [{ step: latest, weight: 1 }] : cell.map(([step, weight]) => ({ step, weight }));
 }
 
 /** The cells of a row with its adjustments. One of a cell that the schedule caches, but that has to compute here, has no effect. */
 function adjusted(
   branch: Branch,
-  row: readonly ScheduleCell[] | undefined,
+  row: readonly ScheduleCell[],
   cells: readonly Cell[],
   adjustments: ReadonlyMap<number, Adjustment>,
 ): readonly Cell[] {
   for (const [step, adjustment] of adjustments) {
-    if ((row?.[step] ?? 1) === 1) throw badAdjustment(branch.site, step, "is of a step that is not cached");
+    if ((row[step] ?? 1) === 1) throw badAdjustment(branch.site, step, "is of a step that is not cached");
     assertFits(adjustment, branch, step);
   }
   return cells.map((cell, step) => (cell.kind === "terms" ? { ...cell, ...adjustments.get(step) } : cell));
 }
 
 /** The keys that a person would write: kinds, then sites. */
-function shortestKeys(branches: readonly Branch[]): readonly string[] {
+function shortestKeys(branches: readonly BranchName[]): readonly string[] {
   return [...new Set([...branches.map(({ kind }) => kind), ...branches.map(({ site }) => site)])];
 }
 
 /** Whether every branch is computed at every step at which it is called. */
-export function savesNothing(plan: Plan): boolean {
-  return [...plan.cells.values()].every((row) => row.every(({ kind }) => kind !== "terms"));
+export function savesNothing({ cells }: Pick<Plan, "cells">): boolean {
+  return [...cells.values()].every((row) => row.every(({ kind }) => kind !== "terms"));
 }

@@ -1,5 +1,5 @@
 /** Policies: how a schedule is chosen from what calibration measured. */
-import type { z } from "zod";
+import { z } from "zod";
 import type { Named } from "../ir/registry.js";
 import type { TensorData } from "../ir/tensor.js";
 import type { Adjustments } from "./adjustment.js";
@@ -22,8 +22,10 @@ export interface PolicyInput {
   readonly timesteps: readonly number[];
   /** In execution order. */
   readonly sites: readonly PolicySite[];
-  /** Reads a file that an option names. Throws FILE_MISSING. */
-  readonly read: (file: string) => Uint8Array;
+  /** The JSON in a file that an option names. Throws FILE_MISSING, BAD_JSON. */
+  readonly readJson: (file: string) => unknown;
+  /** The tensors in a file that an option names and that `torch.save` wrote, by name. Throws FILE_MISSING, BAD_TORCH_FILE. */
+  readonly readTensors: (file: string) => ReadonlyMap<string, TensorData>;
   /** Absent where there is no model to run. */
   readonly runs?: Runs | undefined;
   /** To be told how much of a long search is done. */
@@ -81,6 +83,13 @@ export interface BranchGroup {
  */
 export const GROUPINGS = ["stream", "kind", "site"] as const;
 export type Grouping = (typeof GROUPINGS)[number];
+
+/** The option of policies that can decide by any grouping. */
+export const groupOption = (otherwise: Grouping): z.ZodType<Grouping> =>
+  z
+    .enum(GROUPINGS)
+    .default(otherwise)
+    .describe("what decides together: branches of one kind in one stream, of one kind in all streams, or each site alone");
 
 /** The branches in groups, in the order of their first. */
 export function groupBranches<Site extends Pick<PolicySite, "site" | "stream" | "kind">>(

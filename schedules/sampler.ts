@@ -8,6 +8,15 @@ export interface Term {
   readonly weight: number;
 }
 
+/** A sum of sums, each with a weight, as one sum in which every step stands once. */
+export function sumOfTerms(parts: readonly { readonly weight: number; readonly terms: readonly Term[] }[]): readonly Term[] {
+  const weights = new Map<number, number>();
+  for (const part of parts) {
+    for (const { step, weight } of part.terms) weights.set(step, (weights.get(step) ?? 0) + part.weight * weight);
+  }
+  return [...weights].map(([step, weight]) => ({ step, weight }));
+}
+
 /** One model evaluation. */
 export interface Row {
   /** What the model is told as time. */

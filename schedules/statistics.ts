@@ -1,20 +1,23 @@
-/** What calibration measures of one branch over the steps, and what follows from it: error curves, errors of forecasts. */
+/** What calibration measured of a branch, and what follows from it: error curves, errors of forecasts. */
 import type { Term } from "./sampler.js";
 
 /**
- * Sums over the samples of a calibration, with F_s the branch's value at step s (all rows of the network's batch, guidance halves
- * included). Entries with s < l mean nothing.
+ * Statistics of one branch over the steps of uncached runs. F_s is its value at step s: all rows of the network's batch, in
+ * two calls those of its half. Sums run over samples, so that those of different samples add up. Entries with s < l are 0.
  */
 export interface SiteStatistics {
-  /** [s]: Σ ‖F_s‖₁. */
+  /** Σ ‖F_s‖₁. */
   readonly norm: readonly number[];
-  /** [l − 1][s]: Σ ‖F_s − F_{s−l}‖₁. */
-  readonly diff: readonly (readonly number[])[];
-  /** [sample][l − 1][s]: ‖F_s − F_{s−l}‖₁ / ‖F_s‖₁ (SmoothCache, arXiv 2411.10510, §3.2). */
-  readonly ratio: readonly (readonly (readonly number[])[])[];
-  /** [l][s]: Σ ⟨F_s, F_{s−l}⟩, as far back as the calibration looked. */
-  readonly gram: readonly (readonly number[])[];
-  /** [s]: Σ of the mean over tokens of ‖F_s[token]‖₂ / ‖F_{s−1}[token]‖₂ (MagCache, arXiv 2506.09045, eq. 3). */
+  /** `[l − 1][s]`: Σ ‖F_s − F_{s−l}‖₁. */
+  readonly diff: ErrorBands;
+  /** `[sample][l − 1][s]`: ‖F_s − F_{s−l}‖₁ / ‖F_s‖₁ of each sample (SmoothCache, arXiv 2411.10510, §3.2), to 7 digits. */
+  readonly ratio: readonly ErrorBands[];
+  /** `[l][s]`: Σ ⟨F_s, F_{s−l}⟩, summed in double precision. */
+  readonly gram: ErrorBands;
+  /**
+   * Σ of the mean over tokens of ‖F_s[token]‖₂ / ‖F_{s−1}[token]‖₂, tokens being lines along the last axis (MagCache,
+   * arXiv 2506.09045: γ). A token that was 0 counts as 1. 0 at s = 0.
+   */
   readonly gain: readonly number[];
 }
 
@@ -31,18 +34,49 @@ export interface ErrorCurves {
   readonly pooled: ErrorBands;
 }
 
-/** Error curves of branches that decide together: means over them. */
+/** Error curves of branches that decide together: means over them, and over samples. */
 export function errorCurves(sites: readonly SiteStatistics[]): ErrorCurves {
-  const lags = Math.min(...sites.map(({ diff }) => diff.length));
-  const steps = sites[0]?.norm.length ?? 0;
-  const bands = (errorOf: (site: SiteStatistics, lag: number, step: number) => number): ErrorBands =>
-    Array.from({ length: lags }, (_, lag) =>
-      Array.from({ length: steps }, (_, step) => (step <= lag ? 0 : mean(sites.map((site) => errorOf(site, lag, step))))),
-    );
   return {
-    mean: bands(({ ratio }, lag, step) => mean(ratio.map((sample) => sample[lag]?.[step] ?? NaN))),
-    pooled: bands(({ diff, norm }, lag, step) => (diff[lag]?.[step] ?? NaN) / (norm[step] ?? NaN)),
+    mean: bandsOf(sites, (lag, step) => mean(depthMeans(sites, lag, step))),
+    pooled: bandsOf(sites, (lag, step) => mean(sites.map(({ diff, norm }) => at(diff[lag - 1], step) / at(norm, step)))),
   };
+}
+
+/**
+ * Half-widths of the 95 % confidence intervals over samples of the mean curves' entries, `[l − 1][s]`: Student's t with n − 1
+ * degrees of freedom times the standard error of the samples' means over depth. Undefined for a single sample.
+ */
+export function confidence(sites: readonly SiteStatistics[]): ErrorBands | undefined {
+  const samples = sites[0]?.ratio.length ?? 0;
+  if (samples < 2) return undefined;
+  const factor = studentQuantile(samples - 1) / Math.sqrt(samples);
+  return bandsOf(sites, (lag, step) => factor * deviation(depthMeans(sites, lag, step)));
+}
+
+/** t with P(|T| ≤ t) = 0.95 for a whole number of degrees of freedom, from the closed forms of Abramowitz & Stegun, 26.7.3 and 26.7.4. */
+export function studentQuantile(freedom: number): number {
+  // With t = √ν · tan θ the probability rises from 0 at θ = 0 to 1 at θ = π/2.
+  let [low, high] = [0, Math.PI / 2];
+  for (let i = 0; i < 60; i++) {
+    const middle = (low + high) / 2;
+    if (probabilityWithin(middle, freedom) < CONFIDENCE) low = middle;
+    else high = middle;
+  }
+  return Math.sqrt(freedom) * Math.tan(low);
+}
+
+const CONFIDENCE = 0.95;
+
+function probabilityWithin(angle: number, freedom: number): number {
+  const [sin, cos] = [Math.sin(angle), Math.cos(angle)];
+  const isOdd = freedom % 2 === 1;
+  let term = isOdd ? cos : 1;
+  let sum = 0;
+  for (let power = isOdd ? 1 : 0; power <= freedom - 2; power += 2) {
+    sum += term;
+    term *= ((power + 1) / (power + 2)) * cos * cos;
+  }
+  return isOdd ? (2 / Math.PI) * (angle + sin * sum) : sin * sum;
 }
 
 /** Σ ⟨F_i, F_j⟩ over samples; NaN beyond what the calibration looked back. */
@@ -65,6 +99,29 @@ export function forecastError(sites: readonly SiteStatistics[], step: number, te
   );
 }
 
+/** Values for every lag that all of the sites have and every step from it on. */
+function bandsOf(sites: readonly SiteStatistics[], valueOf: (lag: number, step: number) => number): ErrorBands {
+  const lags = Math.min(...sites.map(({ diff }) => diff.length));
+  const steps = sites[0]?.norm.length ?? 0;
+  return Array.from({ length: lags }, (_, i) => Array.from({ length: steps }, (_, step) => (step <= i ? 0 : valueOf(i + 1, step))));
+}
+
+/** The mean ratio over the sites, of every sample. */
+function depthMeans(sites: readonly SiteStatistics[], lag: number, step: number): readonly number[] {
+  const samples = sites[0]?.ratio ?? [];
+  return samples.map((_, sample) => mean(sites.map(({ ratio }) => at(ratio[sample]?.[lag - 1], step))));
+}
+
+function at(values: readonly number[] | undefined, step: number): number {
+  return values?.[step] ?? NaN;
+}
+
 function mean(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
+/** Of a sample: with n − 1. */
+function deviation(values: readonly number[]): number {
+  const middle = mean(values);
+  return Math.sqrt(values.reduce((sum, value) => sum + (value - middle) ** 2, 0) / (values.length - 1));
 }

@@ -149,7 +149,7 @@ export async function fillArtifact(
   // The weights are there already: this writes the model again, with what is known only now.
   await writeEmitted({ ...compiled.model, metadata: labelled }, file, { written, signal });
   await writeModel(await readModel(job.source.modelFile), join(folder, FILES.step), { written, signal });
-  const { nodes, macs, cache, passes, model } = compiled;
+  const { nodes, macs, memory, passes, model } = compiled;
   const port = (name: string, value: Value): Manifest["inputs"][number] => ({ name, elem: elemOf(value), shape: [...shapeOf(value)] });
   const manifest: Manifest = {
     format: `${FORMAT}1`,
@@ -164,7 +164,7 @@ export async function fillArtifact(
     outputs: model.graph.outputs.map(({ name, value }) => port(name, value)),
     nodes: { ...nodes },
     macs: { ...macs },
-    cache: { ...cache },
+    cache: { peakBytes: memory.cache },
     passes: passes.map(({ name, nodes: count }) => ({ name, nodes: count })),
     load: { graphOptimizationLevel: "disabled", enableMemPattern: false },
   };

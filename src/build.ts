@@ -3,6 +3,7 @@ import { basename, join, resolve } from "node:path";
 import { writeFile } from "node:fs/promises";
 import { assertReplaceable, FILES, fillArtifact, openArtifact, replaceFolder } from "./artifact.js";
 import { bench, type Bench } from "./bench.js";
+import { limitCache, type Limited } from "./cache-limit.js";
 import { calibrate } from "./calibrate.js";
 import { compileModel, type Compiled } from "./compile.js";
 import { ditView } from "../ir/graph.js";
@@ -15,7 +16,7 @@ import { reportOf } from "./report-data.js";
 import { renderReport } from "./report/index.js";
 import type { SampleOptions } from "./run-inputs.js";
 import { runsOf } from "./runs.js";
-import { requireKernels, type RuntimeOptions } from "./runtime.js";
+import { assertKernels, type RuntimeOptions } from "./runtime.js";
 import type { Trace } from "./trace.js";
 import { verify, type Verification } from "./verify.js";
 
@@ -27,15 +28,21 @@ export interface BuildOptions extends RuntimeOptions, SampleOptions {
   readonly policyOptions: unknown;
   /** Calibration samples. */
   readonly samples: number;
+  /** The most bytes that cached values may take. */
+  readonly cacheMemory?: number | undefined;
   /** Timed runs; none if 0. */
   readonly runs: number;
   readonly progress?: Progress | undefined;
+  /** Told what was compiled, before any of it runs. */
+  readonly onCompiled?: ((compiled: Compiled) => void) | undefined;
   readonly warn: (message: string) => void;
 }
 
 export interface Built {
   readonly plan: PlanSummary;
   readonly compiled: Compiled;
+  /** Sites that the limit of the cache has computed at every step. */
+  readonly computed: Limited["computed"];
   readonly bytes: { readonly model: number; readonly data: number };
   readonly verification: Verification;
   readonly bench?: Bench | undefined;
@@ -47,13 +54,15 @@ export async function build(model: string, options: BuildOptions): Promise<Built
   const { overrides, output, force, progress } = options;
   assertReplaceable(output, force);
   const job = await openJob(model, overrides, options);
-  requireKernels(job.context.precision, options.device);
+  assertKernels(job.context.precision, options.device);
   const { trace, planned } = await chosen(job, await calibrationJob(model, job, options), options);
   for (const warning of [...warningsOf(job), ...planned.warnings]) options.warn(warning);
-  const plan = bind(planned.schedule, job.table, ditView(job.model).branches, job.context.guidance);
+  const { schedule, computed } = limitCache(job, planned.schedule, options.cacheMemory);
+  const plan = bind(schedule, job.table, ditView(job.model).branches, job.context.guidance);
   const compiled = await compileModel(job, plan);
+  options.onCompiled?.(compiled);
   return replaceFolder(output, force, async (folder) => {
-    const bytes = await fillArtifact(folder, { job, schedule: planned.schedule, compiled, trace }, options.signal);
+    const bytes = await fillArtifact(folder, { job, schedule, compiled, trace }, options.signal);
     const artifact = await openArtifact(folder, options);
     const verification = await verify(artifact, { ...options, samples: 1 });
     const timed = options.runs > 0 ? await bench(artifact, { ...options, runs: options.runs, progress }) : undefined;
@@ -61,7 +70,7 @@ export async function build(model: string, options: BuildOptions): Promise<Built
     const report = reportOf({ title, artifact, verification, bench: timed });
     await writeFile(join(folder, FILES.report), renderReport(report));
     options.signal?.throwIfAborted();
-    return { plan: planned.summary, compiled, bytes, verification, bench: timed, report: join(output, FILES.report) };
+    return { plan: planned.summary, compiled, computed, bytes, verification, bench: timed, report: join(output, FILES.report) };
   });
 }
 

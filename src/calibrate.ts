@@ -1,56 +1,115 @@
 /** Calibration: uncached trajectories over the original step, and the statistics of their branches. */
+import { badOption } from "../ir/diagnostics.js";
 import { structureDigest, textDigest } from "../ir/digest.js";
+import type { SiteStatistics } from "../schedules/index.js";
 import { guidedStep, type Job } from "./job.js";
 import type { Progress } from "./progress.js";
+import { Reductions } from "./reductions.js";
 import { ReferenceLoop, startOf } from "./reference.js";
 import type { SampleOptions } from "./run-inputs.js";
-import type { RuntimeOptions } from "./runtime.js";
-import { Statistics, type Trace } from "./trace.js";
+import type { RuntimeOptions, Tensors } from "./runtime.js";
+import { assertSameCalibration, mergeTraces, type Calibration, type Trace, type TracedRun } from "./trace.js";
+import { windowOf } from "./window.js";
+
+/** The part `index` (from 1) of `count` parts of the samples: those whose number, divided by `count`, leaves `index − 1`. */
+export interface Shard {
+  readonly index: number;
+  readonly count: number;
+}
 
 export interface CalibrateOptions extends RuntimeOptions, Omit<SampleOptions, "noise"> {
+  /** Samples of the whole calibration. */
   readonly samples: number;
+  /** Which of them are run; all if absent. */
+  readonly shard?: Shard | undefined;
+  /** Bytes for the values of branches. */
+  readonly memory?: number | undefined;
+  /** What has been measured already, and the file that says so: its samples are not run again. */
+  readonly found?: { readonly trace: Trace; readonly file: string } | undefined;
+  /** Called after every sample with the trace of all so far. */
+  readonly checkpoint?: ((trace: Trace) => Promise<void>) | undefined;
   readonly progress?: Progress | undefined;
 }
 
-/** Runs `samples` trajectories without caching and adds up what their branches do. One pass over the network a step and sample. */
+/**
+ * Runs trajectories without caching and adds up what their branches do: one pass for every sample, or one for each group of
+ * branches where memory does not hold all. The statistics do not depend on the groups.
+ * Throws BAD_OPTION, TRACE_MISMATCH if what was found is of another calibration, and what running the network throws.
+ */
 export async function calibrate(job: Job, options: CalibrateOptions): Promise<Trace> {
-  const { samples, seed, progress } = options;
-  const steps = job.table.rows.length;
-  const loop = new ReferenceLoop(job, options);
-  const statistics = new Statistics(steps, options);
+  const { seed, memory, found, checkpoint, progress } = options;
+  const window = windowOf(job, memory);
+  const calibration = calibrationOf(job, seed);
+  const { steps } = calibration;
+  if (found) assertSameCalibration(found.file, found.trace, calibration);
+  let trace = found?.trace;
+  const missing = samplesOf(options).filter((sample) => !found?.trace.samples.includes(sample));
+  const evaluations = missing.length * window.groups.length * steps;
+  let done = 0;
+  // One session at a time: each has the weights for itself.
+  const loop = new ReferenceLoop(job, options, 1);
+  const reductions = new Reductions(steps, window, options);
   try {
-    for (let sample = 0; sample < samples; sample++) {
+    for (const sample of missing) {
       const start = await startOf(job, sample, { ...options, noise: undefined });
-      await loop.run(start, undefined, (step, branches) => {
-        statistics.observe(step, branches);
-        progress?.("calibrate", sample * steps + step + 1, samples * steps);
-      });
-      await statistics.finishSample();
+      const measured = new Map<string, SiteStatistics>();
+      for (const group of window.groups) {
+        const observe = async (step: number, branches: Tensors): Promise<void> => {
+          await reductions.observe(step, branches);
+          progress?.("calibrate", ++done, evaluations);
+        };
+        await loop.run(start, { observe, only: group });
+        for (const [site, statistics] of reductions.finish()) measured.set(site, statistics);
+      }
+      const own = sampleTrace(calibration, sample, window.lags, measured);
+      trace = trace ? mergeTraces(trace, own) : own;
+      await checkpoint?.(trace);
     }
   } finally {
     await loop.close();
-    await statistics.close();
+    await reductions.close();
   }
-  const { total, branches } = guidedStep(job);
-  const sites: Trace["sites"] = {};
-  for (const { site, kind, block, stream, macs } of branches) {
-    const sums = statistics.sums.get(site);
-    if (sums) sites[site] = { kind, block, stream, macs: { ...macs }, ...sums };
-  }
+  if (!trace) throw new Error("internal: a calibration without samples");
+  return trace;
+}
+
+/** The numbers of the samples that are run. Throws BAD_OPTION for a shard that has none. */
+function samplesOf({ samples, shard: { index, count } = { index: 1, count: 1 } }: CalibrateOptions): readonly number[] {
+  const own = Array.from({ length: samples }, (_, sample) => sample).filter((sample) => sample % count === index - 1);
+  if (own.length === 0) throw badOption("--shard", `part ${index} of ${count} has none of ${samples} samples`);
+  return own;
+}
+
+/** What a trace of the job's runs says of them. */
+export function tracedRun(job: Job): TracedRun {
   const { form, scale } = job.context.guidance;
+  const { name, rows } = job.table;
   return {
-    format: "smoothcc-trace/1",
     structure: structureDigest(job.model),
-    sampler: {
-      name: job.table.name,
-      digest: textDigest(JSON.stringify(job.table)),
-      timesteps: job.table.rows.map(({ timestep }) => timestep),
-    },
-    steps,
+    sampler: { name, digest: textDigest(JSON.stringify(job.table)), timesteps: rows.map(({ timestep }) => timestep) },
+    steps: rows.length,
     guidance: { form, scale: typeof scale === "number" ? scale : [...scale] },
-    samples: Array.from({ length: samples }, (_, i) => i),
+  };
+}
+
+function calibrationOf(job: Job, seed: number): Calibration {
+  const { total, branches } = guidedStep(job);
+  return {
+    ...tracedRun(job),
     seed,
     macs: { ...total },
-    sites,
+    sites: Object.fromEntries(branches.map(({ site, kind, block, stream, macs }) => [site, { kind, block, stream, macs: { ...macs } }])),
   };
+}
+
+/** The trace of one sample. */
+function sampleTrace(calibration: Calibration, sample: number, lags: number, measured: ReadonlyMap<string, SiteStatistics>): Trace {
+  const { sites: branches, ...run } = calibration;
+  const sites: Trace["sites"] = {};
+  for (const [site, facts] of Object.entries(branches)) {
+    const statistics = measured.get(site);
+    if (!statistics) throw new Error(`internal: the branch ${site} has not been measured`);
+    sites[site] = { ...facts, ...statistics };
+  }
+  return { format: "smoothcc-trace/1", ...run, samples: [sample], lags, sites };
 }

@@ -6,7 +6,7 @@ import { Command as Program, CommanderError } from "commander";
 import type { z } from "zod";
 import { badUsage, CompilerError, cancelled } from "../ir/diagnostics.js";
 import { policies } from "../schedules/index.js";
-import { commands, type Command } from "./commands/index.js";
+import { commands, type Command, type Host } from "./commands/index.js";
 import { isRepeatable, OPTIONS, parseOptions } from "./options.js";
 import { progressOn, silent, type ProgressStream } from "./progress.js";
 import { VERSION } from "./version.js";
@@ -34,8 +34,8 @@ export async function main(argv: readonly string[], terminal: Terminal): Promise
     })
     .exitOverride();
   for (const command of commands.values()) {
-    add(program, command, async (argument, given) => {
-      exitCode = await perform(command, argument, given, terminal);
+    add(program, command, async (words, given) => {
+      exitCode = await perform(command, words, given, terminal);
     });
   }
   try {
@@ -55,7 +55,7 @@ function usageError({ message }: CommanderError): CompilerError {
   return badUsage(problem.replace(/\.$/, ""), suggestion?.replace(/^\((.*)\)$/, "$1"));
 }
 
-type Action = (argument: string, given: Record<string, unknown>) => Promise<void>;
+type Action = (words: readonly string[], given: Record<string, unknown>) => Promise<void>;
 
 function add(program: Program, command: Command, action: Action): void {
   const sub = program.command(command.name).description(command.summary).argument(`<${command.argument}>`).exitOverride();
@@ -68,21 +68,28 @@ function add(program: Program, command: Command, action: Action): void {
   }
   if (command.plans) for (const [key, summary] of policyOptions()) sub.option(`--${key} <value>`, summary);
   sub.option("--json", "print one JSON document").option("--quiet", "no progress");
-  sub.action((argument: string, given: Record<string, unknown>) => action(argument, given));
+  sub.action((argument: string | readonly string[], given: Record<string, unknown>) => action([argument].flat(), given));
 }
 
-/** The options of all policies; one that several have is one option. */
+/** The options of all policies; one that several have is one option, and what it means in several is said once. */
 function policyOptions(): ReadonlyMap<string, string> {
-  const all = new Map<string, string>();
-  for (const policy of policies.values()) {
-    for (const [key, schema] of Object.entries<z.ZodType>(policy.options.shape)) {
-      all.set(key, [all.get(key), `${policy.name}: ${schema.description ?? key}`].filter((text) => text !== undefined).join("; "));
+  const all = new Map<string, Map<string, readonly string[]>>();
+  for (const { name, options } of policies.values()) {
+    for (const [key, { description = key }] of Object.entries<z.ZodType>(options.shape)) {
+      const meanings = all.get(key) ?? new Map<string, readonly string[]>();
+      all.set(key, meanings.set(description, [...(meanings.get(description) ?? []), name]));
     }
   }
-  return all;
+  const text = ([meaning, names]: readonly [string, readonly string[]]): string => `${names.join(", ")}: ${meaning}`;
+  return new Map([...all].map(([key, meanings]) => [key, [...meanings].map(text).join("; ")]));
 }
 
-async function perform(command: Command, argument: string, given: Record<string, unknown>, terminal: Terminal): Promise<number> {
+async function perform(
+  command: Command,
+  [argument = "", ...others]: readonly string[],
+  given: Record<string, unknown>,
+  terminal: Terminal,
+): Promise<number> {
   const { json, quiet, ...rest } = given;
   const { stdout, stderr, signal } = terminal;
   const progress = quiet === true ? undefined : progressOn(stderr);
@@ -93,14 +100,19 @@ async function perform(command: Command, argument: string, given: Record<string,
       ...parseOptions(Object.fromEntries(known)),
       policyOptions: Object.fromEntries(policy.map(([name, value]) => [name, String(value)])),
     };
-    const outcome = await command.run(argument, options, {
+    const say = (message: string): void => {
+      progress?.stop();
+      stderr.write(`${message}\n`);
+    };
+    const host: Host = {
       signal,
       progress: progress?.report ?? silent,
       warn: (message) => {
-        progress?.stop();
-        stderr.write(`warning: ${message}\n`);
+        say(`warning: ${message}`);
       },
-    });
+      note: progress ? say : () => undefined,
+    };
+    const outcome = await command.run(argument, options, host, others);
     progress?.stop();
     stdout.write(json === true ? `${JSON.stringify(outcome.json, undefined, 2)}\n` : `${outcome.text}\n`);
     return outcome.exitCode ?? 0;

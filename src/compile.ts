@@ -1,10 +1,12 @@
 /** From a job and a plan to the emitted model: the pass pipeline, and the figures of what it did. */
+import { unknownName } from "../ir/diagnostics.js";
 import { graphMacs, totalMacs } from "../ir/cost.js";
 import type { Model } from "../ir/graph.js";
-import { byteSize, elementCount, staticShape } from "../ir/types.js";
-import { CACHE_PASSES, runPasses, RUN_PASSES, STEP_PASSES, type PassRecord } from "../passes/index.js";
+import { CACHE_PASSES, passes, runPasses, RUN_PASSES, STEP_PASSES, type PassRecord } from "../passes/index.js";
 import type { Plan } from "../schedules/index.js";
+import { cudaCoverage, type CudaCoverage } from "./cuda.js";
 import type { Job } from "./job.js";
+import { memoryOf, type Memory } from "./memory.js";
 
 export interface Compiled {
   readonly model: Model;
@@ -14,14 +16,22 @@ export interface Compiled {
   /** Of the whole run. `bound` = uncached / emitted: what the speed-up can be at most where MACs are what takes time. */
   readonly macs: { readonly uncached: number; readonly emitted: number; readonly bound: number };
   readonly passes: readonly PassRecord[];
-  readonly cache: { readonly peakBytes: number };
+  readonly memory: Memory;
+  readonly cuda: CudaCoverage;
 }
 
-/** Simplifies one step, unrolls it along the plan's table, and lets cached branches read earlier values. */
-export async function compileModel(job: Job, plan: Plan): Promise<Compiled> {
+export interface CompileOptions {
+  /** Names of optional passes to leave out. */
+  readonly without?: readonly string[] | undefined;
+}
+
+/** Simplifies one step, unrolls it along the plan's table, and lets cached branches read earlier values. Throws UNKNOWN_NAME for passes that are not optional. */
+export async function compileModel(job: Job, plan: Plan, { without = [] }: CompileOptions = {}): Promise<Compiled> {
+  const optional = [...passes.values()].filter(({ isOptional }) => isOptional).map(({ name }) => name);
+  for (const name of without) if (!optional.includes(name)) throw unknownName("optional pass", name, optional);
   const records: PassRecord[] = [];
   const log = (record: PassRecord): void => void records.push(record);
-  const bound = { ...job.context, plan };
+  const bound = { ...job.context, plan, without: new Set(without) };
   const step = await runPasses(job.model, STEP_PASSES, bound, log);
   const context = { ...bound, alone: bound.alone && (await runPasses(bound.alone, STEP_PASSES, bound, log)) };
   const unrolled = await runPasses(step, RUN_PASSES, context, log);
@@ -34,25 +44,7 @@ export async function compileModel(job: Job, plan: Plan): Promise<Compiled> {
     nodes: { step: step.graph.nodes.length, uncached: unrolled.graph.nodes.length, emitted: model.graph.nodes.length },
     macs: { uncached, emitted, bound: uncached / emitted },
     passes: records,
-    cache: { peakBytes: peakCacheBytes(model, plan) },
+    memory: memoryOf(model, unrolled),
+    cuda: cudaCoverage(model),
   };
-}
-
-/** The most bytes that branch values occupy at once because a later step reads them. */
-function peakCacheBytes(model: Model, plan: Plan): number {
-  const alive = new Array<number>(plan.table.rows.length).fill(0);
-  const values = new Map(model.graph.marks.map(({ site, step, value }) => [`${site} ${step}`, value]));
-  for (const [site, cells] of plan.cells) {
-    const lastReader = new Map<number, number>();
-    for (const [step, cell] of cells.entries()) {
-      if (cell.kind === "terms") for (const term of cell.terms) lastReader.set(term.step, step);
-    }
-    for (const [from, to] of lastReader) {
-      const type = values.get(`${site} ${from}`)?.type;
-      const shape = staticShape(type);
-      const bytes = type && shape ? byteSize(type.elem, elementCount(shape)) : 0;
-      for (let step = from; step < to; step++) alive[step] = (alive[step] ?? 0) + bytes;
-    }
-  }
-  return alive.reduce((peak, bytes) => Math.max(peak, bytes), 0);
 }

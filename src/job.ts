@@ -45,7 +45,7 @@ import {
   type Source,
   type ValueSpec,
 } from "./recipe.js";
-import { evaluator, type RuntimeOptions } from "./runtime.js";
+import { assertDevice, evaluator, type RuntimeOptions } from "./runtime.js";
 import { sampleOf, tensorFor } from "./values.js";
 import { METADATA_PREFIX } from "./version.js";
 
@@ -77,8 +77,9 @@ export async function openLifted(path: string, overrides: RecipeOverrides): Prom
   return { source, model: lift(model, { latent, timestep, prediction: prediction.output, cut: cutOf(source.recipe) }) };
 }
 
-/** The job of a model and its recipe. `runtime` is for the questions that passes ask. Throws what its parts throw. */
+/** The job of a model and its recipe. `runtime` is where it will run, and for the questions that passes ask. Throws what its parts throw. */
 export async function openJob(path: string, overrides: RecipeOverrides, runtime: RuntimeOptions = {}): Promise<Job> {
+  await assertDevice(runtime.device);
   const { source, model } = await openLifted(path, overrides);
   const [guess] = ditView(model).guesses;
   if (guess) throw ambiguousPort(guess.role, guess.option, guess.candidates);

@@ -1,9 +1,9 @@
 /** Reading and writing `.npz` files, numpy's archives of named arrays: a ZIP file with a `.npy` file for each of them. */
-import { unzipSync, zipSync } from "fflate";
 import { badNpz } from "../ir/diagnostics.js";
 import type { TensorData } from "../ir/tensor.js";
 import { readBytes } from "./files.js";
 import { npyBytes, parseNpy } from "./npy.js";
+import { unzipped, zipped } from "./zip.js";
 
 const SUFFIX = ".npy";
 
@@ -15,24 +15,14 @@ export function readNpz(file: string): ReadonlyMap<string, TensorData> {
 /** The arrays in the bytes of a `.npz` file, by name. Throws BAD_NPZ, BAD_NPY. */
 export function parseNpz(bytes: Uint8Array, file: string): ReadonlyMap<string, TensorData> {
   const arrays = new Map<string, TensorData>();
-  for (const [entry, content] of Object.entries(unzipped(bytes, file))) {
+  for (const [entry, content] of unzipped(bytes, (problem) => badNpz(file, problem))) {
     if (!entry.endsWith(SUFFIX)) throw badNpz(file, `'${entry}' in it is no array`);
     arrays.set(entry.slice(0, -SUFFIX.length), parseNpy(content, `${file}/${entry}`));
   }
   return arrays;
 }
 
-function unzipped(bytes: Uint8Array, file: string): Readonly<Record<string, Uint8Array>> {
-  try {
-    return unzipSync(bytes);
-  } catch (error) {
-    throw badNpz(file, error instanceof Error ? error.message : String(error));
-  }
-}
-
 /** The bytes of a `.npz` file: the arrays in their order, not compressed, as `numpy.savez` has them. Throws TENSOR_WRONG_TYPE. */
 export function npzBytes(arrays: ReadonlyMap<string, TensorData>): Uint8Array {
-  const entries = [...arrays].map(([name, data]) => [name + SUFFIX, npyBytes(data)] as const);
-  // ZIP has local times, and begins in 1980: the same everywhere.
-  return zipSync(Object.fromEntries(entries), { level: 0, mtime: new Date(1980, 0, 1) });
+  return zipped(new Map([...arrays].map(([name, data]) => [name + SUFFIX, npyBytes(data)])));
 }

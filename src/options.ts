@@ -1,6 +1,8 @@
 /** Every option of every command: one word means one thing everywhere. */
 import { z } from "zod";
 import { badOption } from "../ir/diagnostics.js";
+import { formats } from "../schedules/index.js";
+import { DRAWING } from "./raster.js";
 import { cutSchema, MAX_BATCH, PRECISIONS, type InputSpecs, type RecipeOverrides, type ValueSpec } from "./recipe.js";
 import { readNoise, type SampleOptions } from "./run-inputs.js";
 import type { RuntimeOptions } from "./runtime.js";
@@ -15,10 +17,21 @@ const whole = (from: number, to: number, said: string): z.ZodType<number> =>
 const numbers = text("takes numbers with commas between", (text) =>
   text.split(",").every((part) => Number.isFinite(numberIn(part))),
 ).transform((text) => text.split(",").map(numberIn));
+const SIZE = /^(\d+(?:\.\d+)?) ?([kKMGT]?)B?$/;
+/** Bytes; powers of 1000, as sizes are printed. */
+const size = text("takes a size such as 500MB or 1.5GB", (text) => SIZE.test(text)).transform((text) => {
+  const [, number = "", unit = ""] = SIZE.exec(text) ?? [];
+  return Number(number) * 1000 ** ["", "K", "M", "G", "T"].indexOf(unit.toUpperCase());
+});
 const count = whole(1, Infinity, "takes a whole number from 1 up");
 /** What begins like an option is one that took the place of a path that is missing. */
 const path = text("takes a path", (text) => text !== "" && !text.startsWith("--"));
 const pairs = z.array(text("takes name=value", (text) => /^[^=]+=.+$/.test(text)));
+
+function isShard(text: string): boolean {
+  const [, index, count] = /^(\d+)\/(\d+)$/.exec(text) ?? [];
+  return Number(index) >= 1 && Number(index) <= Number(count);
+}
 
 /** Every option of every command: how it is written, what it means, what it may be. */
 export const OPTIONS = {
@@ -28,15 +41,28 @@ export const OPTIONS = {
     schema: whole(1, MAX_BATCH, `takes a whole number from 1 to ${MAX_BATCH}`),
   },
   cache: { flags: "--no-cache", summary: "compile the plain unrolled model, nothing cached", schema: z.boolean() },
+  cacheMemory: {
+    flags: "--cache-memory <size>",
+    summary: "most memory for cached values; the branches that cost most of it are computed instead",
+    schema: size,
+  },
   device: { flags: "--device <device>", summary: "cpu, cuda or cuda:<id>", schema: z.string() },
   dim: { flags: "--dim <name=value>", summary: "size of a symbolic dimension", schema: pairs },
   dumpBranches: { flags: "--dump-branches <dir>", summary: "run one step and write <site>.npy for every branch", schema: path },
   eta: { flags: "--eta <share>", summary: "share of fresh noise, where the sampler leaves it open", schema: number },
   force: { flags: "--force", summary: "overwrite what is there", schema: z.boolean() },
   cut: { flags: "--cut <where>", summary: "what a cache holds: branch, norm, gate, block, stack, or blocks 0-13,14-27", schema: cutSchema },
+  format: { flags: "--format <name>", summary: `how the plan is written: ${[...formats.keys()].join(", ")}`, schema: z.string() },
   guidance: { flags: "--guidance <scale>", summary: "guidance scale", schema: number },
   input: { flags: "--input <name=value>", summary: "a condition: a number, numbers with commas between, or a .npy file", schema: pairs },
   inputs: { flags: "--inputs <dir>", summary: "folder with <input>.npy for every input of the step", schema: path },
+  memory: {
+    flags: "--memory <size>",
+    summary: "for the values of branches while calibrating, beside the network itself: 4GB if absent",
+    schema: text("takes a size such as 4GB or 512MB", (text) => /^\d+(\.\d+)?(MB|GB)$/.test(text)).transform(
+      (text) => parseFloat(text) * (text.endsWith("GB") ? 1e9 : 1e6),
+    ),
+  },
   model: { flags: "--model <path>", summary: "the model that the trace was made from, for policies that run it", schema: path },
   mu: { flags: "--mu <value>", summary: "logarithm of the time shift under dynamic shifting", schema: number },
   noise: {
@@ -45,10 +71,25 @@ export const OPTIONS = {
     schema: path,
   },
   output: { flags: "-o, --output <path>", summary: "where the result goes", schema: path },
-  plan: { flags: "--plan <file>", summary: "plan.json, or a SmoothCache schedule file", schema: path },
-  plot: { flags: "--plot <file>", summary: "write times and weights as an SVG picture", schema: path },
+  passes: {
+    flags: "--passes <list>",
+    summary: "optional passes to leave out, to see what they are worth: -merge,-fuse",
+    schema: text("takes names with a - before each and commas between, as in -merge,-fuse", (text) =>
+      /^-[^,-][^,]*(,-[^,-][^,]*)*$/.test(text),
+    ).transform((text) => text.split(",").map((name) => name.slice(1))),
+  },
+  plan: { flags: "--plan <file>", summary: "plan.json, or a plan in a format of another program", schema: path },
+  plot: {
+    flags: "--plot <file>",
+    summary: "draw it: an SVG picture, or a PNG picture if the name ends so",
+    schema: text("takes a path that ends in .svg or .png", (path) => DRAWING.test(path)),
+  },
   png: { flags: "--png <file>", summary: "write the latents as a picture", schema: path },
-  policy: { flags: "--policy <name>", summary: "how the plan is chosen", schema: z.string() },
+  policy: {
+    flags: "--policy <name>",
+    summary: "how the plan is chosen: a name, a file of your own, or a plan that is there already",
+    schema: z.string(),
+  },
   policyOption: {
     flags: "--policy-option <name=value>",
     summary: "an option of a policy of your own",
@@ -60,6 +101,7 @@ export const OPTIONS = {
     schema: z.enum(PRECISIONS, { error: ({ input }) => `takes ${PRECISIONS.join(", ")}, not '${String(input)}'` }),
   },
   recipe: { flags: "--recipe <file>", summary: "recipe.json of another place", schema: path },
+  resume: { flags: "--resume", summary: "go on where a calibration ended: samples that are there are not run again", schema: z.boolean() },
   runs: { flags: "--runs <n>", summary: "timed runs of each candidate", schema: count },
   samples: { flags: "--samples <n>", summary: "calibration samples", schema: count },
   scheduler: { flags: "--scheduler <file>", summary: "scheduler_config.json or a sampler table", schema: path },
@@ -67,6 +109,14 @@ export const OPTIONS = {
     flags: "--seed <n>",
     summary: "seed of the noise, as torch's CPU generator draws it",
     schema: whole(0, Infinity, "takes a whole number from 0 up"),
+  },
+  shard: {
+    flags: "--shard <i/n>",
+    summary: "run part i of n of the samples, from 1/n to n/n; merge adds them up",
+    schema: text("takes i/n with i from 1 to n, such as 1/4", isShard).transform((text) => {
+      const [index = 1, count = 1] = text.split("/").map(Number);
+      return { index, count };
+    }),
   },
   sigmas: { flags: "--sigmas <list>", summary: "noise levels in sampling order, with commas between", schema: numbers },
   start: {

@@ -1,11 +1,15 @@
 /** From a trace to a plan: what a policy gets to see, and what its choice costs and promises. */
 import { basename } from "node:path";
 import { pathToFileURL } from "node:url";
+import { z } from "zod";
 import { badExtension, planSavesNothing, unknownName } from "../ir/diagnostics.js";
 import { addMacs, NO_MACS, totalMacs, type Macs } from "../ir/cost.js";
+import { ditView } from "../ir/graph.js";
 import { loadFile, type Named } from "../ir/registry.js";
 import {
+  bind,
   chooseSchedule,
+  confidence,
   errorCurves,
   forecastError,
   groupBranches,
@@ -13,20 +17,27 @@ import {
   isPolicy,
   policies,
   rowFor,
+  rowsOf,
+  savesNothing,
   statisticsOf,
+  termsOf,
+  type Cell,
+  type Choice,
   type ErrorBands,
+  type Plan,
   type Policy,
   type PolicyInput,
   type PolicySite,
   type Runs,
   type Schedule,
-  type ScheduleCell,
-  type Term,
+  type SiteStatistics,
 } from "../schedules/index.js";
-import { readBytes } from "./files.js";
+import { readJson } from "./files.js";
 import { guidedStep, type Job } from "./job.js";
 import type { Progress } from "./progress.js";
-import { siteStatistics, type Trace } from "./trace.js";
+import { readPlan } from "./plan-file.js";
+import { readTorchFile } from "./torch-file.js";
+import type { Trace } from "./trace.js";
 
 /** What planning needs to know of a branch. */
 export interface PlannedSite extends Omit<PolicySite, "share"> {
@@ -42,6 +53,8 @@ export interface Planning {
   readonly macs: Macs;
   /** In execution order. */
   readonly sites: readonly PlannedSite[];
+  /** What a schedule comes to under the sampler and the guidance; absent where a trace is all there is. */
+  readonly bind?: ((schedule: Schedule) => Plan) | undefined;
   readonly runs?: Runs | undefined;
   readonly progress?: Progress | undefined;
 }
@@ -51,7 +64,7 @@ export function planningOf(trace: Trace): Planning {
   const { steps, macs, sampler, guidance } = trace;
   const sites = Object.entries(trace.sites).map(([site, measured]): PlannedSite => {
     const { kind, block, stream, macs } = measured;
-    return { site, kind, block, stream, macs, halves: halvesOf(site, guidance.form), statistics: siteStatistics(trace, site) };
+    return { site, kind, block, stream, macs, halves: halvesOf(site, guidance.form), statistics: trace.sites[site] };
   });
   return { steps, timesteps: sampler.timesteps, macs, sites };
 }
@@ -60,8 +73,9 @@ export function planningOf(trace: Trace): Planning {
 export function planningFor(job: Job, trace?: Trace): Planning {
   const { total, branches } = guidedStep(job);
   const timesteps = job.table.rows.map(({ timestep }) => timestep);
-  const sites = branches.map((branch) => ({ ...branch, statistics: trace && siteStatistics(trace, branch.site) }));
-  return { steps: timesteps.length, timesteps, macs: total, sites };
+  const sites = branches.map((branch) => ({ ...branch, statistics: trace?.sites[branch.site] }));
+  const bound = (schedule: Schedule): Plan => bind(schedule, job.table, ditView(job.model).branches, job.context.guidance);
+  return { steps: timesteps.length, timesteps, macs: total, sites, bind: bound };
 }
 
 /** What a plan does with the branches of one kind. */
@@ -89,24 +103,48 @@ export interface PlanSummary {
 
 export interface Planned {
   readonly schedule: Schedule;
+  /** The branches that it is for. */
+  readonly sites: readonly PlannedSite[];
+  /** What each branch does at each step, by site; from a trace alone, none is known to be idle. */
+  readonly cells: Plan["cells"];
   readonly summary: PlanSummary;
   readonly warnings: readonly string[];
 }
 
-/** Lets a policy choose: one of the known names, or the path of a file that exports one. Throws UNKNOWN_NAME, BAD_EXTENSION, PLAN_SAVES_NOTHING and what the policy throws. */
+/**
+ * Lets a policy choose: one of the known names, the path of a file that exports one, or a plan file of any known format, which
+ * is a choice already. Throws UNKNOWN_NAME, BAD_EXTENSION, PLAN_SAVES_NOTHING and what the policy and `bind` throw.
+ */
 export async function choosePlan(planning: Planning, policyName: string, options: unknown): Promise<Planned> {
   const policy = await findPolicy(policyName);
   const { schedule, warnings } = await chooseSchedule(policy, options, policyInput(planning));
-  const isFull = [...schedule.cells.values()].every((row) => row.every((cell) => cell === 1));
-  if (isFull && policy.name !== "full") throw planSavesNothing();
-  return { schedule, warnings, summary: summarise(planning, schedule) };
+  const cells = cellsOf(planning, schedule);
+  if (policy.name !== "full" && savesNothing({ cells })) throw planSavesNothing();
+  return { schedule, sites: planning.sites, cells, warnings, summary: summarise(planning, schedule) };
+}
+
+function cellsOf({ bind, steps, sites }: Planning, schedule: Schedule): Plan["cells"] {
+  if (bind) return bind(schedule).cells;
+  const cells = [...rowsOf(schedule, steps, sites)].map(([site, row]): [string, readonly Cell[]] => [
+    site,
+    row.map((cell, step) => (cell === 1 ? { kind: "compute" } : { kind: "terms", terms: termsOf(cell, row.lastIndexOf(1, step)) })),
+  ]);
+  return new Map(cells);
 }
 
 async function findPolicy(name: string): Promise<Policy> {
   const known = policies.get(name);
   if (known) return known;
   if (/\.[cm]?[jt]s$/.test(basename(name))) return loadExtension(name, isPolicy);
+  if (name.endsWith(".json")) return policyOf(name);
   throw unknownName("policy", name, [...policies.keys()]);
+}
+
+/** A plan file as a policy: it chooses what is written there. */
+function policyOf(file: string): Policy {
+  const { cells, adjustments, predicted } = readPlan(file);
+  const choose = (): Choice => ({ cells, adjustments, predicted });
+  return { name: basename(file), summary: "the plan in this file", needs: [], options: z.object({}), choose };
 }
 
 /** What a user's own file exports. Throws BAD_EXTENSION. */
@@ -122,13 +160,19 @@ function policyInput({ steps, timesteps, sites, runs, progress }: Planning): Pol
   const cacheable = sites.reduce((sum, { macs }) => sum + totalMacs(macs), 0);
   const shared = sites.map((site) => ({ ...site, share: totalMacs(site.macs) / cacheable }));
   const told = (done: number, total: number): void => progress?.("plan", done, total);
-  return { steps, timesteps, sites: shared, runs, read: readBytes, progress: told };
+  return { steps, timesteps, sites: shared, runs, readJson, readTensors: readTorchFile, progress: told };
 }
 
-/** Mean error curves of every group that decides together, by its key in a plan. */
-export function groupCurves(trace: Trace): ReadonlyMap<string, ErrorBands> {
-  const { sites } = policyInput(planningOf(trace));
-  return new Map(groupBranches(sites).map(({ key, sites: members }) => [key, errorCurves(statisticsOf(members)).mean]));
+/** A mean error curve and, of more samples than one, the half-widths of its 95 % confidence intervals; both `[lag − 1][step]`. */
+export interface MeasuredCurve {
+  readonly mean: ErrorBands;
+  readonly confidence?: ErrorBands | undefined;
+}
+
+/** The curves of every group that decides together, by its key in a plan. */
+export function groupCurves(trace: Trace): ReadonlyMap<string, MeasuredCurve> {
+  const curveOf = (sites: readonly SiteStatistics[]): MeasuredCurve => ({ mean: errorCurves(sites).mean, confidence: confidence(sites) });
+  return new Map(groupBranches(policyInput(planningOf(trace)).sites).map(({ key, sites }) => [key, curveOf(statisticsOf(sites))]));
 }
 
 /** What a schedule costs and promises. */
@@ -167,16 +211,12 @@ function meanError(sites: readonly PlannedSite[], { cells }: Schedule): number |
   const errors = sites.flatMap((site) => {
     const row = rowFor(cells, site) ?? [];
     const { statistics } = site;
-    return statistics ? row.flatMap((cell, step) => (cell === 1 ? [] : [forecastError([statistics], step, termsOf(cell, step, row))])) : [];
+    return statistics
+      ? row.flatMap((cell, step) => (cell === 1 ? [] : [forecastError([statistics], step, termsOf(cell, row.lastIndexOf(1, step)))]))
+      : [];
   });
   const error = mean(errors);
   return Number.isFinite(error) ? error : undefined;
-}
-
-/** What a cached cell returns. */
-function termsOf(cell: Exclude<ScheduleCell, 1>, step: number, row: readonly ScheduleCell[]): readonly Term[] {
-  if (cell === 0) return [{ step: row.lastIndexOf(1, step), weight: 1 }];
-  return cell.map(([source, weight]) => ({ step: source, weight }));
 }
 
 function mean(values: readonly number[]): number {

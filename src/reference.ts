@@ -4,7 +4,7 @@
  */
 import { ditView, inputValue, type Model, type Value } from "../ir/graph.js";
 import { rewrite, sweep } from "../ir/rewrite.js";
-import { readTensor, tensorFrom, tensorNumbers, tensorOf, type TensorData } from "../ir/tensor.js";
+import { readTensor, tensorFloats, tensorFrom, tensorOf, type TensorData } from "../ir/tensor.js";
 import { elementCount, staticShape } from "../ir/types.js";
 import {
   cacheOf,
@@ -26,6 +26,25 @@ import { Session, type RuntimeOptions, type Tensors } from "./runtime.js";
 /** Called after every step with the values that its computed branches had. */
 export type Observer = (step: number, branches: Tensors) => void | Promise<void>;
 
+/** The latents of a run, its history values and outputs, step by step: all that a later step reads but branches. */
+export interface Trajectory {
+  readonly latents: readonly Float32Array[];
+  readonly values: readonly Float64Array[];
+  readonly outs: readonly Float64Array[];
+}
+
+/** How a run goes, beside what it starts from. */
+export interface Course {
+  /** Without one every branch is computed at every step. */
+  readonly plan?: Plan | undefined;
+  /** Sees all halves at every step, also where the guidance has no use for them. */
+  readonly observe?: Observer | undefined;
+  /** The branches that the observer is shown, of all halves, where not all. */
+  readonly only?: ReadonlySet<string> | undefined;
+  /** A run that does the same up to a step `from`: from there on it is gone on with. No later step may read a branch of before. */
+  readonly begun?: { readonly trajectory: Trajectory; readonly from: number } | undefined;
+}
+
 /** The loop of one job. Sessions are opened as plans need them and kept until `close`. */
 export class ReferenceLoop {
   private readonly sessions = new Map<string, Session>();
@@ -34,6 +53,8 @@ export class ReferenceLoop {
   constructor(
     private readonly job: Job,
     private readonly options: RuntimeOptions = {},
+    /** Sessions that are kept; every one has its own copy of the weights. */
+    private readonly mostSessions = 3,
   ) {
     this.latentShape = latentShape(job);
   }
@@ -41,32 +62,39 @@ export class ReferenceLoop {
   /** Loads the uncached step now rather than at its first run. */
   async open(): Promise<void> {
     for (const model of new Set(callsAt(this.job.context.guidance, 0).map((halves) => this.modelFor(halves)))) {
-      await this.sessionFor(model, [], false);
+      await this.sessionFor(model, [], []);
     }
   }
 
-  /**
-   * The final latent. Without a plan every branch is computed at every step. An observer sees all halves at every step, also
-   * where the guidance has no use for them.
-   */
-  async run(inputs: RunInputs, plan?: Plan, observe?: Observer): Promise<Float32Array> {
+  /** The final latent. */
+  async run(inputs: RunInputs, course: Course = {}): Promise<Float32Array> {
+    return finalOf(await this.trajectory(inputs, course));
+  }
+
+  /** All that the run has been through. */
+  async trajectory(inputs: RunInputs, { plan, observe, only, begun }: Course = {}): Promise<Trajectory> {
     const { table, context } = this.job;
     const { guidance, prediction } = context;
     const size = elementCount(this.latentShape);
     const history = new Map<string, Map<number, TensorData>>();
     const lastReaders = lastReadersOf(plan);
-    let latent = Float32Array.from(inputs.noise, (value) => value * table.initialScale);
-    const latents = [latent];
-    const values: Float64Array[] = [];
-    const outs: Float64Array[] = [];
-    let draw = 0;
+    const from = begun?.from ?? 0;
+    const initial = Float32Array.from(inputs.noise, (value) => value * table.initialScale);
+    const latents = begun?.trajectory.latents.slice(0, from + 1) ?? [initial];
+    const values = begun?.trajectory.values.slice(0, from) ?? [];
+    const outs = begun?.trajectory.outs.slice(0, from) ?? [];
+    let latent = latents.at(-1) ?? initial;
+    let draw = table.rows.slice(0, from).filter(({ next }) => next.noise !== 0).length;
+    const sites = this.job.model.graph.marks.map(({ site }) => site);
+    const probed = observe || plan ? sites.filter((site) => only?.has(site) ?? true) : [];
     for (const [k, row] of table.rows.entries()) {
+      if (k < from) continue;
       const calls = observe ? callsOf(guidance) : callsAt(guidance, k);
       const branches = new Map<string, TensorData>();
       const predictions = new Map<Half, ArrayLike<number>>();
       let variance: ArrayLike<number> = [];
       for (const halves of calls) {
-        const results = await this.call(k, halves, latent, inputs, plan, history, observe !== undefined || plan !== undefined);
+        const results = await this.call(k, halves, latent, inputs, plan, history, probed);
         for (const [site, value] of results) if (site !== PREDICTION) branches.set(cacheOf(site, halves), value);
         const output = results.get(PREDICTION);
         if (!output) throw new Error("internal: the step returned no prediction");
@@ -96,7 +124,7 @@ export class ReferenceLoop {
       latents.push(latent);
       await observe?.(k, branches);
     }
-    return latent;
+    return { latents, values, outs };
   }
 
   async close(): Promise<void> {
@@ -121,7 +149,7 @@ export class ReferenceLoop {
     inputs: RunInputs,
     plan: Plan | undefined,
     history: ReadonlyMap<string, ReadonlyMap<number, TensorData>>,
-    probe: boolean,
+    probed: readonly string[],
   ): Promise<Tensors> {
     const model = this.modelFor(halves);
     const feeds = new Map<string, TensorData>();
@@ -141,7 +169,7 @@ export class ReferenceLoop {
       };
       feeds.set(cacheInput(site), forecast(cell.terms.map(read), cell));
     }
-    return (await this.sessionFor(model, cached, probe)).run(feeds);
+    return (await this.sessionFor(model, cached, probed)).run(feeds);
   }
 
   /** What an input of the network sees at step `k`. */
@@ -195,31 +223,37 @@ export class ReferenceLoop {
     return result.map((value) => prediction.sign * value);
   }
 
-  /** The step with the given sites fed from outside, and the other branches as outputs if asked for. */
-  private async sessionFor(model: Model, cachedSites: readonly string[], probe: boolean): Promise<Session> {
-    const key = `${model === this.job.model}|${probe}|${cachedSites.join()}`;
+  /** The step with the given sites fed from outside, and those of the probed branches that are not as outputs. */
+  private async sessionFor(model: Model, cachedSites: readonly string[], probed: readonly string[]): Promise<Session> {
+    const key = `${model === this.job.model}|${probed.join()}|${cachedSites.join()}`;
     const known = this.sessions.get(key);
     if (known) return known;
-    // Every session has its own copy of the weights.
-    for (const [oldest, unused] of [...this.sessions].slice(0, Math.max(0, this.sessions.size + 1 - MOST_SESSIONS))) {
+    for (const [oldest, unused] of [...this.sessions].slice(0, Math.max(0, this.sessions.size + 1 - this.mostSessions))) {
       this.sessions.delete(oldest);
       await unused.close();
     }
-    const session = await Session.open(stepWith(model, new Set(cachedSites), probe), { ...this.options, optimise: "all" });
+    const step = stepWith(model, new Set(cachedSites), new Set(probed));
+    const session = await Session.open(step, { ...this.options, optimise: "all" });
     this.sessions.set(key, session);
     return session;
   }
 }
 
+/** The latent that a run ends with. */
+export function finalOf({ latents }: Trajectory): Float32Array {
+  const final = latents.at(-1);
+  if (!final) throw new Error("internal: a run without latents");
+  return final;
+}
+
 const PREDICTION = "prediction";
-const MOST_SESSIONS = 3;
 
 function cacheInput(site: string): string {
   return `cache:${site}`;
 }
 
-/** The step graph with some branches cut off and fed by inputs. */
-function stepWith(model: Model, cached: ReadonlySet<string>, probe: boolean): Model {
+/** The step graph with some branches cut off and fed by inputs, and some of the others as outputs. */
+function stepWith(model: Model, cached: ReadonlySet<string>, probed: ReadonlySet<string>): Model {
   const { graph } = model;
   const fed = new Map<Value, Value>();
   for (const { site, value } of graph.marks) if (cached.has(site)) fed.set(value, inputValue(cacheInput(site), value.type));
@@ -229,8 +263,8 @@ function stepWith(model: Model, cached: ReadonlySet<string>, probe: boolean): Mo
   });
   const [prediction] = cut.outputs;
   if (!prediction) throw new Error("internal: a step without a prediction");
-  const probes = probe ? cut.marks.filter(({ site }) => !cached.has(site)).map(({ site, value }) => ({ name: site, value })) : [];
-  const outputs = [{ name: PREDICTION, value: prediction.value }, ...probes];
+  const probes = cut.marks.filter(({ site }) => probed.has(site) && !cached.has(site));
+  const outputs = [{ name: PREDICTION, value: prediction.value }, ...probes.map(({ site, value }) => ({ name: site, value }))];
   return { ...model, graph: sweep({ ...cut, inputs: [...cut.inputs, ...fed.values()], outputs, marks: [] }) };
 }
 
@@ -268,7 +302,7 @@ function forecast(terms: readonly { readonly data: TensorData; readonly weight: 
   const { elem, shape } = newest.data;
   if (terms.length === 1 && newest.weight === 1 && !scale && !shift) return newest.data;
   const sum = new Float64Array(elementCount(shape));
-  for (const { data, weight } of terms) accumulate(sum, floats(data), weight);
+  for (const { data, weight } of terms) accumulate(sum, tensorFloats(data), weight);
   const channels = shape.at(-1) ?? 1;
   if (scale) for (const [i, value] of sum.entries()) sum[i] = value * (scale[i % channels] ?? NaN);
   if (shift) for (const [i, value] of sum.entries()) sum[i] = value + (shift[i % channels] ?? NaN);
@@ -322,16 +356,8 @@ function accumulate(sum: Float64Array, values: ArrayLike<number> | undefined, we
   for (let i = 0; i < sum.length; i++) sum[i] = (sum[i] ?? 0) + weight * (values[i] ?? 0);
 }
 
-function floats(data: TensorData): ArrayLike<number> {
-  const { content } = data;
-  if (data.elem === "float" && content.kind === "bytes" && content.bytes.byteOffset % 4 === 0) {
-    return new Float32Array(content.bytes.buffer, content.bytes.byteOffset, content.bytes.byteLength / 4);
-  }
-  return tensorNumbers(data);
-}
-
 function selectChannels(data: TensorData, channels: readonly [number, number] | undefined, axis: number): ArrayLike<number> {
-  const values = floats(data);
+  const values = tensorFloats(data);
   if (!channels) return values;
   const have = data.shape[axis] ?? 1;
   const inner = elementCount(data.shape.slice(axis + 1));

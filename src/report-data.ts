@@ -2,13 +2,14 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { totalMacs } from "../ir/cost.js";
-import type { Cell, Guidance } from "../schedules/index.js";
+import type { Guidance } from "../schedules/index.js";
 import { FILES, sizesOf, type Artifact } from "./artifact.js";
 import type { Bench } from "./bench.js";
 import { guidedStep } from "./job.js";
 import { differencePicture, latentPicture } from "./picture.js";
 import { groupCurves } from "./plan.js";
-import type { CellKind, Facts, ReportData, ReportPictures } from "./report/index.js";
+import type { Facts, ReportData, ReportPictures } from "./report/index.js";
+import { cellKind } from "./report/schedule.js";
 import { readTrace } from "./trace.js";
 import type { Verification } from "./verify.js";
 
@@ -61,11 +62,6 @@ function guidanceText({ form, scale, interval, order, rescale }: Guidance): stri
   const scales = typeof scale === "number" ? `${scale}` : `${Math.min(...scale)} to ${Math.max(...scale)}`;
   const steps = interval ? ` at steps ${interval[0]} to ${interval[1] - 1}` : "";
   return `${scales}${steps}, ${form}${form === "batched" ? ` (${order.join(", ")})` : ""}${rescale ? `, rescaled by ${rescale.form}` : ""}`;
-}
-
-function cellKind(cell: Cell): CellKind {
-  if (cell.kind !== "terms") return cell.kind;
-  return cell.terms.length === 1 && cell.terms[0]?.weight === 1 && !cell.scale && !cell.shift ? "reuse" : "forecast";
 }
 
 function facts(record: Readonly<Record<string, unknown>>): Facts {

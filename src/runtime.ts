@@ -3,7 +3,7 @@ import { dirname } from "node:path";
 import { env, InferenceSession, Tensor } from "onnxruntime-node";
 import { Builder } from "../ir/build.js";
 import { CompilerError, cancelled, deviceMissing, noKernels, runtimeFailed, unknownDevice } from "../ir/diagnostics.js";
-import { constant, makeNode, type Model, type Node, type Value } from "../ir/graph.js";
+import { constant, inputValue, makeNode, makeOp, type Model, type Node, type Value } from "../ir/graph.js";
 import { encodeModel } from "../ir/onnx/index.js";
 import { rewrite } from "../ir/rewrite.js";
 import { readTensor, tensorFrom, type TensorData } from "../ir/tensor.js";
@@ -92,10 +92,23 @@ export class Session {
   }
 }
 
+/** Throws UNKNOWN_DEVICE or DEVICE_MISSING where no model can run on the device; to be asked before any work is done for it. */
+export async function assertDevice(device = "cpu"): Promise<void> {
+  if (provider(device) === "cpu") return;
+  const input = inputValue("x", { elem: "float", shape: [1] });
+  const { node, value } = makeOp("Identity", [input], { name: "y", type: input.type });
+  const graph = { name: "device", inputs: [input], outputs: [{ name: "y", value }], nodes: [node], marks: [] };
+  const session = await Session.open(
+    { graph, opsets: new Map([["", 17]]), irVersion: 8, metadata: new Map() },
+    { device, optimise: "disabled" },
+  );
+  await session.close();
+}
+
 /** The answers to the questions of passes; constants are computed on the CPU wherever the result will run. */
-export function evaluator(options: Pick<RuntimeOptions, "threads" | "signal"> = {}): Evaluator {
+export function evaluator({ threads, signal }: Pick<RuntimeOptions, "threads" | "signal"> = {}): Evaluator {
   const using = async <T>(model: Model, optimise: "disabled" | "basic", ask: (session: Session) => Promise<T> | T): Promise<T> => {
-    const session = await Session.open(model, { ...options, optimise, prepack: false });
+    const session = await Session.open(model, { threads, signal, optimise, prepack: false });
     try {
       return await ask(session);
     } finally {
@@ -135,7 +148,7 @@ function explain(error: unknown, device: string): Error {
 }
 
 /** Throws NO_KERNELS if a device has none for the float type that a network computes in. */
-export function requireKernels(type: FloatType | undefined, device = "cpu"): void {
+export function assertKernels(type: FloatType | undefined, device = "cpu"): void {
   if (type === "bfloat16" && device === "cpu") throw noKernels(type, device);
 }
 

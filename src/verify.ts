@@ -7,7 +7,7 @@ import { isFloatType, type FloatType } from "../ir/types.js";
 import type { Progress } from "./progress.js";
 import { ReferenceLoop, startOf } from "./reference.js";
 import type { SampleOptions } from "./run-inputs.js";
-import { requireKernels, type RuntimeOptions } from "./runtime.js";
+import { assertKernels, type RuntimeOptions } from "./runtime.js";
 
 /**
  * How far the artifact may be from the loop, by the coarsest type that either computes in (CONTRACT, verify). Rounding to
@@ -39,7 +39,7 @@ export interface Verification {
 /** Runs the artifact, the plan-aware loop and the uncached loop on the same noise. Three runs a sample. Throws NO_KERNELS. */
 export async function verify(artifact: Artifact, options: VerifyOptions): Promise<Verification> {
   const { job, plan, manifest, folder } = artifact;
-  requireKernels(job.context.precision, options.device);
+  assertKernels(job.context.precision, options.device);
   const session = await ArtifactSession.open(join(folder, FILES.model), options);
   const loop = new ReferenceLoop(job, options);
   const range = job.source.recipe.display?.range;
@@ -52,7 +52,7 @@ export async function verify(artifact: Artifact, options: VerifyOptions): Promis
       const inputs = await startOf(job, sample, options);
       const cached = await session.run(feedsOf(job, inputs));
       options.progress?.("verify", 3 * sample + 1, 3 * options.samples);
-      const followed = await loop.run(inputs, plan);
+      const followed = await loop.run(inputs, { plan });
       options.progress?.("verify", 3 * sample + 2, 3 * options.samples);
       const uncached = await loop.run(inputs);
       options.progress?.("verify", 3 * sample + 3, 3 * options.samples);

@@ -33,11 +33,13 @@ afterAll(() => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-/** Compiles a job along a schedule into a new folder; answers with the folder. */
+/** Compiles a job along a schedule into a new folder, with nothing in it that keeps it from CUDA; answers with the folder. */
 async function emit(job: Job, schedule: Schedule): Promise<string> {
   const { plan } = planOf(job, schedule.cells, schedule.adjustments);
   const target = join(mkdtempSync(join(folder, "x")), "artifact");
-  await writeArtifact(target, { job, schedule, compiled: await compileModel(job, plan) }, false);
+  const compiled = await compileModel(job, plan);
+  expect(compiled.cuda).toEqual({ kernels: compiled.nodes.emitted, missing: [], copies: [] });
+  await writeArtifact(target, { job, schedule, compiled }, false);
   return target;
 }
 
@@ -48,7 +50,7 @@ async function expectLoop(job: Job, schedule: Schedule, limit = 1e-5): Promise<v
   const session = await ArtifactSession.open(join(await emit(job, schedule), FILES.model), RUNTIME);
   const loop = new ReferenceLoop(job, RUNTIME);
   try {
-    const truth = await loop.run(inputs, plan);
+    const truth = await loop.run(inputs, { plan });
     expect(relativeL2(await session.run(feedsOf(job, inputs)), truth)).toBeLessThanOrEqual(limit);
     expect(relativeL2(await loop.run(inputs), truth)).toBeGreaterThan(1e-4);
   } finally {

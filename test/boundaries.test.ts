@@ -18,11 +18,14 @@ const PACKAGES = new Map([
   ["protobufjs", /^ir\/onnx\//],
   ["long", /^ir\/onnx\//],
   ["zod", /^(schedules|src)\//],
+  ["ml-matrix", /^schedules\/least-squares\.ts$/],
   ["onnxruntime-node", /^src\/runtime\.ts$/],
   ["commander", /^src\/cli\.ts$/],
   ["cli-progress", /^src\/progress\.ts$/],
   ["fast-png", /^src\/picture\.ts$/],
-  ["fflate", /^src\/npz\.ts$/],
+  ["fflate", /^src\/zip\.ts$/],
+  ["@resvg", /^src\/raster\.ts$/],
+  ["pickleparser", /^src\/torch-file\.ts$/],
 ]);
 
 interface Import {

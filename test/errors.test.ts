@@ -291,6 +291,25 @@ describe("the program", () => {
     expect((await runHere(["sampler", scheduler, "--sigmas", "1,,0.5"])).stderr).toContain("BAD_OPTION");
   });
 
+  it("draws a plan, writes it for another program, and takes that for a plan again", async () => {
+    const model = [join(FIXTURES, "dit", "dynamo-20.onnx"), "--scheduler", join(FIXTURES, "dit", "scheduler_config.json"), "--steps", "12"];
+    const [mask, plot, back] = ["mask.json", "plan.png", "back.json"].map((name) => join(folder, name));
+    const line = ["plan", ...model, "--quiet", "--json"];
+    expect(await runHere([...line, "--policy", "fora", "--format", "cache-dit", "--plot", plot ?? "", "-o", mask ?? ""])).toMatchObject({
+      exit: 0,
+      stderr: "",
+    });
+    expect(
+      readFileSync(plot ?? "")
+        .subarray(1, 4)
+        .toString(),
+    ).toBe("PNG");
+    const { exit, stdout } = await runHere([...line, "--policy", mask ?? "", "-o", back ?? ""]);
+    expect(exit).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ policy: { name: "mask.json" }, computed: { attn: 7, mlp: 7 } });
+    expect(JSON.parse(readFileSync(back ?? "", "utf8"))).toMatchObject({ cells: { "*": [1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 1] } });
+  });
+
   it("takes options that may be given again before MODEL", async () => {
     const { exit, stderr } = await runHere(["run", "--input", "class_labels=1", artifact, "-o", join(folder, "latent.npy")]);
     expect({ exit, stderr }).toEqual({ exit: 0, stderr: "" });

@@ -6,6 +6,10 @@ import { join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { z } from "zod";
 import { describe, expect, it } from "vitest";
+import { tensorNumbers, tensorOf } from "../ir/tensor.js";
+import { relativeL2 } from "../src/fidelity.js";
+import { npyBytes, readNpy } from "../src/npy.js";
+import { missingModules, PYTHON } from "./support/python.js";
 
 const ROOT = resolve(import.meta.dirname, "..");
 const CLI = join(ROOT, "dist", "src", "cli.js");
@@ -41,7 +45,72 @@ describe("examples", () => {
     expect(existsSync(plan)).toBe(true);
   });
 
+  it("calibrate-shards runs its parts under the numbers of Kubernetes and of Slurm, and adds them up", async () => {
+    const example = join(ROOT, "examples", "calibrate-shards");
+    const fixture = join(ROOT, "test", "fixtures", "dit");
+    const traces = mkdtempSync(join(tmpdir(), "smoothcc-shards-"));
+    const inScripts = { ...process.env, SMOOTHCC: `node ${CLI}`, TRACES: traces, SHARDS: "2", MODEL: join(fixture, "dynamo-20.onnx") };
+    const given = ["--samples", "3", "--steps", "10", "--scheduler", join(fixture, "scheduler_config.json"), "--input", "class_labels=1"];
+    const shard = (env: Readonly<Record<string, string>>): Promise<unknown> =>
+      run("sh", [join(example, "shard.sh"), ...given], { env: { ...inScripts, ...env } });
+    await shard({ JOB_COMPLETION_INDEX: "0" });
+    await expect(run("sh", [join(example, "merge.sh")], { env: inScripts })).rejects.toThrow("FILE_MISSING");
+    await shard({ SLURM_ARRAY_TASK_ID: "1" });
+    await run("sh", [join(example, "merge.sh")], { env: inScripts });
+    const samplesOf = (name: string): unknown => z.looseObject({}).parse(JSON.parse(readFileSync(join(traces, name), "utf8")))["samples"];
+    expect(["shard-0.json", "shard-1.json", "trace.json"].map(samplesOf)).toEqual([[0, 2], [1], [0, 1, 2]]);
+    await expect(shard({})).rejects.toThrow("neither Kubernetes nor Slurm");
+
+    // What the job files name is there, and both have as many parts as they say.
+    const [job, array] = ["job.yaml", "array.sbatch"].map((name) => readFileSync(join(example, name), "utf8"));
+    expect(job).toContain("calibrate-shards/shard.sh");
+    expect(job).toMatch(/completions: 4\n[^]*name: SHARDS, value: "4"/);
+    expect(array).toMatch(/--array=0-3\n[^]*SHARDS=4\nexec sh shard.sh/);
+  });
+
+  it("cuda-graph.py binds inputs and outputs, on the CPU where there is no GPU", async (ctx) => {
+    const reason = missingModules("numpy", "onnxruntime");
+    if (reason !== undefined) return ctx.skip(reason);
+    const glyphs = join(ROOT, "examples", "glyphs");
+    const artifact = join(folder, "artifact");
+    const noise = join(folder, "noise.npy");
+    writeFileSync(
+      noise,
+      npyBytes(
+        tensorOf(
+          "float",
+          [1, 1, 32, 32],
+          Array.from({ length: 1024 }, (_, i) => 2 * Math.sin(7 * i)),
+        ),
+      ),
+    );
+    await run("node", [CLI, "compile", glyphs, "--no-cache", "--steps", "2", "-o", artifact, "--quiet"]);
+    const [ours, theirs] = [join(folder, "ours.npy"), join(folder, "theirs.npy")];
+    await run("node", [CLI, "run", artifact, "--noise", noise, "--input", "class_labels=18", "-o", ours, "--quiet"]);
+    const options = [
+      "--device",
+      "cpu",
+      "--runs",
+      "1",
+      "--input",
+      "class_labels=18",
+      "--input",
+      `hidden_states=${noise}`,
+      "--output",
+      theirs,
+    ];
+    await run(PYTHON, ["examples/cuda-graph.py", artifact, ...options], { cwd: ROOT });
+    expect(relativeL2(tensorNumbers(readNpy(theirs)), tensorNumbers(readNpy(ours)))).toBeLessThan(1e-5);
+  });
+
   it("has a test for each file", () => {
-    expect(readdirSync(join(ROOT, "examples")).sort()).toEqual(["compare-policies.js", "export", "glyphs", "warm-start.js"]);
+    expect(readdirSync(join(ROOT, "examples")).sort()).toEqual([
+      "calibrate-shards",
+      "compare-policies.js",
+      "cuda-graph.py",
+      "export",
+      "glyphs",
+      "warm-start.js",
+    ]);
   });
 });

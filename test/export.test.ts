@@ -1,5 +1,5 @@
-/** The export recipes, on a machine that has PyTorch: `PYTHON` names its interpreter, else `python3` is asked. */
-import { execFile, execFileSync } from "node:child_process";
+/** The export recipes, on a machine that has PyTorch. */
+import { execFile } from "node:child_process";
 import { mkdtempSync, readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -9,28 +9,16 @@ import { describe, expect, it } from "vitest";
 import { ditView } from "../ir/graph.js";
 import { lift } from "../ir/lift/index.js";
 import { readModel } from "../ir/onnx/index.js";
+import { missingModules, PYTHON } from "./support/python.js";
 
-const PYTHON = process.env["PYTHON"] ?? "python3";
 const SCRIPT = resolve(import.meta.dirname, "..", "examples", "export", "export.py");
-
-/** Why the recipes cannot run here, or nothing. */
-function missing(): string | undefined {
-  const modules = ["torch", "diffusers", "onnx", "onnxscript"];
-  const probe = `import importlib.util as u; print(*(m for m in ${JSON.stringify(modules)} if u.find_spec(m) is None))`;
-  try {
-    const absent = execFileSync(PYTHON, ["-c", probe], { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim();
-    return absent === "" ? undefined : `${PYTHON} has no ${absent.split(" ").join(", ")}`;
-  } catch {
-    return `there is no ${PYTHON}`;
-  }
-}
 
 describe("examples/export", () => {
   it.for(["dynamo", "torchscript"])(
     "writes a DiT that can be lifted, with the exporter %s",
     { timeout: 300_000 },
     async (exporter, ctx) => {
-      const reason = missing();
+      const reason = missingModules("torch", "diffusers", "onnx", "onnxscript");
       if (reason !== undefined) return ctx.skip(reason);
       const folder = mkdtempSync(join(tmpdir(), "smoothcc-export-"));
       const options = ["--arch", "dit", "--random", "--exporter", exporter, "-o", folder];

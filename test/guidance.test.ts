@@ -150,7 +150,7 @@ async function runs(job: Job, schedule: Schedule): Promise<Runs> {
   const loop = new ReferenceLoop(job, { threads: 1 });
   try {
     const latent = (await session.run(feedsOf(job, inputs))).get("latent");
-    return { compiled, artifact: Float32Array.from(latent ? tensorNumbers(latent) : []), loop: await loop.run(inputs, plan) };
+    return { compiled, artifact: Float32Array.from(latent ? tensorNumbers(latent) : []), loop: await loop.run(inputs, { plan }) };
   } finally {
     await session.close();
     await loop.close();

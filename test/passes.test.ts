@@ -14,6 +14,7 @@ import { elementCount, type TensorType } from "../ir/types.js";
 import { BIND_PASSES, CACHE_PASSES, passes, runPasses, RUN_PASSES, STEP_PASSES, type Pass, type PassContext } from "../passes/index.js";
 import { NO_GUIDANCE } from "../schedules/index.js";
 import { feedsOf } from "../src/artifact.js";
+import { cudaCoverage } from "../src/cuda.js";
 import { relativeL2 } from "../src/fidelity.js";
 import { sampleInputs } from "../src/run-inputs.js";
 import { evaluator, Session, type Tensors } from "../src/runtime.js";
@@ -23,7 +24,7 @@ import { nullClassOf, openFixture, planOf, randomSchedule } from "./support/jobs
 
 const PIPELINE = [...BIND_PASSES, ...STEP_PASSES, ...RUN_PASSES, ...CACHE_PASSES];
 /** A second run of these finds nothing left to do. */
-const STABLE = ["fold", "cse", "dce"];
+const STABLE = ["fold", "cse", "fuse", "dce"];
 /** How far `rounding` may go, in relative L2. */
 const ROUNDING = 1e-5;
 
@@ -165,20 +166,22 @@ describe("fold, apart from its cases", () => {
   });
 });
 
-describe("standard computes what ONNX Runtime's own kernels compute", () => {
-  const folder = new URL("cases/passes/standard/", import.meta.url);
-  const runnable = readdirSync(folder).filter((file) => file !== "what-has-no-rule.txt");
+describe.each(["standard", "kernels"])("%s computes what ONNX Runtime's own kernels compute", (pass) => {
+  const folder = new URL(`cases/passes/${pass}/`, import.meta.url);
+  const runnable = readdirSync(folder).filter((file) => !["what-has-no-rule.txt", "pad-that-stays.txt"].includes(file));
 
   it.each(runnable)("%s", async (file) => {
     const { model, context } = readSubject(readFileSync(new URL(file, folder), "utf8").split("---")[0] ?? "");
-    const after = await runPasses(model, ["standard"], context);
+    const after = await runPasses(model, [pass], context);
     expect(after.graph.nodes.every((node) => isStandard(node, opsetOf(after)))).toBe(true);
     expect([...after.opsets.keys()]).toEqual([""]);
+    if (pass === "kernels") expect(cudaCoverage(after).missing).toEqual([]);
     const feeds = new Map(
       model.graph.inputs.map((input, i) => {
         const shape = shapeOf(input);
         const numbers = Array.from({ length: elementCount(shape) }, (_, at) => 2 * Math.sin(7 * i + 3 * at + 1));
-        return [input.name, tensorOf(elemOf(input), shape, numbers)] as const;
+        const isWhole = elemOf(input).startsWith("int");
+        return [input.name, tensorOf(elemOf(input), shape, isWhole ? numbers.map(Math.round) : numbers)] as const;
       }),
     );
     const found = await run(after, feeds);

@@ -203,7 +203,8 @@ describe("what is refused", () => {
     ["tensors", { format: "smoothcc-plan/1", steps: 4, cells: {}, tensors: "plan.npz" }, "BAD_PLAN"],
     ["nothing", {}, "BAD_PLAN"],
     ["empty rows", { attn: [] }, "BAD_PLAN"],
-    ["a list", [1, 0, 0, 1], "BAD_PLAN"],
+    ["an empty list", [], "BAD_JSON_FIELD"],
+    ["a mask with a cell of text", [1, "0", 1, 1], "BAD_CELL"],
     ["null", null, "BAD_PLAN"],
   ])("%s", (_, json, code) => {
     const error = thrownBy(() => plan(json));

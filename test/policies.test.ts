@@ -1,9 +1,11 @@
 /** Policies against their papers and reference code, written here a second time. */
-import { readdirSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
+import { tensorOf } from "../ir/tensor.js";
 import { bind, policies, samplerTable, type PolicyInput, type ScheduleCell } from "../schedules/index.js";
-import { choose, generator, inputOf, randomBands, rowOf, single, siteOf, statisticsWith } from "./support/policy-input.js";
+import { choose, generator, inputOf, randomBands, rowOf, single, siteOf, statisticsWith, summingRuns } from "./support/policy-input.js";
 import { rejectedCodeOf } from "./support/thrown.js";
 
 const ones = (row: readonly ScheduleCell[] | undefined): number => (row ?? []).filter((cell) => cell === 1).length;
@@ -55,7 +57,7 @@ describe("fora", () => {
     const input = inputOf(12, [siteOf("attn-0", 0.3), siteOf("mlp-0", 0.7)]);
     const { schedule, warnings } = await choose("fora", { interval: "4" }, input);
     expect(schedule.cells.get("attn")).toEqual(schedule.cells.get("mlp"));
-    expect(schedule.policy).toEqual({ name: "fora", interval: 4, phase: "smoothcache" });
+    expect(schedule.policy).toEqual({ name: "fora", interval: 4, phase: "smoothcache", warmup: 1 });
     expect(schedule.predicted?.["computedShare"]).toBeCloseTo(4 / 12, 12);
     expect(warnings).toEqual([]);
   });
@@ -67,6 +69,30 @@ describe("full", () => {
     expect(schedule.cells.get("attn")).toEqual([1, 1, 1, 1, 1]);
     expect(schedule.predicted).toEqual({ computedShare: 1 });
     expect(warnings).toEqual([]);
+  });
+});
+
+describe("learning-to-cache", () => {
+  const routers = join(import.meta.dirname, "fixtures", "routers");
+  const recorded = z
+    .array(z.strictObject({ file: z.string(), options: z.record(z.string(), z.unknown()), rows: z.record(z.string(), z.string()) }))
+    .parse(JSON.parse(readFileSync(join(routers, "expected.json"), "utf8")));
+  const sites = [0, 1, 2].flatMap((block) => [
+    siteOf(`attn-${block}`, 0.1),
+    siteOf(`cross_attn-${block}`, 0.1),
+    siteOf(`mlp-${block}`, 0.1),
+  ]);
+
+  it.each(recorded)("computes what the authors' loop computes: $file, $options", async ({ file, options, rows }) => {
+    const { schedule } = await choose("learning-to-cache", { router: join(routers, file), ...options }, inputOf(6, sites));
+    expect(Object.fromEntries([...schedule.cells].map(([key, row]) => [key, row.join("")]))).toEqual(rows);
+  });
+
+  it("computes everything at every other step, and all where no score is too low", async () => {
+    const all = await choose("learning-to-cache", { router: join(routers, "dit.pt"), threshold: 0 }, inputOf(6, sites));
+    expect([...all.schedule.cells.values()].flat()).not.toContain(0);
+    const least = await choose("learning-to-cache", { router: join(routers, "dit.pt"), threshold: 1 }, inputOf(6, sites));
+    expect(new Set([...least.schedule.cells.values()].map((row) => row.join("")))).toEqual(new Set(["101010"]));
   });
 });
 
@@ -127,6 +153,23 @@ describe("smoothcache, rule of the paper", () => {
 });
 
 describe("smoothcache, rule of the code", () => {
+  // Rows of Roblox/SmoothCache's files, all of which it made with gaps of up to three.
+  it.each([
+    ["30-N-3-threshold-0.35", `100${"10".repeat(12)}111`],
+    ["50-N-3-threshold-0.08", `10010101${"1".repeat(42)}`],
+    ["50-N-3-threshold-0.18", `1000100100${"10".repeat(18)}1011`],
+    ["70-N-3-threshold-0.08", `1000100100${"10".repeat(28)}1011`],
+  ])("gives the row of %s for curves that are low just where its gaps end", async (_, row) => {
+    // At shorter distances they are high: the code does not look there, where the paper does.
+    const bands = [1, 2, 3].map((lag) =>
+      Array.from(row, (_, step) => (row.slice(step - lag, step + 2) === `1${"0".repeat(lag)}1` ? 0.05 : 0.5)),
+    );
+    expect(await rowOf("smoothcache", { alpha: 0.1, rule: "code" }, single(row.length, bands))).toBe(row);
+    const longest = row.indexOf("100");
+    const byPaper = await rowOf("smoothcache", { alpha: 0.1 }, single(row.length, bands));
+    expect(byPaper.slice(longest, longest + 2)).toBe("11");
+  });
+
   it("equals _scan_nrows_sublists on 20,000 random curves", async () => {
     const random = generator(1);
     let reused = 0;
@@ -229,7 +272,12 @@ describe("bad input", () => {
 
 describe("every policy", () => {
   /** Options that a policy needs beside its defaults. */
-  const needed: Readonly<Record<string, unknown>> = { smoothcache: { share: 0.5 } };
+  const needed: Readonly<Record<string, unknown>> = {
+    dpcache: { share: 0.5 },
+    "learning-to-cache": { router: "router.pt" },
+    lemica: { share: 0.5 },
+    smoothcache: { share: 0.5 },
+  };
 
   it("is one file of the folder, and describes its options", () => {
     const stems = readdirSync(new URL("../schedules/policies/", import.meta.url)).map((file) => file.replace(/\.ts$/, ""));
@@ -243,12 +291,16 @@ describe("every policy", () => {
 
   it.each([...policies.keys()])("%s makes plans that bind, for any number of steps", async (name) => {
     for (const steps of [1, 2, 3, 4, 10, 51]) {
-      const input = single(steps, steps > 1 ? randomBands(steps, Math.min(3, steps - 1), generator(steps)) : []);
+      const bands = steps > 1 ? randomBands(steps, Math.min(3, steps - 1), generator(steps)) : [];
+      const routers = new Map(Array.from({ length: steps }, (_, step) => [`${step}.prob`, tensorOf("float", [2], [9, 9])]));
+      const runs = summingRuns(bands[0]?.map((value) => value || 0) ?? [1]);
+      const input = { ...single(steps, bands), runs, readTensors: () => routers };
       const { schedule } = await choose(name, needed[name] ?? {}, input);
-      expect(schedule.cells.get("attn")).toHaveLength(steps);
-      expect(schedule.cells.get("attn")?.at(-1)).toBe(1);
       const table = samplerTable({ _class_name: "DDIMScheduler", clip_sample: false }, { steps });
-      expect(bind(schedule, table, [{ site: "attn-0", kind: "attn", block: 0, stream: "image", gated: true }]).cells.size).toBe(1);
+      const plan = bind(schedule, table, [{ site: "attn-0", kind: "attn", block: 0, stream: "image", gated: true }]);
+      const row = plan.cells.get("attn-0") ?? [];
+      expect(row).toHaveLength(steps);
+      expect(row[0]?.kind).toBe("compute");
     }
   });
 });

@@ -11,6 +11,7 @@ import { elementCount, type FloatType } from "../ir/types.js";
 import { runPasses } from "../passes/index.js";
 import { ArtifactSession, feedsOf, openArtifact, writeArtifact, writeEmitted } from "../src/artifact.js";
 import { compileModel } from "../src/compile.js";
+import { cudaCoverage } from "../src/cuda.js";
 import { relativeL2 } from "../src/fidelity.js";
 import { ReferenceLoop } from "../src/reference.js";
 import { sampleInputs } from "../src/run-inputs.js";
@@ -51,15 +52,16 @@ describe.each(exports)("$name", (fixture) => {
     const inputs = sampleInputs(job, 0, { seed: 3 });
     const session = await ArtifactSession.open(files.narrow, RUNTIME);
     const loop = new ReferenceLoop(job, RUNTIME);
-    const error = relativeL2(await session.run(feedsOf(job, inputs)), await loop.run(inputs, plan));
+    const error = relativeL2(await session.run(feedsOf(job, inputs)), await loop.run(inputs, { plan }));
     await session.close();
     await loop.close();
     expect(error).toBeLessThanOrEqual(1e-3);
     // Something was rounded.
     expect(error).toBeGreaterThan(2e-5);
+    expect(cudaCoverage(model).missing).toEqual([]);
   });
 
-  it("in bfloat16 its products are, and all weights", async () => {
+  it("in bfloat16 its products are, and all weights, and CUDA has kernels for it", async () => {
     const { model } = await compiled("bf16");
     const { graph } = model;
     const products = graph.nodes.filter((node) => isOp(node, "MatMul", "Gemm", "Attention"));
@@ -69,6 +71,7 @@ describe.each(exports)("$name", (fixture) => {
     const readers = graph.nodes.filter((node) => !isOp(node, "Conv", "ConvTranspose"));
     const weights = readers.flatMap(({ inputs }) => inputs.filter((value) => value?.data && elementCount(value.data.shape) > 256));
     expect(weights.filter((value) => value?.type?.elem === "float").map((value) => value?.name)).toEqual([]);
+    expect(cudaCoverage(model).missing).toEqual([]);
     expect([...graph.inputs, ...graph.outputs.map(({ value }) => value)].filter(({ type }) => type?.elem === "bfloat16")).toEqual([]);
   });
 });

@@ -1,9 +1,12 @@
 /** The report as a file: complete, escaped, self-contained, the same every time. */
+import { decode } from "fast-png";
 import { describe, expect, it } from "vitest";
 import { latentPicture } from "../src/picture.js";
 import { formatCount, formatDuration, formatNumber, formatPercent, formatQuantity, formatRatio } from "../src/report/format.js";
 import { headline, renderReport, type CellKind, type ReportData } from "../src/report/index.js";
+import { rasterise } from "../src/raster.js";
 import { samplerPlot } from "../src/report/sampler-plot.js";
+import { schedulePlot } from "../src/report/schedule-plot.js";
 import { ticks, ticksBetween } from "../src/report/ticks.js";
 
 const STEPS = 6;
@@ -44,10 +47,13 @@ const full: ReportData = {
   curves: new Map([
     [
       "attn",
-      [
-        [0, 0.5, 0.1, 0.1, 0.2, 0.3],
-        [0, 0, 0.2, NaN, 0.3, 0.4],
-      ],
+      {
+        mean: [
+          [0, 0.5, 0.1, 0.1, 0.2, 0.3],
+          [0, 0, 0.2, NaN, 0.3, 0.4],
+        ],
+        confidence: [[0, 0.1, 0.2, 0, 0.1, 0.1]],
+      },
     ],
   ]),
   alpha: 0.08,
@@ -161,8 +167,23 @@ describe("renderReport", () => {
       ["1", 5],
       ["2", 3],
     ]);
-    expect(html).toContain("step 1 against step 0: 0.500");
+    expect(html).toContain("step 1 against step 0: 0.500 ± 0.100");
+    expect(html).toContain("step 2 against step 0: 0.200<");
     expect(html).toContain("threshold α = 0.08");
+  });
+
+  it("draws a band where there are confidence intervals: above and below the line, not below 0", () => {
+    const band = /<figure>.*?<path class="band" d="M([\d. L]+)Z"\/>/s.exec(html)?.[1] ?? "";
+    const corners = band.split("L").map((corner) => corner.split(" ").map(Number));
+    expect(corners).toHaveLength(2 * 5);
+    const zero = Number(/<path d="M40 ([\d.]+)H390"\/><text[^>]*>0</.exec(html)?.[1]);
+    const [top, bottom] = [corners.slice(0, 5), corners.slice(5).reverse()].map((edge) => edge.map(([, y = NaN]) => y));
+    // Step 2: 0.1 ± 0.2 ends at 0; step 3: 0.1 ± 0 has no width.
+    expect(bottom?.[1]).toBe(zero);
+    expect(top?.[2]).toBe(bottom?.[2]);
+    expect(top?.every((y, i) => y <= (bottom?.[i] ?? NaN))).toBe(true);
+    expect(html).toContain("95 % confidence interval over samples");
+    expect(renderReport({ ...full, curves: new Map([["attn", { mean: [[0, 0.5]] }]]) })).not.toContain("confidence interval");
   });
 
   it("adds up the work", () => {
@@ -188,7 +209,7 @@ describe("renderReport", () => {
       versions: { [hostile]: hostile },
       branches: [{ site: hostile, kind: hostile, macs: 1 }],
       cells: new Map([[hostile, row("CrfCCC")]]),
-      curves: new Map([[hostile, [[0, 1]]]]),
+      curves: new Map([[hostile, { mean: [[0, 1]] }]]),
       times: full.times && { ...full.times, device: hostile },
       verify: full.verify && { ...full.verify, checks: [{ name: hostile, relL2: 1, limit: 0, ok: false }] },
       pictures: full.pictures && { ...full.pictures, caption: hostile },
@@ -213,7 +234,7 @@ describe("renderReport", () => {
       ...full,
       steps: 1,
       cells: new Map([["attn-0", row("C")]]),
-      curves: new Map([["attn", [[0]]]]),
+      curves: new Map([["attn", { mean: [[0]] }]]),
       verify: { checks: [], fidelity: { relL2: 0, psnr: Infinity, samples: 1 } },
     });
     expect(sections(page)).not.toContain("How much the parts change");
@@ -262,6 +283,49 @@ describe("numbers", () => {
     expect(ticks(0.3, 3)).toEqual([0, 0.1, 0.2, 0.3]);
     expect(ticks(49, 5)).toEqual([0, 10, 20, 30, 40, 50]);
     expect(ticks(0, 5)).toEqual([0]);
+  });
+});
+
+describe("schedulePlot", () => {
+  const rows = [
+    { label: "attn", branches: 28, cells: row("CrfC") },
+    { label: "<b>", branches: 1, cells: [...row("CCr"), "idle"] as const },
+  ];
+  const plot = { title: "fora & co", subtitle: "half", steps: 4 };
+
+  it("has every cell once, with its step, and words for the kinds of cell", () => {
+    const svg = schedulePlot({ ...plot, rows });
+    expect([...svg.matchAll(/<title>([^<]*, step \d: [^<]*)<\/title>/g)].map(([, title]) => title)).toEqual([
+      ...["computed", "reused", "forecast", "computed"].map((word, step) => `attn, step ${step}: ${word}`),
+      ...["computed", "computed", "reused", "not guided"].map((word, step) => `&lt;b&gt;, step ${step}: ${word}`),
+    ]);
+    for (const text of ["fora &amp; co", "attn × 28", "2 of 4", ">not guided<"]) expect(svg).toContain(text);
+    expect(svg).not.toContain("<b>");
+    expect(unbalanced(svg)).toEqual([]);
+  });
+
+  it("draws rows closer where there are many, and gaps where there is room", () => {
+    const heightOf = (svg: string): number => Number(/^<svg [^>]*height="(\d+)"/.exec(svg)?.[1]);
+    const many = Array.from({ length: 56 }, (_, i) => ({ label: `attn-${i}`, branches: 1, cells: row("CrfC") }));
+    expect(heightOf(schedulePlot({ ...plot, rows: many }))).toBeLessThan(1200);
+    const long = { label: "attn", branches: 1, cells: new Array<CellKind>(1000).fill("compute") };
+    expect(schedulePlot({ ...plot, rows: [long], steps: 1000 })).not.toContain('class="gaps"');
+    expect(schedulePlot({ ...plot, rows })).toContain('class="gaps"');
+  });
+
+  it("becomes a PNG picture, its cells in their colours and its texts there", () => {
+    const svg = schedulePlot({ ...plot, rows });
+    const png = rasterise(svg);
+    const { width, data, channels } = decode(png);
+    const colourAt = (x: number, y: number): string =>
+      [0, 1, 2].map((i) => (data[(2 * y * width + 2 * x) * channels + i] ?? 0).toString(16).padStart(2, "0")).join("");
+    const [, x = NaN, y = NaN] = (/class="gaps" x="(\d+)" y="(\d+)"/.exec(svg) ?? []).map(Number);
+    // The middles of four cells of 225 units, near their feet, and above the one that is lower.
+    expect([0, 1, 2, 3].map((step) => colourAt(x + 225 * step + 112, y + 20))).toEqual(["24588f", "b9c9da", "c98a2b", "24588f"]);
+    expect(colourAt(x + 225 + 112, y + 4)).toBe("fdfdfb");
+    const title = Array.from({ length: 100 * 20 }, (_, i) => colourAt(40 + (i % 100), 24 + Math.floor(i / 100)));
+    expect(title.filter((colour) => colour === "1d2024").length).toBeGreaterThan(50);
+    expect(Buffer.from(rasterise(svg)).equals(png)).toBe(true);
   });
 });
 

@@ -1,6 +1,7 @@
 /** The known policies, and the way from one to a schedule. */
 import { badOption, nearest, policyNeedsModel, policyNeedsTrace } from "../../ir/diagnostics.js";
 import { hasMethods, loadFolder } from "../../ir/registry.js";
+import { fewSteps } from "../few-steps.js";
 import type { Schedule } from "../plan.js";
 import { computedShare, type Policy, type PolicyInput } from "../policy.js";
 
@@ -10,9 +11,6 @@ export function isPolicy(candidate: unknown): candidate is Policy {
 
 /** By name, in alphabetical order. */
 export const policies: ReadonlyMap<string, Policy> = await loadFolder(import.meta.url, isPolicy);
-
-/** Below this many steps neighbouring steps differ so much that reuse rarely pays. */
-const FEW_STEPS = 10;
 
 /**
  * What the policy chooses, as a schedule, with sentences for the user. `options` are as they were given.
@@ -28,10 +26,7 @@ export async function chooseSchedule(
   if (policy.needs.includes("runs") && !input.runs) throw policyNeedsModel(policy.name);
   const { cells, adjustments, predicted, warnings = [] } = await policy.choose(input, parsed);
   const share = computedShare(input, cells);
-  const few =
-    share < 1 && input.steps < FEW_STEPS
-      ? [`A run of ${input.steps} steps leaves little to reuse: neighbouring steps differ much in short runs.`]
-      : [];
+  const few = share < 1 ? fewSteps(input.steps) : [];
   const schedule = {
     steps: input.steps,
     cells,

@@ -4,8 +4,9 @@
  */
 import { z } from "zod";
 import { badCurves, unknownName } from "../../ir/diagnostics.js";
-import { computedShare, groupBranches, GROUPINGS, statisticsOf, type Choice, type Policy, type PolicyInput } from "../policy.js";
+import { groupBranches, groupOption, statisticsOf, type Policy } from "../policy.js";
 import { errorCurves, type ErrorBands } from "../statistics.js";
+import { nearestToShare, reuseWhile, thresholdsBetween, type Row } from "../threshold.js";
 
 const options = z
   .object({
@@ -19,14 +20,9 @@ const options = z
       .enum(["paper", "code"])
       .default("paper")
       .describe("paper: test each step against the last computed one; code: test the farthest step of a gap only"),
-    group: z
-      .enum(GROUPINGS)
-      .default("stream")
-      .describe("what decides together: branches of one kind in one stream, of one kind in all streams, or each site alone"),
+    group: groupOption("stream"),
   })
   .refine(({ alpha, share }) => (alpha === undefined) !== (share === undefined), { message: "needs either alpha or share" });
-
-type Row = (0 | 1)[];
 
 export default {
   name: "smoothcache",
@@ -43,7 +39,10 @@ export default {
     );
     const rowsAt = (thresholdOf: (key: string) => number): Map<string, Row> =>
       new Map([...bands].map(([key, band]) => [key, scan(band, thresholdOf(key), input.steps)]));
-    if (share !== undefined) return withShare(input, share, [...bands.values()], (threshold) => rowsAt(() => threshold));
+    if (share !== undefined) {
+      const errors = [...bands.values()].flatMap((band) => band.flatMap((row, i) => row.slice(i + 1)));
+      return nearestToShare(input, share, "alpha", thresholdsBetween(errors), (threshold) => rowsAt(() => threshold));
+    }
     return { cells: rowsAt(thresholdsOf(alpha ?? 0, [...bands.keys()])) };
   },
 } satisfies Policy<typeof options>;
@@ -68,13 +67,7 @@ const RULES = { paper: { curves: "mean", scan: scanByPaper }, code: { curves: "p
  * The paper says nothing of the ends: the first has nothing to reuse, and the last is computed as in every published schedule.
  */
 function scanByPaper(bands: ErrorBands, alpha: number, steps: number): Row {
-  let filled = 0;
-  return Array.from({ length: steps }, (_, step) => {
-    const error = bands[step - filled - 1]?.[step];
-    if (step > 0 && step < steps - 1 && error !== undefined && error < alpha) return 0;
-    filled = step;
-    return 1;
-  });
+  return reuseWhile(steps, (step, filled) => step < steps - 1 && (bands[step - filled - 1]?.[step] ?? Infinity) < alpha);
 }
 
 /** `_scan_nrows_sublists`: from each computed step the largest gap whose farthest error is at most alpha; both ends computed afterwards. */
@@ -101,33 +94,4 @@ function checked(key: string, bands: ErrorBands, k: number, steps: number): Erro
   if (!errors.every((error) => Number.isFinite(error) && error >= 0)) throw badCurves(key, "some are not finite numbers from 0 up");
   if (errors.length > 0 && errors.every((error) => error === 0)) throw badCurves(key, "all are 0, as if the branch never changed");
   return used;
-}
-
-/** The threshold whose plan computes nearest to `share` of the cacheable compute, the more careful of two that are equally near. */
-function withShare(
-  input: PolicyInput,
-  share: number,
-  bands: readonly ErrorBands[],
-  rowsAt: (threshold: number) => Map<string, Row>,
-): Choice {
-  let best: { alpha: number; cells: Map<string, Row>; reached: number } | undefined;
-  for (const alpha of thresholds(bands)) {
-    const cells = rowsAt(alpha);
-    const reached = computedShare(input, cells);
-    if (!best || Math.abs(reached - share) < Math.abs(best.reached - share)) best = { alpha, cells, reached };
-  }
-  if (!best) throw new Error("internal: there is no threshold to try");
-  const { alpha, cells, reached } = best;
-  const missed = Math.abs(reached - share) > 1 / input.steps;
-  const warnings = missed
-    ? [`A share of ${share} cannot be reached with these errors and distances; the nearest is ${reached.toFixed(3)}.`]
-    : [];
-  return { cells, predicted: { alpha }, warnings };
-}
-
-/** One threshold below all errors, between any two that follow each other, and above all: every plan that there is, in rising order. */
-function thresholds(bands: readonly ErrorBands[]): readonly number[] {
-  const errors = bands.flatMap((rows) => rows.flatMap((row, i) => row.slice(i + 1)));
-  const rising = [0, ...new Set(errors.filter((error) => error > 0).sort((a, b) => a - b))];
-  return rising.map((error, i) => (error + (rising[i + 1] ?? 2 * error + 1)) / 2);
 }

@@ -3,6 +3,7 @@ import { build } from "../build.js";
 import { MODEL_OPTIONS, policyOptionsOf, recipeOverrides, runtimeOptions, sampleOptions } from "../options.js";
 import { bytes, count } from "../text.js";
 import { DEFAULT_SAMPLES } from "./calibrate.js";
+import { compileFigures, cudaText, limitText, memoryText } from "./compile.js";
 import type { Command } from "./index.js";
 
 export default {
@@ -11,6 +12,7 @@ export default {
   argument: "MODEL",
   options: [
     ...MODEL_OPTIONS,
+    "cacheMemory",
     "precision",
     "device",
     "input",
@@ -35,21 +37,24 @@ export default {
       ...runtimeOptions(options, host.signal),
       overrides: recipeOverrides(options),
       ...sampleOptions(options),
-      ...{ output, force, policy, policyOptions, samples, runs },
+      ...{ output, force, policy, policyOptions, samples, runs, cacheMemory: options.cacheMemory },
       progress: host.progress,
       warn: host.warn,
+      onCompiled: (compiled) => {
+        host.note(memoryText(compiled));
+      },
     });
     const seconds = (performance.now() - started) / 1000;
-    const { plan, compiled, bytes: sizes, verification, bench, report } = built;
+    const { plan, compiled, computed, bytes: sizes, verification, bench, report } = built;
     const { ok, checks, fidelity } = verification;
-    const { nodes, macs, passes, cache } = compiled;
+    const { nodes, macs } = compiled;
     const [failed] = checks.filter((check) => !check.ok);
     const worst = Math.max(...checks.map(({ relL2 }) => relL2));
     return {
       json: {
         artifact: output,
         plan,
-        compile: { nodes, macs, bytes: sizes, passes, cache },
+        compile: { ...compileFigures(compiled, computed), bytes: sizes },
         verify: { ok, checks, fidelity },
         bench,
         report,
@@ -61,6 +66,9 @@ export default {
           .map(([kind, n]) => `${kind} ${n}`)
           .join(", ")} of ${plan.steps} steps computed`,
         `compute   ${count(macs.emitted)} of ${count(macs.uncached)} MACs: at most ${macs.bound.toFixed(2)}× faster`,
+        `memory    ${memoryText(compiled)}`,
+        ...limitText(computed).map((text) => `limit     ${text}`),
+        `devices   ${cudaText(compiled)}`,
         ...(bench
           ? [
               `measured  ${bench.artifact.medianMs.toFixed(0)} ms a run; uncached ${bench.uncached.medianMs.toFixed(0)} ms (${bench.speedup.measured.toFixed(2)}×), step loop ${bench.loop.medianMs.toFixed(0)} ms (${(bench.loop.medianMs / bench.artifact.medianMs).toFixed(2)}×)`,

@@ -1,8 +1,13 @@
-/** `calibrate MODEL -o TRACE`: error curves and Gram matrices from uncached runs. */
+/** `calibrate MODEL -o TRACE`: error curves and inner products from uncached runs. */
+import { existsSync } from "node:fs";
+import { rm } from "node:fs/promises";
 import { calibrate } from "../calibrate.js";
 import { assertFree, jsonText, writeWhole } from "../files.js";
 import { openJob, warningsOf } from "../job.js";
 import { inputSpecs, MODEL_OPTIONS, recipeOverrides, runtimeOptions } from "../options.js";
+import { fewSteps } from "../../schedules/index.js";
+import { readTrace } from "../trace.js";
+import { windowOf } from "../window.js";
 import type { Command } from "./index.js";
 
 export const DEFAULT_SAMPLES = 10;
@@ -11,20 +16,42 @@ export default {
   name: "calibrate",
   summary: "run uncached samples and record how much every branch changes",
   argument: "MODEL",
-  options: [...MODEL_OPTIONS, "device", "input", "samples", "seed", "output", "force"],
+  options: [...MODEL_OPTIONS, "device", "input", "samples", "shard", "seed", "memory", "resume", "output", "force"],
   required: ["output"],
   async run(argument, options, host) {
-    const { output = "", force = false, samples = DEFAULT_SAMPLES, seed = 0 } = options;
-    assertFree(output, force);
+    const { output = "", force = false, resume = false, samples = DEFAULT_SAMPLES, shard, seed = 0, memory } = options;
+    const partial = `${output}.partial`;
+    for (const file of [output, partial]) assertFree(file, force || resume);
     const runtime = runtimeOptions(options, host.signal);
     const started = performance.now();
     const job = await openJob(argument, recipeOverrides(options), runtime);
-    for (const warning of warningsOf(job)) host.warn(warning);
-    const trace = await calibrate(job, { ...runtime, samples, seed, inputs: inputSpecs(options), progress: host.progress });
-    await writeWhole(output, jsonText(trace), force);
+    for (const warning of [...warningsOf(job), ...fewSteps(job.table.rows.length)]) host.warn(warning);
+    const { groups } = windowOf(job, memory);
+    const file = resume ? [partial, output].find((file) => existsSync(file)) : undefined;
+    const trace = await calibrate(job, {
+      ...{ ...runtime, samples, shard, seed, memory, inputs: inputSpecs(options), progress: host.progress },
+      found: file === undefined ? undefined : { file, trace: readTrace(file) },
+      checkpoint: (trace) => writeWhole(partial, jsonText(trace), true),
+    });
+    await writeWhole(output, jsonText(trace), true);
+    await rm(partial, { force: true });
     const seconds = (performance.now() - started) / 1000;
-    const { steps, sites } = trace;
-    const summary = { trace: output, samples, steps, evaluations: samples * steps, sites: Object.keys(sites).length, seconds };
-    return { json: summary, text: `${output}: ${samples} samples × ${steps} steps, ${summary.sites} branches, ${seconds.toFixed(1)} s` };
+    const { steps, lags, sites } = trace;
+    const numbers = trace.samples;
+    const summary = {
+      trace: output,
+      samples: numbers.length,
+      numbers,
+      steps,
+      lags,
+      passes: groups.length,
+      sites: Object.keys(sites).length,
+    };
+    const repeated = groups.length === 1 ? "" : `, in ${groups.length} passes each to fit the memory`;
+    const back = lags === steps - 1 ? "" : `, inner products ${lags} steps back to fit the memory`;
+    return {
+      json: { ...summary, seconds },
+      text: `${output}: ${numbers.length} samples (${numbers.join(", ")}) × ${steps} steps, ${summary.sites} branches${repeated}${back}, ${seconds.toFixed(1)} s`,
+    };
   },
 } satisfies Command;

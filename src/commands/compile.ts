@@ -1,9 +1,11 @@
 /** `compile MODEL --plan PLAN -o DIR`: the emitted model. */
 import { writeArtifact, assertReplaceable } from "../artifact.js";
-import { compileModel } from "../compile.js";
+import { limitCache, type Limited } from "../cache-limit.js";
+import { compileModel, type Compiled } from "../compile.js";
 import { badOption, planSavesNothing } from "../../ir/diagnostics.js";
 import { ditView } from "../../ir/graph.js";
 import { bind, savesNothing } from "../../schedules/index.js";
+import type { OffDevice } from "../cuda.js";
 import { openJob, warningsOf } from "../job.js";
 import { MODEL_OPTIONS, recipeOverrides, runtimeOptions } from "../options.js";
 import { readPlan } from "../plan-file.js";
@@ -14,7 +16,7 @@ export default {
   name: "compile",
   summary: "compile a model and a plan into one static model of the whole run",
   argument: "MODEL",
-  options: [...MODEL_OPTIONS, "precision", "input", "plan", "cache", "output", "force"],
+  options: [...MODEL_OPTIONS, "precision", "input", "plan", "cache", "cacheMemory", "passes", "output", "force"],
   required: ["output"],
   async run(argument, options, host) {
     const { output = "", force = false, plan: planFile, cache = true } = options;
@@ -24,20 +26,55 @@ export default {
     const started = performance.now();
     const job = await openJob(argument, recipeOverrides(options), runtimeOptions(options, host.signal));
     for (const warning of warningsOf(job)) host.warn(warning);
-    const schedule = cache && planFile !== undefined ? readPlan(planFile) : { steps: job.table.rows.length, cells: new Map() };
+    const chosen = cache && planFile !== undefined ? readPlan(planFile) : { steps: job.table.rows.length, cells: new Map() };
+    const { schedule, computed } = limitCache(job, chosen, options.cacheMemory);
     const plan = bind(schedule, job.table, ditView(job.model).branches, job.context.guidance);
     if (cache && savesNothing(plan)) throw planSavesNothing();
-    const compiled = await compileModel(job, plan);
+    const compiled = await compileModel(job, plan, { without: options.passes });
     const written = await writeArtifact(output, { job, schedule, compiled }, force, host.signal);
     const seconds = (performance.now() - started) / 1000;
-    const { nodes, macs, passes, cache: cached } = compiled;
+    const { nodes, macs } = compiled;
     return {
-      json: { artifact: output, nodes, macs, bytes: written, seconds, passes, cache: cached },
+      json: { artifact: output, ...compileFigures(compiled, computed), bytes: written, seconds },
       text: [
         `${output}: ${nodes.emitted} nodes (one step ${nodes.step}, uncached ${nodes.uncached}), model ${bytes(written.model)}, data ${bytes(written.data)}`,
-        `${count(macs.emitted)} of ${count(macs.uncached)} MACs: at most ${macs.bound.toFixed(2)}× faster; cached values take ${bytes(cached.peakBytes)} at most`,
+        `${count(macs.emitted)} of ${count(macs.uncached)} MACs: at most ${macs.bound.toFixed(2)}× faster`,
+        memoryText(compiled),
+        ...limitText(computed),
+        cudaText(compiled),
         `compiled in ${seconds.toFixed(1)} s`,
       ].join("\n"),
     };
   },
 } satisfies Command;
+
+/** What is told of a compilation as JSON. */
+export function compileFigures({ nodes, macs, passes, memory, cuda }: Compiled, computed: Limited["computed"]): Record<string, unknown> {
+  return { nodes, macs, passes, cache: { peakBytes: memory.cache, computed }, memory, cuda };
+}
+
+/** What a run will need, for people. */
+export function memoryText({ memory: { activations, cache, weights } }: Compiled): string {
+  return `a run takes ${bytes(activations)} at most beside ${bytes(weights)} of weights; ${bytes(cache)} of it for caching`;
+}
+
+/** What `--cache-memory` did, for people. */
+export function limitText(computed: Limited["computed"]): readonly string[] {
+  return computed.length === 0 ? [] : [`computed at every step, as their caches were over the limit: ${computed.join(", ")}`];
+}
+
+/** Where the model runs on CUDA, for people. */
+export function cudaText({ cuda: { kernels, missing, copies } }: Compiled): string {
+  const lines = [...offDevice("no CUDA kernel", missing), ...offDevice("waits for the host under CUDA", copies)];
+  return lines.length > 0 ? lines.join("\n") : `CUDA has a kernel for each of the ${kernels} nodes, and none waits for the host`;
+}
+
+/** `no CUDA kernel: 12 × Mish (opset 22: float, float), as /blocks.0/act`; a line for each operator and its types. */
+function offDevice(problem: string, nodes: readonly OffDevice[]): readonly string[] {
+  const alike = new Map<string, OffDevice[]>();
+  for (const node of nodes) {
+    const what = `${node.op} (opset ${node.opset}: ${node.types.join(", ")})`;
+    alike.set(what, [...(alike.get(what) ?? []), node]);
+  }
+  return Array.from(alike, ([what, same]) => `${problem}: ${same.length} × ${what}, as ${same[0]?.node ?? ""}`);
+}

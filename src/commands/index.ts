@@ -8,6 +8,8 @@ export interface Host {
   readonly signal: AbortSignal;
   readonly progress: Progress;
   readonly warn: (message: string) => void;
+  /** Something worth knowing now, before the result is there; silent with the progress. */
+  readonly note: (message: string) => void;
 }
 
 /** A result: `json` is one document of the contract, `text` the same for people. Exit code 1: checked and not good enough. */
@@ -19,13 +21,14 @@ export interface Outcome {
 
 export interface Command extends Named {
   readonly summary: string;
-  /** The word of the usage line: MODEL, DIR, TRACE. */
+  /** The word of the usage line: MODEL, DIR, TRACE; with three dots if there may be several. */
   readonly argument: string;
   readonly options: readonly OptionName[];
   readonly required?: readonly OptionName[];
   /** Whether it chooses a plan, and so takes the options of every policy. */
   readonly plans?: boolean;
-  run(argument: string, options: Options, host: Host): Promise<Outcome>;
+  /** `others`: the arguments after the first. */
+  run(argument: string, options: Options, host: Host, others: readonly string[]): Promise<Outcome>;
 }
 
 function isCommand(candidate: unknown): candidate is Command {

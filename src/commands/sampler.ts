@@ -1,6 +1,7 @@
 /** `sampler SCHEDULER --steps N`: the coefficient table, and a picture of it. */
 import { samplerTable, unknownKeys, type LearnedVariance } from "../../schedules/index.js";
-import { assertFree, readJson, writeWhole } from "../files.js";
+import { assertFree, readJson } from "../files.js";
+import { writeDrawing } from "../raster.js";
 import { samplerPlot } from "../report/sampler-plot.js";
 import { table as textTable } from "../text.js";
 import type { Command } from "./index.js";
@@ -15,7 +16,7 @@ export default {
     const config = readJson(argument);
     for (const key of unknownKeys(config)) host.warn(`${argument}: '${key}' is not known here and has no effect`);
     const table = samplerTable(config, { steps, sigmas, timesteps, mu, eta, nonlinear: true });
-    if (plot !== undefined) await writeWhole(plot, samplerPlot(table), force);
+    if (plot !== undefined) await writeDrawing(plot, samplerPlot(table), force);
     const { name, prediction, initialScale, rows } = table;
     const number = (value: number): string => String(Number(value.toPrecision(7)));
     const terms = (sum: readonly { readonly step: number; readonly weight: number }[], letter: string): string[] =>

@@ -1,22 +1,24 @@
 /** Error curves as line charts: how much the branches of a kind change against an earlier step, step by step. */
+import type { ReportCurve } from "./data.js";
 import { formatNumber } from "./format.js";
 import { markup, type Markup } from "./html.js";
 import { lineChart, type Point } from "./line-chart.js";
 import { ticks } from "./ticks.js";
 
-/** [lag − 1][step], as in ReportData. */
-export type Curves = readonly (readonly number[])[];
-
 /** Lags that are drawn. */
 const LAGS = 3;
 
 /** One chart a kind, all with the same scales, with a legend of the lags; undefined where there is nothing to draw. */
-export function curveCharts(curves: ReadonlyMap<string, Curves>, steps: number, alpha?: number): Markup | undefined {
-  const kinds = [...curves].map(([kind, lags]) => ({ kind, lines: lags.slice(0, LAGS).map((line, i) => points(line, i + 1, steps)) }));
-  const changes = kinds.flatMap(({ lines }) => lines.flat().map(({ value }) => value));
+export function curveCharts(curves: ReadonlyMap<string, ReportCurve>, steps: number, alpha?: number): Markup | undefined {
+  const kinds = [...curves].map(([kind, { mean, confidence }]) => ({
+    kind,
+    lines: mean.slice(0, LAGS).map((line, i) => points(line, confidence?.[i], i + 1, steps)),
+  }));
+  const changes = kinds.flatMap(({ lines }) => lines.flat().map(({ value, margin = 0 }) => value + margin));
   if (changes.length === 0) return undefined;
   const largest = changes.reduce((a, b) => Math.max(a, b), alpha ?? 0);
   const drawn = Math.max(...kinds.map(({ lines }) => lines.length));
+  const hasBands = [...curves.values()].some(({ confidence }) => confidence);
   return markup`<ul class="legend">${Array.from(
     { length: drawn },
     (_, i) => markup`
@@ -24,6 +26,11 @@ export function curveCharts(curves: ReadonlyMap<string, Curves>, steps: number, 
       i === 0 ? "since the step before" : `since ${i + 1} steps before`
     }</li>`,
   )}${
+    hasBands
+      ? markup`
+<li><svg width="28" height="10" aria-hidden="true"><path class="band" d="M0 0H28V10H0Z"/></svg>95 % confidence interval over samples</li>`
+      : undefined
+  }${
     alpha === undefined
       ? undefined
       : markup`
@@ -34,14 +41,13 @@ export function curveCharts(curves: ReadonlyMap<string, Curves>, steps: number, 
 </div>`;
 }
 
-function points(line: readonly number[], lag: number, steps: number): readonly Point[] {
-  return line
-    .slice(0, steps)
-    .flatMap((value, step) =>
-      step >= lag && Number.isFinite(value)
-        ? [{ step, value, title: `step ${step} against step ${step - lag}: ${formatNumber(value)}` }]
-        : [],
-    );
+function points(line: readonly number[], margins: readonly number[] | undefined, lag: number, steps: number): readonly Point[] {
+  return line.slice(0, steps).flatMap((value, step) => {
+    if (step < lag || !Number.isFinite(value)) return [];
+    const margin = margins?.[step];
+    const spread = margin === undefined ? "" : ` ± ${formatNumber(margin)}`;
+    return [{ step, value, margin, title: `step ${step} against step ${step - lag}: ${formatNumber(value)}${spread}` }];
+  });
 }
 
 function chart(kind: string, lines: readonly (readonly Point[])[], levels: readonly number[], steps: number, alpha?: number): Markup {

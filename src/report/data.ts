@@ -47,6 +47,13 @@ export interface ReportPictures {
 
 export type Facts = Readonly<Record<string, string | number | boolean>>;
 
+/** `[lag − 1][step]`, the mean relative L1 change since `lag` steps before; entries with step < lag are not looked at. */
+export interface ReportCurve {
+  readonly mean: readonly (readonly number[])[];
+  /** Half-widths of the mean's 95 % confidence intervals over samples. */
+  readonly confidence?: readonly (readonly number[])[] | undefined;
+}
+
 export interface ReportData {
   /** The model's name. */
   readonly title: string;
@@ -64,8 +71,8 @@ export interface ReportData {
   readonly branches: readonly ReportBranch[];
   /** A row of `steps` cells for every branch that a plan speaks of. */
   readonly cells: ReadonlyMap<string, readonly CellKind[]>;
-  /** By kind: [lag − 1][step], the mean relative L1 change since `lag` steps before; entries with step < lag are not looked at. */
-  readonly curves?: ReadonlyMap<string, readonly (readonly number[])[]> | undefined;
+  /** By kind. */
+  readonly curves?: ReadonlyMap<string, ReportCurve> | undefined;
   /** The change below which the policy reuses, if it has such a rule. */
   readonly alpha?: number | undefined;
   /** Of a whole run; `bound` = uncached / emitted. */

@@ -5,6 +5,8 @@ import { ticks } from "./ticks.js";
 export interface Point {
   readonly step: number;
   readonly value: number;
+  /** How far above and below the value the line's band reaches. */
+  readonly margin?: number | undefined;
   /** What pointing at it shows. */
   readonly title?: string;
 }
@@ -42,6 +44,7 @@ export function lineChart({ title, description, measure, levels, steps, lines, l
   const range = (levels.at(-1) ?? 0) - low;
   const x = (step: number): number => round(LEFT + ((RIGHT - LEFT) * step) / last);
   const y = (value: number): number => round(BOTTOM - (range === 0 ? 0 : ((BOTTOM - TOP) * (value - low)) / range));
+  const path = (points: readonly Point[]): string => points.map(({ step, value }) => `${x(step)} ${y(value)}`).join("L");
   return markup`
 <svg class="curves" viewBox="0 0 ${CHART_WIDTH} ${CHART_HEIGHT}" role="img">
 <title>${title}</title>
@@ -53,13 +56,24 @@ export function lineChart({ title, description, measure, levels, steps, lines, l
     .map((step) => markup`<text x="${x(step)}" y="${BOTTOM + 17}" text-anchor="middle">${step}</text>`)}
 <text x="0" y="11">${measure}</text><text x="${RIGHT}" y="${CHART_HEIGHT - 4}" text-anchor="end">step</text></g>
 ${limit === undefined ? undefined : markup`<path class="alpha" d="M${LEFT} ${y(limit)}H${RIGHT}"/>`}
-${lines.map(({ name, points }) => (points.length === 0 ? undefined : markup`<path class="${name}" d="M${points.map(({ step, value }) => `${x(step)} ${y(value)}`).join("L")}"/>`))}
+${lines.map(({ points }) => {
+  const band = bandOf(points, low);
+  return band.length === 0 ? undefined : markup`<path class="band" d="M${path(band)}Z"/>`;
+})}
+${lines.map(({ name, points }) => (points.length === 0 ? undefined : markup`<path class="${name}" d="M${path(points)}"/>`))}
 <g class="points">${lines.flatMap(({ points }) =>
     points.map(({ step, value, title }) =>
       title === undefined ? undefined : markup`<circle cx="${x(step)}" cy="${y(value)}" r="4"><title>${title}</title></circle>`,
     ),
   )}</g>
 </svg>`;
+}
+
+/** The outline of what lies within the margins: its upper edge forwards, its lower edge backwards, not below `low`. */
+function bandOf(points: readonly Point[], low: number): readonly Point[] {
+  const edge = (side: 1 | -1): Point[] =>
+    points.flatMap(({ step, value, margin }) => (margin === undefined ? [] : [{ step, value: Math.max(low, value + side * margin) }]));
+  return [...edge(1), ...edge(-1).reverse()];
 }
 
 function round(pixels: number): number {

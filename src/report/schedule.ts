@@ -1,4 +1,5 @@
 /** The schedule as a chart: a row for every kind of branch, or every branch where those of a kind differ; a cell for every step. */
+import type { Cell } from "../../schedules/index.js";
 import type { CellKind, ReportBranch } from "./data.js";
 import { markup, type Markup } from "./html.js";
 import { ticks } from "./ticks.js";
@@ -9,8 +10,18 @@ export interface ScheduleRow {
   readonly cells: readonly CellKind[];
 }
 
+/** How a cell is drawn. */
+export function cellKind(cell: Cell): CellKind {
+  if (cell.kind !== "terms") return cell.kind;
+  const isReuse = cell.terms.length === 1 && cell.terms[0]?.weight === 1 && !cell.scale && !cell.shift;
+  return isReuse ? "reuse" : "forecast";
+}
+
 /** Rows in the order of the branches; branches without cells have none. */
-export function scheduleRows(branches: readonly ReportBranch[], cells: ReadonlyMap<string, readonly CellKind[]>): readonly ScheduleRow[] {
+export function scheduleRows(
+  branches: readonly Pick<ReportBranch, "site" | "kind">[],
+  cells: ReadonlyMap<string, readonly CellKind[]>,
+): readonly ScheduleRow[] {
   const planned = branches.flatMap(({ site, kind }) => {
     const row = cells.get(site);
     return row ? [{ site, kind, row }] : [];
@@ -36,10 +47,9 @@ const MOST_WITH_GAPS = 120;
 
 /** A table of the rows, their cells as SVG, with a legend of the kinds of cell that occur. */
 export function scheduleChart(rows: readonly ScheduleRow[], steps: number): Markup {
-  const present = KINDS.filter((kind) => rows.some(({ cells }) => cells.includes(kind)));
-  return markup`<ul class="legend">${present.map(
-    (kind) => markup`
-<li><svg class="cells" width="10" height="${HEIGHT}" aria-hidden="true">${bar(kind, "0", "10")}</svg>${WORDS[kind]}</li>`,
+  return markup`<ul class="legend">${legend(rows).map(
+    ({ kind, word }) => markup`
+<li><svg class="cells" width="10" height="${HEIGHT}" aria-hidden="true">${bar(kind, "0", "10", HEIGHT)}</svg>${word}</li>`,
   )}
 </ul>
 <table class="schedule">
@@ -49,26 +59,55 @@ export function scheduleChart(rows: readonly ScheduleRow[], steps: number): Mark
 </tbody></table>`;
 }
 
-function scheduleRow({ label, branches, cells }: ScheduleRow, steps: number): Markup {
-  const computed = cells.filter((cell) => cell === "compute").length;
-  return markup`
-<tr><th scope="row">${label}${branches > 1 ? markup` <small>× ${branches}</small>` : undefined}</th>
-<td><svg class="cells${steps <= MOST_WITH_GAPS ? " gaps" : ""}" width="100%" height="${HEIGHT}" role="img">
-<title>${label}: computed at ${computed} of ${cells.length} steps</title>
-<desc>${description(cells)}</desc>
-${cells.map((cell, step) => bar(cell, percent(step / cells.length), percent(1 / cells.length), `${label}, step ${step}: ${WORDS[cell]}`))}</svg></td>
-<td class="number">${computed} of ${cells.length}</td></tr>`;
+/** The kinds of cell that occur, and what they are called. */
+export function legend(rows: readonly ScheduleRow[]): readonly { readonly kind: CellKind; readonly word: string }[] {
+  return KINDS.filter((kind) => rows.some(({ cells }) => cells.includes(kind))).map((kind) => ({ kind, word: WORDS[kind] }));
 }
 
-function bar(cell: CellKind, x: string, width: string, title?: string): Markup {
+function scheduleRow(row: ScheduleRow, steps: number): Markup {
+  const { label, branches } = row;
+  return markup`
+<tr><th scope="row">${label}${branches > 1 ? markup` <small>× ${branches}</small>` : undefined}</th>
+<td><svg class="cells${hasGaps(steps) ? " gaps" : ""}" width="100%" height="${HEIGHT}" role="img">
+${bars(row, HEIGHT)}</svg></td>
+<td class="number">${computedOf(row)}</td></tr>`;
+}
+
+/** Whether there is room for gaps between the cells. */
+export function hasGaps(steps: number): boolean {
+  return steps <= MOST_WITH_GAPS;
+}
+
+/** "27 of 50". */
+export function computedOf({ cells }: ScheduleRow): string {
+  return `${cells.filter((cell) => cell === "compute").length} of ${cells.length}`;
+}
+
+/** The cells of a row, for an `svg` element of this height, with a title and a description; x in percent of its width. */
+export function bars(row: ScheduleRow, height: number): Markup {
+  const { label, cells } = row;
+  const width = percent(1 / cells.length);
+  return markup`<title>${label}: computed at ${computedOf(row)} steps</title>
+<desc>${description(cells)}</desc>
+${cells.map((cell, step) => bar(cell, percent(step / cells.length), width, height, `${label}, step ${step}: ${WORDS[cell]}`))}`;
+}
+
+/** One cell. */
+export function bar(cell: CellKind, x: string, width: string, height: number, title?: string): Markup {
   const tooltip = title === undefined ? undefined : markup`<title>${title}</title>`;
-  return markup`<rect class="${cell}" x="${x}" y="${TOP[cell]}" width="${width}" height="${HEIGHT - TOP[cell]}">${tooltip}</rect>`;
+  const top = Math.round((height * TOP[cell]) / HEIGHT);
+  return markup`<rect class="${cell}" x="${x}" y="${top}" width="${width}" height="${height - top}">${tooltip}</rect>`;
 }
 
 function axis(steps: number): Markup {
-  return markup`<svg class="axis" width="100%" height="18">${ticks(steps - 1, 5)
+  return markup`<svg class="axis" width="100%" height="18">${axisLabels(steps)}</svg>`;
+}
+
+/** Numbers of steps below their cells, for an `svg` element as wide as these. */
+export function axisLabels(steps: number): Markup {
+  return markup`${ticks(steps - 1, 5)
     .filter((step) => Number.isInteger(step) && step < steps)
-    .map((step) => markup`<text x="${percent((step + 0.5) / steps)}" y="13" text-anchor="middle">${step}</text>`)}</svg>`;
+    .map((step) => markup`<text x="${percent((step + 0.5) / steps)}" y="13" text-anchor="middle">${step}</text>`)}`;
 }
 
 /** "computed at 0–4, 6, 8; reused at 5, 7". */

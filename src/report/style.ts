@@ -69,6 +69,7 @@ figcaption { font-size: .85rem; line-height: 1.45; color: var(--soft); margin-to
 .lag-1, .lag-2, .lag-3 { fill: none; stroke: var(--compute); stroke-width: 1.8px; stroke-linejoin: round; }
 .lag-2 { stroke-dasharray: 7 3; opacity: .8; }
 .lag-3 { stroke-dasharray: 2 3; opacity: .8; }
+.band { fill: var(--compute); opacity: .15; }
 .alpha { fill: none; stroke: var(--alpha); stroke-width: 1.2px; }
 .points circle { fill: transparent; }
 .points circle:hover { fill: var(--compute); }

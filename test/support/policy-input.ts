@@ -5,8 +5,11 @@ import {
   type ErrorBands,
   type PolicyInput,
   type PolicySite,
+  type Runs,
+  type ScheduleCell,
   type SiteStatistics,
 } from "../../schedules/index.js";
+import { readTorchFile } from "../../src/torch-file.js";
 
 /** What the named policy chooses. */
 export async function choose(name: string, options: unknown, input: PolicyInput): ReturnType<typeof chooseSchedule> {
@@ -33,9 +36,10 @@ export function inputOf(steps: number, sites: readonly PolicySite[]): PolicyInpu
     timesteps: Array.from({ length: steps }, (_, k) => Math.round((1000 * (steps - 1 - k)) / steps) + 1),
     sites,
     progress: () => undefined,
-    read: (file) => {
+    readJson: (file) => {
       throw new Error(`nothing is read here, not even ${file}`);
     },
+    readTensors: readTorchFile,
   };
 }
 
@@ -66,6 +70,18 @@ export function statisticsOfValues(samples: readonly (readonly (readonly number[
     ratio: samples.map((v) => band(shortLags, (i) => rows((s) => (s > i ? l1(at(v, s), at(v, s - i - 1)) / l1(at(v, s)) : 0)))),
     gram: band(steps, (lag) => rows((s) => (s >= lag ? sum((v) => dot(at(v, s), at(v, s - lag))) : 0))),
     gain: rows((s) => (s > 0 ? sum((v) => Math.sqrt(dot(at(v, s), at(v, s)) / dot(at(v, s - 1), at(v, s - 1)))) : 0)),
+  };
+}
+
+/** A model of one branch and one number: the final latent is the sum of what each step computes or reuses, `values[step]`. */
+export function summingRuns(values: readonly number[], samples: readonly number[] = [0]): Runs {
+  return {
+    samples,
+    run(sample, schedule) {
+      const [row = values.map((): ScheduleCell => 1)] = schedule?.cells.values() ?? [];
+      const used = values.map((_, step) => values[row.lastIndexOf(1, step)] ?? NaN);
+      return Promise.resolve(Float32Array.of(used.reduce((sum, value) => sum + value, 0) * (sample + 1)));
+    },
   };
 }
 

@@ -1,0 +1,94 @@
+/** Expressions that exporters spell out become the operators that the standard has for them; moves of data that undo each other go. */
+import { uses } from "../ir/analysis.js";
+import { Builder } from "../ir/build.js";
+import { opsetOf, type Graph, type Value } from "../ir/graph.js";
+import { hasFixedShapes } from "../ir/match.js";
+import { canRaise, raised } from "../ir/opset.js";
+import { rewrite, sweep } from "../ir/rewrite.js";
+import { sameType } from "../ir/types.js";
+import { fuseRules, type FuseRule, type Place } from "./fuse/index.js";
+import type { Pass } from "./index.js";
+
+/** One walk each, in this order: what clears the view comes first, and what is made of fused operators after those. */
+export const RULE_ORDER = [
+  ...(["identity", "split"] as const),
+  ...(["rotary-embedding", "gelu", "rms-normalization", "layer-normalization", "affine-normalization"] as const),
+  ...(["sink-transpose", "transpose", "reshape"] as const),
+  ...(["attention", "grouped-attention", "packed-attention"] as const),
+] as const;
+
+/** The newest version of the standard operator set that is emitted. */
+const NEWEST_OPSET = 23;
+
+export default {
+  name: "fuse",
+  summary: "write attention, norms and activations as one operator each; cancel reshapes and transposes",
+  preserves: "rounding",
+  isOptional: true,
+  run(model, { count }) {
+    let { graph } = model;
+    let opset = opsetOf(model);
+    const reach = canRaise(model, NEWEST_OPSET) ? Math.max(opset, NEWEST_OPSET) : opset;
+    for (const name of RULE_ORDER) {
+      const rule = fuseRules.get(name);
+      if (!rule) throw new Error(`internal: there is no rule '${name}'`);
+      if (rule.opset > reach) continue;
+      const walk = applied(graph, rule);
+      count?.(name, walk.times);
+      if (walk.times === 0) continue;
+      graph = sweep(walk.graph);
+      opset = Math.max(opset, rule.opset);
+    }
+    return raised({ ...model, graph }, opset);
+  },
+} satisfies Pass;
+
+/** The graph in which a rule has been applied wherever it fits, and how often that was. */
+function applied(graph: Graph, rule: FuseRule): { readonly graph: Graph; readonly times: number } {
+  const readers = uses(graph);
+  const inner = innerValues(graph, readers);
+  const marked = new Set(graph.marks.map(({ value }) => value));
+  const current = new Map<Value, Value>();
+  let times = 0;
+  const next = rewrite(graph, (node, original) => {
+    const build = new Builder();
+    const [first] = original.inputs;
+    const place: Place = {
+      build,
+      isInner: (value) => value !== undefined && inner.has(value),
+      siblings: () => (first ? (readers.get(first) ?? []) : []).filter(({ inputs }) => inputs[0] === first),
+      now: (value) => current.get(value) ?? value,
+    };
+    const canApply = node.captures.length === 0 && hasFixedShapes(node);
+    const made = canApply ? rule.apply(node, place) : undefined;
+    const isNew = (value: Value): boolean => value.producer !== undefined && build.nodes.includes(value.producer);
+    // A branch stays a value of its own: whoever else reads what stands for it must not be cached with it.
+    const isRefused = made?.some((value, i) => !isNew(value) && isIn(marked, original.outputs[i]) && !inner.has(value));
+    const outputs = made && isRefused !== true ? made : node.outputs;
+    for (const [i, output] of original.outputs.entries()) {
+      const value = outputs[i];
+      if (!value || !sameType(value.type, output.type))
+        throw new Error(`internal: the rule '${rule.name}' changed the type of '${output.name}'`);
+      current.set(output, value);
+      // A value that stood for another already has more readers now.
+      if (!inner.has(output) || (outputs === made && !isNew(value) && !node.inputs.includes(value))) inner.delete(value);
+      else if (outputs !== made || isNew(value)) inner.add(value);
+    }
+    if (outputs !== made) return undefined;
+    times++;
+    return { nodes: build.nodes, outputs };
+  });
+  return { graph: next, times };
+}
+
+/** Results that one node reads, once, and that are neither outputs nor marked. */
+function innerValues(graph: Graph, readers: ReturnType<typeof uses>): Set<Value> {
+  const inner = new Set<Value>();
+  for (const [value, nodes] of readers) if (nodes.length === 1 && value.producer) inner.add(value);
+  for (const { value } of [...graph.outputs, ...graph.marks]) inner.delete(value);
+  return inner;
+}
+
+function isIn(values: ReadonlySet<Value>, value: Value | undefined): boolean {
+  return value !== undefined && values.has(value);
+}

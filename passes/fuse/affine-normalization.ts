@@ -1,0 +1,42 @@
+/**
+ * A norm without scale, times a vector, plus a vector: both go into the norm. Only vectors of the last axis do: ONNX Runtime
+ * computes others, such as the modulation of adaLN, faster apart (DiT-S/2, one thread: 0.30 ms against 0.50 ms a norm).
+ */
+import { shapeOf } from "../../ir/build.js";
+import { isOp, makeNode, only, type Node, type Value } from "../../ir/graph.js";
+import { isAlongLast, operandPairs, producerOf, uniformOf } from "../../ir/match.js";
+import type { FuseRule } from "./index.js";
+
+export default {
+  name: "affine-normalization",
+  summary: "take scale and shift into the norm before them",
+  opset: 17,
+  apply(node, { build, isInner }) {
+    if (!isOp(node, "Mul", "Add")) return undefined;
+    for (const [value, vector] of operandPairs(node)) {
+      const norm = isInner(value) ? producerOf(value, "LayerNormalization", "RMSNormalization") : undefined;
+      if (!norm || !isAlongLast(norm) || !isVectorFor(vector, norm)) continue;
+      const inputs = isOp(node, "Mul") ? scaled(norm, vector) : shifted(norm, vector);
+      if (!inputs) continue;
+      const made = makeNode({ ...norm, inputs, outputs: [only(node)] });
+      build.nodes.push(made);
+      return made.outputs;
+    }
+    return undefined;
+  },
+} satisfies FuseRule;
+
+function isVectorFor(vector: Value, norm: Node): boolean {
+  const [x] = norm.inputs;
+  const shape = shapeOf(vector);
+  return x !== undefined && shape.length === 1 && shape[0] === shapeOf(x).at(-1);
+}
+
+function scaled({ inputs: [x, scale, shift] }: Node, vector: Value): Node["inputs"] | undefined {
+  return uniformOf(scale) === 1 && (!shift || uniformOf(shift) === 0) ? [x, vector] : undefined;
+}
+
+function shifted(norm: Node, vector: Value): Node["inputs"] | undefined {
+  const [x, scale, shift] = norm.inputs;
+  return isOp(norm, "LayerNormalization") && (!shift || uniformOf(shift) === 0) ? [x, scale, vector] : undefined;
+}

@@ -1,0 +1,43 @@
+/**
+ * Keys and values of which each head is repeated for a group of query heads: Attention repeats them itself. Formula: Ainslie
+ * et al., GQA, section 2.2; ONNX, Attention-23: query head i reads key head ⌊i / group⌋.
+ */
+import { shapeOf, type Builder } from "../../ir/build.js";
+import { isOp, makeNode, type Value } from "../../ir/graph.js";
+import { isTransposeBy, producerOf } from "../../ir/match.js";
+import { sameShape } from "../../ir/types.js";
+import { RESHAPES, reshaped, transposed } from "../../ir/views.js";
+import type { FuseRule } from "./index.js";
+import { TURN } from "./packed-attention.js";
+
+export default {
+  name: "grouped-attention",
+  summary: "Attention with repeated keys and values → Attention with fewer heads of them",
+  opset: 23,
+  apply(node, { build }) {
+    const [query, keys, values, ...rest] = node.inputs;
+    if (!isOp(node, "Attention") || !query || !keys || !values || shapeOf(query).length !== 4) return undefined;
+    const [k, v] = [ungrouped(build, keys), ungrouped(build, values)];
+    if (!k || !v || shapeOf(k)[1] !== shapeOf(v)[1]) return undefined;
+    const made = makeNode({ ...node, inputs: [query, k, v, ...rest] });
+    build.nodes.push(made);
+    return made.outputs;
+  },
+} satisfies FuseRule;
+
+/** [batch, heads, length, size] of which every head is there once, from one in which each is repeated as a neighbour. */
+function ungrouped(build: Builder, value: Value): Value | undefined {
+  const turn = isTransposeBy(value.producer, TURN) ? value.producer : undefined;
+  const flat = turn?.inputs[0] ?? value;
+  const repeated = producerOf(flat, ...RESHAPES)?.inputs[0];
+  const once = producerOf(repeated, "Expand", "Tile")?.inputs[0];
+  if (!repeated || !once) return undefined;
+  // The axis after the heads is the one that repeats them.
+  const axis = turn ? 3 : 2;
+  const [from, to, merged] = [shapeOf(once), shapeOf(repeated), shapeOf(flat)];
+  const group = to[axis] ?? 1;
+  const isRepeat = from[axis] === 1 && sameShape(to, from.toSpliced(axis, 1, group));
+  if (!isRepeat || !sameShape(merged, to.toSpliced(axis - 1, 2, (to[axis - 1] ?? 1) * group))) return undefined;
+  const single = reshaped(build, once, from.toSpliced(axis, 1), `${value.name}/once`);
+  return turn ? transposed(build, single, TURN, `${value.name}/turned`) : single;
+}

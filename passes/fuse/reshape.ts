@@ -1,0 +1,17 @@
+/** Reshapes, squeezes and unsqueezes in a row are one reshape, or none. */
+import { shapeOf } from "../../ir/build.js";
+import { isOp, only } from "../../ir/graph.js";
+import { producerOf } from "../../ir/match.js";
+import { RESHAPES, reshaped } from "../../ir/views.js";
+import type { FuseRule } from "./index.js";
+
+export default {
+  name: "reshape",
+  summary: "make one of reshapes in a row",
+  opset: 5,
+  apply(node, { build }) {
+    if (!isOp(node, ...RESHAPES) || !producerOf(node.inputs[0], ...RESHAPES)) return undefined;
+    const output = only(node);
+    return [reshaped(build, output, shapeOf(output), output.name)];
+  },
+} satisfies FuseRule;

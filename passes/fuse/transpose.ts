@@ -1,0 +1,41 @@
+/**
+ * Transposes in a row are one, or none; one that moves only axes of one element is a reshape. The exchange of the last two axes
+ * between reshapes that merge the axes before them and take them apart again, as torch.export writes it, is a transpose alone.
+ */
+import { shapeOf, type Builder } from "../../ir/build.js";
+import { intsAttribute, isOp, only, type Node, type Value } from "../../ir/graph.js";
+import { isTransposeBy, producerOf } from "../../ir/match.js";
+import { permOf, reshaped, transposed } from "../../ir/views.js";
+import type { FuseRule, Place } from "./index.js";
+
+export default {
+  name: "transpose",
+  summary: "make one of transposes in a row, and none of those that undo each other",
+  opset: 5,
+  apply(node, place) {
+    const made = isOp(node, "Transpose") ? composed(node, place.build) : isOp(node, "Reshape") ? betweenReshapes(node, place) : undefined;
+    return made && [made];
+  },
+} satisfies FuseRule;
+
+function composed(node: Node, build: Builder): Value | undefined {
+  const [source] = node.inputs;
+  if (!source) return undefined;
+  const made = transposed(build, source, permOf(source, intsAttribute(node, "perm")), only(node).name);
+  // The transpose that it was already is no change.
+  return isOp(made.producer, "Transpose") && made.producer?.inputs[0] === source ? undefined : made;
+}
+
+/** [b, h, s, d] → [b · h, s, d] → [b · h, d, s] → [b, h, d, s] */
+function betweenReshapes(node: Node, { build, isInner }: Place): Value | undefined {
+  const turn = isInner(node.inputs[0]) ? producerOf(node.inputs[0], "Transpose") : undefined;
+  const merged = producerOf(turn?.inputs[0], "Reshape")?.outputs[0];
+  if (!merged || !isTransposeBy(turn, [0, 2, 1])) return undefined;
+  const { name } = only(node);
+  const shape = shapeOf(only(node));
+  const [rows = 1, columns = 1] = shapeOf(merged).slice(1);
+  if (shape.length < 3 || shape.at(-2) !== columns || shape.at(-1) !== rows) return undefined;
+  const apart = reshaped(build, merged, [...shape.slice(0, -2), rows, columns], `${name}/apart`);
+  const axes = shape.map((_, axis) => axis);
+  return transposed(build, apart, [...axes.slice(0, -2), ...axes.slice(-2).reverse()], name);
+}

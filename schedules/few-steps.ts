@@ -1,0 +1,9 @@
+/** Short runs, where there is little to reuse. */
+
+/** Below this many steps neighbouring steps differ so much that reuse rarely pays. */
+const FEW_STEPS = 10;
+
+/** A sentence for the user where a run is short. */
+export function fewSteps(steps: number): readonly string[] {
+  return steps < FEW_STEPS ? [`A run of ${steps} steps leaves little to reuse: neighbouring steps differ much in short runs.`] : [];
+}

@@ -1,0 +1,85 @@
+/** Adjustments that are fitted to runs without caching: the scale and shift that bring what is reused nearest to what would be computed. */
+import { tensorFloats, type TensorData } from "../ir/tensor.js";
+import type { Adjustment, Adjustments } from "./adjustment.js";
+import { rowFor } from "./plan.js";
+import type { Choice, PolicyInput, Runs } from "./policy.js";
+
+/**
+ * A scale and a shift for every cell that reuses a value, site by site: for each channel the least squares of
+ * Σ (scale · x + shift − y)² over tokens and samples, where x is what the cell reads and y what its step computes, both from runs
+ * that compute everything. Of the values of a run only those are kept that a later cell reads.
+ */
+export async function fitAdjustments(
+  { steps, sites, progress }: Pick<PolicyInput, "steps" | "sites" | "progress">,
+  runs: Runs,
+  cells: Choice["cells"],
+): Promise<Adjustments> {
+  const rows = sites.map((site) => [site.site, rowFor(cells, site) ?? []] as const);
+  const moments = new Map(rows.map(([site]) => [site, new Map<number, ChannelMoments>()]));
+  let done = 0;
+  for (const sample of runs.samples) {
+    const kept = new Map<string, TensorData>();
+    const observe = (step: number, values: ReadonlyMap<string, TensorData>): void => {
+      for (const [site, row] of rows) {
+        const value = values.get(site);
+        if (!value) continue;
+        const reused = kept.get(site);
+        if (row[step] === 1) kept.set(site, value);
+        else if (reused) momentsAt(moments.get(site), step, value).add(tensorFloats(reused), tensorFloats(value));
+        if (row[step + 1] !== 0) kept.delete(site);
+      }
+      progress(++done, runs.samples.length * steps);
+    };
+    await runs.run(sample, undefined, observe);
+  }
+  const fitted = [...moments].map(([site, ofSite]) => [site, new Map([...ofSite].map(([step, sums]) => [step, sums.fit()]))] as const);
+  return new Map(fitted.filter(([, ofSite]) => ofSite.size > 0));
+}
+
+function momentsAt(ofSite: Map<number, ChannelMoments> | undefined, step: number, { shape }: TensorData): ChannelMoments {
+  const known = ofSite?.get(step) ?? new ChannelMoments(shape.at(-1) ?? 1);
+  ofSite?.set(step, known);
+  return known;
+}
+
+/** Sums over tokens and samples, channel by channel, from which a line follows. */
+class ChannelMoments {
+  private readonly x: Float64Array;
+  private readonly y: Float64Array;
+  private readonly xx: Float64Array;
+  private readonly xy: Float64Array;
+  private count = 0;
+
+  constructor(private readonly channels: number) {
+    this.x = new Float64Array(channels);
+    this.y = new Float64Array(channels);
+    this.xx = new Float64Array(channels);
+    this.xy = new Float64Array(channels);
+  }
+
+  add(x: ArrayLike<number>, y: ArrayLike<number>): void {
+    this.count += x.length / this.channels;
+    for (let i = 0, c = 0; i < x.length; i++, c = c + 1 === this.channels ? 0 : c + 1) {
+      const from = x[i] ?? NaN;
+      const to = y[i] ?? NaN;
+      this.x[c] = (this.x[c] ?? NaN) + from;
+      this.y[c] = (this.y[c] ?? NaN) + to;
+      this.xx[c] = (this.xx[c] ?? NaN) + from * from;
+      this.xy[c] = (this.xy[c] ?? NaN) + from * to;
+    }
+  }
+
+  /** The line y = scale · x + shift of every channel; a channel that is the same everywhere is only shifted. */
+  fit(): Adjustment {
+    const mean = (sums: Float64Array, c: number): number => (sums[c] ?? NaN) / this.count;
+    const scale = Float64Array.from({ length: this.channels }, (_, c) => {
+      const variance = mean(this.xx, c) - mean(this.x, c) ** 2;
+      return variance > FLAT * mean(this.xx, c) ? (mean(this.xy, c) - mean(this.x, c) * mean(this.y, c)) / variance : 1;
+    });
+    const shift = scale.map((factor, c) => mean(this.y, c) - factor * mean(this.x, c));
+    return { scale: Float32Array.from(scale), shift: Float32Array.from(shift) };
+  }
+}
+
+/** A variance of this share of the mean square is rounding. */
+const FLAT = 1e-12;

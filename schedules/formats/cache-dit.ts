@@ -1,0 +1,58 @@
+/**
+ * cache-dit's step masks (github.com/vipshop/cache-dit, `DBCacheConfig.steps_computation_mask`): whole steps that are computed
+ * (1) or not (0), as a list, in a configuration, or as the two lists of bins that `cache_dit.steps_mask` takes. cache-dit keeps
+ * the sum of the blocks behind its first, where here every branch is kept: a mask is the same choice of steps, not the same run.
+ */
+import { z } from "zod";
+import { badPlan } from "../../ir/diagnostics.js";
+import type { Format } from "../format.js";
+import { parseWith } from "../parse.js";
+import { EVERY_BRANCH } from "../plan.js";
+import { flatRows, parseRows } from "../rows.js";
+
+const NAME = "cache-dit";
+
+const mask = z.array(z.unknown()).min(1);
+const configSchema = z.looseObject({ steps_computation_mask: mask });
+const bins = z.array(z.int().min(0));
+const binsSchema = z.strictObject({ compute_bins: bins, cache_bins: bins, total_steps: z.int().min(1).optional() });
+
+const has = (json: unknown, key: string): boolean => typeof json === "object" && json !== null && key in json;
+
+export default {
+  name: NAME,
+  summary: "a step mask of cache-dit",
+  recognises: (json) => Array.isArray(json) || ["cache_config", "steps_computation_mask", "compute_bins"].some((key) => has(json, key)),
+  read(json, source) {
+    const row = maskOf(json, source);
+    return { steps: row.length, cells: parseRows({ [EVERY_BRANCH]: row }, row.length) };
+  },
+  write(schedule, branches) {
+    const [row = []] = flatRows(NAME, schedule, branches, () => EVERY_BRANCH).values();
+    return {
+      cache_config: { num_inference_steps: schedule.steps, steps_computation_mask: row, steps_computation_policy: "static" },
+    };
+  },
+} satisfies Format;
+
+function maskOf(json: unknown, source: string): readonly unknown[] {
+  if (has(json, "compute_bins")) return maskOfBins(parseWith(binsSchema, json, source), source);
+  if (has(json, "cache_config"))
+    return parseWith(z.looseObject({ cache_config: configSchema }), json, source).cache_config.steps_computation_mask;
+  if (has(json, "steps_computation_mask")) return parseWith(configSchema, json, source).steps_computation_mask;
+  return parseWith(mask, json, source);
+}
+
+/** `_steps_mask` of `cache_interface.py`: bins in turn, the first computed, cut off after `total_steps`. Throws BAD_PLAN if they are too few. */
+function maskOfBins(
+  { compute_bins: compute, cache_bins: cache, total_steps: total }: z.infer<typeof binsSchema>,
+  source: string,
+): readonly (0 | 1)[] {
+  const pairs = Array.from({ length: Math.max(compute.length, cache.length) }, (_, i) => [
+    ...new Array<1>(compute[i] ?? 0).fill(1),
+    ...new Array<0>(cache[i] ?? 0).fill(0),
+  ]);
+  const row = pairs.flat();
+  if (row.length < (total ?? 1)) throw badPlan(source, `its bins have ${row.length} steps, of ${total ?? 1}`);
+  return row.slice(0, total);
+}

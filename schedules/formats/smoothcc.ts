@@ -1,0 +1,38 @@
+/** Our own form of a plan: plan.json, with vectors of adjustments in a file beside it. It holds every schedule. */
+import { z } from "zod";
+import { parseAdjustments } from "../adjustment.js";
+import type { Format } from "../format.js";
+import { parseWith } from "../parse.js";
+import { parseRows, rowsSchema } from "../rows.js";
+
+const FORMAT = "smoothcc-plan/1";
+
+const schema = z.strictObject({
+  format: z.literal(FORMAT),
+  steps: z.int().min(1),
+  policy: z.record(z.string(), z.unknown()).optional(),
+  predicted: z.record(z.string(), z.unknown()).optional(),
+  cells: rowsSchema,
+  tensors: z.string().optional(),
+});
+
+export default {
+  name: "smoothcc",
+  summary: "plan.json",
+  recognises: (json) => typeof json === "object" && json !== null && "format" in json,
+  read(json, source, arraysOf) {
+    const { steps, policy, predicted, cells, tensors } = parseWith(schema, json, source);
+    const adjustments = tensors === undefined ? undefined : parseAdjustments(arraysOf(tensors), source);
+    return { steps, cells: parseRows(cells, steps), adjustments, policy, predicted };
+  },
+  write({ steps, policy, predicted, cells }, _branches, tensors) {
+    return {
+      format: FORMAT,
+      steps,
+      ...(policy && { policy }),
+      ...(predicted && { predicted }),
+      cells: Object.fromEntries(cells),
+      ...(tensors !== undefined && { tensors }),
+    };
+  },
+} satisfies Format;

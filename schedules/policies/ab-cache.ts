@@ -1,0 +1,33 @@
+/**
+ * AB-Cache (arXiv 2504.10540): of outputs that follow each other the k-th difference is O(h^k), as in Adams–Bashforth methods of
+ * order k; the next one is what makes it vanish: Σ (−1)^i C(k, i + 1) · F_i over the latest k, the newest first. Orders 2 and 5
+ * are in its code (aSleepyTree/AB-Cache, `flux_our.py`): 2, −1 and 5, −10, 10, −5, 1. As there, computed values count as if they
+ * followed each other, at whatever distance: over its own forecasts the rule multiplies their error by n − 1 from one fill to the next.
+ */
+import { z } from "zod";
+import { forecastRow } from "../forecast.js";
+import { uniformOptions, uniformSteps } from "../interval.js";
+import { everywhere, type Policy } from "../policy.js";
+
+const options = z.object({
+  ...uniformOptions({ interval: 6, warmup: 5, phase: "ab-cache" }),
+  order: z.coerce.number().int().min(1).max(5).default(2).describe("how many computed values are read; 1 reuses"),
+});
+
+export default {
+  name: "ab-cache",
+  summary: "compute every branch at every n-th step, and continue it as an Adams–Bashforth method does between",
+  needs: [],
+  options,
+  choose({ steps, sites }, { order, ...uniform }) {
+    const row = forecastRow(uniformSteps(steps, uniform), (_, fills) => {
+      const read = fills.slice(0, order);
+      let binomial = -1;
+      return read.map((step, i) => {
+        binomial *= (i - read.length) / (i + 1);
+        return { step, weight: binomial };
+      });
+    });
+    return { cells: everywhere(sites, row) };
+  },
+} satisfies Policy<typeof options>;

@@ -1,0 +1,49 @@
+/**
+ * FoCa (arXiv 2508.16211): a branch as the solution of an ODE. From step to step, also over its own forecasts, a BDF2 predictor (eq. 7)
+ * is followed by a Heun corrector (eq. 8) that pulls towards the slope at the newest computed step. The paper has no code and says
+ * no more of slopes than that they come from cached values: here that of a fill is over the distance to the fill before it, and
+ * that of a forecast over the step that the predictor made. cache-dit's class of this name is another method: Heun's alone.
+ */
+import { z } from "zod";
+import { difference, forecastRow, type Forecaster } from "../forecast.js";
+import { uniformOptions, uniformSteps } from "../interval.js";
+import { everywhere, type Policy } from "../policy.js";
+import { sumOfTerms } from "../sampler.js";
+
+const options = z.object(uniformOptions({ interval: 4, warmup: 2, phase: "taylorseer" }));
+
+export default {
+  name: "foca",
+  summary: "compute every branch at every n-th step, and continue it by BDF2 and Heun's method between",
+  needs: [],
+  options,
+  choose({ steps, sites }, uniform) {
+    return { cells: everywhere(sites, forecastRow(uniformSteps(steps, uniform), predictAndCorrect)) };
+  },
+} satisfies Policy<typeof options>;
+
+const predictAndCorrect: Forecaster = (step, fills) => {
+  if (fills.length < 2) return difference(0, fills);
+  const now = [{ step: step - 1, weight: 1 }];
+  const before = [{ step: step - 2, weight: 1 }];
+  const anchor = difference(1, fills);
+  // Of a forecast eq. 8 gives back the slope that went into it: its step is the mean of that slope and the anchor.
+  const slope =
+    step - 1 === fills[0]
+      ? anchor
+      : sumOfTerms([
+          { weight: 2, terms: now },
+          { weight: -2, terms: before },
+          { weight: -1, terms: anchor },
+        ]);
+  const predicted = sumOfTerms([
+    { weight: 4 / 3, terms: now },
+    { weight: -1 / 3, terms: before },
+    { weight: 2 / 3, terms: slope },
+  ]);
+  return sumOfTerms([
+    { weight: 1 / 2, terms: now },
+    { weight: 1 / 2, terms: anchor },
+    { weight: 1 / 2, terms: predicted },
+  ]);
+};

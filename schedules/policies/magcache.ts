@@ -1,0 +1,78 @@
+/**
+ * MagCache (arXiv 2506.09045): reuse while the magnitudes of what is reused and of what would be computed stay together, which
+ * hardly depends on the prompt. One ratio γ decides for all branches: in the paper that of what all blocks add to the stream,
+ * which is the only branch under `--cut stack`; under other cuts the mean of the branches'.
+ */
+import { z } from "zod";
+import { policyNeedsTrace } from "../../ir/diagnostics.js";
+import { parseWith } from "../parse.js";
+import { everywhere, statisticsOf, type Policy, type PolicyInput } from "../policy.js";
+import { roundHalfEven } from "../spacing.js";
+import { nearestToShare, reuseWhile, thresholdsBetween, type Row } from "../threshold.js";
+
+/** diffusers' (`hooks/mag_cache.py`), for FLUX. */
+const DELTA = 0.06;
+
+const options = z
+  .object({
+    delta: z.coerce.number().positive().optional().describe(`largest accumulated error of reuse; ${DELTA} if absent`),
+    share: z.coerce.number().positive().max(1).optional().describe("share of the cacheable compute to keep: finds delta"),
+    k: z.coerce.number().int().min(1).default(3).describe("largest distance from a computed step to one that reuses it"),
+    retention: z.coerce.number().min(0).max(1).default(0.2).describe("share of the steps, from the first on, that all compute"),
+    ratios: z
+      .string()
+      .optional()
+      .describe("a JSON list of ratios, one a step, in place of the trace's; of another number of steps the nearest are taken"),
+  })
+  .refine(({ delta, share }) => delta === undefined || share === undefined, { message: "takes delta or share, not both" });
+
+export default {
+  name: "magcache",
+  summary: "reuse while magnitudes change little",
+  needs: [],
+  options,
+  choose(input, { delta = DELTA, share, k, retention, ratios }) {
+    const { steps, sites } = input;
+    const gamma = ratios === undefined ? measuredRatios(input) : givenRatios(input, ratios);
+    const first = Math.floor(retention * steps + 0.5);
+    const errorOf = accumulatedErrors(gamma);
+    const rowAt = (threshold: number): Row =>
+      reuseWhile(steps, (step, filled) => step >= first && step - filled <= k && errorOf(step, filled) <= threshold);
+    if (share === undefined) return { cells: everywhere(sites, rowAt(delta)) };
+    const errors = gamma.flatMap((_, filled) =>
+      Array.from({ length: Math.min(k, steps - 1 - filled) }, (_, i) => errorOf(filled + 1 + i, filled)),
+    );
+    return nearestToShare(input, share, "delta", thresholdsBetween(errors), (threshold) => everywhere(sites, rowAt(threshold)));
+  },
+} satisfies Policy<typeof options>;
+
+/** γ (eq. 3) of every step, mean over samples and branches; 1 at the first, which has none before it. Throws POLICY_NEEDS_TRACE. */
+function measuredRatios({ steps, sites }: PolicyInput): readonly number[] {
+  const measured = statisticsOf(sites);
+  if (measured.length < sites.length) throw policyNeedsTrace("magcache");
+  const ratioAt = (step: number): number =>
+    measured.reduce((sum, { gain, ratio }) => sum + (gain[step] ?? NaN) / ratio.length, 0) / measured.length;
+  return Array.from({ length: steps }, (_, step) => (step === 0 ? 1 : ratioAt(step)));
+}
+
+/** For every step the nearest of the ratios in a file, as diffusers' `nearest_interp` finds it. Throws FILE_MISSING, BAD_JSON, BAD_JSON_FIELD. */
+function givenRatios({ steps, readJson }: PolicyInput, file: string): readonly number[] {
+  const ratios = parseWith(z.array(z.number().positive()).min(1), readJson(file), file);
+  // In float32, as there: which of two is nearest can hang on it.
+  const scale = Math.fround((ratios.length - 1) / (steps - 1));
+  const at = (step: number): number => (steps === 1 ? ratios.length - 1 : roundHalfEven(Math.fround(step * scale)));
+  return Array.from({ length: steps }, (_, step) => ratios[at(step)] ?? NaN);
+}
+
+/** Of reusing at `step` what was computed at `filled`, Σ |1 − Π γ| over the steps between and this one. */
+function accumulatedErrors(gamma: readonly number[]): (step: number, filled: number) => number {
+  return (step, filled) => {
+    let product = 1;
+    let error = 0;
+    for (const ratio of gamma.slice(filled + 1, step + 1)) {
+      product *= ratio;
+      error += Math.abs(1 - product);
+    }
+    return error;
+  };
+}

@@ -1,0 +1,21 @@
+/** TaylorSeer (arXiv 2503.06923): between computed steps every branch follows a Taylor series, its derivatives being backward differences. */
+import { z } from "zod";
+import { differenceSeries, forecastRow } from "../forecast.js";
+import { uniformOptions, uniformSteps } from "../interval.js";
+import { everywhere, type Policy } from "../policy.js";
+
+const options = z.object({
+  ...uniformOptions({ interval: 4, warmup: 2, phase: "taylorseer" }),
+  order: z.coerce.number().int().min(0).max(4).default(2).describe("highest derivative; 0 reuses"),
+});
+
+export default {
+  name: "taylorseer",
+  summary: "compute every branch at every n-th step, and continue it by a Taylor series between",
+  needs: [],
+  options,
+  choose({ steps, sites }, { order, ...uniform }) {
+    const series = differenceSeries(order, uniform.warmup, (i, x) => x ** i);
+    return { cells: everywhere(sites, forecastRow(uniformSteps(steps, uniform), series)) };
+  },
+} satisfies Policy<typeof options>;

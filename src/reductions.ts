@@ -1,0 +1,232 @@
+/** Reduces the branch values of a trajectory to their statistics as they come, in the runtime, holding a window of steps. */
+import { Builder } from "../ir/build.js";
+import { badCurves } from "../ir/diagnostics.js";
+import { constant, inputValue, type Model, type Value } from "../ir/graph.js";
+import { readTensor, tensorNumbers, tensorOf, type TensorData } from "../ir/tensor.js";
+import { byteSize, ELEMENT_TYPES, elementCount, type ElementType, type TensorType } from "../ir/types.js";
+import type { SiteStatistics } from "../schedules/index.js";
+import { Session, type RuntimeOptions, type Tensors } from "./runtime.js";
+import { L1_LAGS } from "./trace.js";
+import type { Window } from "./window.js";
+
+/** Elements of a block, more or less; the doubles of a block at all steps of the window are what a reduction needs besides it. */
+const BLOCK_ELEMENTS = 1 << 15;
+
+/** Digits of the ratios: measurements are no better, and they are most of a trace's text. */
+const RATIO_DIGITS = 7;
+
+/** Statistics of one trajectory after another. Memory is taken once and used again for all of them. */
+export class Reductions {
+  private readonly sites = new Map<string, Site>();
+  private readonly spare = new Map<number, Uint8Array[]>();
+  private readonly sessions = new Map<ElementType, Session>();
+  /** Rows of the window that hold a step, and those of them that have been reduced. */
+  private held = 0;
+  private reduced = 0;
+
+  constructor(
+    private readonly steps: number,
+    private readonly window: Pick<Window, "rows" | "lags">,
+    private readonly options: RuntimeOptions = {},
+  ) {}
+
+  /** Takes the values of one step; steps come in order. Throws BAD_CURVES for branches that are not finite, or 0 throughout a step. */
+  async observe(step: number, branches: Tensors): Promise<void> {
+    for (const [name, value] of branches) {
+      const site = this.sites.get(name) ?? this.open(value);
+      this.sites.set(name, site);
+      put(site, this.held, readTensor(value));
+    }
+    this.held++;
+    if (this.held < this.window.rows && step < this.steps - 1) return;
+    const kept = Math.min(this.window.lags, this.held);
+    for (const [name, site] of this.sites) {
+      await this.reduce(name, site, step);
+      for (const { bytes, rowBytes } of site.blocks) bytes.copyWithin(0, (this.held - kept) * rowBytes, this.held * rowBytes);
+    }
+    this.held = kept;
+    this.reduced = kept;
+  }
+
+  /** The statistics of the trajectory that has been observed, as of one sample. The next one may have other branches. */
+  finish(): ReadonlyMap<string, SiteStatistics> {
+    const result = new Map<string, SiteStatistics>();
+    for (const [name, { sums, tokens, blocks }] of this.sites) {
+      const { norm, diff, gram, gain } = sums;
+      const ratios = diff.map((row) => row.map((value, step) => Number((value / (norm[step] ?? NaN)).toPrecision(RATIO_DIGITS))));
+      result.set(name, { norm, diff, ratio: [ratios], gram, gain: gain.map((value) => value / tokens) });
+      for (const { bytes } of blocks) this.spare.set(bytes.byteLength, [...(this.spare.get(bytes.byteLength) ?? []), bytes]);
+    }
+    this.sites.clear();
+    this.held = 0;
+    this.reduced = 0;
+    return result;
+  }
+
+  async close(): Promise<void> {
+    for (const session of this.sessions.values()) await session.close();
+  }
+
+  private open({ elem, shape }: TensorData): Site {
+    const width = shape.at(-1) ?? 1;
+    const tokens = elementCount(shape) / width;
+    const most = Math.max(1, Math.floor(BLOCK_ELEMENTS / width));
+    const blocks = Array.from({ length: Math.ceil(tokens / most) }, (_, i) => {
+      const own = Math.min(most, tokens - i * most);
+      const rowBytes = byteSize(elem, own * width);
+      return { tokens: own, rowBytes, bytes: this.memory(this.window.rows * rowBytes) };
+    });
+    const row = (): number[] => new Array<number>(this.steps).fill(0);
+    const rows = (count: number): number[][] => Array.from({ length: count }, row);
+    const { lags } = this.window;
+    const sums = { norm: row(), diff: rows(Math.min(L1_LAGS, lags)), gram: rows(lags + 1), gain: row() };
+    return { elem, width, tokens, blocks, sums };
+  }
+
+  private memory(size: number): Uint8Array {
+    return this.spare.get(size)?.pop() ?? new Uint8Array(size);
+  }
+
+  /** Adds what the rows that are new contribute; `step` is that of the last of them. */
+  private async reduce(name: string, site: Site, step: number): Promise<void> {
+    const { held, reduced } = this;
+    const { norm, diff, gram, gain } = site.sums;
+    const first = step - held + 1;
+    const session = await this.sessionFor(site.elem);
+    for (const block of site.blocks) {
+      const rows = (from: number, to: number): TensorData => rowsOf(site, block, from, to);
+      const feeds = new Map([
+        ["values", rows(0, held)],
+        ["fresh", rows(reduced, held)],
+      ]);
+      for (const lag of diff.keys()) {
+        const from = Math.max(reduced, lag + 1);
+        feeds.set(`later_${lag + 1}`, rows(from, held));
+        feeds.set(`earlier_${lag + 1}`, rows(from - lag - 1, held - lag - 1));
+      }
+      const results = await session.run(feeds);
+      addTo(norm, first + reduced, numbersOf(results, "norm"));
+      for (const [lag, sums] of diff.entries()) addTo(sums, first + Math.max(reduced, lag + 1), numbersOf(results, `diff_${lag + 1}`));
+      const products = numbersOf(results, "gram");
+      for (const [lag, sums] of gram.slice(0, held).entries()) {
+        for (let row = Math.max(reduced, lag); row < held; row++)
+          sums[first + row] = (sums[first + row] ?? NaN) + (products[(row - reduced) * held + row - lag] ?? NaN);
+      }
+      addTo(gain, first + Math.max(reduced, 1), gains(numbersOf(results, "size"), block.tokens, Math.max(reduced, 1), held));
+    }
+    for (let at = first + reduced; at <= step; at++) {
+      const value = norm[at] ?? NaN;
+      if (!(Number.isFinite(value) && value > 0))
+        throw badCurves(name, `at step ${at} the sum of the branch's absolute values is ${value}`);
+    }
+  }
+
+  private async sessionFor(elem: ElementType): Promise<Session> {
+    const known = this.sessions.get(elem);
+    if (known) return known;
+    const model = reductionModel(elem, Math.min(L1_LAGS, this.window.lags));
+    const session = await Session.open(model, { ...this.options, device: "cpu", optimise: "disabled" });
+    this.sessions.set(elem, session);
+    return session;
+  }
+}
+
+/** One branch during a trajectory. */
+interface Site {
+  readonly elem: ElementType;
+  /** Elements of a token: those of the last axis. */
+  readonly width: number;
+  readonly tokens: number;
+  readonly blocks: readonly Block[];
+  readonly sums: Readonly<Record<"norm" | "gain", number[]> & Record<"diff" | "gram", number[][]>>;
+}
+
+/** Some tokens of a branch; their values at the steps of the window lie one behind the other, so that rows are views. */
+interface Block {
+  readonly tokens: number;
+  readonly rowBytes: number;
+  readonly bytes: Uint8Array;
+}
+
+function put({ blocks }: Site, row: number, value: Uint8Array): void {
+  let at = 0;
+  for (const { bytes, rowBytes } of blocks) {
+    bytes.set(value.subarray(at, at + rowBytes), row * rowBytes);
+    at += rowBytes;
+  }
+}
+
+function rowsOf({ elem, width }: Site, { tokens, rowBytes, bytes }: Block, from: number, to: number): TensorData {
+  return { elem, shape: [to - from, tokens, width], content: { kind: "bytes", bytes: bytes.subarray(from * rowBytes, to * rowBytes) } };
+}
+
+/** For rows `from` to `to`, the sum over tokens of their size relative to that in the row before. */
+function gains(sizes: readonly number[], tokens: number, from: number, to: number): number[] {
+  return Array.from({ length: to - from }, (_, i) => {
+    let sum = 0;
+    for (let at = (from + i) * tokens; at < (from + i + 1) * tokens; at++) {
+      const before = sizes[at - tokens] ?? NaN;
+      sum += before === 0 ? 1 : (sizes[at] ?? NaN) / before;
+    }
+    return sum;
+  });
+}
+
+/**
+ * Of a block: `values` [held, tokens, width], `fresh` (those of its rows that are new) → `norm` (L1, of the new rows), `size`
+ * (L2 of the tokens), `gram` [new, held]; `later_<lag>`, `earlier_<lag>` → `diff_<lag>`, the L1 norms of their differences.
+ * Inner products are taken in double, the rest in float.
+ */
+function reductionModel(elem: ElementType, lags: number): Model {
+  const build = new Builder();
+  const rowsType = (elem: ElementType): TensorType => ({ elem, shape: [null, null, null] });
+  const input = (name: string): Value => inputValue(name, rowsType(elem));
+  const cast = (value: Value, to: ElementType): Value =>
+    elem === to
+      ? value
+      : build.op("Cast", [value], `${value.name}_${to}`, rowsType(to), { to: { kind: "int", value: BigInt(ELEMENT_TYPES[to].code) } });
+  const flat = (value: Value, to: ElementType): Value =>
+    build.op("Flatten", [value], `${value.name}_flat`, { elem: to, shape: [null, null] });
+  const sumOver = (axis: number, value: Value, name: string): Value =>
+    build.op("ReduceSum", [value, constant(`axis_${axis}`, tensorOf("int64", [1], [axis]))], name, { elem: "float", shape: null }, { keepdims: { kind: "int", value: 0n } }); // prettier-ignore
+  // ONNX Runtime is a few times faster at Abs and ReduceSum than at ReduceL1, and so with ReduceL2.
+  const l1 = (value: Value, name: string): Value =>
+    sumOver(1, flat(build.op("Abs", [value], `${name}_abs`, rowsType("float")), "float"), name);
+
+  const values = input("values");
+  const fresh = input("fresh");
+  const floats = cast(values, "float");
+  const squares = build.op("Mul", [floats, floats], "squares", rowsType("float"));
+  const size = build.op("Sqrt", [sumOver(2, squares, "size_squared")], "size", { elem: "float", shape: [null, null] });
+  const [newest, all] = [fresh, values].map((value) => flat(cast(value, "double"), "double"));
+  const gram = build.op("Gemm", [newest, all], "gram", { elem: "double", shape: [null, null] }, { transB: { kind: "int", value: 1n } });
+  const inputs = [values, fresh];
+  const outputs = [
+    { name: "norm", value: l1(cast(fresh, "float"), "norm") },
+    { name: "size", value: size },
+    { name: "gram", value: gram },
+  ];
+  for (let lag = 1; lag <= lags; lag++) {
+    const pair = [input(`later_${lag}`), input(`earlier_${lag}`)];
+    const difference = build.op("Sub", pair.map((value) => cast(value, "float")), `difference_${lag}`, rowsType("float")); // prettier-ignore
+    inputs.push(...pair);
+    outputs.push({ name: `diff_${lag}`, value: l1(difference, `diff_${lag}`) });
+  }
+  return {
+    graph: { name: "statistics", inputs, outputs, nodes: build.nodes, marks: [] },
+    opsets: new Map([["", 17]]),
+    irVersion: 8,
+    metadata: new Map(),
+  };
+}
+
+function numbersOf(results: Tensors, name: string): readonly number[] {
+  const data = results.get(name);
+  if (!data) throw new Error(`internal: the reductions have no '${name}'`);
+  return tensorNumbers(data);
+}
+
+/** Adds values to entries from `at` on. */
+function addTo(sums: number[], at: number, values: readonly number[]): void {
+  for (const [i, value] of values.entries()) sums[at + i] = (sums[at + i] ?? 0) + value;
+}
