@@ -160,7 +160,7 @@ function checkPayload(data: TensorData, what: string, subject: Subject, report: 
     return;
   }
   const wanted = isText ? elementCount(shape) : tensorBytes(data);
-  const held = isText ? content.strings.length : content.kind === "file" ? content.length : content.bytes.byteLength;
+  const held = isText ? content.strings.length : content.kind === "bytes" ? content.bytes.byteLength : content.length;
   const unit = isText ? "strings" : "bytes";
   if (held !== wanted) report("constant-size", `${what} holds ${held} ${unit}, its type and shape ask for ${wanted}`, subject);
 }

@@ -470,6 +470,15 @@ export function notReplaceable(path: string, problem: string): CompilerError {
   );
 }
 
+export function noKernels(type: string, device: string): CompilerError {
+  return new CompilerError(
+    "NO_KERNELS",
+    5,
+    `The runtime cannot compute in ${type} on '${device}'.`,
+    "Give --device cuda, or build and compile with --precision fp16 or fp32.",
+  );
+}
+
 export function noScheduler(): CompilerError {
   return new CompilerError(
     "NO_SCHEDULER",

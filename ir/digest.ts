@@ -1,7 +1,7 @@
 /** Names for contents: keys that are equal where attributes, constants or whole graphs are. */
 import { createHash, type Hash } from "node:crypto";
 import type { Attribute, Model, Value } from "./graph.js";
-import type { TensorData } from "./tensor.js";
+import type { ConvertedRange, FileRange, TensorData } from "./tensor.js";
 
 /** Payloads up to this size are spelled out; larger ones are hashed, and those on disk named by their place. */
 const SPELLED_BYTES = 64;
@@ -15,12 +15,24 @@ export function constantKey(data: TensorData): string {
       return `${shapeKey(data)}:${bytes.byteLength <= SPELLED_BYTES ? bytes.toString("hex") : createHash("sha256").update(bytes).digest("hex")}`;
     }
     case "file":
-      return `${shapeKey(data)}@${content.offset}+${content.length}@${content.file}`;
+      return `${shapeKey(data)}@${rangeKey(content)}`;
+    case "converted":
+      return `${shapeKey(data)}@${convertedKey(content)}`;
     case "strings":
       return `${shapeKey(data)}:${content.strings.map((s) => Buffer.from(s).toString("hex")).join()}`;
     default:
       return content satisfies never;
   }
+}
+
+/** Equal keys mean the same range of a file. */
+export function rangeKey({ file, offset, length }: FileRange): string {
+  return `${offset}+${length}@${file}`;
+}
+
+/** Equal keys mean the same conversion of the same range. */
+export function convertedKey({ source, from, to }: ConvertedRange): string {
+  return `${to}<${from}:${rangeKey(source)}`;
 }
 
 /** Equal keys mean equal attributes, given that those on disk are the same place. */

@@ -1,31 +1,65 @@
-/** IEEE 754 half precision: numbers to the bits of float16 and back. */
+/** The float types of 16 bits, float16 (IEEE 754 binary16) and bfloat16 (the upper half of a float): numbers to bits and back. */
 
-const SMALLEST_NORMAL = 2 ** -14;
-const SUBNORMAL_UNIT = 2 ** -24;
+/** A sign, an exponent and a fraction, laid out as in IEEE 754. */
+interface Format {
+  readonly fractionBits: number;
+  /** The stored exponent of 1. */
+  readonly bias: number;
+  /** The bits of infinity. */
+  readonly infinity: number;
+  /** By the stored exponent: what a number is multiplied by so that its significand is whole. */
+  readonly units: Float64Array;
+}
+
+const HALF = formatOf(5, 10);
+const BFLOAT = formatOf(8, 7);
 
 /** The nearest float16, ties to even; what is too large becomes infinite. */
 export function halfBits(value: number): number {
-  const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;
-  const size = Math.abs(value);
-  if (Number.isNaN(value)) return 0x7e00;
-  if (size < SMALLEST_NORMAL) return sign | roundHalfEven(size / SUBNORMAL_UNIT);
-  // A significand that rounds up to 2048 carries into the exponent by itself, and out of the largest one into infinity.
-  const exponent = Math.min(16, Math.floor(Math.log2(size)));
-  const significand = roundHalfEven(size / 2 ** (exponent - 10)) - 1024;
-  return sign | Math.min(0x7c00, ((exponent + 15) << 10) + significand);
+  return bitsOf(value, HALF);
 }
 
 export function halfValue(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 10) & 0x1f;
-  const fraction = bits & 0x3ff;
-  if (exponent === 0) return sign * fraction * SUBNORMAL_UNIT;
-  if (exponent === 31) return fraction === 0 ? sign * Infinity : NaN;
-  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
+  return valueOf(bits, HALF);
 }
 
-function roundHalfEven(value: number): number {
-  const below = Math.floor(value);
-  const rest = value - below;
-  return rest > 0.5 || (rest === 0.5 && below % 2 === 1) ? below + 1 : below;
+/** The nearest bfloat16, ties to even; what is too large becomes infinite. */
+export function bfloatBits(value: number): number {
+  return bitsOf(value, BFLOAT);
+}
+
+export function bfloatValue(bits: number): number {
+  return valueOf(bits, BFLOAT);
+}
+
+function formatOf(exponentBits: number, fractionBits: number): Format {
+  const bias = 2 ** (exponentBits - 1) - 1;
+  const units = Float64Array.from({ length: 2 * bias + 2 }, (_, exponent) => 2 ** (bias + fractionBits - exponent));
+  return { fractionBits, bias, infinity: (2 * bias + 1) << fractionBits, units };
+}
+
+const number = new Float64Array(1);
+const words = new Uint32Array(number.buffer);
+const DOUBLE_BIAS = 1023;
+/** Doubles from here on are whole: adding it and taking it away again rounds, ties to even. */
+const WHOLE = 2 ** 52;
+
+function bitsOf(value: number, { fractionBits, bias, infinity, units }: Format): number {
+  if (Number.isNaN(value)) return infinity | (1 << (fractionBits - 1));
+  number[0] = value;
+  const upper = words[1] ?? 0;
+  // Numbers below the smallest normal one share its exponent.
+  const exponent = Math.min(2 * bias + 1, Math.max(1, ((upper >>> 20) & 0x7ff) - DOUBLE_BIAS + bias));
+  const significand = Math.abs(value) * (units[exponent] ?? NaN) + WHOLE - WHOLE;
+  // The leading bit of the significand, and a carry out of it, count into the exponent, and out of the largest one into infinity.
+  return ((upper >>> 16) & 0x8000) | Math.min(infinity, ((exponent - 1) << fractionBits) + significand);
+}
+
+function valueOf(bits: number, { fractionBits, infinity, units }: Format): number {
+  const sign = bits & 0x8000 ? -1 : 1;
+  const size = bits & 0x7fff;
+  if (size >= infinity) return size === infinity ? sign * Infinity : NaN;
+  const exponent = Math.max(1, size >>> fractionBits);
+  const significand = size - ((exponent - 1) << fractionBits);
+  return (sign * significand) / (units[exponent] ?? NaN);
 }

@@ -1,6 +1,7 @@
 /** Small sets of operators that share a property a pass relies on. Not an operator database. */
 import type { Dependence } from "./analysis.js";
 import { isOp, type Node, type Value } from "./graph.js";
+import { isFloatType, type FloatType } from "./types.js";
 
 const RANDOM = ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"] as const;
 const CONTROL_FLOW = ["If", "Loop", "Scan"] as const;
@@ -91,4 +92,43 @@ export function isNorm(node: Node): boolean {
 /** Reduces along axes. */
 export function isReduction(node: Node): boolean {
   return isOp(node, "ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMin");
+}
+
+/** Products accumulate in float, norms keep their statistics in float (`stash_type`), the rest rounds once. */
+const HALF_SAFE = [
+  ...["MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "Attention", "RotaryEmbedding", "LayerNormalization", "RMSNormalization"],
+  ...["Add", "Sub", "Mul", "Sum", "Neg", "Abs", "Max", "Min", "Where", "Clip"],
+  ...["Relu", "LeakyRelu", "Sigmoid", "Tanh", "Erf", "Gelu", "Swish", "HardSwish"],
+  ...["Identity", "Cast", "CastLike", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Concat", "Split", "Slice", "Expand", "Tile", "Pad"],
+  ...["Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND", "DepthToSpace", "SpaceToDepth"],
+]; // prettier-ignore
+
+/** An operator that half precision is enough for, whatever its operands within the range of the type. */
+export function isHalfSafe(node: Node): boolean {
+  // A quotient by what is known is a product. Others may be by next to nothing.
+  if (isOp(node, "Div")) return node.inputs[1]?.data !== undefined;
+  // A norm's further outputs are float.
+  if (isNorm(node) && node.outputs.filter(({ name }) => name !== "").length > 1) return false;
+  // Between floats: what other types become may be as large as they are.
+  if (isOp(node, "Cast", "CastLike")) return isFloatType(node.inputs[0]?.type?.elem);
+  return isOp(node, ...HALF_SAFE);
+}
+
+/** An operator whose float operands and results are all of one type, which may be any that it is given. */
+export function isOfOneFloatType(node: Node): boolean {
+  return isOp(node, ...HALF_SAFE, "Softmax", "LogSoftmax", "CumSum") || isElementwise(node) || isReduction(node) || isNorm(node);
+}
+
+/**
+ * The version of the standard operator set from which CUDA has a kernel of an operator for bfloat16, where it has one for
+ * float16 in all of them (onnxruntime 1.30, docs/OperatorKernels.md). Elsewhere than on CUDA nothing computes in bfloat16.
+ */
+const BFLOAT16_SINCE: ReadonlyMap<string, number> = new Map([
+  ["Where", 16],
+  ["Conv", 22],
+  ...["ConvTranspose", "Einsum", "Clip", "LeakyRelu", "HardSwish", "Pad", "DepthToSpace", "SpaceToDepth"].map((name) => [name, Infinity] as const),
+]); // prettier-ignore
+
+export function hasKernel(node: Node, type: FloatType, opset: number): boolean {
+  return type !== "bfloat16" || opset >= (BFLOAT16_SINCE.get(node.opType) ?? 0);
 }

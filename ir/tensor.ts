@@ -1,13 +1,31 @@
 /** Tensor constants: bytes in memory or a range of a file; nothing is read until someone asks. */
 import { closeSync, openSync, readSync } from "node:fs";
 import { externalDataShort, tensorTooLarge, tensorWrongType } from "./diagnostics.js";
-import { halfBits, halfValue } from "./half.js";
-import { byteSize, elementCount, type ElementType } from "./types.js";
+import { bfloatBits, bfloatValue, halfBits, halfValue } from "./half.js";
+import { byteSize, elementCount, isFloatType, type ElementType, type FloatType } from "./types.js";
+
+/** A range of a file. */
+export interface FileRange {
+  readonly kind: "file";
+  readonly file: string;
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** The numbers of a range, which are of the type `from` there, in the type `to`; `length`: the bytes that they take in it. */
+export interface ConvertedRange {
+  readonly kind: "converted";
+  readonly source: FileRange;
+  readonly from: FloatType;
+  readonly to: FloatType;
+  readonly length: number;
+}
 
 /** Little-endian, densely packed; strings are the exception, as they have no fixed width. */
 export type TensorContent =
   | { readonly kind: "bytes"; readonly bytes: Uint8Array }
-  | { readonly kind: "file"; readonly file: string; readonly offset: number; readonly length: number }
+  | FileRange
+  | ConvertedRange
   | { readonly kind: "strings"; readonly strings: readonly Uint8Array[] };
 
 export interface TensorData {
@@ -32,12 +50,16 @@ export function readTensor(data: TensorData, limit = READ_LIMIT): Uint8Array {
   if (content.kind === "strings") throw tensorWrongType("raw bytes", data.elem);
   if (content.kind === "bytes") return content.bytes;
   if (content.length > limit) throw tensorTooLarge(content.length, limit);
-  const bytes = new Uint8Array(content.length);
-  const fd = openSync(content.file, "r");
+  return content.kind === "file" ? readRange(content) : convertBytes(readRange(content.source), content.from, content.to);
+}
+
+function readRange({ file, offset, length }: FileRange): Uint8Array {
+  const bytes = new Uint8Array(length);
+  const fd = openSync(file, "r");
   try {
     for (let done = 0; done < bytes.length;) {
-      const got = readSync(fd, bytes, done, bytes.length - done, content.offset + done);
-      if (got === 0) throw externalDataShort(content.file, content.offset + content.length);
+      const got = readSync(fd, bytes, done, bytes.length - done, offset + done);
+      if (got === 0) throw externalDataShort(file, offset + length);
       done += got;
     }
   } finally {
@@ -71,6 +93,8 @@ function typedArray(elem: ElementType, numbers: readonly number[]): ArrayBufferV
       return Uint16Array.from(numbers);
     case "float16":
       return Uint16Array.from(numbers, halfBits);
+    case "bfloat16":
+      return Uint16Array.from(numbers, bfloatBits);
     case "int8":
       return Int8Array.from(numbers);
     case "uint8":
@@ -114,6 +138,8 @@ export function tensorNumbers(data: TensorData): number[] {
       return Array.from(new Uint32Array(buffer));
     case "float16":
       return Array.from(new Uint16Array(buffer), halfValue);
+    case "bfloat16":
+      return Array.from(new Uint16Array(buffer), bfloatValue);
     case "int16":
       return Array.from(new Int16Array(buffer));
     case "uint16":
@@ -126,4 +152,72 @@ export function tensorNumbers(data: TensorData): number[] {
     default:
       throw tensorWrongType("numbers", data.elem);
   }
+}
+
+interface Codec {
+  readonly array: Float32ArrayConstructor | Uint16ArrayConstructor;
+  readonly encode: (value: number) => number;
+  readonly decode: (element: number) => number;
+}
+
+const CODECS: Readonly<Record<FloatType, Codec>> = {
+  float: { array: Float32Array, encode: (value) => value, decode: (element) => element },
+  float16: { array: Uint16Array, encode: halfBits, decode: halfValue },
+  bfloat16: { array: Uint16Array, encode: bfloatBits, decode: bfloatValue },
+};
+
+/** The numbers of one type in another, rounded to nearest, ties to even; what is too large becomes infinite. */
+export function convertBytes(bytes: Uint8Array, from: FloatType, to: FloatType): Uint8Array {
+  const { decode } = CODECS[from];
+  const { array, encode } = CODECS[to];
+  const elements = elementsOf(bytes, from);
+  const result = new array(elements.length);
+  for (let i = 0; i < elements.length; i++) result[i] = encode(decode(elements[i] ?? NaN));
+  return new Uint8Array(result.buffer);
+}
+
+/** The tensor in another type; what is in a file is converted when it is read. Throws TENSOR_WRONG_TYPE. */
+export function convertTensor(data: TensorData, to: FloatType): TensorData {
+  const { elem, shape, content } = data;
+  if (elem === to) return data;
+  if (!isFloatType(elem)) throw tensorWrongType(to, elem);
+  const length = byteSize(to, elementCount(shape));
+  if (content.kind === "file") return { elem: to, shape, content: { kind: "converted", source: content, from: elem, to, length } };
+  return { elem: to, shape, content: { kind: "bytes", bytes: convertBytes(readTensor(data), elem, to) } };
+}
+
+/** Files are looked through in parts of this size. */
+const PART_BYTES = 1 << 20;
+
+/** A number that stands alone is held if it is rounded by no larger share of it. */
+const LONE_ERROR = 2 ** -8;
+
+/**
+ * Whether a type has the numbers of a tensor: none of those that are finite becomes infinite, and one that stands alone stays
+ * what it is. (Of many, those near zero may vanish.) Reads all of the tensor, a part at a time. Throws TENSOR_WRONG_TYPE.
+ */
+export function holds(to: FloatType, data: TensorData): boolean {
+  const { elem, shape, content } = data;
+  if (!isFloatType(elem)) throw tensorWrongType(to, elem);
+  const { decode } = CODECS[elem];
+  let largest = 0;
+  for (const bytes of content.kind === "file" ? partsOf(content) : [readTensor(data)]) {
+    const elements = elementsOf(bytes, elem);
+    for (let i = 0; i < elements.length; i++) {
+      const size = Math.abs(decode(elements[i] ?? NaN));
+      if (size > largest && size < Infinity) largest = size;
+    }
+  }
+  const held = CODECS[to].decode(CODECS[to].encode(largest));
+  return elementCount(shape) === 1 ? Math.abs(held - largest) <= LONE_ERROR * largest : held < Infinity;
+}
+
+function* partsOf(range: FileRange): Generator<Uint8Array> {
+  for (let at = 0; at < range.length; at += PART_BYTES)
+    yield readRange({ ...range, offset: range.offset + at, length: Math.min(PART_BYTES, range.length - at) });
+}
+
+/** The elements, in memory of their own: the bytes may lie anywhere. */
+function elementsOf(bytes: Uint8Array, elem: FloatType): Float32Array | Uint16Array {
+  return new CODECS[elem].array(Uint8Array.from(bytes).buffer);
 }

@@ -41,6 +41,15 @@ export interface TensorType {
   readonly shape: readonly Dim[] | null;
 }
 
+/** The types that a network computes in; a tensor of one can be converted to any other (ir/tensor.ts). */
+export const FLOAT_TYPES = ["float", "float16", "bfloat16"] as const satisfies readonly ElementType[];
+
+export type FloatType = (typeof FLOAT_TYPES)[number];
+
+export function isFloatType(elem: ElementType | undefined): elem is FloatType {
+  return FLOAT_TYPES.some((type) => type === elem);
+}
+
 const byCode = new Map<number, ElementType>();
 for (const name in ELEMENT_TYPES) {
   if (isElementType(name)) byCode.set(ELEMENT_TYPES[name].code, name);

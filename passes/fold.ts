@@ -4,8 +4,8 @@ import { constantData } from "../ir/constants.js";
 import { constant, isOp, type Graph, type Model, type Node, type Value } from "../ir/graph.js";
 import { isControlFlow, isNondeterministic, isShapeOnly } from "../ir/ops.js";
 import { rewrite } from "../ir/rewrite.js";
-import { tensorBytes, tensorOf, type TensorData } from "../ir/tensor.js";
-import { byteSize, elementCount, staticShape, type ElementType } from "../ir/types.js";
+import { convertTensor, tensorBytes, tensorOf, type TensorData } from "../ir/tensor.js";
+import { byteSize, elementCount, ELEMENT_TYPES, isFloatType, staticShape, type ElementType } from "../ir/types.js";
 import type { Pass, PassContext } from "./index.js";
 
 /** A folded value may always take this much; above it, no more than what it is made of. */
@@ -23,16 +23,28 @@ export default {
   summary: "turn what depends on no input into data",
   preserves: "rounding",
   async run(model, context) {
-    const literal = rewrite(model.graph, asData);
+    const inputs = new Set(model.graph.inputs);
+    const literal = rewrite(model.graph, (node) => asData(node, inputs));
     return { ...model, graph: await foldIslands({ ...model, graph: literal }, context) };
   },
 } satisfies Pass;
 
-/** Constant nodes, and shapes that are known, need no runtime. */
-function asData(node: Node): { readonly nodes: readonly Node[]; readonly outputs: readonly Value[] } | undefined {
+/** Constant nodes, shapes that are known, and other float types of data need no runtime. */
+function asData(
+  node: Node,
+  inputs: ReadonlySet<Value>,
+): { readonly nodes: readonly Node[]; readonly outputs: readonly Value[] } | undefined {
   const [output] = node.outputs;
-  const data = isOp(node, "Constant") ? constantData(node) : isShapeOnly(node) ? shapeData(node) : undefined;
+  const data = isOp(node, "Constant") ? constantData(node) : isShapeOnly(node) ? shapeData(node) : castData(node, inputs);
   return data && output ? { nodes: [], outputs: [constant(output.name, data)] } : undefined;
+}
+
+/** Data in a float type of no more bits: what is in a file stays there. */
+function castData(node: Node, inputs: ReadonlySet<Value>): TensorData | undefined {
+  const [value] = node.inputs;
+  const to = node.outputs[0]?.type?.elem;
+  if (!isOp(node, "Cast") || !value?.data || inputs.has(value) || !isFloatType(value.data.elem) || !isFloatType(to)) return undefined;
+  return ELEMENT_TYPES[to].bits <= ELEMENT_TYPES[value.data.elem].bits ? convertTensor(value.data, to) : undefined;
 }
 
 function shapeData(node: Node): TensorData | undefined {
@@ -62,14 +74,17 @@ async function foldIslands(model: Model, context: PassContext): Promise<Graph> {
   const { opsets, irVersion } = model;
   // What nobody reads goes unasked.
   const results = frontier.length > 0 ? await context.evaluator.evaluate({ graph: islands, opsets, irVersion, metadata: new Map() }) : [];
+  const overridable = new Set(graph.inputs);
   const folded = new Map<Value, Value>();
   for (const [i, value] of frontier.entries()) {
     const data = results[i];
     if (!data) throw new Error("internal: the runtime returned too few values");
     folded.set(value, constant(value.name, data));
   }
-  return rewrite(graph, (_, node) =>
-    foldable.has(node) ? { nodes: [], outputs: node.outputs.map((value) => folded.get(value) ?? value) } : undefined,
+  return rewrite(graph, (node, original) =>
+    foldable.has(original)
+      ? { nodes: [], outputs: original.outputs.map((value) => folded.get(value) ?? value) }
+      : asData(node, overridable),
   );
 }
 

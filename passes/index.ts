@@ -4,7 +4,7 @@ import { CompilerError, cancelled } from "../ir/diagnostics.js";
 import type { Model, Value } from "../ir/graph.js";
 import { hasMethods, loadFolder, type Named } from "../ir/registry.js";
 import type { TensorData } from "../ir/tensor.js";
-import type { TensorType } from "../ir/types.js";
+import type { FloatType, TensorType } from "../ir/types.js";
 import type { Guidance, Plan } from "../schedules/index.js";
 
 /** What a pass may ask of the runtime; `src/runtime.ts` answers. */
@@ -41,14 +41,16 @@ export interface PassContext {
   readonly uncond: ReadonlyMap<string, TensorData | "input">;
   readonly prediction: PredictionSlice;
   readonly plan?: Plan | undefined;
+  /** The float type that the network computes in; the exporter's if absent. */
+  readonly precision?: FloatType | undefined;
   /** Optional passes that are left out. */
   readonly without?: ReadonlySet<string> | undefined;
   /** Told by a pass of several rules how often each was applied. */
   readonly count?: ((rule: string, times: number) => void) | undefined;
 }
 
-/** `bits`: same numbers; `rounding`: same up to rounding; `plan`: what the plan says. */
-export type Preserves = "bits" | "rounding" | "plan";
+/** `bits`: same numbers; `rounding`: same up to rounding; `precision`: up to that of the type asked for; `plan`: what the plan says. */
+export type Preserves = "bits" | "rounding" | "precision" | "plan";
 
 export interface Pass extends Named {
   readonly summary: string;
@@ -79,9 +81,10 @@ export const BIND_PASSES = ["bind", "types"] as const;
  *   kernels   spells out what CUDA would leave to the CPU;
  *   cse       shares what the exporter wrote twice;
  *   fuse      writes what exporters spell out as one operator, once there is one of each and what is constant is data;
- *   dce       drops what nobody reads any more.
+ *   dce       drops what nobody reads any more;
+ *   precision brings it to the float type that was asked for, once norms and attention are one operator each.
  */
-export const STEP_PASSES = ["standard", "fix", "fold", "kernels", "cse", "fuse", "dce"] as const;
+export const STEP_PASSES = ["standard", "fix", "fold", "kernels", "cse", "fuse", "dce", "precision"] as const;
 
 /**
  * The run stage makes the whole sampling run of it, still computing every branch at every step:

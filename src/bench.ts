@@ -11,7 +11,7 @@ import { feedsOf, FILES, writeEmitted, type Artifact } from "./artifact.js";
 import { compileModel } from "./compile.js";
 import type { Progress } from "./progress.js";
 import { sampleInputs } from "./run-inputs.js";
-import type { RuntimeOptions } from "./runtime.js";
+import { assertKernels, type RuntimeOptions } from "./runtime.js";
 
 export interface Timing {
   readonly loadMs: number;
@@ -64,9 +64,10 @@ const answerSchema = z.union([
 ]);
 export type Answer = z.infer<typeof answerSchema>;
 
-/** One warm-up and `runs` timed runs of each, in turn, so that a machine that changes speed changes all of them. */
+/** One warm-up and `runs` timed runs of each, in turn, so that a machine that changes speed changes all of them. Throws NO_KERNELS, BENCH_FAILED. */
 export async function bench(artifact: Artifact, options: BenchOptions): Promise<Bench> {
   const { device, threads, runs, progress } = options;
+  assertKernels(artifact.job.context.precision, device);
   const folder = await mkdtemp(join(tmpdir(), "smoothcc-bench-"));
   const workers: Worker[] = [];
   try {

@@ -16,7 +16,7 @@ import { reportOf } from "./report-data.js";
 import { renderReport } from "./report/index.js";
 import type { SampleOptions } from "./run-inputs.js";
 import { runsOf } from "./runs.js";
-import type { RuntimeOptions } from "./runtime.js";
+import { assertKernels, type RuntimeOptions } from "./runtime.js";
 import type { Trace } from "./trace.js";
 import { verify, type Verification } from "./verify.js";
 
@@ -54,6 +54,7 @@ export async function build(model: string, options: BuildOptions): Promise<Built
   const { overrides, output, force, progress } = options;
   assertReplaceable(output, force);
   const job = await openJob(model, overrides, options);
+  assertKernels(job.context.precision, options.device);
   const { trace, planned } = await chosen(job, await calibrationJob(model, job, options), options);
   for (const warning of [...warningsOf(job), ...planned.warnings]) options.warn(warning);
   const { schedule, computed } = limitCache(job, planned.schedule, options.cacheMemory);

@@ -32,6 +32,7 @@ import {
 } from "../schedules/index.js";
 import {
   cutOf,
+  floatTypeOf,
   isInput,
   openSource,
   schedulerConfig,
@@ -174,6 +175,7 @@ export async function bindModel(source: Source, lifted: Model, runtime: RuntimeO
     batched: batchedInputs(lifted, form === "batched" ? 2 * batch : batch),
     uncond: new Map(),
     prediction: recipe.prediction,
+    precision: floatTypeOf(recipe),
   };
   const model = await runPasses(withoutScaleInput(lifted, unbound.guidance), BIND_PASSES, unbound);
   const conditions = conditionValues(model);

@@ -3,7 +3,7 @@ import { z } from "zod";
 import { badOption } from "../ir/diagnostics.js";
 import { formats } from "../schedules/index.js";
 import { DRAWING } from "./raster.js";
-import { cutSchema, MAX_BATCH, type InputSpecs, type RecipeOverrides, type ValueSpec } from "./recipe.js";
+import { cutSchema, MAX_BATCH, PRECISIONS, type InputSpecs, type RecipeOverrides, type ValueSpec } from "./recipe.js";
 import { readNoise, type SampleOptions } from "./run-inputs.js";
 import type { RuntimeOptions } from "./runtime.js";
 
@@ -95,6 +95,11 @@ export const OPTIONS = {
     summary: "an option of a policy of your own",
     schema: pairs,
   },
+  precision: {
+    flags: "--precision <type>",
+    summary: "what the network computes in: fp32, fp16 (the CPU converts at every step: slow), bf16 (CUDA only); default: as exported",
+    schema: z.enum(PRECISIONS, { error: ({ input }) => `takes ${PRECISIONS.join(", ")}, not '${String(input)}'` }),
+  },
   recipe: { flags: "--recipe <file>", summary: "recipe.json of another place", schema: path },
   resume: { flags: "--resume", summary: "go on where a calibration ended: samples that are there are not run again", schema: z.boolean() },
   runs: { flags: "--runs <n>", summary: "timed runs of each candidate", schema: count },
@@ -167,8 +172,8 @@ export const MODEL_OPTIONS = [
 
 /** What of the options overrides the recipe. */
 export function recipeOverrides(options: Options): RecipeOverrides {
-  const { recipe, scheduler, steps, start, guidance, batch, cut } = options;
-  return { recipe, scheduler, steps, start, guidance, batch, cut, dims: sizes(options.dim ?? []), inputs: inputSpecs(options) };
+  const { recipe, scheduler, steps, start, guidance, batch, cut, precision } = options;
+  return { recipe, scheduler, steps, start, guidance, batch, cut, precision, dims: sizes(options.dim ?? []), inputs: inputSpecs(options) };
 }
 
 /** The options of the chosen policy: those of the known ones have flags of their own, others are given as name=value. */

@@ -4,6 +4,7 @@ import { basename, dirname, join, resolve } from "node:path";
 import { z } from "zod";
 import { badJsonField, fileMissing, noScheduler, notAModel } from "../ir/diagnostics.js";
 import type { Cut } from "../ir/lift/index.js";
+import type { FloatType } from "../ir/types.js";
 import { readJson } from "./files.js";
 import { deriveRecipe, isPipelineFolder } from "./pipelines/index.js";
 import { linspace, parseWith, samplerTable, shiftOf, shiftRule, type SamplerOptions, type SamplerTable } from "../schedules/index.js";
@@ -60,6 +61,14 @@ const RANGES = /^\d+-\d+(,\d+-\d+)*$/;
 export const cutSchema = z.string().refine((text) => CUTS.some((at) => at === text) || isRanges(text), {
   error: `takes ${CUTS.join(", ")}, or ranges of blocks such as 0-13,14-27`,
 });
+
+export const PRECISIONS = ["fp32", "fp16", "bf16"] as const;
+type Precision = (typeof PRECISIONS)[number];
+
+/** The float type that a recipe asks for. */
+export function floatTypeOf({ precision }: Recipe): FloatType | undefined {
+  return precision && ({ fp32: "float", fp16: "float16", bf16: "bfloat16" } as const)[precision];
+}
 
 /** First and last of every range, one range behind the other. */
 function isRanges(text: string): boolean {
@@ -130,6 +139,8 @@ export const recipeSchema = z.strictObject({
   guidance: guidanceSchema.default({ form: "none", scale: 1, order: ["cond", "uncond"], uncond: {} }),
   inputs: z.record(z.string(), inputSchema).default({}),
   dims: z.record(z.string(), z.int().min(1)).default({}),
+  /** What the network computes in; the exporter's types if absent. */
+  precision: z.enum(PRECISIONS).optional(),
   display: z.strictObject({ kind: z.enum(["image", "none"]), range: z.tuple([z.number(), z.number()]).default([-1, 1]) }).optional(),
 });
 
@@ -146,6 +157,7 @@ export interface RecipeOverrides {
   readonly guidance?: number | undefined;
   readonly batch?: number | undefined;
   readonly cut?: string | undefined;
+  readonly precision?: Precision | undefined;
   readonly dims?: ReadonlyMap<string, number> | undefined;
   /** Values of conditions; they are also what calibration runs with where the recipe says nothing of it. */
   readonly inputs?: InputSpecs | undefined;
@@ -204,7 +216,7 @@ export function withoutAbsentInputs(recipe: Recipe, inputs: readonly string[], g
 
 function override(
   recipe: Recipe,
-  { scheduler, steps, start, guidance, batch, cut, dims, inputs: given = new Map() }: RecipeOverrides,
+  { scheduler, steps, start, guidance, batch, cut, precision, dims, inputs: given = new Map() }: RecipeOverrides,
 ): Recipe {
   const inputs = { ...recipe.inputs };
   for (const [name, spec] of given) inputs[name] = { calibrate: [typeof spec === "string" ? resolve(spec) : spec], ...inputs[name] };
@@ -215,6 +227,7 @@ function override(
     ...(start === undefined ? {} : { start }),
     ...(batch === undefined ? {} : { batch }),
     ...(cut === undefined ? {} : { cut }),
+    ...(precision === undefined ? {} : { precision }),
     ...(guidance === undefined ? {} : { guidance: { ...recipe.guidance, scale: guidance } }),
     dims: { ...recipe.dims, ...Object.fromEntries(dims ?? []) },
     inputs,

@@ -1,11 +1,13 @@
 /** The only door to ONNX Runtime: sessions on models in memory or on disk, and the questions that passes ask. */
 import { dirname } from "node:path";
 import { env, InferenceSession, Tensor } from "onnxruntime-node";
-import { CompilerError, cancelled, deviceMissing, runtimeFailed, unknownDevice } from "../ir/diagnostics.js";
-import { inputValue, makeOp, type Model, type Node, type Value } from "../ir/graph.js";
+import { Builder } from "../ir/build.js";
+import { CompilerError, cancelled, deviceMissing, noKernels, runtimeFailed, unknownDevice } from "../ir/diagnostics.js";
+import { constant, inputValue, makeNode, makeOp, type Model, type Node, type Value } from "../ir/graph.js";
 import { encodeModel } from "../ir/onnx/index.js";
+import { rewrite } from "../ir/rewrite.js";
 import { readTensor, tensorFrom, type TensorData } from "../ir/tensor.js";
-import type { ElementType, TensorType } from "../ir/types.js";
+import type { ElementType, FloatType, TensorType } from "../ir/types.js";
 import type { Evaluator } from "../passes/index.js";
 
 // Errors come as exceptions; printed as well, they would stand beside ours on stderr.
@@ -52,9 +54,10 @@ export class Session {
     const extra = { session, optimization: { constant_folding_max_output_size_in_bytes: String(1 << 20) } };
     try {
       if (typeof source === "string") return new Session(await InferenceSession.create(source, { ...settings, extra }), options.signal);
-      const base = commonFolder(source);
+      const model = withCasts(source);
+      const base = commonFolder(model);
       if (base !== undefined) session["model_external_initializers_file_folder_path"] = base;
-      const bytes = encodeModel(source, { base });
+      const bytes = encodeModel(model, { base });
       return new Session(await InferenceSession.create(bytes, { ...settings, extra }), options.signal);
     } catch (error) {
       throw explain(error, options.device ?? "cpu");
@@ -142,6 +145,31 @@ function explain(error: unknown, device: string): Error {
   if (error instanceof CompilerError) return error;
   const message = error instanceof Error ? error.message : String(error);
   return device.startsWith("cuda") && /provider|backend|CUDA/i.test(message) ? deviceMissing(device, message) : runtimeFailed(message);
+}
+
+/** Throws NO_KERNELS if a device has none for the float type that a network computes in. */
+export function assertKernels(type: FloatType | undefined, device = "cpu"): void {
+  if (type === "bfloat16" && device === "cpu") throw noKernels(type, device);
+}
+
+/** The model with constants that are conversions of a range of a file made of that range by the runtime, so that nobody need hold them. */
+function withCasts(model: Model): Model {
+  const made = new Map<Value, Value>();
+  const graph = rewrite(model.graph, (node) => {
+    const build = new Builder();
+    const inputs = node.inputs.map((value) => {
+      const { shape = [], content } = value?.data ?? {};
+      if (!value || content?.kind !== "converted") return value;
+      const source = constant(`${value.name}/source`, { elem: content.from, shape, content: content.source });
+      const cast = made.get(value) ?? build.cast(source, content.to, value.name);
+      made.set(value, cast);
+      return cast;
+    });
+    if (inputs.every((value, i) => value === node.inputs[i])) return undefined;
+    const copy = makeNode({ ...node, inputs });
+    return { nodes: [...build.nodes, copy], outputs: copy.outputs };
+  });
+  return { ...model, graph };
 }
 
 /** The deepest folder that holds every weights file of a model; undefined if there are none. */

@@ -1,6 +1,6 @@
 /** Which tensors lie where in the data file beside a model, and what earlier models of the same folder have already put there. */
 import { tensorBytes, type TensorContent, type TensorData } from "../tensor.js";
-import type { FileRange } from "./ranges.js";
+import type { ConvertedRange, FileRange } from "./ranges.js";
 import { contentKey, type Placement } from "./tensors.js";
 
 type External = Extract<Placement, { kind: "external" }>;
@@ -28,8 +28,8 @@ export class WrittenData {
   }
 }
 
-/** Bytes, a range of a file, or a number of zeros. */
-export type Piece = Uint8Array | FileRange | number;
+/** Bytes, a range of a file, as it is or converted, or a number of zeros. */
+export type Piece = Uint8Array | FileRange | ConvertedRange | number;
 
 /** Pages of 64 KiB can be mapped on every system; vector instructions want 64 bytes. */
 const PAGE = 1 << 16;

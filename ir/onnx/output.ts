@@ -2,7 +2,8 @@
 import { open, type FileHandle } from "node:fs/promises";
 import { cancelled, externalDataShort, fileMissing, fileNotWritten } from "../diagnostics.js";
 import type { Piece } from "./data-file.js";
-import { problemOf, type FileRange } from "./ranges.js";
+import { convertBytes } from "../tensor.js";
+import { problemOf, type ConvertedRange, type FileRange } from "./ranges.js";
 
 const BUFFER_BYTES = 1 << 20;
 
@@ -14,7 +15,8 @@ export async function writePieces(file: string, pieces: readonly Piece[], signal
     for (const piece of pieces) {
       if (typeof piece === "number") await output.zeros(piece);
       else if (piece instanceof Uint8Array) await output.bytes(piece);
-      else await output.range(piece);
+      else if (piece.kind === "file") await output.range(piece);
+      else await output.converted(piece);
     }
     await output.flush();
   } finally {
@@ -33,6 +35,8 @@ async function writing<T>(file: string, action: () => Promise<T>): Promise<T> {
 class Output {
   private readonly buffer = Buffer.alloc(BUFFER_BYTES);
   private held = 0;
+  /** What is converted, before it is. */
+  private readonly scratch = Buffer.alloc(BUFFER_BYTES);
   /** The file that the last range came from. */
   private source: { readonly file: string; readonly handle: FileHandle } | undefined;
 
@@ -60,24 +64,39 @@ class Output {
     }
   }
 
-  async range({ file, offset, length }: FileRange): Promise<void> {
-    for (let done = 0; done < length;) {
-      const part = Math.min(length - done, await this.room());
-      const got = await this.readSource(file, part, offset + done);
-      if (got === 0) throw externalDataShort(file, offset + length);
+  async range(range: FileRange): Promise<void> {
+    for (let done = 0; done < range.length;) {
+      const part = Math.min(range.length - done, await this.room());
+      const got = await this.readSource(range, done, this.buffer.subarray(this.held, this.held + part));
       this.held += got;
       done += got;
     }
   }
 
-  private async readSource(file: string, length: number, position: number): Promise<number> {
+  async converted({ source, from, to }: ConvertedRange): Promise<void> {
+    for (let done = 0; done < source.length;) {
+      const part = this.scratch.subarray(0, source.length - done);
+      for (let got = 0; got < part.length;) got += await this.readSource(source, done + got, part.subarray(got));
+      await this.bytes(convertBytes(part, from, to));
+      done += part.length;
+    }
+  }
+
+  /** Reads bytes of a range from its byte `at` on, one at least; answers with their number. */
+  private async readSource({ file, offset, length }: FileRange, at: number, into: Buffer): Promise<number> {
+    const got = await this.readFile(file, into, offset + at);
+    if (got === 0) throw externalDataShort(file, offset + length);
+    return got;
+  }
+
+  private async readFile(file: string, into: Buffer, position: number): Promise<number> {
     try {
       if (this.source?.file !== file) {
         await this.source?.handle.close();
         this.source = undefined;
         this.source = { file, handle: await open(file, "r") };
       }
-      return (await this.source.handle.read(this.buffer, this.held, length, position)).bytesRead;
+      return (await this.source.handle.read(into, 0, into.length, position)).bytesRead;
     } catch (error) {
       throw fileMissing(file, problemOf(error) ?? String(error));
     }

@@ -11,6 +11,7 @@ import {
   tensorMalformed,
   unsupportedType,
 } from "../diagnostics.js";
+import { convertedKey, rangeKey } from "../digest.js";
 import { readTensor, type TensorContent, type TensorData } from "../tensor.js";
 import { byteSize, elementCount, elementTypeOf, ELEMENT_TYPES, type ElementType } from "../types.js";
 import { problemOf, type FileRange } from "./ranges.js";
@@ -165,7 +166,8 @@ export function payloadBytes(content: Exclude<TensorContent, { kind: "strings" }
     return readTensor({ elem: "uint8", shape: [content.length], content }, content.length);
   } catch (error) {
     const problem = problemOf(error);
-    throw problem === undefined ? error : fileMissing(content.file, problem);
+    const { file } = content.kind === "converted" ? content.source : content;
+    throw problem === undefined ? error : fileMissing(file, problem);
   }
 }
 
@@ -202,7 +204,9 @@ export function tensorDraft(name: string | undefined, data: TensorData, placemen
 export function contentKey(content: TensorContent): string | Uint8Array | undefined {
   switch (content.kind) {
     case "file":
-      return `${content.offset}+${content.length}@${content.file}`;
+      return rangeKey(content);
+    case "converted":
+      return convertedKey(content);
     case "bytes":
       return content.bytes;
     case "strings":

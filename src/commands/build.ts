@@ -13,6 +13,7 @@ export default {
   options: [
     ...MODEL_OPTIONS,
     "cacheMemory",
+    "precision",
     "device",
     "input",
     "noise",

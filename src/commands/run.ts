@@ -9,6 +9,7 @@ import { npyBytes } from "../npy.js";
 import { runtimeOptions, sampleOptions } from "../options.js";
 import { latentPicture } from "../picture.js";
 import { sampleInputs } from "../run-inputs.js";
+import { assertKernels } from "../runtime.js";
 import type { Command } from "./index.js";
 
 export default {
@@ -25,6 +26,7 @@ export default {
     for (const file of [output, png]) if (file !== undefined) assertFree(file, force);
     const runtime = runtimeOptions(options, host.signal);
     const { folder, job } = await openArtifact(argument, runtime);
+    assertKernels(job.context.precision, runtime.device);
     if (job.lead && options.noise === undefined)
       throw missingOption("--noise", "this run starts from a latent that is given, not from noise");
     const inputs = sampleInputs(job, 0, sampleOptions(options));

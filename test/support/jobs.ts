@@ -9,7 +9,7 @@ import { readModel } from "../../ir/onnx/index.js";
 import { bind, type Adjustment, type Adjustments, type Plan, type Schedule, type ScheduleCell } from "../../schedules/index.js";
 import { readJson } from "../../src/files.js";
 import { bindModel, latentShape, type Job } from "../../src/job.js";
-import { recipeSchema, samplingOf } from "../../src/recipe.js";
+import { recipeSchema, samplingOf, type Recipe } from "../../src/recipe.js";
 import { readNpy } from "../../src/npy.js";
 import type { Fixture } from "./fixtures.js";
 
@@ -26,6 +26,7 @@ export interface JobSettings {
   /** A configuration; the fixture's own if absent. */
   readonly scheduler?: unknown;
   readonly cut?: Cut;
+  readonly precision?: Recipe["precision"];
 }
 
 /** The class that means no class, of a fixture that has one. */
@@ -33,7 +34,7 @@ export function nullClassOf(fixture: Fixture): number | undefined {
   return configOf(fixture).layout.null_class;
 }
 
-export async function openFixture(fixture: Fixture, form: Form, { steps = 4, scheduler, cut }: JobSettings = {}): Promise<Job> {
+export async function openFixture(fixture: Fixture, form: Form, { steps = 4, scheduler, cut, precision }: JobSettings = {}): Promise<Job> {
   const model = lift(await readModel(fixture.model), { cut });
   const { channels } = configOf(fixture);
   const rows = readNpy(join(fixture.folder, "inputs", `${fixture.latent}.npy`)).shape[0] ?? 1;
@@ -53,6 +54,7 @@ export async function openFixture(fixture: Fixture, form: Form, { steps = 4, sch
     prediction: { channels: channels.prediction, channelAxis: channels.channel_axis },
     guidance: form === "batched" ? { form, scale: 1.5, uncond: { [label]: nullClassOf(fixture) } } : { form },
     dims: sizesOf(fixture, model),
+    precision,
     inputs: form === "batched" ? { [label]: { calibrate: [7, 42] } } : Object.fromEntries(recorded),
   });
   const source = { recipe, folder: fixture.folder, modelFile: fixture.model };

@@ -11,6 +11,7 @@
  *     # uncond: int64[1] labels = {26}          what the unconditional half sees
  *     # channels: 0 4 @1                        the part of the output that is the prediction, and the axis
  *     # sign: -1                                of the prediction
+ *     # precision: float16                      what the network computes in
  *     # steps: 3                                a sampler x' = x − out, with timesteps 30, 20, 10
  *     # row: {"timestep": 30, "x": [[0, 1]], …} or a sampler row by row: see `rowSchema`
  *     # scale: 2                                of the initial latent
@@ -22,6 +23,7 @@ import type { Branch } from "../../ir/dit.js";
 import type { Graph, Model } from "../../ir/graph.js";
 import { tensorOf, type TensorData } from "../../ir/tensor.js";
 import { parse } from "../../ir/text.js";
+import { FLOAT_TYPES } from "../../ir/types.js";
 import type { PassContext } from "../../passes/index.js";
 import { bind, parseSchedule, type Plan, type Row, type SamplerTable } from "../../schedules/index.js";
 import { evaluator } from "../../src/runtime.js";
@@ -42,6 +44,7 @@ const WORDS = [
   "uncond",
   "channels",
   "sign",
+  "precision",
   "steps",
   "row",
   "scale",
@@ -84,6 +87,7 @@ export function readSubject(text: string): Subject {
       sign: facts.one("sign") === "-1" ? -1 : 1,
     },
     plan: table && planOf(facts, table, branches),
+    precision: z.enum(FLOAT_TYPES).optional().parse(facts.one("precision")),
   };
   return { model: latent === undefined ? parsed : { ...parsed, dit }, context };
 }
