@@ -1,6 +1,7 @@
 /** Every option of every command: one word means one thing everywhere. */
 import { z } from "zod";
 import { badOption } from "../ir/diagnostics.js";
+import { FORMS } from "./compile.js";
 import { cutSchema, MAX_BATCH, type InputSpecs, type RecipeOverrides, type ValueSpec } from "./recipe.js";
 import { readNoise, type SampleOptions } from "./run-inputs.js";
 import type { RuntimeOptions } from "./runtime.js";
@@ -49,6 +50,11 @@ export const OPTIONS = {
   dumpBranches: { flags: "--dump-branches <dir>", summary: "run one step and write <site>.npy for every branch", schema: path },
   eta: { flags: "--eta <share>", summary: "share of fresh noise, where the sampler leaves it open", schema: number },
   force: { flags: "--force", summary: "overwrite what is there", schema: z.boolean() },
+  form: {
+    flags: "--form <form>",
+    summary: "unrolled: a copy of the step for each step of the run; loop: one ONNX Loop, small and quickly loaded, for CPU hosts",
+    schema: z.enum(FORMS, { error: ({ input }) => `takes ${FORMS.join(" or ")}, not '${String(input)}'` }),
+  },
   cut: { flags: "--cut <where>", summary: "what a cache holds: branch, norm, gate, block, stack, or blocks 0-13,14-27", schema: cutSchema },
   guidance: { flags: "--guidance <scale>", summary: "guidance scale", schema: number },
   input: { flags: "--input <name=value>", summary: "a condition: a number, numbers with commas between, or a .npy file", schema: pairs },

@@ -14,6 +14,7 @@ export default {
     ...MODEL_OPTIONS,
     "cacheMemory",
     "device",
+    "form",
     "input",
     "noise",
     "policy",
@@ -36,7 +37,7 @@ export default {
       ...runtimeOptions(options, host.signal),
       overrides: recipeOverrides(options),
       ...sampleOptions(options),
-      ...{ output, force, policy, policyOptions, samples, runs, cacheMemory: options.cacheMemory },
+      ...{ output, force, policy, policyOptions, samples, runs, cacheMemory: options.cacheMemory, form: options.form },
       progress: host.progress,
       warn: host.warn,
       onCompiled: (compiled) => {
