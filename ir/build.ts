@@ -3,9 +3,12 @@ import { constant, makeNode, only, type Attribute, type Node, type Value } from 
 import { tensorOf } from "./tensor.js";
 import { ELEMENT_TYPES, staticShape, type ElementType, type TensorType } from "./types.js";
 
-export interface WeightedValue {
+/** A factor: a number that is known, or a value of one element. */
+export type Weight = number | Value;
+
+export interface WeightedValue<W extends Weight = number> {
   readonly value: Value;
-  readonly weight: number;
+  readonly weight: W;
 }
 
 /** A list of nodes under construction, in topological order. */
@@ -99,7 +102,7 @@ export class Builder {
   }
 
   /** Σ weight · value over values of one type and shape. Sums run in float whatever the type; weights of 1 and −1 cost no product. */
-  weightedSum(terms: readonly WeightedValue[], name: string): Value {
+  weightedSum(terms: readonly WeightedValue<Weight>[], name: string): Value {
     const [lone] = terms;
     if (lone && terms.length === 1 && lone.weight === 1) return lone.value;
     const narrow = lone && elemOf(lone.value) !== "float" ? elemOf(lone.value) : undefined;
@@ -116,9 +119,7 @@ export class Builder {
     const added = parts.filter(({ weight }, i) => i === 0 || weight !== -1);
     const taken = parts.slice(added.length);
     const scaled = added.map(({ value, weight }, i) =>
-      weight === 1
-        ? value
-        : this.op("Mul", [value, floatScalar(weight)], added.length + taken.length === 1 ? name : `${name}_term${i}`, type),
+      weight === 1 ? value : this.op("Mul", [value, factorOf(weight)], added.length + taken.length === 1 ? name : `${name}_term${i}`, type),
     );
     const label = (isLast: boolean, i: number): string => (isLast ? name : `${name}_sum${i}`);
     let sum = scaled[0] ?? first.value;
@@ -126,6 +127,10 @@ export class Builder {
     for (const [i, { value }] of taken.entries()) sum = this.op("Sub", [sum, value], label(i === taken.length - 1, i + 2), type);
     return sum;
   }
+}
+
+function factorOf(weight: Weight): Value {
+  return typeof weight === "number" ? floatScalar(weight) : weight;
 }
 
 export function floatScalar(value: number): Value {

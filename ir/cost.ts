@@ -69,7 +69,7 @@ function scaled({ linear, attention }: Macs, factor: number): Macs {
 }
 
 /** For every node from which each path to an output goes through a marked value, the sites of the first such values. One backward walk. */
-function branchOwners(graph: Graph): ReadonlyMap<Node, ReadonlySet<string>> {
+export function branchOwners(graph: Graph): ReadonlyMap<Node, ReadonlySet<string>> {
   const trunk = "trunk" as const;
   const owners = new Map<Value, ReadonlySet<string> | typeof trunk>();
   const marked = new Map(graph.marks.map(({ site, value }) => [value, new Set([site])]));

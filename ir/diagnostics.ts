@@ -329,6 +329,15 @@ export function fileNotWritten(file: string, problem: string): CompilerError {
   );
 }
 
+export function formUnsupported(form: string, problem: string): CompilerError {
+  return new CompilerError(
+    "FORM_UNSUPPORTED",
+    3,
+    `The form '${form}' cannot say this run: ${problem}.`,
+    "Compile it in the form 'unrolled', which is the default.",
+  );
+}
+
 export function fractionalTime(sampler: string, timestep: number, input: string, elem: string): CompilerError {
   return new CompilerError(
     "FRACTIONAL_TIME",

@@ -105,6 +105,13 @@ export const RUN_PASSES = ["unroll", "dce", "fold", "cse", "dce"] as const;
  */
 export const CACHE_PASSES = ["reuse", "dce", "merge", "cse"] as const;
 
+/**
+ * In place of the run and cache stages, for the form that is a loop:
+ *   loop   the step becomes the body, which the plan and the sampler's table decide row by row;
+ *   the others as in the run stage, on what stands in front of the loop: no pass looks into the body.
+ */
+export const LOOP_PASSES = ["loop", "dce", "fold", "cse", "dce"] as const;
+
 /** One line of the pass log. */
 export interface PassRecord {
   readonly name: string;

@@ -12,7 +12,7 @@ import { ditView, type Model, type Value } from "../ir/graph.js";
 import { readModel, writeModel, WrittenData, type WriteOptions, type WriteResult } from "../ir/onnx/index.js";
 import { tensorFrom, tensorNumbers, type TensorData } from "../ir/tensor.js";
 import { bind, parseWith, type Plan, type Schedule } from "../schedules/index.js";
-import type { Compiled } from "./compile.js";
+import { FORMS, type Compiled } from "./compile.js";
 import { assertWritable, jsonText, makeFolder, notWritten, readJson } from "./files.js";
 import { latentShape, openJob, type Job } from "./job.js";
 import { readPlan, writePlan } from "./plan-file.js";
@@ -31,6 +31,7 @@ const manifestSchema = z.strictObject({
   smoothcc: z.string(),
   /** `data` is absent where no weight is large enough for a file of its own, `tensors` where the plan has none. */
   digests: z.strictObject({ structure: z.string(), model: z.string(), data: z.string().optional(), tensors: z.string().optional() }),
+  form: z.enum(FORMS).default("unrolled"),
   /** Of `step.onnx`, the exporter's one-step model; also as `recipe.json`, so that an artifact is itself a MODEL. */
   recipe: recipeSchema,
   sampler: z.record(z.string(), z.unknown()),
@@ -149,12 +150,13 @@ export async function fillArtifact(
   // The weights are there already: this writes the model again, with what is known only now.
   await writeEmitted({ ...compiled.model, metadata: labelled }, file, { written, signal });
   await writeModel(await readModel(job.source.modelFile), join(folder, FILES.step), { written, signal });
-  const { nodes, macs, memory, passes, model } = compiled;
+  const { form, nodes, macs, memory, passes, model } = compiled;
   const port = (name: string, value: Value): Manifest["inputs"][number] => ({ name, elem: elemOf(value), shape: [...shapeOf(value)] });
   const manifest: Manifest = {
     format: `${FORMAT}1`,
     smoothcc: VERSION,
     digests: { structure, model: await fileDigest(file), ...data, ...tensors },
+    form,
     recipe,
     sampler: { ...job.table },
     plan,

@@ -72,7 +72,7 @@ export async function bench(artifact: Artifact, options: BenchOptions): Promise<
   const workers: Worker[] = [];
   try {
     const uncached = join(folder, FILES.model);
-    await writeEmitted((await compileModel(artifact.job, artifact.plan)).unrolled, uncached, options);
+    await writeEmitted((await compileModel(artifact.job, artifact.plan, { form: artifact.manifest.form })).uncached, uncached, options);
     const inputs = feedsOf(artifact.job, sampleInputs(artifact.job, 0, { seed: 0 }));
     const feeds = new Map([...inputs].map(([name, data]) => [name, { ...data, shape: [...data.shape], content: inMemory(data) }]));
     const models = [join(artifact.folder, FILES.model), uncached];

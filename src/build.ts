@@ -3,9 +3,9 @@ import { basename, join, resolve } from "node:path";
 import { writeFile } from "node:fs/promises";
 import { assertReplaceable, FILES, fillArtifact, openArtifact, replaceFolder } from "./artifact.js";
 import { bench, type Bench } from "./bench.js";
-import { limitCache, type Limited } from "./cache-limit.js";
+import { assertLimitable, limitCache, type Limited } from "./cache-limit.js";
 import { calibrate } from "./calibrate.js";
-import { compileModel, type Compiled } from "./compile.js";
+import { compileModel, type Compiled, type Form } from "./compile.js";
 import { ditView } from "../ir/graph.js";
 import { bind, policies } from "../schedules/index.js";
 import { fitsAnyBatch, openJob, warningsOf, type Job } from "./job.js";
@@ -28,6 +28,7 @@ export interface BuildOptions extends RuntimeOptions, SampleOptions {
   readonly policyOptions: unknown;
   /** Calibration samples. */
   readonly samples: number;
+  readonly form?: Form | undefined;
   /** The most bytes that cached values may take. */
   readonly cacheMemory?: number | undefined;
   /** Timed runs; none if 0. */
@@ -53,13 +54,14 @@ export interface Built {
 export async function build(model: string, options: BuildOptions): Promise<Built> {
   const { overrides, output, force, progress } = options;
   assertReplaceable(output, force);
+  assertLimitable(options);
   const job = await openJob(model, overrides, options);
   assertKernels(job.context.precision, options.device);
   const { trace, planned } = await chosen(job, await calibrationJob(model, job, options), options);
   for (const warning of [...warningsOf(job), ...planned.warnings]) options.warn(warning);
   const { schedule, computed } = limitCache(job, planned.schedule, options.cacheMemory);
   const plan = bind(schedule, job.table, ditView(job.model).branches, job.context.guidance);
-  const compiled = await compileModel(job, plan);
+  const compiled = await compileModel(job, plan, { form: options.form });
   options.onCompiled?.(compiled);
   return replaceFolder(output, force, async (folder) => {
     const bytes = await fillArtifact(folder, { job, schedule, compiled, trace }, options.signal);

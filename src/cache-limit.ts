@@ -3,6 +3,7 @@ import { badOption } from "../ir/diagnostics.js";
 import { totalMacs } from "../ir/cost.js";
 import { ditView } from "../ir/graph.js";
 import { bind, type Schedule } from "../schedules/index.js";
+import type { Form } from "./compile.js";
 import { guidedStep, type Job } from "./job.js";
 import { bytesOf, keptSteps } from "./memory.js";
 
@@ -20,6 +21,18 @@ interface KeptSite {
   readonly kept: readonly number[];
   /** Bytes × steps for each MAC that keeping them saves. */
   readonly price: number;
+}
+
+/** Throws BAD_OPTION for a limit on a form that keeps its cached values all the time. */
+export function assertLimitable({
+  form,
+  cacheMemory,
+}: {
+  readonly form?: Form | undefined;
+  readonly cacheMemory?: number | undefined;
+}): void {
+  if (form === "loop" && cacheMemory !== undefined)
+    throw badOption("--cache-memory", "limits unrolled runs; a loop keeps what it caches at every step");
 }
 
 /**

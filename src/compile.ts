@@ -2,16 +2,21 @@
 import { unknownName } from "../ir/diagnostics.js";
 import { graphMacs, totalMacs } from "../ir/cost.js";
 import type { Model } from "../ir/graph.js";
-import { CACHE_PASSES, passes, runPasses, RUN_PASSES, STEP_PASSES, type PassRecord } from "../passes/index.js";
+import { CACHE_PASSES, LOOP_PASSES, passes, runPasses, RUN_PASSES, STEP_PASSES, type PassRecord } from "../passes/index.js";
 import type { Plan } from "../schedules/index.js";
 import { cudaCoverage, type CudaCoverage } from "./cuda.js";
 import type { Job } from "./job.js";
 import { memoryOf, type Memory } from "./memory.js";
 
+/** `unrolled`: a copy of the step for each row of the sampler's table; `loop`: one ONNX Loop over the rows. */
+export const FORMS = ["unrolled", "loop"] as const;
+export type Form = (typeof FORMS)[number];
+
 export interface Compiled {
+  readonly form: Form;
   readonly model: Model;
-  /** The same run with every branch computed at every step. */
-  readonly unrolled: Model;
+  /** The same run in the same form, with every branch computed at every step. */
+  readonly uncached: Model;
   readonly nodes: { readonly step: number; readonly uncached: number; readonly emitted: number };
   /** Of the whole run. `bound` = uncached / emitted: what the speed-up can be at most where MACs are what takes time. */
   readonly macs: { readonly uncached: number; readonly emitted: number; readonly bound: number };
@@ -21,12 +26,17 @@ export interface Compiled {
 }
 
 export interface CompileOptions {
+  readonly form?: Form | undefined;
   /** Names of optional passes to leave out. */
   readonly without?: readonly string[] | undefined;
 }
 
-/** Simplifies one step, unrolls it along the plan's table, and lets cached branches read earlier values. Throws UNKNOWN_NAME for passes that are not optional. */
-export async function compileModel(job: Job, plan: Plan, { without = [] }: CompileOptions = {}): Promise<Compiled> {
+/**
+ * Simplifies one step and makes the whole run of it, in which cached branches read earlier values. A loop computes at each step
+ * what the unrolled run does, so what its body costs is counted there. Throws FORM_UNSUPPORTED, UNKNOWN_NAME for passes that
+ * are not optional.
+ */
+export async function compileModel(job: Job, plan: Plan, { form = "unrolled", without = [] }: CompileOptions = {}): Promise<Compiled> {
   const optional = [...passes.values()].filter(({ isOptional }) => isOptional).map(({ name }) => name);
   for (const name of without) if (!optional.includes(name)) throw unknownName("optional pass", name, optional);
   const records: PassRecord[] = [];
@@ -34,17 +44,24 @@ export async function compileModel(job: Job, plan: Plan, { without = [] }: Compi
   const bound = { ...job.context, plan, without: new Set(without) };
   const step = await runPasses(job.model, STEP_PASSES, bound, log);
   const context = { ...bound, alone: bound.alone && (await runPasses(bound.alone, STEP_PASSES, bound, log)) };
-  const unrolled = await runPasses(step, RUN_PASSES, context, log);
-  const model = await runPasses(unrolled, CACHE_PASSES, context, log);
+  const logOf = (own: Form): typeof log | undefined => (form === own ? log : undefined);
+  const unrolled = await runPasses(step, RUN_PASSES, context, logOf("unrolled"));
+  const cached = await runPasses(unrolled, CACHE_PASSES, context, logOf("unrolled"));
+  const loopOf = (plan: Plan, log?: (record: PassRecord) => void): Promise<Model> =>
+    runPasses(step, LOOP_PASSES, { ...context, plan }, log);
+  const isLoop = form === "loop";
+  const model = isLoop ? await loopOf(plan, log) : cached;
+  const plain = isLoop ? await loopOf({ ...plan, cells: new Map() }) : unrolled;
   const uncached = totalMacs(graphMacs(unrolled.graph));
-  const emitted = totalMacs(graphMacs(model.graph));
+  const emitted = totalMacs(graphMacs(cached.graph));
   return {
+    form,
     model,
-    unrolled,
-    nodes: { step: step.graph.nodes.length, uncached: unrolled.graph.nodes.length, emitted: model.graph.nodes.length },
+    uncached: plain,
+    nodes: { step: step.graph.nodes.length, uncached: plain.graph.nodes.length, emitted: model.graph.nodes.length },
     macs: { uncached, emitted, bound: uncached / emitted },
     passes: records,
-    memory: memoryOf(model, unrolled),
-    cuda: cudaCoverage(model),
+    memory: memoryOf(model, plain, isLoop ? step : undefined),
+    cuda: isLoop ? { ...cudaCoverage(cached), copies: cudaCoverage(model).copies } : cudaCoverage(model),
   };
 }

@@ -23,12 +23,15 @@ export function keptSteps(cells: readonly Cell[]): readonly { readonly from: num
   return Array.from(lastReader, ([from, to]) => ({ from, to }));
 }
 
-/** Of a run whose shapes are known, as ONNX Runtime runs it when its optimiser is off; `uncached` is the same run without caching. */
-export function memoryOf(run: Model, uncached: Model): Memory {
+/**
+ * Of a run whose shapes are known, as ONNX Runtime runs it when its optimiser is off; `uncached` is the same run without caching.
+ * A run that is a loop takes what it carries, and beside it what its `body` takes: the step.
+ */
+export function memoryOf(run: Model, uncached: Model, body?: Model): Memory {
   const activations = activationsOf(run);
   const weights = new Set(run.graph.nodes.flatMap(operands).filter(({ data }) => data));
   return {
-    activations,
+    activations: activations + (body ? activationsOf(body) : 0),
     cache: Math.max(0, activations - activationsOf(uncached)),
     weights: [...weights].reduce((sum, value) => sum + bytesOf(value), 0),
   };

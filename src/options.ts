@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { badOption } from "../ir/diagnostics.js";
 import { formats } from "../schedules/index.js";
+import { FORMS } from "./compile.js";
 import { DRAWING } from "./raster.js";
 import { cutSchema, MAX_BATCH, PRECISIONS, type InputSpecs, type RecipeOverrides, type ValueSpec } from "./recipe.js";
 import { readNoise, type SampleOptions } from "./run-inputs.js";
@@ -51,6 +52,11 @@ export const OPTIONS = {
   dumpBranches: { flags: "--dump-branches <dir>", summary: "run one step and write <site>.npy for every branch", schema: path },
   eta: { flags: "--eta <share>", summary: "share of fresh noise, where the sampler leaves it open", schema: number },
   force: { flags: "--force", summary: "overwrite what is there", schema: z.boolean() },
+  form: {
+    flags: "--form <form>",
+    summary: "unrolled: a copy of the step for each step of the run; loop: one ONNX Loop, small and quickly loaded, for CPU hosts",
+    schema: z.enum(FORMS, { error: ({ input }) => `takes ${FORMS.join(" or ")}, not '${String(input)}'` }),
+  },
   cut: { flags: "--cut <where>", summary: "what a cache holds: branch, norm, gate, block, stack, or blocks 0-13,14-27", schema: cutSchema },
   format: { flags: "--format <name>", summary: `how the plan is written: ${[...formats.keys()].join(", ")}`, schema: z.string() },
   guidance: { flags: "--guidance <scale>", summary: "guidance scale", schema: number },

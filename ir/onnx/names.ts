@@ -109,7 +109,7 @@ export function assignNames(graph: Graph): Naming {
 }
 
 /** Gives the wanted name to the first who asks, and numbered ones to the rest. */
-function uniqueNames(taken: Iterable<string>): (wanted: string) => string {
+export function uniqueNames(taken: Iterable<string>): (wanted: string) => string {
   const names = new Set(taken);
   const next = new Map<string, number>();
   return (wanted) => {

@@ -183,7 +183,17 @@ export function fromBigInt(value: bigint): Long {
 export const MESSAGE_LIMIT = 2 ** 31 - 1;
 
 /** AttributeProto.AttributeType, as far as it is interpreted. */
-export const ATTRIBUTE_TYPE = { float: 1, int: 2, string: 3, tensor: 4, floats: 6, ints: 7, strings: 8, sparse_tensor: 11 } as const;
+export const ATTRIBUTE_TYPE = {
+  float: 1,
+  int: 2,
+  string: 3,
+  tensor: 4,
+  graph: 5,
+  floats: 6,
+  ints: 7,
+  strings: 8,
+  sparse_tensor: 11,
+} as const;
 
 /** TensorProto.DataLocation. */
 export const EXTERNAL = 1;

@@ -166,7 +166,8 @@ function nodeDrafts(model: Model, naming: Naming): Pick<Draft<"GraphProto">, "no
   return { node: nodes, sparse_initializer: sparse };
 }
 
-function nodeDraft(node: Node, naming: Naming): Draft<"NodeProto"> {
+/** A node, under the names that it and its values have. */
+export function nodeDraft(node: Node, naming: Pick<Naming, "nameOf" | "nodeName">): Draft<"NodeProto"> {
   const extra = node.extra instanceof NodeExtra ? node.extra : undefined;
   return {
     input: node.inputs.map((value) => (value ? naming.nameOf(value) : "")),
@@ -212,7 +213,7 @@ function valueInfos({ graph }: Model, naming: Naming): Draft<"ValueInfoProto">[]
 }
 
 /** A value's name and type, with what the file said of them as far as it still holds. */
-function infoDraft(name: string, value: Value, said: Message<"ValueInfoProto"> | undefined): Draft<"ValueInfoProto"> {
+export function infoDraft(name: string, value: Value, said?: Message<"ValueInfoProto">): Draft<"ValueInfoProto"> {
   const extra = extraOf(value);
   const known = said ?? extra?.output ?? extra?.info;
   const type = known?.type && sameType(value.type, extra?.type) ? known.type : value.type && typeDraft(value.type);

@@ -1,9 +1,10 @@
 /** From the network's outputs at one row to what the sampler sums: the guided prediction, and the learned noise. All in float. */
-import { shapeOf, type Builder, type WeightedValue } from "../../ir/build.js";
+import { shapeOf, type Builder, type Weight, type WeightedValue } from "../../ir/build.js";
 import { constant, type Value } from "../../ir/graph.js";
 import { tensorOf } from "../../ir/tensor.js";
 import { scaleAt, type Half, type LearnedVariance, type Rescale } from "../../schedules/index.js";
 import type { PassContext } from "../index.js";
+import type { OfRow, Step } from "./step.js";
 
 /** What a call of the network gave: all channels, the halves along axis 0. */
 export interface Output {
@@ -21,40 +22,40 @@ export class Guided {
     private readonly opset: number,
   ) {}
 
-  /** Terms that add up to `factor` times the guided prediction of row `k`. */
-  terms(outputs: readonly Output[], k: number, factor: number, label: string): readonly WeightedValue[] {
+  /** Terms that add up to `factor` times the guided prediction of a step. */
+  terms<W extends Weight>(outputs: readonly Output[], step: Step<W>, factor: number): readonly WeightedValue<W | number>[] {
+    const { label } = step;
     const { guidance, prediction } = this.context;
     const parts = outputs.map(({ halves, value }) => ({ halves, value: this.channels(value, prediction.channels, label, "prediction") }));
     const [first] = parts;
     if (first && parts.length === 1 && first.halves.length === 1) return [{ value: first.value, weight: factor }];
-    if (!guidance.rescale) return parts.flatMap((part) => this.weighted(part, k, factor, label));
-    const terms = parts.flatMap((part) => this.weighted(part, k, 1, label));
+    if (!guidance.rescale) return parts.flatMap((part) => this.weighted(part, step, factor));
+    const terms = parts.flatMap((part) => this.weighted(part, step, 1));
     const guided = this.body.weightedSum(terms, `${label}/guided`);
     const rescaled = this.rescaled(guided, this.cond(parts, label), guidance.rescale, `${label}/rescale`);
     return [{ value: rescaled, weight: factor }];
   }
 
   /** uncond + scale · (cond − uncond) weighs cond with the scale and uncond with 1 − scale; in channels without guidance, with 1 and 0. */
-  private weighted({ halves, value }: Output, k: number, factor: number, label: string): readonly WeightedValue[] {
+  private weighted<W extends Weight>({ halves, value }: Output, step: Step<W>, factor: number): readonly WeightedValue<W | number>[] {
     const { guidance, prediction, batch } = this.context;
     const { channelAxis } = prediction;
-    const scale = scaleAt(guidance, k);
+    const { label } = step;
     const counts = guidance.channels ? (this.shape[channelAxis] ?? 1) : 1;
     const isGuided = (channel: number): boolean =>
       !guidance.channels || (channel >= guidance.channels[0] && channel < guidance.channels[1]);
-    const weights = halves.map((half) =>
-      Array.from({ length: counts }, (_, channel) => {
-        const guided = isGuided(channel) ? scale : 1;
-        return factor * (half === "cond" ? guided : 1 - guided);
-      }),
-    );
-    const [lone = []] = weights;
-    const [weight = 1] = lone;
-    if (weights.length === 1 && lone.length === 1) return [{ value, weight }];
+    const weightOf = (half: Half, channel: number, row: number): number => {
+      const guided = isGuided(channel) ? scaleAt(guidance, row) : 1;
+      return factor * (half === "cond" ? guided : 1 - guided);
+    };
+    const [lone, ...others] = halves;
+    if (lone && others.length === 0 && counts === 1)
+      return [{ value, weight: step.weight(`${label}/weight_${lone}`, (row) => weightOf(lone, 0, row)) }];
     const rows = halves.length > 1 ? batch : 1;
     const dims = this.shape.map((_, axis) => (axis === 0 ? rows * halves.length : axis === channelAxis ? counts : 1));
-    const numbers = weights.flatMap((row) => Array.from({ length: rows }, () => row).flat());
-    const scales = constant(`${label}/weights`, tensorOf("float", dims, numbers));
+    const numbers: OfRow<readonly number[]> = (row) =>
+      halves.flatMap((half) => Array.from({ length: rows * counts }, (_, i) => weightOf(half, i % counts, row)));
+    const scales = step.constant(`${label}/weights`, "float", dims, numbers);
     const scaled = this.body.op("Mul", [value, scales], `${label}/weighted_${halves.join("_")}`, { elem: "float", shape: shapeOf(value) });
     const split = halves.length > 1 ? this.body.splitRows(scaled, halves.length, `${label}/half`) : [scaled];
     return split.map((half) => ({ value: half, weight: 1 }));
@@ -104,9 +105,13 @@ export class Guided {
     return body.op("Mul", [guided, mixed], `${label}/rescaled`, { elem: "float", shape });
   }
 
-  /** The unit normal `draw` with the deviation that the network gives: exp((max − min)/4 · v + (max + min)/4). */
-  learnedNoise(outputs: readonly Output[], draw: Value, { min, max }: LearnedVariance, label: string): Value {
+  /** The unit normal `draw` with the deviation that the network gives: exp((max − min)/4 · v + (max + min)/4), which is 1 in rows without. */
+  learnedNoise(outputs: readonly Output[], draw: Value, learned: OfRow<LearnedVariance | undefined>, step: Step): Value {
     const { body, shape } = this;
+    const { label } = step;
+    const between: OfRow<LearnedVariance> = (row) => learned(row) ?? { min: 0, max: 0 };
+    const spread = step.weight(`${label}/spread_weight`, (row) => (between(row).max - between(row).min) / 4);
+    const mean = step.constant(`${label}/mean`, "float", [], (row) => [(between(row).max + between(row).min) / 4]);
     const { channels, channelAxis } = this.context.prediction;
     const from = channels?.[1] ?? 0;
     const type = { elem: "float", shape } as const;
@@ -114,13 +119,8 @@ export class Guided {
     if (!output) throw new Error("internal: no call sees the conditions");
     const variance = this.channels(output.value, [from, from + (shape[channelAxis] ?? 0)], label, "variance");
     const own = this.cond([{ ...output, value: variance }], `${label}/variance`);
-    const scaled = body.weightedSum([{ value: own, weight: (max - min) / 4 }], `${label}/spread`);
-    const shifted = body.op(
-      "Add",
-      [scaled, constant(`${label}/mean`, tensorOf("float", [], [(max + min) / 4]))],
-      `${label}/log_deviation`,
-      type,
-    );
+    const scaled = body.weightedSum([{ value: own, weight: spread }], `${label}/spread`);
+    const shifted = body.op("Add", [scaled, mean], `${label}/log_deviation`, type);
     return body.op("Mul", [body.op("Exp", [shifted], `${label}/deviation`, type), draw], `${label}/learned_noise`, type);
   }
 }

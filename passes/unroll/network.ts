@@ -1,22 +1,24 @@
 /**
- * One way of calling the network, for all steps of a run: the part that depends on the latent is copied once per call.
+ * One way of calling the network, for all steps of a run: the part that depends on the latent is copied for every step that is built.
  *
  * Everything else is hoisted in front of the first step, by what it depends on:
  *   conditions or nothing    one copy for the whole run;
- *   time                     one copy, with one row per step where the nodes are row-wise, else one copy per step;
+ *   time                     one copy, with one row per step where the nodes are row-wise, else one copy per step that is built;
  *   time and conditions      one copy, with one row per step and latent row.
  * Steps read their rows of it. With the timesteps known, `fold` turns the time part into data.
  */
 import { dependence } from "../../ir/analysis.js";
 import { elemOf, shapeOf, type Builder } from "../../ir/build.js";
 import { LATENT, TIME } from "../../ir/dit.js";
-import { constant, ditView, makeNode, type Mark, type Model, type Node, type Value } from "../../ir/graph.js";
+import { constant, ditView, type Mark, type Model, type Node, type Value } from "../../ir/graph.js";
 import { isElementwise } from "../../ir/ops.js";
 import { rowOperands, withRows } from "../../ir/rows.js";
 import { tensorOf } from "../../ir/tensor.js";
-import { elementCount, type TensorType } from "../../ir/types.js";
+import { elementCount } from "../../ir/types.js";
 import { cacheOf, scaleAt, type Half, type SamplerTable } from "../../schedules/index.js";
 import type { PassContext } from "../index.js";
+import { clone, operandsAt } from "./copy.js";
+import type { Step } from "./step.js";
 
 /** The run that calls are placed in. */
 export interface Run {
@@ -43,7 +45,6 @@ export class Network {
   /** Values of the step that are the same in every step, and what stands for them. */
   private readonly once = new Map<Value, Value>();
   private readonly hoisted = new Map<Value, AllSteps>();
-  private readonly parts = new Map<Value, readonly Value[]>();
   private readonly latent: Value;
   /** Inputs that the sampler's table sets, with their numbers for every row of it: the time, and the scale under embedded guidance. */
   private readonly timed = new Map<Value, readonly number[]>();
@@ -100,7 +101,7 @@ export class Network {
       sources.set(input, TIME);
       const shape = shapeOf(input);
       if (shape.length === 1 && shape[0] === this.rows)
-        this.hoisted.set(input, { value: timeConstant(input, `steps/${input.name}`, [numbers.length], numbers), perStep: 1 });
+        this.hoisted.set(input, { value: constant(`steps/${input.name}`, tensorOf(elemOf(input), [numbers.length], numbers)), perStep: 1 });
     }
     const dependsOn = dependence(graph, sources);
     for (const node of graph.nodes) {
@@ -151,10 +152,10 @@ export class Network {
     return true;
   }
 
-  /** The network on a latent at row `k`; answers with its output, all channels and all of its halves. */
-  call(k: number, latent: Value, label: string): Value {
+  /** The network on a latent at a step; answers with its output, all channels and all of its halves. */
+  call(step: Step, latent: Value, label: string): Value {
     const { graph } = this.model;
-    const { prologue, body } = this.run;
+    const { body } = this.run;
     const seen = body.concat(
       this.halves.map(() => latent),
       0,
@@ -163,47 +164,37 @@ export class Network {
     const own = new Map<Value, Value>([[this.latent, body.cast(seen, elemOf(this.latent), `${label}/cast`)]]);
     for (const [input, numbers] of this.timed) {
       const shape = shapeOf(input);
-      const all = new Array<number>(elementCount(shape)).fill(numbers[k] ?? 0);
-      own.set(input, timeConstant(input, `${label}/${input.name}`, shape, all));
+      const all = (row: number): readonly number[] => new Array<number>(elementCount(shape)).fill(numbers[row] ?? 0);
+      own.set(input, step.constant(`${label}/${input.name}`, elemOf(input), shape, all));
     }
     const spread = new Map<Value, Value>();
     const copy = (node: Node, into: Builder): void => {
-      const operands = operandsAt(node, (value) => own.get(value) ?? this.rowsAt(k, value, node, label, spread) ?? this.onceOf(value));
+      const operands = operandsAt(node, (value) => own.get(value) ?? this.rowsAt(step, value, node, label, spread) ?? this.onceOf(value));
       const made = clone(node, operands, `${label}/`);
       into.nodes.push(made);
       for (const [i, output] of node.outputs.entries()) own.set(output, made.outputs[i] ?? output);
     };
-    for (const node of this.nodes.time) copy(node, prologue);
+    for (const node of this.nodes.time) copy(node, step.early);
     for (const node of this.nodes.latent) copy(node, body);
     for (const { site, value } of graph.marks) {
       const here = own.get(value);
-      if (here) this.marks.push({ site: cacheOf(site, this.halves), step: k, value: here });
+      if (here) this.marks.push({ site: cacheOf(site, this.halves), step: step.index, value: here });
     }
     const out = graph.outputs[0] && own.get(graph.outputs[0].value);
     if (!out) throw new Error("internal: the prediction does not depend on the latent");
     return out;
   }
 
-  /** The part of a hoisted value that belongs to step `k`: all its rows, or the one that broadcasts where the reader can do that. */
-  private rowsAt(k: number, value: Value, reader: Node, label: string, spread: Map<Value, Value>): Value | undefined {
+  /** The part of a hoisted value that belongs to a step: all its rows, or the one that broadcasts where the reader can do that. */
+  private rowsAt(step: Step, value: Value, reader: Node, label: string, spread: Map<Value, Value>): Value | undefined {
     const all = this.hoisted.get(value);
     if (!all) return undefined;
-    if (all.perStep === this.rows || this.broadcasts(reader, shapeOf(value).length)) return this.partsOf(value, all)[k];
+    if (all.perStep === this.rows || this.broadcasts(reader, shapeOf(value).length)) return step.part(all.value, value.name);
     const known = spread.get(value);
     if (known) return known;
-    const rows = Array.from({ length: this.rows }, () => k);
-    const made = this.run.prologue.gatherRows(all.value, rows, `${label}/${value.name}`);
+    const made = step.repeated(all.value, this.rows, `${label}/${value.name}`);
     spread.set(value, made);
     return made;
-  }
-
-  /** A hoisted value cut into the parts of the steps, by one node for all of them. */
-  private partsOf(value: Value, all: AllSteps): readonly Value[] {
-    const known = this.parts.get(value);
-    if (known) return known;
-    const parts = this.run.prologue.splitRows(all.value, this.run.table.rows.length, `steps/${value.name}`);
-    this.parts.set(value, parts);
-    return parts;
   }
 
   /** Whether the reader gives the same result for one row of an operand as for many equal ones: another operand has as many. */
@@ -214,40 +205,4 @@ export class Network {
     };
     return isElementwise(reader) && reader.inputs.some((value) => value && hasAllRows(value));
   }
-}
-
-function timeConstant(input: Value, name: string, shape: readonly number[], values: readonly number[]): Value {
-  return constant(name, tensorOf(elemOf(input), shape, values));
-}
-
-/** What a node reads, itself and in its subgraphs. */
-type Operands = Pick<Node, "inputs" | "captures">;
-
-/** The operands of a copy of `node`, from what `at` says of the original ones. */
-function operandsAt(node: Node, at: (value: Value) => Value | undefined): Operands {
-  const found = (value: Value): Value => {
-    const here = at(value);
-    if (!here) throw new Error(`internal: ${node.opType} '${node.name}' reads '${value.name}', which has not been placed`);
-    return here;
-  };
-  return {
-    inputs: node.inputs.map((value) => value && found(value)),
-    captures: node.captures.map(({ name, value }) => ({ name, value: found(value) })),
-  };
-}
-
-/** A node again, under another prefix, on other operands; with `rows`, on that many rows. */
-function clone(node: Node, { inputs, captures }: Operands, prefix = "", rows?: number): Node {
-  const resize = (type: TensorType | undefined): TensorType | undefined =>
-    type?.shape && rows !== undefined ? { ...type, shape: [rows, ...type.shape.slice(1)] } : type;
-  return makeNode({
-    domain: node.domain,
-    opType: node.opType,
-    name: prefix + node.name,
-    inputs,
-    outputs: node.outputs.map(({ name, type }) => ({ name: prefix + name, type: resize(type) })),
-    attributes: node.attributes,
-    captures,
-    scope: node.scope,
-  });
 }

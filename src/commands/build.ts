@@ -15,6 +15,7 @@ export default {
     "cacheMemory",
     "precision",
     "device",
+    "form",
     "input",
     "noise",
     "policy",
@@ -37,7 +38,7 @@ export default {
       ...runtimeOptions(options, host.signal),
       overrides: recipeOverrides(options),
       ...sampleOptions(options),
-      ...{ output, force, policy, policyOptions, samples, runs, cacheMemory: options.cacheMemory },
+      ...{ output, force, policy, policyOptions, samples, runs, cacheMemory: options.cacheMemory, form: options.form },
       progress: host.progress,
       warn: host.warn,
       onCompiled: (compiled) => {

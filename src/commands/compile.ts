@@ -1,6 +1,6 @@
 /** `compile MODEL --plan PLAN -o DIR`: the emitted model. */
 import { writeArtifact, assertReplaceable } from "../artifact.js";
-import { limitCache, type Limited } from "../cache-limit.js";
+import { assertLimitable, limitCache, type Limited } from "../cache-limit.js";
 import { compileModel, type Compiled } from "../compile.js";
 import { badOption, planSavesNothing } from "../../ir/diagnostics.js";
 import { ditView } from "../../ir/graph.js";
@@ -16,13 +16,14 @@ export default {
   name: "compile",
   summary: "compile a model and a plan into one static model of the whole run",
   argument: "MODEL",
-  options: [...MODEL_OPTIONS, "precision", "input", "plan", "cache", "cacheMemory", "passes", "output", "force"],
+  options: [...MODEL_OPTIONS, "precision", "input", "plan", "cache", "cacheMemory", "form", "passes", "output", "force"],
   required: ["output"],
   async run(argument, options, host) {
     const { output = "", force = false, plan: planFile, cache = true } = options;
     if (cache && planFile === undefined) throw badOption("--plan", "name a plan, or compile without caching: --no-cache");
     if (!cache && planFile !== undefined) throw badOption("--no-cache", "a plan has no effect without caching; leave one of the two out");
     assertReplaceable(output, force);
+    assertLimitable(options);
     const started = performance.now();
     const job = await openJob(argument, recipeOverrides(options), runtimeOptions(options, host.signal));
     for (const warning of warningsOf(job)) host.warn(warning);
@@ -30,7 +31,7 @@ export default {
     const { schedule, computed } = limitCache(job, chosen, options.cacheMemory);
     const plan = bind(schedule, job.table, ditView(job.model).branches, job.context.guidance);
     if (cache && savesNothing(plan)) throw planSavesNothing();
-    const compiled = await compileModel(job, plan, { without: options.passes });
+    const compiled = await compileModel(job, plan, { form: options.form, without: options.passes });
     const written = await writeArtifact(output, { job, schedule, compiled }, force, host.signal);
     const seconds = (performance.now() - started) / 1000;
     const { nodes, macs } = compiled;
@@ -49,8 +50,11 @@ export default {
 } satisfies Command;
 
 /** What is told of a compilation as JSON. */
-export function compileFigures({ nodes, macs, passes, memory, cuda }: Compiled, computed: Limited["computed"]): Record<string, unknown> {
-  return { nodes, macs, passes, cache: { peakBytes: memory.cache, computed }, memory, cuda };
+export function compileFigures(
+  { form, nodes, macs, passes, memory, cuda }: Compiled,
+  computed: Limited["computed"],
+): Record<string, unknown> {
+  return { form, nodes, macs, passes, cache: { peakBytes: memory.cache, computed }, memory, cuda };
 }
 
 /** What a run will need, for people. */

@@ -1,0 +1,105 @@
+/**
+ * One step becomes the whole run as one `Loop` over the rows of the sampler's table. Its body is one step: what differs between
+ * rows is read from tables, cached branches are decided by an `If`, and what later steps read of a step is carried to them.
+ */
+import { Builder, shapeOf, type Weight, type WeightedValue } from "../ir/build.js";
+import { formUnsupported } from "../ir/diagnostics.js";
+import { constant, inputValue, makeNode, opsetOf, type Value } from "../ir/graph.js";
+import { Subgraphs } from "../ir/onnx/index.js";
+import { tensorOf } from "../ir/tensor.js";
+import { callsAt, type Guidance, type Half, type LearnedVariance, type SamplerTable } from "../schedules/index.js";
+import type { Pass } from "./index.js";
+import { decideBranches, zeros, type Carried } from "./loop/branches.js";
+import { History, type Sums } from "./loop/history.js";
+import { Iteration } from "./loop/iteration.js";
+import { Calls, OUTPUT } from "./unroll/calls.js";
+import { Guided } from "./unroll/guided.js";
+import { clamped, drawAt } from "./unroll/sampling.js";
+import type { OfRow } from "./unroll/step.js";
+import { sumsOf } from "./unroll/sums.js";
+
+export default {
+  name: "loop",
+  summary: "make the step the body of a loop over the sampler's rows, with cached values carried",
+  preserves: "plan",
+  run(model, context) {
+    const { plan, guidance } = context;
+    if (!plan) throw new Error("internal: loop needs a plan");
+    const calls = new Calls(model, context, plan.table);
+    const { noise, prologue, body } = calls;
+    const steps = plan.table.rows.length;
+    const number = inputValue("iteration", { elem: "int64", shape: [] });
+    const goesOn = inputValue("goes_on", { elem: "bool", shape: [] });
+    const latent = inputValue("steps/latent", { elem: "float", shape: shapeOf(noise) });
+    const step = new Iteration(number, steps, prologue, body);
+    const { next, histories } = sample(calls, step, latent, sameCalls(plan.table, guidance), opsetOf(model));
+
+    const sampled: readonly Carried[] = [{ input: latent, output: next }, ...histories.flatMap(({ carried }) => carried)];
+    const outputs = [goesOn, ...sampled.map(({ output }) => output)].map((value) => ({ name: value.name, value }));
+    const subgraphs = new Subgraphs(calls.inputs, [OUTPUT]);
+    const whole = { name: "step", inputs: [], outputs, nodes: body.nodes, marks: calls.marks };
+    const decided = decideBranches(whole, plan.cells, step, new Builder(), subgraphs);
+
+    const carried = [...sampled.map(({ input }) => input), ...decided.carried.map(({ input }) => input)];
+    const { attribute, captures } = subgraphs.encode("body", {
+      inputs: [number, goesOn, ...carried],
+      nodes: decided.nodes,
+      outputs: [...decided.outputs, ...decided.carried.map(({ output }) => output)],
+    });
+    const first = prologue.weightedSum([{ value: noise, weight: plan.table.initialScale }], "steps/first");
+    const trips = constant("steps", tensorOf("int64", [], [steps]));
+    const node = makeNode({
+      opType: "Loop",
+      name: "steps",
+      inputs: [trips, undefined, first, ...carried.slice(1).map((value) => zeros(prologue, value))],
+      outputs: carried.map(({ name, type }, i) => ({ name: i === 0 ? OUTPUT : `${name}_last`, type })),
+      attributes: new Map([["body", attribute]]),
+      captures,
+    });
+    const [last] = node.outputs;
+    if (!last) throw new Error("internal: the loop carries nothing");
+    return calls.finish([node], last, []);
+  },
+} satisfies Pass;
+
+/** The calls of the network, which the one body makes for all rows. Throws FORM_UNSUPPORTED where rows differ. */
+function sameCalls({ rows }: SamplerTable, guidance: Guidance): readonly (readonly Half[])[] {
+  const [first = [], ...others] = rows.map((_, row) => callsAt(guidance, row));
+  if (others.some((calls) => calls.length !== first.length || calls.some((halves, i) => halves.length !== first[i]?.length)))
+    throw formUnsupported("loop", "guidance leaves the unconditional half out at some of the steps");
+  return first;
+}
+
+/** One step of the sampling run: the latent that follows, and the values that later steps read. */
+function sample(
+  calls: Calls,
+  step: Iteration,
+  latent: Value,
+  halves: readonly (readonly Half[])[],
+  opset: number,
+): { readonly next: Value; readonly histories: readonly History[] } {
+  const { body, context, table } = calls;
+  const { rows } = table;
+  const { label } = step;
+  const perRow = (name: string, weight: OfRow<number>): Weight => step.weight(`${label}/${name}`, weight);
+  const scale = perRow("input_scale", (row) => rows[row]?.inputScale ?? 1);
+  const seen = body.weightedSum([{ value: latent, weight: scale }], `${label}/scaled`);
+  const outputs = calls.at(step, halves, seen);
+  const guided = new Guided(body, context, shapeOf(latent), opset);
+  const out = body.weightedSum(guided.terms(outputs, step, context.prediction.sign), `${label}/guided`);
+
+  const sums = sumsOf(rows);
+  const histories = [new History("x", latent, sums.next), new History("out", out, sums.next)];
+  const termsOf = (of: Sums, name: string): readonly WeightedValue<Weight>[] =>
+    histories.flatMap((history) => history.terms(of, step, `${label}/${name}`));
+  if (sums.clamped.some((sum) => sum)) {
+    const free = body.weightedSum(termsOf(sums.clamped, "history"), `${label}/history`);
+    const bound: OfRow<number> = (row) => rows[row]?.m.clip ?? Infinity;
+    histories.push(new History("m", clamped(body, free, step, bound), sums.next));
+  }
+  const draw = drawAt(calls, step);
+  const learned: OfRow<LearnedVariance | undefined> = (row) => rows[row]?.next.learned;
+  const random = draw && rows.some((_, row) => learned(row)) ? guided.learnedNoise(outputs, draw, learned, step) : draw;
+  const noise = random ? [{ value: random, weight: perRow("noise_scale", (row) => rows[row]?.next.noise ?? 0) }] : [];
+  return { next: body.weightedSum([...termsOf(sums.next, "next"), ...noise], `${label}/next`), histories };
+}

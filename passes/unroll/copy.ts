@@ -1,0 +1,35 @@
+/** Copies of nodes, on other operands. */
+import { makeNode, type Node, type Value } from "../../ir/graph.js";
+import type { TensorType } from "../../ir/types.js";
+
+/** What a node reads, itself and in its subgraphs. */
+type Operands = Pick<Node, "inputs" | "captures">;
+
+/** The operands of a copy of `node`, from what `at` says of the original ones. */
+export function operandsAt(node: Node, at: (value: Value) => Value | undefined): Operands {
+  const found = (value: Value): Value => {
+    const here = at(value);
+    if (!here) throw new Error(`internal: ${node.opType} '${node.name}' reads '${value.name}', which has not been placed`);
+    return here;
+  };
+  return {
+    inputs: node.inputs.map((value) => value && found(value)),
+    captures: node.captures.map(({ name, value }) => ({ name, value: found(value) })),
+  };
+}
+
+/** A node again, under another prefix, on other operands; with `rows`, on that many rows. */
+export function clone(node: Node, { inputs, captures }: Operands, prefix = "", rows?: number): Node {
+  const resize = (type: TensorType | undefined): TensorType | undefined =>
+    type?.shape && rows !== undefined ? { ...type, shape: [rows, ...type.shape.slice(1)] } : type;
+  return makeNode({
+    domain: node.domain,
+    opType: node.opType,
+    name: prefix + node.name,
+    inputs,
+    outputs: node.outputs.map(({ name, type }) => ({ name: prefix + name, type: resize(type) })),
+    attributes: node.attributes,
+    captures,
+    scope: node.scope,
+  });
+}
