@@ -179,6 +179,14 @@ function runPass(name: string, text: string): unknown {
 
 /** What no command line reaches. */
 const CALLS: Readonly<Record<string, readonly [call: () => unknown, exit: number]>> = {
+  FORM_UNSUPPORTED: [
+    () =>
+      runPass(
+        "loop",
+        '# latent: x\n# timestep: t\n# steps: 2\n# guidance: two-calls 2 cond,uncond\n# guided: {"interval": [0, 1]}\ng (float[1] x, int64[1] t) => (float[1] y) { y = Neg(x) }',
+      ),
+    3,
+  ],
   MODEL_TOO_LARGE: [
     () => {
       const length = 2 ** 31;

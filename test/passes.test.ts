@@ -11,7 +11,17 @@ import { isStandard } from "../ir/ops.js";
 import { readTensor, tensorNumbers, tensorOf, type TensorData } from "../ir/tensor.js";
 import { print } from "../ir/text.js";
 import { elementCount, type TensorType } from "../ir/types.js";
-import { BIND_PASSES, CACHE_PASSES, passes, runPasses, RUN_PASSES, STEP_PASSES, type Pass, type PassContext } from "../passes/index.js";
+import {
+  BIND_PASSES,
+  CACHE_PASSES,
+  LOOP_PASSES,
+  passes,
+  runPasses,
+  RUN_PASSES,
+  STEP_PASSES,
+  type Pass,
+  type PassContext,
+} from "../passes/index.js";
 import { NO_GUIDANCE } from "../schedules/index.js";
 import { feedsOf } from "../src/artifact.js";
 import { cudaCoverage } from "../src/cuda.js";
@@ -57,7 +67,7 @@ function expectFaithful(after: TensorData, before: TensorData, { name, preserves
 }
 
 it("the pipeline and this file know every pass", () => {
-  expect([...new Set<string>([...PIPELINE, "instrument"])].sort()).toEqual([...passes.keys()].sort());
+  expect([...new Set<string>([...PIPELINE, ...LOOP_PASSES, "instrument"])].sort()).toEqual([...passes.keys()].sort());
 });
 
 /** One export of every architecture, and all of those that are conditioned on a class. */
