@@ -113,8 +113,18 @@ describe("examples", () => {
     expect(relativeL2(tensorNumbers(readNpy(theirs)), tensorNumbers(readNpy(ours)))).toBeLessThan(1e-5);
   });
 
+  it("bench-pytorch.py compiles, and names the packages that are missing", async (ctx) => {
+    const reason = missingModules("numpy");
+    if (reason !== undefined) return ctx.skip(reason);
+    await run(PYTHON, ["-c", "import ast, sys; ast.parse(open(sys.argv[1]).read())", "examples/bench-pytorch.py"], { cwd: ROOT });
+    if (missingModules("SmoothCache") === undefined) return ctx.skip(`${PYTHON} has SmoothCache: nothing is refused`);
+    const refused = run(PYTHON, ["examples/bench-pytorch.py", folder, "schedule.json", folder], { cwd: ROOT });
+    await expect(refused).rejects.toThrow(/pip install .*dit-smoothcache/);
+  });
+
   it("has a test for each file", () => {
     expect(readdirSync(join(ROOT, "examples")).sort()).toEqual([
+      "bench-pytorch.py",
       "calibrate-shards",
       "compare-policies.js",
       "cuda-graph.py",
