@@ -13,6 +13,7 @@ import {
   scaleAt,
   uncondInput,
   type Adjustment,
+  type Cell,
   type Half,
   type LearnedVariance,
   type Plan,
@@ -31,6 +32,31 @@ export interface Trajectory {
   readonly latents: readonly Float32Array[];
   readonly values: readonly Float64Array[];
   readonly outs: readonly Float64Array[];
+}
+
+/** What is done with branches at one step, by site. */
+export type Cells = ReadonlyMap<string, Cell>;
+
+/** What a step gives: the values of its computed branches, the history value, the output after guidance, and the next latent. */
+export interface Outcome {
+  readonly branches: Tensors;
+  readonly value: Float64Array;
+  readonly out: Float64Array;
+  readonly latent: Float32Array;
+}
+
+/** A run under way: what it has been through, and what is kept of it for the steps to come. */
+export interface Walk extends Trajectory {
+  readonly inputs: RunInputs;
+  readonly course: Course;
+  readonly lastReaders: ReadonlyMap<string, ReadonlyMap<number, number>>;
+  readonly history: Map<string, Map<number, TensorData>>;
+  readonly latents: Float32Array[];
+  readonly values: Float64Array[];
+  readonly outs: Float64Array[];
+  /** The step that comes next, and how much noise has been drawn before it. */
+  step: number;
+  draws: number;
 }
 
 /** How a run goes, beside what it starts from. */
@@ -72,59 +98,82 @@ export class ReferenceLoop {
   }
 
   /** All that the run has been through. */
-  async trajectory(inputs: RunInputs, { plan, observe, only, begun }: Course = {}): Promise<Trajectory> {
-    const { table, context } = this.job;
+  async trajectory(inputs: RunInputs, course: Course = {}): Promise<Trajectory> {
+    const walk = this.start(inputs, course);
+    while (walk.step < this.job.table.rows.length) await this.advance(walk, await this.attempt(walk));
+    return walk;
+  }
+
+  /** A run before its first step, or before the first one that it does not share with one that has begun. */
+  start(inputs: RunInputs, course: Course = {}): Walk {
+    const { trajectory, from } = course.begun ?? { from: 0 };
+    const { rows, initialScale } = this.job.table;
+    return {
+      inputs,
+      course,
+      lastReaders: lastReadersOf(course.plan),
+      history: new Map(),
+      step: from,
+      draws: rows.slice(0, from).filter(({ next }) => next.noise !== 0).length,
+      latents: trajectory?.latents.slice(0, from + 1) ?? [Float32Array.from(inputs.noise, (value) => value * initialScale)],
+      values: trajectory?.values.slice(0, from) ?? [],
+      outs: trajectory?.outs.slice(0, from) ?? [],
+    };
+  }
+
+  /** What the next step of a run gives, with its plan's cells or, where there are any, with others in their place; the run stays where it is. */
+  async attempt({ inputs, course, history, step: k, draws, latents, values, outs }: Walk, others?: Cells): Promise<Outcome> {
+    const { table, model, context } = this.job;
     const { guidance, prediction } = context;
-    const size = elementCount(this.latentShape);
-    const history = new Map<string, Map<number, TensorData>>();
-    const lastReaders = lastReadersOf(plan);
-    const from = begun?.from ?? 0;
-    const initial = Float32Array.from(inputs.noise, (value) => value * table.initialScale);
-    const latents = begun?.trajectory.latents.slice(0, from + 1) ?? [initial];
-    const values = begun?.trajectory.values.slice(0, from) ?? [];
-    const outs = begun?.trajectory.outs.slice(0, from) ?? [];
-    let latent = latents.at(-1) ?? initial;
-    let draw = table.rows.slice(0, from).filter(({ next }) => next.noise !== 0).length;
-    const sites = this.job.model.graph.marks.map(({ site }) => site);
+    const { plan, observe, only } = course;
+    const row = table.rows[k];
+    const latent = latents[k];
+    if (!row || !latent) throw new Error(`internal: a run has no step ${k}`);
+    const cellOf = (name: string): Cell | undefined => others?.get(name) ?? plan?.cells.get(name)?.[k];
+    const sites = model.graph.marks.map(({ site }) => site);
     const probed = observe || plan ? sites.filter((site) => only?.has(site) ?? true) : [];
-    for (const [k, row] of table.rows.entries()) {
-      if (k < from) continue;
-      const calls = observe ? callsOf(guidance) : callsAt(guidance, k);
-      const branches = new Map<string, TensorData>();
-      const predictions = new Map<Half, ArrayLike<number>>();
-      let variance: ArrayLike<number> = [];
-      for (const halves of calls) {
-        const results = await this.call(k, halves, latent, inputs, plan, history, probed);
-        for (const [site, value] of results) if (site !== PREDICTION) branches.set(cacheOf(site, halves), value);
-        const output = results.get(PREDICTION);
-        if (!output) throw new Error("internal: the step returned no prediction");
-        const parts = splitHalves(selectChannels(output, prediction.channels, prediction.channelAxis), halves);
-        for (const [half, part] of parts) predictions.set(half, part);
-        if (row.next.learned) {
-          const from = prediction.channels?.[1] ?? 0;
-          const channels = [from, from + (this.latentShape[prediction.channelAxis] ?? 0)] as const;
-          variance = splitHalves(selectChannels(output, channels, prediction.channelAxis), halves).get("cond") ?? variance;
-        }
+    const branches = new Map<string, TensorData>();
+    const predictions = new Map<Half, ArrayLike<number>>();
+    let variance: ArrayLike<number> = [];
+    for (const halves of observe ? callsOf(guidance) : callsAt(guidance, k)) {
+      const results = await this.call(k, halves, latent, inputs, cellOf, history, probed);
+      for (const [site, value] of results) if (site !== PREDICTION) branches.set(cacheOf(site, halves), value);
+      const output = results.get(PREDICTION);
+      if (!output) throw new Error("internal: the step returned no prediction");
+      const parts = splitHalves(selectChannels(output, prediction.channels, prediction.channelAxis), halves);
+      for (const [half, part] of parts) predictions.set(half, part);
+      if (row.next.learned) {
+        const from = prediction.channels?.[1] ?? 0;
+        const channels = [from, from + (this.latentShape[prediction.channelAxis] ?? 0)] as const;
+        variance = splitHalves(selectChannels(output, channels, prediction.channelAxis), halves).get("cond") ?? variance;
       }
-      for (const [site, lastReader] of lastReaders) keep(history, site, k, branches.get(site), lastReader);
-      const out = this.guided(predictions, scaleAt(guidance, k));
-      outs.push(out);
-      const { clip = Infinity } = row.m;
-      values.push(out.map((value, i) => Math.min(clip, Math.max(-clip, row.m.x * (latent[i] ?? 0) + row.m.out * value))));
-      const next = new Float64Array(size);
-      for (const term of row.next.x) accumulate(next, latents[term.step], term.weight);
-      for (const term of row.next.m) accumulate(next, values[term.step], term.weight);
-      for (const term of row.next.out ?? []) accumulate(next, outs[term.step], term.weight);
-      if (row.next.noise !== 0) {
-        const { learned } = row.next;
-        const normals = inputs.draws?.subarray(draw * size, ++draw * size) ?? new Float32Array();
-        accumulate(next, learned ? normals.map((z, i) => z * learnedDeviation(variance[i] ?? NaN, learned)) : normals, row.next.noise);
-      }
-      latent = Float32Array.from(next);
-      latents.push(latent);
-      await observe?.(k, branches);
     }
-    return { latents, values, outs };
+    const out = this.guided(predictions, scaleAt(guidance, k));
+    const { clip = Infinity } = row.m;
+    const value = out.map((value, i) => Math.min(clip, Math.max(-clip, row.m.x * (latent[i] ?? 0) + row.m.out * value)));
+    const next = new Float64Array(latent.length);
+    const of = <T>(past: readonly T[], now: T, step: number): T | undefined => (step === k ? now : past[step]);
+    for (const term of row.next.x) accumulate(next, latents[term.step], term.weight);
+    for (const term of row.next.m) accumulate(next, of(values, value, term.step), term.weight);
+    for (const term of row.next.out ?? []) accumulate(next, of(outs, out, term.step), term.weight);
+    if (row.next.noise !== 0) {
+      const { learned } = row.next;
+      const normals = inputs.draws?.subarray(draws * next.length, (draws + 1) * next.length) ?? new Float32Array();
+      accumulate(next, learned ? normals.map((z, i) => z * learnedDeviation(variance[i] ?? NaN, learned)) : normals, row.next.noise);
+    }
+    return { branches, value, out, latent: new Float32Array(next) };
+  }
+
+  /** Takes the step that was attempted. */
+  async advance(walk: Walk, { branches, value, out, latent }: Outcome): Promise<void> {
+    const { course, history, lastReaders, step } = walk;
+    for (const [site, lastReader] of lastReaders) keep(history, site, step, branches.get(site), lastReader);
+    if (this.job.table.rows[step]?.next.noise !== 0) walk.draws++;
+    walk.outs.push(out);
+    walk.values.push(value);
+    walk.latents.push(latent);
+    walk.step++;
+    await course.observe?.(step, branches);
   }
 
   async close(): Promise<void> {
@@ -147,7 +196,7 @@ export class ReferenceLoop {
     halves: readonly Half[],
     latent: Float32Array,
     inputs: RunInputs,
-    plan: Plan | undefined,
+    cellOf: (name: string) => Cell | undefined,
     history: ReadonlyMap<string, ReadonlyMap<number, TensorData>>,
     probed: readonly string[],
   ): Promise<Tensors> {
@@ -157,7 +206,7 @@ export class ReferenceLoop {
     const cached: string[] = [];
     for (const { site, value } of model.graph.marks) {
       const name = cacheOf(site, halves);
-      const cell = plan?.cells.get(name)?.[k];
+      const cell = cellOf(name);
       if (cell?.kind !== "terms") continue;
       cached.push(site);
       const rows = staticShape(value.type)?.[0];
@@ -306,7 +355,7 @@ function forecast(terms: readonly { readonly data: TensorData; readonly weight: 
   const channels = shape.at(-1) ?? 1;
   if (scale) for (const [i, value] of sum.entries()) sum[i] = value * (scale[i % channels] ?? NaN);
   if (shift) for (const [i, value] of sum.entries()) sum[i] = value + (shift[i % channels] ?? NaN);
-  return tensorOf(elem, shape, Float32Array.from(sum));
+  return elem === "float" ? tensorFrom("float", shape, new Float32Array(sum)) : tensorOf(elem, shape, sum);
 }
 
 /** One of the two halves of axis 0. */
