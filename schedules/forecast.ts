@@ -42,6 +42,20 @@ export function differenceSeries(order: number, warmup: number, basis: (i: numbe
 }
 
 /**
+ * The polynomial through the newest fills, `order` + 1 of them or as many as there are: Lagrange's form, exact however far apart the
+ * fills are, which the recursion of `difference` is not.
+ */
+export function polynomial(order: number): Forecaster {
+  return (step, fills) => {
+    const nodes = fills.slice(0, order + 1);
+    return nodes.map((node) => ({
+      step: node,
+      weight: nodes.reduce((product, other) => (other === node ? product : (product * (step - other)) / (node - other)), 1),
+    }));
+  };
+}
+
+/**
  * The i-th backward difference at the newest fill, per step: that of order i − 1 less the same at the fill before, over the distance
  * between these two, however uneven the fills before them are.
  */

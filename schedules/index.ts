@@ -1,5 +1,6 @@
 /** Decisions as data, and the only door to them: samplers as tables, plans, policies. */
 export { adjustmentArrays, type Adjustment, type Adjustments } from "./adjustment.js";
+export * from "./fidelity.js";
 export { fewSteps } from "./few-steps.js";
 export * from "./forecast.js";
 export type { Format } from "./format.js";

@@ -5,6 +5,7 @@ import type { TensorData } from "../ir/tensor.js";
 import type { Adjustments } from "./adjustment.js";
 import type { CachedBranch } from "./guidance.js";
 import { rowFor, type Schedule, type ScheduleCell } from "./plan.js";
+import type { Term } from "./sampler.js";
 import type { SiteStatistics } from "./statistics.js";
 
 /** A branch that a policy may cache. */
@@ -22,6 +23,8 @@ export interface PolicyInput {
   readonly timesteps: readonly number[];
   /** In execution order. */
   readonly sites: readonly PolicySite[];
+  /** Share of the MACs of a run that its branches are. */
+  readonly cacheable: number;
   /** The JSON in a file that an option names. Throws FILE_MISSING, BAD_JSON. */
   readonly readJson: (file: string) => unknown;
   /** The tensors in a file that an option names and that `torch.save` wrote, by name. Throws FILE_MISSING, BAD_TORCH_FILE. */
@@ -45,6 +48,29 @@ export interface Runs {
     schedule?: Schedule,
     observe?: (step: number, values: ReadonlyMap<string, TensorData>) => void,
   ): Promise<Float32Array>;
+  /** Evaluations of the network so far, whole or in part. */
+  evaluations(): number;
+  /** How long a run without caching takes here. */
+  seconds(): Promise<number>;
+  /** The latents of a sample that computes everything: the first, and what every step leaves. */
+  latents(sample: number): Promise<readonly Float32Array[]>;
+  /** A run that follows the schedule, to be gone through step by step; to `from` it goes as without caching, and nothing of that is read. */
+  walk(sample: number, schedule: Schedule, from?: number): Promise<Walk>;
+}
+
+/** A run under way. */
+export interface Walk {
+  /**
+   * The latent that the next step leaves where the given branches, by site, are these sums over computed steps in place of what
+   * the schedule has for them (steps that it reads somewhere); a branch that computes there does so in any case.
+   */
+  attempt(terms?: ReadonlyMap<string, readonly Term[]>): Promise<Attempt>;
+}
+
+export interface Attempt {
+  readonly latent: Float32Array;
+  /** Goes on with it. */
+  advance(): Promise<void>;
 }
 
 /** What a policy chose: rows of cells, by keys of a plan. A branch that no key speaks of computes always. */

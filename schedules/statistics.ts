@@ -80,23 +80,24 @@ function probabilityWithin(angle: number, freedom: number): number {
 }
 
 /** Σ ⟨F_i, F_j⟩ over samples; NaN beyond what the calibration looked back. */
-export function innerProduct({ gram }: SiteStatistics, i: number, j: number): number {
+export function innerProduct({ gram }: Pick<SiteStatistics, "gram">, i: number, j: number): number {
   return gram[Math.abs(i - j)]?.[Math.max(i, j)] ?? NaN;
 }
 
 /**
- * Relative L2 error ‖F_step − Σ w·F‖ / ‖F_step‖ of a weighted sum of earlier values, pooled over samples, mean over branches. It follows
- * from the inner products alone: ‖Σ c_i F_i‖² = Σ c_i c_j ⟨F_i, F_j⟩. NaN beyond what the calibration looked back.
+ * Relative L2 error ‖F_step − Σ w·F‖ / ‖F_step‖ of a weighted sum of earlier values, pooled over samples, mean over branches. NaN
+ * beyond what the calibration looked back.
  */
 export function forecastError(sites: readonly SiteStatistics[], step: number, terms: readonly Term[]): number {
   const parts = [{ step, weight: -1 }, ...terms];
-  return mean(
-    sites.map((site) => {
-      let square = 0;
-      for (const a of parts) for (const b of parts) square += a.weight * b.weight * innerProduct(site, a.step, b.step);
-      return Math.sqrt(Math.max(0, square) / innerProduct(site, step, step));
-    }),
-  );
+  return mean(sites.map((site) => Math.sqrt(squaredNorm(site, parts) / innerProduct(site, step, step))));
+}
+
+/** ‖Σ weight · F_step‖² over samples, from inner products alone: Σ c_i c_j ⟨F_i, F_j⟩. */
+export function squaredNorm(site: Pick<SiteStatistics, "gram">, parts: readonly Term[]): number {
+  let square = 0;
+  for (const a of parts) for (const b of parts) square += a.weight * b.weight * innerProduct(site, a.step, b.step);
+  return Math.max(0, square);
 }
 
 /** Values for every lag that all of the sites have and every step from it on. */

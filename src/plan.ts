@@ -156,11 +156,20 @@ async function loadExtension<T extends Named>(file: string, isEntry: (candidate:
   }
 }
 
-function policyInput({ steps, timesteps, sites, runs, progress }: Planning): PolicyInput {
+function policyInput({ steps, timesteps, macs, sites, runs, progress }: Planning): PolicyInput {
   const cacheable = sites.reduce((sum, { macs }) => sum + totalMacs(macs), 0);
   const shared = sites.map((site) => ({ ...site, share: totalMacs(site.macs) / cacheable }));
   const told = (done: number, total: number): void => progress?.("plan", done, total);
-  return { steps, timesteps, sites: shared, runs, readJson, readTensors: readTorchFile, progress: told };
+  return {
+    steps,
+    timesteps,
+    sites: shared,
+    cacheable: cacheable / totalMacs(macs),
+    runs,
+    readJson,
+    readTensors: readTorchFile,
+    progress: told,
+  };
 }
 
 /** A mean error curve and, of more samples than one, the half-widths of its 95 % confidence intervals; both `[lag − 1][step]`. */

@@ -1,14 +1,12 @@
 /** Runs of the model that a policy may ask for: the calibration's samples along schedules that it tries. */
 import { ditView } from "../ir/graph.js";
-import { bind, type Plan, type Runs } from "../schedules/index.js";
+import { bind, type Plan, type Runs, type Schedule, type Term } from "../schedules/index.js";
 import type { Job } from "./job.js";
-import { finalOf, ReferenceLoop, startOf, type Trajectory } from "./reference.js";
+import { finalOf, ReferenceLoop, startOf, type Cells, type Trajectory } from "./reference.js";
 import type { SampleOptions } from "./run-inputs.js";
 import type { RuntimeOptions } from "./runtime.js";
 
 export interface ModelRuns extends Runs {
-  /** Evaluations of the network so far, whole or in part. */
-  readonly evaluations: () => number;
   close(): Promise<void>;
 }
 
@@ -21,23 +19,55 @@ export function runsOf(job: Job, options: RunsOptions): ModelRuns {
   const loop = new ReferenceLoop(job, options);
   const { samples } = options;
   const steps = job.table.rows.length;
+  const uncached = new Map<number, Trajectory>();
   let evaluations = 0;
-  // Policies try one sample after the other: the last one that was run without caching is kept.
-  let uncached: { readonly sample: number; readonly trajectory: Trajectory } | undefined;
+  const bound = (schedule: Schedule): Plan => bind(schedule, job.table, ditView(job.model).branches, job.context.guidance);
+  const whole = async (sample: number): Promise<Trajectory> => {
+    const trajectory = uncached.get(sample) ?? (await loop.trajectory(await startOf(job, sample, options)));
+    if (!uncached.has(sample)) evaluations += steps;
+    uncached.set(sample, trajectory);
+    return trajectory;
+  };
   return {
     samples,
     evaluations: () => evaluations,
     close: () => loop.close(),
     async run(sample, schedule, observe) {
-      const plan = schedule && bind(schedule, job.table, ditView(job.model).branches, job.context.guidance);
-      const known = plan && !observe && uncached?.sample === sample ? uncached.trajectory : undefined;
+      if (!schedule && !observe) return finalOf(await whole(sample));
+      const plan = schedule && bound(schedule);
+      const known = plan && !observe ? uncached.get(sample) : undefined;
       const begun = plan && known && { trajectory: known, from: firstRead(plan) };
-      const trajectory = await loop.trajectory(await startOf(job, sample, options), { plan, observe, begun });
       evaluations += steps - (begun?.from ?? 0);
-      if (!plan) uncached = { sample, trajectory };
-      return finalOf(trajectory);
+      return loop.run(await startOf(job, sample, options), { plan, observe, begun });
+    },
+    async seconds() {
+      await loop.open();
+      const start = performance.now();
+      await loop.run(await startOf(job, samples[0] ?? 0, options));
+      return (performance.now() - start) / 1000;
+    },
+    async latents(sample) {
+      return (await whole(sample)).latents;
+    },
+    async walk(sample, schedule, from = 0) {
+      const plan = bound(schedule);
+      const begun = from > 0 ? { trajectory: await whole(sample), from } : undefined;
+      const walk = loop.start(await startOf(job, sample, options), { plan, begun });
+      return {
+        async attempt(terms) {
+          evaluations++;
+          const outcome = await loop.attempt(walk, terms && cellsWith(plan, walk.step, terms));
+          return { latent: outcome.latent, advance: () => loop.advance(walk, outcome) };
+        },
+      };
     },
   };
+}
+
+/** The terms as cells of the branches that the plan caches at the step. */
+function cellsWith({ cells }: Plan, step: number, terms: ReadonlyMap<string, readonly Term[]>): Cells {
+  const cached = [...terms].filter(([site]) => cells.get(site)?.[step]?.kind === "terms");
+  return new Map(cached.map(([site, sum]) => [site, { kind: "terms", terms: sum }]));
 }
 
 /** The first step of which a later one reads a branch: up to it a run does as without caching. The last step if there is none. */

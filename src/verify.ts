@@ -1,7 +1,7 @@
 /** Does an artifact do what its plan says, and how far is that from the result without caching? */
 import { join } from "node:path";
 import { FILES, ArtifactSession, feedsOf, fileDigest, type Artifact } from "./artifact.js";
-import { psnr, rangeOf, relativeL2 } from "./fidelity.js";
+import { psnr, rangeOf, relativeL2 } from "../schedules/index.js";
 import { latentShape, type Job } from "./job.js";
 import { isFloatType, type FloatType } from "../ir/types.js";
 import type { Progress } from "./progress.js";

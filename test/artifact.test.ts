@@ -10,7 +10,7 @@ import { ditView } from "../ir/graph.js";
 import { scheduleJson, type Schedule } from "../schedules/index.js";
 import { ArtifactSession, feedsOf, FILES, openArtifact, readManifest, writeArtifact } from "../src/artifact.js";
 import { compileModel } from "../src/compile.js";
-import { relativeL2 } from "../src/fidelity.js";
+import { relativeL2 } from "../schedules/index.js";
 import { readJson } from "../src/files.js";
 import { openJob, type Job } from "../src/job.js";
 import { readNpy } from "../src/npy.js";

@@ -8,7 +8,7 @@ import { z } from "zod";
 import { describe, expect, it } from "vitest";
 import { passes } from "../passes/index.js";
 import { tensorNumbers, tensorOf } from "../ir/tensor.js";
-import { relativeL2 } from "../src/fidelity.js";
+import { relativeL2 } from "../schedules/index.js";
 import { npyBytes, readNpy } from "../src/npy.js";
 import { missingModules, PYTHON } from "./support/python.js";
 

@@ -9,7 +9,7 @@ import { RESHAPES } from "../ir/views.js";
 import { fuseRules } from "../passes/fuse/index.js";
 import { RULE_ORDER } from "../passes/fuse.js";
 import { runPasses, STEP_PASSES, type PassRecord } from "../passes/index.js";
-import { relativeL2 } from "../src/fidelity.js";
+import { relativeL2 } from "../schedules/index.js";
 import { Session, type Tensors } from "../src/runtime.js";
 import { fixtures, recordedInputs, type Fixture } from "./support/fixtures.js";
 import { openFixture } from "./support/jobs.js";

@@ -14,7 +14,7 @@ import { bind, samplerTable, type Schedule } from "../schedules/index.js";
 import { feedsOf } from "../src/artifact.js";
 import { calibrate } from "../src/calibrate.js";
 import { compileModel, FORMS, type Compiled, type Form } from "../src/compile.js";
-import { relativeL2 } from "../src/fidelity.js";
+import { relativeL2 } from "../schedules/index.js";
 import { openJob, warningsOf, type Job } from "../src/job.js";
 import { ReferenceLoop, startOf } from "../src/reference.js";
 import { sampleInputs } from "../src/run-inputs.js";

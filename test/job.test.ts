@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
-import { relativeL2 } from "../src/fidelity.js";
+import { relativeL2 } from "../schedules/index.js";
 import { conditionsOf, openJob, warningsOf, type Job } from "../src/job.js";
 import { ReferenceLoop } from "../src/reference.js";
 import { sampleInputs } from "../src/run-inputs.js";

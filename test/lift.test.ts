@@ -7,7 +7,7 @@ import { lift, type Cut } from "../ir/lift/index.js";
 import { readModel } from "../ir/onnx/index.js";
 import { tensorNumbers } from "../ir/tensor.js";
 import { parse } from "../ir/text.js";
-import { relativeL2 } from "../src/fidelity.js";
+import { relativeL2 } from "../schedules/index.js";
 import { Session } from "../src/runtime.js";
 import { fixtureNamed, fixtures, recorded, recordedInputs, type Fixture, type RecordedBranch } from "./support/fixtures.js";
 import { codeOf, thrownBy } from "./support/thrown.js";

@@ -25,7 +25,7 @@ import {
 import { NO_GUIDANCE } from "../schedules/index.js";
 import { feedsOf } from "../src/artifact.js";
 import { cudaCoverage } from "../src/cuda.js";
-import { relativeL2 } from "../src/fidelity.js";
+import { relativeL2 } from "../schedules/index.js";
 import { sampleInputs } from "../src/run-inputs.js";
 import { evaluator, Session, type Tensors } from "../src/runtime.js";
 import { fixtures, recorded, recordedInputs, type Fixture } from "./support/fixtures.js";

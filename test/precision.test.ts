@@ -12,7 +12,7 @@ import { runPasses } from "../passes/index.js";
 import { ArtifactSession, feedsOf, openArtifact, writeArtifact, writeEmitted } from "../src/artifact.js";
 import { compileModel } from "../src/compile.js";
 import { cudaCoverage } from "../src/cuda.js";
-import { relativeL2 } from "../src/fidelity.js";
+import { relativeL2 } from "../schedules/index.js";
 import { ReferenceLoop } from "../src/reference.js";
 import { sampleInputs } from "../src/run-inputs.js";
 import { evaluator, Session } from "../src/runtime.js";

@@ -1,0 +1,109 @@
+/**
+ * Closed-loop coefficients: a cached run is gone through over calibration samples, and at every cached step the weights of its forecasts are
+ * chosen so that the latent that it leaves is nearest to that of the run without caching. Fitted to the branches alone, weights
+ * shrink what they forecast and the shrinkage adds up; fitted along the run, each step makes up for the drift of those before it.
+ */
+import { at } from "../levels.js";
+import { termsOf, type ScheduleCell } from "../plan.js";
+import { everywhere, groupBranches, type Attempt, type Choice, type PolicyInput, type Runs, type Walk } from "../policy.js";
+import { sumOfTerms, type Term } from "../sampler.js";
+import { ridgeWeights } from "../least-squares.js";
+
+/** Directions in which a forecast over the newest fills is changed: F₀ − F₁, and F₀ − 2F₁ + F₂. */
+const DIRECTIONS: readonly (readonly number[])[] = [
+  [1, -1],
+  [1, -2, 1],
+];
+
+/** Values that a forecast reads. */
+const HISTORY = 3;
+
+/** How far a weight is changed to see what it does; a latent is all but linear in it. */
+const PROBE = 0.5;
+
+/** How firmly weights are held where they start, in mean squares of what they do to the latent; chosen on the glyph model, flat from 0.1 to 1. */
+const RIDGE = 0.3;
+
+/**
+ * The row for all branches with weights of its own for every group: those nearest, by ridge regression over the samples, to the latents of
+ * the runs without caching. A step costs two attempts for every group, and two, of every sample.
+ */
+export async function closedLoop(
+  { steps, sites }: PolicyInput,
+  runs: Runs,
+  samples: readonly number[],
+  row: readonly ScheduleCell[],
+): Promise<Choice["cells"]> {
+  const groups = groupBranches(sites);
+  const base = row.map((cell, step): ScheduleCell => (cell === 1 ? 1 : cellOf(overFills(row, step, termsOf(cell, lastFill(row, step))))));
+  const schedule = { steps, cells: everywhere(sites, base) };
+  const walks: { readonly walk: Walk; readonly exact: readonly Float32Array[] }[] = [];
+  for (const sample of samples) walks.push({ walk: await runs.walk(sample, schedule), exact: await runs.latents(sample) });
+  const rows = new Map(groups.map(({ key }) => [key, [...base]]));
+  for (const [step, cell] of base.entries()) {
+    const attempt = async (terms?: ReadonlyMap<string, readonly Term[]>): Promise<readonly Attempt[]> => {
+      const attempts = [];
+      for (const { walk } of walks) attempts.push(await walk.attempt(terms));
+      return attempts;
+    };
+    if (cell === 1) {
+      for (const attempted of await attempt()) await attempted.advance();
+      continue;
+    }
+    const start = termsOf(cell, 0);
+    const directions = DIRECTIONS.filter(({ length }) => length <= start.length);
+    const probes = groups.flatMap(({ key, sites: members }) => directions.map((direction) => ({ key, members, direction })));
+    const changed = (terms: readonly Term[], direction: readonly number[], by: number): readonly Term[] =>
+      terms.map(({ step, weight }, i) => ({ step, weight: weight + by * (direction[i] ?? 0) }));
+    const before = (await attempt()).map(({ latent }) => latent);
+    const effects: (readonly Float32Array[])[] = [];
+    for (const { members, direction } of probes) {
+      const terms = changed(start, direction, PROBE);
+      const after = await attempt(new Map(members.map(({ site }) => [site, terms])));
+      effects.push(after.map(({ latent }, i) => difference(latent, at(before, i), PROBE)));
+    }
+    const missing = walks.map(({ exact }, i) => difference(at(exact, step + 1), at(before, i), 1));
+    const sizes = effects.map((effect) => Math.sqrt(product(effect, effect)) || 1);
+    const weights =
+      effects.length === 0
+        ? []
+        : ridgeWeights(
+            effects.map((a, i) => effects.map((b, j) => product(a, b) / at(sizes, i) / at(sizes, j))),
+            effects.map((a, i) => product(a, missing) / at(sizes, i)),
+            effects.map(() => 0),
+            RIDGE,
+          ).map((weight, i) => weight / at(sizes, i));
+    const fitted = new Map(groups.map(({ key }) => [key, start]));
+    for (const [i, { key, direction }] of probes.entries()) fitted.set(key, changed(fitted.get(key) ?? start, direction, at(weights, i)));
+    for (const [key, terms] of fitted) rows.get(key)?.splice(step, 1, cellOf(terms));
+    const bySite = groups.flatMap(({ key, sites: members }) => members.map(({ site }) => [site, fitted.get(key) ?? start] as const));
+    for (const attempted of await attempt(new Map(bySite))) await attempted.advance();
+  }
+  return rows;
+}
+
+function lastFill(row: readonly ScheduleCell[], step: number): number {
+  return row.lastIndexOf(1, step);
+}
+
+/** The terms with one for each of the newest fills, also where its weight is 0. */
+function overFills(row: readonly ScheduleCell[], step: number, terms: readonly Term[]): readonly Term[] {
+  const fills = row.flatMap((cell, k) => (cell === 1 && k < step ? [k] : [])).reverse();
+  return sumOfTerms([
+    { weight: 1, terms: fills.slice(0, HISTORY).map((fill) => ({ step: fill, weight: 0 })) },
+    { weight: 1, terms },
+  ]);
+}
+
+function cellOf(terms: readonly Term[]): ScheduleCell {
+  return terms.map(({ step, weight }) => [step, weight]);
+}
+
+function difference(a: Float32Array, b: Float32Array, by: number): Float32Array {
+  return a.map((value, i) => (value - (b[i] ?? NaN)) / by);
+}
+
+/** Over all samples. */
+function product(a: readonly Float32Array[], b: readonly Float32Array[]): number {
+  return a.reduce((sum, values, i) => sum + values.reduce((dot, value, j) => dot + value * (b[i]?.[j] ?? NaN), 0), 0);
+}

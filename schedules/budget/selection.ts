@@ -1,0 +1,74 @@
+/** Which of several plans is taken: the one with the least error of the final latent on samples of the calibration. */
+import { relativeL2 } from "../fidelity.js";
+import { at } from "../levels.js";
+import type { Schedule } from "../plan.js";
+import type { Runs } from "../policy.js";
+import { studentQuantile } from "../statistics.js";
+
+/** A plan that may be taken. */
+export interface Entry {
+  readonly name: string;
+  readonly schedule: Schedule;
+  /** Whether the literature has it: the best of these stays to the end, so that nothing is taken that is worse. */
+  readonly isPublished: boolean;
+}
+
+/** Relative L2 errors of the final latent, by number of the sample. */
+export type Errors = ReadonlyMap<number, number>;
+
+/** Plans that stay to the end, the best published one apart. */
+const FINALISTS = 2;
+
+/** The errors of plans, measured once. */
+export class Trials {
+  private readonly errors = new Map<Entry, Map<number, number>>();
+
+  constructor(private readonly runs: Runs) {}
+
+  /** On each of the samples. */
+  async measure(entry: Entry, samples: readonly number[]): Promise<Errors> {
+    const known = this.errors.get(entry) ?? new Map<number, number>();
+    this.errors.set(entry, known);
+    for (const sample of samples) {
+      if (known.has(sample)) continue;
+      const exact = await this.runs.latents(sample);
+      known.set(sample, relativeL2(await this.runs.run(sample, entry.schedule), at(exact, exact.length - 1)));
+    }
+    return known;
+  }
+
+  /** The entries by their mean error on the samples, the best first. */
+  async ranked(entries: readonly Entry[], samples: readonly number[]): Promise<readonly Entry[]> {
+    const means = new Map<Entry, number>();
+    for (const entry of entries) {
+      const errors = await this.measure(entry, samples);
+      means.set(entry, mean(samples.map((sample) => errors.get(sample) ?? NaN)));
+    }
+    return [...entries].sort((a, b) => (means.get(a) ?? NaN) - (means.get(b) ?? NaN));
+  }
+
+  /** Those that are left, the best first, when one sample after the other has cut their number by half. */
+  async finalists(entries: readonly Entry[], samples: readonly number[]): Promise<readonly Entry[]> {
+    let left = entries;
+    for (let count = 1; count <= samples.length; count++) {
+      const ranked = await this.ranked(left, samples.slice(0, count));
+      const most = Math.max(FINALISTS, Math.ceil(ranked.length / 2));
+      const published = ranked.find(({ isPublished }) => isPublished);
+      left = ranked.filter((entry, i) => i < most || entry === published);
+      if (most === FINALISTS) break;
+    }
+    return left;
+  }
+}
+
+/** The mean, and the half-width of its 95 % confidence interval (Student's t); no interval for one sample. */
+export function meanWithin(errors: readonly number[]): { readonly error: number; readonly interval?: number | undefined } {
+  const error = mean(errors);
+  if (errors.length < 2) return { error };
+  const variance = errors.reduce((sum, value) => sum + (value - error) ** 2, 0) / (errors.length - 1);
+  return { error, interval: studentQuantile(errors.length - 1) * Math.sqrt(variance / errors.length) };
+}
+
+function mean(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}

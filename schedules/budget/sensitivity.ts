@@ -1,0 +1,79 @@
+/** What an error of the branches does to the result: the effect of a branch on the next latent, and the gain of that up to the final one. */
+import { relativeL2 } from "../fidelity.js";
+import { polynomial } from "../forecast.js";
+import { at } from "../levels.js";
+import { everywhere, groupBranches, statisticsOf, type BranchGroup, type PolicyInput, type Runs } from "../policy.js";
+import { squaredNorm } from "../statistics.js";
+
+/** Steps at which it is measured; what is between is interpolated. */
+const PROBES = 8;
+
+/** What is changed: F₀ − F₁ of the newest computed values, this much of it. */
+const CHANGE = 0.5;
+
+export interface Sensitivity {
+  /** Of every group, at every step: relative change of the final latent for a relative change of its branches. */
+  readonly effects: ReadonlyMap<string, readonly number[]>;
+  readonly evaluations: number;
+}
+
+/**
+ * At a few steps of one uncached run all branches are forecast; there the branches of one group after the other are changed, and the
+ * next latent is looked at (effect = relative change of the latent / relative change of the branches); then the run is gone on with
+ * to its end (gain = relative error of the final latent / that of the next).
+ */
+export async function sensitivity({ steps, sites }: PolicyInput, runs: Runs, sample: number): Promise<Sensitivity> {
+  const groups = groupBranches(sites);
+  const exact = await runs.latents(sample);
+  const probed = [...new Set(Array.from({ length: PROBES }, (_, i) => Math.round(2 + (i * (steps - 3)) / (PROBES - 1))))];
+  const measured = new Map(groups.map(({ key }) => [key, new Map<number, number>()]));
+  let evaluations = 0;
+  for (const step of probed) {
+    const terms = polynomial(1)(step, [step - 1, step - 2]);
+    const row = Array.from({ length: steps }, (_, k) => (k === step ? terms.map((term) => [term.step, term.weight] as const) : 1));
+    const walk = await runs.walk(sample, { steps, cells: everywhere(sites, row) }, step - 2);
+    for (let k = step - 2; k < step; k++) await (await walk.attempt()).advance();
+    const attempt = await walk.attempt();
+    const nextError = relativeL2(attempt.latent, at(exact, step + 1));
+    const changes = terms.map((term, i) => ({ ...term, weight: term.weight + (i === 0 ? CHANGE : -CHANGE) }));
+    const local: [string, number][] = [];
+    for (const group of groups) {
+      const changed = await walk.attempt(new Map(group.sites.map(({ site }) => [site, changes])));
+      local.push([group.key, relativeL2(changed.latent, attempt.latent) / (CHANGE * changeOf(group, step))]);
+    }
+    await attempt.advance();
+    let latent = attempt.latent;
+    for (let k = step + 1; k < steps; k++) {
+      const next = await walk.attempt();
+      await next.advance();
+      latent = next.latent;
+    }
+    const gain = relativeL2(latent, at(exact, steps)) / nextError;
+    for (const [key, effect] of local) measured.get(key)?.set(step, effect * gain);
+    evaluations += steps - step + 2 + groups.length;
+  }
+  return { effects: new Map([...measured].map(([key, points]) => [key, interpolated(points, steps)])), evaluations };
+}
+
+/** ‖F₁ − F₀‖ / ‖F‖ of a group's branches, pooled. */
+function changeOf({ sites }: BranchGroup, step: number): number {
+  let change = 0;
+  let size = 0;
+  for (const statistics of statisticsOf(sites)) {
+    change += squaredNorm(statistics, [{ step: step - 1, weight: 1 }, { step: step - 2, weight: -1 }]); // prettier-ignore
+    size += squaredNorm(statistics, [{ step, weight: 1 }]);
+  }
+  return Math.sqrt(change / size);
+}
+
+/** Straight lines between the points, level beyond them. */
+function interpolated(points: ReadonlyMap<number, number>, steps: number): readonly number[] {
+  const known = [...points];
+  return Array.from({ length: steps }, (_, step) => {
+    const before = known.findLast(([place]) => place <= step) ?? known[0];
+    const after = known.find(([place]) => place >= step) ?? known.at(-1);
+    if (!before || !after) return 1;
+    const [[from, low], [to, high]] = [before, after];
+    return from === to ? low : low + ((high - low) * (step - from)) / (to - from);
+  });
+}
