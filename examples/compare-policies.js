@@ -1,14 +1,15 @@
 // Compares policies on one model at about the same compute: one calibration, an artifact for each, the same unseen noise for all.
 // Prints a Markdown table.
 //
-//   node examples/compare-policies.js [MODEL] [samples] [policy,…]
+//   node examples/compare-policies.js [MODEL] [samples] [policy,…] [--steps n] [--guidance scale] [--scheduler FILE] [--calibration n]
 //
 // MODEL defaults to the glyph model beside this file; samples (default 32) are seeds that calibration never saw; policies default
-// to all that need no file.
+// to all that need no file; the calibration has 10 samples unless told.
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
 import {
   ArtifactSession,
   calibrate,
@@ -26,12 +27,18 @@ import {
   sampleInputs,
   writeArtifact,
 } from "smoothcc";
-import { bind } from "smoothcc/schedules";
+import { bind, studentQuantile } from "smoothcc/schedules";
 
-const MODEL = process.argv[2] ?? fileURLToPath(new URL("glyphs", import.meta.url));
-const SAMPLES = Number(process.argv[3] ?? 32);
-const WANTED = process.argv[4]?.split(",");
-const CALIBRATION = { samples: 10, seed: 0 };
+const text = { type: "string" };
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { steps: text, guidance: text, scheduler: text, calibration: text },
+});
+const [MODEL = fileURLToPath(new URL("glyphs", import.meta.url)), samples = 32, wanted] = positionals;
+const SAMPLES = Number(samples);
+const WANTED = wanted?.split(",");
+const given = (name) => (values[name] === undefined ? undefined : Number(values[name]));
+const CALIBRATION = { samples: given("calibration") ?? 10, seed: 0 };
 const UNSEEN_SEED = 1000;
 /** Shares of the compute; the interval at which a uniform schedule has about that share; options with which Δ-DiT and PAB have. */
 const BUDGETS = [
@@ -56,9 +63,10 @@ const CANDIDATES = {
   foca: ({ interval }) => ({ interval, phase: "smoothcache", warmup: 1 }),
   l2p: ({ interval }) => ({ interval, phase: "smoothcache", warmup: 1 }),
   dpcache: ({ share }) => ({ share }),
+  budget: ({ interval }) => ({ share: (1 + Math.ceil((job.table.rows.length - 1) / interval)) / job.table.rows.length }),
 };
 
-const job = await openJob(MODEL, {});
+const job = await openJob(MODEL, { steps: given("steps"), guidance: given("guidance"), scheduler: values.scheduler });
 const trace = await calibrate(job, CALIBRATION);
 const runs = runsOf(job, { seed: CALIBRATION.seed, samples: trace.samples });
 const loop = new ReferenceLoop(job);
@@ -68,6 +76,13 @@ for (const inputs of unseen) uncached.push(await loop.run(inputs));
 await loop.close();
 
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+/** Of the 95 % confidence interval of a mean. */
+function halfWidth(values) {
+  const middle = mean(values);
+  const variance = values.reduce((sum, value) => sum + (value - middle) ** 2, 0) / (values.length - 1);
+  return values.length > 1 ? studentQuantile(values.length - 1) * Math.sqrt(variance / values.length) : NaN;
+}
 
 /** Share of the MACs, errors against the uncached runs, and the options as they were given. */
 async function measured(name, budget) {
@@ -85,7 +100,13 @@ async function measured(name, budget) {
   }
   await session.close();
   const given = Object.entries(options).map(([option, value]) => `--${option} ${value}`);
-  return { share: compiled.macs.emitted / compiled.macs.uncached, relL2: mean(errors), psnr: mean(ratios), given: given.join(" ") };
+  return {
+    share: compiled.macs.emitted / compiled.macs.uncached,
+    relL2: mean(errors),
+    within: halfWidth(errors),
+    psnr: mean(ratios),
+    given: given.join(" "),
+  };
 }
 
 const folder = await mkdtemp(join(tmpdir(), "smoothcc-compare-"));
@@ -94,8 +115,10 @@ console.log("|---|---|---|---|---|");
 try {
   for (const budget of BUDGETS) {
     for (const name of WANTED ?? Object.keys(CANDIDATES)) {
-      const { share, relL2, psnr: decibels, given } = await measured(name, budget);
-      console.log(`| ${name} | \`${given}\` | ${share.toFixed(2)} | ${relL2.toFixed(4)} | ${decibels.toFixed(1)} dB |`);
+      const { share, relL2, within, psnr: decibels, given } = await measured(name, budget);
+      console.log(
+        `| ${name} | \`${given}\` | ${share.toFixed(2)} | ${relL2.toFixed(4)} ± ${within.toFixed(4)} | ${decibels.toFixed(1)} dB |`,
+      );
     }
   }
 } finally {

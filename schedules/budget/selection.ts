@@ -37,22 +37,25 @@ export class Trials {
     return known;
   }
 
-  /** The entries by their mean error on the samples, the best first. */
+  /**
+   * The entries by the geometric mean of their errors on the samples, the best first: a few samples with errors many times those of
+   * the others would decide alone by the arithmetic one.
+   */
   async ranked(entries: readonly Entry[], samples: readonly number[]): Promise<readonly Entry[]> {
     const means = new Map<Entry, number>();
     for (const entry of entries) {
       const errors = await this.measure(entry, samples);
-      means.set(entry, mean(samples.map((sample) => errors.get(sample) ?? NaN)));
+      means.set(entry, mean(samples.map((sample) => Math.log(errors.get(sample) ?? NaN))));
     }
     return [...entries].sort((a, b) => (means.get(a) ?? NaN) - (means.get(b) ?? NaN));
   }
 
-  /** Those that are left, the best first, when one sample after the other has cut their number by half. */
+  /** Those that are left, the best first, when each of the samples from the second on has cut their number to a third. */
   async finalists(entries: readonly Entry[], samples: readonly number[]): Promise<readonly Entry[]> {
     let left = entries;
-    for (let count = 1; count <= samples.length; count++) {
+    for (let count = Math.min(2, samples.length); count <= samples.length; count++) {
       const ranked = await this.ranked(left, samples.slice(0, count));
-      const most = Math.max(FINALISTS, Math.ceil(ranked.length / 2));
+      const most = Math.max(FINALISTS, Math.ceil(ranked.length / 3));
       const published = ranked.find(({ isPublished }) => isPublished);
       left = ranked.filter((entry, i) => i < most || entry === published);
       if (most === FINALISTS) break;

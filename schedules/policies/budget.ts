@@ -34,12 +34,9 @@ const options = z
       .default("closed-loop")
       .describe("whether forecasts get weights that are fitted along runs of the model"),
   })
-  .refine(
-    (given) => ["share", "speedup", "maxError", "latency"].filter((key) => given[key as keyof typeof given] !== undefined).length < 2,
-    {
-      message: "takes one of share, speedup, maxError and latency",
-    },
-  );
+  .refine(({ share, speedup, maxError, latency }) => [share, speedup, maxError, latency].filter((one) => one !== undefined).length < 2, {
+    message: "takes one of share, speedup, maxError and latency",
+  });
 
 /** Samples that coefficients are fitted to: more of them change little. */
 const FITTED = 4;
