@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import type { PolicyInput, Runs, ScheduleCell } from "../../schedules/index.js";
 import { fitAdjustments } from "../../schedules/fit-adjustment.js";
 import { tensorOf } from "../../ir/tensor.js";
-import { choose, generator, inputOf, randomBands, single, siteOf, statisticsWith } from "../support/policy-input.js";
+import { choose, generator, inputOf, randomBands, runsWith, single, siteOf, statisticsWith } from "../support/policy-input.js";
 import { rejectedCodeOf } from "../support/thrown.js";
 
 const STEPS = 6;
@@ -16,14 +16,14 @@ function observedRuns(
   sites: readonly string[],
   valuesOf: (sample: number, site: string, step: number) => number[],
 ): Runs {
-  return {
+  return runsWith({
     samples,
     run(sample, _schedule, observe) {
       for (let step = 0; step < STEPS; step++)
         observe?.(step, new Map(sites.map((site) => [site, tensorOf("float", SHAPE, valuesOf(sample, site, step))])));
       return Promise.resolve(new Float32Array());
     },
-  };
+  });
 }
 
 /** Solves [Σx², Σx; Σx, n] · [scale, shift] = [Σxy, Σy] by Cramer's rule. */

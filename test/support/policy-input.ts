@@ -33,6 +33,7 @@ export function siteOf(site: string, share: number, statistics?: SiteStatistics)
 export function inputOf(steps: number, sites: readonly PolicySite[]): PolicyInput {
   return {
     steps,
+    cacheable: 1,
     timesteps: Array.from({ length: steps }, (_, k) => Math.round((1000 * (steps - 1 - k)) / steps) + 1),
     sites,
     progress: () => undefined,
@@ -75,14 +76,20 @@ export function statisticsOfValues(samples: readonly (readonly (readonly number[
 
 /** A model of one branch and one number: the final latent is the sum of what each step computes or reuses, `values[step]`. */
 export function summingRuns(values: readonly number[], samples: readonly number[] = [0]): Runs {
-  return {
+  return runsWith({
     samples,
     run(sample, schedule) {
       const [row = values.map((): ScheduleCell => 1)] = schedule?.cells.values() ?? [];
       const used = values.map((_, step) => values[row.lastIndexOf(1, step)] ?? NaN);
       return Promise.resolve(Float32Array.of(used.reduce((sum, value) => sum + value, 0) * (sample + 1)));
     },
-  };
+  });
+}
+
+/** Runs of which a policy uses only these. */
+export function runsWith(own: Pick<Runs, "samples" | "run">): Runs {
+  const unexpected = (): Promise<never> => Promise.reject(new Error("the policy asks for nothing of the kind"));
+  return { ...own, evaluations: () => 0, seconds: unexpected, latents: unexpected, walk: unexpected };
 }
 
 /** Uniform numbers in [0, 1) by a linear congruence (Numerical Recipes). */

@@ -1,0 +1,208 @@
+/** The budget policy: its parts against second derivations, the whole on a run made of numbers. */
+import { describe, expect, it } from "vitest";
+import { z } from "zod";
+import { polynomial, relativeL2, type PolicyInput, type Runs, type ScheduleCell } from "../../schedules/index.js";
+import { candidates, leastPathRow } from "../../schedules/budget/candidates.js";
+import { closedLoop } from "../../schedules/budget/closed-loop.js";
+import { Trials, type Entry } from "../../schedules/budget/selection.js";
+import { sensitivity } from "../../schedules/budget/sensitivity.js";
+import { choose, generator, inputOf, siteOf, statisticsOfValues, runsWith } from "../support/policy-input.js";
+import { rejectedCodeOf } from "../support/thrown.js";
+import { toyInput } from "../support/toy-runs.js";
+
+const PREDICTED = z.object({ error: z.number(), compared: z.record(z.string(), z.object({ error: z.number() })) });
+
+const LEVEL = { effects: new Map([["attn", new Array<number>(99).fill(1)]]), evaluations: 0 }; // prettier-ignore
+
+it("a polynomial continues a parabola exactly, however uneven the fills", () => {
+  const parabola = (x: number): number => 3 - 2 * x + 0.5 * x * x;
+  for (const fills of [
+    [9, 7, 2],
+    [10, 9, 1],
+    [5, 1, 0],
+  ]) {
+    const value = polynomial(2)(12, fills).reduce((sum, { step, weight }) => sum + weight * parabola(step), 0);
+    expect(value).toBeCloseTo(parabola(12), 9);
+  }
+});
+
+describe("the path of least error", () => {
+  const STEPS = 9;
+  const random = generator(5);
+  const values = [0, 1].map(() => Array.from({ length: STEPS }, (_, k) => Array.from({ length: 5 }, (_, i) => Math.sin(0.4 * k + i) + 0.3 * random()))); // prettier-ignore
+  const input = inputOf(STEPS, [siteOf("attn-0", 1, statisticsOfValues(values, STEPS))]);
+  const at = (sample: number, step: number): readonly number[] => values[sample]?.[step] ?? [];
+
+  /** Vectors of errors, of all samples behind each other, written out. */
+  function costOf(fills: readonly number[], adds: "alone" | "along gaps"): number {
+    let total = 0;
+    let gap: number[] = [];
+    for (let step = 0; step < STEPS; step++) {
+      if (fills.includes(step)) {
+        gap = [];
+        continue;
+      }
+      const [from = 0, before] = fills.filter((fill) => fill < step).reverse();
+      const nodes = before === undefined ? [from] : [from, before, 2 * before - from].filter((node) => node >= 0);
+      const weights = nodes.map((node) => nodes.reduce((w, other) => (other === node ? w : (w * (step - other)) / (node - other)), 1));
+      const size = Math.hypot(...at(0, step), ...at(1, step));
+      const error = [0, 1].flatMap((sample) => at(sample, step).map((value, i) => (nodes.reduce((sum, node, n) => sum + (weights[n] ?? 0) * (at(sample, node)[i] ?? 0), 0) - value) / size)); // prettier-ignore
+      const squared = (vector: readonly number[]): number => vector.reduce((sum, value) => sum + value * value, 0);
+      if (adds === "alone") total += squared(error);
+      else {
+        total -= squared(gap);
+        gap = error.map((value, i) => value + (gap[i] ?? 0));
+        total += squared(gap);
+      }
+    }
+    return total;
+  }
+
+  it.each(["alone", "along gaps"] as const)("is the best of all, errors %s", (adds) => {
+    for (const count of [4, 5, 6]) {
+      const row = leastPathRow(input, count, LEVEL, 0, adds) ?? [];
+      const found = costOf(row.flatMap((cell, step) => (cell === 1 ? [step] : [])), adds); // prettier-ignore
+      let least = Infinity;
+      for (let mask = 0; mask < 1 << (STEPS - 1); mask++) {
+        const fills = [0, ...Array.from({ length: STEPS - 1 }, (_, i) => i + 1).filter((step) => (mask >> (step - 1)) & 1)];
+        const longest = Math.ceil((2.5 * STEPS) / count) + 1;
+        if (fills.length !== count || fills.some((fill, i) => (fills[i + 1] ?? STEPS) - fill > longest)) continue;
+        least = Math.min(least, costOf(fills, adds));
+      }
+      expect(found).toBeCloseTo(least, 9);
+    }
+  });
+});
+
+describe("candidates", () => {
+  it("have the number of fills that was asked for at most, and what is published among them", async () => {
+    const input = await toyInput(20, [0, 1]);
+    const effects = await sensitivity(input, input.runs, 0);
+    for (let fills = 2; fills < 20; fills++) {
+      const made = candidates(input, fills, effects);
+      for (const { row } of made) expect(row.filter((cell) => cell === 1).length).toBeLessThanOrEqual(fills);
+      expect(made.filter(({ isPublished }) => isPublished).map(({ name }) => name)).toContain("fora");
+    }
+  });
+});
+
+describe("closed-loop weights", () => {
+  const SAMPLES = [0, 1, 2];
+
+  it("leave latents nearer to those of the run without caching, step by step", async () => {
+    const input = await toyInput(16, SAMPLES);
+    const row = Array.from({ length: 16 }, (_, k): ScheduleCell => (k % 3 === 0 || k < 3 ? 1 : polynomial(1)(k, [k - (k % 3), k - (k % 3) - 3].map((fill) => Math.max(fill, 0))).map(({ step, weight }) => [step, weight]))); // prettier-ignore
+    const cells = await closedLoop(input, input.runs, SAMPLES, row);
+    const plain = { steps: 16, cells: new Map([["attn", row], ["mlp", row]]) }; // prettier-ignore
+    expect(await errorOf(input, SAMPLES, { steps: 16, cells })).toBeLessThan(0.7 * (await errorOf(input, SAMPLES, plain)));
+  });
+
+  it("are what a search finds for the first step that is cached", async () => {
+    const input = await toyInput(6, SAMPLES);
+    const row: ScheduleCell[] = [1, 1, [[1, 2], [0, -1]], 1, 1, 1]; // prettier-ignore
+    const cells = await closedLoop(input, input.runs, SAMPLES, row);
+    const [attn, mlp] = ["attn", "mlp"].map((key) => cells.get(key)?.[2]);
+    const objective = async (a: number, b: number): Promise<number> => {
+      const terms = (by: number): readonly { step: number; weight: number }[] => [{ step: 1, weight: 2 + by }, { step: 0, weight: -1 - by }]; // prettier-ignore
+      let [sum, held] = [0, 0];
+      for (const sample of SAMPLES) {
+        const walk = await input.runs.walk(sample, { steps: 6, cells: new Map([["attn", row], ["mlp", row]]) }, 2); // prettier-ignore
+        const latentOf = async (x: number, y: number): Promise<Float32Array> =>
+          (await walk.attempt(new Map([["attn-0", terms(x)], ["mlp-0", terms(y)]]))).latent; // prettier-ignore
+        const target = (await input.runs.latents(sample))[3];
+        const [base, other, first, second] = [await latentOf(0, 0), await latentOf(a, b), await latentOf(1, 0), await latentOf(0, 1)];
+        sum += other.reduce((total, value, i) => total + (value - (target?.[i] ?? NaN)) ** 2, 0);
+        held += first.reduce((total, value, i) => total + (a * (value - (base[i] ?? NaN))) ** 2, 0);
+        held += second.reduce((total, value, i) => total + (b * (value - (base[i] ?? NaN))) ** 2, 0);
+      }
+      return sum + 0.3 * held;
+    };
+    const [a, b] = [attn, mlp].map((cell) => termWeight(cell) - 2);
+    const found = await objective(a ?? NaN, b ?? NaN);
+    for (const [da, db] of [
+      [0.01, 0],
+      [-0.01, 0],
+      [0, 0.01],
+      [0, -0.01],
+    ] as const)
+      // prettier-ignore
+      expect(await objective((a ?? NaN) + da, (b ?? NaN) + db)).toBeGreaterThan(found);
+  });
+});
+
+describe("selection", () => {
+  const entry = (name: string, error: number, isPublished = false): Entry => ({ name, isPublished, schedule: { steps: 1, cells: new Map([["error", [[[0, error]]]]]) } }); // prettier-ignore
+  const runs: Runs = {
+    ...runsWith({ samples: [0, 1, 2, 3], run: () => Promise.resolve(new Float32Array()) }),
+    latents: () => Promise.resolve([Float32Array.of(1)]),
+    run: (sample, schedule) => {
+      const cell = schedule?.cells.get("error")?.[0];
+      return Promise.resolve(Float32Array.of(1 + termWeight(cell) * (1 + 0.1 * sample)));
+    },
+  };
+
+  it("keeps the best, and the best that is published", async () => {
+    const entries = [entry("a", 0.5), entry("b", 0.1), entry("c", 0.2), entry("d", 0.3), entry("p", 0.9, true), entry("q", 0.8, true)];
+    const left = await new Trials(runs).finalists(entries, runs.samples);
+    expect(left.map(({ name }) => name)).toEqual(["b", "c", "q"]);
+  });
+});
+
+describe("the policy", () => {
+  it("takes nothing that is worse on unseen samples than what is published", async () => {
+    const input = await toyInput(24, [0, 1, 2, 3]);
+    for (const share of [0.25, 0.4, 0.6]) {
+      const { schedule } = await choose("budget", { share }, input);
+      const { error, compared } = PREDICTED.parse(schedule.predicted);
+      for (const name of ["fora", "taylorseer, order 1", "taylorseer, order 2"])
+        if (compared[name]) expect(error).toBeLessThanOrEqual(compared[name].error);
+      expect(await errorOf(input, [2, 3], schedule)).toBeCloseTo(error, 9);
+      expect(schedule.predicted?.["computedShare"]).toBeLessThanOrEqual(share);
+    }
+  });
+
+  it("computes more for a smaller error, and stays within it", async () => {
+    const input = await toyInput(24, [0, 1, 2, 3]);
+    const shares: number[] = [];
+    for (const maxError of [0.1, 0.01]) {
+      const { schedule } = await choose("budget", { maxError }, input);
+      expect(await errorOf(input, [2, 3], schedule)).toBeLessThanOrEqual(maxError);
+      shares.push(Number(schedule.predicted?.["computedShare"]));
+    }
+    expect(shares[1]).toBeGreaterThan(shares[0] ?? NaN);
+  });
+
+  it("takes a speed-up or a time for what it leaves of the compute", async () => {
+    const input = { ...(await toyInput(24, [0, 1])), cacheable: 0.9 };
+    for (const given of [{ speedup: 2 }, { latency: "500ms" }]) {
+      const { schedule } = await choose("budget", given, input);
+      // 1 / 2 = 0.1 + 0.9 · share.
+      expect(schedule.predicted?.["computedShare"]).toBeLessThanOrEqual(0.4 / 0.9);
+      expect(schedule.predicted?.["computedShare"]).toBeGreaterThan(0.4 / 0.9 - 1 / 24);
+    }
+    expect(await rejectedCodeOf(choose("budget", { share: 0.5, speedup: 2 }, input))).toBe("BAD_OPTION");
+    expect(await rejectedCodeOf(choose("budget", { latency: "soon" }, input))).toBe("BAD_OPTION");
+  });
+
+  it("says so where there are no steps to spare", async () => {
+    const { schedule, warnings } = await choose("budget", { share: 0.3 }, await toyInput(8, [0, 1]));
+    expect(warnings.join()).toContain("none to spare");
+    expect([...schedule.cells.values()].map((row) => row.filter((cell) => cell !== 1).length)).toEqual([1, 1]);
+  });
+});
+
+async function errorOf(
+  input: PolicyInput & { readonly runs: Runs },
+  samples: readonly number[],
+  schedule: Parameters<Runs["run"]>[1],
+): Promise<number> {
+  const errors = await Promise.all(
+    samples.map(async (sample) => relativeL2(await input.runs.run(sample, schedule), (await input.runs.latents(sample)).at(-1) ?? [])),
+  );
+  return errors.reduce((sum, error) => sum + error, 0) / errors.length;
+}
+
+/** Of the newest value that a cell reads. */
+function termWeight(cell: ScheduleCell | undefined): number {
+  return typeof cell === "object" ? (cell[0]?.[1] ?? NaN) : NaN;
+}
