@@ -63,10 +63,12 @@ const CANDIDATES = {
   foca: ({ interval }) => ({ interval, phase: "smoothcache", warmup: 1 }),
   l2p: ({ interval }) => ({ interval, phase: "smoothcache", warmup: 1 }),
   dpcache: ({ share }) => ({ share }),
-  budget: ({ interval }) => ({ share: (1 + Math.ceil((job.table.rows.length - 1) / interval)) / job.table.rows.length }),
+  budget: ({ interval }) => ({ share: uniformFills(interval) / job.table.rows.length }),
+  "fewer steps": ({ interval }) => ({ steps: uniformFills(interval) }),
 };
 
-const job = await openJob(MODEL, { steps: given("steps"), guidance: given("guidance"), scheduler: values.scheduler });
+const overrides = { steps: given("steps"), guidance: given("guidance"), scheduler: values.scheduler };
+const job = await openJob(MODEL, overrides);
 const trace = await calibrate(job, CALIBRATION);
 const runs = runsOf(job, { seed: CALIBRATION.seed, samples: trace.samples });
 const loop = new ReferenceLoop(job);
@@ -74,6 +76,9 @@ const unseen = Array.from({ length: SAMPLES }, (_, sample) => sampleInputs(job, 
 const uncached = [];
 for (const inputs of unseen) uncached.push(await loop.run(inputs));
 await loop.close();
+
+/** Steps that a uniform policy computes here: every n-th, and the last. */
+const uniformFills = (interval) => 1 + Math.ceil((job.table.rows.length - 1) / interval);
 
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
@@ -87,26 +92,33 @@ function halfWidth(values) {
 /** Share of the MACs, errors against the uncached runs, and the options as they were given. */
 async function measured(name, budget) {
   const options = CANDIDATES[name](budget);
+  if (name === "fewer steps") return uncachedWith(options.steps);
   const { schedule } = await plan({ ...planningFor(job, trace), runs }, name.split(",")[0], options);
   const compiled = await compile(job, bind(schedule, job.table, job.model.dit.branches, job.context.guidance));
   await writeArtifact(folder, { job, schedule, compiled }, true);
   const session = await ArtifactSession.open(join((await openArtifact(folder, {})).folder, "model.onnx"), {});
-  const errors = [];
-  const ratios = [];
-  for (const [i, inputs] of unseen.entries()) {
-    const latent = await session.run(feedsOf(job, inputs));
-    errors.push(relativeL2(latent, uncached[i]));
-    ratios.push(psnr(latent, uncached[i], rangeOf(uncached[i])));
-  }
+  const latents = [];
+  for (const inputs of unseen) latents.push(await session.run(feedsOf(job, inputs)));
   await session.close();
   const given = Object.entries(options).map(([option, value]) => `--${option} ${value}`);
-  return {
-    share: compiled.macs.emitted / compiled.macs.uncached,
-    relL2: mean(errors),
-    within: halfWidth(errors),
-    psnr: mean(ratios),
-    given: given.join(" "),
-  };
+  return { share: compiled.macs.emitted / compiled.macs.uncached, ...errorsOf(latents), given: given.join(" ") };
+}
+
+/** What a run without caching comes to that has fewer steps. */
+async function uncachedWith(steps) {
+  const shorter = await openJob(MODEL, { ...overrides, steps });
+  const loop = new ReferenceLoop(shorter);
+  const latents = [];
+  for (const inputs of unseen) latents.push(await loop.run(inputs));
+  await loop.close();
+  return { share: shorter.table.rows.length / job.table.rows.length, ...errorsOf(latents), given: `--steps ${steps}` };
+}
+
+/** Mean errors against the uncached runs. */
+function errorsOf(latents) {
+  const errors = latents.map((latent, i) => relativeL2(latent, uncached[i]));
+  const ratios = latents.map((latent, i) => psnr(latent, uncached[i], rangeOf(uncached[i])));
+  return { relL2: mean(errors), within: halfWidth(errors), psnr: mean(ratios) };
 }
 
 const folder = await mkdtemp(join(tmpdir(), "smoothcc-compare-"));

@@ -21,7 +21,7 @@ export interface Candidate {
 const ORDER = 2;
 
 /** Exponents of the sensitivity in the cost of an error: 0 takes all steps for equally important, 1 each for what it does to the result. */
-const POWERS = [0, 0.25, 0.5, 1];
+const POWERS = [0, 0.25, 0.5];
 
 /** Uniform schedules with what is published for them, and the paths of a family with two parameters: exponent, and how errors add up. */
 export function candidates(input: PolicyInput, fills: number, sensitivity: Sensitivity): readonly Candidate[] {

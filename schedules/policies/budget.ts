@@ -41,6 +41,9 @@ const options = z
 /** Samples that coefficients are fitted to: more of them change little. */
 const FITTED = 4;
 
+/** Samples that plans are compared on. */
+const COMPARED = 6;
+
 /** Runs of at most so many steps have none to spare. */
 const FEW_STEPS = 8;
 
@@ -54,7 +57,7 @@ export default {
     if (!runs) throw policyNeedsModel("budget");
     const { samples } = runs;
     const fitted = samples.slice(0, Math.min(FITTED, Math.ceil(samples.length / 2)));
-    const unseen = samples.length > 1 ? samples.slice(fitted.length) : samples;
+    const unseen = samples.length > 1 ? samples.slice(fitted.length, fitted.length + COMPARED) : samples;
     const before = runs.evaluations();
     const search = { input, runs, fitted, unseen, fit, effects: await sensitivity(input, runs, at(samples, 0)) };
     const warnings = samples.length > 1 ? [] : ["With one sample a plan is checked on what it was fitted to."];
