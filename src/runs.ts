@@ -1,8 +1,8 @@
 /** Runs of the model that a policy may ask for: the calibration's samples along schedules that it tries. */
 import { ditView } from "../ir/graph.js";
-import { bind, type Plan, type Runs, type Schedule, type Term } from "../schedules/index.js";
+import { bind, type Plan, type Row, type Runs, type Schedule, type Term } from "../schedules/index.js";
 import type { Job } from "./job.js";
-import { finalOf, ReferenceLoop, startOf, type Cells, type Trajectory } from "./reference.js";
+import { finalOf, ReferenceLoop, startOf, type Cells, type Outcome, type Trajectory, type Walk } from "./reference.js";
 import type { SampleOptions } from "./run-inputs.js";
 import type { RuntimeOptions } from "./runtime.js";
 
@@ -51,13 +51,15 @@ export function runsOf(job: Job, options: RunsOptions): ModelRuns {
     },
     async walk(sample, schedule, from = 0) {
       const plan = bound(schedule);
-      const begun = from > 0 ? { trajectory: await whole(sample), from } : undefined;
+      const exact = await whole(sample);
+      const begun = { trajectory: exact, from };
       const walk = loop.start(await startOf(job, sample, options), { plan, begun });
       return {
         async attempt(terms) {
           evaluations++;
           const outcome = await loop.attempt(walk, terms && cellsWith(plan, walk.step, terms));
-          return { latent: outcome.latent, advance: () => loop.advance(walk, outcome) };
+          const deviation = deviationOf(job.table.rows, walk, outcome, exact);
+          return { latent: outcome.latent, deviation, advance: () => loop.advance(walk, outcome) };
         },
       };
     },
@@ -68,6 +70,24 @@ export function runsOf(job: Job, options: RunsOptions): ModelRuns {
 function cellsWith({ cells }: Plan, step: number, terms: ReadonlyMap<string, readonly Term[]>): Cells {
   const cached = [...terms].filter(([site]) => cells.get(site)?.[step]?.kind === "terms");
   return new Map(cached.map(([site, sum]) => [site, { kind: "terms", terms: sum }]));
+}
+
+/** The deviation of an attempt: differences to the exact run go through the sampler's sums as what differs does. */
+function deviationOf(rows: readonly Row[], { step, latents, values, outs }: Walk, attempt: Outcome, exact: Trajectory): Float64Array {
+  const minus = (a: ArrayLike<number> = [], b: ArrayLike<number> = []): Float64Array =>
+    Float64Array.from(a, (value, i) => value - (b[i] ?? NaN));
+  const x = [...latents, attempt.latent].map((latent, i) => minus(latent, exact.latents[i]));
+  const m = [...values, attempt.value].map((value, i) => minus(value, exact.values[i]));
+  const out = [...outs, attempt.out].map((value, i) => minus(value, exact.outs[i]));
+  const last = rows.findLastIndex(({ next }) => [...next.m, ...(next.out ?? [])].some((term) => term.step === step));
+  for (const { next } of rows.slice(step + 1, last + 1)) {
+    const sum = new Float64Array(attempt.latent.length);
+    const sources = [...next.x.map((term) => [x, term] as const), ...next.m.map((term) => [m, term] as const), ...(next.out ?? []).map((term) => [out, term] as const)]; // prettier-ignore
+    for (const [of, { step: source, weight }] of sources)
+      for (const [i, value] of (of[source] ?? []).entries()) sum[i] = (sum[i] ?? NaN) + weight * value;
+    x.push(sum);
+  }
+  return x.at(-1) ?? new Float64Array();
 }
 
 /** The first step of which a later one reads a branch: up to it a run does as without caching. The last step if there is none. */

@@ -1,6 +1,6 @@
 /**
  * Closed-loop coefficients: a cached run is gone through over calibration samples, and at every cached step the weights of its forecasts are
- * chosen so that the latent that it leaves is nearest to that of the run without caching. Fitted to the branches alone, weights
+ * chosen so that the latents that follow are nearest to those of the run without caching. Fitted to the branches alone, weights
  * shrink what they forecast and the shrinkage adds up; fitted along the run, each step makes up for the drift of those before it.
  */
 import { at } from "../levels.js";
@@ -37,13 +37,13 @@ export async function closedLoop(
   const groups = groupBranches(sites);
   const base = row.map((cell, step): ScheduleCell => (cell === 1 ? 1 : cellOf(overFills(row, step, termsOf(cell, lastFill(row, step))))));
   const schedule = { steps, cells: everywhere(sites, base) };
-  const walks: { readonly walk: Walk; readonly exact: readonly Float32Array[] }[] = [];
-  for (const sample of samples) walks.push({ walk: await runs.walk(sample, schedule), exact: await runs.latents(sample) });
+  const walks: Walk[] = [];
+  for (const sample of samples) walks.push(await runs.walk(sample, schedule));
   const rows = new Map(groups.map(({ key }) => [key, [...base]]));
   for (const [step, cell] of base.entries()) {
     const attempt = async (terms?: ReadonlyMap<string, readonly Term[]>): Promise<readonly Attempt[]> => {
       const attempts = [];
-      for (const { walk } of walks) attempts.push(await walk.attempt(terms));
+      for (const walk of walks) attempts.push(await walk.attempt(terms));
       return attempts;
     };
     if (cell === 1) {
@@ -55,21 +55,20 @@ export async function closedLoop(
     const probes = groups.flatMap(({ key, sites: members }) => directions.map((direction) => ({ key, members, direction })));
     const changed = (terms: readonly Term[], direction: readonly number[], by: number): readonly Term[] =>
       terms.map(({ step, weight }, i) => ({ step, weight: weight + by * (direction[i] ?? 0) }));
-    const before = (await attempt()).map(({ latent }) => latent);
-    const effects: (readonly Float32Array[])[] = [];
+    const before = (await attempt()).map(({ deviation }) => deviation);
+    const effects: (readonly Float64Array[])[] = [];
     for (const { members, direction } of probes) {
       const terms = changed(start, direction, PROBE);
       const after = await attempt(new Map(members.map(({ site }) => [site, terms])));
-      effects.push(after.map(({ latent }, i) => difference(latent, at(before, i), PROBE)));
+      effects.push(after.map(({ deviation }, i) => deviation.map((value, j) => (value - (before[i]?.[j] ?? NaN)) / PROBE)));
     }
-    const missing = walks.map(({ exact }, i) => difference(at(exact, step + 1), at(before, i), 1));
     const sizes = effects.map((effect) => Math.sqrt(product(effect, effect)) || 1);
     const weights =
       effects.length === 0
         ? []
         : ridgeWeights(
             effects.map((a, i) => effects.map((b, j) => product(a, b) / at(sizes, i) / at(sizes, j))),
-            effects.map((a, i) => product(a, missing) / at(sizes, i)),
+            effects.map((a, i) => -product(a, before) / at(sizes, i)),
             effects.map(() => 0),
             RIDGE,
           ).map((weight, i) => weight / at(sizes, i));
@@ -99,11 +98,7 @@ function cellOf(terms: readonly Term[]): ScheduleCell {
   return terms.map(({ step, weight }) => [step, weight]);
 }
 
-function difference(a: Float32Array, b: Float32Array, by: number): Float32Array {
-  return a.map((value, i) => (value - (b[i] ?? NaN)) / by);
-}
-
 /** Over all samples. */
-function product(a: readonly Float32Array[], b: readonly Float32Array[]): number {
+function product(a: readonly Float64Array[], b: readonly Float64Array[]): number {
   return a.reduce((sum, values, i) => sum + values.reduce((dot, value, j) => dot + value * (b[i]?.[j] ?? NaN), 0), 0);
 }

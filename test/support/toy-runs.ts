@@ -10,6 +10,7 @@ const SITES = ["attn-0", "mlp-0"];
  */
 export async function toyInput(steps: number, samples: readonly number[], size = 6): Promise<PolicyInput & { readonly runs: Runs }> {
   let evaluations = 0;
+  const exactly = new Map<number, readonly Float32Array[]>();
   const noise = (sample: number): Float32Array => Float32Array.from({ length: size }, generator(sample + 1));
   const branch = (sample: number, site: number, k: number, x: Float32Array): readonly number[] => {
     const random = generator(1000 * sample + site);
@@ -38,7 +39,8 @@ export async function toyInput(steps: number, samples: readonly number[], size =
         latents.push(latent);
         return Promise.resolve();
       };
-      return Promise.resolve({ latent, advance });
+      const exact = exactly.get(sample)?.[k + 1];
+      return Promise.resolve({ latent, deviation: Float64Array.from(latent, (value, j) => value - (exact?.[j] ?? NaN)), advance });
     };
     return { attempt, latents, values };
   };
@@ -48,7 +50,11 @@ export async function toyInput(steps: number, samples: readonly number[], size =
     return run;
   };
   const traced: (readonly (readonly number[])[])[][] = SITES.map(() => []);
-  for (const sample of samples) for (const [i, values] of (await whole(sample)).values.entries()) traced[i]?.push(values);
+  for (const sample of samples) {
+    const { latents, values } = await whole(sample);
+    exactly.set(sample, latents);
+    for (const [i, own] of values.entries()) traced[i]?.push(own);
+  }
   evaluations = 0;
   const runs = {
     samples,
