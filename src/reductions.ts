@@ -174,8 +174,9 @@ function gains(sizes: readonly number[], tokens: number, from: number, to: numbe
 }
 
 /**
- * Of a block: `values` [held, tokens, width], `old` and `fresh` (those of its rows that have been reduced, and the others) → `norm`
- * (L1, of the fresh rows), `size` (L2 of the tokens), `gram` [fresh, held], for which each row is converted once; `later_<lag>`, `earlier_<lag>` → `diff_<lag>`, the L1 norms of their differences.
+ * Of a block: `values` [held, tokens, width], `old` and `fresh` (those of its rows that have been reduced, and the others, so that
+ * each is converted once) → `norm` (L1, of the fresh rows), `size` (L2 of the tokens), `gram` [fresh, held]; `later_<lag>`,
+ * `earlier_<lag>` → `diff_<lag>`, the L1 norms of their differences.
  * Inner products are taken in double, the rest in float.
  */
 function reductionModel(elem: ElementType, lags: number): Model {
