@@ -1,7 +1,7 @@
 /** Adjustments that are fitted to runs without caching: the scale and shift that bring what is reused nearest to what would be computed. */
 import { tensorFloats, type TensorData } from "../ir/tensor.js";
 import type { Adjustment, Adjustments } from "./adjustment.js";
-import { rowFor } from "./plan.js";
+import { valueFor } from "./plan.js";
 import type { Choice, PolicyInput, Runs } from "./policy.js";
 
 /**
@@ -14,7 +14,7 @@ export async function fitAdjustments(
   runs: Runs,
   cells: Choice["cells"],
 ): Promise<Adjustments> {
-  const rows = sites.map((site) => [site.site, rowFor(cells, site) ?? []] as const);
+  const rows = sites.map((site) => [site.site, valueFor(cells, site) ?? []] as const);
   const moments = new Map(rows.map(([site]) => [site, new Map<number, ChannelMoments>()]));
   let done = 0;
   for (const sample of runs.samples) {

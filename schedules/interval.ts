@@ -9,7 +9,7 @@ export interface UniformSchedule {
   readonly warmup: number;
   /**
    * `smoothcache`: Roblox/SmoothCache's <T>-N-<n>-fora.json. `fora`: prathebaselva/FORA's `src/models.py`, whose counter runs down.
-   * `taylorseer`: Shenyi-Z/TaylorSeer's `cal_type.py`. `ab-cache`: step % n, as in aSleepyTree/AB-Cache.
+   * `taylorseer`: Shenyi-Z/TaylorSeer's `cal_type.py`. `ab-cache`: step % n, as others say of aSleepyTree/AB-Cache.
    */
   readonly phase: (typeof PHASES)[number];
 }

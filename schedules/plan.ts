@@ -60,14 +60,9 @@ function keysOf({ site, stream, kind, block, halves }: BranchName): readonly str
   return halves.length > 1 ? keys : keys.flatMap((key) => [`${key}@${halves.join()}`, key]);
 }
 
-/** The row that the most specific key gives a branch, if any speaks of it. */
-export function rowFor(cells: Schedule["cells"], branch: BranchName): readonly ScheduleCell[] | undefined {
-  return cells.get(keyFor(cells, branch) ?? "");
-}
-
-/** The most specific of the keys that speaks of a branch. */
-function keyFor(keys: { has(key: string): boolean }, branch: BranchName): string | undefined {
-  return keysOf(branch).find((candidate) => keys.has(candidate));
+/** What the most specific key gives a branch, if any speaks of it. */
+export function valueFor<V>(entries: ReadonlyMap<string, V>, branch: BranchName): V | undefined {
+  return entries.get(keysOf(branch).find((key) => entries.has(key)) ?? "");
 }
 
 /**
@@ -79,17 +74,16 @@ export function rowsOf(
   steps: number,
   branches: readonly BranchName[],
 ): ReadonlyMap<string, readonly ScheduleCell[]> {
-  const rows = new Map<string, readonly ScheduleCell[]>();
-  for (const branch of branches) {
-    const { site } = branch;
-    const row = rowFor(cells, branch) ?? new Array<1>(steps).fill(1);
-    if (row.length !== steps) throw planLength(keyFor(cells, branch) ?? site, row.length, steps);
-    checkCells(site, row);
-    rows.set(site, row);
-  }
   const known = new Set(branches.flatMap(keysOf));
   for (const key of [...cells.keys(), ...(adjustments?.keys() ?? [])])
     if (!known.has(key)) throw unknownName("branch or kind of branch", key, shortestKeys(branches));
+  for (const [key, row] of cells) if (row.length !== steps) throw planLength(key, row.length, steps);
+  const rows = new Map<string, readonly ScheduleCell[]>();
+  for (const branch of branches) {
+    const row = valueFor(cells, branch) ?? new Array<1>(steps).fill(1);
+    checkCells(branch.site, row);
+    rows.set(branch.site, row);
+  }
   return rows;
 }
 
@@ -122,7 +116,7 @@ export function bind(schedule: Schedule, table: SamplerTable, branches: readonly
       return halves.filter((half) => branch.halves.includes(half)).length;
     });
     const bound = bindRow(row, calls);
-    const adjustments = schedule.adjustments?.get(keyFor(schedule.adjustments, branch) ?? "");
+    const adjustments = schedule.adjustments && valueFor(schedule.adjustments, branch);
     cells.set(branch.site, adjustments ? adjusted(branch, row, bound, adjustments) : bound);
   }
   return { table, cells };

@@ -4,7 +4,7 @@ import type { Named } from "../ir/registry.js";
 import type { TensorData } from "../ir/tensor.js";
 import type { Adjustments } from "./adjustment.js";
 import type { CachedBranch } from "./guidance.js";
-import { rowFor, type Schedule, type ScheduleCell } from "./plan.js";
+import { valueFor, type Schedule, type ScheduleCell } from "./plan.js";
 import type { Term } from "./sampler.js";
 import type { SiteStatistics } from "./statistics.js";
 
@@ -153,7 +153,7 @@ export function computedShare({ steps, sites }: PolicyInput, cells: Choice["cell
   let total = 0;
   for (const site of sites) {
     total += site.share * steps;
-    computed += site.share * (rowFor(cells, site)?.filter((cell) => cell === 1).length ?? steps);
+    computed += site.share * (valueFor(cells, site)?.filter((cell) => cell === 1).length ?? steps);
   }
   return total > 0 ? computed / total : 1;
 }

@@ -1,7 +1,7 @@
 /** Rows of cells as plan files have them: read as anyone writes them, and flattened for programs that know 0 and 1 alone. */
 import { z } from "zod";
 import { badCell, planFormat, planLength } from "../ir/diagnostics.js";
-import { rowFor, type BranchName, type Schedule, type ScheduleCell } from "./plan.js";
+import { valueFor, type BranchName, type Schedule, type ScheduleCell } from "./plan.js";
 
 /** Keys to rows of anything. */
 export const rowsSchema = z.record(z.string(), z.array(z.unknown()));
@@ -41,7 +41,7 @@ export function flatRows(
   const flat = new Map<string, { readonly site: string; readonly row: readonly (0 | 1)[] }>();
   for (const branch of branches) {
     const { site } = branch;
-    const row = (rowFor(schedule.cells, branch) ?? computed).map((cell, step) => {
+    const row = (valueFor(schedule.cells, branch) ?? computed).map((cell, step) => {
       if (cell === 0 || cell === 1) return cell;
       throw planFormat(format, `at step ${step} '${site}' is a weighted sum of earlier values`);
     });

@@ -16,7 +16,7 @@ import {
   halvesOf,
   isPolicy,
   policies,
-  rowFor,
+  valueFor,
   rowsOf,
   savesNothing,
   statisticsOf,
@@ -186,7 +186,7 @@ export function groupCurves(trace: Trace): ReadonlyMap<string, MeasuredCurve> {
 
 /** What a schedule costs and promises. */
 export function summarise({ steps, macs, sites }: Planning, schedule: Schedule): PlanSummary {
-  const computedOf = (site: PlannedSite): number => rowFor(schedule.cells, site)?.filter((cell) => cell === 1).length ?? steps;
+  const computedOf = (site: PlannedSite): number => valueFor(schedule.cells, site)?.filter((cell) => cell === 1).length ?? steps;
   const plannedOf = (site: PlannedSite): number => computedOf(site) * site.macs.linear;
   let saved = NO_MACS;
   for (const site of sites) {
@@ -218,7 +218,7 @@ export function summarise({ steps, macs, sites }: Planning, schedule: Schedule):
 /** Mean over cached cells; undefined where there are none or the calibration does not say. */
 function meanError(sites: readonly PlannedSite[], { cells }: Schedule): number | undefined {
   const errors = sites.flatMap((site) => {
-    const row = rowFor(cells, site) ?? [];
+    const row = valueFor(cells, site) ?? [];
     const { statistics } = site;
     return statistics
       ? row.flatMap((cell, step) => (cell === 1 ? [] : [forecastError([statistics], step, termsOf(cell, row.lastIndexOf(1, step)))]))

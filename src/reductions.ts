@@ -97,6 +97,7 @@ export class Reductions {
       const rows = (from: number, to: number): TensorData => rowsOf(site, block, from, to);
       const feeds = new Map([
         ["values", rows(0, held)],
+        ["old", rows(0, reduced)],
         ["fresh", rows(reduced, held)],
       ]);
       for (const lag of diff.keys()) {
@@ -173,8 +174,9 @@ function gains(sizes: readonly number[], tokens: number, from: number, to: numbe
 }
 
 /**
- * Of a block: `values` [held, tokens, width], `fresh` (those of its rows that are new) → `norm` (L1, of the new rows), `size`
- * (L2 of the tokens), `gram` [new, held]; `later_<lag>`, `earlier_<lag>` → `diff_<lag>`, the L1 norms of their differences.
+ * Of a block: `values` [held, tokens, width], `old` and `fresh` (those of its rows that have been reduced, and the others, so that
+ * each is converted once) → `norm` (L1, of the fresh rows), `size` (L2 of the tokens), `gram` [fresh, held]; `later_<lag>`,
+ * `earlier_<lag>` → `diff_<lag>`, the L1 norms of their differences.
  * Inner products are taken in double, the rest in float.
  */
 function reductionModel(elem: ElementType, lags: number): Model {
@@ -194,13 +196,18 @@ function reductionModel(elem: ElementType, lags: number): Model {
     sumOver(1, flat(build.op("Abs", [value], `${name}_abs`, rowsType("float")), "float"), name);
 
   const values = input("values");
+  const old = input("old");
   const fresh = input("fresh");
   const floats = cast(values, "float");
   const squares = build.op("Mul", [floats, floats], "squares", rowsType("float"));
   const size = build.op("Sqrt", [sumOver(2, squares, "size_squared")], "size", { elem: "float", shape: [null, null] });
-  const [newest, all] = [fresh, values].map((value) => flat(cast(value, "double"), "double"));
-  const gram = build.op("Gemm", [newest, all], "gram", { elem: "double", shape: [null, null] }, { transB: { kind: "int", value: 1n } });
-  const inputs = [values, fresh];
+  const [before, after] = [flat(cast(old, "double"), "double"), flat(cast(fresh, "double"), "double")];
+  const matrix: TensorType = { elem: "double", shape: [null, null] };
+  const products = [before, after].map((rows) =>
+    build.op("Gemm", [after, rows], `${rows.name}_gram`, matrix, { transB: { kind: "int", value: 1n } }),
+  );
+  const gram = build.op("Concat", products, "gram", matrix, { axis: { kind: "int", value: 1n } });
+  const inputs = [values, old, fresh];
   const outputs = [
     { name: "norm", value: l1(cast(fresh, "float"), "norm") },
     { name: "size", value: size },

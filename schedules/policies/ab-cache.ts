@@ -1,8 +1,10 @@
 /**
  * AB-Cache (arXiv 2504.10540): of outputs that follow each other the k-th difference is O(h^k), as in Adams–Bashforth methods of
- * order k; the next one is what makes it vanish: Σ (−1)^i C(k, i + 1) · F_i over the latest k, the newest first. Orders 2 and 5
- * are in its code (aSleepyTree/AB-Cache, `flux_our.py`): 2, −1 and 5, −10, 10, −5, 1. As there, computed values count as if they
- * followed each other, at whatever distance: over its own forecasts the rule multiplies their error by n − 1 from one fill to the next.
+ * order k; the next one is what makes it vanish: Σ (−1)^i C(k, i + 1) · F_i over the latest k, the newest first. O(h^k) is the
+ * abstract's; the code (aSleepyTree/AB-Cache) is known second hand, from the docstring of a port to another field, which quotes
+ * orders 2 and 5 (2, −1 and 5, −10, 10, −5, 1; `flux_our.py`), there on the network's output, and the steps that compute: the first
+ * five and every sixth. Computed values count as if they followed each other, at whatever distance, as in the port: over its own
+ * forecasts the rule multiplies their error by n − 1 from one fill to the next.
  */
 import { z } from "zod";
 import { forecastRow } from "../forecast.js";

@@ -1,8 +1,9 @@
 /**
  * FoCa (arXiv 2508.16211): a branch as the solution of an ODE. From step to step, also over its own forecasts, a BDF2 predictor (eq. 7)
- * is followed by a Heun corrector (eq. 8) that pulls towards the slope at the newest computed step. The paper has no code and says
- * no more of slopes than that they come from cached values: here that of a fill is over the distance to the fill before it, and
- * that of a forecast over the step that the predictor made. cache-dit's class of this name is another method: Heun's alone.
+ * is followed by a Heun corrector (eq. 8) that pulls towards the slope at the newest computed step. The equations are as notes by
+ * an author of cache-dit quote them (zhuanlan.zhihu.com/p/1952056591068144338), which found no code. How slopes are had from cached
+ * values is ours: that of a fill is over the distance to the fill before it; that of a forecast, as the notes read it, over the step
+ * that the predictor made. cache-dit's class of this name is another method: Heun's alone.
  */
 import { z } from "zod";
 import { difference, forecastRow, type Forecaster } from "../forecast.js";

@@ -1,10 +1,10 @@
-/** AB-Cache against the weights in its code, and a polynomial, which it continues exactly by one step. */
+/** AB-Cache against the weights that are quoted of its code, and a polynomial, which it continues exactly by one step. */
 import { describe, expect, it } from "vitest";
 import { forecastsOf, rounded, weightsAt } from "../support/forecasts.js";
 import { rowOf, single } from "../support/policy-input.js";
 
 describe("ab-cache", () => {
-  // Orders 2 and 5 are in aSleepyTree/AB-Cache, `flux_our.py`.
+  // Orders 2 and 5 are quoted of aSleepyTree/AB-Cache, `flux_our.py`.
   it.each([
     [1, [1]],
     [2, [2, -1]],

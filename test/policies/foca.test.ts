@@ -1,4 +1,4 @@
-/** FoCa against equations 7 and 8 of its paper, run on numbers instead of weights. */
+/** FoCa against equations 7 and 8 of its paper (see the policy for where they are from), run on numbers instead of weights. */
 import { describe, expect, it } from "vitest";
 import { forecastsOf, rounded, weightsAt } from "../support/forecasts.js";
 import { generator, single } from "../support/policy-input.js";

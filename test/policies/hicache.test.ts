@@ -1,4 +1,4 @@
-/** HiCache against Hermite polynomials written out, and the coefficients of its code. */
+/** HiCache against Hermite polynomials written out, and the coefficients of its code (`models/hicache_fast_impl.py` of yiming-l21/CFGCache). */
 import { describe, expect, it } from "vitest";
 import { rounded, weightsAt } from "../support/forecasts.js";
 import { single } from "../support/policy-input.js";
