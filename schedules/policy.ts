@@ -101,6 +101,16 @@ export interface Policy<Options extends z.ZodObject = z.ZodObject> extends Named
   choose(input: PolicyInput, options: z.output<Options>): Choice | Promise<Choice>;
 }
 
+/** An option's name as people write it: `max-error` for maxError. */
+export function optionWord(name: string): string {
+  return name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+}
+
+/** The name that people write so. */
+export function optionNamed(word: string): string {
+  return word.replaceAll(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());
+}
+
 /** Branches that decide together. */
 export interface BranchGroup {
   /** The key of a plan that speaks of just these: `attn`, `temporal_attn`, `attn-3`. */

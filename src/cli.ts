@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url";
 import { Command as Program, CommanderError } from "commander";
 import type { z } from "zod";
 import { badUsage, CompilerError, cancelled } from "../ir/diagnostics.js";
-import { policies } from "../schedules/index.js";
+import { optionWord, policies } from "../schedules/index.js";
 import { commands, type Command, type Host } from "./commands/index.js";
 import { isRepeatable, OPTIONS, parseOptions } from "./options.js";
 import { progressOn, silent, type ProgressStream } from "./progress.js";
@@ -66,12 +66,12 @@ function add(program: Program, command: Command, action: Action): void {
     else if (command.required?.includes(name)) sub.requiredOption(flags, summary);
     else sub.option(flags, summary);
   }
-  if (command.plans) for (const [key, summary] of policyOptions()) sub.option(`--${key} <value>`, summary);
+  if (command.plans) for (const [word, summary] of policyOptions()) sub.option(`--${word} <value>`, summary);
   sub.option("--json", "print one JSON document").option("--quiet", "no progress");
   sub.action((argument: string | readonly string[], given: Record<string, unknown>) => action([argument].flat(), given));
 }
 
-/** The options of all policies; one that several have is one option, and what it means in several is said once. */
+/** The options of all policies, as they are written; one that several have is one option, and what it means in several is said once. */
 function policyOptions(): ReadonlyMap<string, string> {
   const all = new Map<string, Map<string, readonly string[]>>();
   for (const { name, options } of policies.values()) {
@@ -81,7 +81,7 @@ function policyOptions(): ReadonlyMap<string, string> {
     }
   }
   const text = ([meaning, names]: readonly [string, readonly string[]]): string => `${names.join(", ")}: ${meaning}`;
-  return new Map([...all].map(([key, meanings]) => [key, [...meanings].map(text).join("; ")]));
+  return new Map([...all].map(([key, meanings]) => [optionWord(key), [...meanings].map(text).join("; ")]));
 }
 
 async function perform(

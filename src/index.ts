@@ -6,6 +6,7 @@ export { build, type BuildOptions, type Built } from "./build.js";
 export { calibrate, type CalibrateOptions, type Shard } from "./calibrate.js";
 export { compileModel as compile, type Compiled } from "./compile.js";
 export { psnr, rangeOf, relativeL2 } from "../schedules/index.js";
+export { front, type FrontPoint } from "./front.js";
 export { dumpBranches, inspect, type Inspection } from "./inspect.js";
 export { conditionsOf, latentShape, openJob, openLifted, type Job } from "./job.js";
 export { npyBytes, readNpy } from "./npy.js";

@@ -1,7 +1,8 @@
 /** Every option of every command: one word means one thing everywhere. */
 import { z } from "zod";
 import { badOption } from "../ir/diagnostics.js";
-import { formats } from "../schedules/index.js";
+import { formats, optionNamed } from "../schedules/index.js";
+import { FRONT_SHARES } from "./budgets.js";
 import { FORMS } from "./compile.js";
 import { DRAWING } from "./raster.js";
 import { cutSchema, MAX_BATCH, PRECISIONS, type InputSpecs, type RecipeOverrides, type ValueSpec } from "./recipe.js";
@@ -17,6 +18,9 @@ const whole = (from: number, to: number, said: string): z.ZodType<number> =>
   text(said, (text) => Number.isSafeInteger(numberIn(text)) && numberIn(text) >= from && numberIn(text) <= to).transform(numberIn);
 const numbers = text("takes numbers with commas between", (text) =>
   text.split(",").every((part) => Number.isFinite(numberIn(part))),
+).transform((text) => text.split(",").map(numberIn));
+const shares = text("takes shares above 0, up to 1, with commas between", (text) =>
+  text.split(",").every((part) => numberIn(part) > 0 && numberIn(part) <= 1),
 ).transform((text) => text.split(",").map(numberIn));
 const SIZE = /^(\d+(?:\.\d+)?) ?([kKMGT]?)B?$/;
 /** Bytes; powers of 1000, as sizes are printed. */
@@ -59,6 +63,11 @@ export const OPTIONS = {
   },
   cut: { flags: "--cut <where>", summary: "what a cache holds: branch, norm, gate, block, stack, or blocks 0-13,14-27", schema: cutSchema },
   format: { flags: "--format <name>", summary: `how the plan is written: ${[...formats.keys()].join(", ")}`, schema: z.string() },
+  front: {
+    flags: "--front [shares]",
+    summary: `plans at several shares of the compute, with a chart: budget's, at ${FRONT_SHARES.join(",")} unless others are given`,
+    schema: z.union([z.literal(true).transform(() => FRONT_SHARES), shares]),
+  },
   guidance: { flags: "--guidance <scale>", summary: "guidance scale", schema: number },
   input: { flags: "--input <name=value>", summary: "a condition: a number, numbers with commas between, or a .npy file", schema: pairs },
   inputs: { flags: "--inputs <dir>", summary: "folder with <input>.npy for every input of the step", schema: path },
@@ -184,7 +193,7 @@ export function recipeOverrides(options: Options): RecipeOverrides {
 
 /** The options of the chosen policy: those of the known ones have flags of their own, others are given as name=value. */
 export function policyOptionsOf({ policyOptions = {}, policyOption = [] }: Options): Readonly<Record<string, string>> {
-  return { ...policyOptions, ...Object.fromEntries(pairsOf(policyOption)) };
+  return { ...policyOptions, ...Object.fromEntries(pairsOf(policyOption).map(([word, value]) => [optionNamed(word), value])) };
 }
 
 export function runtimeOptions(options: Options, signal: AbortSignal): RuntimeOptions {

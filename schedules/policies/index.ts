@@ -3,7 +3,7 @@ import { badOption, nearest, policyNeedsModel, policyNeedsTrace } from "../../ir
 import { hasMethods, loadFolder } from "../../ir/registry.js";
 import { fewSteps } from "../few-steps.js";
 import type { Schedule } from "../plan.js";
-import { computedShare, type Policy, type PolicyInput } from "../policy.js";
+import { computedShare, optionWord, type Policy, type PolicyInput } from "../policy.js";
 
 export function isPolicy(candidate: unknown): candidate is Policy {
   return hasMethods(candidate, "choose") && "options" in candidate && "needs" in candidate;
@@ -42,9 +42,10 @@ function parseOptions({ name, options: schema }: Policy, options: unknown): Reco
   if (result.success) return result.data;
   const [issue] = result.error.issues;
   const where = `policy ${name}`;
-  if (issue?.code !== "unrecognized_keys") throw badOption([where, ...(issue?.path ?? [])].join(": "), issue?.message ?? "is not valid");
-  const [key = ""] = issue.keys;
-  const known = Object.keys(schema.shape);
+  const path = (issue?.path ?? []).map((key) => optionWord(String(key)));
+  if (issue?.code !== "unrecognized_keys") throw badOption([where, ...path].join(": "), issue?.message ?? "is not valid");
+  const [key = ""] = issue.keys.map(optionWord);
+  const known = Object.keys(schema.shape).map(optionWord);
   const near = nearest(key, known);
   const suggestion = near === undefined ? "." : `; did you mean '${near}'?`;
   throw badOption(where, `there is no option '${key}'${suggestion} Known: ${known.join(", ") || "none"}`);

@@ -1,45 +1,83 @@
 /** `plan TRACE -o PLAN --policy NAME`: chooses what is computed when. */
+import { dirname, join, parse } from "node:path";
 import { badOption } from "../../ir/diagnostics.js";
 import { formatNamed, groupBranches } from "../../schedules/index.js";
+import { assertBudgetsOpen, isPublished, type Comparison } from "../budgets.js";
 import { tracedRun } from "../calibrate.js";
 import { assertFree } from "../files.js";
+import { front, type FrontPoint } from "../front.js";
 import { openJob, warningsOf, type Job } from "../job.js";
 import { inputSpecs, MODEL_OPTIONS, policyOptionsOf, recipeOverrides, runtimeOptions, type Options } from "../options.js";
-import { choosePlan, planningFor, planningOf, type Planned, type PlanSummary } from "../plan.js";
+import { choosePlan, planningFor, planningOf, type Planned, type Planning, type PlanSummary } from "../plan.js";
 import { writePlan } from "../plan-file.js";
 import { writeDrawing } from "../raster.js";
-import { formatPercent, formatRatio } from "../report/format.js";
+import { formatNumber, formatPercent, formatRatio } from "../report/format.js";
+import { frontPlot, type FrontMeasure } from "../report/front-plot.js";
 import { cellKind, scheduleRows } from "../report/schedule.js";
 import { schedulePlot } from "../report/schedule-plot.js";
 import { runsOf } from "../runs.js";
 import { count, table } from "../text.js";
 import { assertSameRun, readTrace } from "../trace.js";
-import type { Command, Host } from "./index.js";
+import type { Command, Host, Outcome } from "./index.js";
 
 export default {
   name: "plan",
   summary: "choose a plan from a trace, or from a model where the policy measures nothing",
   argument: "TRACE",
-  options: ["policy", "policyOption", "model", ...MODEL_OPTIONS, "device", "input", "format", "plot", "output", "force"],
+  options: ["policy", "policyOption", "model", ...MODEL_OPTIONS, "device", "input", "format", "front", "plot", "output", "force"],
   required: ["policy", "output"],
   plans: true,
-  async run(argument, options, host) {
-    const { output = "", force = false, format = "smoothcc", plot } = options;
-    for (const file of [output, ...(plot === undefined ? [] : [plot])]) assertFree(file, force);
-    formatNamed(format);
-    const chosen = await planned(argument, options, host);
-    const { schedule, sites, summary, warnings, evaluations } = chosen;
-    for (const warning of warnings) host.warn(warning);
-    if (plot !== undefined) await writeDrawing(plot, drawn(chosen), force);
-    await writePlan(output, schedule, force, format, sites);
-    return { json: { ...summary, evaluations }, text: describePlan(summary, evaluations) };
-  },
+  run: (argument, options, host) => (options.front ? planFront(argument, options.front, options, host) : planOne(argument, options, host)),
 } satisfies Command;
 
-/** What the policy chooses, and how many evaluations of the network that took. */
-async function planned(argument: string, options: Options, host: Host): Promise<Planned & { readonly evaluations: number }> {
-  const { policy = "", model } = options;
-  const policyOptions = policyOptionsOf(options);
+async function planOne(argument: string, options: Options, host: Host): Promise<Outcome> {
+  const { output = "", force = false, format = "smoothcc", policy = "", plot } = options;
+  for (const file of [output, ...(plot === undefined ? [] : [plot])]) assertFree(file, force);
+  formatNamed(format);
+  const chosen = await planned(argument, options, host, (planning) => choosePlan(planning, policy, policyOptionsOf(options)));
+  const { schedule, sites, summary, warnings, evaluations } = chosen;
+  for (const warning of warnings) host.warn(warning);
+  if (plot !== undefined) await writeDrawing(plot, drawn(chosen), force);
+  await writePlan(output, schedule, force, format, sites);
+  return { json: { ...summary, evaluations }, text: describePlan(summary, evaluations) };
+}
+
+/** `--front`: `plan.json` names `plan-0.5.json` and so on, for each share; the chart is `front.svg` beside them. */
+async function planFront(argument: string, shares: readonly number[], options: Options, host: Host): Promise<Outcome> {
+  const { output = "", force = false, format = "smoothcc", policy = "", plot = join(dirname(output), "front.svg") } = options;
+  const given = policyOptionsOf(options);
+  assertBudgetsOpen("--front", policy, given);
+  const { name, ext } = parse(output);
+  const fileOf = (share: number): string => join(dirname(output), `${name}-${share}${ext}`);
+  for (const file of [...shares.map(fileOf), plot]) assertFree(file, force);
+  formatNamed(format);
+  const { points, evaluations } = await planned(argument, options, host, async (planning) => ({
+    points: await front(planning, given, shares),
+  }));
+  for (const warning of new Set(points.flatMap(({ planned }) => planned.warnings))) host.warn(warning);
+  for (const { share, planned } of points) await writePlan(fileOf(share), planned.schedule, force, format, planned.sites);
+  await writeDrawing(plot, drawnFront(points), force);
+  const found = points.map(({ share, planned, comparison }): FrontEntry => {
+    const { computedShare, error, interval, candidate } = comparison;
+    return { plan: fileOf(share), share: computedShare, macs: planned.summary.macs, error, interval, candidate };
+  });
+  return { json: { front: found, plot, evaluations }, text: describeFront(found, plot, evaluations) };
+}
+
+/** A plan of a front, as it is told. */
+interface FrontEntry extends FrontMeasure, Pick<Comparison, "candidate">, Pick<PlanSummary, "macs"> {
+  /** Its file. */
+  readonly plan: string;
+}
+
+/** What is chosen for the argument, and how many evaluations of the network that took. */
+async function planned<T extends object>(
+  argument: string,
+  options: Options,
+  host: Host,
+  choose: (planning: Planning) => Promise<T>,
+): Promise<T & { readonly evaluations: number }> {
+  const { model } = options;
   const runtime = runtimeOptions(options, host.signal);
   const open = async (path: string): Promise<Job> => {
     const job = await openJob(path, recipeOverrides(options), runtime);
@@ -48,16 +86,15 @@ async function planned(argument: string, options: Options, host: Host): Promise<
   };
   if (!argument.endsWith(".json")) {
     if (model !== undefined) throw badOption("--model", `the argument is a model already: '${argument}'`);
-    return { ...(await choosePlan(planningFor(await open(argument)), policy, policyOptions)), evaluations: 0 };
+    return { ...(await choose(planningFor(await open(argument)))), evaluations: 0 };
   }
   const trace = readTrace(argument);
-  if (model === undefined) return { ...(await choosePlan(planningOf(trace), policy, policyOptions)), evaluations: 0 };
+  if (model === undefined) return { ...(await choose(planningOf(trace))), evaluations: 0 };
   const job = await open(model);
   assertSameRun(argument, trace, tracedRun(job));
   const runs = runsOf(job, { ...runtime, samples: trace.samples, seed: trace.seed, inputs: inputSpecs(options) });
   try {
-    const chosen = await choosePlan({ ...planningFor(job, trace), runs, progress: host.progress }, policy, policyOptions);
-    return { ...chosen, evaluations: runs.evaluations() };
+    return { ...(await choose({ ...planningFor(job, trace), runs, progress: host.progress })), evaluations: runs.evaluations() };
   } finally {
     await runs.close();
   }
@@ -76,6 +113,37 @@ function drawn({ cells, sites, summary: { policy, steps, macs } }: Planned): str
     rows: scheduleRows(groups, kinds),
     steps,
   });
+}
+
+/** The front as a picture, with what is published of all that its plans were compared with. */
+function drawnFront(points: readonly FrontPoint[]): string {
+  const published = new Map<string, FrontMeasure[]>();
+  for (const { comparison } of points)
+    for (const [name, measured] of comparison.compared)
+      if (isPublished(name)) published.set(name, [...(published.get(name) ?? []), measured]);
+  const samples = points.flatMap(({ comparison }) => [...comparison.compared.values()].map(({ samples }) => samples));
+  return frontPlot({
+    title: "Error over compute",
+    subtitle: `${points[0]?.planned.summary.steps ?? 0} steps; means over up to ${Math.max(...samples)} samples of the calibration, with 95 % confidence`,
+    chosen: points.map(({ comparison: { computedShare, error, interval } }) => ({ share: computedShare, error, interval })),
+    published,
+  });
+}
+
+/** The points of a front for people. */
+function describeFront(points: readonly FrontEntry[], plot: string, evaluations: number): string {
+  const rows = points.map(({ plan, share, macs, error, interval, candidate }) => [
+    plan,
+    formatPercent(share),
+    formatRatio(macs.bound),
+    `${formatNumber(error)}${interval === undefined ? "" : ` ± ${formatNumber(interval)}`}`,
+    candidate,
+  ]);
+  return [
+    table([["plan", "computed", "faster, at most", "error", "what was chosen"], ...rows]),
+    `${plot}: the error over the share of the compute`,
+    `planning took ${evaluations} evaluations of the network`,
+  ].join("\n");
 }
 
 /** The plan's figures for people. */

@@ -2,7 +2,7 @@
 import type { ReportCurve } from "./data.js";
 import { formatNumber } from "./format.js";
 import { markup, type Markup } from "./html.js";
-import { lineChart, type Point } from "./line-chart.js";
+import { lineChart, stepAxis, type Point } from "./line-chart.js";
 import { ticks } from "./ticks.js";
 
 /** Lags that are drawn. */
@@ -14,7 +14,7 @@ export function curveCharts(curves: ReadonlyMap<string, ReportCurve>, steps: num
     kind,
     lines: mean.slice(0, LAGS).map((line, i) => points(line, confidence?.[i], i + 1, steps)),
   }));
-  const changes = kinds.flatMap(({ lines }) => lines.flat().map(({ value, margin = 0 }) => value + margin));
+  const changes = kinds.flatMap(({ lines }) => lines.flat().map(({ y, margin = 0 }) => y + margin));
   if (changes.length === 0) return undefined;
   const largest = changes.reduce((a, b) => Math.max(a, b), alpha ?? 0);
   const drawn = Math.max(...kinds.map(({ lines }) => lines.length));
@@ -46,19 +46,18 @@ function points(line: readonly number[], margins: readonly number[] | undefined,
     if (step < lag || !Number.isFinite(value)) return [];
     const margin = margins?.[step];
     const spread = margin === undefined ? "" : ` ± ${formatNumber(margin)}`;
-    return [{ step, value, margin, title: `step ${step} against step ${step - lag}: ${formatNumber(value)}${spread}` }];
+    return [{ x: step, y: value, margin, title: `step ${step} against step ${step - lag}: ${formatNumber(value)}${spread}` }];
   });
 }
 
 function chart(kind: string, lines: readonly (readonly Point[])[], levels: readonly number[], steps: number, alpha?: number): Markup {
-  const highest = lines.flat().reduce<Point>((best, point) => (point.value > best.value ? point : best), { step: 0, value: 0 });
+  const highest = lines.flat().reduce<Point>((best, point) => (point.y > best.y ? point : best), { x: 0, y: 0 });
   return markup`
 <figure><figcaption>${kind}</figcaption>${lineChart({
     title: `${kind}: relative L1 change by step`,
-    description: `Lines for changes over 1 to ${lines.length} steps; the largest is ${formatNumber(highest.value)} at step ${highest.step}.`,
-    measure: "relative L1 change",
-    levels,
-    steps,
+    description: `Lines for changes over 1 to ${lines.length} steps; the largest is ${formatNumber(highest.y)} at step ${highest.x}.`,
+    x: stepAxis(steps),
+    y: { measure: "relative L1 change", levels },
     lines: lines.map((line, i) => ({ name: `lag-${i + 1}`, points: line })),
     limit: alpha,
   })}</figure>`;

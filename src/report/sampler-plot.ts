@@ -2,7 +2,7 @@
 import type { Row, SamplerTable, Term } from "../../schedules/index.js";
 import { formatNumber } from "./format.js";
 import { markup, type Content } from "./html.js";
-import { CHART_HEIGHT, CHART_WIDTH, lineChart, type Line } from "./line-chart.js";
+import { CHART_HEIGHT, CHART_WIDTH, lineChart, stepAxis, type Line } from "./line-chart.js";
 import { ticksBetween } from "./ticks.js";
 
 const GAP = 30;
@@ -23,7 +23,7 @@ text { font-family: "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", san
 .axis path { stroke: #dfdfd9; stroke-width: 1px; fill: none; }
 .time, .sigma, .latent, .current, .earlier, .noise { fill: none; stroke-width: 1.8px; stroke-linejoin: round; }
 .time, .sigma, .current { stroke: #24588f; } .latent { stroke: #5d646d; } .earlier { stroke: #c98a2b; } .noise { stroke: #b23b2a; }
-.points circle { fill: transparent; }
+.points circle { fill: transparent; stroke: none; }
 `;
 
 /** One SVG document: times, noise levels where the table has them, weights. Lines that are 0 throughout are left out. */
@@ -32,18 +32,24 @@ export function samplerPlot({ name, prediction, initialScale, rows }: SamplerTab
   const line = (name: string, label: string, valueOf: (row: Row, k: number) => number): Line => ({
     name,
     points: rows.map((row, k) => {
-      const value = valueOf(row, k);
-      return { step: k, value, title: `${label}, step ${k}: ${formatNumber(value)}` };
+      const y = valueOf(row, k);
+      return { x: k, y, title: `${label}, step ${k}: ${formatNumber(y)}` };
     }),
   });
   const times = line("time", "time", ({ timestep }) => timestep);
   const sigmas = rows.every(({ sigma }) => sigma !== undefined) ? [line("sigma", "sigma", ({ sigma = NaN }) => sigma)] : [];
   const drawn = WEIGHTS.map(([name, label, valueOf]) => ({ label, line: line(name, label, valueOf) })).filter(({ line }) =>
-    line.points.some(({ value }) => value !== 0),
+    line.points.some(({ y }) => y !== 0),
   );
   const weights = drawn.map(({ line }) => line);
   const chart = (title: string, measure: string, lines: readonly Line[]): Content =>
-    lineChart({ title, description: `${measure} at each of ${steps} steps.`, measure, levels: levelsOf(lines), steps, lines });
+    lineChart({
+      title,
+      description: `${measure} at each of ${steps} steps.`,
+      x: stepAxis(steps),
+      y: { measure, levels: levelsOf(lines) },
+      lines,
+    });
   const charts = [
     chart("Times", "time that the model is told", [times]),
     ...sigmas.map((line) => chart("Noise levels", "sigma of the latent", [line])),
@@ -71,7 +77,7 @@ ${charts.map((chart, i) => markup`<svg x="${left(i)}" y="${HEADER}" width="${CHA
 }
 
 function levelsOf(lines: readonly Line[]): readonly number[] {
-  const values = lines.flatMap(({ points }) => points.map(({ value }) => value));
+  const values = lines.flatMap(({ points }) => points.map(({ y }) => y));
   return ticksBetween(
     values.reduce((a, b) => Math.min(a, b), 0),
     values.reduce((a, b) => Math.max(a, b), 0),

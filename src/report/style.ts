@@ -71,7 +71,7 @@ figcaption { font-size: .85rem; line-height: 1.45; color: var(--soft); margin-to
 .lag-3 { stroke-dasharray: 2 3; opacity: .8; }
 .band { fill: var(--compute); opacity: .15; }
 .alpha { fill: none; stroke: var(--alpha); stroke-width: 1.2px; }
-.points circle { fill: transparent; }
+.points circle { fill: transparent; stroke: none; }
 .points circle:hover { fill: var(--compute); }
 
 .scroll { overflow-x: auto; margin: 0 0 1.4rem; }

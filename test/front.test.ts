@@ -1,0 +1,76 @@
+/** Several budgets from one calibration: the front of `plan`, the tiers of `build`. */
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Writable } from "node:stream";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { z } from "zod";
+import { main } from "../src/cli.js";
+import { fixtureNamed } from "./support/fixtures.js";
+
+const dit = fixtureNamed("dit/dynamo-20");
+const STEPS = 12;
+const RUN = ["--scheduler", dit.scheduler, "--steps", String(STEPS), "--input", "class_labels=1", "--threads", "1", "--quiet"];
+const folder = mkdtempSync(join(tmpdir(), "smoothcc-front-"));
+const trace = join(folder, "trace.json");
+afterAll(() => {
+  rmSync(folder, { recursive: true, force: true });
+});
+
+async function cli(argv: readonly string[]): Promise<{ exit: number; stdout: string; stderr: string }> {
+  const texts = { stdout: "", stderr: "" };
+  const into = (name: keyof typeof texts): Writable =>
+    new Writable({
+      write: (chunk, _encoding, done) => {
+        texts[name] += String(chunk);
+        done();
+      },
+    });
+  const exit = await main(argv, { stdout: into("stdout"), stderr: into("stderr"), signal: new AbortController().signal });
+  return { exit, ...texts };
+}
+
+beforeAll(async () => {
+  expect((await cli(["calibrate", dit.model, ...RUN, "--samples", "2", "-o", trace])).stderr).toBe("");
+});
+
+describe("plan --front", () => {
+  const line = (...more: readonly string[]): string[] =>
+    ["plan", trace, "--model", dit.model, ...RUN, "--policy", "budget", "--fit", "none", "-o", join(folder, "plan.json"), ...more]; // prettier-ignore
+  const rows = z.object({ cells: z.record(z.string(), z.array(z.unknown())) });
+
+  it("writes a plan for each share, and draws them beside what is published", async () => {
+    // 0.26 and 0.25 are both 3 of 12 steps.
+    const { exit, stdout } = await cli(line("--front", "0.5,0.26,0.25", "--json"));
+    expect(exit).toBe(0);
+    const files = ["plan-0.5.json", "plan-0.26.json"].map((name) => join(folder, name));
+    expect(JSON.parse(stdout)).toMatchObject({ front: files.map((plan) => ({ plan })), plot: join(folder, "front.svg") });
+    for (const [i, computed] of [6, 3].entries()) {
+      const { cells } = rows.parse(JSON.parse(readFileSync(files[i] ?? "", "utf8")));
+      for (const row of Object.values(cells)) expect(row.filter((cell) => cell === 1)).toHaveLength(computed);
+    }
+    const svg = readFileSync(join(folder, "front.svg"), "utf8");
+    for (const label of ["plans of the front", "fora", "taylorseer, order 1"]) expect(svg).toContain(`>${label}</text>`);
+    expect([...svg.matchAll(/<title>plan, (\d+)\u00a0%/g)].map(([, share]) => share)).toEqual(["50", "25"]);
+    expect(svg).not.toMatch(/NaN|undefined|Infinity/);
+  });
+
+  it("is of the policy that plans for budgets, and names these itself", async () => {
+    expect((await cli(line("--front", "--max-error", "0.1"))).stderr).toContain("--front: names its budgets itself; leave out --max-error");
+    expect((await cli(line("--front", "--policy", "fora"))).stderr).toContain("--front: is for --policy budget, not for fora");
+    expect((await cli(line("--front", "0.5,2"))).stderr).toContain("takes shares above 0, up to 1");
+  });
+});
+
+describe("options of policies", () => {
+  it("are written with hyphens, in help, on the command line and in what is said of them", async () => {
+    expect((await cli(["plan", "--help"])).stdout).toContain("--max-error <value>");
+    const line = ["plan", trace, "-o", join(folder, "one.json"), "--policy", "budget"];
+    for (const given of [
+      ["--max-error", "-1"],
+      ["--policy-option", "max-error=-1"],
+    ])
+      expect((await cli([...line, ...given])).stderr).toContain("policy budget: max-error:");
+    expect((await cli([...line, "--policy-option", "max-eror=1"])).stderr).toContain("no option 'max-eror'; did you mean 'max-error'?");
+  });
+});
