@@ -1,7 +1,7 @@
 /** The artifact folder: the emitted model, the step that it came from, and the manifest that says what they are. */
 import { createHash, randomUUID } from "node:crypto";
 import { createReadStream, existsSync, readdirSync, readFileSync, statSync } from "node:fs";
-import { copyFile, mkdir, rename, rm, writeFile } from "node:fs/promises";
+import { copyFile, link, mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { z } from "zod";
@@ -174,6 +174,29 @@ export async function fillArtifact(
   if (trace) await writeFile(join(folder, FILES.trace), jsonText(trace));
   await writeFile(join(folder, FILES.manifest), jsonText(manifest));
   return sizesOf(folder);
+}
+
+/**
+ * Makes files of weights that are the same in another artifact one file on disk, where the system can (hard links); an artifact
+ * is whole by itself all the same. Answers whether the emitted model's now are.
+ */
+export async function shareWeights(folder: string, others: readonly string[]): Promise<boolean> {
+  const linked = new Set<string>();
+  for (const name of [FILES.data, FILES.stepData]) {
+    const file = join(folder, name);
+    for (const other of others.map((other) => join(other, name))) {
+      if (linked.has(name) || !existsSync(file) || !existsSync(other) || (await fileDigest(file)) !== (await fileDigest(other))) continue;
+      const partial = `${file}.partial`;
+      try {
+        await link(other, partial);
+        await rename(partial, file);
+        linked.add(name);
+      } catch {
+        // A file system without hard links: the artifact keeps its own.
+      }
+    }
+  }
+  return linked.has(FILES.data);
 }
 
 export function sizesOf(folder: string): Sizes {

@@ -1,11 +1,13 @@
 /** The main job: calibrate → plan → compile → verify → time → report. */
 import { basename, join, resolve } from "node:path";
 import { writeFile } from "node:fs/promises";
-import { assertReplaceable, FILES, fillArtifact, openArtifact, replaceFolder } from "./artifact.js";
+import { assertReplaceable, FILES, fillArtifact, openArtifact, replaceFolder, shareWeights } from "./artifact.js";
 import { bench, type Bench } from "./bench.js";
+import { assertBudgetsOpen, TIERS } from "./budgets.js";
 import { assertLimitable, limitCache, type Limited } from "./cache-limit.js";
 import { calibrate } from "./calibrate.js";
 import { compileModel, type Compiled, type Form } from "./compile.js";
+import { unknownName } from "../ir/diagnostics.js";
 import { ditView } from "../ir/graph.js";
 import { bind, policies } from "../schedules/index.js";
 import { fitsAnyBatch, openJob, warningsOf, type Job } from "./job.js";
@@ -40,11 +42,15 @@ export interface BuildOptions extends RuntimeOptions, SampleOptions {
 }
 
 export interface Built {
+  /** The folder. */
+  readonly artifact: string;
   readonly plan: PlanSummary;
   readonly compiled: Compiled;
   /** Sites that the limit of the cache has computed at every step. */
   readonly computed: Limited["computed"];
   readonly bytes: { readonly model: number; readonly data: number };
+  /** Whether its weights are the same file on disk as those of another artifact of the build. */
+  readonly sharesWeights: boolean;
   readonly verification: Verification;
   readonly bench?: Bench | undefined;
   readonly report: string;
@@ -52,19 +58,68 @@ export interface Built {
 
 /** Builds an artifact folder with its report. Throws what its stages throw; a failed verification is in the result. */
 export async function build(model: string, options: BuildOptions): Promise<Built> {
-  const { overrides, output, force, progress } = options;
-  assertReplaceable(output, force);
+  const [built] = await buildAll(model, options, [options]);
+  if (!built) throw new Error("internal: nothing was built");
+  return built;
+}
+
+/**
+ * Builds an artifact for each of the tiers, in a folder of its name inside the output, from one calibration. Files of weights that
+ * came out the same are one file on disk. Throws UNKNOWN_NAME, BAD_OPTION if the options name another policy or a budget, and
+ * what `build` throws.
+ */
+export async function buildTiers(
+  model: string,
+  options: BuildOptions & { readonly policyOptions: Readonly<Record<string, unknown>> },
+  tiers: readonly string[],
+): Promise<ReadonlyMap<string, Built>> {
+  const { output, policy, policyOptions } = options;
+  assertBudgetsOpen("--tiers", policy, policyOptions);
+  const targets = [...new Set(tiers)].map((name) => {
+    const budget = TIERS.get(name);
+    if (!budget) throw unknownName("tier", name, [...TIERS.keys()]);
+    return { name, output: join(output, name), policyOptions: { ...policyOptions, ...budget } };
+  });
+  const built = await buildAll(model, options, targets);
+  return new Map(built.map((one, i) => [targets[i]?.name ?? "", one]));
+}
+
+/** Where an artifact goes, and what its plan is asked for. */
+type Target = Pick<BuildOptions, "output" | "policyOptions">;
+
+async function buildAll(model: string, options: BuildOptions, targets: readonly Target[]): Promise<readonly Built[]> {
+  for (const { output } of targets) assertReplaceable(output, options.force);
   assertLimitable(options);
-  const job = await openJob(model, overrides, options);
+  const job = await openJob(model, options.overrides, options);
   assertKernels(job.context.precision, options.device);
-  const { trace, planned } = await chosen(job, await calibrationJob(model, job, options), options);
-  for (const warning of [...warningsOf(job), ...planned.warnings]) options.warn(warning);
+  const { trace, chosen } = await plan(job, await calibrationJob(model, job, options), options, targets);
+  for (const warning of new Set([...warningsOf(job), ...chosen.flatMap(({ warnings }) => warnings)])) options.warn(warning);
+  const built: Built[] = [];
+  for (const [i, { output }] of targets.entries()) {
+    const planned = chosen[i];
+    if (planned) built.push(await makeArtifact(job, { trace, planned }, { ...options, output }, built));
+  }
+  return built;
+}
+
+/** Compiles, writes, verifies and times one artifact; `others` are there already. */
+async function makeArtifact(
+  job: Job,
+  { trace, planned }: { readonly trace: Trace | undefined; readonly planned: Planned },
+  options: BuildOptions,
+  others: readonly Built[],
+): Promise<Built> {
+  const { output, force, progress } = options;
   const { schedule, computed } = limitCache(job, planned.schedule, options.cacheMemory);
   const plan = bind(schedule, job.table, ditView(job.model).branches, job.context.guidance);
   const compiled = await compileModel(job, plan, { form: options.form });
   options.onCompiled?.(compiled);
   return replaceFolder(output, force, async (folder) => {
     const bytes = await fillArtifact(folder, { job, schedule, compiled, trace }, options.signal);
+    const sharesWeights = await shareWeights(
+      folder,
+      others.map(({ artifact }) => artifact),
+    );
     const artifact = await openArtifact(folder, options);
     const verification = await verify(artifact, { ...options, samples: 1 });
     const timed = options.runs > 0 ? await bench(artifact, { ...options, runs: options.runs, progress }) : undefined;
@@ -72,7 +127,10 @@ export async function build(model: string, options: BuildOptions): Promise<Built
     const report = reportOf({ title, artifact, verification, bench: timed });
     await writeFile(join(folder, FILES.report), renderReport(report));
     options.signal?.throwIfAborted();
-    return { plan: planned.summary, compiled, computed, bytes, verification, bench: timed, report: join(output, FILES.report) };
+    return {
+      ...{ artifact: output, plan: planned.summary, compiled, computed, bytes, sharesWeights, verification, bench: timed },
+      report: join(output, FILES.report),
+    };
   });
 }
 
@@ -84,18 +142,22 @@ async function calibrationJob(model: string, job: Job, options: BuildOptions): P
   return fitsAnyBatch(job) ? openJob(model, { ...options.overrides, batch: 1 }, options) : job;
 }
 
-/** What the policy chooses for the job from runs of `single`, and what was measured for it. */
-async function chosen(
+/** What the policy chooses for each target from runs of `single`, and what was measured for it. */
+async function plan(
   job: Job,
   single: Job,
   options: BuildOptions,
-): Promise<{ readonly trace: Trace | undefined; readonly planned: Planned }> {
-  const { policy, policyOptions, samples, seed, progress } = options;
+  targets: readonly Target[],
+): Promise<{ readonly trace: Trace | undefined; readonly chosen: readonly Planned[] }> {
+  const { policy, samples, seed, progress } = options;
   const sampling = { ...options, inputs: undefined, noise: undefined };
   const trace = (policies.get(policy)?.needs.includes("trace") ?? true) ? await calibrate(single, sampling) : undefined;
   const runs = runsOf(single, { ...sampling, samples: trace?.samples ?? Array.from({ length: samples }, (_, i) => i), seed });
   try {
-    return { trace, planned: await choosePlan({ ...planningFor(job, trace), runs, progress }, policy, policyOptions) };
+    const chosen: Planned[] = [];
+    for (const { policyOptions } of targets)
+      chosen.push(await choosePlan({ ...planningFor(job, trace), runs, progress }, policy, policyOptions));
+    return { trace, chosen };
   } finally {
     await runs.close();
   }

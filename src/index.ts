@@ -2,7 +2,7 @@
 export { CompilerError } from "../ir/diagnostics.js";
 export { ArtifactSession, feedsOf, openArtifact, readManifest, writeArtifact, type Artifact, type Manifest } from "./artifact.js";
 export { bench, type Bench } from "./bench.js";
-export { build, type BuildOptions, type Built } from "./build.js";
+export { build, buildTiers, type BuildOptions, type Built } from "./build.js";
 export { calibrate, type CalibrateOptions, type Shard } from "./calibrate.js";
 export { compileModel as compile, type Compiled } from "./compile.js";
 export { psnr, rangeOf, relativeL2 } from "../schedules/index.js";

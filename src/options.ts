@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { badOption } from "../ir/diagnostics.js";
 import { formats, optionNamed } from "../schedules/index.js";
-import { FRONT_SHARES } from "./budgets.js";
+import { FRONT_SHARES, TIERS } from "./budgets.js";
 import { FORMS } from "./compile.js";
 import { DRAWING } from "./raster.js";
 import { cutSchema, MAX_BATCH, PRECISIONS, type InputSpecs, type RecipeOverrides, type ValueSpec } from "./recipe.js";
@@ -66,7 +66,7 @@ export const OPTIONS = {
   front: {
     flags: "--front [shares]",
     summary: `plans at several shares of the compute, with a chart: budget's, at ${FRONT_SHARES.join(",")} unless others are given`,
-    schema: z.union([z.literal(true).transform(() => FRONT_SHARES), shares]),
+    schema: z.preprocess((given) => (given === true ? FRONT_SHARES.join() : given), shares),
   },
   guidance: { flags: "--guidance <scale>", summary: "guidance scale", schema: number },
   input: { flags: "--input <name=value>", summary: "a condition: a number, numbers with commas between, or a .npy file", schema: pairs },
@@ -141,6 +141,11 @@ export const OPTIONS = {
   },
   steps: { flags: "--steps <n>", summary: "sampling steps", schema: count },
   threads: { flags: "--threads <n>", summary: "threads of the runtime", schema: count },
+  tiers: {
+    flags: "--tiers <list>",
+    summary: `an artifact each, in a folder of its name: ${[...TIERS.keys()].join(",")}; plans by budget, from one calibration`,
+    schema: text("takes names with commas between", (text) => /^[^,]+(,[^,]+)*$/.test(text)).transform((text) => text.split(",")),
+  },
   timesteps: { flags: "--timesteps <list>", summary: "times in sampling order, with commas between", schema: numbers },
 } as const;
 

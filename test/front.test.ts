@@ -1,11 +1,13 @@
 /** Several budgets from one calibration: the front of `plan`, the tiers of `build`. */
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Writable } from "node:stream";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { z } from "zod";
+import { buildTiers } from "../src/build.js";
 import { main } from "../src/cli.js";
+import { recipeOverrides } from "../src/options.js";
 import { fixtureNamed } from "./support/fixtures.js";
 
 const dit = fixtureNamed("dit/dynamo-20");
@@ -59,6 +61,38 @@ describe("plan --front", () => {
     expect((await cli(line("--front", "--max-error", "0.1"))).stderr).toContain("--front: names its budgets itself; leave out --max-error");
     expect((await cli(line("--front", "--policy", "fora"))).stderr).toContain("--front: is for --policy budget, not for fora");
     expect((await cli(line("--front", "0.5,2"))).stderr).toContain("takes shares above 0, up to 1");
+  });
+});
+
+describe("build --tiers", () => {
+  const overrides = recipeOverrides({ scheduler: dit.scheduler, steps: STEPS, input: ["class_labels=1"] });
+  const output = join(folder, "tiers");
+
+  it("makes an artifact for each, with weights that are on disk once", async () => {
+    const policyOptions = { fit: "none" };
+    const settings = { overrides, output, policyOptions, policy: "budget", force: false, samples: 2, runs: 0, seed: 0, threads: 1, warn: () => undefined }; // prettier-ignore
+    const built = await buildTiers(dit.model, settings, ["fast", "balanced"]);
+    expect(
+      [...built].map(([name, { plan, verification, sharesWeights }]) => ({ name, ...plan.computed, ok: verification.ok, sharesWeights })),
+    ).toEqual([
+      { name: "fast", attn: 2, mlp: 2, ok: true, sharesWeights: false },
+      { name: "balanced", attn: 4, mlp: 4, ok: true, sharesWeights: true },
+    ]);
+    expect(readdirSync(output).sort()).toEqual(["balanced", "fast"]);
+    const inodes = ["fast", "balanced"].map((tier) => statSync(join(output, tier, "model.onnx.data")).ino);
+    expect(new Set(inodes).size).toBe(1);
+    // Each is whole by itself.
+    rmSync(join(output, "fast"), { recursive: true });
+    expect((await cli(["verify", join(output, "balanced"), "--quiet"])).exit).toBe(0);
+  });
+
+  it("knows its tiers, and names the budgets itself", async () => {
+    const line = (tiers: string, ...more: readonly string[]): string[] =>
+      ["build", dit.model, ...RUN, "--tiers", tiers, "-o", join(folder, "other"), ...more]; // prettier-ignore
+    const { exit, stderr } = await cli(line("fast,blanced"));
+    expect(exit).toBe(2);
+    expect(stderr).toContain("There is no tier 'blanced'.\n  Did you mean 'balanced'? Known: fast, balanced, lossless.");
+    expect((await cli(line("fast", "--share", "0.5"))).stderr).toContain("--tiers: names its budgets itself; leave out --share");
   });
 });
 

@@ -1,5 +1,7 @@
 /** `build MODEL -o DIR`: the main job, from a model to a verified artifact with a report. */
-import { build } from "../build.js";
+import { BUDGET } from "../budgets.js";
+import { build, buildTiers, type Built } from "../build.js";
+import type { Compiled } from "../compile.js";
 import { MODEL_OPTIONS, policyOptionsOf, recipeOverrides, runtimeOptions, sampleOptions } from "../options.js";
 import { bytes, count } from "../text.js";
 import { DEFAULT_SAMPLES } from "./calibrate.js";
@@ -23,66 +25,87 @@ export default {
     "runs",
     "samples",
     "seed",
+    "tiers",
     "output",
     "force",
   ],
   required: ["output"],
   plans: true,
   async run(argument, options, host) {
-    const { output = "", force = false, policy = "smoothcache", samples = DEFAULT_SAMPLES, runs = 3 } = options;
+    const { output = "", force = false, tiers, samples = DEFAULT_SAMPLES, runs = 3 } = options;
+    const { policy = tiers ? BUDGET : "smoothcache" } = options;
     const given = policyOptionsOf(options);
     const policyOptions =
       policy === "smoothcache" && given["alpha"] === undefined && given["share"] === undefined ? { ...given, share: "0.5" } : given;
     const started = performance.now();
-    const built = await build(argument, {
+    const settings = {
       ...runtimeOptions(options, host.signal),
       overrides: recipeOverrides(options),
       ...sampleOptions(options),
       ...{ output, force, policy, policyOptions, samples, runs, cacheMemory: options.cacheMemory, form: options.form },
       progress: host.progress,
       warn: host.warn,
-      onCompiled: (compiled) => {
+      onCompiled: (compiled: Compiled) => {
         host.note(memoryText(compiled));
       },
-    });
-    const seconds = (performance.now() - started) / 1000;
-    const { plan, compiled, computed, bytes: sizes, verification, bench, report } = built;
-    const { ok, checks, fidelity } = verification;
-    const { nodes, macs } = compiled;
-    const [failed] = checks.filter((check) => !check.ok);
-    const worst = Math.max(...checks.map(({ relL2 }) => relL2));
+    };
+    const secondsSince = (): number => (performance.now() - started) / 1000;
+    if (!tiers) {
+      const built = await build(argument, settings);
+      const seconds = secondsSince();
+      return {
+        json: { ...figures(built), seconds },
+        text: [...lines(built), `built in  ${seconds.toFixed(1)} s`].join("\n"),
+        exitCode: built.verification.ok ? 0 : 1,
+      };
+    }
+    const all = await buildTiers(argument, settings, tiers);
+    const seconds = secondsSince();
     return {
-      json: {
-        artifact: output,
-        plan,
-        compile: { ...compileFigures(compiled, computed), bytes: sizes },
-        verify: { ok, checks, fidelity },
-        bench,
-        report,
-        seconds,
-      },
-      text: [
-        `artifact  ${output}: ${bytes(sizes.model)} model, ${bytes(sizes.data)} weights, ${nodes.emitted} nodes`,
-        `plan      ${Object.entries(plan.computed)
-          .map(([kind, n]) => `${kind} ${n}`)
-          .join(", ")} of ${plan.steps} steps computed`,
-        `compute   ${count(macs.emitted)} of ${count(macs.uncached)} MACs: at most ${macs.bound.toFixed(2)}× faster`,
-        `memory    ${memoryText(compiled)}`,
-        ...limitText(computed).map((text) => `limit     ${text}`),
-        `devices   ${cudaText(compiled)}`,
-        ...(bench
-          ? [
-              `measured  ${bench.artifact.medianMs.toFixed(0)} ms a run; uncached ${bench.uncached.medianMs.toFixed(0)} ms (${bench.speedup.measured.toFixed(2)}×), step loop ${bench.loop.medianMs.toFixed(0)} ms (${(bench.loop.medianMs / bench.artifact.medianMs).toFixed(2)}×)`,
-            ]
-          : []),
-        failed
-          ? `FAILED    ${failed.name}: relative L2 ${failed.relL2.toExponential(1)}, limit ${failed.limit.toExponential(0)}`
-          : `verified  artifact = plan-aware loop (relative L2 ${worst.toExponential(1)})`,
-        `fidelity  relative L2 ${fidelity.relL2.toFixed(4)}, PSNR ${fidelity.psnr.toFixed(1)} dB against the uncached result`,
-        `report    ${report}`,
-        `built in  ${seconds.toFixed(1)} s`,
-      ].join("\n"),
-      exitCode: ok ? 0 : 1,
+      json: { tiers: Object.fromEntries([...all].map(([name, built]) => [name, figures(built)])), seconds },
+      text: [...[...all.values()].map((built) => `${lines(built).join("\n")}\n`), `built in  ${seconds.toFixed(1)} s`].join("\n"),
+      exitCode: [...all.values()].every(({ verification }) => verification.ok) ? 0 : 1,
     };
   },
 } satisfies Command;
+
+/** What was built, as it is told. */
+function figures({ artifact, plan, compiled, computed, bytes: sizes, sharesWeights, verification, bench, report }: Built): object {
+  const { ok, checks, fidelity } = verification;
+  return {
+    artifact,
+    plan,
+    compile: { ...compileFigures(compiled, computed), bytes: sizes, sharesWeights },
+    verify: { ok, checks, fidelity },
+    bench,
+    report,
+  };
+}
+
+/** The same for people. */
+function lines({ artifact, plan, compiled, computed, bytes: sizes, sharesWeights, verification, bench, report }: Built): readonly string[] {
+  const { checks, fidelity } = verification;
+  const { nodes, macs } = compiled;
+  const [failed] = checks.filter((check) => !check.ok);
+  const worst = Math.max(...checks.map(({ relL2 }) => relL2));
+  return [
+    `artifact  ${artifact}: ${bytes(sizes.model)} model, ${bytes(sizes.data)} weights${sharesWeights ? " (shared)" : ""}, ${nodes.emitted} nodes`,
+    `plan      ${Object.entries(plan.computed)
+      .map(([kind, n]) => `${kind} ${n}`)
+      .join(", ")} of ${plan.steps} steps computed`,
+    `compute   ${count(macs.emitted)} of ${count(macs.uncached)} MACs: at most ${macs.bound.toFixed(2)}× faster`,
+    `memory    ${memoryText(compiled)}`,
+    ...limitText(computed).map((text) => `limit     ${text}`),
+    `devices   ${cudaText(compiled)}`,
+    ...(bench
+      ? [
+          `measured  ${bench.artifact.medianMs.toFixed(0)} ms a run; uncached ${bench.uncached.medianMs.toFixed(0)} ms (${bench.speedup.measured.toFixed(2)}×), step loop ${bench.loop.medianMs.toFixed(0)} ms (${(bench.loop.medianMs / bench.artifact.medianMs).toFixed(2)}×)`,
+        ]
+      : []),
+    failed
+      ? `FAILED    ${failed.name}: relative L2 ${failed.relL2.toExponential(1)}, limit ${failed.limit.toExponential(0)}`
+      : `verified  artifact = plan-aware loop (relative L2 ${worst.toExponential(1)})`,
+    `fidelity  relative L2 ${fidelity.relL2.toFixed(4)}, PSNR ${fidelity.psnr.toFixed(1)} dB against the uncached result`,
+    `report    ${report}`,
+  ];
+}
