@@ -11,9 +11,11 @@ export interface WeightedValue<W extends Weight = number> {
   readonly weight: W;
 }
 
-/** A list of nodes under construction, in topological order. */
+/** A list of nodes under construction, in topological order; all of them are of the module `scope`, if one is given. */
 export class Builder {
   readonly nodes: Node[] = [];
+
+  constructor(private readonly scope?: string) {}
 
   /** A node of one output; its name is that of the output. */
   op(
@@ -23,7 +25,8 @@ export class Builder {
     type: TensorType,
     attributes: Readonly<Record<string, Attribute>> = {},
   ): Value {
-    const node = makeNode({ opType, name, inputs, outputs: [{ name, type }], attributes: new Map(Object.entries(attributes)) });
+    const outputs = [{ name, type }];
+    const node = makeNode({ opType, name, inputs, outputs, attributes: new Map(Object.entries(attributes)), scope: this.scope });
     this.nodes.push(node);
     return only(node);
   }

@@ -51,7 +51,7 @@ function applied(graph: Graph, rule: FuseRule): { readonly graph: Graph; readonl
   const current = new Map<Value, Value>();
   let times = 0;
   const next = rewrite(graph, (node, original) => {
-    const build = new Builder();
+    const build = new Builder(original.scope);
     const [first] = original.inputs;
     const place: Place = {
       build,

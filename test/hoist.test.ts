@@ -1,4 +1,4 @@
-/** What does not depend on the latent stands in front of the steps: once, however many steps there are. */
+/** The unrolled run: what does not depend on the latent stands in front of the steps, once, and nodes are called by step and module. */
 import { describe, expect, it } from "vitest";
 import { dependence } from "../ir/analysis.js";
 import { LATENT } from "../ir/dit.js";
@@ -35,3 +35,15 @@ describe.each(fixtures.flatMap((fixture) => forms(fixture).map((form) => ({ ...f
     });
   },
 );
+
+it.each(fixtures.filter(({ name }) => /^(dit|flux|wan)\//.test(name)))("calls nodes by their step and module: $name", async (fixture) => {
+  const { graph } = await unrolled(fixture, "none", 2);
+  // TorchScript has slashes between the modules of a path.
+  const names = graph.nodes.filter(({ name }) => name.startsWith("step1/")).map(({ name }) => `${name.replaceAll("/", ".")}.`);
+  for (const { module } of fixture.branches) {
+    expect(
+      names.some((name) => name.includes(`.${module}.`)),
+      module,
+    ).toBe(true);
+  }
+});

@@ -29,6 +29,7 @@ export default {
     const made = makeNode({
       opType: "Attention",
       name,
+      scope: attention.scope,
       inputs: [...operands.map((value) => packed(build, value)), ...(mask ? [mask] : [])],
       outputs: [{ name, type: { elem: elemOf(query), shape: packedShape(shapeOf(turned)) } }],
       attributes: new Map([...attention.attributes, ["q_num_heads", heads(query)], ["kv_num_heads", heads(keys)]]),

@@ -18,18 +18,24 @@ export function operandsAt(node: Node, at: (value: Value) => Value | undefined):
   };
 }
 
-/** A node again, under another prefix, on other operands; with `rows`, on that many rows. */
+/** A node again, on other operands; under a prefix it is called by its module, too; with `rows`, on that many rows. */
 export function clone(node: Node, { inputs, captures }: Operands, prefix = "", rows?: number): Node {
   const resize = (type: TensorType | undefined): TensorType | undefined =>
     type?.shape && rows !== undefined ? { ...type, shape: [rows, ...type.shape.slice(1)] } : type;
   return makeNode({
     domain: node.domain,
     opType: node.opType,
-    name: prefix + node.name,
+    name: prefix === "" ? node.name : prefix + pathOf(node),
     inputs,
     outputs: node.outputs.map(({ name, type }) => ({ name: prefix + name, type: resize(type) })),
     attributes: node.attributes,
     captures,
     scope: node.scope,
   });
+}
+
+/** A node's name behind the module that it is of. Names that TorchScript gives have that in them: `/blocks.0/attn/MatMul`. */
+function pathOf({ name, scope }: Node): string {
+  if (name.startsWith("/")) return name.slice(1);
+  return scope === undefined ? name : `${scope}/${name}`;
 }
