@@ -5,10 +5,11 @@ import { totalMacs } from "../ir/cost.js";
 import type { Guidance } from "../schedules/index.js";
 import { FILES, sizesOf, type Artifact } from "./artifact.js";
 import type { Bench } from "./bench.js";
+import { comparisonOf } from "./budgets.js";
 import { guidedStep } from "./job.js";
 import { differencePicture, latentPicture } from "./picture.js";
 import { groupCurves } from "./plan.js";
-import type { Facts, ReportData, ReportPictures } from "./report/index.js";
+import type { Facts, ReportComparison, ReportData, ReportPictures } from "./report/index.js";
 import { cellKind } from "./report/schedule.js";
 import { readTrace } from "./trace.js";
 import type { Verification } from "./verify.js";
@@ -52,7 +53,26 @@ export function reportOf({ title, artifact, verification, bench }: ReportSources
     cachePeakBytes: manifest.cache.peakBytes,
     times: bench && { ...bench, threads: bench.threads ?? undefined },
     verify: verification,
+    comparison: comparedWith(schedule.predicted),
     pictures: picturesOf(artifact, verification),
+  };
+}
+
+/** What the plan was chosen from, the best first. */
+function comparedWith(predicted: unknown): ReportComparison | undefined {
+  const comparison = comparisonOf(predicted);
+  if (!comparison) return undefined;
+  const { error, interval, candidate, compared } = comparison;
+  const methods = [...compared].sort(([, a], [, b]) => a.error - b.error);
+  return {
+    error,
+    interval,
+    methods: new Map(
+      methods.map(([name, { share, error, interval, samples }]) => [
+        name,
+        { share, error, interval, samples, isChosen: name === candidate },
+      ]),
+    ),
   };
 }
 

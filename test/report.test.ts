@@ -7,7 +7,8 @@ import { headline, renderReport, type CellKind, type ReportData } from "../src/r
 import { rasterise } from "../src/raster.js";
 import { samplerPlot } from "../src/report/sampler-plot.js";
 import { schedulePlot } from "../src/report/schedule-plot.js";
-import { ticks, ticksBetween } from "../src/report/ticks.js";
+import { frontPlot } from "../src/report/front-plot.js";
+import { logarithmicTicks, ticks, ticksBetween } from "../src/report/ticks.js";
 
 const STEPS = 6;
 const row = (letters: string): CellKind[] =>
@@ -63,6 +64,14 @@ const full: ReportData = {
     checks: [{ name: "plan-aware loop", relL2: 4.1e-7, limit: 1e-5, ok: true }],
     fidelity: { relL2: 0.0312, psnr: 34.5, samples: 8 },
   },
+  comparison: {
+    error: 0.03,
+    interval: 0.002,
+    methods: new Map([
+      ["path; closed loop", { share: 0.5, error: 0.028, interval: 0.002, samples: 10, isChosen: true }],
+      ["fora", { share: 0.5, error: 0.11, samples: 1, isChosen: false }],
+    ]),
+  },
   pictures: {
     uncached: latentPicture({ shape: [1, 1, 1, 3], values: Float32Array.of(0, 0.5, 1) }, [0, 1]),
     cached: latentPicture({ shape: [1, 1, 1, 3], values: Float32Array.of(0, 0.4, 1) }, [0, 1]),
@@ -98,6 +107,7 @@ describe("renderReport", () => {
       "Pictures",
       "Schedule",
       "How much the parts change",
+      "How the plan was chosen",
       "Work and size",
       "Measured times",
       "Checks",
@@ -156,6 +166,20 @@ describe("renderReport", () => {
     expect(html.match(/, step \d+: /g)).toHaveLength(3 * STEPS);
     expect([...html.matchAll(/(\d) of 6<\/td>/g)].map(([, computed]) => computed)).toEqual(["4", "3", "6"]);
     expect(html).toContain("<desc>computed at 0, 3, 5; reused at 1–2; forecast at 4</desc>");
+  });
+
+  it("sets what was expected beside what was measured, and the plan beside what it was chosen from", () => {
+    const { text = "" } = /<h2>How the plan was chosen<\/h2>(?<text>.*?)<\/section>/s.exec(html)?.groups ?? {};
+    expect([...text.matchAll(/<dt>(.*?)<\/dt><dd>(.*?)<\/dd>/g)].map(([, name, value]) => [name, value])).toEqual([
+      ["expected from the calibration", "0.0300 ± 0.00200"],
+      ["measured on this model", "0.0312 (8 samples)"],
+    ]);
+    expect(
+      [...text.matchAll(/<tr><th scope="row">(.*?)<\/th><td>(.*?)<\/td><td>(.*?)<\/td><td>(.*?)<\/td>/g)].map((cells) => cells.slice(1)),
+    ).toEqual([
+      ["<b>path; closed loop</b> <small>chosen</small>", "50\u00a0%", "0.0280 ± 0.00200", "10"],
+      ["fora", "50\u00a0%", "0.110", "1"],
+    ]);
   });
 
   it("draws the curves from the step where they begin, without holes in their data", () => {
@@ -381,5 +405,41 @@ describe("samplerPlot", () => {
     [2, 2, [2]],
   ])("has round levels from %d to %d", (min, max, levels) => {
     expect(ticksBetween(min, max, 5)).toEqual(levels);
+  });
+});
+
+describe("frontPlot", () => {
+  const measures = [
+    { share: 0.5, error: 0.001, interval: 0.0002 },
+    { share: 0.25, error: 0.01 },
+  ];
+  const svg = frontPlot({
+    title: "Error over compute",
+    subtitle: "12 steps",
+    chosen: measures,
+    published: new Map([["fora", [{ share: 0.5, error: 0.1 }, { share: 0.25, error: 0 }, { share: 0.1, error: Infinity }]]]), // prettier-ignore
+  });
+
+  it("puts equal ratios at equal distances, and leaves out what has no place", () => {
+    const places = [...svg.matchAll(/<circle cx="([\d.]+)" cy="([\d.]+)" r="4"><title>(\w+)/g)].map(([, x, y, name]) => ({
+      x: Number(x),
+      y: Number(y),
+      name,
+    }));
+    const chosen = places.filter(({ name }) => name === "plan");
+    const [fora, ...others] = places.filter(({ name }) => name === "fora");
+    expect(others).toEqual([]);
+    const [half, quarter] = chosen;
+    expect(fora?.x).toBe(half?.x);
+    expect((half?.y ?? 0) - (quarter?.y ?? 0)).toBeCloseTo((quarter?.y ?? 0) - (fora?.y ?? 0), 0);
+    expect(unbalanced(svg)).toEqual([]);
+    expect(svg).not.toMatch(/NaN|undefined|Infinity/);
+  });
+
+  it("has round levels that hold all values", () => {
+    expect(logarithmicTicks(0.003, 0.04)).toEqual([0.002, 0.005, 0.01, 0.02, 0.05]);
+    expect(logarithmicTicks(1e-5, 0.04)).toEqual([1e-5, 1e-4, 1e-3, 0.01, 0.1]);
+    expect(logarithmicTicks(0.2, 0.2)).toEqual([0.2]);
+    expect(logarithmicTicks(NaN, 1)).toEqual([1]);
   });
 });

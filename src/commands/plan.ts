@@ -124,7 +124,7 @@ function drawnFront(points: readonly FrontPoint[]): string {
   const samples = points.flatMap(({ comparison }) => [...comparison.compared.values()].map(({ samples }) => samples));
   return frontPlot({
     title: "Error over compute",
-    subtitle: `${points[0]?.planned.summary.steps ?? 0} steps; means over up to ${Math.max(...samples)} samples of the calibration, with 95 % confidence`,
+    subtitle: `${points[0]?.planned.summary.steps ?? 0} steps; means over samples of the calibration (at most ${Math.max(...samples)}) ± 95 % confidence`,
     chosen: points.map(({ comparison: { computedShare, error, interval } }) => ({ share: computedShare, error, interval })),
     published,
   });

@@ -36,6 +36,24 @@ export interface ReportVerify {
   readonly fidelity: { readonly relL2: number; readonly psnr: number; readonly samples: number };
 }
 
+/** The plan and others for the same budget, on the calibration's samples. Errors: relative L2 of the final latent, means. */
+export interface ReportComparison {
+  readonly error: number;
+  /** Half-width of the error's 95 % confidence interval. */
+  readonly interval?: number | undefined;
+  /** By name, the best first. */
+  readonly methods: ReadonlyMap<string, ReportMethod>;
+}
+
+export interface ReportMethod {
+  /** Of the branches' compute, that is left. */
+  readonly share: number;
+  readonly error: number;
+  readonly interval?: number | undefined;
+  readonly samples: number;
+  readonly isChosen: boolean;
+}
+
 export interface ReportPictures {
   /** PNG files of one size. */
   readonly uncached: Uint8Array;
@@ -82,5 +100,7 @@ export interface ReportData {
   readonly cachePeakBytes: number;
   readonly times?: ReportTimes | undefined;
   readonly verify?: ReportVerify | undefined;
+  /** Where the plan was found by trying several. */
+  readonly comparison?: ReportComparison | undefined;
   readonly pictures?: ReportPictures | undefined;
 }

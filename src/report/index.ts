@@ -1,6 +1,6 @@
 /** The report: one HTML file that says what was saved, what it cost, and how anyone could tell; it opens from disk and loads nothing. */
 import { curveCharts } from "./curves.js";
-import type { Facts, ReportData, ReportPictures, ReportTimes, ReportVerify, Timing } from "./data.js";
+import type { Facts, ReportComparison, ReportData, ReportPictures, ReportTimes, ReportVerify, Timing } from "./data.js";
 import { formatCount, formatDuration, formatNumber, formatPercent, formatQuantity, formatRatio } from "./format.js";
 import { markup, type Content, type Markup } from "./html.js";
 import { scheduleChart, scheduleRows } from "./schedule.js";
@@ -28,6 +28,7 @@ ${opening(data)}
 ${pictures && picturesSection(pictures)}
 ${scheduleSection(data)}
 ${chart && curvesSection(chart, alpha)}
+${data.comparison && comparisonSection(data.comparison, verify)}
 ${workSection(data)}
 ${times && timesSection(times, data.macs.bound)}
 ${verify && checksSection(verify)}
@@ -130,6 +131,28 @@ function curvesSection(chart: Markup, alpha: number | undefined): Markup {
     "How much the parts change",
     `What calibration measured: the change of a part's answer against an earlier step, relative to its size (0.1 is a tenth), averaged over samples and blocks. Low and flat is good to reuse.${rule}`,
     chart,
+  );
+}
+
+function comparisonSection({ error, interval, methods }: ReportComparison, verify?: ReportVerify): Markup {
+  const within = (error: number, interval?: number): string =>
+    `${formatNumber(error)}${interval === undefined ? "" : ` ± ${formatNumber(interval)}`}`;
+  return section(
+    "How the plan was chosen",
+    "Schedules for the same budget were run on the samples of the calibration; the weaker ones on a few of them only. Relative L2 distances from the results without reuse: means ± 95 % confidence.",
+    facts([
+      ["expected from the calibration", within(error, interval)],
+      ...(verify
+        ? [["measured on this model", `${formatNumber(verify.fidelity.relL2)} (${samples(verify.fidelity.samples)})`] as const]
+        : []),
+    ]),
+    table(
+      ["schedule", "computed", "distance", "samples"],
+      markup`${[...methods].map(
+        ([name, { share, error, interval, samples, isChosen }]) => markup`
+<tr><th scope="row">${isChosen ? markup`<b>${name}</b> <small>chosen</small>` : name}</th><td>${formatPercent(share)}</td><td>${within(error, interval)}</td><td>${samples}</td></tr>`,
+      )}`,
+    ),
   );
 }
 
