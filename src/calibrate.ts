@@ -1,8 +1,8 @@
 /** Calibration: uncached trajectories over the original step, and the statistics of their branches. */
 import { badOption } from "../ir/diagnostics.js";
-import { structureDigest, textDigest } from "../ir/digest.js";
+import { constantKey, structureDigest, textDigest } from "../ir/digest.js";
 import type { SiteStatistics } from "../schedules/index.js";
-import { guidedStep, type Job } from "./job.js";
+import { conditionsOf, guidedStep, type Job } from "./job.js";
 import type { Progress } from "./progress.js";
 import { Reductions } from "./reductions.js";
 import { ReferenceLoop, startOf } from "./reference.js";
@@ -37,9 +37,9 @@ export interface CalibrateOptions extends RuntimeOptions, Omit<SampleOptions, "n
  * Throws BAD_OPTION, TRACE_MISMATCH if what was found is of another calibration, and what running the network throws.
  */
 export async function calibrate(job: Job, options: CalibrateOptions): Promise<Trace> {
-  const { seed, memory, found, checkpoint, progress } = options;
+  const { memory, found, checkpoint, progress } = options;
   const window = windowOf(job, memory);
-  const calibration = calibrationOf(job, seed);
+  const calibration = calibrationOf(job, options);
   const { steps } = calibration;
   if (found) assertSameCalibration(found.file, found.trace, calibration);
   let trace = found?.trace;
@@ -92,11 +92,13 @@ export function tracedRun(job: Job): TracedRun {
   };
 }
 
-function calibrationOf(job: Job, seed: number): Calibration {
+function calibrationOf(job: Job, { seed, inputs = new Map() }: SampleOptions): Calibration {
   const { total, branches } = guidedStep(job);
+  const given = [...conditionsOf(job, 0, inputs)].filter(([name]) => inputs.has(name));
   return {
     ...tracedRun(job),
     seed,
+    conditions: Object.fromEntries(given.map(([name, data]) => [name, constantKey(data)])),
     macs: { ...total },
     sites: Object.fromEntries(branches.map(({ site, kind, block, stream, macs }) => [site, { kind, block, stream, macs: { ...macs } }])),
   };

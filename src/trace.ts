@@ -32,6 +32,8 @@ export const traceSchema = z.strictObject({
   steps: z.int().min(1),
   guidance: z.strictObject({ form: z.string(), scale: z.union([z.number(), z.array(z.number())]) }),
   seed: z.int(),
+  /** What all samples were given, by input: element type, shape and bytes or their digest. Other inputs are as the recipe says. */
+  conditions: z.record(z.string(), z.string()).default({}),
   /** MACs of one whole step at the calibration's batch. */
   macs: macsSchema,
   /** Numbers of the samples (seed + number is the noise's seed), rising. */
@@ -48,7 +50,9 @@ export type TracedRun = Pick<Trace, "structure" | "steps" | "sampler" | "guidanc
 
 /** What is known before anything is measured. */
 export type Calibration = TracedRun &
-  Pick<Trace, "seed" | "macs"> & { readonly sites: Readonly<Record<string, Omit<Trace["sites"][string], keyof SiteStatistics>>> };
+  Pick<Trace, "seed" | "conditions" | "macs"> & {
+    readonly sites: Readonly<Record<string, Omit<Trace["sites"][string], keyof SiteStatistics>>>;
+  };
 
 /** Lags for which L1 differences are kept; the largest reuse distance that a threshold rule can look at. */
 export const L1_LAGS = 8;
@@ -111,7 +115,7 @@ export function mergeTraces(trace: Trace, added: Trace, file?: string): Trace {
   return { ...trace, samples: order.map(({ sample }) => sample), lags, sites };
 }
 
-/** Throws TRACE_MISMATCH unless the trace of `file` is of this calibration: the same run, branches, batch and seed. */
+/** Throws TRACE_MISMATCH unless the trace of `file` is of this calibration: the same run, branches, batch, seed and conditions. */
 export function assertSameCalibration(file: string | undefined, trace: Calibration, calibration: Calibration): void {
   assertSameRun(file, trace, calibration);
   const namesOf = ({ sites }: Calibration): string => Object.keys(sites).sort().join(" ");
@@ -119,6 +123,12 @@ export function assertSameCalibration(file: string | undefined, trace: Calibrati
   if (trace.macs.linear !== calibration.macs.linear)
     throw traceMismatch(file, "batch or size (in MACs of a step)", trace.macs.linear, calibration.macs.linear);
   if (trace.seed !== calibration.seed) throw traceMismatch(file, "seed", trace.seed, calibration.seed);
+  const [given, wanted] = [conditionsText(trace), conditionsText(calibration)];
+  if (given !== wanted) throw traceMismatch(file, "set of conditions", given, wanted);
+}
+
+function conditionsText({ conditions }: Calibration): string {
+  return Object.entries(conditions).map(([name, value]) => `${name}=${value}`).join(" ") || "the recipe's"; // prettier-ignore
 }
 
 function guidanceText({ form, scale }: Trace["guidance"]): string {

@@ -10,6 +10,7 @@ import { elementCount } from "../ir/types.js";
 import { confidence, errorCurves, studentQuantile, type SiteStatistics } from "../schedules/index.js";
 import { calibrate } from "../src/calibrate.js";
 import { main } from "../src/cli.js";
+import { writeNpy } from "../src/npy.js";
 import { Reductions } from "../src/reductions.js";
 import { ReferenceLoop, type Observer } from "../src/reference.js";
 import { sampleInputs } from "../src/run-inputs.js";
@@ -283,6 +284,14 @@ describe("the command", () => {
     const again = await cli(line("resumed.json", "--samples", "3", "--resume"));
     expect(again.stderr).not.toContain("calibrate:");
     expect(readFileSync(join(folder, "resumed.json"), "utf8")).toBe(readFileSync(join(folder, "straight.json"), "utf8"));
+    // What is given counts, not how it is written; other conditions do not add up.
+    for (const label of [1, 2]) {
+      const file = join(folder, `${label}.npy`);
+      await writeNpy(file, tensorOf("int64", [2], [label, label]));
+      const other = await cli(line("resumed.json", "--samples", "3", "--resume", "--input", `class_labels=${file}`));
+      expect(other.exit).toBe(label === 1 ? 0 : 2);
+      expect(other.stderr.includes("another set of conditions: class_labels=int64[2]:0100000000000000")).toBe(label === 2);
+    }
   });
 
   it("runs parts that merge adds up", async () => {
