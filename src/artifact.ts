@@ -18,7 +18,7 @@ import { latentShape, openJob, type Job } from "./job.js";
 import { readPlan, writePlan } from "./plan-file.js";
 import { recipeSchema, schedulerConfig, type Recipe } from "./recipe.js";
 import type { RunInputs } from "./run-inputs.js";
-import { Session, type RuntimeOptions } from "./runtime.js";
+import { Session, type RuntimeOptions, type SessionOptions } from "./runtime.js";
 import type { Trace } from "./trace.js";
 import { METADATA_PREFIX, VERSION } from "./version.js";
 
@@ -274,8 +274,8 @@ export function feedsOf(job: Job, { noise, draws, conditions }: RunInputs): Map<
 export class ArtifactSession {
   private constructor(private readonly session: Session) {}
 
-  static async open(model: string, runtime: RuntimeOptions): Promise<ArtifactSession> {
-    return new ArtifactSession(await Session.open(model, { ...runtime, optimise: "disabled" }));
+  static async open(model: string, options: Omit<SessionOptions, "optimise">): Promise<ArtifactSession> {
+    return new ArtifactSession(await Session.open(model, { ...options, optimise: "disabled" }));
   }
 
   /** The final latent, [batch, …latent]. */

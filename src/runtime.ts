@@ -27,7 +27,10 @@ export interface SessionOptions extends RuntimeOptions {
    * optimiser is quadratic in nodes. `all` is for graphs of exporters; `basic` folds the constants that shapes hang on.
    */
   readonly optimise: "disabled" | "basic" | "all";
-  /** Rearrange weights for speed when loading; costs time per node that reads them. */
+  /**
+   * Rearrange weights for speed when loading, as the runtime does if not told otherwise. Every node that reads a weight does it
+   * anew, and only then finds that another one has: worth it where an unrolled run is run many times (docs/performance.md).
+   */
   readonly prepack?: boolean | undefined;
 }
 

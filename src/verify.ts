@@ -40,7 +40,7 @@ export interface Verification {
 export async function verify(artifact: Artifact, options: VerifyOptions): Promise<Verification> {
   const { job, plan, manifest, folder } = artifact;
   assertKernels(job.context.precision, options.device);
-  const session = await ArtifactSession.open(join(folder, FILES.model), options);
+  const session = await ArtifactSession.open(join(folder, FILES.model), { ...options, prepack: false });
   const loop = new ReferenceLoop(job, options);
   const range = job.source.recipe.display?.range;
   const fromLoop: number[] = [];

@@ -30,7 +30,7 @@ export default {
     if (job.lead && options.noise === undefined)
       throw missingOption("--noise", "this run starts from a latent that is given, not from noise");
     const inputs = sampleInputs(job, 0, sampleOptions(options));
-    const session = await ArtifactSession.open(join(folder, FILES.model), runtime);
+    const session = await ArtifactSession.open(join(folder, FILES.model), { ...runtime, prepack: false });
     const started = performance.now();
     const values = await session.run(feedsOf(job, inputs)).finally(() => session.close());
     const seconds = (performance.now() - started) / 1000;
