@@ -35,7 +35,7 @@ const options = z
       .describe("whether forecasts get weights that are fitted along runs of the model"),
   })
   .refine(({ share, speedup, maxError, latency }) => [share, speedup, maxError, latency].filter((one) => one !== undefined).length < 2, {
-    message: "takes one of share, speedup, maxError and latency",
+    message: "takes one of share, speedup, max-error and latency",
   });
 
 /** Samples that coefficients are fitted to: more of them change little. */
