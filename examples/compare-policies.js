@@ -84,9 +84,10 @@ const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.
 
 /** Of the 95 % confidence interval of a mean. */
 function halfWidth(values) {
+  if (values.length < 2) return undefined;
   const middle = mean(values);
   const variance = values.reduce((sum, value) => sum + (value - middle) ** 2, 0) / (values.length - 1);
-  return values.length > 1 ? studentQuantile(values.length - 1) * Math.sqrt(variance / values.length) : NaN;
+  return studentQuantile(values.length - 1) * Math.sqrt(variance / values.length);
 }
 
 /** Share of the MACs, errors against the uncached runs, and the options as they were given. */
@@ -129,7 +130,7 @@ try {
     for (const name of WANTED ?? Object.keys(CANDIDATES)) {
       const { share, relL2, within, psnr: decibels, given } = await measured(name, budget);
       console.log(
-        `| ${name} | \`${given}\` | ${share.toFixed(2)} | ${relL2.toFixed(4)} ± ${within.toFixed(4)} | ${decibels.toFixed(1)} dB |`,
+        `| ${name} | \`${given}\` | ${share.toFixed(2)} | ${relL2.toFixed(4)}${within === undefined ? "" : ` ± ${within.toFixed(4)}`} | ${decibels.toFixed(1)} dB |`,
       );
     }
   }

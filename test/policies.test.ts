@@ -5,6 +5,7 @@ import { describe, expect, it } from "vitest";
 import { z } from "zod";
 import { tensorOf } from "../ir/tensor.js";
 import { bind, policies, samplerTable, type PolicyInput, type ScheduleCell } from "../schedules/index.js";
+import { toyInput } from "./support/toy-runs.js";
 import { choose, generator, inputOf, randomBands, rowOf, single, siteOf, statisticsWith, summingRuns } from "./support/policy-input.js";
 import { rejectedCodeOf } from "./support/thrown.js";
 
@@ -294,10 +295,12 @@ describe("every policy", () => {
       const bands = steps > 1 ? randomBands(steps, Math.min(3, steps - 1), generator(steps)) : [];
       const routers = new Map(Array.from({ length: steps }, (_, step) => [`${step}.prob`, tensorOf("float", [2], [9, 9])]));
       const runs = summingRuns(bands[0]?.map((value) => value || 0) ?? [1]);
-      const input = { ...single(steps, bands), runs, readTensors: () => routers };
+      const made = { ...single(steps, bands), runs, readTensors: () => routers };
+      const input = name === "budget" ? await toyInput(steps, [0, 1]) : made;
       const { schedule } = await choose(name, needed[name] ?? {}, input);
       const table = samplerTable({ _class_name: "DDIMScheduler", clip_sample: false }, { steps });
-      const plan = bind(schedule, table, [{ site: "attn-0", kind: "attn", block: 0, stream: "image", gated: true }]);
+      const branches = input.sites.map(({ site, kind, block, stream }) => ({ site, kind, block, stream, gated: true }));
+      const plan = bind(schedule, table, branches);
       const row = plan.cells.get("attn-0") ?? [];
       expect(row).toHaveLength(steps);
       expect(row[0]?.kind).toBe("compute");

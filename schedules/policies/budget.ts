@@ -44,6 +44,9 @@ const FITTED = 4;
 /** Samples that plans are compared on. */
 const COMPARED = 6;
 
+/** Runs of fewer steps have nothing to forecast from. */
+const LEAST_STEPS = 4;
+
 /** Runs of at most so many steps have none to spare. */
 const FEW_STEPS = 8;
 
@@ -53,8 +56,9 @@ export default {
   needs: ["trace", "runs"],
   options,
   async choose(input, { maxError, fit, ...asked }) {
-    const { steps, runs } = input;
+    const { steps, sites, runs } = input;
     if (!runs) throw policyNeedsModel("budget");
+    if (steps < LEAST_STEPS) return { cells: everywhere(sites, new Array<1>(steps).fill(1)) };
     const { samples } = runs;
     const fitted = samples.slice(0, Math.min(FITTED, Math.ceil(samples.length / 2)));
     const unseen = samples.length > 1 ? samples.slice(fitted.length, fitted.length + COMPARED) : samples;
