@@ -2,20 +2,19 @@
 import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Writable } from "node:stream";
 import { afterAll, describe, expect, it } from "vitest";
 import { z } from "zod";
 import { readTensor, tensorNumbers, tensorOf, type TensorData } from "../ir/tensor.js";
 import { elementCount } from "../ir/types.js";
 import { confidence, errorCurves, studentQuantile, type SiteStatistics } from "../schedules/index.js";
 import { calibrate } from "../src/calibrate.js";
-import { main } from "../src/cli.js";
 import { writeNpy } from "../src/npy.js";
 import { Reductions } from "../src/reductions.js";
 import { ReferenceLoop, type Observer } from "../src/reference.js";
 import { sampleInputs } from "../src/run-inputs.js";
 import { mergeTraces, readTrace, type Trace } from "../src/trace.js";
 import { windowOf } from "../src/window.js";
+import { cli } from "./support/cli.js";
 import { fixtureNamed } from "./support/fixtures.js";
 import { nullClassOf, openFixture } from "./support/jobs.js";
 
@@ -238,24 +237,6 @@ describe("shards", () => {
 });
 
 describe("the command", () => {
-  async function cli(
-    argv: readonly string[],
-    onProgress: (text: string) => void = () => undefined,
-    signal = new AbortController().signal,
-  ): Promise<{ exit: number; stdout: string; stderr: string }> {
-    const texts = { stdout: "", stderr: "" };
-    const into = (name: keyof typeof texts): Writable =>
-      new Writable({
-        write: (chunk, _encoding, done) => {
-          texts[name] += String(chunk);
-          if (name === "stderr") onProgress(String(chunk));
-          done();
-        },
-      });
-    const exit = await main([...argv], { stdout: into("stdout"), stderr: into("stderr"), signal });
-    return { exit, ...texts };
-  }
-
   const line = (output: string, ...more: readonly string[]): string[] =>
     ["calibrate", dit.model, "--scheduler", dit.scheduler, "--steps", "10", "--input", "class_labels=1", "--threads", "1", "-o", join(folder, output), ...more]; // prettier-ignore
 
@@ -265,7 +246,7 @@ describe("the command", () => {
     const stop = (): void => {
       if (existsSync(partial)) abort.abort();
     };
-    const stopped = await cli(line("resumed.json", "--samples", "3"), stop, abort.signal);
+    const stopped = await cli(line("resumed.json", "--samples", "3"), { onProgress: stop, signal: abort.signal });
     expect(stopped.exit).toBe(130);
     expect(existsSync(join(folder, "resumed.json"))).toBe(false);
     const before = readTrace(partial).samples;

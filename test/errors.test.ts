@@ -7,7 +7,6 @@ import { spawn } from "node:child_process";
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { Writable } from "node:stream";
 import { onnx } from "onnx-proto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { z } from "zod";
@@ -19,9 +18,9 @@ import { parse } from "../ir/text.js";
 import { passes } from "../passes/index.js";
 import { chooseSchedule } from "../schedules/index.js";
 import full from "../schedules/policies/full.js";
-import { choose, single } from "./support/policy-input.js";
-import { main } from "../src/cli.js";
 import { latentPicture } from "../src/picture.js";
+import { cli, type Ran } from "./support/cli.js";
+import { choose, single } from "./support/policy-input.js";
 import { readSubject } from "./support/pass-case.js";
 import { modelOf } from "./support/models.js";
 
@@ -53,25 +52,6 @@ const errorSchema = z.strictObject({
   error: z.strictObject({ code: z.string(), message: z.string(), hint: z.string(), where: z.record(z.string(), z.unknown()) }),
 });
 
-interface Ran {
-  readonly exit: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-async function runHere(argv: readonly string[], signal = new AbortController().signal): Promise<Ran> {
-  const texts = { stdout: "", stderr: "" };
-  const into = (name: keyof typeof texts): Writable =>
-    new Writable({
-      write: (chunk, _encoding, done) => {
-        texts[name] += String(chunk);
-        done();
-      },
-    });
-  const exit = await main(argv, { stdout: into("stdout"), stderr: into("stderr"), signal });
-  return { exit, ...texts };
-}
-
 /** Runs the built program; sends one SIGINT as soon as stderr says `interruptAt`. */
 function runProcess(argv: readonly string[], script = CLI, interruptAt?: string): Promise<Ran> {
   return new Promise((done) => {
@@ -97,7 +77,7 @@ beforeAll(async () => {
   artifact = join(folder, "artifact");
   const plan = join(folder, "plan.json");
   writeFileSync(plan, '{ "attn": [1, 0, 1, 0] }');
-  const { exit, stderr } = await runHere([
+  const { exit, stderr } = await cli([
     ...["compile", join(FIXTURES, "dit", "dynamo-20.onnx"), "--scheduler", join(FIXTURES, "dit", "scheduler_config.json")],
     ...["--steps", "4", "--plan", plan, "--input", "class_labels=1", "-o", artifact, "--quiet"],
   ]);
@@ -147,7 +127,7 @@ async function runCase(code: string, { argv, copy = {}, drop = [], cancelled, pr
   const before = contents(places.in);
   const [command = "", ...rest] = argv.map((word) => placed(word, places));
   const line = [command, "--json", "--quiet", ...rest];
-  const ran = apart ? await runProcess(line) : await runHere(line, cancelled ? AbortSignal.abort() : undefined);
+  const ran = apart ? await runProcess(line) : await cli(line, cancelled ? { signal: AbortSignal.abort() } : {});
   expect(contents(places.in)).toEqual(before);
   expect(readdirSync(places.out)).toEqual([]);
   return ran;
@@ -265,24 +245,24 @@ describe("the catalogue", () => {
 
 describe("the program", () => {
   it("prints one JSON document and nothing else", async () => {
-    const { exit, stdout, stderr } = await runHere(["inspect", join(FIXTURES, "dit", "dynamo-20.onnx"), "--json"]);
+    const { exit, stdout, stderr } = await cli(["inspect", join(FIXTURES, "dit", "dynamo-20.onnx"), "--json"]);
     expect(exit).toBe(0);
     expect(JSON.parse(stdout)).toMatchObject({ format: "smoothcc-inspect/1" });
     expect(stderr).toBe("");
   });
 
   it("shows its help where it is told nothing, and says so with its exit code", async () => {
-    const { exit, stdout, stderr } = await runHere([]);
+    const { exit, stdout, stderr } = await cli([]);
     expect(exit).toBe(2);
     expect(stdout).toBe("");
     expect(stderr).toContain("Usage: smoothcc");
-    expect((await runHere(["--help"])).exit).toBe(0);
+    expect((await cli(["--help"])).exit).toBe(0);
   });
 
   it("reads JSON with a byte order mark", async () => {
     const file = join(folder, "bom.json");
     writeFileSync(file, `\uFEFF${readFileSync(join(FIXTURES, "dit", "scheduler_config.json"), "utf8")}`);
-    expect(await runHere(["sampler", file, "--steps", "2"])).toMatchObject({ exit: 0, stderr: "" });
+    expect(await cli(["sampler", file, "--steps", "2"])).toMatchObject({ exit: 0, stderr: "" });
   });
 
   it("takes the settings of a sampler, and draws it", async () => {
@@ -290,20 +270,20 @@ describe("the program", () => {
     writeFileSync(scheduler, JSON.stringify({ _class_name: "FlowMatchEulerDiscreteScheduler", use_dynamic_shifting: true }));
     const plot = join(folder, "flow.svg");
     const line = ["sampler", scheduler, "--sigmas", "1,0.5", "--mu", "0", "--plot", plot, "--json"];
-    const { exit, stdout } = await runHere(line);
+    const { exit, stdout } = await cli(line);
     expect(exit).toBe(0);
     expect(JSON.parse(stdout)).toMatchObject({ rows: [{ timestep: 1000 }, { timestep: 500 }] });
     expect(readFileSync(plot, "utf8")).toMatch(/^<svg /);
-    expect((await runHere(line)).stderr).toContain("FILE_EXISTS");
-    expect((await runHere([...line, "--force"])).exit).toBe(0);
-    expect((await runHere(["sampler", scheduler, "--sigmas", "1,,0.5"])).stderr).toContain("BAD_OPTION");
+    expect((await cli(line)).stderr).toContain("FILE_EXISTS");
+    expect((await cli([...line, "--force"])).exit).toBe(0);
+    expect((await cli(["sampler", scheduler, "--sigmas", "1,,0.5"])).stderr).toContain("BAD_OPTION");
   });
 
   it("draws a plan, writes it for another program, and takes that for a plan again", async () => {
     const model = [join(FIXTURES, "dit", "dynamo-20.onnx"), "--scheduler", join(FIXTURES, "dit", "scheduler_config.json"), "--steps", "12"];
     const [mask, plot, back] = ["mask.json", "plan.png", "back.json"].map((name) => join(folder, name));
     const line = ["plan", ...model, "--quiet", "--json"];
-    expect(await runHere([...line, "--policy", "fora", "--format", "cache-dit", "--plot", plot ?? "", "-o", mask ?? ""])).toMatchObject({
+    expect(await cli([...line, "--policy", "fora", "--format", "cache-dit", "--plot", plot ?? "", "-o", mask ?? ""])).toMatchObject({
       exit: 0,
       stderr: "",
     });
@@ -312,14 +292,14 @@ describe("the program", () => {
         .subarray(1, 4)
         .toString(),
     ).toBe("PNG");
-    const { exit, stdout } = await runHere([...line, "--policy", mask ?? "", "-o", back ?? ""]);
+    const { exit, stdout } = await cli([...line, "--policy", mask ?? "", "-o", back ?? ""]);
     expect(exit).toBe(0);
     expect(JSON.parse(stdout)).toMatchObject({ policy: { name: "mask.json" }, computed: { attn: 7, mlp: 7 } });
     expect(JSON.parse(readFileSync(back ?? "", "utf8"))).toMatchObject({ cells: { "*": [1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 1] } });
   });
 
   it("takes options that may be given again before MODEL", async () => {
-    const { exit, stderr } = await runHere(["run", "--input", "class_labels=1", artifact, "-o", join(folder, "latent.npy")]);
+    const { exit, stderr } = await cli(["run", "--input", "class_labels=1", artifact, "-o", join(folder, "latent.npy")]);
     expect({ exit, stderr }).toEqual({ exit: 0, stderr: "" });
   });
 
@@ -330,7 +310,7 @@ describe("the program", () => {
     const bytes = readFileSync(file);
     bytes[1000] = (bytes[1000] ?? 0) ^ 1;
     writeFileSync(file, bytes);
-    const { exit, stdout } = await runHere(["verify", changed, "--json", "--quiet"]);
+    const { exit, stdout } = await cli(["verify", changed, "--json", "--quiet"]);
     expect(exit).toBe(1);
     expect(JSON.parse(stdout)).toMatchObject({ ok: false });
   });

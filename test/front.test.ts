@@ -2,12 +2,11 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Writable } from "node:stream";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { z } from "zod";
 import { buildTiers } from "../src/build.js";
-import { main } from "../src/cli.js";
 import { recipeOverrides } from "../src/options.js";
+import { cli } from "./support/cli.js";
 import { fixtureNamed } from "./support/fixtures.js";
 
 const dit = fixtureNamed("dit/dynamo-20");
@@ -18,19 +17,6 @@ const trace = join(folder, "trace.json");
 afterAll(() => {
   rmSync(folder, { recursive: true, force: true });
 });
-
-async function cli(argv: readonly string[]): Promise<{ exit: number; stdout: string; stderr: string }> {
-  const texts = { stdout: "", stderr: "" };
-  const into = (name: keyof typeof texts): Writable =>
-    new Writable({
-      write: (chunk, _encoding, done) => {
-        texts[name] += String(chunk);
-        done();
-      },
-    });
-  const exit = await main(argv, { stdout: into("stdout"), stderr: into("stderr"), signal: new AbortController().signal });
-  return { exit, ...texts };
-}
 
 beforeAll(async () => {
   expect((await cli(["calibrate", dit.model, ...RUN, "--samples", "2", "-o", trace])).stderr).toBe("");
