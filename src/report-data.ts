@@ -67,12 +67,7 @@ function comparedWith(predicted: unknown): ReportComparison | undefined {
   return {
     error,
     interval,
-    methods: new Map(
-      methods.map(([name, { share, error, interval, samples }]) => [
-        name,
-        { share, error, interval, samples, isChosen: name === candidate },
-      ]),
-    ),
+    methods: new Map(methods.map(([name, measured]) => [name, { ...measured, isChosen: name === candidate }])),
   };
 }
 

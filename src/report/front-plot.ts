@@ -2,10 +2,9 @@
 import { formatNumber, formatPercent } from "./format.js";
 import { markup } from "./html.js";
 import { CHART_HEIGHT, CHART_WIDTH, lineChart, type Line } from "./line-chart.js";
+import { GAP, HEADER, svgDocument } from "./svg.js";
 import { logarithmicTicks, ticks } from "./ticks.js";
 
-const GAP = 30;
-const HEADER = 70;
 const LEGEND = 150;
 const PITCH = 20;
 
@@ -13,9 +12,6 @@ const PITCH = 20;
 const COLOURS = ["#c98a2b", "#b23b2a", "#5d646d", "#5f8a3a", "#7d5ba6"];
 
 const STYLE = markup`
-text { font-family: "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", sans-serif; font-size: 11px; fill: #5d646d; }
-.title { font-size: 17px; font-weight: 600; fill: #1d2024; }
-.axis path { stroke: #dfdfd9; stroke-width: 1px; fill: none; }
 path.chosen { fill: none; stroke: #24588f; stroke-width: 1.8px; stroke-linejoin: round; }
 .band { fill: #24588f; opacity: .15; }
 .chosen circle { fill: #24588f; }
@@ -60,8 +56,6 @@ export function frontPlot({ title, subtitle, chosen, published }: FrontPlot): st
   ];
   const points = entries.flatMap(({ line }) => line.points);
   const errors = points.flatMap(({ y, margin = 0 }) => [y, y + margin]);
-  const width = GAP + CHART_WIDTH + GAP + LEGEND + GAP;
-  const height = HEADER + CHART_HEIGHT + GAP;
   const chart = lineChart({
     title,
     description: `The relative L2 error of ${chosen.length} plans over the share of the cacheable compute that they keep.`,
@@ -69,16 +63,17 @@ export function frontPlot({ title, subtitle, chosen, published }: FrontPlot): st
     y: { measure: "relative L2 error", levels: logarithmicTicks(Math.min(...errors), Math.max(...errors)), isLogarithmic: true },
     lines: entries.map(({ line }) => line).reverse(),
   });
-  return `${
-    markup`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}">
-<style>${STYLE}</style>
-<rect width="100%" height="100%" fill="#fdfdfb"/>
-<text class="title" x="${GAP}" y="34">${title}</text>
-<text x="${GAP}" y="52">${subtitle}</text>
-<svg x="${GAP}" y="${HEADER}" width="${CHART_WIDTH}" height="${CHART_HEIGHT}">${chart}</svg>
-${entries.map(({ label, line: { name } }, i) => {
-  const [x, y] = [GAP + CHART_WIDTH + GAP, HEADER + GAP + PITCH * i];
-  return markup`<g class="${name}"><circle cx="${x}" cy="${y}" r="4"/></g><text x="${x + 12}" y="${y + 4}">${label}</text>\n`;
-})}</svg>`.text
-  }\n`;
+  const key = entries.map(({ label, line: { name } }, i) => {
+    const [x, y] = [GAP + CHART_WIDTH + GAP, HEADER + GAP + PITCH * i];
+    return markup`<g class="${name}"><circle cx="${x}" cy="${y}" r="4"/></g><text x="${x + 12}" y="${y + 4}">${label}</text>\n`;
+  });
+  return svgDocument({
+    width: GAP + CHART_WIDTH + GAP + LEGEND + GAP,
+    height: HEADER + CHART_HEIGHT + GAP,
+    title,
+    subtitle,
+    style: STYLE,
+    drawn: markup`<svg x="${GAP}" y="${HEADER}" width="${CHART_WIDTH}" height="${CHART_HEIGHT}">${chart}</svg>
+${key}`,
+  });
 }

@@ -3,10 +3,9 @@ import type { Row, SamplerTable, Term } from "../../schedules/index.js";
 import { formatNumber } from "./format.js";
 import { markup, type Content } from "./html.js";
 import { CHART_HEIGHT, CHART_WIDTH, lineChart, stepAxis, type Line } from "./line-chart.js";
+import { GAP, HEADER, svgDocument } from "./svg.js";
 import { ticksBetween } from "./ticks.js";
 
-const GAP = 30;
-const HEADER = 70;
 const FOOTER = 50;
 
 /** What a line adds up: its class, what the legend calls it, and its value in a row. */
@@ -18,9 +17,6 @@ const WEIGHTS: readonly (readonly [name: string, label: string, (row: Row, k: nu
 ];
 
 const STYLE = markup`
-text { font-family: "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", sans-serif; font-size: 11px; fill: #5d646d; }
-.title { font-size: 17px; font-weight: 600; fill: #1d2024; }
-.axis path { stroke: #dfdfd9; stroke-width: 1px; fill: none; }
 .time, .sigma, .latent, .current, .earlier, .noise { fill: none; stroke-width: 1.8px; stroke-linejoin: round; }
 .time, .sigma, .current { stroke: #24588f; } .latent { stroke: #5d646d; } .earlier { stroke: #c98a2b; } .noise { stroke: #b23b2a; }
 .points circle { fill: transparent; stroke: none; }
@@ -56,24 +52,22 @@ export function samplerPlot({ name, prediction, initialScale, rows }: SamplerTab
     chart("Weights", "weight in the next latent", weights),
   ];
   const left = (i: number): number => GAP + i * (CHART_WIDTH + GAP);
-  const width = left(charts.length);
   const height = HEADER + CHART_HEIGHT + FOOTER;
-  return `${
-    markup`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}">
-<style>${STYLE}</style>
-<rect width="100%" height="100%" fill="#fdfdfb"/>
-<text class="title" x="${GAP}" y="34">${name}, ${steps} ${steps === 1 ? "row" : "rows"}</text>
-<text x="${GAP}" y="52">${prediction}, initial scale ${formatNumber(initialScale)}</text>
-${charts.map((chart, i) => markup`<svg x="${left(i)}" y="${HEADER}" width="${CHART_WIDTH}" height="${CHART_HEIGHT}">${chart}</svg>\n`)}${drawn.map(
-      ({ label, line }, i) => {
-        const before = drawn.slice(0, i).reduce((length, { label }) => length + label.length, 0);
-        const x = left(charts.length - 1) + 40 * i + 6 * before;
-        const y = height - 22;
-        return markup`<path class="${line.name}" d="M${x} ${y - 4}h14"/><text x="${x + 18}" y="${y}">${label}</text>`;
-      },
-    )}
-</svg>`.text
-  }\n`;
+  const key = drawn.map(({ label, line }, i) => {
+    const before = drawn.slice(0, i).reduce((length, { label }) => length + label.length, 0);
+    const x = left(charts.length - 1) + 40 * i + 6 * before;
+    const y = height - 22;
+    return markup`<path class="${line.name}" d="M${x} ${y - 4}h14"/><text x="${x + 18}" y="${y}">${label}</text>`;
+  });
+  return svgDocument({
+    width: left(charts.length),
+    height,
+    title: `${name}, ${steps} ${steps === 1 ? "row" : "rows"}`,
+    subtitle: `${prediction}, initial scale ${formatNumber(initialScale)}`,
+    style: STYLE,
+    drawn: markup`${charts.map((chart, i) => markup`<svg x="${left(i)}" y="${HEADER}" width="${CHART_WIDTH}" height="${CHART_HEIGHT}">${chart}</svg>\n`)}${key}
+`,
+  });
 }
 
 function levelsOf(lines: readonly Line[]): readonly number[] {

@@ -1,13 +1,13 @@
 /** A schedule as a picture of its own: what every kind of branch does at every step, or every branch where those of a kind differ. */
 import { markup } from "./html.js";
+import { GAP, HEADER, svgDocument } from "./svg.js";
 import { axisLabels, bar, bars, computedOf, hasGaps, legend, type ScheduleRow } from "./schedule.js";
 
-const LEFT = 40;
 /** Of a label's letters, about. */
 const LETTER = 6.6;
 const WIDTH = 900;
 const COUNTS = 80;
-const TOP = 106;
+const TOP = HEADER + 36;
 
 /** Distance between rows, and the height of their cells; tighter where there are many. */
 const ROOMY = { pitch: 32, height: 24 };
@@ -15,8 +15,6 @@ const TIGHT = { pitch: 17, height: 14 };
 const MOST_ROOMY_ROWS = 16;
 
 const STYLE = markup`
-text { font-family: "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", sans-serif; font-size: 11px; fill: #5d646d; }
-.title { font-size: 17px; font-weight: 600; fill: #1d2024; }
 .label { font-weight: 600; fill: #1d2024; }
 .compute { fill: #24588f; } .reuse, .idle { fill: #b9c9da; } .forecast { fill: #c98a2b; }
 .gaps rect { stroke: #fdfdfb; stroke-width: 1px; }
@@ -33,30 +31,29 @@ export interface SchedulePlot {
 export function schedulePlot({ title, subtitle, rows, steps }: SchedulePlot): string {
   const { pitch, height } = rows.length > MOST_ROOMY_ROWS ? TIGHT : ROOMY;
   const labels = rows.map(({ label, branches }) => (branches > 1 ? `${label} × ${branches}` : label));
-  const left = LEFT + Math.ceil(labels.reduce((most, label) => Math.max(most, label.length * LETTER), 0)) + 16;
+  const left = GAP + Math.ceil(labels.reduce((most, label) => Math.max(most, label.length * LETTER), 0)) + 16;
   const bottom = TOP + rows.length * pitch;
-  const width = left + WIDTH + COUNTS + LEFT;
   const kinds = legend(rows);
-  return `${
-    markup`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${bottom + 40}" width="${width}" height="${bottom + 40}">
-<style>${STYLE}</style>
-<rect width="100%" height="100%" fill="#fdfdfb"/>
-<text class="title" x="${LEFT}" y="38">${title}</text>
-<text x="${LEFT}" y="58">${subtitle}</text>
-${kinds.map(
-  ({ kind, word }, i) => markup`<svg x="${left + 110 * i}" y="70" width="110" height="24">${bar(kind, "0", "10", 24)}
+  return svgDocument({
+    width: left + WIDTH + COUNTS + GAP,
+    height: bottom + 40,
+    title,
+    subtitle,
+    style: STYLE,
+    drawn: markup`${kinds.map(
+      ({ kind, word }, i) => markup`<svg x="${left + 110 * i}" y="${HEADER}" width="110" height="24">${bar(kind, "0", "10", 24)}
 <text x="18" y="18">${word}</text></svg>
 `,
-)}${rows.map((row, i) => {
+    )}${rows.map((row, i) => {
       const y = TOP + i * pitch;
       const baseline = y + height / 2 + 4;
-      return markup`<text class="label" x="${LEFT}" y="${baseline}">${labels[i]}</text>
+      return markup`<text class="label" x="${GAP}" y="${baseline}">${labels[i]}</text>
 <svg class="${hasGaps(steps) ? "gaps" : "cells"}" x="${left}" y="${y}" width="${WIDTH}" height="${height}" role="img">
 ${bars(row, height)}</svg>
 <text x="${left + WIDTH + 14}" y="${baseline}">${computedOf(row)}</text>
 `;
-    })}<text x="${LEFT}" y="${bottom + 17}">step</text>
+    })}<text x="${GAP}" y="${bottom + 17}">step</text>
 <svg x="${left}" y="${bottom + 4}" width="${WIDTH}" height="18" overflow="visible">${axisLabels(steps)}</svg>
-</svg>`.text
-  }\n`;
+`,
+  });
 }
