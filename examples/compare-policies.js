@@ -27,7 +27,7 @@ import {
   sampleInputs,
   writeArtifact,
 } from "smoothcc";
-import { bind, studentQuantile } from "smoothcc/schedules";
+import { bind, halfWidth, mean } from "smoothcc/schedules";
 
 const text = { type: "string" };
 const { values, positionals } = parseArgs({
@@ -80,16 +80,6 @@ await loop.close();
 /** Steps that a uniform policy computes here: every n-th, and the last. */
 const uniformFills = (interval) => 1 + Math.ceil((job.table.rows.length - 1) / interval);
 
-const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
-
-/** Of the 95 % confidence interval of a mean. */
-function halfWidth(values) {
-  if (values.length < 2) return undefined;
-  const middle = mean(values);
-  const variance = values.reduce((sum, value) => sum + (value - middle) ** 2, 0) / (values.length - 1);
-  return studentQuantile(values.length - 1) * Math.sqrt(variance / values.length);
-}
-
 /** Share of the MACs, errors against the uncached runs, and the options as they were given. */
 async function measured(name, budget) {
   const options = CANDIDATES[name](budget);
@@ -119,7 +109,7 @@ async function uncachedWith(steps) {
 function errorsOf(latents) {
   const errors = latents.map((latent, i) => relativeL2(latent, uncached[i]));
   const ratios = latents.map((latent, i) => psnr(latent, uncached[i], rangeOf(uncached[i])));
-  return { relL2: mean(errors), within: halfWidth(errors), psnr: mean(ratios) };
+  return { relL2: mean(errors), within: errors.length < 2 ? undefined : halfWidth(errors), psnr: mean(ratios) };
 }
 
 const folder = await mkdtemp(join(tmpdir(), "smoothcc-compare-"));

@@ -1,6 +1,6 @@
 /** Forecasts: what a branch would return at a step that does not compute, as a weighted sum of what it returned at steps that did. */
 import { at } from "./levels.js";
-import type { ScheduleCell } from "./plan.js";
+import { cellOf, type ScheduleCell } from "./plan.js";
 import { sumOfTerms, type Term } from "./sampler.js";
 
 /**
@@ -23,7 +23,7 @@ export function forecastRow(computes: readonly boolean[], forecast: Forecaster):
     const terms = sumOfTerms(parts).filter(({ weight }) => weight !== 0);
     values.push(terms);
     const isReuse = terms.length === 1 && terms[0]?.step === fills[0] && terms[0]?.weight === 1;
-    return isReuse ? 0 : terms.map(({ step, weight }) => [step, weight]);
+    return isReuse ? 0 : cellOf(terms);
   });
 }
 

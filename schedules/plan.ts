@@ -138,6 +138,11 @@ function bindRow(row: readonly ScheduleCell[], called: readonly number[]): reado
   });
 }
 
+/** The cell that is a sum of these terms. */
+export function cellOf(terms: readonly Term[]): ScheduleCell {
+  return terms.map(({ step, weight }) => [step, weight]);
+}
+
 /** What a cached cell is the sum of, where `latest` is the latest step that computes. */
 export function termsOf(cell: Exclude<ScheduleCell, 1>, latest: number): readonly Term[] {
   return cell === 0 ? [{ step: latest, weight: 1 }] : cell.map(([step, weight]) => ({ step, weight }));

@@ -73,7 +73,7 @@ export interface Attempt {
    * How far a later latent would be from that of the run without caching if all was exact from the next step on: the next one, or under
    * a sampler of several steps the first behind the last one that reads what this step gives.
    */
-  readonly deviation: Float64Array;
+  deviation(): Float64Array;
   /** Goes on with it. */
   advance(): Promise<void>;
 }

@@ -49,8 +49,12 @@ export function errorCurves(sites: readonly SiteStatistics[]): ErrorCurves {
 export function confidence(sites: readonly SiteStatistics[]): ErrorBands | undefined {
   const samples = sites[0]?.ratio.length ?? 0;
   if (samples < 2) return undefined;
-  const factor = studentQuantile(samples - 1) / Math.sqrt(samples);
-  return bandsOf(sites, (lag, step) => factor * deviation(depthMeans(sites, lag, step)));
+  return bandsOf(sites, (lag, step) => halfWidth(depthMeans(sites, lag, step)));
+}
+
+/** Half the width of the 95 % confidence interval of the mean of two values or more: Student's t with n − 1 degrees of freedom times the standard error. */
+export function halfWidth(values: readonly number[]): number {
+  return (studentQuantile(values.length - 1) / Math.sqrt(values.length)) * deviation(values);
 }
 
 /** t with P(|T| ≤ t) = 0.95 for a whole number of degrees of freedom, from the closed forms of Abramowitz & Stegun, 26.7.3 and 26.7.4. */
@@ -117,7 +121,7 @@ function at(values: readonly number[] | undefined, step: number): number {
   return values?.[step] ?? NaN;
 }
 
-function mean(values: readonly number[]): number {
+export function mean(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 

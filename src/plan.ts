@@ -15,6 +15,7 @@ import {
   groupBranches,
   halvesOf,
   isPolicy,
+  mean,
   policies,
   valueFor,
   rowsOf,
@@ -226,8 +227,4 @@ function meanError(sites: readonly PlannedSite[], { cells }: Schedule): number |
   });
   const error = mean(errors);
   return Number.isFinite(error) ? error : undefined;
-}
-
-function mean(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
 }

@@ -18,6 +18,7 @@ import {
   type LearnedVariance,
   type Plan,
   type Rescale,
+  type Row,
   type Term,
 } from "../schedules/index.js";
 import { latentShape, type Job } from "./job.js";
@@ -151,11 +152,11 @@ export class ReferenceLoop {
     const out = this.guided(predictions, scaleAt(guidance, k));
     const { clip = Infinity } = row.m;
     const value = out.map((value, i) => Math.min(clip, Math.max(-clip, row.m.x * (latent[i] ?? 0) + row.m.out * value)));
-    const next = new Float64Array(latent.length);
-    const of = <T>(past: readonly T[], now: T, step: number): T | undefined => (step === k ? now : past[step]);
-    for (const term of row.next.x) accumulate(next, latents[term.step], term.weight);
-    for (const term of row.next.m) accumulate(next, of(values, value, term.step), term.weight);
-    for (const term of row.next.out ?? []) accumulate(next, of(outs, out, term.step), term.weight);
+    const next = nextOf(row, latent.length, {
+      x: (step) => latents[step],
+      m: (step) => (step === k ? value : values[step]),
+      out: (step) => (step === k ? out : outs[step]),
+    });
     if (row.next.noise !== 0) {
       const { learned } = row.next;
       const normals = inputs.draws?.subarray(draws * next.length, (draws + 1) * next.length) ?? new Float32Array();
@@ -286,6 +287,18 @@ export class ReferenceLoop {
     this.sessions.set(key, session);
     return session;
   }
+}
+
+/** What a row sums up: latents, history values and outputs, by step. */
+export type Summands = Readonly<Record<"x" | "m" | "out", (step: number) => ArrayLike<number> | undefined>>;
+
+/** The latent that a row leaves, but for noise. */
+export function nextOf({ next }: Row, size: number, { x, m, out }: Summands): Float64Array {
+  const sum = new Float64Array(size);
+  for (const term of next.x) accumulate(sum, x(term.step), term.weight);
+  for (const term of next.m) accumulate(sum, m(term.step), term.weight);
+  for (const term of next.out ?? []) accumulate(sum, out(term.step), term.weight);
+  return sum;
 }
 
 /** The latent that a run ends with. */

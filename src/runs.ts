@@ -2,7 +2,7 @@
 import { ditView } from "../ir/graph.js";
 import { bind, type Plan, type Row, type Runs, type Schedule, type Term } from "../schedules/index.js";
 import type { Job } from "./job.js";
-import { finalOf, ReferenceLoop, startOf, type Cells, type Outcome, type Trajectory, type Walk } from "./reference.js";
+import { finalOf, nextOf, ReferenceLoop, startOf, type Cells, type Outcome, type Trajectory, type Walk } from "./reference.js";
 import type { SampleOptions } from "./run-inputs.js";
 import type { RuntimeOptions } from "./runtime.js";
 
@@ -57,9 +57,13 @@ export function runsOf(job: Job, options: RunsOptions): ModelRuns {
       return {
         async attempt(terms) {
           evaluations++;
-          const outcome = await loop.attempt(walk, terms && cellsWith(plan, walk.step, terms));
-          const deviation = deviationOf(job.table.rows, walk, outcome, exact);
-          return { latent: outcome.latent, deviation, advance: () => loop.advance(walk, outcome) };
+          const { step } = walk;
+          const outcome = await loop.attempt(walk, terms && cellsWith(plan, step, terms));
+          return {
+            latent: outcome.latent,
+            deviation: () => deviationOf(job.table.rows, step, walk, outcome, exact),
+            advance: () => loop.advance(walk, outcome),
+          };
         },
       };
     },
@@ -72,22 +76,27 @@ function cellsWith({ cells }: Plan, step: number, terms: ReadonlyMap<string, rea
   return new Map(cached.map(([site, sum]) => [site, { kind: "terms", terms: sum }]));
 }
 
-/** The deviation of an attempt: differences to the exact run go through the sampler's sums as what differs does. */
-function deviationOf(rows: readonly Row[], { step, latents, values, outs }: Walk, attempt: Outcome, exact: Trajectory): Float64Array {
+/**
+ * The deviation of an attempt at a step: differences to the exact run go through the sampler's sums as what differs does, up to the
+ * last row that reads what the step gives; what later steps give differs by nothing.
+ */
+function deviationOf(rows: readonly Row[], step: number, walk: Walk, attempt: Outcome, exact: Trajectory): Float64Array {
+  const size = attempt.latent.length;
   const minus = (a: ArrayLike<number> = [], b: ArrayLike<number> = []): Float64Array =>
     Float64Array.from(a, (value, i) => value - (b[i] ?? NaN));
-  const x = [...latents, attempt.latent].map((latent, i) => minus(latent, exact.latents[i]));
-  const m = [...values, attempt.value].map((value, i) => minus(value, exact.values[i]));
-  const out = [...outs, attempt.out].map((value, i) => minus(value, exact.outs[i]));
+  const ahead = [minus(attempt.latent, exact.latents[step + 1])];
+  const given =
+    (past: readonly Float64Array[], now: Float64Array, exactly: readonly Float64Array[]) =>
+    (at: number): Float64Array =>
+      at > step ? new Float64Array(size) : minus(at === step ? now : past[at], exactly[at]);
+  const summands = {
+    x: (at: number) => (at > step ? ahead[at - step - 1] : minus(walk.latents[at], exact.latents[at])),
+    m: given(walk.values, attempt.value, exact.values),
+    out: given(walk.outs, attempt.out, exact.outs),
+  };
   const last = rows.findLastIndex(({ next }) => [...next.m, ...(next.out ?? [])].some((term) => term.step === step));
-  for (const { next } of rows.slice(step + 1, last + 1)) {
-    const sum = new Float64Array(attempt.latent.length);
-    const sources = [...next.x.map((term) => [x, term] as const), ...next.m.map((term) => [m, term] as const), ...(next.out ?? []).map((term) => [out, term] as const)]; // prettier-ignore
-    for (const [of, { step: source, weight }] of sources)
-      for (const [i, value] of (of[source] ?? []).entries()) sum[i] = (sum[i] ?? NaN) + weight * value;
-    x.push(sum);
-  }
-  return x.at(-1) ?? new Float64Array();
+  for (const row of rows.slice(step + 1, last + 1)) ahead.push(nextOf(row, size, summands));
+  return ahead.at(-1) ?? new Float64Array();
 }
 
 /** The first step of which a later one reads a branch: up to it a run does as without caching. The last step if there is none. */

@@ -1,7 +1,7 @@
 /** Does an artifact do what its plan says, and how far is that from the result without caching? */
 import { join } from "node:path";
 import { FILES, ArtifactSession, feedsOf, fileDigest, type Artifact } from "./artifact.js";
-import { psnr, rangeOf, relativeL2 } from "../schedules/index.js";
+import { mean, psnr, rangeOf, relativeL2 } from "../schedules/index.js";
 import { latentShape, type Job } from "./job.js";
 import { isFloatType, type FloatType } from "../ir/types.js";
 import type { Progress } from "./progress.js";
@@ -87,8 +87,4 @@ function limitOf({ model, context }: Job): number {
 function check(name: string, relL2: number, limit: number): Check {
   // A result that is not a number is not within any limit.
   return { name, relL2, limit, ok: relL2 <= limit };
-}
-
-function mean(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
 }

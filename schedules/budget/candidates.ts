@@ -61,17 +61,15 @@ type Sum = "alone" | "along gaps";
 export function leastPathRow(
   input: PolicyInput,
   fills: number,
-  { effects }: Sensitivity,
+  sensitivity: Sensitivity,
   power = 0.25,
   adds: Sum = "alone",
 ): readonly ScheduleCell[] | undefined {
-  const path = leastPath(input, fills, (key, step) => at(effects.get(key) ?? [], step) ** power, adds);
+  const path = leastPath(input, fills, (key, step) => at(sensitivity.get(key) ?? [], step) ** power, adds);
   return path && forecastRow(path, polynomial(ORDER));
 }
 
-/**
- * The steps to compute so that the sum of squared relative forecast errors is least, each weighted by its step.
- */
+/** The steps to compute so that the sum of squared relative forecast errors is least, each weighted by its step. */
 function leastPath(
   { steps, sites }: PolicyInput,
   fills: number,

@@ -3,11 +3,11 @@
  * chosen so that the latents that follow are nearest to those of the run without caching. Fitted to the branches alone, weights
  * shrink what they forecast and the shrinkage adds up; fitted along the run, each step makes up for the drift of those before it.
  */
+import { ridgeWeights } from "../least-squares.js";
 import { at } from "../levels.js";
-import { termsOf, type ScheduleCell } from "../plan.js";
+import { cellOf, termsOf, type ScheduleCell } from "../plan.js";
 import { everywhere, groupBranches, type Attempt, type Choice, type PolicyInput, type Runs, type Walk } from "../policy.js";
 import { sumOfTerms, type Term } from "../sampler.js";
-import { ridgeWeights } from "../least-squares.js";
 
 /** Directions in which a forecast over the newest fills is changed: F₀ − F₁, and F₀ − 2F₁ + F₂. */
 const DIRECTIONS: readonly (readonly number[])[] = [
@@ -35,17 +35,19 @@ export async function closedLoop(
   row: readonly ScheduleCell[],
 ): Promise<Choice["cells"]> {
   const groups = groupBranches(sites);
-  const base = row.map((cell, step): ScheduleCell => (cell === 1 ? 1 : cellOf(overFills(row, step, termsOf(cell, lastFill(row, step))))));
+  const base = row.map((cell, step): ScheduleCell =>
+    cell === 1 ? 1 : cellOf(overFills(row, step, termsOf(cell, row.lastIndexOf(1, step)))),
+  );
   const schedule = { steps, cells: everywhere(sites, base) };
   const walks: Walk[] = [];
   for (const sample of samples) walks.push(await runs.walk(sample, schedule));
   const rows = new Map(groups.map(({ key }) => [key, [...base]]));
+  const attempt = async (terms?: ReadonlyMap<string, readonly Term[]>): Promise<readonly Attempt[]> => {
+    const attempts = [];
+    for (const walk of walks) attempts.push(await walk.attempt(terms));
+    return attempts;
+  };
   for (const [step, cell] of base.entries()) {
-    const attempt = async (terms?: ReadonlyMap<string, readonly Term[]>): Promise<readonly Attempt[]> => {
-      const attempts = [];
-      for (const walk of walks) attempts.push(await walk.attempt(terms));
-      return attempts;
-    };
     if (cell === 1) {
       for (const attempted of await attempt()) await attempted.advance();
       continue;
@@ -55,12 +57,12 @@ export async function closedLoop(
     const probes = groups.flatMap(({ key, sites: members }) => directions.map((direction) => ({ key, members, direction })));
     const changed = (terms: readonly Term[], direction: readonly number[], by: number): readonly Term[] =>
       terms.map(({ step, weight }, i) => ({ step, weight: weight + by * (direction[i] ?? 0) }));
-    const before = (await attempt()).map(({ deviation }) => deviation);
+    const before = (await attempt()).map((attempted) => attempted.deviation());
     const effects: (readonly Float64Array[])[] = [];
     for (const { members, direction } of probes) {
       const terms = changed(start, direction, PROBE);
       const after = await attempt(new Map(members.map(({ site }) => [site, terms])));
-      effects.push(after.map(({ deviation }, i) => deviation.map((value, j) => (value - (before[i]?.[j] ?? NaN)) / PROBE)));
+      effects.push(after.map((attempted, i) => attempted.deviation().map((value, j) => (value - (before[i]?.[j] ?? NaN)) / PROBE)));
     }
     const sizes = effects.map((effect) => Math.sqrt(product(effect, effect)) || 1);
     const weights =
@@ -81,10 +83,6 @@ export async function closedLoop(
   return rows;
 }
 
-function lastFill(row: readonly ScheduleCell[], step: number): number {
-  return row.lastIndexOf(1, step);
-}
-
 /** The terms with one for each of the newest fills, also where its weight is 0. */
 function overFills(row: readonly ScheduleCell[], step: number, terms: readonly Term[]): readonly Term[] {
   const fills = row.flatMap((cell, k) => (cell === 1 && k < step ? [k] : [])).reverse();
@@ -92,10 +90,6 @@ function overFills(row: readonly ScheduleCell[], step: number, terms: readonly T
     { weight: 1, terms: fills.slice(0, HISTORY).map((fill) => ({ step: fill, weight: 0 })) },
     { weight: 1, terms },
   ]);
-}
-
-function cellOf(terms: readonly Term[]): ScheduleCell {
-  return terms.map(({ step, weight }) => [step, weight]);
 }
 
 /** Over all samples. */

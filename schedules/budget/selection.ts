@@ -1,16 +1,24 @@
 /** Which of several plans is taken: the one with the least error of the final latent on samples of the calibration. */
 import { relativeL2 } from "../fidelity.js";
 import { at } from "../levels.js";
-import type { Schedule } from "../plan.js";
+import type { Schedule, ScheduleCell } from "../plan.js";
 import type { Runs } from "../policy.js";
-import { studentQuantile } from "../statistics.js";
+import { halfWidth, mean } from "../statistics.js";
 
 /** A plan that may be taken. */
 export interface Entry {
   readonly name: string;
   readonly schedule: Schedule;
+  /** Its row where all branches have the same. */
+  readonly row?: readonly ScheduleCell[] | undefined;
   /** Whether the literature has it: the best of these stays to the end, so that nothing is taken that is worse. */
   readonly isPublished: boolean;
+}
+
+/** The relative L2 error of a sample's final latent under a schedule. */
+export async function errorOf(runs: Runs, sample: number, schedule: Schedule): Promise<number> {
+  const exact = await runs.latents(sample);
+  return relativeL2(await runs.run(sample, schedule), at(exact, exact.length - 1));
 }
 
 /** Relative L2 errors of the final latent, by number of the sample. */
@@ -30,9 +38,7 @@ export class Trials {
     const known = this.errors.get(entry) ?? new Map<number, number>();
     this.errors.set(entry, known);
     for (const sample of samples) {
-      if (known.has(sample)) continue;
-      const exact = await this.runs.latents(sample);
-      known.set(sample, relativeL2(await this.runs.run(sample, entry.schedule), at(exact, exact.length - 1)));
+      if (!known.has(sample)) known.set(sample, await errorOf(this.runs, sample, entry.schedule));
     }
     return known;
   }
@@ -64,14 +70,7 @@ export class Trials {
   }
 }
 
-/** The mean, and the half-width of its 95 % confidence interval (Student's t); no interval for one sample. */
+/** The mean, and the half-width of its 95 % confidence interval; no interval for one sample. */
 export function meanWithin(errors: readonly number[]): { readonly error: number; readonly interval?: number | undefined } {
-  const error = mean(errors);
-  if (errors.length < 2) return { error };
-  const variance = errors.reduce((sum, value) => sum + (value - error) ** 2, 0) / (errors.length - 1);
-  return { error, interval: studentQuantile(errors.length - 1) * Math.sqrt(variance / errors.length) };
-}
-
-function mean(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
+  return { error: mean(errors), interval: errors.length < 2 ? undefined : halfWidth(errors) };
 }

@@ -2,6 +2,7 @@
 import { relativeL2 } from "../fidelity.js";
 import { polynomial } from "../forecast.js";
 import { at } from "../levels.js";
+import { cellOf } from "../plan.js";
 import { everywhere, groupBranches, statisticsOf, type BranchGroup, type PolicyInput, type Runs } from "../policy.js";
 import { squaredNorm } from "../statistics.js";
 
@@ -11,11 +12,8 @@ const PROBES = 8;
 /** What is changed: F₀ − F₁ of the newest computed values, this much of it. */
 const CHANGE = 0.5;
 
-export interface Sensitivity {
-  /** Of every group, at every step: relative change of the final latent for a relative change of its branches. */
-  readonly effects: ReadonlyMap<string, readonly number[]>;
-  readonly evaluations: number;
-}
+/** Of every group, at every step: relative change of the final latent for a relative change of its branches. */
+export type Sensitivity = ReadonlyMap<string, readonly number[]>;
 
 /**
  * At a few steps of one uncached run all branches are forecast; there the branches of one group after the other are changed, and the
@@ -27,10 +25,9 @@ export async function sensitivity({ steps, sites }: PolicyInput, runs: Runs, sam
   const exact = await runs.latents(sample);
   const probed = [...new Set(Array.from({ length: PROBES }, (_, i) => Math.round(2 + (i * (steps - 3)) / (PROBES - 1))))];
   const measured = new Map(groups.map(({ key }) => [key, new Map<number, number>()]));
-  let evaluations = 0;
   for (const step of probed) {
     const terms = polynomial(1)(step, [step - 1, step - 2]);
-    const row = Array.from({ length: steps }, (_, k) => (k === step ? terms.map((term) => [term.step, term.weight] as const) : 1));
+    const row = Array.from({ length: steps }, (_, k) => (k === step ? cellOf(terms) : 1));
     const walk = await runs.walk(sample, { steps, cells: everywhere(sites, row) }, step - 2);
     for (let k = step - 2; k < step; k++) await (await walk.attempt()).advance();
     const attempt = await walk.attempt();
@@ -50,9 +47,8 @@ export async function sensitivity({ steps, sites }: PolicyInput, runs: Runs, sam
     }
     const gain = relativeL2(latent, at(exact, steps)) / nextError;
     for (const [key, effect] of local) measured.get(key)?.set(step, effect * gain);
-    evaluations += steps - step + 2 + groups.length;
   }
-  return { effects: new Map([...measured].map(([key, points]) => [key, interpolated(points, steps)])), evaluations };
+  return new Map([...measured].map(([key, points]) => [key, interpolated(points, steps)]));
 }
 
 /** ‖F₁ − F₀‖ / ‖F‖ of a group's branches, pooled. */

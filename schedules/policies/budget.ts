@@ -7,7 +7,7 @@ import { z } from "zod";
 import { policyNeedsModel } from "../../ir/diagnostics.js";
 import { candidates, leastPathRow } from "../budget/candidates.js";
 import { closedLoop } from "../budget/closed-loop.js";
-import { meanWithin, Trials, type Entry } from "../budget/selection.js";
+import { errorOf, meanWithin, Trials, type Entry } from "../budget/selection.js";
 import { sensitivity, type Sensitivity } from "../budget/sensitivity.js";
 import { at } from "../levels.js";
 import { computedShare, everywhere, type Choice, type Policy, type PolicyInput, type Runs } from "../policy.js";
@@ -73,10 +73,14 @@ export default {
     if (maxError !== undefined && found.error > maxError)
       warnings.push(`Whatever is cached changes the result by more than ${maxError}: ${found.error.toPrecision(3)} at least.`);
     const { name, cells, ...measured } = found;
-    const { effects } = search.effects;
     return {
       cells,
-      predicted: { candidate: name, ...measured, evaluations: runs.evaluations() - before, sensitivity: Object.fromEntries(effects) },
+      predicted: {
+        candidate: name,
+        ...measured,
+        evaluations: runs.evaluations() - before,
+        sensitivity: Object.fromEntries(search.effects),
+      },
       warnings,
     };
   },
@@ -111,8 +115,8 @@ async function best(
   const isWithin = computedShare(input, smooth.cells) <= share + 0.5 / steps;
   const left = await trials.finalists(isWithin ? [...made, known] : made, unseen);
   const entries = [...left];
-  const promising = made.find((entry) => entry === left.find((other) => other !== known));
-  if (promising && fit === "closed-loop") {
+  const promising = left.find(({ row }) => row);
+  if (promising?.row && fit === "closed-loop") {
     const cells = await closedLoop(input, runs, fitted, promising.row);
     entries.push({ name: `${promising.name}; closed loop`, schedule: { steps, cells }, isPublished: false });
   }
@@ -149,8 +153,7 @@ async function cheapestWithin({ input, runs, unseen, effects }: Search, maxError
   while (low < high) {
     const middle = Math.floor((low + high) / 2);
     const row = leastPathRow(input, middle, effects);
-    const entry = { name: "", schedule: { steps, cells: everywhere(sites, row ?? []) }, isPublished: false };
-    const [error = Infinity] = row ? (await new Trials(runs).measure(entry, unseen.slice(0, 1))).values() : [];
+    const error = row ? await errorOf(runs, at(unseen, 0), { steps, cells: everywhere(sites, row) }) : Infinity;
     if (error <= maxError) high = middle;
     else low = middle + 1;
   }

@@ -11,7 +11,7 @@ import { badCurves } from "../../ir/diagnostics.js";
 import { bestFills, budgetOf, SUM } from "../fills.js";
 import { difference } from "../forecast.js";
 import { everywhere, statisticsOf, type Policy } from "../policy.js";
-import type { ScheduleCell } from "../plan.js";
+import { cellOf, type ScheduleCell } from "../plan.js";
 import { sumOfTerms, type Term } from "../sampler.js";
 import { forecastError, type SiteStatistics } from "../statistics.js";
 
@@ -37,7 +37,7 @@ export default {
     const row = Array.from({ length: steps }, (_, step): ScheduleCell => {
       if (path.includes(step)) return 1;
       const [from = 0, before] = path.filter((fill) => fill < step).reverse();
-      return before === undefined ? 0 : linear(before, from, step).map(({ step: source, weight }) => [source, weight]);
+      return before === undefined ? 0 : cellOf(linear(before, from, step));
     });
     return { cells: everywhere(sites, row), warnings: budget.warnings };
   },

@@ -40,7 +40,7 @@ export async function toyInput(steps: number, samples: readonly number[], size =
         return Promise.resolve();
       };
       const exact = exactly.get(sample)?.[k + 1];
-      return Promise.resolve({ latent, deviation: Float64Array.from(latent, (value, j) => value - (exact?.[j] ?? NaN)), advance });
+      return Promise.resolve({ latent, deviation: () => Float64Array.from(latent, (value, j) => value - (exact?.[j] ?? NaN)), advance });
     };
     return { attempt, latents, values };
   };
