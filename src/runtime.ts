@@ -53,7 +53,11 @@ export class Session {
       logSeverityLevel: 4,
       ...(options.threads === undefined ? {} : { intraOpNumThreads: options.threads }),
     };
-    const session: Record<string, string> = { disable_prepacking: options.prepack === false ? "1" : "0" };
+    const session: Record<string, string> = {
+      disable_prepacking: options.prepack === false ? "1" : "0",
+      // Threads of a session that has run would go on waiting busily, on the cores that the next one needs: sessions take turns here.
+      force_spinning_stop: "1",
+    };
     const extra = { session, optimization: { constant_folding_max_output_size_in_bytes: String(1 << 20) } };
     try {
       if (typeof source === "string") return new Session(await InferenceSession.create(source, { ...settings, extra }), options.signal);
