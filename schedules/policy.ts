@@ -48,7 +48,7 @@ export interface Runs {
     schedule?: Schedule,
     observe?: (step: number, values: ReadonlyMap<string, TensorData>) => void,
   ): Promise<Float32Array>;
-  /** Evaluations of the network so far, whole or in part. */
+  /** Evaluations of the network so far; one that reads some of its branches counts as the share of the MACs that it computes. */
   evaluations(): number;
   /** How long a run without caching takes here. */
   seconds(): Promise<number>;

@@ -14,6 +14,7 @@ import { fitsAnyBatch, openJob, warningsOf, type Job } from "./job.js";
 import { choosePlan, planningFor, type Planned, type PlanSummary } from "./plan.js";
 import type { Progress } from "./progress.js";
 import type { RecipeOverrides } from "./recipe.js";
+import type { Trajectory } from "./reference.js";
 import { reportOf } from "./report-data.js";
 import { renderReport } from "./report/index.js";
 import type { SampleOptions } from "./run-inputs.js";
@@ -151,8 +152,13 @@ async function plan(
 ): Promise<{ readonly trace: Trace | undefined; readonly chosen: readonly Planned[] }> {
   const { policy, samples, seed, progress } = options;
   const sampling = { ...options, inputs: undefined, noise: undefined };
-  const trace = (policies.get(policy)?.needs.includes("trace") ?? true) ? await calibrate(single, sampling) : undefined;
-  const runs = runsOf(single, { ...sampling, samples: trace?.samples ?? Array.from({ length: samples }, (_, i) => i), seed });
+  const needs = policies.get(policy)?.needs ?? ["trace", "runs"];
+  const known = new Map<number, Trajectory>();
+  const keep = (sample: number, trajectory: Trajectory): void => void known.set(sample, trajectory);
+  const trace = needs.includes("trace")
+    ? await calibrate(single, { ...sampling, keep: needs.includes("runs") ? keep : undefined })
+    : undefined;
+  const runs = runsOf(single, { ...sampling, known, samples: trace?.samples ?? Array.from({ length: samples }, (_, i) => i), seed });
   try {
     const chosen: Planned[] = [];
     for (const { policyOptions } of targets)

@@ -5,7 +5,7 @@ import type { SiteStatistics } from "../schedules/index.js";
 import { conditionsOf, guidedStep, type Job } from "./job.js";
 import type { Progress } from "./progress.js";
 import { Reductions } from "./reductions.js";
-import { ReferenceLoop, startOf } from "./reference.js";
+import { ReferenceLoop, startOf, type Trajectory } from "./reference.js";
 import type { SampleOptions } from "./run-inputs.js";
 import type { RuntimeOptions, Tensors } from "./runtime.js";
 import { assertSameCalibration, mergeTraces, type Calibration, type Trace, type TracedRun } from "./trace.js";
@@ -26,6 +26,8 @@ export interface CalibrateOptions extends RuntimeOptions, Omit<SampleOptions, "n
   readonly memory?: number | undefined;
   /** What has been measured already, and the file that says so: its samples are not run again. */
   readonly found?: { readonly trace: Trace; readonly file: string } | undefined;
+  /** Called with every run that was made, of those that repeat a sample for other branches the first. */
+  readonly keep?: ((sample: number, trajectory: Trajectory) => void) | undefined;
   /** Called after every sample with the trace of all so far. */
   readonly checkpoint?: ((trace: Trace) => Promise<void>) | undefined;
   readonly progress?: Progress | undefined;
@@ -37,7 +39,7 @@ export interface CalibrateOptions extends RuntimeOptions, Omit<SampleOptions, "n
  * Throws BAD_OPTION, TRACE_MISMATCH if what was found is of another calibration, and what running the network throws.
  */
 export async function calibrate(job: Job, options: CalibrateOptions): Promise<Trace> {
-  const { memory, found, checkpoint, progress } = options;
+  const { memory, found, keep, checkpoint, progress } = options;
   const window = windowOf(job, memory);
   const calibration = calibrationOf(job, options);
   const { steps } = calibration;
@@ -53,12 +55,13 @@ export async function calibrate(job: Job, options: CalibrateOptions): Promise<Tr
     for (const sample of missing) {
       const start = await startOf(job, sample, { ...options, noise: undefined });
       const measured = new Map<string, SiteStatistics>();
-      for (const group of window.groups) {
+      for (const [i, group] of window.groups.entries()) {
         const observe = async (step: number, branches: Tensors): Promise<void> => {
           await reductions.observe(step, branches);
           progress?.("calibrate", ++done, evaluations);
         };
-        await loop.run(start, { observe, only: group });
+        const trajectory = await loop.trajectory(start, { observe, only: group });
+        if (i === 0) keep?.(sample, trajectory);
         for (const [site, statistics] of reductions.finish()) measured.set(site, statistics);
       }
       const own = sampleTrace(calibration, sample, window.lags, measured);

@@ -1,7 +1,8 @@
 /** Runs of the model that a policy may ask for: the calibration's samples along schedules that it tries. */
+import { totalMacs } from "../ir/cost.js";
 import { ditView } from "../ir/graph.js";
 import { bind, type Plan, type Row, type Runs, type Schedule, type Term } from "../schedules/index.js";
-import type { Job } from "./job.js";
+import { guidedStep, type Job } from "./job.js";
 import { finalOf, nextOf, ReferenceLoop, startOf, type Cells, type Outcome, type Trajectory, type Walk } from "./reference.js";
 import type { SampleOptions } from "./run-inputs.js";
 import type { RuntimeOptions } from "./runtime.js";
@@ -13,13 +14,16 @@ export interface ModelRuns extends Runs {
 export interface RunsOptions extends RuntimeOptions, SampleOptions {
   /** Numbers of the samples that the calibration ran. */
   readonly samples: readonly number[];
+  /** Runs without caching that have been made already, by sample. */
+  readonly known?: ReadonlyMap<number, Trajectory> | undefined;
 }
 
 export function runsOf(job: Job, options: RunsOptions): ModelRuns {
   const loop = new ReferenceLoop(job, options);
   const { samples } = options;
   const steps = job.table.rows.length;
-  const uncached = new Map<number, Trajectory>();
+  const uncached = new Map(options.known);
+  const costAt = costOf(job);
   let evaluations = 0;
   const bound = (schedule: Schedule): Plan => bind(schedule, job.table, ditView(job.model).branches, job.context.guidance);
   const whole = async (sample: number): Promise<Trajectory> => {
@@ -37,7 +41,7 @@ export function runsOf(job: Job, options: RunsOptions): ModelRuns {
       const plan = schedule && bound(schedule);
       const known = plan && !observe ? uncached.get(sample) : undefined;
       const begun = plan && known && { trajectory: known, from: firstRead(plan) };
-      evaluations += steps - (begun?.from ?? 0);
+      for (let step = begun?.from ?? 0; step < steps; step++) evaluations += costAt(step, plan);
       return loop.run(await startOf(job, sample, options), { plan, observe, begun });
     },
     async seconds() {
@@ -56,8 +60,8 @@ export function runsOf(job: Job, options: RunsOptions): ModelRuns {
       const walk = loop.start(await startOf(job, sample, options), { plan, begun });
       return {
         async attempt(terms) {
-          evaluations++;
           const { step } = walk;
+          evaluations += costAt(step, plan);
           const outcome = await loop.attempt(walk, terms && cellsWith(plan, step, terms));
           return {
             latent: outcome.latent,
@@ -67,6 +71,16 @@ export function runsOf(job: Job, options: RunsOptions): ModelRuns {
         },
       };
     },
+  };
+}
+
+/** What a step costs under a plan, as a share of the MACs of one that computes everything. */
+function costOf(job: Job): (step: number, plan?: Plan) => number {
+  const { total, branches } = guidedStep(job);
+  const shares = new Map(branches.map(({ site, macs }) => [site, totalMacs(macs) / totalMacs(total)]));
+  return (step, plan) => {
+    const left = [...(plan?.cells ?? [])].filter(([, cells]) => cells[step]?.kind !== "compute");
+    return left.reduce((cost, [site]) => cost - (shares.get(site) ?? 0), 1);
   };
 }
 

@@ -10,8 +10,9 @@ import { confidence, errorCurves, studentQuantile, type SiteStatistics } from ".
 import { calibrate } from "../src/calibrate.js";
 import { writeNpy } from "../src/npy.js";
 import { Reductions } from "../src/reductions.js";
-import { ReferenceLoop, type Observer } from "../src/reference.js";
+import { ReferenceLoop, type Observer, type Trajectory } from "../src/reference.js";
 import { sampleInputs } from "../src/run-inputs.js";
+import { runsOf } from "../src/runs.js";
 import { mergeTraces, readTrace, type Trace } from "../src/trace.js";
 import { windowOf } from "../src/window.js";
 import { cli } from "./support/cli.js";
@@ -181,6 +182,24 @@ describe("a trace", () => {
       guidance: { form: "batched", scale: 1.5 },
     });
     expect(whole.sampler.timesteps).toEqual(job.table.rows.map(({ timestep }) => timestep));
+  });
+});
+
+describe("the runs that were made", () => {
+  it("are kept, so that planning does not make them again", async () => {
+    const known = new Map<number, Trajectory>();
+    // Memory for a few branches at a time: the first of the runs of a sample is as good as any.
+    const memory = 4 * total;
+    await calibrate(job, { samples: 2, seed: 5, threads: 1, memory, keep: (sample, trajectory) => known.set(sample, trajectory) });
+    const [runs, others] = [known, undefined].map((known) => runsOf(job, { samples: [0, 1], seed: 5, threads: 1, known }));
+    for (const sample of [0, 1]) {
+      const [kept, made] = [await runs?.latents(sample), await others?.latents(sample)];
+      expect(kept).toHaveLength(STEPS + 1);
+      expect(distance(kept?.map((latent) => [...latent]), made?.map((latent) => [...latent]))).toBeLessThan(1e-5); // prettier-ignore
+    }
+    expect([runs?.evaluations(), others?.evaluations()]).toEqual([0, 2 * STEPS]);
+    await runs?.close();
+    await others?.close();
   });
 });
 

@@ -26,13 +26,14 @@ const RIDGE = 0.3;
 
 /**
  * The row for all branches with weights of its own for every group: those nearest, by ridge regression over the samples, to the latents of
- * the runs without caching. A step costs two attempts for every group, and two, of every sample.
+ * the runs without caching. A step costs two attempts for every group, and two, of every sample; `told` is called at each.
  */
 export async function closedLoop(
   { steps, sites }: PolicyInput,
   runs: Runs,
   samples: readonly number[],
   row: readonly ScheduleCell[],
+  told: () => void = () => undefined,
 ): Promise<Choice["cells"]> {
   const groups = groupBranches(sites);
   const base = row.map((cell, step): ScheduleCell =>
@@ -48,6 +49,7 @@ export async function closedLoop(
     return attempts;
   };
   for (const [step, cell] of base.entries()) {
+    told();
     if (cell === 1) {
       for (const attempted of await attempt()) await attempted.advance();
       continue;

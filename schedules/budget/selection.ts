@@ -31,14 +31,20 @@ const FINALISTS = 2;
 export class Trials {
   private readonly errors = new Map<Entry, Map<number, number>>();
 
-  constructor(private readonly runs: Runs) {}
+  /** `told` is called after every run. */
+  constructor(
+    private readonly runs: Runs,
+    private readonly told: () => void = () => undefined,
+  ) {}
 
   /** On each of the samples. */
   async measure(entry: Entry, samples: readonly number[]): Promise<Errors> {
     const known = this.errors.get(entry) ?? new Map<number, number>();
     this.errors.set(entry, known);
     for (const sample of samples) {
-      if (!known.has(sample)) known.set(sample, await errorOf(this.runs, sample, entry.schedule));
+      if (known.has(sample)) continue;
+      known.set(sample, await errorOf(this.runs, sample, entry.schedule));
+      this.told();
     }
     return known;
   }

@@ -78,7 +78,7 @@ export default {
       predicted: {
         candidate: name,
         ...measured,
-        evaluations: runs.evaluations() - before,
+        evaluations: Math.ceil(runs.evaluations() - before),
         sensitivity: Object.fromEntries(search.effects),
       },
       warnings,
@@ -104,7 +104,6 @@ async function best(
 ): Promise<{ name: string; cells: Choice["cells"]; error: number; interval?: number | undefined; compared: Record<string, unknown> }> {
   const { steps, sites } = input;
   const share = fills / steps;
-  const trials = new Trials(runs);
   const made = candidates(input, fills, effects).map((candidate) => ({
     ...candidate,
     schedule: { steps, cells: everywhere(sites, candidate.row) },
@@ -113,11 +112,19 @@ async function best(
   const smooth = smoothcache.choose(input, smoothcache.options.parse({ share, k }));
   const known: Entry = { name: "smoothcache", schedule: { steps, cells: smooth.cells }, isPublished: true };
   const isWithin = computedShare(input, smooth.cells) <= share + 0.5 / steps;
-  const left = await trials.finalists(isWithin ? [...made, known] : made, unseen);
+  const tried = isWithin ? [...made, known] : made;
+  // About so much work: two runs for each candidate, and the fitting, whose steps count as runs.
+  const work = 2 * tried.length + (fit === "none" ? 0 : steps);
+  let done = 0;
+  const told = (): void => {
+    input.progress(Math.min(++done, work - 1), work);
+  };
+  const trials = new Trials(runs, told);
+  const left = await trials.finalists(tried, unseen);
   const entries = [...left];
   const promising = left.find(({ row }) => row);
   if (promising?.row && fit === "closed-loop") {
-    const cells = await closedLoop(input, runs, fitted, promising.row);
+    const cells = await closedLoop(input, runs, fitted, promising.row, told);
     entries.push({ name: `${promising.name}; closed loop`, schedule: { steps, cells }, isPublished: false });
   }
   const ranked = await trials.ranked(entries, unseen);
@@ -126,6 +133,7 @@ async function best(
     const errors = [...(await trials.measure(entry, [])).values()];
     compared[entry.name] = { share: computedShare(input, entry.schedule.cells), samples: errors.length, ...meanWithin(errors) };
   }
+  input.progress(work, work);
   const winner = at(ranked, 0);
   const errors = await trials.measure(winner, unseen);
   return { name: winner.name, cells: winner.schedule.cells, ...meanWithin([...errors.values()]), compared };

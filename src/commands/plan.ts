@@ -70,7 +70,7 @@ interface FrontEntry extends FrontMeasure, Pick<Comparison, "candidate">, Pick<P
   readonly plan: string;
 }
 
-/** What is chosen for the argument, and how many evaluations of the network that took. */
+/** What is chosen for the argument, and how many evaluations of the network that cost. */
 async function planned<T extends object>(
   argument: string,
   options: Options,
@@ -94,7 +94,8 @@ async function planned<T extends object>(
   assertSameRun(argument, trace, tracedRun(job));
   const runs = runsOf(job, { ...runtime, samples: trace.samples, seed: trace.seed, inputs: inputSpecs(options) });
   try {
-    return { ...(await choose({ ...planningFor(job, trace), runs, progress: host.progress })), evaluations: runs.evaluations() };
+    const chosen = await choose({ ...planningFor(job, trace), runs, progress: host.progress });
+    return { ...chosen, evaluations: Math.ceil(runs.evaluations()) };
   } finally {
     await runs.close();
   }
@@ -142,7 +143,7 @@ function describeFront(points: readonly FrontEntry[], plot: string, evaluations:
   return [
     table([["plan", "computed", "faster, at most", "error", "what was chosen"], ...rows]),
     `${plot}: the error over the share of the compute`,
-    `planning took ${evaluations} evaluations of the network`,
+    `planning cost ${evaluations} evaluations of the network`,
   ].join("\n");
 }
 
@@ -159,6 +160,6 @@ function describePlan({ steps, kinds, macs, predicted }: PlanSummary, evaluation
     table([["kind", "computed", "of the MACs", "error of cached values"], ...rows]),
     `${count(macs.planned)} of ${count(macs.uncached)} linear MACs: at most ${macs.bound.toFixed(2)}× faster`,
     ...Object.entries(predicted).map(([what, value]) => `${what}: ${typeof value === "number" ? round(value) : JSON.stringify(value)}`),
-    ...(evaluations > 0 ? [`planning took ${evaluations} evaluations of the network`] : []),
+    ...(evaluations > 0 ? [`planning cost ${evaluations} evaluations of the network`] : []),
   ].join("\n");
 }
