@@ -49,7 +49,7 @@ export async function calibrate(job: Job, options: CalibrateOptions): Promise<Tr
   const evaluations = missing.length * window.groups.length * steps;
   let done = 0;
   // One session at a time: each has the weights for itself.
-  const loop = new ReferenceLoop(job, options, 1);
+  const loop = new ReferenceLoop(job, options, 0);
   const reductions = new Reductions(steps, window, options);
   try {
     for (const sample of missing) {

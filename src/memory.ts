@@ -29,12 +29,17 @@ export function keptSteps(cells: readonly Cell[]): readonly { readonly from: num
  */
 export function memoryOf(run: Model, uncached: Model, body?: Model): Memory {
   const activations = activationsOf(run);
-  const weights = new Set(run.graph.nodes.flatMap(operands).filter(({ data }) => data));
   return {
     activations: activations + (body ? activationsOf(body) : 0),
     cache: Math.max(0, activations - activationsOf(uncached)),
-    weights: [...weights].reduce((sum, value) => sum + bytesOf(value), 0),
+    weights: weightBytes(run.graph),
   };
+}
+
+/** Bytes of the constants that a graph's nodes read. */
+export function weightBytes({ nodes }: Graph): number {
+  const weights = new Set(nodes.flatMap(operands).filter(({ data }) => data));
+  return [...weights].reduce((sum, value) => sum + bytesOf(value), 0);
 }
 
 function activationsOf({ graph }: Model): number {

@@ -2,6 +2,7 @@
  * The oracle: a sampling run as a loop over the exporter's own one-step model. It follows a plan by feeding cached branches
  * from outside and shares no code with `passes/`; what it says is right, an artifact must reproduce.
  */
+import { totalmem } from "node:os";
 import { ditView, inputValue, type Model, type Value } from "../ir/graph.js";
 import { rewrite, sweep } from "../ir/rewrite.js";
 import { readTensor, tensorFloats, tensorFrom, tensorOf, type TensorData } from "../ir/tensor.js";
@@ -22,6 +23,7 @@ import {
   type Term,
 } from "../schedules/index.js";
 import { latentShape, type Job } from "./job.js";
+import { weightBytes } from "./memory.js";
 import { sampleInputs, type RunInputs, type SampleOptions } from "./run-inputs.js";
 import { Session, type RuntimeOptions, type Tensors } from "./runtime.js";
 
@@ -72,16 +74,19 @@ export interface Course {
   readonly begun?: { readonly trajectory: Trajectory; readonly from: number } | undefined;
 }
 
-/** The loop of one job. Sessions are opened as plans need them and kept until `close`. */
+/** Bytes of weights in sessions that are kept open: half of the machine's memory. */
+const KEPT_BYTES = totalmem() / 2;
+
+/** The loop of one job. Sessions are opened as plans need them and kept until `close`, or until others need their memory. */
 export class ReferenceLoop {
-  private readonly sessions = new Map<string, Session>();
+  /** Those that were used last stand last; each has the weights for itself. */
+  private readonly sessions = new Map<string, { readonly session: Session; readonly bytes: number }>();
   private readonly latentShape: readonly number[];
 
   constructor(
     private readonly job: Job,
     private readonly options: RuntimeOptions = {},
-    /** Sessions that are kept; every one has its own copy of the weights. */
-    private readonly mostSessions = 3,
+    private readonly keptBytes = KEPT_BYTES,
   ) {
     this.latentShape = latentShape(job);
   }
@@ -178,8 +183,7 @@ export class ReferenceLoop {
   }
 
   async close(): Promise<void> {
-    for (const session of this.sessions.values()) await session.close();
-    this.sessions.clear();
+    await this.keepWithin(-Infinity);
   }
 
   /** The exporter's step for so many halves. */
@@ -277,15 +281,28 @@ export class ReferenceLoop {
   private async sessionFor(model: Model, cachedSites: readonly string[], probed: readonly string[]): Promise<Session> {
     const key = `${model === this.job.model}|${probed.join()}|${cachedSites.join()}`;
     const known = this.sessions.get(key);
-    if (known) return known;
-    for (const [oldest, unused] of [...this.sessions].slice(0, Math.max(0, this.sessions.size + 1 - this.mostSessions))) {
-      this.sessions.delete(oldest);
-      await unused.close();
+    if (known) {
+      this.sessions.delete(key);
+      this.sessions.set(key, known);
+      return known.session;
     }
     const step = stepWith(model, new Set(cachedSites), new Set(probed));
+    const bytes = weightBytes(step.graph);
+    await this.keepWithin(this.keptBytes - bytes);
     const session = await Session.open(step, { ...this.options, optimise: "all" });
-    this.sessions.set(key, session);
+    this.sessions.set(key, { session, bytes });
     return session;
+  }
+
+  /** Closes the sessions that have not been used for longest until the others have so many bytes. */
+  private async keepWithin(most: number): Promise<void> {
+    let held = [...this.sessions.values()].reduce((sum, { bytes }) => sum + bytes, 0);
+    for (const [key, { session, bytes }] of this.sessions) {
+      if (held <= most) return;
+      this.sessions.delete(key);
+      held -= bytes;
+      await session.close();
+    }
   }
 }
 

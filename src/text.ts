@@ -13,6 +13,11 @@ export function table(rows: readonly (readonly string[])[]): string {
     .join("\n");
 }
 
+/** 1 sample, 4 samples. */
+export function counted(count: number, what: string): string {
+  return `${count} ${what}${count === 1 ? "" : "s"}`;
+}
+
 /** 1.26 G. */
 export function count(value: number): string {
   return scaled(value, 1000, ["", "k", "M", "G", "T", "P"]);

@@ -7,6 +7,7 @@ import { openJob, warningsOf } from "../job.js";
 import { inputSpecs, MODEL_OPTIONS, recipeOverrides, runtimeOptions } from "../options.js";
 import { fewSteps } from "../../schedules/index.js";
 import { readTrace } from "../trace.js";
+import { counted } from "../text.js";
 import { windowOf } from "../window.js";
 import type { Command } from "./index.js";
 
@@ -51,7 +52,7 @@ export default {
     const back = lags === steps - 1 ? "" : `, inner products ${lags} steps back to fit the memory`;
     return {
       json: { ...summary, seconds },
-      text: `${output}: ${numbers.length} samples (${numbers.join(", ")}) × ${steps} steps, ${summary.sites} branches${repeated}${back}, ${seconds.toFixed(1)} s`,
+      text: `${output}: ${counted(numbers.length, "sample")} (${numbers.join(", ")}) × ${steps} steps, ${summary.sites} branches${repeated}${back}, ${seconds.toFixed(1)} s`,
     };
   },
 } satisfies Command;

@@ -5,6 +5,7 @@ import { formatCount, formatDuration, formatNumber, formatPercent, formatQuantit
 import { markup, type Content, type Markup } from "./html.js";
 import { scheduleChart, scheduleRows } from "./schedule.js";
 import { STYLE } from "./style.js";
+import { counted } from "../text.js";
 
 export type * from "./data.js";
 
@@ -74,7 +75,7 @@ function opening(data: ReportData): Markup {
       ]),
     verify &&
       figure("error", formatPercent(verify.fidelity.relL2), [
-        markup`relative L2 distance from the result without reuse, same noise, ${samples(verify.fidelity.samples)}`,
+        markup`relative L2 distance from the result without reuse, same noise, ${counted(verify.fidelity.samples, "sample")}`,
       ]),
   ];
   return markup`<header>
@@ -143,7 +144,7 @@ function comparisonSection({ error, interval, methods }: ReportComparison, verif
     facts([
       ["expected from the calibration", within(error, interval)],
       ...(verify
-        ? [["measured on this model", `${formatNumber(verify.fidelity.relL2)} (${samples(verify.fidelity.samples)})`] as const]
+        ? [["measured on this model", `${formatNumber(verify.fidelity.relL2)} (${counted(verify.fidelity.samples, "sample")})`] as const]
         : []),
     ]),
     table(
@@ -225,7 +226,7 @@ function checksSection({ checks, fidelity }: ReportVerify): Markup {
       )}`,
     ),
     facts([
-      ["distance from the result without reuse", `${formatNumber(fidelity.relL2)} (relative L2, ${samples(fidelity.samples)})`],
+      ["distance from the result without reuse", `${formatNumber(fidelity.relL2)} (relative L2, ${counted(fidelity.samples, "sample")})`],
       ["peak signal to noise ratio", Number.isFinite(fidelity.psnr) ? `${fidelity.psnr.toFixed(1)} dB` : "the results are equal"],
     ]),
   );
@@ -282,11 +283,7 @@ function quantity(macs: number): string {
 function device({ device: name, threads }: ReportTimes): string {
   return threads === undefined
     ? `${name}, the runtime's own number of threads`
-    : `${name} with ${threads} ${threads === 1 ? "thread" : "threads"}`;
-}
-
-function samples(count: number): string {
-  return `${count} ${count === 1 ? "sample" : "samples"}`;
+    : `${name} with ${counted(threads, "thread")}`;
 }
 
 function sentence(text: string): string {

@@ -5,6 +5,7 @@ import { markup, type Content } from "./html.js";
 import { CHART_HEIGHT, CHART_WIDTH, lineChart, stepAxis, type Line } from "./line-chart.js";
 import { GAP, HEADER, svgDocument } from "./svg.js";
 import { ticksBetween } from "./ticks.js";
+import { counted } from "../text.js";
 
 const FOOTER = 50;
 
@@ -62,7 +63,7 @@ export function samplerPlot({ name, prediction, initialScale, rows }: SamplerTab
   return svgDocument({
     width: left(charts.length),
     height,
-    title: `${name}, ${steps} ${steps === 1 ? "row" : "rows"}`,
+    title: `${name}, ${counted(steps, "row")}`,
     subtitle: `${prediction}, initial scale ${formatNumber(initialScale)}`,
     style: STYLE,
     drawn: markup`${charts.map((chart, i) => markup`<svg x="${left(i)}" y="${HEADER}" width="${CHART_WIDTH}" height="${CHART_HEIGHT}">${chart}</svg>\n`)}${key}
