@@ -10,7 +10,7 @@ import { closedLoop } from "../budget/closed-loop.js";
 import { errorOf, meanWithin, Trials, type Entry } from "../budget/selection.js";
 import { sensitivity, type Sensitivity } from "../budget/sensitivity.js";
 import { at } from "../levels.js";
-import { computedShare, everywhere, type Choice, type Policy, type PolicyInput, type Runs } from "../policy.js";
+import { computedShare, everywhere, statisticsOf, type Choice, type Policy, type PolicyInput, type Runs } from "../policy.js";
 import smoothcache from "./smoothcache.js";
 
 const SHARE = 0.35;
@@ -108,7 +108,8 @@ async function best(
     ...candidate,
     schedule: { steps, cells: everywhere(sites, candidate.row) },
   }));
-  const k = Math.min(steps - 1, Math.ceil(1 / share) + 2);
+  const lags = Math.min(...statisticsOf(sites).map(({ diff }) => diff.length));
+  const k = Math.min(lags, Math.ceil(1 / share) + 2);
   const smooth = smoothcache.choose(input, smoothcache.options.parse({ share, k }));
   const known: Entry = { name: "smoothcache", schedule: { steps, cells: smooth.cells }, isPublished: true };
   const isWithin = computedShare(input, smooth.cells) <= share + 0.5 / steps;
@@ -129,7 +130,7 @@ async function best(
   }
   const ranked = await trials.ranked(entries, unseen);
   const compared: Record<string, unknown> = {};
-  for (const entry of [...ranked, ...made, known]) {
+  for (const entry of [...ranked, ...tried]) {
     const errors = [...(await trials.measure(entry, [])).values()];
     compared[entry.name] = { share: computedShare(input, entry.schedule.cells), samples: errors.length, ...meanWithin(errors) };
   }
