@@ -1,7 +1,7 @@
 /** Several budgets for one calibration: the shares of a front, the tiers of a build, and what the policy says of each plan. */
 import { z } from "zod";
 import { badOption } from "../ir/diagnostics.js";
-import { optionWord, policies } from "../schedules/index.js";
+import { optionWord } from "../schedules/index.js";
 
 /** The policy that plans for them. */
 export const BUDGET = "budget";
@@ -46,7 +46,7 @@ const comparisonSchema = measuredSchema.extend({
   candidate: z.string(),
   /** By name: all that was measured for this budget, published methods among it. */
   compared: z
-    .record(z.string(), measuredSchema.extend({ share: z.number(), samples: z.number() }))
+    .record(z.string(), measuredSchema.extend({ share: z.number(), samples: z.number(), isPublished: z.boolean() }))
     .transform((all) => new Map(Object.entries(all).filter(([, { error }]) => Number.isFinite(error)))),
 });
 
@@ -55,9 +55,4 @@ export type Comparison = z.output<typeof comparisonSchema>;
 /** What a plan's `predicted` says of the plans that it was compared with; undefined where it says nothing of the kind. */
 export function comparisonOf(predicted: unknown): Comparison | undefined {
   return comparisonSchema.safeParse(predicted).data;
-}
-
-/** Whether something compared is of the literature: the name of a policy, maybe with a setting behind it. */
-export function isPublished(name: string): boolean {
-  return policies.has(name.split(",")[0] ?? "");
 }

@@ -132,7 +132,8 @@ async function best(
   const compared: Record<string, unknown> = {};
   for (const entry of [...ranked, ...tried]) {
     const errors = [...(await trials.measure(entry, [])).values()];
-    compared[entry.name] = { share: computedShare(input, entry.schedule.cells), samples: errors.length, ...meanWithin(errors) };
+    const { name, schedule, isPublished } = entry;
+    compared[name] = { share: computedShare(input, schedule.cells), isPublished, samples: errors.length, ...meanWithin(errors) };
   }
   input.progress(work, work);
   const winner = at(ranked, 0);

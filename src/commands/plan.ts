@@ -2,7 +2,7 @@
 import { dirname, join, parse } from "node:path";
 import { badOption } from "../../ir/diagnostics.js";
 import { formatNamed, groupBranches } from "../../schedules/index.js";
-import { assertBudgetsOpen, isPublished, type Comparison } from "../budgets.js";
+import { assertBudgetsOpen, type Comparison } from "../budgets.js";
 import { tracedRun } from "../calibrate.js";
 import { assertFree } from "../files.js";
 import { front, type FrontPoint } from "../front.js";
@@ -121,7 +121,7 @@ function drawnFront(points: readonly FrontPoint[]): string {
   const published = new Map<string, FrontMeasure[]>();
   for (const { comparison } of points)
     for (const [name, measured] of comparison.compared)
-      if (isPublished(name)) published.set(name, [...(published.get(name) ?? []), measured]);
+      if (measured.isPublished) published.set(name, [...(published.get(name) ?? []), measured]);
   const samples = points.flatMap(({ comparison }) => [...comparison.compared.values()].map(({ samples }) => samples));
   return frontPlot({
     title: "Error over compute",

@@ -10,7 +10,10 @@ import { choose, generator, inputOf, siteOf, statisticsOfValues, runsWith } from
 import { rejectedCodeOf } from "../support/thrown.js";
 import { toyInput } from "../support/toy-runs.js";
 
-const PREDICTED = z.object({ error: z.number(), compared: z.record(z.string(), z.object({ error: z.number() })) });
+const PREDICTED = z.object({
+  error: z.number(),
+  compared: z.record(z.string(), z.object({ error: z.number(), isPublished: z.boolean() })),
+});
 
 const LEVEL = new Map([["attn", new Array<number>(99).fill(1)]]); // prettier-ignore
 
@@ -157,6 +160,8 @@ describe("the policy", () => {
       const { error, compared } = PREDICTED.parse(schedule.predicted);
       for (const name of ["fora", "taylorseer, order 1", "taylorseer, order 2"])
         if (compared[name]) expect(error).toBeLessThanOrEqual(compared[name].error);
+      for (const [name, { isPublished }] of Object.entries(compared))
+        expect(isPublished, name).toBe(/^(fora|smoothcache|taylorseer, order \d)$/.test(name));
       expect(await errorOf(input, [2, 3], schedule)).toBeCloseTo(error, 9);
       expect(schedule.predicted?.["computedShare"]).toBeLessThanOrEqual(share);
     }
