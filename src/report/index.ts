@@ -281,9 +281,7 @@ function quantity(macs: number): string {
 }
 
 function device({ device: name, threads }: ReportTimes): string {
-  return threads === undefined
-    ? `${name}, the runtime's own number of threads`
-    : `${name} with ${counted(threads, "thread")}`;
+  return threads === undefined ? `${name}, the runtime's own number of threads` : `${name} with ${counted(threads, "thread")}`;
 }
 
 function sentence(text: string): string {
