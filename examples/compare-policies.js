@@ -109,7 +109,7 @@ async function uncachedWith(steps) {
 function errorsOf(latents) {
   const errors = latents.map((latent, i) => relativeL2(latent, uncached[i]));
   const ratios = latents.map((latent, i) => psnr(latent, uncached[i], rangeOf(uncached[i])));
-  return { relL2: mean(errors), within: errors.length < 2 ? undefined : halfWidth(errors), psnr: mean(ratios) };
+  return { relL2: mean(errors), within: halfWidth(errors), psnr: mean(ratios) };
 }
 
 const folder = await mkdtemp(join(tmpdir(), "smoothcc-compare-"));

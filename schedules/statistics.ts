@@ -49,11 +49,12 @@ export function errorCurves(sites: readonly SiteStatistics[]): ErrorCurves {
 export function confidence(sites: readonly SiteStatistics[]): ErrorBands | undefined {
   const samples = sites[0]?.ratio.length ?? 0;
   if (samples < 2) return undefined;
-  return bandsOf(sites, (lag, step) => halfWidth(depthMeans(sites, lag, step)));
+  return bandsOf(sites, (lag, step) => halfWidth(depthMeans(sites, lag, step)) ?? NaN);
 }
 
-/** Half the width of the 95 % confidence interval of the mean of two values or more: Student's t with n − 1 degrees of freedom times the standard error. */
-export function halfWidth(values: readonly number[]): number {
+/** Half the width of the 95 % confidence interval of a mean: Student's t with n − 1 degrees of freedom times the standard error; one value has none. */
+export function halfWidth(values: readonly number[]): number | undefined {
+  if (values.length < 2) return undefined;
   return (studentQuantile(values.length - 1) / Math.sqrt(values.length)) * deviation(values);
 }
 

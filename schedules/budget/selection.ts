@@ -78,5 +78,5 @@ export class Trials {
 
 /** The mean, and the half-width of its 95 % confidence interval; no interval for one sample. */
 export function meanWithin(errors: readonly number[]): { readonly error: number; readonly interval?: number | undefined } {
-  return { error: mean(errors), interval: errors.length < 2 ? undefined : halfWidth(errors) };
+  return { error: mean(errors), interval: halfWidth(errors) };
 }

@@ -3,7 +3,7 @@ import { dumpBranches, inspect, type Inspection } from "../inspect.js";
 import { bindModel, openLifted, type BoundModel } from "../job.js";
 import { CompilerError, missingOption } from "../../ir/diagnostics.js";
 import { MODEL_OPTIONS, recipeOverrides, runtimeOptions } from "../options.js";
-import { count, table } from "../text.js";
+import { count, counted, table } from "../text.js";
 import type { Command } from "./index.js";
 
 export default {
@@ -87,7 +87,7 @@ function blocks(branches: Inspection["branches"]): string {
   return [...new Set([...streams.values()].map(({ size }) => size))]
     .map((n) => {
       const same = [...streams].filter(([, { size }]) => size === n).map(([stream]) => stream);
-      return `${n} ${n === 1 ? "block" : "blocks"} (${same.join(", ")})`;
+      return `${counted(n, "block")} (${same.join(", ")})`;
     })
     .join(", ");
 }
