@@ -15,9 +15,11 @@ import {
   calibrate,
   compile,
   feedsOf,
+  jobFor,
   openArtifact,
   openJob,
   plan,
+  planFor,
   planningFor,
   psnr,
   rangeOf,
@@ -27,7 +29,7 @@ import {
   sampleInputs,
   writeArtifact,
 } from "smoothcc";
-import { bind, halfWidth, mean } from "smoothcc/schedules";
+import { halfWidth, mean } from "smoothcc/schedules";
 
 const text = { type: "string" };
 const { values, positionals } = parseArgs({
@@ -85,8 +87,9 @@ async function measured(name, budget) {
   const options = CANDIDATES[name](budget);
   if (name === "fewer steps") return uncachedWith(options.steps);
   const { schedule } = await plan({ ...planningFor(job, trace), runs }, name.split(",")[0], options);
-  const compiled = await compile(job, bind(schedule, job.table, job.model.dit.branches, job.context.guidance));
-  await writeArtifact(folder, { job, schedule, compiled }, true);
+  const own = await jobFor(job, schedule);
+  const compiled = await compile(own, planFor(own, schedule));
+  await writeArtifact(folder, { job: own, schedule, compiled }, true);
   const session = await ArtifactSession.open(join((await openArtifact(folder, {})).folder, "model.onnx"), {});
   const latents = [];
   for (const inputs of unseen) latents.push(await session.run(feedsOf(job, inputs)));

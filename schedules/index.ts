@@ -7,6 +7,7 @@ export type { Format } from "./format.js";
 export * from "./formats/index.js";
 export * from "./guidance.js";
 export * from "./interval.js";
+export { cutSchema } from "./cut.js";
 export { parseWith } from "./parse.js";
 export * from "./plan.js";
 export * from "./policies/index.js";

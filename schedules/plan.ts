@@ -25,6 +25,8 @@ export type ScheduleCell = 0 | 1 | readonly (readonly [step: number, weight: num
 /** A plan as it stands in plan.json: keys (sites, kinds and blocks, kinds, `*`) to rows of `steps` cells; a key left out computes always. */
 export interface Schedule {
   readonly steps: number;
+  /** Where the network is cut for it (`cutSchema`); where the recipe says if absent. */
+  readonly cut?: string | undefined;
   readonly cells: ReadonlyMap<string, readonly ScheduleCell[]>;
   /** Of steps that are cached; keys are those of the cells. */
   readonly adjustments?: Adjustments | undefined;

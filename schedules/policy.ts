@@ -39,6 +39,8 @@ export interface PolicyInput {
 export interface Runs {
   /** Samples of the calibration, by number. */
   readonly samples: readonly number[];
+  /** Whether the network can be cut there (`cutSchema`), as a schedule may want it. */
+  fits(cut: string): Promise<boolean>;
   /**
    * The final latent of a sample that follows the schedule, or computes everything. `observe` is told after every step what
    * the branches that it computed returned, by site.
@@ -61,8 +63,8 @@ export interface Runs {
 /** A run under way. */
 export interface Walk {
   /**
-   * The latent that the next step leaves where the given branches, by site, are these sums over computed steps in place of what
-   * the schedule has for them (steps that it reads somewhere); a branch that computes there does so in any case.
+   * The latent that the next step leaves where the given branches, by keys of a plan, are these sums over computed steps in
+   * place of what the schedule has for them (steps that it reads somewhere); a branch that computes there does so in any case.
    */
   attempt(terms?: ReadonlyMap<string, readonly Term[]>): Promise<Attempt>;
 }
@@ -80,6 +82,8 @@ export interface Attempt {
 
 /** What a policy chose: rows of cells, by keys of a plan. A branch that no key speaks of computes always. */
 export interface Choice {
+  /** Where the network is cut for it; where the recipe says if absent. */
+  readonly cut?: string | undefined;
   readonly cells: ReadonlyMap<string, readonly ScheduleCell[]>;
   /** Scales and shifts of what cached branches return; keys are those of the cells. */
   readonly adjustments?: Adjustments | undefined;

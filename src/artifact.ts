@@ -11,10 +11,10 @@ import { structureDigest } from "../ir/digest.js";
 import { ditView, type Model, type Value } from "../ir/graph.js";
 import { readModel, writeModel, WrittenData, type WriteOptions, type WriteResult } from "../ir/onnx/index.js";
 import { tensorFrom, tensorNumbers, type TensorData } from "../ir/tensor.js";
-import { bind, parseWith, type Plan, type Schedule } from "../schedules/index.js";
+import { parseWith, type Plan, type Schedule } from "../schedules/index.js";
 import { FORMS, type Compiled } from "./compile.js";
 import { assertWritable, jsonText, makeFolder, notWritten, readJson } from "./files.js";
-import { latentShape, openJob, type Job } from "./job.js";
+import { latentShape, openJob, planFor, type Job } from "./job.js";
 import { readPlan, writePlan } from "./plan-file.js";
 import { recipeSchema, schedulerConfig, type Recipe } from "./recipe.js";
 import type { RunInputs } from "./run-inputs.js";
@@ -258,7 +258,7 @@ export async function openArtifact(folder: string, runtime: RuntimeOptions): Pro
   if (!existsSync(model)) throw fileMissing(model, "The artifact is not whole.");
   const job = await openJob(folder, {}, runtime);
   const schedule = readPlan(join(folder, FILES.plan));
-  return { folder, manifest, job, schedule, plan: bind(schedule, job.table, ditView(job.model).branches, job.context.guidance) };
+  return { folder, manifest, job, schedule, plan: planFor(job, schedule) };
 }
 
 /** What the artifact's model is given for one run. */

@@ -8,9 +8,8 @@ import { assertLimitable, limitCache, type Limited } from "./cache-limit.js";
 import { calibrate } from "./calibrate.js";
 import { compileModel, type Compiled, type Form } from "./compile.js";
 import { unknownName } from "../ir/diagnostics.js";
-import { ditView } from "../ir/graph.js";
-import { bind, policies } from "../schedules/index.js";
-import { fitsAnyBatch, openJob, warningsOf, type Job } from "./job.js";
+import { policies } from "../schedules/index.js";
+import { fitsAnyBatch, jobFor, openJob, planFor, warningsOf, type Job } from "./job.js";
 import { choosePlan, planningFor, type Planned, type PlanSummary } from "./plan.js";
 import type { Progress } from "./progress.js";
 import type { RecipeOverrides } from "./recipe.js";
@@ -105,15 +104,15 @@ async function buildAll(model: string, options: BuildOptions, targets: readonly 
 
 /** Compiles, writes, verifies and times one artifact; `others` are there already. */
 async function makeArtifact(
-  job: Job,
+  whole: Job,
   { trace, planned }: { readonly trace: Trace | undefined; readonly planned: Planned },
   options: BuildOptions,
   others: readonly Built[],
 ): Promise<Built> {
   const { output, force, progress } = options;
+  const job = await jobFor(whole, planned.schedule, options);
   const { schedule, computed } = limitCache(job, planned.schedule, options.cacheMemory);
-  const plan = bind(schedule, job.table, ditView(job.model).branches, job.context.guidance);
-  const compiled = await compileModel(job, plan, { form: options.form });
+  const compiled = await compileModel(job, planFor(job, schedule), { form: options.form });
   options.onCompiled?.(compiled);
   return replaceFolder(output, force, async (folder) => {
     const bytes = await fillArtifact(folder, { job, schedule, compiled, trace }, options.signal);

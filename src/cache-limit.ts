@@ -2,9 +2,9 @@
 import { badOption } from "../ir/diagnostics.js";
 import { totalMacs } from "../ir/cost.js";
 import { ditView } from "../ir/graph.js";
-import { bind, type Schedule } from "../schedules/index.js";
+import type { Schedule } from "../schedules/index.js";
 import type { Form } from "./compile.js";
-import { guidedStep, type Job } from "./job.js";
+import { guidedStep, planFor, type Job } from "./job.js";
 import { bytesOf, keptSteps } from "./memory.js";
 
 export interface Limited {
@@ -62,7 +62,7 @@ export function limitCache(job: Job, schedule: Schedule, limit = Infinity): Limi
 /** The sites that keep anything. */
 function keptSites(job: Job, schedule: Schedule): readonly KeptSite[] {
   const { branches } = ditView(job.model);
-  const plan = bind(schedule, job.table, branches, job.context.guidance);
+  const plan = planFor(job, schedule);
   const marked = new Map(job.model.graph.marks.map(({ site, value }) => [site, value]));
   const macs = new Map(guidedStep(job).branches.map((branch) => [branch.site, totalMacs(branch.macs)]));
   return branches.flatMap(({ site }) => {

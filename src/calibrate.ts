@@ -8,6 +8,7 @@ import { Reductions } from "./reductions.js";
 import { ReferenceLoop, startOf, type Trajectory } from "./reference.js";
 import type { SampleOptions } from "./run-inputs.js";
 import type { RuntimeOptions, Tensors } from "./runtime.js";
+import { Sessions } from "./sessions.js";
 import { assertSameCalibration, mergeTraces, type Calibration, type Trace, type TracedRun } from "./trace.js";
 import { windowOf } from "./window.js";
 
@@ -49,7 +50,7 @@ export async function calibrate(job: Job, options: CalibrateOptions): Promise<Tr
   const evaluations = missing.length * window.groups.length * steps;
   let done = 0;
   // One session at a time: each has the weights for itself.
-  const loop = new ReferenceLoop(job, options, 0);
+  const loop = new ReferenceLoop(job, options, new Sessions(options, 0));
   const reductions = new Reductions(steps, window, options);
   try {
     for (const sample of missing) {

@@ -8,7 +8,7 @@ export { compileModel as compile, type Compiled } from "./compile.js";
 export { psnr, rangeOf, relativeL2 } from "../schedules/index.js";
 export { front, type FrontPoint } from "./front.js";
 export { dumpBranches, inspect, type Inspection } from "./inspect.js";
-export { conditionsOf, latentShape, openJob, openLifted, type Job } from "./job.js";
+export { conditionsOf, jobFor, latentShape, openJob, openLifted, planFor, type Job } from "./job.js";
 export { npyBytes, readNpy } from "./npy.js";
 export { readPlan, writePlan } from "./plan-file.js";
 export { choosePlan as plan, planningFor, planningOf, type Planned } from "./plan.js";

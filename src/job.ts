@@ -14,6 +14,7 @@ import { requireWellFormed } from "../ir/check.js";
 import { addMacs, NO_MACS, stepCost, totalMacs, type Macs } from "../ir/cost.js";
 import { ditView, opsetOf, type Model, type Value } from "../ir/graph.js";
 import { lift } from "../ir/lift/index.js";
+import { parseCut } from "../ir/residual/cut.js";
 import { readModel } from "../ir/onnx/index.js";
 import { isStandard } from "../ir/ops.js";
 import { shapeOf, elemOf } from "../ir/build.js";
@@ -21,6 +22,7 @@ import type { TensorData } from "../ir/tensor.js";
 import { staticShape, type Dim } from "../ir/types.js";
 import { BIND_PASSES, runPasses, type PassContext, type PredictionSlice } from "../passes/index.js";
 import {
+  bind,
   cacheOf,
   callsOf,
   hasUnguidedRows,
@@ -28,10 +30,11 @@ import {
   unknownKeys,
   type CachedBranch,
   type Guidance,
+  type Plan,
   type SamplerTable,
+  type Schedule,
 } from "../schedules/index.js";
 import {
-  cutOf,
   floatTypeOf,
   isInput,
   openSource,
@@ -67,14 +70,18 @@ export async function openLifted(path: string, overrides: RecipeOverrides): Prom
   const model = await readModel(opened.modelFile);
   const inputs = model.graph.inputs.map(({ name }) => name);
   const source = opened.isDerived ? { ...opened, recipe: withoutAbsentInputs(opened.recipe, inputs, overrides.inputs) } : opened;
-  const { latent, timestep, prediction } = source.recipe;
   if ([...model.metadata.keys()].some((key) => key.startsWith(METADATA_PREFIX)))
     throw notRecognised(
       "This is a whole sampling run that smoothcc has emitted, not one step.",
       "Name the folder of the artifact, or the model that it was made from.",
     );
   requireWellFormed(model, opened.modelFile);
-  return { source, model: lift(model, { latent, timestep, prediction: prediction.output, cut: cutOf(source.recipe) }) };
+  return { source, model: liftedAs(source.recipe, model) };
+}
+
+/** The model with the branches, the names and the cut of a recipe. */
+function liftedAs({ latent, timestep, prediction, cut }: Recipe, model: Model): Model {
+  return lift(model, { latent, timestep, prediction: prediction.output, cut: parseCut(cut) });
 }
 
 /** The job of a model and its recipe. `runtime` is where it will run, and for the questions that passes ask. Throws what its parts throw. */
@@ -83,6 +90,26 @@ export async function openJob(path: string, overrides: RecipeOverrides, runtime:
   const { source, model } = await openLifted(path, overrides);
   const [guess] = ditView(model).guesses;
   if (guess) throw ambiguousPort(guess.role, guess.option, guess.candidates);
+  return jobOf(source, model, runtime);
+}
+
+/**
+ * The job with its network cut where a schedule wants it, read again where that is somewhere else. Throws NOT_RECOGNISED where
+ * the network cannot be cut there.
+ */
+export async function jobFor(job: Job, { cut = job.source.recipe.cut }: Pick<Schedule, "cut">, runtime: RuntimeOptions = {}): Promise<Job> {
+  const { source } = job;
+  if (cut === source.recipe.cut) return job;
+  const recipe = { ...source.recipe, cut };
+  return jobOf({ ...source, recipe }, liftedAs(recipe, await readModel(source.modelFile)), runtime);
+}
+
+/** A schedule, bound to the job that it is for (`jobFor`). Throws what `bind` throws. */
+export function planFor({ model, table, context }: Job, schedule: Schedule): Plan {
+  return bind(schedule, table, ditView(model).branches, context.guidance);
+}
+
+async function jobOf(source: Source, model: Model, runtime: RuntimeOptions): Promise<Job> {
   const bound = await bindModel(source, model, runtime);
   const sampling = samplingOf(source, latentShape(bound));
   const job = { ...bound, ...sampling };

@@ -1,11 +1,11 @@
 /** Every option of every command: one word means one thing everywhere. */
 import { z } from "zod";
 import { badOption } from "../ir/diagnostics.js";
-import { formats, optionNamed } from "../schedules/index.js";
+import { cutSchema, formats, optionNamed } from "../schedules/index.js";
 import { FRONT_SHARES, TIERS } from "./budgets.js";
 import { FORMS } from "./compile.js";
 import { DRAWING } from "./raster.js";
-import { cutSchema, MAX_BATCH, PRECISIONS, type InputSpecs, type RecipeOverrides, type ValueSpec } from "./recipe.js";
+import { MAX_BATCH, PRECISIONS, type InputSpecs, type RecipeOverrides, type ValueSpec } from "./recipe.js";
 import { readNoise, type SampleOptions } from "./run-inputs.js";
 import type { RuntimeOptions } from "./runtime.js";
 

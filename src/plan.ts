@@ -4,10 +4,8 @@ import { pathToFileURL } from "node:url";
 import { z } from "zod";
 import { badExtension, planSavesNothing, unknownName } from "../ir/diagnostics.js";
 import { addMacs, NO_MACS, totalMacs, type Macs } from "../ir/cost.js";
-import { ditView } from "../ir/graph.js";
 import { loadFile, type Named } from "../ir/registry.js";
 import {
-  bind,
   chooseSchedule,
   confidence,
   errorCurves,
@@ -34,7 +32,7 @@ import {
   type SiteStatistics,
 } from "../schedules/index.js";
 import { readJson } from "./files.js";
-import { guidedStep, type Job } from "./job.js";
+import { guidedStep, planFor, type Job } from "./job.js";
 import type { Progress } from "./progress.js";
 import { readPlan } from "./plan-file.js";
 import { readTorchFile } from "./torch-file.js";
@@ -75,8 +73,7 @@ export function planningFor(job: Job, trace?: Trace): Planning {
   const { total, branches } = guidedStep(job);
   const timesteps = job.table.rows.map(({ timestep }) => timestep);
   const sites = branches.map((branch) => ({ ...branch, statistics: trace?.sites[branch.site] }));
-  const bound = (schedule: Schedule): Plan => bind(schedule, job.table, ditView(job.model).branches, job.context.guidance);
-  return { steps: timesteps.length, timesteps, macs: total, sites, bind: bound };
+  return { steps: timesteps.length, timesteps, macs: total, sites, bind: (schedule) => planFor(job, schedule) };
 }
 
 /** What a plan does with the branches of one kind. */
@@ -143,8 +140,8 @@ async function findPolicy(name: string): Promise<Policy> {
 
 /** A plan file as a policy: it chooses what is written there. */
 function policyOf(file: string): Policy {
-  const { cells, adjustments, predicted } = readPlan(file);
-  const choose = (): Choice => ({ cells, adjustments, predicted });
+  const { cut, cells, adjustments, predicted } = readPlan(file);
+  const choose = (): Choice => ({ cut, cells, adjustments, predicted });
   return { name: basename(file), summary: "the plan in this file", needs: [], options: z.object({}), choose };
 }
 

@@ -3,11 +3,19 @@ import { existsSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { z } from "zod";
 import { badJsonField, fileMissing, noScheduler, notAModel } from "../ir/diagnostics.js";
-import type { Cut } from "../ir/lift/index.js";
 import type { FloatType } from "../ir/types.js";
 import { readJson } from "./files.js";
 import { deriveRecipe, isPipelineFolder } from "./pipelines/index.js";
-import { linspace, parseWith, samplerTable, shiftOf, shiftRule, type SamplerOptions, type SamplerTable } from "../schedules/index.js";
+import {
+  cutSchema,
+  linspace,
+  parseWith,
+  samplerTable,
+  shiftOf,
+  shiftRule,
+  type SamplerOptions,
+  type SamplerTable,
+} from "../schedules/index.js";
 
 /**
  * A number fills the tensor, a list gives its elements or those of each row of the batch, a string names a `.npy` file
@@ -54,41 +62,12 @@ const guidanceSchema = z.strictObject({
   input: z.string().optional(),
 });
 
-const CUTS = ["branch", "norm", "gate", "block", "stack"] as const;
-const RANGES = /^\d+-\d+(,\d+-\d+)*$/;
-
-/** `branch`, `norm`, `gate`, `block`, `stack`, or ranges of blocks: `0-13,14-27`. */
-export const cutSchema = z.string().refine((text) => CUTS.some((at) => at === text) || isRanges(text), {
-  error: `takes ${CUTS.join(", ")}, or ranges of blocks such as 0-13,14-27`,
-});
-
 export const PRECISIONS = ["fp32", "fp16", "bf16"] as const;
 type Precision = (typeof PRECISIONS)[number];
 
 /** The float type that a recipe asks for. */
 export function floatTypeOf({ precision }: Recipe): FloatType | undefined {
   return precision && ({ fp32: "float", fp16: "float16", bf16: "bfloat16" } as const)[precision];
-}
-
-/** First and last of every range, one range behind the other. */
-function isRanges(text: string): boolean {
-  const bounds = rangesOf(text).flat();
-  return (
-    RANGES.test(text) && bounds.every((bound, i) => i === 0 || bound > (bounds[i - 1] ?? 0) || (i % 2 === 1 && bound === bounds[i - 1]))
-  );
-}
-
-function rangesOf(text: string): readonly (readonly [number, number])[] {
-  return text.split(",").map((range) => {
-    const [first = NaN, last = NaN] = range.split("-").map(Number);
-    return [first, last];
-  });
-}
-
-/** The cut that a recipe names. */
-export function cutOf({ cut }: Recipe): Cut {
-  const at = CUTS.find((known) => known === cut);
-  return at ? { at } : { at: "ranges", ranges: rangesOf(cut) };
 }
 
 const samplingSchema = z.strictObject({

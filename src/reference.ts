@@ -2,7 +2,6 @@
  * The oracle: a sampling run as a loop over the exporter's own one-step model. It follows a plan by feeding cached branches
  * from outside and shares no code with `passes/`; what it says is right, an artifact must reproduce.
  */
-import { totalmem } from "node:os";
 import { ditView, inputValue, type Model, type Value } from "../ir/graph.js";
 import { rewrite, sweep } from "../ir/rewrite.js";
 import { readTensor, tensorFloats, tensorFrom, tensorOf, type TensorData } from "../ir/tensor.js";
@@ -23,9 +22,9 @@ import {
   type Term,
 } from "../schedules/index.js";
 import { latentShape, type Job } from "./job.js";
-import { weightBytes } from "./memory.js";
 import { sampleInputs, type RunInputs, type SampleOptions } from "./run-inputs.js";
-import { Session, type RuntimeOptions, type Tensors } from "./runtime.js";
+import type { RuntimeOptions, Session, Tensors } from "./runtime.js";
+import { Sessions } from "./sessions.js";
 
 /** Called after every step with the values that its computed branches had. */
 export type Observer = (step: number, branches: Tensors) => void | Promise<void>;
@@ -74,19 +73,14 @@ export interface Course {
   readonly begun?: { readonly trajectory: Trajectory; readonly from: number } | undefined;
 }
 
-/** Bytes of weights in sessions that are kept open: half of the machine's memory. */
-const KEPT_BYTES = totalmem() / 2;
-
-/** The loop of one job. Sessions are opened as plans need them and kept until `close`, or until others need their memory. */
+/** The loop of one job. Sessions are opened as plans need them; loops of one network, however it is cut, may share them. */
 export class ReferenceLoop {
-  /** Those that were used last stand last; each has the weights for itself. */
-  private readonly sessions = new Map<string, { readonly session: Session; readonly bytes: number }>();
   private readonly latentShape: readonly number[];
 
   constructor(
     private readonly job: Job,
-    private readonly options: RuntimeOptions = {},
-    private readonly keptBytes = KEPT_BYTES,
+    options: RuntimeOptions = {},
+    private readonly sessions = new Sessions(options),
   ) {
     this.latentShape = latentShape(job);
   }
@@ -183,7 +177,7 @@ export class ReferenceLoop {
   }
 
   async close(): Promise<void> {
-    await this.keepWithin(-Infinity);
+    await this.sessions.close();
   }
 
   /** The exporter's step for so many halves. */
@@ -278,31 +272,10 @@ export class ReferenceLoop {
   }
 
   /** The step with the given sites fed from outside, and those of the probed branches that are not as outputs. */
-  private async sessionFor(model: Model, cachedSites: readonly string[], probed: readonly string[]): Promise<Session> {
-    const key = `${model === this.job.model}|${probed.join()}|${cachedSites.join()}`;
-    const known = this.sessions.get(key);
-    if (known) {
-      this.sessions.delete(key);
-      this.sessions.set(key, known);
-      return known.session;
-    }
-    const step = stepWith(model, new Set(cachedSites), new Set(probed));
-    const bytes = weightBytes(step.graph);
-    await this.keepWithin(this.keptBytes - bytes);
-    const session = await Session.open(step, { ...this.options, optimise: "all" });
-    this.sessions.set(key, { session, bytes });
-    return session;
-  }
-
-  /** Closes the sessions that have not been used for longest until the others have so many bytes. */
-  private async keepWithin(most: number): Promise<void> {
-    let held = [...this.sessions.values()].reduce((sum, { bytes }) => sum + bytes, 0);
-    for (const [key, { session, bytes }] of this.sessions) {
-      if (held <= most) return;
-      this.sessions.delete(key);
-      held -= bytes;
-      await session.close();
-    }
+  private sessionFor(model: Model, cachedSites: readonly string[], probed: readonly string[]): Promise<Session> {
+    const { cut } = this.job.source.recipe;
+    const key = [cut, model === this.job.model ? "" : "alone", probed.join(), cachedSites.join()].join("|");
+    return this.sessions.of(key, () => stepWith(model, new Set(cachedSites), new Set(probed)));
   }
 }
 

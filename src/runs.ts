@@ -1,11 +1,23 @@
 /** Runs of the model that a policy may ask for: the calibration's samples along schedules that it tries. */
+import { CompilerError } from "../ir/diagnostics.js";
 import { totalMacs } from "../ir/cost.js";
 import { ditView } from "../ir/graph.js";
-import { bind, type Plan, type Row, type Runs, type Schedule, type Term } from "../schedules/index.js";
-import { guidedStep, type Job } from "./job.js";
+import {
+  cachedBranches,
+  valueFor,
+  type CachedBranch,
+  type Cell,
+  type Plan,
+  type Row,
+  type Runs,
+  type Schedule,
+  type Term,
+} from "../schedules/index.js";
+import { guidedStep, jobFor, planFor, type Job } from "./job.js";
 import { finalOf, nextOf, ReferenceLoop, startOf, type Cells, type Outcome, type Trajectory, type Walk } from "./reference.js";
 import type { SampleOptions } from "./run-inputs.js";
 import type { RuntimeOptions } from "./runtime.js";
+import { Sessions } from "./sessions.js";
 
 export interface ModelRuns extends Runs {
   close(): Promise<void>;
@@ -19,14 +31,21 @@ export interface RunsOptions extends RuntimeOptions, SampleOptions {
 }
 
 export function runsOf(job: Job, options: RunsOptions): ModelRuns {
-  const loop = new ReferenceLoop(job, options);
+  const sessions = new Sessions(options);
   const { samples } = options;
   const steps = job.table.rows.length;
   const uncached = new Map(options.known);
-  const costAt = costOf(job);
   let evaluations = 0;
-  const bound = (schedule: Schedule): Plan => bind(schedule, job.table, ditView(job.model).branches, job.context.guidance);
+  const networks = new Map<string, Promise<Network>>();
+  /** The network as a schedule wants it cut. */
+  const networkFor = (schedule: Pick<Schedule, "cut"> = {}): Promise<Network> => {
+    const { cut = job.source.recipe.cut } = schedule;
+    const known = networks.get(cut) ?? networkOf(jobFor(job, schedule, options), options, sessions);
+    networks.set(cut, known);
+    return known;
+  };
   const whole = async (sample: number): Promise<Trajectory> => {
+    const { loop } = await networkFor();
     const trajectory = uncached.get(sample) ?? (await loop.trajectory(await startOf(job, sample, options)));
     if (!uncached.has(sample)) evaluations += steps;
     uncached.set(sample, trajectory);
@@ -35,16 +54,27 @@ export function runsOf(job: Job, options: RunsOptions): ModelRuns {
   return {
     samples,
     evaluations: () => evaluations,
-    close: () => loop.close(),
+    close: () => sessions.close(),
+    async fits(cut) {
+      try {
+        await networkFor({ cut });
+        return true;
+      } catch (error) {
+        if (error instanceof CompilerError) return false;
+        throw error;
+      }
+    },
     async run(sample, schedule, observe) {
       if (!schedule && !observe) return finalOf(await whole(sample));
-      const plan = schedule && bound(schedule);
+      const { loop, job: own, costAt } = await networkFor(schedule);
+      const plan = schedule && planFor(own, schedule);
       const known = plan && !observe ? uncached.get(sample) : undefined;
       const begun = plan && known && { trajectory: known, from: firstRead(plan) };
       for (let step = begun?.from ?? 0; step < steps; step++) evaluations += costAt(step, plan);
       return loop.run(await startOf(job, sample, options), { plan, observe, begun });
     },
     async seconds() {
+      const { loop } = await networkFor();
       await loop.open();
       const start = performance.now();
       await loop.run(await startOf(job, samples[0] ?? 0, options));
@@ -54,15 +84,17 @@ export function runsOf(job: Job, options: RunsOptions): ModelRuns {
       return (await whole(sample)).latents;
     },
     async walk(sample, schedule, from = 0) {
-      const plan = bound(schedule);
+      const { loop, job: own, costAt } = await networkFor(schedule);
+      const plan = planFor(own, schedule);
       const exact = await whole(sample);
       const begun = { trajectory: exact, from };
       const walk = loop.start(await startOf(job, sample, options), { plan, begun });
+      const cached = cachedBranches(ditView(own.model).branches, own.context.guidance);
       return {
         async attempt(terms) {
           const { step } = walk;
           evaluations += costAt(step, plan);
-          const outcome = await loop.attempt(walk, terms && cellsWith(plan, step, terms));
+          const outcome = await loop.attempt(walk, terms && cellsWith(plan, step, cached, terms));
           return {
             latent: outcome.latent,
             deviation: () => deviationOf(job.table.rows, step, walk, outcome, exact),
@@ -72,6 +104,18 @@ export function runsOf(job: Job, options: RunsOptions): ModelRuns {
       };
     },
   };
+}
+
+/** The network, cut in one way. */
+interface Network {
+  readonly job: Job;
+  readonly loop: ReferenceLoop;
+  readonly costAt: (step: number, plan?: Plan) => number;
+}
+
+async function networkOf(opening: Promise<Job>, options: RunsOptions, sessions: Sessions): Promise<Network> {
+  const job = await opening;
+  return { job, loop: new ReferenceLoop(job, options, sessions), costAt: costOf(job) };
 }
 
 /** What a step costs under a plan, as a share of the MACs of one that computes everything. */
@@ -84,10 +128,14 @@ function costOf(job: Job): (step: number, plan?: Plan) => number {
   };
 }
 
-/** The terms as cells of the branches that the plan caches at the step. */
-function cellsWith({ cells }: Plan, step: number, terms: ReadonlyMap<string, readonly Term[]>): Cells {
-  const cached = [...terms].filter(([site]) => cells.get(site)?.[step]?.kind === "terms");
-  return new Map(cached.map(([site, sum]) => [site, { kind: "terms", terms: sum }]));
+/** The terms, by keys of a plan, as cells of the branches that the plan caches at the step. */
+function cellsWith({ cells }: Plan, step: number, branches: readonly CachedBranch[], terms: ReadonlyMap<string, readonly Term[]>): Cells {
+  const changed = new Map<string, Cell>();
+  for (const branch of branches) {
+    const sum = valueFor(terms, branch);
+    if (sum && cells.get(branch.site)?.[step]?.kind === "terms") changed.set(branch.site, { kind: "terms", terms: sum });
+  }
+  return changed;
 }
 
 /**

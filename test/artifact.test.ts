@@ -12,11 +12,12 @@ import { ArtifactSession, feedsOf, FILES, openArtifact, readManifest, writeArtif
 import { compileModel } from "../src/compile.js";
 import { relativeL2 } from "../schedules/index.js";
 import { readJson } from "../src/files.js";
-import { openJob, type Job } from "../src/job.js";
+import { jobFor, openJob, planFor, type Job } from "../src/job.js";
 import { readNpy } from "../src/npy.js";
 import { npzBytes } from "../src/npz.js";
 import { ReferenceLoop } from "../src/reference.js";
 import { readNoise, sampleInputs } from "../src/run-inputs.js";
+import { runsOf } from "../src/runs.js";
 import { verify } from "../src/verify.js";
 import { tensorNumbers, tensorOf } from "../ir/tensor.js";
 import { fixtureNamed, fixtures, type Fixture } from "./support/fixtures.js";
@@ -78,6 +79,25 @@ it.each(
 )("$name, cut at $at", async ({ at, name }) => {
   const job = await openFixture(fixtureNamed(name), "none", { cut: { at } });
   await expectLoop(job, randomSchedule(job, 2));
+});
+
+it("is cut where its plan says, and opens so again", async () => {
+  const schedule = { steps: 6, cut: "stack", cells: new Map([["*", [1, 1, [[1, 2], [0, -1]], 1, 0, 1] as const]]) }; // prettier-ignore
+  const job = await openJob(join(ROOT, "examples/glyphs"), { steps: 6 });
+  const own = await jobFor(job, schedule, RUNTIME);
+  expect(ditView(own.model).branches.map(({ site }) => site)).toEqual(["block-0-7"]);
+  await expectLoop(own, schedule);
+  const artifact = await openArtifact(await emit(own, schedule), RUNTIME);
+  expect(artifact.schedule.cut).toBe("stack");
+  expect((await verify(artifact, { ...RUNTIME, seed: 3, samples: 1 })).checks.map(({ ok }) => ok)).toEqual([true, true]);
+  // Runs of the job that is cut elsewhere follow it, too.
+  const runs = runsOf(job, { ...RUNTIME, seed: 3, samples: [0] });
+  const loop = new ReferenceLoop(own, RUNTIME);
+  const truth = await loop.run(sampleInputs(own, 0, { seed: 3 }), { plan: planFor(own, schedule) });
+  expect(relativeL2(await runs.run(0, schedule), truth)).toBeLessThan(1e-6);
+  expect(await Promise.all(["stack", "gate", "0-99"].map((cut) => runs.fits(cut)))).toEqual([true, true, false]);
+  await loop.close();
+  await runs.close();
 });
 
 it.each([

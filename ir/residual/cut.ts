@@ -22,6 +22,25 @@ export type Cut =
   | { readonly at: "branch" | "norm" | "gate" | "block" | "stack" }
   | { readonly at: "ranges"; readonly ranges: readonly (readonly [first: number, last: number])[] };
 
+const PLACES = ["branch", "norm", "gate", "block", "stack"] as const;
+const RANGES = /^\d+-\d+(,\d+-\d+)*$/;
+
+/** What people write for a cut: `branch`, `norm`, `gate`, `block`, `stack`, or ranges of blocks, `0-13,14-27`; undefined for anything else. */
+export function parseCut(text: string): Cut | undefined {
+  const at = PLACES.find((known) => known === text);
+  if (at) return { at };
+  const ranges = text.split(",").map((range) => {
+    const [first = NaN, last = NaN] = range.split("-").map(Number);
+    return [first, last] as const;
+  });
+  const bounds = ranges.flat();
+  const ascend = bounds.every((bound, i) => i === 0 || bound > (bounds[i - 1] ?? 0) || (i % 2 === 1 && bound === bounds[i - 1]));
+  return RANGES.test(text) && ascend ? { at: "ranges", ranges } : undefined;
+}
+
+/** Says what `parseCut` takes. */
+export const CUT_WORDS = `${PLACES.join(", ")}, or ranges of blocks such as 0-13,14-27`;
+
 /** A place where the network is cut, and the branches that are behind it. */
 export interface CutSite {
   readonly kind: BranchKind;

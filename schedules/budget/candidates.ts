@@ -9,37 +9,32 @@ import { sumOfTerms, type Term } from "../sampler.js";
 import { innerProduct, squaredNorm, type SiteStatistics } from "../statistics.js";
 import type { Sensitivity } from "./sensitivity.js";
 
-/** A row for all branches. */
-export interface Candidate {
+/** Steps that compute, and what was sought with them. */
+export interface Filling {
   readonly name: string;
-  readonly row: readonly ScheduleCell[];
-  /** Whether the literature has it. */
-  readonly isPublished: boolean;
+  readonly computes: readonly boolean[];
 }
 
-/** What the values of computed steps are continued by. */
-const ORDER = 2;
+/** The order of the polynomials that paths are found for. */
+export const ORDER = 2;
 
-/** Exponents of the sensitivity in the cost of an error: 0 takes all steps for equally important, 1 each for what it does to the result. */
-const POWERS = [0, 0.25, 0.5];
-
-/** Uniform schedules with what is published for them, and the paths of a family with two parameters: exponent, and how errors add up. */
-export function candidates(input: PolicyInput, fills: number, sensitivity: Sensitivity): readonly Candidate[] {
-  const found: Candidate[] = [];
-  const add = (name: string, row: readonly ScheduleCell[], isPublished = false): void => {
-    if (!found.some((other) => JSON.stringify(other.row) === JSON.stringify(row))) found.push({ name, row, isPublished });
-  };
-  const uniform = uniformWithin(input.steps, fills);
-  for (const order of [0, 1, 2]) {
+/** What is published for a uniform schedule: rows for all branches, by name. */
+export function published({ steps }: PolicyInput, fills: number): ReadonlyMap<string, readonly ScheduleCell[]> {
+  const uniform = uniformWithin(steps, fills);
+  const rows = [0, 1, 2].map((order): [string, readonly ScheduleCell[]] => {
     const series = differenceSeries(order, 1, (n, x) => x ** n);
-    add(order === 0 ? "fora" : `taylorseer, order ${order}`, forecastRow(uniform, series), true);
-  }
-  add("uniform, polynomial", forecastRow(uniform, polynomial(ORDER)));
-  for (const adds of ["alone", "along gaps"] as const) {
-    for (const power of POWERS) {
-      const row = leastPathRow(input, fills, sensitivity, power, adds);
-      if (row) add(`path, errors ${adds}, sensitivity^${power}`, row);
-    }
+    return [order === 0 ? "fora" : `taylorseer, order ${order}`, forecastRow(uniform, series)];
+  });
+  return new Map(rows);
+}
+
+/** The uniform filling, and the paths of least expected error: any, and of those that compute the last step. */
+export function fillings(input: PolicyInput, fills: number, sensitivity: Sensitivity): readonly Filling[] {
+  const found: Filling[] = [{ name: "uniform", computes: uniformWithin(input.steps, fills) }];
+  for (const last of [false, true]) {
+    const computes = leastPath(input, fills, sensitivity, last);
+    const isNew = computes && !found.some((other) => other.computes.join() === computes.join());
+    if (isNew) found.push({ name: last ? "path to the last step" : "path", computes });
   }
   return found;
 }
@@ -54,27 +49,16 @@ function uniformWithin(steps: number, fills: number): readonly boolean[] {
   }
 }
 
-/** How the errors of a path's cells add up: each by itself, or as vectors from one computed step to the next, as those of neighbours point the same way. */
-type Sum = "alone" | "along gaps";
-
-/** The row of the path with the least expected error; undefined where the calibration does not look back far enough. */
-export function leastPathRow(
-  input: PolicyInput,
-  fills: number,
-  sensitivity: Sensitivity,
-  power = 0.25,
-  adds: Sum = "alone",
-): readonly ScheduleCell[] | undefined {
-  const path = leastPath(input, fills, (key, step) => at(sensitivity.get(key) ?? [], step) ** power, adds);
-  return path && forecastRow(path, polynomial(ORDER));
-}
-
-/** The steps to compute so that the sum of squared relative forecast errors is least, each weighted by its step. */
-function leastPath(
+/**
+ * The steps to compute so that the sum of squared expected errors is least: relative errors of forecasts, each weighted by the
+ * sensitivity to it, and added up as vectors from one computed step to the next, as those of neighbours point the same way. With
+ * `last`, the last step is one of them. Undefined where the calibration does not look back far enough.
+ */
+export function leastPath(
   { steps, sites }: PolicyInput,
   fills: number,
-  weightOf: (key: string, step: number) => number,
-  adds: Sum,
+  sensitivity: Sensitivity,
+  last = false,
 ): readonly boolean[] | undefined {
   const groups = groupBranches(sites).map(({ key, sites: members }) => ({ key, pooled: pooled(statisticsOf(members)) }));
   const longest = Math.ceil((LONGEST_GAP * steps) / fills) + 1;
@@ -84,11 +68,10 @@ function leastPath(
     return groups.reduce((sum, { key, pooled }) => {
       const errors = Array.from({ length: to - from - 1 }, (_, i): { readonly weight: number; readonly terms: readonly Term[] } => {
         const step = from + 1 + i;
-        const weight = weightOf(key, step) / Math.sqrt(innerProduct(pooled, step, step));
+        const weight = at(sensitivity.get(key) ?? [], step) / Math.sqrt(innerProduct(pooled, step, step));
         return { weight, terms: [{ step, weight: -1 }, ...polynomial(ORDER)(step, nodes)] };
       });
-      const vectors = adds === "alone" ? errors.map((error) => [error]) : [errors];
-      return vectors.reduce((total, vector) => total + squaredNorm(pooled, sumOfTerms(vector)), sum);
+      return sum + squaredNorm(pooled, sumOfTerms(errors));
     }, 0);
   };
   const edge = (before: number | undefined, from: number, to: number): number => {
@@ -98,7 +81,7 @@ function leastPath(
     costs.set(key, known);
     return known;
   };
-  const path = bestFills({ steps, fills, forced: new Set([0]), edge, order: SUM });
+  const path = bestFills({ steps, fills, forced: new Set(last ? [0, steps - 1] : [0]), edge, order: SUM });
   return path && Array.from({ length: steps }, (_, step) => path.includes(step));
 }
 

@@ -5,8 +5,8 @@
  */
 import { ridgeWeights } from "../least-squares.js";
 import { at } from "../levels.js";
-import { cellOf, termsOf, type ScheduleCell } from "../plan.js";
-import { everywhere, groupBranches, type Attempt, type Choice, type PolicyInput, type Runs, type Walk } from "../policy.js";
+import { cellOf, EVERY_BRANCH, termsOf, type Schedule, type ScheduleCell } from "../plan.js";
+import { everywhere, type Attempt, type PolicyInput, type Runs, type Walk } from "../policy.js";
 import { sumOfTerms, type Term } from "../sampler.js";
 
 /** Directions in which a forecast over the newest fills is changed: F₀ − F₁, and F₀ − 2F₁ + F₂. */
@@ -24,25 +24,31 @@ const PROBE = 0.5;
 /** How firmly weights are held where they start, in mean squares of what they do to the latent; chosen on the glyph model, flat from 0.1 to 1. */
 const RIDGE = 0.3;
 
+/** A row for all branches, and where the network is cut for it (`Schedule`). */
+export interface Shared {
+  readonly row: readonly ScheduleCell[];
+  readonly cut?: string | undefined;
+}
+
 /**
- * The row for all branches with weights of its own for every group: those nearest, by ridge regression over the samples, to the latents of
- * the runs without caching. A step costs two attempts for every group, and two, of every sample; `told` is called at each.
+ * The row with weights of its own for every group: those nearest, by ridge regression over the samples, to the latents of the runs without
+ * caching. A step costs two attempts for every group, and two, of every sample; `told` is called at each.
  */
 export async function closedLoop(
-  { steps, sites }: PolicyInput,
+  input: PolicyInput,
   runs: Runs,
   samples: readonly number[],
-  row: readonly ScheduleCell[],
+  { row, cut }: Shared,
   told: () => void = () => undefined,
-): Promise<Choice["cells"]> {
-  const groups = groupBranches(sites);
+): Promise<Schedule> {
   const base = row.map((cell, step): ScheduleCell =>
     cell === 1 ? 1 : cellOf(overFills(row, step, termsOf(cell, row.lastIndexOf(1, step)))),
   );
-  const schedule = { steps, cells: everywhere(sites, base) };
+  const schedule = sharedBy(input, { row: base, cut });
+  const groups = [...schedule.cells.keys()];
   const walks: Walk[] = [];
   for (const sample of samples) walks.push(await runs.walk(sample, schedule));
-  const rows = new Map(groups.map(({ key }) => [key, [...base]]));
+  const rows = new Map(groups.map((key) => [key, [...base]]));
   const attempt = async (terms?: ReadonlyMap<string, readonly Term[]>): Promise<readonly Attempt[]> => {
     const attempts = [];
     for (const walk of walks) attempts.push(await walk.attempt(terms));
@@ -56,14 +62,14 @@ export async function closedLoop(
     }
     const start = termsOf(cell, 0);
     const directions = DIRECTIONS.filter(({ length }) => length <= start.length);
-    const probes = groups.flatMap(({ key, sites: members }) => directions.map((direction) => ({ key, members, direction })));
+    const probes = groups.flatMap((key) => directions.map((direction) => ({ key, direction })));
     const changed = (terms: readonly Term[], direction: readonly number[], by: number): readonly Term[] =>
       terms.map(({ step, weight }, i) => ({ step, weight: weight + by * (direction[i] ?? 0) }));
     const before = (await attempt()).map((attempted) => attempted.deviation());
     const effects: (readonly Float64Array[])[] = [];
-    for (const { members, direction } of probes) {
+    for (const { key, direction } of probes) {
       const terms = changed(start, direction, PROBE);
-      const after = await attempt(new Map(members.map(({ site }) => [site, terms])));
+      const after = await attempt(new Map([[key, terms]]));
       effects.push(after.map((attempted, i) => attempted.deviation().map((value, j) => (value - (before[i]?.[j] ?? NaN)) / PROBE)));
     }
     const sizes = effects.map((effect) => Math.sqrt(product(effect, effect)) || 1);
@@ -76,13 +82,17 @@ export async function closedLoop(
             effects.map(() => 0),
             RIDGE,
           ).map((weight, i) => weight / at(sizes, i));
-    const fitted = new Map(groups.map(({ key }) => [key, start]));
+    const fitted = new Map(groups.map((key) => [key, start]));
     for (const [i, { key, direction }] of probes.entries()) fitted.set(key, changed(fitted.get(key) ?? start, direction, at(weights, i)));
     for (const [key, terms] of fitted) rows.get(key)?.splice(step, 1, cellOf(terms));
-    const bySite = groups.flatMap(({ key, sites: members }) => members.map(({ site }) => [site, fitted.get(key) ?? start] as const));
-    for (const attempted of await attempt(new Map(bySite))) await attempted.advance();
+    for (const attempted of await attempt(fitted)) await attempted.advance();
   }
-  return rows;
+  return { ...schedule, cells: rows };
+}
+
+/** The schedule of a row that all branches share: a key for every kind, or one for all where what is cached holds several kinds. */
+export function sharedBy({ steps, sites }: PolicyInput, { row, cut }: Shared): Schedule {
+  return { steps, cut, cells: cut === undefined ? everywhere(sites, row) : new Map([[EVERY_BRANCH, row]]) };
 }
 
 /** The terms with one for each of the newest fills, also where its weight is 0. */

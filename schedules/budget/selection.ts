@@ -1,7 +1,7 @@
 /** Which of several plans is taken: the one with the least error of the final latent on samples of the calibration. */
 import { relativeL2 } from "../fidelity.js";
 import { at } from "../levels.js";
-import type { Schedule, ScheduleCell } from "../plan.js";
+import type { Schedule } from "../plan.js";
 import type { Runs } from "../policy.js";
 import { halfWidth, mean } from "../statistics.js";
 
@@ -9,9 +9,7 @@ import { halfWidth, mean } from "../statistics.js";
 export interface Entry {
   readonly name: string;
   readonly schedule: Schedule;
-  /** Its row where all branches have the same. */
-  readonly row?: readonly ScheduleCell[] | undefined;
-  /** Whether the literature has it: the best of these stays to the end, so that nothing is taken that is worse. */
+  /** Whether the literature has it. */
   readonly isPublished: boolean;
 }
 
@@ -24,9 +22,6 @@ export async function errorOf(runs: Runs, sample: number, schedule: Schedule): P
 /** Relative L2 errors of the final latent, by number of the sample. */
 export type Errors = ReadonlyMap<number, number>;
 
-/** Plans that stay to the end, the best published one apart. */
-const FINALISTS = 2;
-
 /** The errors of plans, measured once. */
 export class Trials {
   private readonly errors = new Map<Entry, Map<number, number>>();
@@ -37,7 +32,7 @@ export class Trials {
     private readonly told: () => void = () => undefined,
   ) {}
 
-  /** On each of the samples. */
+  /** On each of the samples, and what has been measured before. */
   async measure(entry: Entry, samples: readonly number[]): Promise<Errors> {
     const known = this.errors.get(entry) ?? new Map<number, number>();
     this.errors.set(entry, known);
@@ -49,11 +44,17 @@ export class Trials {
     return known;
   }
 
+  /** All that was measured, those with the most samples first. */
+  measured(): readonly (readonly [Entry, readonly number[]])[] {
+    const all = [...this.errors].map(([entry, errors]) => [entry, [...errors.values()]] as const);
+    return all.sort(([, a], [, b]) => b.length - a.length);
+  }
+
   /**
    * The entries by the geometric mean of their errors on the samples, the best first: a few samples with errors many times those of
    * the others would decide alone by the arithmetic one.
    */
-  async ranked(entries: readonly Entry[], samples: readonly number[]): Promise<readonly Entry[]> {
+  async ranked<E extends Entry>(entries: readonly E[], samples: readonly number[]): Promise<readonly E[]> {
     const means = new Map<Entry, number>();
     for (const entry of entries) {
       const errors = await this.measure(entry, samples);
@@ -62,17 +63,15 @@ export class Trials {
     return [...entries].sort((a, b) => (means.get(a) ?? NaN) - (means.get(b) ?? NaN));
   }
 
-  /** Those that are left, the best first, when each of the samples from the second on has cut their number to a third. */
-  async finalists(entries: readonly Entry[], samples: readonly number[]): Promise<readonly Entry[]> {
-    let left = entries;
-    for (let count = Math.min(2, samples.length); count <= samples.length; count++) {
-      const ranked = await this.ranked(left, samples.slice(0, count));
-      const most = Math.max(FINALISTS, Math.ceil(ranked.length / 3));
-      const published = ranked.find(({ isPublished }) => isPublished);
-      left = ranked.filter((entry, i) => i < most || entry === published);
-      if (most === FINALISTS) break;
-    }
-    return left;
+  /**
+   * The best, by successive halving (arXiv 1502.07943): `first` samples for all of the entries, then twice as many for the better half of
+   * them, until one is left.
+   */
+  async best<E extends Entry>(entries: readonly E[], samples: readonly number[], first = 3): Promise<E> {
+    let left: readonly E[] = entries;
+    for (let count = first; left.length > 1; count *= 2)
+      left = (await this.ranked(left, samples.slice(0, count))).slice(0, Math.ceil(left.length / 2));
+    return at(left, 0);
   }
 }
 

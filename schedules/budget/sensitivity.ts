@@ -7,7 +7,7 @@ import { everywhere, groupBranches, statisticsOf, type BranchGroup, type PolicyI
 import { squaredNorm } from "../statistics.js";
 
 /** Steps at which it is measured; what is between is interpolated. */
-const PROBES = 8;
+const PROBES = 5;
 
 /** What is changed: F₀ − F₁ of the newest computed values, this much of it. */
 const CHANGE = 0.5;
@@ -20,11 +20,20 @@ export type Sensitivity = ReadonlyMap<string, readonly number[]>;
  * next latent is looked at (effect = relative change of the latent / relative change of the branches); then the run is gone on with
  * to its end (gain = relative error of the final latent / that of the next).
  */
-export async function sensitivity({ steps, sites }: PolicyInput, runs: Runs, sample: number): Promise<Sensitivity> {
+export function sensitivity(input: PolicyInput, runs: Runs, sample: number): Promise<Sensitivity> {
+  const known = measured.get(runs) ?? measure(input, runs, sample);
+  measured.set(runs, known);
+  return known;
+}
+
+/** What has been measured: it is the same for all budgets. */
+const measured = new WeakMap<Runs, Promise<Sensitivity>>();
+
+async function measure({ steps, sites }: PolicyInput, runs: Runs, sample: number): Promise<Sensitivity> {
   const groups = groupBranches(sites);
   const exact = await runs.latents(sample);
   const probed = [...new Set(Array.from({ length: PROBES }, (_, i) => Math.round(2 + (i * (steps - 3)) / (PROBES - 1))))];
-  const measured = new Map(groups.map(({ key }) => [key, new Map<number, number>()]));
+  const points = new Map(groups.map(({ key }) => [key, new Map<number, number>()]));
   for (const step of probed) {
     const terms = polynomial(1)(step, [step - 1, step - 2]);
     const row = Array.from({ length: steps }, (_, k) => (k === step ? cellOf(terms) : 1));
@@ -35,7 +44,7 @@ export async function sensitivity({ steps, sites }: PolicyInput, runs: Runs, sam
     const changes = terms.map((term, i) => ({ ...term, weight: term.weight + (i === 0 ? CHANGE : -CHANGE) }));
     const local: [string, number][] = [];
     for (const group of groups) {
-      const changed = await walk.attempt(new Map(group.sites.map(({ site }) => [site, changes])));
+      const changed = await walk.attempt(new Map([[group.key, changes]]));
       local.push([group.key, relativeL2(changed.latent, attempt.latent) / (CHANGE * changeOf(group, step))]);
     }
     await attempt.advance();
@@ -46,9 +55,9 @@ export async function sensitivity({ steps, sites }: PolicyInput, runs: Runs, sam
       latent = next.latent;
     }
     const gain = relativeL2(latent, at(exact, steps)) / nextError;
-    for (const [key, effect] of local) measured.get(key)?.set(step, effect * gain);
+    for (const [key, effect] of local) points.get(key)?.set(step, effect * gain);
   }
-  return new Map([...measured].map(([key, points]) => [key, interpolated(points, steps)]));
+  return new Map([...points].map(([key, own]) => [key, interpolated(own, steps)]));
 }
 
 /** ‖F₁ − F₀‖ / ‖F‖ of a group's branches, pooled. */

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { parseAdjustments } from "../adjustment.js";
 import type { Format } from "../format.js";
+import { cutSchema } from "../cut.js";
 import { parseWith } from "../parse.js";
 import { parseRows, rowsSchema } from "../rows.js";
 
@@ -10,6 +11,7 @@ const FORMAT = "smoothcc-plan/1";
 const schema = z.strictObject({
   format: z.literal(FORMAT),
   steps: z.int().min(1),
+  cut: cutSchema.optional(),
   policy: z.record(z.string(), z.unknown()).optional(),
   predicted: z.record(z.string(), z.unknown()).optional(),
   cells: rowsSchema,
@@ -21,14 +23,15 @@ export default {
   summary: "plan.json",
   recognises: (json) => typeof json === "object" && json !== null && "format" in json,
   read(json, source, arraysOf) {
-    const { steps, policy, predicted, cells, tensors } = parseWith(schema, json, source);
+    const { steps, cut, policy, predicted, cells, tensors } = parseWith(schema, json, source);
     const adjustments = tensors === undefined ? undefined : parseAdjustments(arraysOf(tensors), source);
-    return { steps, cells: parseRows(cells, steps), adjustments, policy, predicted };
+    return { steps, cut, cells: parseRows(cells, steps), adjustments, policy, predicted };
   },
-  write({ steps, policy, predicted, cells }, _branches, tensors) {
+  write({ steps, cut, policy, predicted, cells }, _branches, tensors) {
     return {
       format: FORMAT,
       steps,
+      ...(cut !== undefined && { cut }),
       ...(policy && { policy }),
       ...(predicted && { predicted }),
       cells: Object.fromEntries(cells),

@@ -24,11 +24,12 @@ export async function chooseSchedule(
   const parsed = parseOptions(policy, options);
   if (policy.needs.includes("trace") && input.sites.some(({ statistics }) => !statistics)) throw policyNeedsTrace(policy.name);
   if (policy.needs.includes("runs") && !input.runs) throw policyNeedsModel(policy.name);
-  const { cells, adjustments, predicted, warnings = [] } = await policy.choose(input, parsed);
+  const { cut, cells, adjustments, predicted, warnings = [] } = await policy.choose(input, parsed);
   const share = computedShare(input, cells);
   const few = share < 1 ? fewSteps(input.steps) : [];
   const schedule = {
     steps: input.steps,
+    cut,
     cells,
     adjustments,
     policy: { name: policy.name, ...parsed },

@@ -1,8 +1,8 @@
 /** The budget policy: its parts against second derivations, the whole on a run made of numbers. */
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
-import { polynomial, relativeL2, type PolicyInput, type Runs, type ScheduleCell } from "../../schedules/index.js";
-import { candidates, leastPathRow } from "../../schedules/budget/candidates.js";
+import { polynomial, relativeL2, type PolicyInput, type Runs, type Schedule, type ScheduleCell } from "../../schedules/index.js";
+import { fillings, leastPath, published } from "../../schedules/budget/candidates.js";
 import { closedLoop } from "../../schedules/budget/closed-loop.js";
 import { Trials, type Entry } from "../../schedules/budget/selection.js";
 import { sensitivity } from "../../schedules/budget/sensitivity.js";
@@ -14,8 +14,6 @@ const PREDICTED = z.object({
   error: z.number(),
   compared: z.record(z.string(), z.object({ error: z.number(), isPublished: z.boolean() })),
 });
-
-const LEVEL = new Map([["attn", new Array<number>(99).fill(1)]]); // prettier-ignore
 
 it("a polynomial continues a parabola exactly, however uneven the fills", () => {
   const parabola = (x: number): number => 3 - 2 * x + 0.5 * x * x;
@@ -35,9 +33,10 @@ describe("the path of least error", () => {
   const values = [0, 1].map(() => Array.from({ length: STEPS }, (_, k) => Array.from({ length: 5 }, (_, i) => Math.sin(0.4 * k + i) + 0.3 * random()))); // prettier-ignore
   const input = inputOf(STEPS, [siteOf("attn-0", 1, statisticsOfValues(values, STEPS))]);
   const at = (sample: number, step: number): readonly number[] => values[sample]?.[step] ?? [];
+  const weightAt = (step: number): number => 1 + 0.2 * step;
 
   /** Vectors of errors, of all samples behind each other, written out. */
-  function costOf(fills: readonly number[], adds: "alone" | "along gaps"): number {
+  function costOf(fills: readonly number[]): number {
     let total = 0;
     let gap: number[] = [];
     for (let step = 0; step < STEPS; step++) {
@@ -48,29 +47,26 @@ describe("the path of least error", () => {
       const [from = 0, before] = fills.filter((fill) => fill < step).reverse();
       const nodes = before === undefined ? [from] : [from, before, 2 * before - from].filter((node) => node >= 0);
       const weights = nodes.map((node) => nodes.reduce((w, other) => (other === node ? w : (w * (step - other)) / (node - other)), 1));
-      const size = Math.hypot(...at(0, step), ...at(1, step));
-      const error = [0, 1].flatMap((sample) => at(sample, step).map((value, i) => (nodes.reduce((sum, node, n) => sum + (weights[n] ?? 0) * (at(sample, node)[i] ?? 0), 0) - value) / size)); // prettier-ignore
+      const scale = weightAt(step) / Math.hypot(...at(0, step), ...at(1, step));
+      const error = [0, 1].flatMap((sample) => at(sample, step).map((value, i) => (nodes.reduce((sum, node, n) => sum + (weights[n] ?? 0) * (at(sample, node)[i] ?? 0), 0) - value) * scale)); // prettier-ignore
       const squared = (vector: readonly number[]): number => vector.reduce((sum, value) => sum + value * value, 0);
-      if (adds === "alone") total += squared(error);
-      else {
-        total -= squared(gap);
-        gap = error.map((value, i) => value + (gap[i] ?? 0));
-        total += squared(gap);
-      }
+      total -= squared(gap);
+      gap = error.map((value, i) => value + (gap[i] ?? 0));
+      total += squared(gap);
     }
     return total;
   }
 
-  it.each(["alone", "along gaps"] as const)("is the best of all, errors %s", (adds) => {
+  it.each([false, true])("is the best of all; the last step computes: %s", (last) => {
     for (const count of [4, 5, 6]) {
-      const row = leastPathRow(input, count, LEVEL, 0, adds) ?? [];
-      const found = costOf(row.flatMap((cell, step) => (cell === 1 ? [step] : [])), adds); // prettier-ignore
+      const path = leastPath(input, count, new Map([["attn", Array.from({ length: STEPS }, (_, step) => weightAt(step))]]), last) ?? [];
+      const found = costOf(path.flatMap((computes, step) => (computes ? [step] : [])));
       let least = Infinity;
       for (let mask = 0; mask < 1 << (STEPS - 1); mask++) {
         const fills = [0, ...Array.from({ length: STEPS - 1 }, (_, i) => i + 1).filter((step) => (mask >> (step - 1)) & 1)];
         const longest = Math.ceil((2.5 * STEPS) / count) + 1;
         if (fills.length !== count || fills.some((fill, i) => (fills[i + 1] ?? STEPS) - fill > longest)) continue;
-        least = Math.min(least, costOf(fills, adds));
+        if (!last || fills.at(-1) === STEPS - 1) least = Math.min(least, costOf(fills));
       }
       expect(found).toBeCloseTo(least, 9);
     }
@@ -82,9 +78,10 @@ describe("candidates", () => {
     const input = await toyInput(20, [0, 1]);
     const effects = await sensitivity(input, input.runs, 0);
     for (let fills = 2; fills < 20; fills++) {
-      const made = candidates(input, fills, effects);
-      for (const { row } of made) expect(row.filter((cell) => cell === 1).length).toBeLessThanOrEqual(fills);
-      expect(made.filter(({ isPublished }) => isPublished).map(({ name }) => name)).toContain("fora");
+      for (const { computes } of fillings(input, fills, effects)) expect(computes.filter(Boolean).length).toBeLessThanOrEqual(fills);
+      const known = published(input, fills);
+      for (const row of known.values()) expect(row.filter((cell) => cell === 1).length).toBeLessThanOrEqual(fills);
+      expect([...known.keys()]).toContain("fora");
     }
   });
 });
@@ -95,7 +92,7 @@ describe("closed-loop weights", () => {
   it("leave latents nearer to those of the run without caching, step by step", async () => {
     const input = await toyInput(16, SAMPLES);
     const row = Array.from({ length: 16 }, (_, k): ScheduleCell => (k % 3 === 0 || k < 3 ? 1 : polynomial(1)(k, [k - (k % 3), k - (k % 3) - 3].map((fill) => Math.max(fill, 0))).map(({ step, weight }) => [step, weight]))); // prettier-ignore
-    const cells = await closedLoop(input, input.runs, SAMPLES, row);
+    const { cells } = await closedLoop(input, input.runs, SAMPLES, { row });
     const plain = { steps: 16, cells: new Map([["attn", row], ["mlp", row]]) }; // prettier-ignore
     expect(await errorOf(input, SAMPLES, { steps: 16, cells })).toBeLessThan(0.7 * (await errorOf(input, SAMPLES, plain)));
   });
@@ -103,7 +100,7 @@ describe("closed-loop weights", () => {
   it("are what a search finds for the first step that is cached", async () => {
     const input = await toyInput(6, SAMPLES);
     const row: ScheduleCell[] = [1, 1, [[1, 2], [0, -1]], 1, 1, 1]; // prettier-ignore
-    const cells = await closedLoop(input, input.runs, SAMPLES, row);
+    const { cells } = await closedLoop(input, input.runs, SAMPLES, { row });
     const [attn, mlp] = ["attn", "mlp"].map((key) => cells.get(key)?.[2]);
     const objective = async (a: number, b: number): Promise<number> => {
       const terms = (by: number): readonly { step: number; weight: number }[] => [{ step: 1, weight: 2 + by }, { step: 0, weight: -1 - by }]; // prettier-ignore
@@ -144,10 +141,21 @@ describe("selection", () => {
     },
   };
 
-  it("keeps the best, and the best that is published", async () => {
-    const entries = [entry("a", 0.5), entry("b", 0.1), entry("c", 0.2), entry("d", 0.3), entry("p", 0.9, true), entry("q", 0.8, true)];
-    const left = await new Trials(runs).finalists(entries, runs.samples);
-    expect(left.map(({ name }) => name)).toEqual(["b", "c", "q"]);
+  it("goes on with the better half on twice as many samples", async () => {
+    const trials = new Trials(runs);
+    const entries = [entry("a", 0.5), entry("b", 0.1), entry("c", 0.2), entry("d", 0.3), entry("e", 0.4)];
+    expect((await trials.best(entries, runs.samples, 1)).name).toBe("b");
+    const counts = trials.measured().map(([{ name }, errors]) => `${name}${errors.length}`);
+    expect(counts).toEqual(["b4", "c4", "d2", "a1", "e1"]);
+  });
+
+  it("does not let one sample decide", async () => {
+    // Of four samples, the second plan is better on three by a half, and worse on one by as much as all others.
+    const errors = { a: [1, 1, 1, 4], b: [0.5, 0.5, 0.5, 6] };
+    const own = { ...runs, run: (sample: number, schedule?: Schedule) => Promise.resolve(Float32Array.of(1 + (errors[schedule?.cells.has("a") === true ? "a" : "b"][sample] ?? NaN))) }; // prettier-ignore
+    const [a, b] = ["a", "b"].map((name): Entry => ({ name, isPublished: false, schedule: { steps: 1, cells: new Map([[name, []]]) } })); // prettier-ignore
+    if (!a || !b) throw new Error("two plans");
+    expect((await new Trials(own).best([a, b], own.samples, 4)).name).toBe("b");
   });
 });
 
@@ -193,7 +201,7 @@ describe("the policy", () => {
   it("says so where there are no steps to spare", async () => {
     const { schedule, warnings } = await choose("budget", { share: 0.3 }, await toyInput(8, [0, 1]));
     expect(warnings.join()).toContain("none to spare");
-    expect([...schedule.cells.values()].map((row) => row.filter((cell) => cell !== 1).length)).toEqual([1, 1]);
+    for (const row of schedule.cells.values()) expect(row.filter((cell) => cell !== 1)).toHaveLength(1);
   });
 });
 

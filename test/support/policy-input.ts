@@ -89,7 +89,7 @@ export function summingRuns(values: readonly number[], samples: readonly number[
 /** Runs of which a policy uses only these. */
 export function runsWith(own: Pick<Runs, "samples" | "run">): Runs {
   const unexpected = (): Promise<never> => Promise.reject(new Error("the policy asks for nothing of the kind"));
-  return { ...own, evaluations: () => 0, seconds: unexpected, latents: unexpected, walk: unexpected };
+  return { ...own, evaluations: () => 0, fits: unexpected, seconds: unexpected, latents: unexpected, walk: unexpected };
 }
 
 /** Uniform numbers in [0, 1) by a linear congruence (Numerical Recipes). */

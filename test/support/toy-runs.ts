@@ -1,4 +1,4 @@
-/** A sampling run made of numbers, to plan with: two branches, latents of a few numbers, and nothing of the product's loop. */
+/** A sampling run made of numbers, to plan with: two branches (or one, of both, where it is cut at the stack), latents of a few numbers, and nothing of the product's loop. */
 import type { Attempt, PolicyInput, Runs, Schedule, ScheduleCell, Term, Walk } from "../../schedules/index.js";
 import { generator, inputOf, siteOf, statisticsOfValues } from "./policy-input.js";
 
@@ -21,16 +21,23 @@ export async function toyInput(steps: number, samples: readonly number[], size =
     schedule?: Schedule,
   ): Walk & { readonly latents: Float32Array[]; readonly values: (readonly number[])[][] } => {
     const latents = [noise(sample)];
-    const values: (readonly number[])[][] = SITES.map(() => []);
+    const isWhole = schedule?.cut === "stack";
+    const sites = isWhole ? ["*"] : SITES;
+    const values: (readonly number[])[][] = sites.map(() => []);
+    const computed = (i: number, k: number, x: Float32Array): readonly number[] => {
+      if (!isWhole) return branch(sample, i, k, x);
+      const [first = [], second = []] = SITES.map((_, site) => branch(sample, site, k, x));
+      return first.map((value, j) => value + (second[j] ?? NaN));
+    };
     const attempt = (terms?: ReadonlyMap<string, readonly Term[]>): Promise<Attempt> => {
       evaluations++;
       const k = latents.length - 1;
       const x = latents[k] ?? new Float32Array();
-      const now = SITES.map((site, i) => {
+      const now = sites.map((site, i) => {
         const row = schedule?.cells.get(site) ?? schedule?.cells.get(site.replace("-0", "")) ?? [];
         const cell = row[k] ?? 1;
-        if (cell === 1) return branch(sample, i, k, x);
-        const sum = terms?.get(site) ?? termsIn(cell, row, k);
+        if (cell === 1) return computed(i, k, x);
+        const sum = terms?.get(site) ?? terms?.get(site.replace("-0", "")) ?? termsIn(cell, row, k);
         return Array.from(x, (_, j) => sum.reduce((total, { step, weight }) => total + weight * (values[i]?.[step]?.[j] ?? NaN), 0));
       });
       const latent = x.map((value, j) => now.reduce((sum, own) => sum + (own[j] ?? NaN), value));
@@ -60,6 +67,7 @@ export async function toyInput(steps: number, samples: readonly number[], size =
     samples,
     evaluations: () => evaluations,
     seconds: () => Promise.resolve(1),
+    fits: (cut: string) => Promise.resolve(cut === "stack"),
     run: async (sample: number, schedule?: Schedule) => (await whole(sample, schedule)).latents.at(-1) ?? new Float32Array(),
     latents: async (sample: number) => (await whole(sample)).latents,
     walk: (sample: number, schedule: Schedule, from = 0) => whole(sample, schedule, from),

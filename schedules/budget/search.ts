@@ -1,0 +1,112 @@
+/**
+ * The search for a plan that computes a given number of steps: which steps, forecast in one way; then by what order and at which cut
+ * the others are forecast, or with which closed-loop weights. Each is judged by the errors of final latents.
+ */
+import { forecastRow, polynomial } from "../forecast.js";
+import { at } from "../levels.js";
+import type { Schedule } from "../plan.js";
+import { computedShare, statisticsOf, type PolicyInput, type Runs } from "../policy.js";
+import smoothcache from "../policies/smoothcache.js";
+import { fillings, leastPath, ORDER, published, type Filling } from "./candidates.js";
+import { closedLoop, sharedBy, type Shared } from "./closed-loop.js";
+import { errorOf, meanWithin, Trials, type Entry } from "./selection.js";
+import type { Sensitivity } from "./sensitivity.js";
+
+/** What a search goes by. */
+export interface Search {
+  readonly input: PolicyInput;
+  readonly runs: Runs;
+  /** Samples that coefficients are fitted to. */
+  readonly fitted: readonly number[];
+  /** Samples that plans are compared on. */
+  readonly unseen: readonly number[];
+  /** Where the network may be cut, the coarsest place last: what is screened is cached there, as that costs least. */
+  readonly cuts: readonly (string | undefined)[];
+  readonly fit: "none" | "closed-loop";
+  readonly effects: Sensitivity;
+}
+
+export interface Found {
+  readonly name: string;
+  readonly schedule: Schedule;
+  /** Relative L2 of the final latent on the unseen samples, with the half-width of its 95 % confidence interval. */
+  readonly error: number;
+  readonly interval?: number | undefined;
+  /** The same of all that was tried, by name. */
+  readonly compared: Readonly<Record<string, unknown>>;
+}
+
+/** How far from ORDER orders are tried; one between two whole ones is a mean of both. */
+const ASIDE = 0.5;
+
+/** Runs that a search takes, more or less. */
+const RUNS = 60;
+
+/** A plan of our own: a filling, forecast in one way. */
+interface Forecast extends Entry {
+  readonly filling: Filling;
+  readonly shared: Shared;
+}
+
+/** The best plan that computes `fills` steps at most, and what it was compared with. */
+export async function bestPlan(search: Search, fills: number): Promise<Found> {
+  const { input, runs, fitted, unseen, cuts, fit, effects } = search;
+  const work = RUNS + (fit === "none" ? 0 : cuts.length * input.steps);
+  let done = 0;
+  const told = (): void => {
+    input.progress(Math.min(++done, work - 1), work);
+  };
+  const trials = new Trials(runs, told);
+  const known = await trials.best(publishedWithin(input, fills), unseen, 2);
+  const screened = fillings(input, fills, effects).map((filling) => forecast(input, filling, ORDER, cuts.at(-1)));
+  const filled = await trials.best(screened, unseen);
+  const forms: (Entry | Forecast)[] = [];
+  for (const cut of cuts) {
+    const form = cut === filled.shared.cut ? filled : forecast(input, filled.filling, ORDER, cut);
+    forms.push(form);
+    if (fit === "none") continue;
+    const schedule = await closedLoop(input, runs, fitted, form.shared, told);
+    forms.push({ name: `${form.name}; closed loop`, schedule, isPublished: false });
+  }
+  let best = await trials.best(forms, unseen);
+  if ("filling" in best) {
+    const { filling, shared } = best;
+    const aside = [-ASIDE, ASIDE].map((by) => forecast(input, filling, ORDER + by, shared.cut));
+    best = await trials.best([best, ...aside], unseen);
+  }
+  const winner = at(await trials.ranked([known, best], unseen), 0);
+  input.progress(work, work);
+  const compared: Record<string, unknown> = {};
+  for (const [{ name, schedule, isPublished }, errors] of trials.measured()) {
+    const share = computedShare(input, schedule.cells);
+    compared[name] = { share, isPublished, samples: errors.length, ...meanWithin(errors) };
+  }
+  const errors = [...(await trials.measure(winner, unseen)).values()];
+  return { name: winner.name, schedule: winner.schedule, ...meanWithin(errors), compared };
+}
+
+/** The error of one plan that is likely to be good, on one sample. */
+export async function quickError({ input, runs, unseen, cuts, effects }: Search, fills: number): Promise<number> {
+  const computes = leastPath(input, fills, effects);
+  if (!computes) return Infinity;
+  const { schedule } = forecast(input, { name: "path", computes }, ORDER, cuts.at(-1));
+  return errorOf(runs, at(unseen, 0), schedule);
+}
+
+/** What the literature has for so many computed steps, where the recipe cuts the network. */
+function publishedWithin(input: PolicyInput, fills: number): readonly Entry[] {
+  const { steps, sites } = input;
+  const share = fills / steps;
+  const lags = Math.min(...statisticsOf(sites).map(({ diff }) => diff.length));
+  const k = Math.min(lags, Math.ceil(1 / share) + 2);
+  const smooth = smoothcache.choose(input, smoothcache.options.parse({ share, k }));
+  const entries = [...published(input, fills)].map(([name, row]) => ({ name, schedule: sharedBy(input, { row }), isPublished: true }));
+  const isWithin = computedShare(input, smooth.cells) <= share + 0.5 / steps;
+  return isWithin ? [...entries, { name: "smoothcache", schedule: { steps, cells: smooth.cells }, isPublished: true }] : entries;
+}
+
+function forecast(input: PolicyInput, filling: Filling, order: number, cut: string | undefined): Forecast {
+  const shared = { row: forecastRow(filling.computes, polynomial(order)), cut };
+  const name = `${filling.name}; order ${order}${cut === undefined ? "" : `; ${cut}`}`;
+  return { name, schedule: sharedBy(input, shared), isPublished: false, filling, shared };
+}
