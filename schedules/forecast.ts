@@ -43,20 +43,9 @@ export function differenceSeries(order: number, warmup: number, basis: (i: numbe
 
 /**
  * The polynomial through the newest fills, `order` + 1 of them or as many as there are: Lagrange's form, exact however far apart the
- * fills are, which the recursion of `difference` is not. An order between two whole ones is the mean of their polynomials, weighted
- * by how near it is.
+ * fills are, which the recursion of `difference` is not.
  */
 export function polynomial(order: number): Forecaster {
-  const lower = Math.floor(order);
-  const share = order - lower;
-  if (share > 0) {
-    const [below, above] = [polynomial(lower), polynomial(lower + 1)];
-    return (step, fills) =>
-      sumOfTerms([
-        { weight: 1 - share, terms: below(step, fills) },
-        { weight: share, terms: above(step, fills) },
-      ]);
-  }
   return (step, fills) => {
     const nodes = fills.slice(0, order + 1);
     return nodes.map((node) => ({

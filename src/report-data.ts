@@ -13,6 +13,7 @@ import type { Facts, ReportComparison, ReportData, ReportPictures } from "./repo
 import { cellKind } from "./report/schedule.js";
 import { readTrace } from "./trace.js";
 import type { Verification } from "./verify.js";
+import { counted } from "./text.js";
 
 /** Pixels a latent element; small latents are made large enough to be seen. */
 const SMALLEST_SIDE = 96;
@@ -96,6 +97,6 @@ function picturesOf({ job }: Artifact, { latents }: Verification): ReportPicture
     cached: latentPicture({ shape, values: cached }, display.range, options),
     uncached: latentPicture({ shape, values: uncached }, display.range, options),
     difference: differencePicture({ shape, values: cached }, { shape, values: uncached }, options),
-    caption: `${shape[0] ?? 1} samples.`,
+    caption: `${counted(shape[0] ?? 1, "sample")}.`,
   };
 }

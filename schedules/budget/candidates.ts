@@ -15,7 +15,7 @@ export interface Filling {
   readonly computes: readonly boolean[];
 }
 
-/** The order of the polynomials that paths are found for. */
+/** The order of the polynomials that continue the values of computed steps. */
 export const ORDER = 2;
 
 /** What is published for a uniform schedule: rows for all branches, by name. */

@@ -64,12 +64,12 @@ export class Trials {
   }
 
   /**
-   * The best, by successive halving (arXiv 1502.07943): `first` samples for all of the entries, then twice as many for the better half of
+   * The best, by successive halving (arXiv 1502.07943): one sample for all of the entries, then twice as many for the better half of
    * them, until one is left.
    */
-  async best<E extends Entry>(entries: readonly E[], samples: readonly number[], first = 3): Promise<E> {
+  async best<E extends Entry>(entries: readonly E[], samples: readonly number[]): Promise<E> {
     let left: readonly E[] = entries;
-    for (let count = first; left.length > 1; count *= 2)
+    for (let count = 1; left.length > 1; count *= 2)
       left = (await this.ranked(left, samples.slice(0, count))).slice(0, Math.ceil(left.length / 2));
     return at(left, 0);
   }

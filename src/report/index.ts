@@ -140,7 +140,7 @@ function comparisonSection({ error, interval, methods }: ReportComparison, verif
     `${formatNumber(error)}${interval === undefined ? "" : ` ± ${formatNumber(interval)}`}`;
   return section(
     "How the plan was chosen",
-    "Schedules for the same budget were run on the samples of the calibration; the weaker ones on a few of them only. Relative L2 distances from the results without reuse: means ± 95 % confidence.",
+    "Schedules for the same budget were run on the samples of the calibration; the weaker ones on a few of them only. “Stack” forecasts what all blocks add as one answer, “closed loop” has weights that are fitted along such runs. Relative L2 distances from the results without reuse: means ± 95 % confidence.",
     facts([
       ["expected from the calibration", within(error, interval)],
       ...(verify

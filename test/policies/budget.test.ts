@@ -144,7 +144,7 @@ describe("selection", () => {
   it("goes on with the better half on twice as many samples", async () => {
     const trials = new Trials(runs);
     const entries = [entry("a", 0.5), entry("b", 0.1), entry("c", 0.2), entry("d", 0.3), entry("e", 0.4)];
-    expect((await trials.best(entries, runs.samples, 1)).name).toBe("b");
+    expect((await trials.best(entries, runs.samples)).name).toBe("b");
     const counts = trials.measured().map(([{ name }, errors]) => `${name}${errors.length}`);
     expect(counts).toEqual(["b4", "c4", "d2", "a1", "e1"]);
   });
@@ -155,7 +155,7 @@ describe("selection", () => {
     const own = { ...runs, run: (sample: number, schedule?: Schedule) => Promise.resolve(Float32Array.of(1 + (errors[schedule?.cells.has("a") === true ? "a" : "b"][sample] ?? NaN))) }; // prettier-ignore
     const [a, b] = ["a", "b"].map((name): Entry => ({ name, isPublished: false, schedule: { steps: 1, cells: new Map([[name, []]]) } })); // prettier-ignore
     if (!a || !b) throw new Error("two plans");
-    expect((await new Trials(own).best([a, b], own.samples, 4)).name).toBe("b");
+    expect((await new Trials(own).ranked([a, b], own.samples)).map(({ name }) => name)).toEqual(["b", "a"]);
   });
 });
 
