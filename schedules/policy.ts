@@ -39,7 +39,7 @@ export interface PolicyInput {
 export interface Runs {
   /** Samples of the calibration, by number. */
   readonly samples: readonly number[];
-  /** Whether the network can be cut there (`cutSchema`), as a schedule may want it. */
+  /** Whether the network can be cut there (`cutSchema`), as a schedule may want it, with no less of it cached. */
   fits(cut: string): Promise<boolean>;
   /**
    * The final latent of a sample that follows the schedule, or computes everything. `observe` is told after every step what

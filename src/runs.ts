@@ -57,8 +57,7 @@ export function runsOf(job: Job, options: RunsOptions): ModelRuns {
     close: () => sessions.close(),
     async fits(cut) {
       try {
-        await networkFor({ cut });
-        return true;
+        return (await networkFor({ cut })).cacheable >= (await networkFor()).cacheable - ROUNDING;
       } catch (error) {
         if (error instanceof CompilerError) return false;
         throw error;
@@ -110,22 +109,35 @@ export function runsOf(job: Job, options: RunsOptions): ModelRuns {
 interface Network {
   readonly job: Job;
   readonly loop: ReferenceLoop;
+  /** Of the MACs of a step, what its branches take. */
+  readonly cacheable: number;
   readonly costAt: (step: number, plan?: Plan) => number;
 }
 
+/** Of sums of shares. */
+const ROUNDING = 1e-9;
+
 async function networkOf(opening: Promise<Job>, options: RunsOptions, sessions: Sessions): Promise<Network> {
   const job = await opening;
-  return { job, loop: new ReferenceLoop(job, options, sessions), costAt: costOf(job) };
+  const shares = sharesOf(job);
+  return {
+    job,
+    loop: new ReferenceLoop(job, options, sessions),
+    cacheable: [...shares.values()].reduce((sum, share) => sum + share, 0),
+    costAt: (step, plan) => costOf(shares, step, plan),
+  };
+}
+
+/** What the branches take of the MACs of a step, by site. */
+function sharesOf(job: Job): ReadonlyMap<string, number> {
+  const { total, branches } = guidedStep(job);
+  return new Map(branches.map(({ site, macs }) => [site, totalMacs(macs) / totalMacs(total)]));
 }
 
 /** What a step costs under a plan, as a share of the MACs of one that computes everything. */
-function costOf(job: Job): (step: number, plan?: Plan) => number {
-  const { total, branches } = guidedStep(job);
-  const shares = new Map(branches.map(({ site, macs }) => [site, totalMacs(macs) / totalMacs(total)]));
-  return (step, plan) => {
-    const left = [...(plan?.cells ?? [])].filter(([, cells]) => cells[step]?.kind !== "compute");
-    return left.reduce((cost, [site]) => cost - (shares.get(site) ?? 0), 1);
-  };
+function costOf(shares: ReadonlyMap<string, number>, step: number, plan?: Plan): number {
+  const left = [...(plan?.cells ?? [])].filter(([, cells]) => cells[step]?.kind !== "compute");
+  return left.reduce((cost, [site]) => cost - (shares.get(site) ?? 0), 1);
 }
 
 /** The terms, by keys of a plan, as cells of the branches that the plan caches at the step. */

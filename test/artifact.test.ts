@@ -96,8 +96,11 @@ it("is cut where its plan says, and opens so again", async () => {
   const truth = await loop.run(sampleInputs(own, 0, { seed: 3 }), { plan: planFor(own, schedule) });
   expect(relativeL2(await runs.run(0, schedule), truth)).toBeLessThan(1e-6);
   expect(await Promise.all(["stack", "gate", "0-99"].map((cut) => runs.fits(cut)))).toEqual([true, true, false]);
+  // Where streams take turns, what lies between the ends of one holds the other's blocks: less would be cached.
+  const turns = runsOf(await openFixture(fixtureNamed("latte/torchscript-17"), "none"), { ...RUNTIME, seed: 3, samples: [0] });
+  expect(await Promise.all(["stack", "block"].map((cut) => turns.fits(cut)))).toEqual([false, true]);
   await loop.close();
-  await runs.close();
+  for (const opened of [runs, turns]) await opened.close();
 });
 
 it.each([
