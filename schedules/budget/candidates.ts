@@ -28,13 +28,21 @@ export function published({ steps }: PolicyInput, fills: number): ReadonlyMap<st
   return new Map(rows);
 }
 
-/** The uniform filling, and the paths of least expected error: any, and of those that compute the last step. */
+/** What a path goes by: the exponent of the sensitivity (with 1 an error counts as what it does to the result, with less all steps are more alike), and whether it has to compute the last step. */
+interface PathRule {
+  readonly power: number;
+  readonly last?: boolean;
+}
+
+const PATHS: readonly PathRule[] = [{ power: 0.25 }, { power: 1 }, { power: 1, last: true }];
+
+/** The uniform filling, and the paths of least expected error. */
 export function fillings(input: PolicyInput, fills: number, sensitivity: Sensitivity): readonly Filling[] {
   const found: Filling[] = [{ name: "uniform", computes: uniformWithin(input.steps, fills) }];
-  for (const last of [false, true]) {
-    const computes = leastPath(input, fills, sensitivity, last);
+  for (const rule of PATHS) {
+    const computes = leastPath(input, fills, sensitivity, rule);
     const isNew = computes && !found.some((other) => other.computes.join() === computes.join());
-    if (isNew) found.push({ name: last ? "path to the last step" : "path", computes });
+    if (isNew) found.push({ name: `path, sensitivity^${rule.power}${rule.last === true ? ", to the last step" : ""}`, computes });
   }
   return found;
 }
@@ -50,15 +58,15 @@ function uniformWithin(steps: number, fills: number): readonly boolean[] {
 }
 
 /**
- * The steps to compute so that the sum of squared expected errors is least: relative errors of forecasts, each weighted by the
- * sensitivity to it, and added up as vectors from one computed step to the next, as those of neighbours point the same way. With
- * `last`, the last step is one of them. Undefined where the calibration does not look back far enough.
+ * The steps to compute so that the sum of squared expected errors is least: relative errors of forecasts, each weighted by a power of
+ * the sensitivity to it, and added up as vectors from one computed step to the next, as those of neighbours point the same way.
+ * Undefined where the calibration does not look back far enough.
  */
 export function leastPath(
   { steps, sites }: PolicyInput,
   fills: number,
   sensitivity: Sensitivity,
-  last = false,
+  { power, last = false }: PathRule,
 ): readonly boolean[] | undefined {
   const groups = groupBranches(sites).map(({ key, sites: members }) => ({ key, pooled: pooled(statisticsOf(members)) }));
   const longest = Math.ceil((LONGEST_GAP * steps) / fills) + 1;
@@ -68,7 +76,7 @@ export function leastPath(
     return groups.reduce((sum, { key, pooled }) => {
       const errors = Array.from({ length: to - from - 1 }, (_, i): { readonly weight: number; readonly terms: readonly Term[] } => {
         const step = from + 1 + i;
-        const weight = at(sensitivity.get(key) ?? [], step) / Math.sqrt(innerProduct(pooled, step, step));
+        const weight = at(sensitivity.get(key) ?? [], step) ** power / Math.sqrt(innerProduct(pooled, step, step));
         return { weight, terms: [{ step, weight: -1 }, ...polynomial(ORDER)(step, nodes)] };
       });
       return sum + squaredNorm(pooled, sumOfTerms(errors));

@@ -36,7 +36,7 @@ describe("the path of least error", () => {
   const weightAt = (step: number): number => 1 + 0.2 * step;
 
   /** Vectors of errors, of all samples behind each other, written out. */
-  function costOf(fills: readonly number[]): number {
+  function costOf(fills: readonly number[], power: number): number {
     let total = 0;
     let gap: number[] = [];
     for (let step = 0; step < STEPS; step++) {
@@ -47,7 +47,7 @@ describe("the path of least error", () => {
       const [from = 0, before] = fills.filter((fill) => fill < step).reverse();
       const nodes = before === undefined ? [from] : [from, before, 2 * before - from].filter((node) => node >= 0);
       const weights = nodes.map((node) => nodes.reduce((w, other) => (other === node ? w : (w * (step - other)) / (node - other)), 1));
-      const scale = weightAt(step) / Math.hypot(...at(0, step), ...at(1, step));
+      const scale = weightAt(step) ** power / Math.hypot(...at(0, step), ...at(1, step));
       const error = [0, 1].flatMap((sample) => at(sample, step).map((value, i) => (nodes.reduce((sum, node, n) => sum + (weights[n] ?? 0) * (at(sample, node)[i] ?? 0), 0) - value) * scale)); // prettier-ignore
       const squared = (vector: readonly number[]): number => vector.reduce((sum, value) => sum + value * value, 0);
       total -= squared(gap);
@@ -57,16 +57,21 @@ describe("the path of least error", () => {
     return total;
   }
 
-  it.each([false, true])("is the best of all; the last step computes: %s", (last) => {
+  it.each([
+    { power: 0.25, last: false },
+    { power: 1, last: false },
+    { power: 1, last: true },
+  ])("is the best of all: $power, $last", ({ power, last }) => {
     for (const count of [4, 5, 6]) {
-      const path = leastPath(input, count, new Map([["attn", Array.from({ length: STEPS }, (_, step) => weightAt(step))]]), last) ?? [];
-      const found = costOf(path.flatMap((computes, step) => (computes ? [step] : [])));
+      const path =
+        leastPath(input, count, new Map([["attn", Array.from({ length: STEPS }, (_, step) => weightAt(step))]]), { power, last }) ?? [];
+      const found = costOf(path.flatMap((computes, step) => (computes ? [step] : [])), power); // prettier-ignore
       let least = Infinity;
       for (let mask = 0; mask < 1 << (STEPS - 1); mask++) {
         const fills = [0, ...Array.from({ length: STEPS - 1 }, (_, i) => i + 1).filter((step) => (mask >> (step - 1)) & 1)];
         const longest = Math.ceil((2.5 * STEPS) / count) + 1;
         if (fills.length !== count || fills.some((fill, i) => (fills[i + 1] ?? STEPS) - fill > longest)) continue;
-        if (!last || fills.at(-1) === STEPS - 1) least = Math.min(least, costOf(fills));
+        if (!last || fills.at(-1) === STEPS - 1) least = Math.min(least, costOf(fills, power));
       }
       expect(found).toBeCloseTo(least, 9);
     }
