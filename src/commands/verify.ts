@@ -1,7 +1,7 @@
 /** `verify DIR`: is the artifact what its plan says, and how far from the uncached result? */
 import { openArtifact } from "../artifact.js";
 import { runtimeOptions, sampleOptions } from "../options.js";
-import { table } from "../text.js";
+import { counted, table } from "../text.js";
 import { verify } from "../verify.js";
 import type { Command } from "./index.js";
 
@@ -22,7 +22,7 @@ export default {
           ["check", "relative L2", "limit", ""],
           ...checks.map((c) => [c.name, c.relL2.toExponential(1), c.limit.toExponential(0), c.ok ? "ok" : "FAILED"]),
         ]),
-        `against the uncached result: relative L2 ${fidelity.relL2.toFixed(4)}, PSNR ${fidelity.psnr.toFixed(1)} dB (${fidelity.samples} samples)`,
+        `against the uncached result: relative L2 ${fidelity.relL2.toFixed(4)}, PSNR ${fidelity.psnr.toFixed(1)} dB (${counted(fidelity.samples, "sample")})`,
       ].join("\n"),
       exitCode: ok ? 0 : 1,
     };
