@@ -10,9 +10,8 @@ import { cpus, tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { bench, compile, openArtifact, openJob, plan, planningFor, writeArtifact } from "smoothcc";
+import { bench, compile, openArtifact, openJob, plan, planFor, planningFor, writeArtifact } from "smoothcc";
 import { passes } from "smoothcc/passes";
-import { bind } from "smoothcc/schedules";
 
 const number = { type: "string" };
 const { values, positionals } = parseArgs({
@@ -32,7 +31,7 @@ const head = (cells) => {
 
 async function compiledAt(job, interval, options = {}) {
   const { schedule } = await plan(planningFor(job), "fora", { interval });
-  const bound = bind(schedule, job.table, job.model.dit.branches, job.context.guidance);
+  const bound = planFor(job, schedule);
   return { schedule, compiled: await compile(job, bound, options) };
 }
 

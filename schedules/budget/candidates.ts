@@ -48,7 +48,7 @@ export function fillings(input: PolicyInput, fills: number, sensitivity: Sensiti
 }
 
 /** Every n-th step and the last, as published, for the shortest interval that is within the number; what is left over computes at the start. */
-function uniformWithin(steps: number, fills: number): readonly boolean[] {
+export function uniformWithin(steps: number, fills: number): readonly boolean[] {
   for (let interval = 1; ; interval++) {
     const rows = Array.from({ length: fills }, (_, i) => uniformSteps(steps, { interval, warmup: fills - i, phase: "smoothcache" }));
     const row = rows.find((computes) => computes.filter(Boolean).length <= fills);

@@ -7,7 +7,7 @@ import { at } from "../levels.js";
 import type { Schedule } from "../plan.js";
 import { computedShare, statisticsOf, type PolicyInput, type Runs } from "../policy.js";
 import smoothcache from "../policies/smoothcache.js";
-import { fillings, ORDER, published, type Filling } from "./candidates.js";
+import { fillings, ORDER, published, uniformWithin, type Filling } from "./candidates.js";
 import { closedLoop, sharedBy, type Shared } from "./closed-loop.js";
 import { errorOf, meanWithin, Trials, type Entry } from "./selection.js";
 import type { Sensitivity } from "./sensitivity.js";
@@ -79,10 +79,10 @@ export async function bestPlan(search: Search, fills: number): Promise<Found> {
   return { name: winner.name, schedule: winner.schedule, ...meanWithin(errors), compared };
 }
 
-/** The error of one plan that is likely to be good, on one sample. */
-export async function quickError({ input, runs, unseen, cuts, effects }: Search, fills: number): Promise<number> {
-  const [uniform] = fillings(input, fills, effects);
-  return uniform ? errorOf(runs, at(unseen, 0), forecast(input, uniform, cuts.at(-1)).schedule) : Infinity;
+/** The error of a uniform plan on one sample. */
+export function quickError({ input, runs, unseen, cuts }: Search, fills: number): Promise<number> {
+  const uniform = { name: "uniform", computes: uniformWithin(input.steps, fills) };
+  return errorOf(runs, at(unseen, 0), forecast(input, uniform, cuts.at(-1)).schedule);
 }
 
 /** What the literature has for so many computed steps, where the recipe cuts the network. */
