@@ -54,8 +54,13 @@ export function confidence(sites: readonly SiteStatistics[]): ErrorBands | undef
 
 /** Half the width of the 95 % confidence interval of a mean: Student's t with n − 1 degrees of freedom times the standard error; one value has none. */
 export function halfWidth(values: readonly number[]): number | undefined {
-  if (values.length < 2) return undefined;
-  return (studentQuantile(values.length - 1) / Math.sqrt(values.length)) * deviation(values);
+  const error = standardError(values);
+  return error === undefined ? undefined : studentQuantile(values.length - 1) * error;
+}
+
+/** Of a mean; one value has none. */
+export function standardError(values: readonly number[]): number | undefined {
+  return values.length < 2 ? undefined : deviation(values) / Math.sqrt(values.length);
 }
 
 /** t with P(|T| ≤ t) = 0.95 for a whole number of degrees of freedom, from the closed forms of Abramowitz & Stegun, 26.7.3 and 26.7.4. */

@@ -1,6 +1,6 @@
 /**
- * The search for a plan that computes a given number of steps: which steps, with the others forecast in one way; then at which cut they
- * are forecast, by a polynomial or with closed-loop weights. Each is judged by the errors of final latents.
+ * The search for a plan that computes a given number of steps: which steps, with the others forecast by a polynomial; then closed-loop
+ * weights for these forecasts; then whether the best published plan does better. All are judged by the errors of final latents.
  */
 import { forecastRow, polynomial } from "../forecast.js";
 import { at } from "../levels.js";
@@ -20,8 +20,8 @@ export interface Search {
   readonly fitted: readonly number[];
   /** Samples that plans are compared on. */
   readonly unseen: readonly number[];
-  /** Where the network may be cut, the coarsest place last: what is screened is cached there, as that costs least. */
-  readonly cuts: readonly (string | undefined)[];
+  /** Where the network is cut for plans of our own; where the recipe says if absent. */
+  readonly cut: string | undefined;
   readonly fit: "none" | "closed-loop";
   readonly effects: Sensitivity;
 }
@@ -47,28 +47,20 @@ interface Forecast extends Entry {
 
 /** The best plan that computes `fills` steps at most, and what it was compared with. */
 export async function bestPlan(search: Search, fills: number): Promise<Found> {
-  const { input, runs, fitted, unseen, cuts, fit, effects } = search;
-  const isFitted = fit !== "none";
-  const fillable = fillings(input, fills, effects);
+  const { input, runs, unseen, cut, fit, effects } = search;
+  const candidates = fillings(input, fills, effects).map((filling) => forecast(input, filling, cut));
   // About so many runs, and the fitting, whose steps count as runs.
-  const work = SCREENED * fillable.length + 2 * unseen.length * (cuts.length + 1) + (isFitted ? cuts.length * input.steps : 0);
+  const work = SCREENED * candidates.length + 3 * unseen.length + (fit === "none" ? 0 : input.steps);
   let done = 0;
   const told = (): void => {
     input.progress(Math.min(++done, work - 1), work);
   };
   const trials = new Trials(runs, told);
+  const likely = await trials.simplest(candidates, unseen.slice(0, SCREENED));
+  const filled = await trials.simplest([...new Set([at(candidates, 0), likely])], unseen);
+  const own: Entry = fit === "none" ? filled : await withWeights(search, filled, told);
   const known = await trials.best(publishedWithin(input, fills), unseen);
-  const screened = fillable.map((filling) => forecast(input, filling, cuts.at(-1)));
-  const filled = at(await trials.ranked(screened, unseen.slice(0, SCREENED)), 0);
-  const entries: Entry[] = [known];
-  for (const cut of cuts) {
-    const form = cut === filled.shared.cut ? filled : forecast(input, filled.filling, cut);
-    entries.push(form);
-    if (!isFitted) continue;
-    const schedule = await closedLoop(input, runs, fitted, form.shared, told);
-    entries.push({ name: `${form.name}; closed loop`, schedule, isPublished: false });
-  }
-  const winner = at(await trials.ranked(entries, unseen), 0);
+  const winner = await trials.simplest([own, known], unseen);
   input.progress(work, work);
   const compared: Record<string, unknown> = {};
   for (const [{ name, schedule, isPublished }, errors] of trials.measured()) {
@@ -79,10 +71,15 @@ export async function bestPlan(search: Search, fills: number): Promise<Found> {
   return { name: winner.name, schedule: winner.schedule, ...meanWithin(errors), compared };
 }
 
+/** With weights that are fitted along the run, which loses nothing by it as long as they are held firmly (`closedLoop`). */
+async function withWeights({ input, runs, fitted }: Search, { name, shared }: Forecast, told: () => void): Promise<Entry> {
+  return { name: `${name}; closed loop`, schedule: await closedLoop(input, runs, fitted, shared, told), isPublished: false };
+}
+
 /** The error of a uniform plan on one sample. */
-export function quickError({ input, runs, unseen, cuts }: Search, fills: number): Promise<number> {
+export function quickError({ input, runs, unseen, cut }: Search, fills: number): Promise<number> {
   const uniform = { name: "uniform", computes: uniformWithin(input.steps, fills) };
-  return errorOf(runs, at(unseen, 0), forecast(input, uniform, cuts.at(-1)).schedule);
+  return errorOf(runs, at(unseen, 0), forecast(input, uniform, cut).schedule);
 }
 
 /** What the literature has for so many computed steps, where the recipe cuts the network. */

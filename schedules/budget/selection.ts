@@ -3,7 +3,7 @@ import { relativeL2 } from "../fidelity.js";
 import { at } from "../levels.js";
 import type { Schedule } from "../plan.js";
 import type { Runs } from "../policy.js";
-import { halfWidth, mean } from "../statistics.js";
+import { halfWidth, mean, standardError } from "../statistics.js";
 
 /** A plan that may be taken. */
 export interface Entry {
@@ -56,11 +56,27 @@ export class Trials {
    */
   async ranked<E extends Entry>(entries: readonly E[], samples: readonly number[]): Promise<readonly E[]> {
     const means = new Map<Entry, number>();
-    for (const entry of entries) {
-      const errors = await this.measure(entry, samples);
-      means.set(entry, mean(samples.map((sample) => Math.log(errors.get(sample) ?? NaN))));
-    }
+    for (const entry of entries) means.set(entry, mean(await this.logErrors(entry, samples)));
     return [...entries].sort((a, b) => (means.get(a) ?? NaN) - (means.get(b) ?? NaN));
+  }
+
+  /**
+   * The first of the entries, which come in the order in which one would rather have them, that is not worse than the best by more than
+   * the standard error of the difference (the one-standard-error rule: Hastie, Tibshirani & Friedman, The Elements of Statistical
+   * Learning, §7.10), in logarithms of errors on the samples, which all entries share.
+   */
+  async simplest<E extends Entry>(entries: readonly E[], samples: readonly number[]): Promise<E> {
+    const best = await this.logErrors(at(await this.ranked(entries, samples), 0), samples);
+    for (const entry of entries) {
+      const behind = (await this.logErrors(entry, samples)).map((error, i) => error - at(best, i));
+      if (mean(behind) <= (standardError(behind) ?? 0)) return entry;
+    }
+    return at(entries, 0);
+  }
+
+  private async logErrors(entry: Entry, samples: readonly number[]): Promise<readonly number[]> {
+    const errors = await this.measure(entry, samples);
+    return samples.map((sample) => Math.log(errors.get(sample) ?? NaN));
   }
 
   /**

@@ -1,7 +1,7 @@
 /**
  * Our own: the user names what a run may cost or how far its result may be off, and the plan is found. Candidates are made from the
- * calibration; the best of them gets coefficients that are fitted along the run; what is taken has the least error of the final
- * latent on samples that no coefficient has seen. Uniform Taylor series, FORA and SmoothCache are always among the candidates.
+ * calibration; the best of them gets coefficients that are fitted along the run, and is compared with the best of uniform Taylor series,
+ * FORA and SmoothCache by the error of the final latent on samples that no coefficient has seen.
  */
 import { z } from "zod";
 import { policyNeedsModel } from "../../ir/diagnostics.js";
@@ -36,7 +36,7 @@ const options = z
   });
 
 /** Samples that coefficients are fitted to: more of them change little. Plans are compared on the others. */
-const FITTED = 2;
+const FITTED = 4;
 
 /** Runs of fewer steps have nothing to forecast from. */
 const LEAST_STEPS = 4;
@@ -57,8 +57,8 @@ export default {
     const fitted = samples.slice(0, Math.min(FITTED, Math.ceil(samples.length / 2)));
     const unseen = samples.length > 1 ? samples.slice(fitted.length) : samples;
     const before = runs.evaluations();
-    const cuts = [undefined, ...(isCoarse(input) || !(await runs.fits(COARSE)) ? [] : [COARSE])];
-    const search = { input, runs, fitted, unseen, cuts, fit, effects: await sensitivity(input, runs, at(samples, 0)) };
+    const cut = !isCoarse(input) && (await runs.fits(COARSE)) ? COARSE : undefined;
+    const search = { input, runs, fitted, unseen, cut, fit, effects: await sensitivity(input, runs, at(samples, 0)) };
     const warnings = samples.length > 1 ? [] : ["With one sample a plan is checked on what it was fitted to."];
     let fills = steps - 1;
     if (steps <= FEW_STEPS) warnings.push(`A run of ${steps} steps has none to spare: one of them is cached, whatever the budget is.`);
