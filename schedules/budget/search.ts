@@ -48,19 +48,21 @@ interface Forecast extends Entry {
 /** The best plan that computes `fills` steps at most, and what it was compared with. */
 export async function bestPlan(search: Search, fills: number): Promise<Found> {
   const { input, runs, unseen, cut, fit, effects } = search;
+  const { samples } = runs;
   const candidates = fillings(input, fills, effects).map((filling) => forecast(input, filling, cut));
   // About so many runs, and the fitting, whose steps count as runs.
-  const work = SCREENED * candidates.length + 3 * unseen.length + (fit === "none" ? 0 : input.steps);
+  const work = SCREENED * candidates.length + 4 * samples.length + (fit === "none" ? 0 : input.steps);
   let done = 0;
   const told = (): void => {
     input.progress(Math.min(++done, work - 1), work);
   };
   const trials = new Trials(runs, told);
-  const likely = await trials.simplest(candidates, unseen.slice(0, SCREENED));
-  const filled = await trials.simplest([...new Set([at(candidates, 0), likely])], unseen);
-  const own: Entry = fit === "none" ? filled : await withWeights(search, filled, told);
-  const known = await trials.best(publishedWithin(input, fills), unseen);
-  const winner = await trials.simplest([own, known], unseen);
+  const likely = await trials.simplest(candidates, samples.slice(0, SCREENED));
+  const filled = await trials.simplest([...new Set([at(candidates, 0), likely])], samples);
+  const known = await trials.best(publishedWithin(input, fills), samples);
+  const taken = await trials.simplest([filled, known], samples);
+  const winner =
+    taken === filled && fit !== "none" ? await trials.simplest([await withWeights(search, filled, told), filled], unseen) : taken;
   input.progress(work, work);
   const compared: Record<string, unknown> = {};
   for (const [{ name, schedule, isPublished }, errors] of trials.measured()) {
