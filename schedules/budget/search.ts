@@ -69,7 +69,8 @@ export async function bestPlan(search: Search, fills: number): Promise<Found> {
     const share = computedShare(input, schedule.cells);
     compared[name] = { share, isPublished, samples: errors.length, ...meanWithin(errors) };
   }
-  const errors = [...(await trials.measure(winner, unseen)).values()];
+  const measured = await trials.measure(winner, unseen);
+  const errors = unseen.map((sample) => measured.get(sample) ?? NaN);
   return { name: winner.name, schedule: winner.schedule, ...meanWithin(errors), compared };
 }
 

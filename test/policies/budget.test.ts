@@ -120,7 +120,7 @@ describe("closed-loop weights", () => {
         held += first.reduce((total, value, i) => total + (a * (value - (base[i] ?? NaN))) ** 2, 0);
         held += second.reduce((total, value, i) => total + (b * (value - (base[i] ?? NaN))) ** 2, 0);
       }
-      return sum + 0.3 * held;
+      return sum + held;
     };
     const [a, b] = [attn, mlp].map((cell) => termWeight(cell) - 2);
     const found = await objective(a ?? NaN, b ?? NaN);
@@ -164,8 +164,35 @@ describe("selection", () => {
   });
 });
 
+describe("the rule of one standard error", () => {
+  /** Plans whose errors on the samples are these. */
+  const simplest = async (...errors: readonly (readonly number[])[]): Promise<string> => {
+    const entries = errors.map((_, i): Entry => ({ name: `${i}`, isPublished: false, schedule: { steps: 1, cells: new Map([["plan", [[[0, i]]]]]) } })); // prettier-ignore
+    const own: Runs = {
+      ...runsWith({ samples: errors[0]?.map((_, sample) => sample) ?? [], run: () => Promise.resolve(new Float32Array()) }),
+      latents: () => Promise.resolve([Float32Array.of(1)]),
+      run: (sample, schedule) =>
+        Promise.resolve(Float32Array.of(1 + (errors[termWeight(schedule?.cells.get("plan")?.[0])]?.[sample] ?? NaN))),
+    };
+    return (await new Trials(own).simplest(entries, own.samples)).name;
+  };
+
+  it("keeps the earlier plan where the later one may be better by luck", async () => {
+    // Logarithms of the ratio: ln 2, ln 2, −ln 1.6, −ln 1.6: mean 0.11, standard error 0.34.
+    expect(await simplest([2, 2, 1, 1], [1, 1, 1.6, 1.6])).toBe("0");
+  });
+
+  it("takes the later one where it is better throughout", async () => {
+    expect(await simplest([2, 4, 1, 3], [1.5, 3.1, 0.8, 2])).toBe("1");
+  });
+
+  it("goes by the error alone where there is one sample", async () => {
+    expect(await simplest([2], [1.9])).toBe("1");
+  });
+});
+
 describe("the policy", () => {
-  it("takes nothing that is worse on unseen samples than what is published", async () => {
+  it("takes nothing that is worse than what is published, beyond what two samples can tell", async () => {
     const input = await toyInput(24, [0, 1, 2, 3]);
     // Of the smallest, more steps lie between computed ones than L1 curves look back.
     for (const share of [0.1, 0.25, 0.4, 0.6]) {
