@@ -51,7 +51,7 @@ export async function bestPlan(search: Search, fills: number): Promise<Found> {
   const { samples } = runs;
   const candidates = fillings(input, fills, effects).map((filling) => forecast(input, filling, cut));
   // About so many runs, and the fitting, whose steps count as runs.
-  const work = SCREENED * candidates.length + 4 * samples.length + (fit === "none" ? 0 : input.steps);
+  const work = SCREENED * candidates.length + 3 * samples.length + (fit === "none" ? 0 : input.steps);
   let done = 0;
   const told = (): void => {
     input.progress(Math.min(++done, work - 1), work);
@@ -61,8 +61,7 @@ export async function bestPlan(search: Search, fills: number): Promise<Found> {
   const filled = await trials.simplest([...new Set([at(candidates, 0), likely])], samples);
   const known = await trials.best(publishedWithin(input, fills), samples);
   const taken = await trials.simplest([filled, known], samples);
-  const winner =
-    taken === filled && fit !== "none" ? await trials.simplest([await withWeights(search, filled, told), filled], unseen) : taken;
+  const winner = taken === filled && fit !== "none" ? await withWeights(search, filled, told) : taken;
   input.progress(work, work);
   const compared: Record<string, unknown> = {};
   for (const [{ name, schedule, isPublished }, errors] of trials.measured()) {
