@@ -22,8 +22,8 @@ const HISTORY = 3;
 const PROBE = 0.5;
 
 /**
- * How firmly weights are held where they start, in mean squares of what they do to the latent. On the glyph model, DDIM and DPM-Solver++,
- * weights fitted to four samples gain up to 10 % and lose nothing with 1 to 4; with 0.3 they lose up to 10 % where they do not help.
+ * How firmly weights are held where they start, in mean squares of what they do to the latent. On the glyph model (24 seeds, fitted to
+ * four) 1 changes errors by −9 to −1 % under DPM-Solver++ and −2 to +7 % under DDIM; 4 gains less of the former, 0.3 loses more of the latter.
  */
 const RIDGE = 1;
 

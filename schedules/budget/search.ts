@@ -1,6 +1,6 @@
 /**
- * The search for a plan that computes a given number of steps: which steps, with the others forecast by a polynomial; then closed-loop
- * weights for these forecasts; then whether the best published plan does better. All are judged by the errors of final latents.
+ * The search for a plan that computes a given number of steps: which steps, with the others forecast by a polynomial; then whether
+ * the best published plan does better; if not, closed-loop weights for the forecasts. Plans are judged by the errors of final latents.
  */
 import { forecastRow, polynomial } from "../forecast.js";
 import { at } from "../levels.js";
@@ -18,7 +18,7 @@ export interface Search {
   readonly runs: Runs;
   /** Samples that coefficients are fitted to. */
   readonly fitted: readonly number[];
-  /** Samples that plans are compared on. */
+  /** Samples that no coefficient is fitted to: what is said of a plan's error is measured on them. */
   readonly unseen: readonly number[];
   /** Where the network is cut for plans of our own; where the recipe says if absent. */
   readonly cut: string | undefined;
@@ -32,16 +32,15 @@ export interface Found {
   /** Relative L2 of the final latent on the unseen samples, with the half-width of its 95 % confidence interval. */
   readonly error: number;
   readonly interval?: number | undefined;
-  /** The same of all that was tried, by name. */
+  /** The same of all that was tried, by name; of what was given up sooner, on the samples that it ran. */
   readonly compared: Readonly<Record<string, unknown>>;
 }
 
-/** Samples that fillings are compared on. Between two good plans the ratio of their errors varies from one sample to the next by half of itself. */
+/** Samples that all fillings are compared on; the best goes on. Between two good plans the ratio of their errors varies from one sample to the next by half of itself. */
 const SCREENED = 4;
 
 /** A plan of our own: a filling, forecast in one way. */
 interface Forecast extends Entry {
-  readonly filling: Filling;
   readonly shared: Shared;
 }
 
@@ -58,22 +57,22 @@ export async function bestPlan(search: Search, fills: number): Promise<Found> {
   };
   const trials = new Trials(runs, told);
   const likely = await trials.simplest(candidates, samples.slice(0, SCREENED));
-  const filled = await trials.simplest([...new Set([at(candidates, 0), likely])], samples);
+  const filled = await trials.simplest([at(candidates, 0), likely], samples);
   const known = await trials.best(publishedWithin(input, fills), samples);
   const taken = await trials.simplest([filled, known], samples);
   const winner = taken === filled && fit !== "none" ? await withWeights(search, filled, told) : taken;
+  const measured = await trials.measure(winner, unseen);
   input.progress(work, work);
+  const errors = unseen.map((sample) => measured.get(sample) ?? NaN);
   const compared: Record<string, unknown> = {};
-  for (const [{ name, schedule, isPublished }, errors] of trials.measured()) {
+  for (const [{ name, schedule, isPublished }, errors] of trials.measured(unseen)) {
     const share = computedShare(input, schedule.cells);
     compared[name] = { share, isPublished, samples: errors.length, ...meanWithin(errors) };
   }
-  const measured = await trials.measure(winner, unseen);
-  const errors = unseen.map((sample) => measured.get(sample) ?? NaN);
   return { name: winner.name, schedule: winner.schedule, ...meanWithin(errors), compared };
 }
 
-/** With weights that are fitted along the run, which loses nothing by it as long as they are held firmly (`closedLoop`). */
+/** With weights that are fitted along the run. Not raced against the plan without: what they gain or lose is less than ten samples can tell. */
 async function withWeights({ input, runs, fitted }: Search, { name, shared }: Forecast, told: () => void): Promise<Entry> {
   return { name: `${name}; closed loop`, schedule: await closedLoop(input, runs, fitted, shared, told), isPublished: false };
 }
@@ -99,5 +98,5 @@ function publishedWithin(input: PolicyInput, fills: number): readonly Entry[] {
 function forecast(input: PolicyInput, filling: Filling, cut: string | undefined): Forecast {
   const shared = { row: forecastRow(filling.computes, polynomial(ORDER)), cut };
   const name = cut === undefined ? filling.name : `${filling.name}; ${cut}`;
-  return { name, schedule: sharedBy(input, shared), isPublished: false, filling, shared };
+  return { name, schedule: sharedBy(input, shared), isPublished: false, shared };
 }

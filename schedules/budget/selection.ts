@@ -44,10 +44,12 @@ export class Trials {
     return known;
   }
 
-  /** All that was measured, those with the most samples first. */
-  measured(): readonly (readonly [Entry, readonly number[]])[] {
-    const all = [...this.errors].map(([entry, errors]) => [entry, [...errors.values()]] as const);
-    return all.sort(([, a], [, b]) => b.length - a.length);
+  /** All that was measured, those with the most samples first: errors on the given samples; of what did not run on all of these, all that there are. */
+  measured(samples: readonly number[]): readonly (readonly [Entry, readonly number[]])[] {
+    const of = (errors: Errors): readonly number[] =>
+      samples.every((sample) => errors.has(sample)) ? samples.map((sample) => errors.get(sample) ?? NaN) : [...errors.values()];
+    const all = [...this.errors].sort(([, a], [, b]) => b.size - a.size);
+    return all.map(([entry, errors]) => [entry, of(errors)]);
   }
 
   /**

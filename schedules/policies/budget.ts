@@ -1,7 +1,7 @@
 /**
  * Our own: the user names what a run may cost or how far its result may be off, and the plan is found. Candidates are made from the
- * calibration; the best of them gets coefficients that are fitted along the run, and is compared with the best of uniform Taylor series,
- * FORA and SmoothCache by the error of the final latent on samples that no coefficient has seen.
+ * calibration; the best of them is compared with the best of uniform Taylor series, FORA and SmoothCache by the error of the final latent,
+ * and gets coefficients that are fitted along the run. What it comes to is measured on samples that no coefficient has seen.
  */
 import { z } from "zod";
 import { policyNeedsModel } from "../../ir/diagnostics.js";
@@ -35,7 +35,7 @@ const options = z
     message: "takes one of share, speedup, max-error and latency",
   });
 
-/** Samples that coefficients are fitted to: more of them change little. Plans are compared on the others. */
+/** Samples that coefficients are fitted to: more of them change little. */
 const FITTED = 4;
 
 /** Runs of fewer steps have nothing to forecast from. */
