@@ -12,7 +12,7 @@ export interface SiteStatistics {
   readonly diff: ErrorBands;
   /** `[sample][l − 1][s]`: ‖F_s − F_{s−l}‖₁ / ‖F_s‖₁ of each sample (SmoothCache, arXiv 2411.10510, §3.2), to 7 digits. */
   readonly ratio: readonly ErrorBands[];
-  /** `[l][s]`: Σ ⟨F_s, F_{s−l}⟩, summed in double precision. */
+  /** `[l][s]`: Σ ⟨F_s, F_{s−l}⟩. Sums of them whose weights add up to 0 are as exact as single precision makes sums of the differences. */
   readonly gram: ErrorBands;
   /**
    * Σ of the mean over tokens of ‖F_s[token]‖₂ / ‖F_{s−1}[token]‖₂, tokens being lines along the last axis (MagCache,

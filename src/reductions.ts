@@ -9,8 +9,8 @@ import { Session, type RuntimeOptions, type Tensors } from "./runtime.js";
 import { L1_LAGS } from "./trace.js";
 import type { Window } from "./window.js";
 
-/** Elements of a block, more or less; the doubles of a block at all steps of the window are what a reduction needs besides it. */
-const BLOCK_ELEMENTS = 1 << 15;
+/** Elements of a block, more or less; its differences between the steps of the window are what a reduction needs besides it. */
+const BLOCK_ELEMENTS = 1 << 14;
 
 /** Digits of the ratios: measurements are no better, and they are most of a trace's text. */
 const RATIO_DIGITS = 7;
@@ -20,6 +20,8 @@ export class Reductions {
   private readonly sites = new Map<string, Site>();
   private readonly spare = new Map<number, Uint8Array[]>();
   private readonly sessions = new Map<ElementType, Session>();
+  /** Lags that differences are taken at, those of one step at least. */
+  private readonly lags: number;
   /** Rows of the window that hold a step, and those of them that have been reduced. */
   private held = 0;
   private reduced = 0;
@@ -28,7 +30,9 @@ export class Reductions {
     private readonly steps: number,
     private readonly window: Pick<Window, "rows" | "lags">,
     private readonly options: RuntimeOptions = {},
-  ) {}
+  ) {
+    this.lags = Math.max(1, Math.min(L1_LAGS, window.lags));
+  }
 
   /** Takes the values of one step; steps come in order. Throws BAD_CURVES for branches that are not finite, or 0 throughout a step. */
   async observe(step: number, branches: Tensors): Promise<void> {
@@ -92,29 +96,32 @@ export class Reductions {
     const { held, reduced } = this;
     const { norm, diff, gram, gain } = site.sums;
     const first = step - held + 1;
+    const pivot = Math.max(reduced, 1) - 1;
+    const moves: Moves = { toPivot: [], toMoves: [] };
     const session = await this.sessionFor(site.elem);
     for (const block of site.blocks) {
       const rows = (from: number, to: number): TensorData => rowsOf(site, block, from, to);
       const feeds = new Map([
         ["values", rows(0, held)],
-        ["old", rows(0, reduced)],
         ["fresh", rows(reduced, held)],
+        ["pivot", rows(pivot, pivot + 1)],
       ]);
-      for (const lag of diff.keys()) {
-        const from = Math.max(reduced, lag + 1);
-        feeds.set(`later_${lag + 1}`, rows(from, held));
-        feeds.set(`earlier_${lag + 1}`, rows(from - lag - 1, held - lag - 1));
-      }
+      const difference = (name: string, lag: number, from: number, to: number): void => {
+        feeds.set(`later_${name}`, rows(from, to));
+        feeds.set(`earlier_${name}`, rows(from - lag, to - lag));
+      };
+      difference("old", 1, 1, pivot + 1);
+      for (let lag = 1; lag <= this.lags; lag++) difference(`${lag}`, lag, Math.max(reduced, lag), held);
       const results = await session.run(feeds);
+      const sizes = numbersOf(results, "size");
       addTo(norm, first + reduced, numbersOf(results, "norm"));
       for (const [lag, sums] of diff.entries()) addTo(sums, first + Math.max(reduced, lag + 1), numbersOf(results, `diff_${lag + 1}`));
-      const products = numbersOf(results, "gram");
-      for (const [lag, sums] of gram.slice(0, held).entries()) {
-        for (let row = Math.max(reduced, lag); row < held; row++)
-          sums[first + row] = (sums[first + row] ?? NaN) + (products[(row - reduced) * held + row - lag] ?? NaN);
-      }
-      addTo(gain, first + Math.max(reduced, 1), gains(numbersOf(results, "size"), block.tokens, Math.max(reduced, 1), held));
+      if (reduced === 0) addTo(gram[0] ?? [], first, [sizes.slice(0, block.tokens).reduce((sum, size) => sum + size ** 2, 0)]);
+      addTo(moves.toPivot, 0, numbersOf(results, "to_pivot"));
+      addTo(moves.toMoves, 0, numbersOf(results, "to_moves"));
+      addTo(gain, first + Math.max(reduced, 1), gains(sizes, block.tokens, Math.max(reduced, 1), held));
     }
+    extend(gram, first, pivot, held, moves);
     for (let at = first + reduced; at <= step; at++) {
       const value = norm[at] ?? NaN;
       if (!(Number.isFinite(value) && value > 0))
@@ -125,7 +132,7 @@ export class Reductions {
   private async sessionFor(elem: ElementType): Promise<Session> {
     const known = this.sessions.get(elem);
     if (known) return known;
-    const model = reductionModel(elem, Math.min(L1_LAGS, this.window.lags));
+    const model = reductionModel(elem, this.lags);
     const session = await Session.open(model, { ...this.options, device: "cpu", optimise: "disabled" });
     this.sessions.set(elem, session);
     return session;
@@ -174,10 +181,50 @@ function gains(sizes: readonly number[], tokens: number, from: number, to: numbe
 }
 
 /**
- * Of a block: `values` [held, tokens, width], `old` and `fresh` (those of its rows that have been reduced, and the others, so that
- * each is converted once) → `norm` (L1, of the fresh rows), `size` (L2 of the tokens), `gram` [fresh, held]; `later_<lag>`,
- * `earlier_<lag>` → `diff_<lag>`, the L1 norms of their differences.
- * Inner products are taken in double, the rest in float.
+ * Enters the inner products of the rows behind `pivot`, up to `held`, of which the first is that of step `first`. They are put
+ * together from those of the moves M_q = V_q − V_{q−1}: what a forecast misses is a sum of moves, much smaller than the values, and
+ * would be lost in the rounding of products of these. `moves` has ⟨M_p, V_pivot⟩ of the rows p behind the pivot, and ⟨M_p, M_q⟩ by p,
+ * then q from 1. With E_i = V_i − V_pivot:
+ *   ⟨V_i, V_j⟩ = ⟨V_pivot, V_j⟩ + ⟨E_i, V_j⟩ where ⟨E_i, V_j⟩ − ⟨E_i, V_{j−1}⟩ = ⟨E_i, M_j⟩
+ */
+function extend(gram: readonly number[][], first: number, pivot: number, held: number, moves: Moves): void {
+  // Of the row i at hand: ⟨E_i, V_pivot⟩, ⟨E_i, M_q⟩ for all q, ⟨V_pivot, V_j⟩ for all j up to it.
+  let toPivot = 0;
+  const toMoves = new Float64Array(held);
+  const ofPivot = Array.from({ length: pivot + 1 }, (_, j) => gram[pivot - j]?.[first + pivot] ?? NaN);
+  const square = ofPivot[pivot] ?? NaN;
+  for (let i = pivot + 1; i < held; i++) {
+    const p = i - pivot - 1;
+    toPivot += moves.toPivot[p] ?? NaN;
+    for (let q = 1; q < held; q++) toMoves[q] = (toMoves[q] ?? NaN) + (moves.toMoves[p * (held - 1) + q - 1] ?? NaN);
+    ofPivot.push(square + toPivot);
+    const enter = (j: number, product: number): void => {
+      const row = gram[i - j];
+      if (row) row[first + i] = (ofPivot[j] ?? NaN) + product;
+    };
+    let product = toPivot;
+    for (let j = pivot; j >= 0; j--) {
+      enter(j, product);
+      product -= toMoves[j] ?? NaN;
+    }
+    product = toPivot;
+    for (let j = pivot + 1; j <= i; j++) {
+      product += toMoves[j] ?? NaN;
+      enter(j, product);
+    }
+  }
+}
+
+/** Of the moves of a branch behind the pivot, their inner products with its value there and with all moves of the window. */
+interface Moves {
+  readonly toPivot: number[];
+  readonly toMoves: number[];
+}
+
+/**
+ * Of a block, all [rows, tokens, width]: `values` and `fresh` (those of its rows that have not been reduced) → `size` (L2 of the
+ * tokens), `norm` (L1 of the fresh rows); `later_<lag>`, `earlier_<lag>` → `diff_<lag>`, the L1 norms of their differences; those of
+ * lag 1 with `pivot` (one row) → `to_pivot`, and with themselves behind those of `later_old`, `earlier_old` → `to_moves`: inner products.
  */
 function reductionModel(elem: ElementType, lags: number): Model {
   const build = new Builder();
@@ -187,38 +234,36 @@ function reductionModel(elem: ElementType, lags: number): Model {
     elem === to
       ? value
       : build.op("Cast", [value], `${value.name}_${to}`, rowsType(to), { to: { kind: "int", value: BigInt(ELEMENT_TYPES[to].code) } });
-  const flat = (value: Value, to: ElementType): Value =>
-    build.op("Flatten", [value], `${value.name}_flat`, { elem: to, shape: [null, null] });
+  const matrix: TensorType = { elem: "float", shape: [null, null] };
+  const flat = (value: Value): Value => build.op("Flatten", [value], `${value.name}_flat`, matrix);
   const sumOver = (axis: number, value: Value, name: string): Value =>
     build.op("ReduceSum", [value, constant(`axis_${axis}`, tensorOf("int64", [1], [axis]))], name, { elem: "float", shape: null }, { keepdims: { kind: "int", value: 0n } }); // prettier-ignore
   // ONNX Runtime is a few times faster at Abs and ReduceSum than at ReduceL1, and so with ReduceL2.
-  const l1 = (value: Value, name: string): Value =>
-    sumOver(1, flat(build.op("Abs", [value], `${name}_abs`, rowsType("float")), "float"), name);
+  const l1 = (value: Value, name: string): Value => sumOver(1, flat(build.op("Abs", [value], `${name}_abs`, rowsType("float"))), name);
 
-  const values = input("values");
-  const old = input("old");
-  const fresh = input("fresh");
+  const difference = (name: string): Value => {
+    const pair = [input(`later_${name}`), input(`earlier_${name}`)];
+    inputs.push(...pair);
+    return build.op("Sub", pair.map((value) => cast(value, "float")), `difference_${name}`, rowsType("float")); // prettier-ignore
+  };
+  const products = (rows: Value, others: Value, name: string): Value =>
+    build.op("Gemm", [rows, others], name, matrix, { transB: { kind: "int", value: 1n } });
+
+  const [values, fresh, pivot] = [input("values"), input("fresh"), input("pivot")];
+  const inputs = [values, fresh, pivot];
   const floats = cast(values, "float");
   const squares = build.op("Mul", [floats, floats], "squares", rowsType("float"));
   const size = build.op("Sqrt", [sumOver(2, squares, "size_squared")], "size", { elem: "float", shape: [null, null] });
-  const [before, after] = [flat(cast(old, "double"), "double"), flat(cast(fresh, "double"), "double")];
-  const matrix: TensorType = { elem: "double", shape: [null, null] };
-  const products = [before, after].map((rows) =>
-    build.op("Gemm", [after, rows], `${rows.name}_gram`, matrix, { transB: { kind: "int", value: 1n } }),
-  );
-  const gram = build.op("Concat", products, "gram", matrix, { axis: { kind: "int", value: 1n } });
-  const inputs = [values, old, fresh];
+  const differences = Array.from({ length: lags }, (_, lag) => difference(`${lag + 1}`));
   const outputs = [
-    { name: "norm", value: l1(cast(fresh, "float"), "norm") },
     { name: "size", value: size },
-    { name: "gram", value: gram },
+    { name: "norm", value: l1(cast(fresh, "float"), "norm") },
+    ...differences.map((value, lag) => ({ name: `diff_${lag + 1}`, value: l1(value, `diff_${lag + 1}`) })),
   ];
-  for (let lag = 1; lag <= lags; lag++) {
-    const pair = [input(`later_${lag}`), input(`earlier_${lag}`)];
-    const difference = build.op("Sub", pair.map((value) => cast(value, "float")), `difference_${lag}`, rowsType("float")); // prettier-ignore
-    inputs.push(...pair);
-    outputs.push({ name: `diff_${lag}`, value: l1(difference, `diff_${lag}`) });
-  }
+  const moves = flat(differences[0] ?? difference("1"));
+  const toMoves = [flat(difference("old")), moves].map((others) => products(moves, others, `to_${others.name}`));
+  const joined = build.op("Concat", toMoves, "to_moves", matrix, { axis: { kind: "int", value: 1n } });
+  outputs.push({ name: "to_pivot", value: products(moves, flat(cast(pivot, "float")), "to_pivot") }, { name: "to_moves", value: joined });
   return {
     graph: { name: "statistics", inputs, outputs, nodes: build.nodes, marks: [] },
     opsets: new Map([["", 17]]),

@@ -6,7 +6,7 @@ import { afterAll, describe, expect, it } from "vitest";
 import { z } from "zod";
 import { readTensor, tensorNumbers, tensorOf, type TensorData } from "../ir/tensor.js";
 import { elementCount } from "../ir/types.js";
-import { confidence, errorCurves, studentQuantile, type SiteStatistics } from "../schedules/index.js";
+import { confidence, errorCurves, squaredNorm, studentQuantile, type SiteStatistics } from "../schedules/index.js";
 import { calibrate } from "../src/calibrate.js";
 import { writeNpy } from "../src/npy.js";
 import { Reductions } from "../src/reductions.js";
@@ -95,10 +95,14 @@ describe("statistics of a sample", () => {
     const found = reductions.finish().get("attn-0");
     await reductions.close();
     const expected = derived(steps.map(tensorNumbers), shape.at(-1) ?? 1, lags);
-    for (const name of NAMES)
-      expect(distance(name === "ratio" ? found?.ratio[0] : found?.[name], expected[name]), name).toBeLessThan(
-        name === "gram" ? 1e-12 : 1e-6,
-      );
+    for (const name of NAMES) expect(distance(name === "ratio" ? found?.ratio[0] : found?.[name], expected[name]), name).toBeLessThan(1e-6);
+    // Differences of order 4 leave a 60th of the values: their squares from products of the values in float would be 10 % off.
+    for (let step = 4; step < STEPS; step++) {
+      const terms = [1, -4, 6, -4, 1].map((weight, lag) => ({ step: step - lag, weight }));
+      const [left, exactly] = [found, expected].map((statistics) => squaredNorm({ gram: statistics?.gram ?? [] }, terms));
+      expect(left, `what a forecast of step ${step} misses`).toBeGreaterThan(0.99 * (exactly ?? NaN));
+      expect(left, `what a forecast of step ${step} misses`).toBeLessThan(1.01 * (exactly ?? NaN));
+    }
   }
 
   it.each([
@@ -169,7 +173,7 @@ describe("a trace", () => {
       const bands = (name: "diff" | "gram"): number[][] =>
         (all[0]?.[name] ?? []).map((row, lag) => row.map((_, s) => all.reduce((sum, one) => sum + (one[name][lag]?.[s] ?? NaN), 0)));
       expect(distance(found.diff, bands("diff"))).toBeLessThan(1e-6);
-      expect(distance(found.gram, bands("gram"))).toBeLessThan(1e-12);
+      expect(distance(found.gram, bands("gram"))).toBeLessThan(1e-6);
     }
   });
 
