@@ -17,6 +17,10 @@ export function addMacs(a: Macs, b: Macs): Macs {
   return { linear: a.linear + b.linear, attention: a.attention + b.attention };
 }
 
+export function scaleMacs({ linear, attention }: Macs, factor: number): Macs {
+  return { linear: linear * factor, attention: attention * factor };
+}
+
 export function totalMacs({ linear, attention }: Macs): number {
   return linear + attention;
 }
@@ -59,13 +63,9 @@ export function stepCost(model: Model): StepCost {
     if (!changes) hoisted = addMacs(hoisted, cost);
     const sites = changes ? [...(owners.get(node) ?? [])] : [];
     const whole = sites.reduce((sum, site) => sum + (sizes.get(site) ?? 0), 0);
-    for (const site of sites) branches.set(site, addMacs(branches.get(site) ?? NO_MACS, scaled(cost, (sizes.get(site) ?? 0) / whole)));
+    for (const site of sites) branches.set(site, addMacs(branches.get(site) ?? NO_MACS, scaleMacs(cost, (sizes.get(site) ?? 0) / whole)));
   }
   return { total, hoisted, branches };
-}
-
-function scaled({ linear, attention }: Macs, factor: number): Macs {
-  return { linear: linear * factor, attention: attention * factor };
 }
 
 /** For every node from which each path to an output goes through a marked value, the sites of the first such values. One backward walk. */

@@ -3,9 +3,10 @@ import { basename } from "node:path";
 import { pathToFileURL } from "node:url";
 import { z } from "zod";
 import { badExtension, planSavesNothing, unknownName } from "../ir/diagnostics.js";
-import { addMacs, NO_MACS, totalMacs, type Macs } from "../ir/cost.js";
+import { addMacs, scaleMacs, totalMacs, type Macs } from "../ir/cost.js";
 import { loadFile, type Named } from "../ir/registry.js";
 import {
+  calledHalves,
   chooseSchedule,
   confidence,
   errorCurves,
@@ -15,7 +16,6 @@ import {
   isPolicy,
   mean,
   policies,
-  valueFor,
   rowsOf,
   savesNothing,
   statisticsOf,
@@ -23,6 +23,7 @@ import {
   type Cell,
   type Choice,
   type ErrorBands,
+  type Half,
   type Plan,
   type Policy,
   type PolicyInput,
@@ -52,6 +53,8 @@ export interface Planning {
   readonly macs: Macs;
   /** In execution order. */
   readonly sites: readonly PlannedSite[];
+  /** The halves that the network is called for at each step; all of them everywhere if absent. */
+  readonly called?: readonly (readonly Half[])[] | undefined;
   /** What a schedule comes to under the sampler and the guidance; absent where a trace is all there is. */
   readonly bind?: ((schedule: Schedule) => Plan) | undefined;
   readonly runs?: Runs | undefined;
@@ -73,7 +76,8 @@ export function planningFor(job: Job, trace?: Trace): Planning {
   const { total, branches } = guidedStep(job);
   const timesteps = job.table.rows.map(({ timestep }) => timestep);
   const sites = branches.map((branch) => ({ ...branch, statistics: trace?.sites[branch.site] }));
-  return { steps: timesteps.length, timesteps, macs: total, sites, bind: (schedule) => planFor(job, schedule) };
+  const called = calledHalves(job.table, job.context.guidance);
+  return { steps: timesteps.length, timesteps, macs: total, sites, called, bind: (schedule) => planFor(job, schedule) };
 }
 
 /** What a plan does with the branches of one kind. */
@@ -118,10 +122,11 @@ export async function choosePlan(planning: Planning, policyName: string, options
   const { schedule, warnings } = await chooseSchedule(policy, options, policyInput(planning));
   const cells = cellsOf(planning, schedule);
   if (policy.name !== "full" && savesNothing({ cells })) throw planSavesNothing();
-  return { schedule, sites: planning.sites, cells, warnings, summary: summarise(planning, schedule) };
+  return { schedule, sites: planning.sites, cells, warnings, summary: summarise(planning, schedule, cells) };
 }
 
-function cellsOf({ bind, steps, sites }: Planning, schedule: Schedule): Plan["cells"] {
+/** What a schedule has each branch do at each step. */
+export function cellsOf({ bind, steps, sites }: Planning, schedule: Schedule): Plan["cells"] {
   if (bind) return bind(schedule).cells;
   const cells = [...rowsOf(schedule, steps, sites)].map(([site, row]): [string, readonly Cell[]] => [
     site,
@@ -182,24 +187,25 @@ export function groupCurves(trace: Trace): ReadonlyMap<string, MeasuredCurve> {
   return new Map(groupBranches(policyInput(planningOf(trace)).sites).map(({ key, sites }) => [key, curveOf(statisticsOf(sites))]));
 }
 
-/** What a schedule costs and promises. */
-export function summarise({ steps, macs, sites }: Planning, schedule: Schedule): PlanSummary {
-  const computedOf = (site: PlannedSite): number => valueFor(schedule.cells, site)?.filter((cell) => cell === 1).length ?? steps;
-  const plannedOf = (site: PlannedSite): number => computedOf(site) * site.macs.linear;
-  let saved = NO_MACS;
-  for (const site of sites) {
-    const skipped = steps - computedOf(site);
-    saved = addMacs(saved, { linear: skipped * site.macs.linear, attention: skipped * site.macs.attention });
-  }
-  const uncached = steps * macs.linear;
-  const planned = uncached - saved.linear;
-  const groups = groupBranches(sites);
-  const kinds = groups.map(({ key, sites: members }): [string, KindSummary] => [
+/** What a schedule costs and promises, with its cells (`cellsOf`). */
+export function summarise({ steps, macs, sites, called }: Planning, schedule: Schedule, cells: Plan["cells"]): PlanSummary {
+  const all = [...new Set(sites.flatMap(({ halves }) => halves))];
+  const calledAt = (step: number, halves: readonly Half[]): number =>
+    called ? halves.filter((half) => called[step]?.includes(half)).length / halves.length : 1;
+  /** How many times what a branch costs a step its cells of a kind come to. */
+  const timesOf = ({ site, halves }: PlannedSite, wanted: Cell["kind"]): number =>
+    (cells.get(site) ?? []).reduce((sum, { kind }, step) => sum + (kind === wanted ? calledAt(step, halves) : 0), 0);
+  const uncached = scaleMacs(
+    macs,
+    Array.from({ length: steps }, (_, step) => calledAt(step, all)).reduce((sum, share) => sum + share, 0),
+  );
+  const planned = sites.reduce((left, site) => addMacs(left, scaleMacs(site.macs, -timesOf(site, "terms"))), uncached);
+  const kinds = groupBranches(sites).map(({ key, sites: members }): [string, KindSummary] => [
     key,
     {
-      computed: mean(members.map(computedOf)),
-      share: members.reduce((sum, site) => sum + plannedOf(site), 0) / planned,
-      error: meanError(members, schedule),
+      computed: mean(members.map(({ site }) => (cells.get(site) ?? []).filter(({ kind }) => kind === "compute").length)),
+      share: members.reduce((sum, site) => sum + timesOf(site, "compute") * site.macs.linear, 0) / planned.linear,
+      error: meanError(members, cells),
     },
   ]);
   return {
@@ -207,21 +213,19 @@ export function summarise({ steps, macs, sites }: Planning, schedule: Schedule):
     steps,
     computed: Object.fromEntries(kinds.map(([key, { computed }]) => [key, computed])),
     kinds: Object.fromEntries(kinds),
-    macs: { uncached, planned, bound: uncached / planned },
-    attention: { uncached: steps * macs.attention, planned: steps * macs.attention - saved.attention },
+    macs: { uncached: uncached.linear, planned: planned.linear, bound: uncached.linear / planned.linear },
+    attention: { uncached: uncached.attention, planned: planned.attention },
     predicted: schedule.predicted ?? {},
   };
 }
 
 /** Mean over cached cells; undefined where there are none or the calibration does not say. */
-function meanError(sites: readonly PlannedSite[], { cells }: Schedule): number | undefined {
-  const errors = sites.flatMap((site) => {
-    const row = valueFor(cells, site) ?? [];
-    const { statistics } = site;
-    return statistics
-      ? row.flatMap((cell, step) => (cell === 1 ? [] : [forecastError([statistics], step, termsOf(cell, row.lastIndexOf(1, step)))]))
-      : [];
-  });
+function meanError(sites: readonly PlannedSite[], cells: Plan["cells"]): number | undefined {
+  const errors = sites.flatMap(({ site, statistics }) =>
+    statistics
+      ? (cells.get(site) ?? []).flatMap((cell, step) => (cell.kind === "terms" ? [forecastError([statistics], step, cell.terms)] : []))
+      : [],
+  );
   const error = mean(errors);
   return Number.isFinite(error) ? error : undefined;
 }

@@ -11,7 +11,7 @@ import { lift } from "../ir/lift/index.js";
 import { tensorOf } from "../ir/tensor.js";
 import { byteSize, elementCount } from "../ir/types.js";
 import { parseSchedule, type Schedule } from "../schedules/index.js";
-import { summarise, type Planning } from "../src/plan.js";
+import { cellsOf, summarise, type Planning } from "../src/plan.js";
 import { choose, inputOf } from "./support/policy-input.js";
 
 const BATCH = 64;
@@ -136,7 +136,10 @@ const macsOf = (site: string): Macs => branches.get(site) ?? { linear: NaN, atte
 const sites = ditView(model).branches.map((branch) => ({ ...branch, halves: ["cond", "uncond"] as const, macs: macsOf(branch.site) }));
 
 const planning = (steps: number): Planning => ({ steps, timesteps: new Array<number>(steps).fill(0), macs: total, sites });
-const tera = (schedule: Schedule): number => summarise(planning(schedule.steps), schedule).macs.planned / 1e12;
+const tera = (schedule: Schedule): number => {
+  const run = planning(schedule.steps);
+  return summarise(run, schedule, cellsOf(run, schedule)).macs.planned / 1e12;
+};
 const everyBranch = (row: string): Schedule => parseSchedule({ "*": Array.from(row, Number) }, "row");
 
 describe("DiT-XL/2 at a batch of 64", () => {
