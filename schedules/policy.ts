@@ -99,7 +99,8 @@ export type PolicyNeed = "trace" | "runs";
 /** One way to choose: a file of `policies/`. */
 export interface Policy<Options extends z.ZodObject = z.ZodObject> extends Named {
   readonly summary: string;
-  readonly needs: readonly PolicyNeed[];
+  /** Where that depends on its options, a function of them. */
+  readonly needs: readonly PolicyNeed[] | ((options: z.output<Options>) => readonly PolicyNeed[]);
   /** Its options, each with a description; numbers may come as text. */
   readonly options: Options;
   choose(input: PolicyInput, options: z.output<Options>): Choice | Promise<Choice>;

@@ -8,9 +8,9 @@ import { assertLimitable, limitCache, type Limited } from "./cache-limit.js";
 import { calibrate } from "./calibrate.js";
 import { compileModel, type Compiled, type Form } from "./compile.js";
 import { unknownName } from "../ir/diagnostics.js";
-import { policies } from "../schedules/index.js";
+import { needsOf, type Policy, type PolicyNeed } from "../schedules/index.js";
 import { fitsAnyBatch, jobFor, openJob, planFor, warningsOf, type Job } from "./job.js";
-import { choosePlan, planningFor, type Planned, type PlanSummary } from "./plan.js";
+import { choosePlan, findPolicy, planningFor, type Planned, type PlanSummary } from "./plan.js";
 import type { Progress } from "./progress.js";
 import type { RecipeOverrides } from "./recipe.js";
 import type { Trajectory } from "./reference.js";
@@ -90,9 +90,11 @@ type Target = Pick<BuildOptions, "output" | "policyOptions">;
 async function buildAll(model: string, options: BuildOptions, targets: readonly Target[]): Promise<readonly Built[]> {
   for (const { output } of targets) assertReplaceable(output, options.force);
   assertLimitable(options);
+  const policy = await findPolicy(options.policy);
+  const needs = new Set(targets.flatMap(({ policyOptions }) => needsOf(policy, policyOptions)));
   const job = await openJob(model, options.overrides, options);
   assertKernels(job.context.precision, options.device);
-  const { trace, chosen } = await plan(job, await calibrationJob(model, job, options), options, targets);
+  const { trace, chosen } = await plan(job, await calibrationJob(model, job, options), { policy, needs }, options, targets);
   for (const warning of new Set([...warningsOf(job), ...chosen.flatMap(({ warnings }) => warnings)])) options.warn(warning);
   const built: Built[] = [];
   for (const [i, { output }] of targets.entries()) {
@@ -142,21 +144,19 @@ async function calibrationJob(model: string, job: Job, options: BuildOptions): P
   return fitsAnyBatch(job) ? openJob(model, { ...options.overrides, batch: 1 }, options) : job;
 }
 
-/** What the policy chooses for each target from runs of `single`, and what was measured for it. */
+/** What the policy chooses for each target from runs of `single`, and what was measured for it where it needs that. */
 async function plan(
   job: Job,
   single: Job,
+  { policy, needs }: { readonly policy: Policy; readonly needs: ReadonlySet<PolicyNeed> },
   options: BuildOptions,
   targets: readonly Target[],
 ): Promise<{ readonly trace: Trace | undefined; readonly chosen: readonly Planned[] }> {
-  const { policy, samples, seed, progress } = options;
+  const { samples, seed, progress } = options;
   const sampling = { ...options, inputs: undefined, noise: undefined };
-  const needs = policies.get(policy)?.needs ?? ["trace", "runs"];
   const known = new Map<number, Trajectory>();
   const keep = (sample: number, trajectory: Trajectory): void => void known.set(sample, trajectory);
-  const trace = needs.includes("trace")
-    ? await calibrate(single, { ...sampling, keep: needs.includes("runs") ? keep : undefined })
-    : undefined;
+  const trace = needs.has("trace") ? await calibrate(single, { ...sampling, keep: needs.has("runs") ? keep : undefined }) : undefined;
   const runs = runsOf(single, { ...sampling, known, samples: trace?.samples ?? Array.from({ length: samples }, (_, i) => i), seed });
   try {
     const chosen: Planned[] = [];

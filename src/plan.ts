@@ -113,12 +113,9 @@ export interface Planned {
   readonly warnings: readonly string[];
 }
 
-/**
- * Lets a policy choose: one of the known names, the path of a file that exports one, or a plan file of any known format, which
- * is a choice already. Throws UNKNOWN_NAME, BAD_EXTENSION, PLAN_SAVES_NOTHING and what the policy and `bind` throw.
- */
-export async function choosePlan(planning: Planning, policyName: string, options: unknown): Promise<Planned> {
-  const policy = await findPolicy(policyName);
+/** Lets a policy choose, which may be given by its name (`findPolicy`). Throws PLAN_SAVES_NOTHING and what finding it, the policy and `bind` throw. */
+export async function choosePlan(planning: Planning, wanted: string | Policy, options: unknown): Promise<Planned> {
+  const policy = typeof wanted === "string" ? await findPolicy(wanted) : wanted;
   const { schedule, warnings } = await chooseSchedule(policy, options, policyInput(planning));
   const cells = cellsOf(planning, schedule);
   if (policy.name !== "full" && savesNothing({ cells })) throw planSavesNothing();
@@ -135,7 +132,11 @@ export function cellsOf({ bind, steps, sites }: Planning, schedule: Schedule): P
   return new Map(cells);
 }
 
-async function findPolicy(name: string): Promise<Policy> {
+/**
+ * The policy of a name: one of the known, the path of a file that exports one, or a plan file of any known format, which is a choice
+ * already. Throws UNKNOWN_NAME, BAD_EXTENSION and what reading a plan throws.
+ */
+export async function findPolicy(name: string): Promise<Policy> {
   const known = policies.get(name);
   if (known) return known;
   if (/\.[cm]?[jt]s$/.test(basename(name))) return loadExtension(name, isPolicy);

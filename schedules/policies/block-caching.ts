@@ -30,7 +30,7 @@ const options = z
 export default {
   name: "block-caching",
   summary: "reuse each branch until its changes from step to step have added up",
-  needs: ["trace"],
+  needs: ({ adjust }) => (adjust === "none" ? ["trace"] : ["trace", "runs"]),
   options,
   async choose(input, { adjust, ...rule }) {
     const choice = schedule(input, rule);

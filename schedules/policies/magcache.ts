@@ -4,7 +4,6 @@
  * which is the only branch under `--cut stack`; under other cuts the mean of the branches'.
  */
 import { z } from "zod";
-import { policyNeedsTrace } from "../../ir/diagnostics.js";
 import { parseWith } from "../parse.js";
 import { everywhere, statisticsOf, type Policy, type PolicyInput } from "../policy.js";
 import { roundHalfEven } from "../spacing.js";
@@ -29,7 +28,7 @@ const options = z
 export default {
   name: "magcache",
   summary: "reuse while magnitudes change little",
-  needs: [],
+  needs: ({ ratios }) => (ratios === undefined ? ["trace"] : []),
   options,
   choose(input, { delta = DELTA, share, k, retention, ratios }) {
     const { steps, sites } = input;
@@ -46,10 +45,9 @@ export default {
   },
 } satisfies Policy<typeof options>;
 
-/** γ (eq. 3) of every step, mean over samples and branches; 1 at the first, which has none before it. Throws POLICY_NEEDS_TRACE. */
+/** γ (eq. 3) of every step, mean over samples and branches; 1 at the first, which has none before it. */
 function measuredRatios({ steps, sites }: PolicyInput): readonly number[] {
   const measured = statisticsOf(sites);
-  if (measured.length < sites.length) throw policyNeedsTrace("magcache");
   const ratioAt = (step: number): number =>
     measured.reduce((sum, { gain, ratio }) => sum + (gain[step] ?? NaN) / ratio.length, 0) / measured.length;
   return Array.from({ length: steps }, (_, step) => (step === 0 ? 1 : ratioAt(step)));
