@@ -103,6 +103,12 @@ export interface Policy<Options extends z.ZodObject = z.ZodObject> extends Named
   readonly needs: readonly PolicyNeed[] | ((options: z.output<Options>) => readonly PolicyNeed[]);
   /** Its options, each with a description; numbers may come as text. */
   readonly options: Options;
+  /** Those that name a budget, of which one can be asked for. A policy that has any says in `predicted` what its plan was compared with. */
+  readonly budgets?: readonly string[];
+  /** The option, or what `predicted` has in its place, that measured changes stay below where they are reused. */
+  readonly threshold?: string;
+  /** Whether it is meant to cache nothing. */
+  readonly cachesNothing?: boolean;
   choose(input: PolicyInput, options: z.output<Options>): Choice | Promise<Choice>;
 }
 

@@ -1,9 +1,9 @@
 /** Several budgets for one calibration: the shares of a front, the tiers of a build, and what the policy says of each plan. */
 import { z } from "zod";
 import { badOption } from "../ir/diagnostics.js";
-import { optionWord } from "../schedules/index.js";
+import { optionWord, policies } from "../schedules/index.js";
 
-/** The policy that plans for them. */
+/** The policy that plans for them where none is named. */
 export const BUDGET = "budget";
 
 /** Shares of the cacheable compute that a front has unless others are named, each about four fifths of the one before. */
@@ -16,13 +16,11 @@ export const TIERS: ReadonlyMap<string, Readonly<Record<string, string>>> = new 
   ["lossless", { maxError: "0.01" }],
 ]);
 
-/** Options that name a budget. */
-const NAMES = ["share", "speedup", "maxError", "latency"];
-
 /** Throws BAD_OPTION where an option that names several budgets (`flag`) meets another policy, or a budget of its own. */
 export function assertBudgetsOpen(flag: string, policy: string, options: Readonly<Record<string, unknown>>): void {
-  if (policy !== BUDGET) throw badOption(flag, `is for --policy ${BUDGET}, not for ${policy}`);
-  const named = NAMES.find((name) => options[name] !== undefined);
+  const budgets = policies.get(policy)?.budgets;
+  if (!budgets) throw badOption(flag, `is for --policy ${BUDGET}, not for ${policy}`);
+  const named = budgets.find((name) => options[name] !== undefined);
   if (named !== undefined) throw badOption(flag, `names its budgets itself; leave out --${optionWord(named)}`);
 }
 

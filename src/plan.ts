@@ -118,7 +118,7 @@ export async function choosePlan(planning: Planning, wanted: string | Policy, op
   const policy = typeof wanted === "string" ? await findPolicy(wanted) : wanted;
   const { schedule, warnings } = await chooseSchedule(policy, options, policyInput(planning));
   const cells = cellsOf(planning, schedule);
-  if (policy.name !== "full" && savesNothing({ cells })) throw planSavesNothing();
+  if (policy.cachesNothing !== true && savesNothing({ cells })) throw planSavesNothing();
   return { schedule, sites: planning.sites, cells, warnings, summary: summarise(planning, schedule, cells) };
 }
 

@@ -2,7 +2,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { totalMacs } from "../ir/cost.js";
-import type { Guidance } from "../schedules/index.js";
+import { policies, type Guidance } from "../schedules/index.js";
 import { FILES, sizesOf, type Artifact } from "./artifact.js";
 import type { Bench } from "./bench.js";
 import { comparisonOf } from "./budgets.js";
@@ -31,7 +31,8 @@ export function reportOf({ title, artifact, verification, bench }: ReportSources
   const traceFile = join(folder, FILES.trace);
   const trace = existsSync(traceFile) ? readTrace(traceFile) : undefined;
   const { name, ...options } = facts(schedule.policy ?? {});
-  const { alpha = options["alpha"] } = facts(schedule.predicted ?? {});
+  const threshold = policies.get(String(name))?.threshold;
+  const alpha = threshold !== undefined && (schedule.predicted?.[threshold] ?? options[threshold]);
   return {
     title,
     sampler: job.table.name,

@@ -104,6 +104,10 @@ it("is built without a calibration where nothing asks for one", async () => {
   writeFileSync(ratios, JSON.stringify([1, 1, 1, 1, 1, 1]));
   expect(await calibrated("magcache", { ratios, retention: 0 })).toBe(false);
   expect(await calibrated("magcache", { delta: 10, retention: 0 })).toBe(true);
+  expect(await calibrated("smoothcache", { alpha: 10 })).toBe(true);
+  const reportOf = (policy: string): string => readFileSync(join(folder, `built-${policy}`, FILES.report), "utf8");
+  expect(reportOf("smoothcache")).toContain("threshold α = 10");
+  expect(reportOf("magcache")).not.toContain("threshold α");
 });
 
 it("is cut where its plan says, and opens so again", async () => {
