@@ -1,7 +1,7 @@
 /** Small sets of operators that share a property a pass relies on. Not an operator database. */
 import type { Dependence } from "./analysis.js";
 import { isOp, type Node, type Value } from "./graph.js";
-import { isFloatType, type FloatType } from "./types.js";
+import { isFloatType } from "./types.js";
 
 const RANDOM = ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"] as const;
 const CONTROL_FLOW = ["If", "Loop", "Scan"] as const;
@@ -117,18 +117,4 @@ export function isHalfSafe(node: Node): boolean {
 /** An operator whose float operands and results are all of one type, which may be any that it is given. */
 export function isOfOneFloatType(node: Node): boolean {
   return isOp(node, ...HALF_SAFE, "Softmax", "LogSoftmax", "CumSum") || isElementwise(node) || isReduction(node) || isNorm(node);
-}
-
-/**
- * The version of the standard operator set from which CUDA has a kernel of an operator for bfloat16, where it has one for
- * float16 in all of them (onnxruntime 1.30, docs/OperatorKernels.md). Elsewhere than on CUDA nothing computes in bfloat16.
- */
-const BFLOAT16_SINCE: ReadonlyMap<string, number> = new Map([
-  ["Where", 16],
-  ["Conv", 22],
-  ...["ConvTranspose", "Einsum", "Clip", "LeakyRelu", "HardSwish", "Pad", "DepthToSpace", "SpaceToDepth"].map((name) => [name, Infinity] as const),
-]); // prettier-ignore
-
-export function hasKernel(node: Node, type: FloatType, opset: number): boolean {
-  return type !== "bfloat16" || opset >= (BFLOAT16_SINCE.get(node.opType) ?? 0);
 }
