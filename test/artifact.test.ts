@@ -1,6 +1,6 @@
 /** Emitted artifacts: they do what the loop over the exporter's step does, whatever the plan, and their files are as promised. */
 import { execFile } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, parse, relative, resolve } from "node:path";
 import { promisify } from "node:util";
@@ -9,6 +9,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ditView } from "../ir/graph.js";
 import { scheduleJson, type Schedule } from "../schedules/index.js";
 import { ArtifactSession, feedsOf, FILES, openArtifact, readManifest, writeArtifact } from "../src/artifact.js";
+import { writeUncached } from "../src/bench.js";
 import { build } from "../src/build.js";
 import { compileModel } from "../src/compile.js";
 import { relativeL2 } from "../schedules/index.js";
@@ -108,6 +109,30 @@ it("is built without a calibration where nothing asks for one", async () => {
   const reportOf = (policy: string): string => readFileSync(join(folder, `built-${policy}`, FILES.report), "utf8");
   expect(reportOf("smoothcache")).toContain("threshold α = 10");
   expect(reportOf("magcache")).not.toContain("threshold α");
+});
+
+it("is timed against an uncached run with the same weights on disk", async () => {
+  for (const precision of ["fp32", "fp16"] as const) {
+    const job = await openFixture(fixtureNamed("dit/dynamo-20"), "none", { precision });
+    const target = await emit(job, randomSchedule(job, 3));
+    const beside = mkdtempSync(join(folder, "bench-"));
+    const file = await writeUncached(await openArtifact(target, RUNTIME), beside);
+    for (const name of [FILES.data, FILES.stepData].filter((name) => existsSync(join(target, name))))
+      expect(statSync(join(beside, name)).ino).toBe(statSync(join(target, name)).ino);
+    // What is not there yet is what the time comes to, and in half precision the weights that are converted.
+    const own = statSync(`${file}.data`, { throwIfNoEntry: false })?.size ?? 0;
+    if (precision === "fp32") expect(own).toBeLessThan(statSync(join(target, FILES.data)).size / 10);
+    const inputs = sampleInputs(job, 0, { seed: 3 });
+    const session = await ArtifactSession.open(file, RUNTIME);
+    const loop = new ReferenceLoop(job, RUNTIME);
+    try {
+      const limit = precision === "fp32" ? 1e-5 : 5e-3;
+      expect(relativeL2(await session.run(feedsOf(job, inputs)), await loop.run(inputs))).toBeLessThanOrEqual(limit);
+    } finally {
+      await session.close();
+      await loop.close();
+    }
+  }
 });
 
 it("is cut where its plan says, and opens so again", async () => {
