@@ -3,6 +3,7 @@ import { badAdjustment, badCell, badTerm, planFirstStep, planLength, unknownName
 import type { Branch, BranchKind } from "../ir/dit.js";
 import { assertFits, type Adjustment, type Adjustments } from "./adjustment.js";
 import { cachedBranches, callsAt, NO_GUIDANCE, type CachedBranch, type Guidance, type Half } from "./guidance.js";
+import type { Predicted } from "./predicted.js";
 import { evaluationsThatCount, type SamplerTable, type Term } from "./sampler.js";
 
 /**
@@ -32,8 +33,7 @@ export interface Schedule {
   readonly adjustments?: Adjustments | undefined;
   /** Who chose it, with the options. */
   readonly policy?: Readonly<Record<string, unknown>> | undefined;
-  /** What the policy expects of it. */
-  readonly predicted?: Readonly<Record<string, unknown>> | undefined;
+  readonly predicted?: Predicted | undefined;
 }
 
 /** Kinds, and the names that diffusers' transformer blocks give to their modules: SmoothCache's files use these as keys, too. */

@@ -5,6 +5,7 @@ import type { TensorData } from "../ir/tensor.js";
 import type { Adjustments } from "./adjustment.js";
 import type { CachedBranch } from "./guidance.js";
 import { valueFor, type Schedule, type ScheduleCell } from "./plan.js";
+import type { Predicted } from "./predicted.js";
 import type { Term } from "./sampler.js";
 import type { SiteStatistics } from "./statistics.js";
 
@@ -87,8 +88,7 @@ export interface Choice {
   readonly cells: ReadonlyMap<string, readonly ScheduleCell[]>;
   /** Scales and shifts of what cached branches return; keys are those of the cells. */
   readonly adjustments?: Adjustments | undefined;
-  /** What the policy found on its way and a person may want to know. */
-  readonly predicted?: Readonly<Record<string, unknown>> | undefined;
+  readonly predicted?: Predicted | undefined;
   /** Sentences for the user. */
   readonly warnings?: readonly string[] | undefined;
 }

@@ -1,7 +1,6 @@
 /** Several budgets for one calibration: the shares of a front, the tiers of a build, and what the policy says of each plan. */
-import { z } from "zod";
 import { badOption } from "../ir/diagnostics.js";
-import { optionWord, policies } from "../schedules/index.js";
+import { optionWord, policies, type Compared, type Measured, type Predicted } from "../schedules/index.js";
 
 /** The policy that plans for them where none is named. */
 export const BUDGET = "budget";
@@ -24,33 +23,19 @@ export function assertBudgetsOpen(flag: string, policy: string, options: Readonl
   if (named !== undefined) throw badOption(flag, `names its budgets itself; leave out --${optionWord(named)}`);
 }
 
-/** JSON has null for numbers that are not finite. */
-const measure = z.preprocess(
-  (value) => value ?? NaN,
-  z.custom<number>((value) => typeof value === "number"),
-);
-
-const measuredSchema = z.object({
-  /** Relative L2 error of the final latent, mean over the calibration's samples. */
-  error: measure,
-  /** Half-width of its 95 % confidence interval. */
-  interval: z.number().nullish().transform((interval) => interval ?? undefined), // prettier-ignore
-});
-
-const comparisonSchema = measuredSchema.extend({
+/** What a plan was compared with before it was chosen. */
+export interface Comparison extends Measured {
   /** Of the cacheable compute, that is left. */
-  computedShare: z.number(),
-  /** What the plan was before it was chosen. */
-  candidate: z.string(),
-  /** By name: all that was measured for this budget, published methods among it. */
-  compared: z
-    .record(z.string(), measuredSchema.extend({ share: z.number(), samples: z.number(), isPublished: z.boolean() }))
-    .transform((all) => new Map(Object.entries(all).filter(([, { error }]) => Number.isFinite(error)))),
-});
+  readonly computedShare: number;
+  readonly candidate: string;
+  /** By name; what did not diverge. */
+  readonly compared: ReadonlyMap<string, Compared>;
+}
 
-export type Comparison = z.output<typeof comparisonSchema>;
-
-/** What a plan's `predicted` says of the plans that it was compared with; undefined where it says nothing of the kind. */
-export function comparisonOf(predicted: unknown): Comparison | undefined {
-  return comparisonSchema.safeParse(predicted).data;
+/** What is predicted of a plan and the plans that it was compared with; undefined where it was compared with none. */
+export function comparisonOf(predicted: Predicted = {}): Comparison | undefined {
+  const { computedShare, error, interval, candidate, compared } = predicted;
+  if (computedShare === undefined || error === undefined || candidate === undefined || !compared) return undefined;
+  const finite = Object.entries(compared).filter(([, { error }]) => Number.isFinite(error));
+  return { computedShare, error, interval, candidate, compared: new Map(finite) };
 }

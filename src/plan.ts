@@ -28,6 +28,7 @@ import {
   type Policy,
   type PolicyInput,
   type PolicySite,
+  type Predicted,
   type Runs,
   type Schedule,
   type SiteStatistics,
@@ -100,7 +101,7 @@ export interface PlanSummary {
   readonly macs: { readonly uncached: number; readonly planned: number; readonly bound: number };
   /** The products of attention, which those tables leave out. */
   readonly attention: { readonly uncached: number; readonly planned: number };
-  readonly predicted: Readonly<Record<string, unknown>>;
+  readonly predicted: Predicted;
 }
 
 export interface Planned {

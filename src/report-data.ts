@@ -2,7 +2,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { totalMacs } from "../ir/cost.js";
-import { policies, type Guidance } from "../schedules/index.js";
+import { policies, type Guidance, type Predicted } from "../schedules/index.js";
 import { FILES, sizesOf, type Artifact } from "./artifact.js";
 import type { Bench } from "./bench.js";
 import { comparisonOf } from "./budgets.js";
@@ -61,7 +61,7 @@ export function reportOf({ title, artifact, verification, bench }: ReportSources
 }
 
 /** What the plan was chosen from, the best first. */
-function comparedWith(predicted: unknown): ReportComparison | undefined {
+function comparedWith(predicted?: Predicted): ReportComparison | undefined {
   const comparison = comparisonOf(predicted);
   if (!comparison) return undefined;
   const { error, interval, candidate, compared } = comparison;
