@@ -158,6 +158,13 @@ export function groupBranches<Site extends Pick<PolicySite, "site" | "stream" | 
   return [...groups].map(([key, members]) => ({ key, sites: members }));
 }
 
+/** The branches, those that decide together behind one another, each with the key of its group. */
+export function withGroups<Site extends Pick<PolicySite, "site" | "stream" | "kind">>(
+  sites: readonly Site[],
+): readonly (Site & { readonly group: string })[] {
+  return groupBranches(sites).flatMap(({ key, sites: members }) => members.map((site) => ({ ...site, group: key })));
+}
+
 /** One row for all branches, under the keys that a person would write. */
 export function everywhere(sites: readonly PolicySite[], row: readonly ScheduleCell[]): Choice["cells"] {
   return new Map(groupBranches(sites).map(({ key }) => [key, row]));

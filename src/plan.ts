@@ -189,24 +189,43 @@ export function groupCurves(trace: Trace): ReadonlyMap<string, MeasuredCurve> {
   return new Map(groupBranches(policyInput(planningOf(trace)).sites).map(({ key, sites }) => [key, curveOf(statisticsOf(sites))]));
 }
 
+/** The share of a guided step that a step takes of what costs as much for each of these halves. */
+function calledAt({ called }: Planning, step: number, halves: readonly Half[]): number {
+  return called ? halves.filter((half) => called[step]?.includes(half)).length / halves.length : 1;
+}
+
+/** What a branch costs in a whole run: computed at every step at which it is called, and as planned. */
+export interface BranchWork extends PlannedSite {
+  readonly uncached: Macs;
+  readonly planned: Macs;
+}
+
+/** By the cells of a schedule (`cellsOf`), in the order of the branches. */
+export function branchWork(planning: Planning, cells: Plan["cells"]): readonly BranchWork[] {
+  return planning.sites.map((site) => {
+    const row = (cells.get(site.site) ?? []).map(({ kind }, step) => ({ kind, share: calledAt(planning, step, site.halves) }));
+    const whole = row.reduce((sum, { share }) => sum + share, 0);
+    const computed = row.reduce((sum, { kind, share }) => sum + (kind === "compute" ? share : 0), 0);
+    return { ...site, uncached: scaleMacs(site.macs, whole), planned: scaleMacs(site.macs, computed) };
+  });
+}
+
 /** What a schedule costs and promises, with its cells (`cellsOf`). */
-export function summarise({ steps, macs, sites, called }: Planning, schedule: Schedule, cells: Plan["cells"]): PlanSummary {
-  const all = [...new Set(sites.flatMap(({ halves }) => halves))];
-  const calledAt = (step: number, halves: readonly Half[]): number =>
-    called ? halves.filter((half) => called[step]?.includes(half)).length / halves.length : 1;
-  /** How many times what a branch costs a step its cells of a kind come to. */
-  const timesOf = ({ site, halves }: PlannedSite, wanted: Cell["kind"]): number =>
-    (cells.get(site) ?? []).reduce((sum, { kind }, step) => sum + (kind === wanted ? calledAt(step, halves) : 0), 0);
+export function summarise(planning: Planning, schedule: Schedule, cells: Plan["cells"]): PlanSummary {
+  const { steps, macs, sites } = planning;
+  const halves = [...new Set(sites.flatMap((site) => site.halves))];
+  const calls = Array.from({ length: steps }, (_, step) => calledAt(planning, step, halves));
   const uncached = scaleMacs(
     macs,
-    Array.from({ length: steps }, (_, step) => calledAt(step, all)).reduce((sum, share) => sum + share, 0),
+    calls.reduce((sum, share) => sum + share, 0),
   );
-  const planned = sites.reduce((left, site) => addMacs(left, scaleMacs(site.macs, -timesOf(site, "terms"))), uncached);
-  const kinds = groupBranches(sites).map(({ key, sites: members }): [string, KindSummary] => [
+  const work = branchWork(planning, cells);
+  const planned = work.reduce((left, branch) => addMacs(left, addMacs(branch.planned, scaleMacs(branch.uncached, -1))), uncached);
+  const kinds = groupBranches(work).map(({ key, sites: members }): [string, KindSummary] => [
     key,
     {
       computed: mean(members.map(({ site }) => (cells.get(site) ?? []).filter(({ kind }) => kind === "compute").length)),
-      share: members.reduce((sum, site) => sum + timesOf(site, "compute") * site.macs.linear, 0) / planned.linear,
+      share: members.reduce((sum, branch) => sum + branch.planned.linear, 0) / planned.linear,
       error: meanError(members, cells),
     },
   ]);
