@@ -8,6 +8,7 @@ import { assertLimitable, limitCache, type Limited } from "./cache-limit.js";
 import { calibrate } from "./calibrate.js";
 import { compileModel, type Compiled, type Form } from "./compile.js";
 import { unknownName } from "../ir/diagnostics.js";
+import { at } from "../ir/entries.js";
 import { needsOf, type Policy, type PolicyNeed } from "../schedules/index.js";
 import { fitsAnyBatch, jobFor, openJob, planFor, warningsOf, type Job } from "./job.js";
 import { choosePlan, findPolicy, planningFor, type Planned, type PlanSummary } from "./plan.js";
@@ -58,9 +59,7 @@ export interface Built {
 
 /** Builds an artifact folder with its report. Throws what its stages throw; a failed verification is in the result. */
 export async function build(model: string, options: BuildOptions): Promise<Built> {
-  const [built] = await buildAll(model, options, [options]);
-  if (!built) throw new Error("internal: nothing was built");
-  return built;
+  return at(await buildAll(model, options, [options]), 0);
 }
 
 /**
@@ -81,7 +80,7 @@ export async function buildTiers(
     return { name, output: join(output, name), policyOptions: { ...policyOptions, ...budget } };
   });
   const built = await buildAll(model, options, targets);
-  return new Map(built.map((one, i) => [targets[i]?.name ?? "", one]));
+  return new Map(built.map((one, i) => [at(targets, i).name, one]));
 }
 
 /** Where an artifact goes, and what its plan is asked for. */
@@ -98,8 +97,7 @@ async function buildAll(model: string, options: BuildOptions, targets: readonly 
   for (const warning of new Set([...warningsOf(job), ...chosen.flatMap(({ warnings }) => warnings)])) options.warn(warning);
   const built: Built[] = [];
   for (const [i, { output }] of targets.entries()) {
-    const planned = chosen[i];
-    if (planned) built.push(await makeArtifact(job, { trace, planned }, { ...options, output }, built));
+    built.push(await makeArtifact(job, { trace, planned: at(chosen, i) }, { ...options, output }, built));
   }
   return built;
 }

@@ -2,8 +2,8 @@
  * The search for a plan that computes a given number of steps: which steps, with the others forecast by a polynomial; then whether
  * the best published plan does better; if not, closed-loop weights for the forecasts. Plans are judged by the errors of final latents.
  */
+import { at } from "../../ir/entries.js";
 import { forecastRow, polynomial } from "../forecast.js";
-import { at } from "../levels.js";
 import type { Schedule } from "../plan.js";
 import { computedShare, statisticsOf, type PolicyInput, type Runs } from "../policy.js";
 import type { Compared, Measured } from "../predicted.js";

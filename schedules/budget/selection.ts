@@ -1,6 +1,6 @@
 /** Which of several plans is taken: the one with the least error of the final latent on samples of the calibration. */
+import { at } from "../../ir/entries.js";
 import { relativeL2 } from "../fidelity.js";
-import { at } from "../levels.js";
 import type { Schedule } from "../plan.js";
 import type { Runs } from "../policy.js";
 import type { Measured } from "../predicted.js";

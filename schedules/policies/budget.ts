@@ -5,9 +5,9 @@
  */
 import { z } from "zod";
 import { policyNeedsModel } from "../../ir/diagnostics.js";
+import { at } from "../../ir/entries.js";
 import { bestPlan, quickError, type Search } from "../budget/search.js";
 import { sensitivity } from "../budget/sensitivity.js";
-import { at } from "../levels.js";
 import { everywhere, type Policy, type PolicyInput, type Runs } from "../policy.js";
 
 const SHARE = 0.35;
