@@ -1,7 +1,7 @@
 /** What a graph costs: multiply-accumulate operations of nodes, of branches, of whole graphs. Shapes must be known. */
 import { dependence, operands, type Dependence } from "./analysis.js";
 import { LATENT } from "./dit.js";
-import { ditView, intAttribute, isOp, type Graph, type Model, type Node, type Value } from "./graph.js";
+import { ditView, intAttribute, isOp, isRuntimeOp, type Graph, type Model, type Node, type Value } from "./graph.js";
 import { isShapeOnly } from "./ops.js";
 import { elementCount, staticShape } from "./types.js";
 
@@ -15,6 +15,10 @@ export const NO_MACS: Macs = { linear: 0, attention: 0 };
 
 export function addMacs(a: Macs, b: Macs): Macs {
   return { linear: a.linear + b.linear, attention: a.attention + b.attention };
+}
+
+export function scaleMacs({ linear, attention }: Macs, factor: number): Macs {
+  return { linear: linear * factor, attention: attention * factor };
 }
 
 export function totalMacs({ linear, attention }: Macs): number {
@@ -59,13 +63,9 @@ export function stepCost(model: Model): StepCost {
     if (!changes) hoisted = addMacs(hoisted, cost);
     const sites = changes ? [...(owners.get(node) ?? [])] : [];
     const whole = sites.reduce((sum, site) => sum + (sizes.get(site) ?? 0), 0);
-    for (const site of sites) branches.set(site, addMacs(branches.get(site) ?? NO_MACS, scaled(cost, (sizes.get(site) ?? 0) / whole)));
+    for (const site of sites) branches.set(site, addMacs(branches.get(site) ?? NO_MACS, scaleMacs(cost, (sizes.get(site) ?? 0) / whole)));
   }
   return { total, hoisted, branches };
-}
-
-function scaled({ linear, attention }: Macs, factor: number): Macs {
-  return { linear: linear * factor, attention: attention * factor };
 }
 
 /** For every node from which each path to an output goes through a marked value, the sites of the first such values. One backward walk. */
@@ -105,17 +105,21 @@ function nodeMacs(node: Node, dependsOn: Dependence): Macs {
     const total = elementCount(out) * perOutput;
     return isWeight(a) || isWeight(b) ? { linear: total, attention: 0 } : { linear: 0, attention: total };
   };
-  if (isOp(node, "MatMul") || (node.domain === "com.microsoft" && node.opType === "FusedMatMul")) {
+  if (isOp(node, "MatMul") || isRuntimeOp(node, "FusedMatMul", "MatMulNBits")) {
     const inner = intAttribute(node, "transA", 0) ? left.at(-2) : left.at(-1);
     return count(inner ?? 1);
   }
-  if (isOp(node, "Gemm")) return count((intAttribute(node, "transA", 0) ? left[0] : left[1]) ?? 1);
-  if (isOp(node, "Conv") && right) return count(elementCount(right.slice(1)));
+  if (isOp(node, "Gemm") || isRuntimeOp(node, "FusedGemm")) return count((intAttribute(node, "transA", 0) ? left[0] : left[1]) ?? 1);
+  if ((isOp(node, "Conv") || isRuntimeOp(node, "FusedConv")) && right) return count(elementCount(right.slice(1)));
   if (isOp(node, "Einsum") && right) return count(einsumContraction(node, left, right, out));
-  if (isOp(node, "Attention")) {
-    const keys = staticShape(b?.type);
-    const values = staticShape(node.inputs[2]?.type);
-    return keys && values ? attentionMacs(node, left, keys, values) : NO_MACS;
+  if (isOp(node, "Attention") || isRuntimeOp(node, "MultiHeadAttention", "GroupQueryAttention"))
+    return { linear: 0, attention: attentionMacs(right ? elementCount(left) : elementCount(out), right ?? left, out) };
+  if (isRuntimeOp(node, "Attention") && right) {
+    // It projects by itself; queries and keys are of one size.
+    const [inner = 1, projected = 0] = right;
+    const rows = elementCount(left) / inner;
+    const query = (rows * projected - elementCount(out)) / 2;
+    return { linear: rows * inner * projected, attention: attentionMacs(query, left, out) };
   }
   return NO_MACS;
 }
@@ -136,15 +140,11 @@ function einsumContraction(node: Node, left: readonly number[], right: readonly 
   return elementCount([...sizes.values()]) / Math.max(1, elementCount(out));
 }
 
-/** ONNX Attention (opset 23): [batch, heads, length, size], or [batch, length, heads · size] with the head counts as attributes. */
-function attentionMacs(node: Node, query: readonly number[], key: readonly number[], value: readonly number[]): Macs {
-  const [batch = 1] = query;
-  const packed = query.length === 3;
-  const heads = packed ? intAttribute(node, "q_num_heads", 1) : (query[1] ?? 1);
-  const keyHeads = packed ? intAttribute(node, "kv_num_heads", heads) : (key[1] ?? 1);
-  const queryLength = query.at(-2) ?? 1;
-  const keyLength = key.at(-2) ?? 1;
-  const headSize = packed ? (query[2] ?? 0) / heads : (query[3] ?? 0);
-  const valueSize = packed ? (value[2] ?? 0) / keyHeads : (value[3] ?? 0);
-  return { linear: 0, attention: batch * heads * queryLength * keyLength * (headSize + valueSize) };
+/**
+ * Every element of the query meets each of the keys, and every one of the result comes of as many values. Their number stands before the
+ * last axis, or second where heads with keys and values in one stand behind it.
+ */
+function attentionMacs(query: number, keys: readonly number[], out: readonly number[]): number {
+  const length = (keys.length > 4 ? keys[1] : keys.at(-2)) ?? 1;
+  return length * (query + elementCount(out));
 }

@@ -141,6 +141,11 @@ export function isOp(node: Node | undefined, ...opTypes: readonly string[]): boo
   return node !== undefined && (node.domain === "" || node.domain === "ai.onnx") && opTypes.includes(node.opType);
 }
 
+/** Of one of ONNX Runtime's own operators (onnxruntime, docs/ContribOperators.md). */
+export function isRuntimeOp(node: Node, ...opTypes: readonly string[]): boolean {
+  return node.domain === "com.microsoft" && opTypes.includes(node.opType);
+}
+
 export function intAttribute(node: Node, name: string, otherwise: number): number {
   const attribute = node.attributes.get(name);
   return attribute?.kind === "int" ? Number(attribute.value) : otherwise;

@@ -4,6 +4,7 @@ export * from "./build.js";
 export * from "./check.js";
 export * from "./cost.js";
 export { CompilerError, type ExitCode, type Place } from "./diagnostics.js";
+export { hasCudaKernel } from "./cuda.js";
 export * from "./digest.js";
 export * from "./dit.js";
 export * from "./graph.js";

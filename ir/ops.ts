@@ -1,7 +1,7 @@
 /** Small sets of operators that share a property a pass relies on. Not an operator database. */
 import type { Dependence } from "./analysis.js";
-import { isOp, type Node, type Value } from "./graph.js";
-import { isFloatType, type FloatType } from "./types.js";
+import { isOp, isRuntimeOp, type Node, type Value } from "./graph.js";
+import { isFloatType } from "./types.js";
 
 const RANDOM = ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"] as const;
 const CONTROL_FLOW = ["If", "Loop", "Scan"] as const;
@@ -51,7 +51,7 @@ export function isElementwise(node: Node): boolean {
 export function isActivation(node: Node): boolean {
   return (
     isOp(node, "Relu", "LeakyRelu", "Elu", "Gelu", "Sigmoid", "Tanh", "Erf", "Softplus", "Swish", "Mish", "HardSwish") ||
-    (node.domain === "com.microsoft" && ["Gelu", "FastGelu", "BiasGelu", "QuickGelu"].includes(node.opType))
+    isRuntimeOp(node, "Gelu", "FastGelu", "BiasGelu", "QuickGelu")
   );
 }
 
@@ -62,13 +62,12 @@ export function isDataMovement(node: Node): boolean {
 
 /** A product of matrices. */
 export function isProduct(node: Node): boolean {
-  return isOp(node, "MatMul", "Einsum") || (node.domain === "com.microsoft" && node.opType === "FusedMatMul");
+  return isOp(node, "MatMul", "Einsum") || isRuntimeOp(node, "FusedMatMul");
 }
 
 /** A map of activations by weights, which depend on no input. */
 export function isLinear(node: Node, dependsOn: Dependence): boolean {
-  if (isOp(node, "Conv", "Gemm")) return true;
-  if (node.domain === "com.microsoft" && /^(FusedGemm|FusedConv|MatMulNBits)$/.test(node.opType)) return true;
+  if (isOp(node, "Conv", "Gemm") || isRuntimeOp(node, "FusedGemm", "FusedConv", "MatMulNBits")) return true;
   return isProduct(node) && node.inputs.length > 1 && node.inputs.slice(0, 2).some((input) => dependsOn(input) === 0);
 }
 
@@ -117,18 +116,4 @@ export function isHalfSafe(node: Node): boolean {
 /** An operator whose float operands and results are all of one type, which may be any that it is given. */
 export function isOfOneFloatType(node: Node): boolean {
   return isOp(node, ...HALF_SAFE, "Softmax", "LogSoftmax", "CumSum") || isElementwise(node) || isReduction(node) || isNorm(node);
-}
-
-/**
- * The version of the standard operator set from which CUDA has a kernel of an operator for bfloat16, where it has one for
- * float16 in all of them (onnxruntime 1.30, docs/OperatorKernels.md). Elsewhere than on CUDA nothing computes in bfloat16.
- */
-const BFLOAT16_SINCE: ReadonlyMap<string, number> = new Map([
-  ["Where", 16],
-  ["Conv", 22],
-  ...["ConvTranspose", "Einsum", "Clip", "LeakyRelu", "HardSwish", "Pad", "DepthToSpace", "SpaceToDepth"].map((name) => [name, Infinity] as const),
-]); // prettier-ignore
-
-export function hasKernel(node: Node, type: FloatType, opset: number): boolean {
-  return type !== "bfloat16" || opset >= (BFLOAT16_SINCE.get(node.opType) ?? 0);
 }

@@ -1,4 +1,5 @@
 /** Spells out in other operators what ONNX Runtime's CUDA provider has no kernel for: it would be computed on the CPU, between copies. */
+import { hasCudaKernel } from "../ir/cuda.js";
 import { Builder, elemOf, shapeOf } from "../ir/build.js";
 import { constant, floatAttribute, isOp, type Node, type Value } from "../ir/graph.js";
 import { rewrite } from "../ir/rewrite.js";
@@ -12,7 +13,7 @@ export default {
   preserves: "rounding",
   run(model) {
     const graph = rewrite(model.graph, (node) => {
-      const rule = isOp(node, node.opType) ? RULES.get(node.opType) : undefined;
+      const rule = isOp(node, node.opType) && !hasCudaKernel(node, model.opsets) ? RULES.get(node.opType) : undefined;
       const build = new Builder();
       const known = [...node.inputs, ...node.outputs].every((value) => !value || staticShape(value.type) !== undefined);
       const value = rule && known ? rule(node, build) : undefined;
@@ -56,12 +57,12 @@ function swish(node: Node, build: Builder): Value | undefined {
   return build.op("Mul", [x, build.op("Sigmoid", [scaled], `${result.name}/sigmoid`, type)], result.name, type);
 }
 
-/** Integers with a constant around them: there are kernels for floats and bools only. */
+/** A constant beside it on either side, axis by axis. */
 function pad(node: Node, build: Builder): Value | undefined {
   const [x, pads, filling, axes] = node.inputs;
   const [result] = node.outputs;
   const mode = node.attributes.get("mode");
-  if (!x || !result || !/^u?int/.test(elemOf(x)) || (mode?.kind === "string" && mode.value !== "constant")) return undefined;
+  if (!x || !result || (mode?.kind === "string" && mode.value !== "constant")) return undefined;
   const counts = pads?.data && tensorNumbers(pads.data);
   if (!counts || counts.some((count) => count < 0) || (filling && !filling.data) || (axes && !axes.data)) return undefined;
   const [fill = 0] = filling?.data ? tensorNumbers(filling.data) : [];

@@ -7,13 +7,14 @@
  *   all other operators: squares and what they are summed to leave the range of float16;
  *   what reads a constant that the half type does not hold: a mask of −3·10³⁸, an epsilon of 10⁻⁶;
  *   elementwise nodes that read what such a node made, or that are read by such nodes alone: nothing is narrowed in between;
- * and, in bfloat16, what there is no kernel for.
+ *   what CUDA has no kernel for in the half type.
  * Casts stand where a value goes from one to the other. Constants are converted, those in files when they are written.
  */
 import { dependence, uses, type Dependence } from "../ir/analysis.js";
+import { hasCudaKernel } from "../ir/cuda.js";
 import { Builder, elemOf, shapeOf } from "../ir/build.js";
-import { constant, isOp, makeNode, opsetOf, type Attribute, type Graph, type Model, type Node, type Value } from "../ir/graph.js";
-import { hasKernel, isDataMovement, isElementwise, isHalfSafe, isOfOneFloatType } from "../ir/ops.js";
+import { constant, isOp, makeNode, type Attribute, type Graph, type Model, type Node, type Value } from "../ir/graph.js";
+import { isDataMovement, isElementwise, isHalfSafe, isOfOneFloatType } from "../ir/ops.js";
 import { rewrite, type Replacement } from "../ir/rewrite.js";
 import { convertTensor, holds, tensorOf, type TensorData } from "../ir/tensor.js";
 import { ELEMENT_TYPES, isFloatType, type ElementType, type FloatType } from "../ir/types.js";
@@ -40,9 +41,9 @@ function besideTime({ graph, dit }: Model, { input }: Guidance): Dependence {
 /** The type that each node computes in. Those that are not in it read and give the types that they did. */
 function nodeTypes(model: Model, target: FloatType, dependsOn: Dependence): ReadonlyMap<Node, FloatType> {
   const { graph } = model;
-  const opset = opsetOf(model);
   const types = new Map<Node, FloatType>();
   const isHeld = held(target);
+  const narrowed = ({ type }: Value): ElementType | undefined => (isFloatType(type?.elem) ? target : type?.elem);
   /** Results that are not to be narrowed before an elementwise node has read them. */
   const wide = new Set<Value>();
   for (const node of graph.nodes) {
@@ -50,7 +51,7 @@ function nodeTypes(model: Model, target: FloatType, dependsOn: Dependence): Read
     const isTimed = dependsOn(node.outputs[0]) === 0;
     const isUnsafe = !isTimed && !(isHalfSafe(node) && node.inputs.every((value, i) => isMask(node, i) || isHeld(value)));
     const follows = isPliant(node) && node.inputs.some((value) => value && wide.has(value));
-    types.set(node, isTimed || isUnsafe || follows || !hasKernel(node, target, opset) ? "float" : target);
+    types.set(node, isTimed || isUnsafe || follows || !hasCudaKernel(node, model.opsets, narrowed) ? "float" : target);
     if (isUnsafe || (follows && isDataMovement(node))) for (const output of node.outputs) wide.add(output);
   }
   const readers = uses(graph);

@@ -3,6 +3,7 @@
  * guidance, and the sampler's sums and the guidance are wired between the calls.
  */
 import { shapeOf, type WeightedValue } from "../ir/build.js";
+import { at } from "../ir/entries.js";
 import { opsetOf, type Value } from "../ir/graph.js";
 import { callsAt } from "../schedules/index.js";
 import type { Pass } from "./index.js";
@@ -81,10 +82,6 @@ function sample(calls: Calls, opset: number): Value {
     latents.push(latent);
   }
   return latent;
-}
-
-function at<T>(values: readonly T[], step: number): T {
-  return required(values[step]);
 }
 
 function required<T>(value: T | undefined): T {

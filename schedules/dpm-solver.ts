@@ -1,7 +1,8 @@
 /** One step of the DPM-Solver family (arXiv 2206.00927, 2211.01095), in all the forms in which diffusers has it. */
 import { unsupportedScheduler } from "../ir/diagnostics.js";
+import { at } from "../ir/entries.js";
 import { lambdaStep, slopeOfMean, type LambdaStep, type Moments } from "./lambda-step.js";
-import { at, noiseOf, sampleOf, type Level, type PredictionType } from "./levels.js";
+import { noiseOf, sampleOf, type Level, type PredictionType } from "./levels.js";
 
 /** In terms of predicted samples (`++`) or predicted noise; as an ODE or, with fresh noise at every step, as an SDE. */
 export type DpmAlgorithm = "dpmsolver" | "dpmsolver++" | "sde-dpmsolver" | "sde-dpmsolver++";

@@ -1,5 +1,5 @@
 /** Forecasts: what a branch would return at a step that does not compute, as a weighted sum of what it returned at steps that did. */
-import { at } from "./levels.js";
+import { at } from "../ir/entries.js";
 import { cellOf, type ScheduleCell } from "./plan.js";
 import { sumOfTerms, type Term } from "./sampler.js";
 

@@ -61,10 +61,3 @@ export function noiseOf(prediction: PredictionType, { alpha, sigma }: Level, gri
       throw new Error(`internal: prediction ${String(prediction satisfies never)}`);
   }
 }
-
-/** The entry at an index that exists. */
-export function at<T>(values: readonly T[], i: number): T {
-  const value = values[i];
-  if (value === undefined) throw new Error(`internal: there is no entry ${i}`);
-  return value;
-}

@@ -2,7 +2,8 @@
 import { badAdjustment, badCell, badTerm, planFirstStep, planLength, unknownName } from "../ir/diagnostics.js";
 import type { Branch, BranchKind } from "../ir/dit.js";
 import { assertFits, type Adjustment, type Adjustments } from "./adjustment.js";
-import { cachedBranches, callsAt, NO_GUIDANCE, type CachedBranch, type Guidance } from "./guidance.js";
+import { cachedBranches, callsAt, NO_GUIDANCE, type CachedBranch, type Guidance, type Half } from "./guidance.js";
+import type { Predicted } from "./predicted.js";
 import { evaluationsThatCount, type SamplerTable, type Term } from "./sampler.js";
 
 /**
@@ -32,8 +33,7 @@ export interface Schedule {
   readonly adjustments?: Adjustments | undefined;
   /** Who chose it, with the options. */
   readonly policy?: Readonly<Record<string, unknown>> | undefined;
-  /** What the policy expects of it. */
-  readonly predicted?: Readonly<Record<string, unknown>> | undefined;
+  readonly predicted?: Predicted | undefined;
 }
 
 /** Kinds, and the names that diffusers' transformer blocks give to their modules: SmoothCache's files use these as keys, too. */
@@ -109,19 +109,22 @@ function checkCells(site: string, row: readonly ScheduleCell[]): void {
 export function bind(schedule: Schedule, table: SamplerTable, branches: readonly Branch[], guidance: Guidance = NO_GUIDANCE): Plan {
   const cached = cachedBranches(branches, guidance);
   const rows = rowsOf(schedule, table.rows.length, cached);
-  const counting = evaluationsThatCount(table);
+  const called = calledHalves(table, guidance);
   const cells = new Map<string, readonly Cell[]>();
   for (const branch of cached) {
     const row = rows.get(branch.site) ?? [];
-    const calls = table.rows.map((_, k) => {
-      const halves = counting.has(k) ? callsAt(guidance, k).flat() : [];
-      return halves.filter((half) => branch.halves.includes(half)).length;
-    });
+    const calls = called.map((halves) => halves.filter((half) => branch.halves.includes(half)).length);
     const bound = bindRow(row, calls);
     const adjustments = schedule.adjustments && valueFor(schedule.adjustments, branch);
     cells.set(branch.site, adjustments ? adjusted(branch, row, bound, adjustments) : bound);
   }
   return { table, cells };
+}
+
+/** The halves that the network is called for at each row; none where the sampler does not use what it gives. */
+export function calledHalves(table: SamplerTable, guidance: Guidance): readonly (readonly Half[])[] {
+  const counting = evaluationsThatCount(table);
+  return table.rows.map((_, k) => (counting.has(k) ? callsAt(guidance, k).flat() : []));
 }
 
 const COMPUTE: Cell = { kind: "compute" };

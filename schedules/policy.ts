@@ -5,6 +5,7 @@ import type { TensorData } from "../ir/tensor.js";
 import type { Adjustments } from "./adjustment.js";
 import type { CachedBranch } from "./guidance.js";
 import { valueFor, type Schedule, type ScheduleCell } from "./plan.js";
+import type { Predicted } from "./predicted.js";
 import type { Term } from "./sampler.js";
 import type { SiteStatistics } from "./statistics.js";
 
@@ -87,8 +88,7 @@ export interface Choice {
   readonly cells: ReadonlyMap<string, readonly ScheduleCell[]>;
   /** Scales and shifts of what cached branches return; keys are those of the cells. */
   readonly adjustments?: Adjustments | undefined;
-  /** What the policy found on its way and a person may want to know. */
-  readonly predicted?: Readonly<Record<string, unknown>> | undefined;
+  readonly predicted?: Predicted | undefined;
   /** Sentences for the user. */
   readonly warnings?: readonly string[] | undefined;
 }
@@ -99,9 +99,16 @@ export type PolicyNeed = "trace" | "runs";
 /** One way to choose: a file of `policies/`. */
 export interface Policy<Options extends z.ZodObject = z.ZodObject> extends Named {
   readonly summary: string;
-  readonly needs: readonly PolicyNeed[];
+  /** Where that depends on its options, a function of them. */
+  readonly needs: readonly PolicyNeed[] | ((options: z.output<Options>) => readonly PolicyNeed[]);
   /** Its options, each with a description; numbers may come as text. */
   readonly options: Options;
+  /** Those that name a budget, of which one can be asked for. A policy that has any says in `predicted` what its plan was compared with. */
+  readonly budgets?: readonly string[];
+  /** The option, or what `predicted` has in its place, that measured changes stay below where they are reused. */
+  readonly threshold?: string;
+  /** Whether it is meant to cache nothing. */
+  readonly cachesNothing?: boolean;
   choose(input: PolicyInput, options: z.output<Options>): Choice | Promise<Choice>;
 }
 
@@ -149,6 +156,13 @@ export function groupBranches<Site extends Pick<PolicySite, "site" | "stream" | 
   const groups = new Map<string, Site[]>();
   for (const site of sites) groups.set(keyOf(site), [...(groups.get(keyOf(site)) ?? []), site]);
   return [...groups].map(([key, members]) => ({ key, sites: members }));
+}
+
+/** The branches, those that decide together behind one another, each with the key of its group. */
+export function withGroups<Site extends Pick<PolicySite, "site" | "stream" | "kind">>(
+  sites: readonly Site[],
+): readonly (Site & { readonly group: string })[] {
+  return groupBranches(sites).flatMap(({ key, sites: members }) => members.map((site) => ({ ...site, group: key })));
 }
 
 /** One row for all branches, under the keys that a person would write. */

@@ -38,7 +38,7 @@ export interface ErrorCurves {
 export function errorCurves(sites: readonly SiteStatistics[]): ErrorCurves {
   return {
     mean: bandsOf(sites, (lag, step) => mean(depthMeans(sites, lag, step))),
-    pooled: bandsOf(sites, (lag, step) => mean(sites.map(({ diff, norm }) => at(diff[lag - 1], step) / at(norm, step)))),
+    pooled: bandsOf(sites, (lag, step) => mean(sites.map(({ diff, norm }) => measuredAt(diff[lag - 1], step) / measuredAt(norm, step)))),
   };
 }
 
@@ -120,10 +120,11 @@ function bandsOf(sites: readonly SiteStatistics[], valueOf: (lag: number, step: 
 /** The mean ratio over the sites, of every sample. */
 function depthMeans(sites: readonly SiteStatistics[], lag: number, step: number): readonly number[] {
   const samples = sites[0]?.ratio ?? [];
-  return samples.map((_, sample) => mean(sites.map(({ ratio }) => at(ratio[sample]?.[lag - 1], step))));
+  return samples.map((_, sample) => mean(sites.map(({ ratio }) => measuredAt(ratio[sample]?.[lag - 1], step))));
 }
 
-function at(values: readonly number[] | undefined, step: number): number {
+/** NaN where nothing was measured: policies check the curves that they use. */
+function measuredAt(values: readonly number[] | undefined, step: number): number {
   return values?.[step] ?? NaN;
 }
 

@@ -181,22 +181,28 @@ export async function fillArtifact(
  * is whole by itself all the same. Answers whether the emitted model's now are.
  */
 export async function shareWeights(folder: string, others: readonly string[]): Promise<boolean> {
-  const linked = new Set<string>();
+  const shared = new Set<string>();
   for (const name of [FILES.data, FILES.stepData]) {
     const file = join(folder, name);
     for (const other of others.map((other) => join(other, name))) {
-      if (linked.has(name) || !existsSync(file) || !existsSync(other) || (await fileDigest(file)) !== (await fileDigest(other))) continue;
+      if (shared.has(name) || !existsSync(file) || !existsSync(other) || (await fileDigest(file)) !== (await fileDigest(other))) continue;
       const partial = `${file}.partial`;
-      try {
-        await link(other, partial);
-        await rename(partial, file);
-        linked.add(name);
-      } catch {
-        // A file system without hard links: the artifact keeps its own.
-      }
+      if (!(await linked(other, partial))) continue;
+      await rename(partial, file);
+      shared.add(name);
     }
   }
-  return linked.has(FILES.data);
+  return shared.has(FILES.data);
+}
+
+/** Gives a file another name, where the system can: not every file system has hard links, and none across disks. */
+export async function linked(file: string, name: string): Promise<boolean> {
+  try {
+    await link(file, name);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 export function sizesOf(folder: string): Sizes {

@@ -1,14 +1,16 @@
 /** Timing: the artifact, the same run without caching, and the loop over the original step; a process each, run in turn. */
 import { fork, type ChildProcess } from "node:child_process";
+import { existsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { z } from "zod";
 import { benchFailed } from "../ir/diagnostics.js";
+import { WrittenData } from "../ir/onnx/index.js";
 import { readTensor, type TensorData } from "../ir/tensor.js";
 import { isElementType, type ElementType } from "../ir/types.js";
-import { feedsOf, FILES, writeEmitted, type Artifact } from "./artifact.js";
-import { compileModel } from "./compile.js";
+import { feedsOf, FILES, linked, writeEmitted, type Artifact } from "./artifact.js";
+import { compileUncached } from "./compile.js";
 import type { Progress } from "./progress.js";
 import { sampleInputs } from "./run-inputs.js";
 import { assertKernels, type RuntimeOptions } from "./runtime.js";
@@ -68,11 +70,10 @@ export type Answer = z.infer<typeof answerSchema>;
 export async function bench(artifact: Artifact, options: BenchOptions): Promise<Bench> {
   const { device, threads, runs, progress } = options;
   assertKernels(artifact.job.context.precision, device);
-  const folder = await mkdtemp(join(tmpdir(), "smoothcc-bench-"));
+  const folder = await folderBeside(artifact.folder);
   const workers: Worker[] = [];
   try {
-    const uncached = join(folder, FILES.model);
-    await writeEmitted((await compileModel(artifact.job, artifact.plan, { form: artifact.manifest.form })).uncached, uncached, options);
+    const uncached = await writeUncached(artifact, folder, options.signal);
     const inputs = feedsOf(artifact.job, sampleInputs(artifact.job, 0, { seed: 0 }));
     const feeds = new Map([...inputs].map(([name, data]) => [name, { ...data, shape: [...data.shape], content: inMemory(data) }]));
     const models = [join(artifact.folder, FILES.model), uncached];
@@ -101,6 +102,27 @@ export async function bench(artifact: Artifact, options: BenchOptions): Promise<
     loop,
     speedup: { measured, macBound, ofBound: measured / macBound },
   };
+}
+
+/** A new folder on the same disk, or where that is not to be written to, among the temporary files. */
+async function folderBeside(folder: string): Promise<string> {
+  try {
+    return await mkdtemp(`${resolve(folder)}.bench-`);
+  } catch {
+    return mkdtemp(join(tmpdir(), "smoothcc-bench-"));
+  }
+}
+
+/** Writes the artifact's run without caching, with the artifact's weights where they can be linked; answers with the file. */
+export async function writeUncached({ folder, job, plan, manifest }: Artifact, into: string, signal?: AbortSignal): Promise<string> {
+  const written = new WrittenData();
+  for (const name of [FILES.data, FILES.stepData]) {
+    const file = join(folder, name);
+    if (existsSync(file) && (await linked(file, join(into, name)))) written.link(name, file);
+  }
+  const uncached = join(into, "uncached.onnx");
+  await writeEmitted(await compileUncached(job, plan, manifest.form), uncached, { written, signal });
+  return uncached;
 }
 
 /** The bytes of a tensor, to be sent to another process. */

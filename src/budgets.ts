@@ -1,9 +1,8 @@
 /** Several budgets for one calibration: the shares of a front, the tiers of a build, and what the policy says of each plan. */
-import { z } from "zod";
 import { badOption } from "../ir/diagnostics.js";
-import { optionWord } from "../schedules/index.js";
+import { optionWord, policies, type Compared, type Measured, type Predicted } from "../schedules/index.js";
 
-/** The policy that plans for them. */
+/** The policy that plans for them where none is named. */
 export const BUDGET = "budget";
 
 /** Shares of the cacheable compute that a front has unless others are named, each about four fifths of the one before. */
@@ -16,43 +15,27 @@ export const TIERS: ReadonlyMap<string, Readonly<Record<string, string>>> = new 
   ["lossless", { maxError: "0.01" }],
 ]);
 
-/** Options that name a budget. */
-const NAMES = ["share", "speedup", "maxError", "latency"];
-
 /** Throws BAD_OPTION where an option that names several budgets (`flag`) meets another policy, or a budget of its own. */
 export function assertBudgetsOpen(flag: string, policy: string, options: Readonly<Record<string, unknown>>): void {
-  if (policy !== BUDGET) throw badOption(flag, `is for --policy ${BUDGET}, not for ${policy}`);
-  const named = NAMES.find((name) => options[name] !== undefined);
+  const budgets = policies.get(policy)?.budgets;
+  if (!budgets) throw badOption(flag, `is for --policy ${BUDGET}, not for ${policy}`);
+  const named = budgets.find((name) => options[name] !== undefined);
   if (named !== undefined) throw badOption(flag, `names its budgets itself; leave out --${optionWord(named)}`);
 }
 
-/** JSON has null for numbers that are not finite. */
-const measure = z.preprocess(
-  (value) => value ?? NaN,
-  z.custom<number>((value) => typeof value === "number"),
-);
-
-const measuredSchema = z.object({
-  /** Relative L2 error of the final latent, mean over the calibration's samples. */
-  error: measure,
-  /** Half-width of its 95 % confidence interval. */
-  interval: z.number().nullish().transform((interval) => interval ?? undefined), // prettier-ignore
-});
-
-const comparisonSchema = measuredSchema.extend({
+/** What a plan was compared with before it was chosen. */
+export interface Comparison extends Measured {
   /** Of the cacheable compute, that is left. */
-  computedShare: z.number(),
-  /** What the plan was before it was chosen. */
-  candidate: z.string(),
-  /** By name: all that was measured for this budget, published methods among it. */
-  compared: z
-    .record(z.string(), measuredSchema.extend({ share: z.number(), samples: z.number(), isPublished: z.boolean() }))
-    .transform((all) => new Map(Object.entries(all).filter(([, { error }]) => Number.isFinite(error)))),
-});
+  readonly computedShare: number;
+  readonly candidate: string;
+  /** By name; what did not diverge. */
+  readonly compared: ReadonlyMap<string, Compared>;
+}
 
-export type Comparison = z.output<typeof comparisonSchema>;
-
-/** What a plan's `predicted` says of the plans that it was compared with; undefined where it says nothing of the kind. */
-export function comparisonOf(predicted: unknown): Comparison | undefined {
-  return comparisonSchema.safeParse(predicted).data;
+/** What is predicted of a plan and the plans that it was compared with; undefined where it was compared with none. */
+export function comparisonOf(predicted: Predicted = {}): Comparison | undefined {
+  const { computedShare, error, interval, candidate, compared } = predicted;
+  if (computedShare === undefined || error === undefined || candidate === undefined || !compared) return undefined;
+  const finite = Object.entries(compared).filter(([, { error }]) => Number.isFinite(error));
+  return { computedShare, error, interval, candidate, compared: new Map(finite) };
 }

@@ -8,9 +8,10 @@ import { assertLimitable, limitCache, type Limited } from "./cache-limit.js";
 import { calibrate } from "./calibrate.js";
 import { compileModel, type Compiled, type Form } from "./compile.js";
 import { unknownName } from "../ir/diagnostics.js";
-import { policies } from "../schedules/index.js";
+import { at } from "../ir/entries.js";
+import { needsOf, type Policy, type PolicyNeed } from "../schedules/index.js";
 import { fitsAnyBatch, jobFor, openJob, planFor, warningsOf, type Job } from "./job.js";
-import { choosePlan, planningFor, type Planned, type PlanSummary } from "./plan.js";
+import { choosePlan, findPolicy, planningFor, type Planned, type PlanSummary } from "./plan.js";
 import type { Progress } from "./progress.js";
 import type { RecipeOverrides } from "./recipe.js";
 import type { Trajectory } from "./reference.js";
@@ -58,9 +59,7 @@ export interface Built {
 
 /** Builds an artifact folder with its report. Throws what its stages throw; a failed verification is in the result. */
 export async function build(model: string, options: BuildOptions): Promise<Built> {
-  const [built] = await buildAll(model, options, [options]);
-  if (!built) throw new Error("internal: nothing was built");
-  return built;
+  return at(await buildAll(model, options, [options]), 0);
 }
 
 /**
@@ -81,7 +80,7 @@ export async function buildTiers(
     return { name, output: join(output, name), policyOptions: { ...policyOptions, ...budget } };
   });
   const built = await buildAll(model, options, targets);
-  return new Map(built.map((one, i) => [targets[i]?.name ?? "", one]));
+  return new Map(built.map((one, i) => [at(targets, i).name, one]));
 }
 
 /** Where an artifact goes, and what its plan is asked for. */
@@ -90,14 +89,15 @@ type Target = Pick<BuildOptions, "output" | "policyOptions">;
 async function buildAll(model: string, options: BuildOptions, targets: readonly Target[]): Promise<readonly Built[]> {
   for (const { output } of targets) assertReplaceable(output, options.force);
   assertLimitable(options);
+  const policy = await findPolicy(options.policy);
+  const needs = new Set(targets.flatMap(({ policyOptions }) => needsOf(policy, policyOptions)));
   const job = await openJob(model, options.overrides, options);
   assertKernels(job.context.precision, options.device);
-  const { trace, chosen } = await plan(job, await calibrationJob(model, job, options), options, targets);
+  const { trace, chosen } = await plan(job, await calibrationJob(model, job, options), { policy, needs }, options, targets);
   for (const warning of new Set([...warningsOf(job), ...chosen.flatMap(({ warnings }) => warnings)])) options.warn(warning);
   const built: Built[] = [];
   for (const [i, { output }] of targets.entries()) {
-    const planned = chosen[i];
-    if (planned) built.push(await makeArtifact(job, { trace, planned }, { ...options, output }, built));
+    built.push(await makeArtifact(job, { trace, planned: at(chosen, i) }, { ...options, output }, built));
   }
   return built;
 }
@@ -142,21 +142,19 @@ async function calibrationJob(model: string, job: Job, options: BuildOptions): P
   return fitsAnyBatch(job) ? openJob(model, { ...options.overrides, batch: 1 }, options) : job;
 }
 
-/** What the policy chooses for each target from runs of `single`, and what was measured for it. */
+/** What the policy chooses for each target from runs of `single`, and what was measured for it where it needs that. */
 async function plan(
   job: Job,
   single: Job,
+  { policy, needs }: { readonly policy: Policy; readonly needs: ReadonlySet<PolicyNeed> },
   options: BuildOptions,
   targets: readonly Target[],
 ): Promise<{ readonly trace: Trace | undefined; readonly chosen: readonly Planned[] }> {
-  const { policy, samples, seed, progress } = options;
+  const { samples, seed, progress } = options;
   const sampling = { ...options, inputs: undefined, noise: undefined };
-  const needs = policies.get(policy)?.needs ?? ["trace", "runs"];
   const known = new Map<number, Trajectory>();
   const keep = (sample: number, trajectory: Trajectory): void => void known.set(sample, trajectory);
-  const trace = needs.includes("trace")
-    ? await calibrate(single, { ...sampling, keep: needs.includes("runs") ? keep : undefined })
-    : undefined;
+  const trace = needs.has("trace") ? await calibrate(single, { ...sampling, keep: needs.has("runs") ? keep : undefined }) : undefined;
   const runs = runsOf(single, { ...sampling, known, samples: trace?.samples ?? Array.from({ length: samples }, (_, i) => i), seed });
   try {
     const chosen: Planned[] = [];

@@ -2,7 +2,16 @@
 import { unknownName } from "../ir/diagnostics.js";
 import { graphMacs, totalMacs } from "../ir/cost.js";
 import type { Model } from "../ir/graph.js";
-import { CACHE_PASSES, LOOP_PASSES, passes, runPasses, RUN_PASSES, STEP_PASSES, type PassRecord } from "../passes/index.js";
+import {
+  CACHE_PASSES,
+  LOOP_PASSES,
+  passes,
+  runPasses,
+  RUN_PASSES,
+  STEP_PASSES,
+  type PassContext,
+  type PassRecord,
+} from "../passes/index.js";
 import type { Plan } from "../schedules/index.js";
 import { cudaCoverage, type CudaCoverage } from "./cuda.js";
 import type { Job } from "./job.js";
@@ -40,18 +49,14 @@ export async function compileModel(job: Job, plan: Plan, { form = "unrolled", wi
   const optional = [...passes.values()].filter(({ isOptional }) => isOptional).map(({ name }) => name);
   for (const name of without) if (!optional.includes(name)) throw unknownName("optional pass", name, optional);
   const records: PassRecord[] = [];
-  const log = (record: PassRecord): void => void records.push(record);
-  const bound = { ...job.context, plan, without: new Set(without) };
-  const step = await runPasses(job.model, STEP_PASSES, bound, log);
-  const context = { ...bound, alone: bound.alone && (await runPasses(bound.alone, STEP_PASSES, bound, log)) };
-  const logOf = (own: Form): typeof log | undefined => (form === own ? log : undefined);
-  const unrolled = await runPasses(step, RUN_PASSES, context, logOf("unrolled"));
-  const cached = await runPasses(unrolled, CACHE_PASSES, context, logOf("unrolled"));
-  const loopOf = (plan: Plan, log?: (record: PassRecord) => void): Promise<Model> =>
-    runPasses(step, LOOP_PASSES, { ...context, plan }, log);
+  const log: Log = (record) => void records.push(record);
   const isLoop = form === "loop";
-  const model = isLoop ? await loopOf(plan, log) : cached;
-  const plain = isLoop ? await loopOf({ ...plan, cells: new Map() }) : unrolled;
+  const simplified = await simplify(job, plan, without, log);
+  const { step, context } = simplified;
+  const unrolled = await runPasses(step, RUN_PASSES, context, isLoop ? undefined : log);
+  const cached = await runPasses(unrolled, CACHE_PASSES, context, isLoop ? undefined : log);
+  const model = isLoop ? await runPasses(step, LOOP_PASSES, context, log) : cached;
+  const plain = isLoop ? await uncachedLoop(simplified) : unrolled;
   const uncached = totalMacs(graphMacs(unrolled.graph));
   const emitted = totalMacs(graphMacs(cached.graph));
   return {
@@ -64,4 +69,28 @@ export async function compileModel(job: Job, plan: Plan, { form = "unrolled", wi
     memory: memoryOf(model, plain, isLoop ? step : undefined),
     cuda: isLoop ? { ...cudaCoverage(cached), copies: cudaCoverage(model).copies } : cudaCoverage(model),
   };
+}
+
+/** The same run in a form, with every branch computed at every step. Throws FORM_UNSUPPORTED. */
+export async function compileUncached(job: Job, plan: Plan, form: Form): Promise<Model> {
+  const simplified = await simplify(job, plan);
+  return form === "loop" ? uncachedLoop(simplified) : runPasses(simplified.step, RUN_PASSES, simplified.context);
+}
+
+/** One step, and with what the passes go on from there. */
+interface Simplified {
+  readonly step: Model;
+  readonly context: PassContext & { readonly plan: Plan };
+}
+
+type Log = (record: PassRecord) => void;
+
+async function simplify(job: Job, plan: Plan, without: readonly string[] = [], log?: Log): Promise<Simplified> {
+  const bound = { ...job.context, plan, without: new Set(without) };
+  const step = await runPasses(job.model, STEP_PASSES, bound, log);
+  return { step, context: { ...bound, alone: bound.alone && (await runPasses(bound.alone, STEP_PASSES, bound, log)) } };
+}
+
+function uncachedLoop({ step, context }: Simplified): Promise<Model> {
+  return runPasses(step, LOOP_PASSES, { ...context, plan: { ...context.plan, cells: new Map() } });
 }

@@ -3,9 +3,10 @@ import { basename } from "node:path";
 import { pathToFileURL } from "node:url";
 import { z } from "zod";
 import { badExtension, planSavesNothing, unknownName } from "../ir/diagnostics.js";
-import { addMacs, NO_MACS, totalMacs, type Macs } from "../ir/cost.js";
+import { addMacs, scaleMacs, totalMacs, type Macs } from "../ir/cost.js";
 import { loadFile, type Named } from "../ir/registry.js";
 import {
+  calledHalves,
   chooseSchedule,
   confidence,
   errorCurves,
@@ -15,7 +16,6 @@ import {
   isPolicy,
   mean,
   policies,
-  valueFor,
   rowsOf,
   savesNothing,
   statisticsOf,
@@ -23,10 +23,12 @@ import {
   type Cell,
   type Choice,
   type ErrorBands,
+  type Half,
   type Plan,
   type Policy,
   type PolicyInput,
   type PolicySite,
+  type Predicted,
   type Runs,
   type Schedule,
   type SiteStatistics,
@@ -52,6 +54,8 @@ export interface Planning {
   readonly macs: Macs;
   /** In execution order. */
   readonly sites: readonly PlannedSite[];
+  /** The halves that the network is called for at each step; all of them everywhere if absent. */
+  readonly called?: readonly (readonly Half[])[] | undefined;
   /** What a schedule comes to under the sampler and the guidance; absent where a trace is all there is. */
   readonly bind?: ((schedule: Schedule) => Plan) | undefined;
   readonly runs?: Runs | undefined;
@@ -73,7 +77,8 @@ export function planningFor(job: Job, trace?: Trace): Planning {
   const { total, branches } = guidedStep(job);
   const timesteps = job.table.rows.map(({ timestep }) => timestep);
   const sites = branches.map((branch) => ({ ...branch, statistics: trace?.sites[branch.site] }));
-  return { steps: timesteps.length, timesteps, macs: total, sites, bind: (schedule) => planFor(job, schedule) };
+  const called = calledHalves(job.table, job.context.guidance);
+  return { steps: timesteps.length, timesteps, macs: total, sites, called, bind: (schedule) => planFor(job, schedule) };
 }
 
 /** What a plan does with the branches of one kind. */
@@ -96,7 +101,7 @@ export interface PlanSummary {
   readonly macs: { readonly uncached: number; readonly planned: number; readonly bound: number };
   /** The products of attention, which those tables leave out. */
   readonly attention: { readonly uncached: number; readonly planned: number };
-  readonly predicted: Readonly<Record<string, unknown>>;
+  readonly predicted: Predicted;
 }
 
 export interface Planned {
@@ -109,19 +114,17 @@ export interface Planned {
   readonly warnings: readonly string[];
 }
 
-/**
- * Lets a policy choose: one of the known names, the path of a file that exports one, or a plan file of any known format, which
- * is a choice already. Throws UNKNOWN_NAME, BAD_EXTENSION, PLAN_SAVES_NOTHING and what the policy and `bind` throw.
- */
-export async function choosePlan(planning: Planning, policyName: string, options: unknown): Promise<Planned> {
-  const policy = await findPolicy(policyName);
+/** Lets a policy choose, which may be given by its name (`findPolicy`). Throws PLAN_SAVES_NOTHING and what finding it, the policy and `bind` throw. */
+export async function choosePlan(planning: Planning, wanted: string | Policy, options: unknown): Promise<Planned> {
+  const policy = typeof wanted === "string" ? await findPolicy(wanted) : wanted;
   const { schedule, warnings } = await chooseSchedule(policy, options, policyInput(planning));
   const cells = cellsOf(planning, schedule);
-  if (policy.name !== "full" && savesNothing({ cells })) throw planSavesNothing();
-  return { schedule, sites: planning.sites, cells, warnings, summary: summarise(planning, schedule) };
+  if (policy.cachesNothing !== true && savesNothing({ cells })) throw planSavesNothing();
+  return { schedule, sites: planning.sites, cells, warnings, summary: summarise(planning, schedule, cells) };
 }
 
-function cellsOf({ bind, steps, sites }: Planning, schedule: Schedule): Plan["cells"] {
+/** What a schedule has each branch do at each step. */
+export function cellsOf({ bind, steps, sites }: Planning, schedule: Schedule): Plan["cells"] {
   if (bind) return bind(schedule).cells;
   const cells = [...rowsOf(schedule, steps, sites)].map(([site, row]): [string, readonly Cell[]] => [
     site,
@@ -130,7 +133,11 @@ function cellsOf({ bind, steps, sites }: Planning, schedule: Schedule): Plan["ce
   return new Map(cells);
 }
 
-async function findPolicy(name: string): Promise<Policy> {
+/**
+ * The policy of a name: one of the known, the path of a file that exports one, or a plan file of any known format, which is a choice
+ * already. Throws UNKNOWN_NAME, BAD_EXTENSION and what reading a plan throws.
+ */
+export async function findPolicy(name: string): Promise<Policy> {
   const known = policies.get(name);
   if (known) return known;
   if (/\.[cm]?[jt]s$/.test(basename(name))) return loadExtension(name, isPolicy);
@@ -182,24 +189,44 @@ export function groupCurves(trace: Trace): ReadonlyMap<string, MeasuredCurve> {
   return new Map(groupBranches(policyInput(planningOf(trace)).sites).map(({ key, sites }) => [key, curveOf(statisticsOf(sites))]));
 }
 
-/** What a schedule costs and promises. */
-export function summarise({ steps, macs, sites }: Planning, schedule: Schedule): PlanSummary {
-  const computedOf = (site: PlannedSite): number => valueFor(schedule.cells, site)?.filter((cell) => cell === 1).length ?? steps;
-  const plannedOf = (site: PlannedSite): number => computedOf(site) * site.macs.linear;
-  let saved = NO_MACS;
-  for (const site of sites) {
-    const skipped = steps - computedOf(site);
-    saved = addMacs(saved, { linear: skipped * site.macs.linear, attention: skipped * site.macs.attention });
-  }
-  const uncached = steps * macs.linear;
-  const planned = uncached - saved.linear;
-  const groups = groupBranches(sites);
-  const kinds = groups.map(({ key, sites: members }): [string, KindSummary] => [
+/** The share of a guided step that a step takes of what costs as much for each of these halves. */
+function calledAt({ called }: Planning, step: number, halves: readonly Half[]): number {
+  return called ? halves.filter((half) => called[step]?.includes(half)).length / halves.length : 1;
+}
+
+/** What a branch costs in a whole run: computed at every step at which it is called, and as planned. */
+export interface BranchWork extends PlannedSite {
+  readonly uncached: Macs;
+  readonly planned: Macs;
+}
+
+/** By the cells of a schedule (`cellsOf`), in the order of the branches. */
+export function branchWork(planning: Planning, cells: Plan["cells"]): readonly BranchWork[] {
+  return planning.sites.map((site) => {
+    const row = (cells.get(site.site) ?? []).map(({ kind }, step) => ({ kind, share: calledAt(planning, step, site.halves) }));
+    const whole = row.reduce((sum, { share }) => sum + share, 0);
+    const computed = row.reduce((sum, { kind, share }) => sum + (kind === "compute" ? share : 0), 0);
+    return { ...site, uncached: scaleMacs(site.macs, whole), planned: scaleMacs(site.macs, computed) };
+  });
+}
+
+/** What a schedule costs and promises, with its cells (`cellsOf`). */
+export function summarise(planning: Planning, schedule: Schedule, cells: Plan["cells"]): PlanSummary {
+  const { steps, macs, sites } = planning;
+  const halves = [...new Set(sites.flatMap((site) => site.halves))];
+  const calls = Array.from({ length: steps }, (_, step) => calledAt(planning, step, halves));
+  const uncached = scaleMacs(
+    macs,
+    calls.reduce((sum, share) => sum + share, 0),
+  );
+  const work = branchWork(planning, cells);
+  const planned = work.reduce((left, branch) => addMacs(left, addMacs(branch.planned, scaleMacs(branch.uncached, -1))), uncached);
+  const kinds = groupBranches(work).map(({ key, sites: members }): [string, KindSummary] => [
     key,
     {
-      computed: mean(members.map(computedOf)),
-      share: members.reduce((sum, site) => sum + plannedOf(site), 0) / planned,
-      error: meanError(members, schedule),
+      computed: mean(members.map(({ site }) => (cells.get(site) ?? []).filter(({ kind }) => kind === "compute").length)),
+      share: members.reduce((sum, branch) => sum + branch.planned.linear, 0) / planned.linear,
+      error: meanError(members, cells),
     },
   ]);
   return {
@@ -207,21 +234,19 @@ export function summarise({ steps, macs, sites }: Planning, schedule: Schedule):
     steps,
     computed: Object.fromEntries(kinds.map(([key, { computed }]) => [key, computed])),
     kinds: Object.fromEntries(kinds),
-    macs: { uncached, planned, bound: uncached / planned },
-    attention: { uncached: steps * macs.attention, planned: steps * macs.attention - saved.attention },
+    macs: { uncached: uncached.linear, planned: planned.linear, bound: uncached.linear / planned.linear },
+    attention: { uncached: uncached.attention, planned: planned.attention },
     predicted: schedule.predicted ?? {},
   };
 }
 
 /** Mean over cached cells; undefined where there are none or the calibration does not say. */
-function meanError(sites: readonly PlannedSite[], { cells }: Schedule): number | undefined {
-  const errors = sites.flatMap((site) => {
-    const row = valueFor(cells, site) ?? [];
-    const { statistics } = site;
-    return statistics
-      ? row.flatMap((cell, step) => (cell === 1 ? [] : [forecastError([statistics], step, termsOf(cell, row.lastIndexOf(1, step)))]))
-      : [];
-  });
+function meanError(sites: readonly PlannedSite[], cells: Plan["cells"]): number | undefined {
+  const errors = sites.flatMap(({ site, statistics }) =>
+    statistics
+      ? (cells.get(site) ?? []).flatMap((cell, step) => (cell.kind === "terms" ? [forecastError([statistics], step, cell.terms)] : []))
+      : [],
+  );
   const error = mean(errors);
   return Number.isFinite(error) ? error : undefined;
 }

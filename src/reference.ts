@@ -3,6 +3,7 @@
  * from outside and shares no code with `passes/`; what it says is right, an artifact must reproduce.
  */
 import { ditView, inputValue, type Model, type Value } from "../ir/graph.js";
+import { at } from "../ir/entries.js";
 import { rewrite, sweep } from "../ir/rewrite.js";
 import { readTensor, tensorFloats, tensorFrom, tensorOf, type TensorData } from "../ir/tensor.js";
 import { elementCount, staticShape } from "../ir/types.js";
@@ -144,7 +145,7 @@ export class ReferenceLoop {
       for (const [half, part] of parts) predictions.set(half, part);
       if (row.next.learned) {
         const from = prediction.channels?.[1] ?? 0;
-        const channels = [from, from + (this.latentShape[prediction.channelAxis] ?? 0)] as const;
+        const channels = [from, from + at(this.latentShape, prediction.channelAxis)] as const;
         variance = splitHalves(selectChannels(output, channels, prediction.channelAxis), halves).get("cond") ?? variance;
       }
     }
@@ -233,12 +234,12 @@ export class ReferenceLoop {
     const shape = staticShape(type) ?? [];
     const count = elementCount(shape);
     const elem = type?.elem ?? "float";
-    const row = table.rows[k];
+    const { inputScale, timestep } = at(table.rows, k);
     if (name === view.latent) {
-      const seen = Float32Array.from({ length: count }, (_, i) => (latent[i % latent.length] ?? 0) * (row?.inputScale ?? NaN));
+      const seen = Float32Array.from({ length: count }, (_, i) => (latent[i % latent.length] ?? 0) * inputScale);
       return elem === "float" ? tensorFrom("float", shape, seen) : tensorOf(elem, shape, seen);
     }
-    if (name === view.timestep) return tensorOf(elem, shape, new Array<number>(count).fill(row?.timestep ?? NaN));
+    if (name === view.timestep) return tensorOf(elem, shape, new Array<number>(count).fill(timestep));
     if (name === context.guidance.input) return tensorOf(elem, shape, new Array<number>(count).fill(scaleAt(context.guidance, k)));
     const cond = context.fixed.get(name) ?? given.get(name);
     if (!cond) throw new Error(`internal: there is no value for '${name}'`);
@@ -259,7 +260,7 @@ export class ReferenceLoop {
     const cond = Float64Array.from(predictions.get("cond") ?? []);
     const uncond = predictions.get("uncond");
     if (!uncond || scale === 1) return cond.map((value) => prediction.sign * value);
-    const channels = this.latentShape[prediction.channelAxis] ?? 1;
+    const channels = at(this.latentShape, prediction.channelAxis);
     const inner = elementCount(this.latentShape.slice(prediction.channelAxis + 1));
     const [from, to] = guidance.channels ?? [0, channels];
     const mixed = cond.map((value, i) => {

@@ -2,13 +2,12 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { totalMacs } from "../ir/cost.js";
-import type { Guidance } from "../schedules/index.js";
+import { policies, withGroups, type Guidance, type Predicted } from "../schedules/index.js";
 import { FILES, sizesOf, type Artifact } from "./artifact.js";
 import type { Bench } from "./bench.js";
 import { comparisonOf } from "./budgets.js";
-import { guidedStep } from "./job.js";
 import { differencePicture, latentPicture } from "./picture.js";
-import { groupCurves } from "./plan.js";
+import { branchWork, groupCurves, planningFor } from "./plan.js";
 import type { Facts, ReportComparison, ReportData, ReportPictures } from "./report/index.js";
 import { cellKind } from "./report/schedule.js";
 import { readTrace } from "./trace.js";
@@ -31,7 +30,8 @@ export function reportOf({ title, artifact, verification, bench }: ReportSources
   const traceFile = join(folder, FILES.trace);
   const trace = existsSync(traceFile) ? readTrace(traceFile) : undefined;
   const { name, ...options } = facts(schedule.policy ?? {});
-  const { alpha = options["alpha"] } = facts(schedule.predicted ?? {});
+  const threshold = policies.get(String(name))?.threshold;
+  const alpha = threshold !== undefined && (schedule.predicted?.[threshold] ?? options[threshold]);
   return {
     title,
     sampler: job.table.name,
@@ -44,7 +44,12 @@ export function reportOf({ title, artifact, verification, bench }: ReportSources
       ...(trace ? { "calibration samples": trace.samples.length, "calibration seed": trace.seed } : {}),
     },
     versions: { smoothcc: manifest.smoothcc },
-    branches: guidedStep(job).branches.map(({ site, kind, macs }) => ({ site, kind, macs: totalMacs(macs) })),
+    branches: withGroups(branchWork(planningFor(job), artifact.plan.cells)).map(({ site, group, uncached, planned }) => ({
+      site,
+      group,
+      uncached: totalMacs(uncached),
+      emitted: totalMacs(planned),
+    })),
     cells: new Map([...artifact.plan.cells].map(([site, cells]) => [site, cells.map(cellKind)])),
     curves: trace && groupCurves(trace),
     alpha: typeof alpha === "number" ? alpha : undefined,
@@ -60,7 +65,7 @@ export function reportOf({ title, artifact, verification, bench }: ReportSources
 }
 
 /** What the plan was chosen from, the best first. */
-function comparedWith(predicted: unknown): ReportComparison | undefined {
+function comparedWith(predicted?: Predicted): ReportComparison | undefined {
   const comparison = comparisonOf(predicted);
   if (!comparison) return undefined;
   const { error, interval, candidate, compared } = comparison;

@@ -2,6 +2,7 @@
 import { resolve } from "node:path";
 import { elemOf } from "../ir/build.js";
 import { inputNumber, inputShapeMismatch } from "../ir/diagnostics.js";
+import { at } from "../ir/entries.js";
 import type { Value } from "../ir/graph.js";
 import { readTensor, tensorNumbers, tensorOf, type TensorData } from "../ir/tensor.js";
 import { byteSize, elementCount, type ElementType } from "../ir/types.js";
@@ -23,10 +24,10 @@ export function sampleOf(
   const rows = shape[0] ?? 1;
   const numbers = calibrate.flat().filter((entry) => typeof entry === "number");
   if (shape.length === 1 && numbers.length > 0) {
-    const row = Array.from({ length: rows }, (_, i) => numbers[(sample * rows + i) % numbers.length] ?? 0);
+    const row = Array.from({ length: rows }, (_, i) => at(numbers, (sample * rows + i) % numbers.length));
     return tensorFor(value, shape, row, folder);
   }
-  return tensorFor(value, shape, calibrate[sample % calibrate.length] ?? 0, folder);
+  return tensorFor(value, shape, at(calibrate, sample % calibrate.length), folder);
 }
 
 /** Sample `sample` of a file whose axis 0 counts samples: whole conditions, or one row of the batch each. */

@@ -1,20 +1,23 @@
 /** Emitted artifacts: they do what the loop over the exporter's step does, whatever the plan, and their files are as promised. */
 import { execFile } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, relative, resolve } from "node:path";
+import { join, parse, relative, resolve } from "node:path";
 import { promisify } from "node:util";
 import { onnx } from "onnx-proto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ditView } from "../ir/graph.js";
 import { scheduleJson, type Schedule } from "../schedules/index.js";
 import { ArtifactSession, feedsOf, FILES, openArtifact, readManifest, writeArtifact } from "../src/artifact.js";
+import { writeUncached } from "../src/bench.js";
+import { build } from "../src/build.js";
 import { compileModel } from "../src/compile.js";
 import { relativeL2 } from "../schedules/index.js";
 import { readJson } from "../src/files.js";
 import { jobFor, openJob, planFor, type Job } from "../src/job.js";
 import { readNpy } from "../src/npy.js";
 import { npzBytes } from "../src/npz.js";
+import { recipeOverrides } from "../src/options.js";
 import { ReferenceLoop } from "../src/reference.js";
 import { readNoise, sampleInputs } from "../src/run-inputs.js";
 import { runsOf } from "../src/runs.js";
@@ -79,6 +82,57 @@ it.each(
 )("$name, cut at $at", async ({ at, name }) => {
   const job = await openFixture(fixtureNamed(name), "none", { cut: { at } });
   await expectLoop(job, randomSchedule(job, 2));
+});
+
+it("is built without a calibration where nothing asks for one", async () => {
+  const dit = fixtureNamed("dit/dynamo-20");
+  const overrides = recipeOverrides({ scheduler: dit.scheduler, steps: 6, input: ["class_labels=1"] });
+  const plan = join(folder, "there-already.json");
+  writeFileSync(plan, JSON.stringify({ attn: [1, 0, 1, 0, 1, 0] }));
+  const calibrated = async (policy: string, policyOptions = {}): Promise<boolean> => {
+    const output = join(folder, `built-${parse(policy).name}`);
+    const stages = new Set<string>();
+    const progress = (stage: string): void => void stages.add(stage);
+    const built = await build(dit.model, { overrides, output, policy, policyOptions, force: true, samples: 1, runs: 0, seed: 0, threads: 1, progress, warn: () => undefined }); // prettier-ignore
+    expect(built.verification.ok).toBe(true);
+    const hasCurves = readFileSync(built.report, "utf8").includes("How much the parts change");
+    expect([hasCurves, existsSync(join(output, FILES.trace))]).toEqual(stages.has("calibrate") ? [true, true] : [false, false]);
+    return stages.has("calibrate");
+  };
+  expect(await calibrated(plan)).toBe(false);
+  expect(await calibrated(resolve(ROOT, "examples/warm-start.js"))).toBe(false);
+  const ratios = join(folder, "ratios.json");
+  writeFileSync(ratios, JSON.stringify([1, 1, 1, 1, 1, 1]));
+  expect(await calibrated("magcache", { ratios, retention: 0 })).toBe(false);
+  expect(await calibrated("magcache", { delta: 10, retention: 0 })).toBe(true);
+  expect(await calibrated("smoothcache", { alpha: 10 })).toBe(true);
+  const reportOf = (policy: string): string => readFileSync(join(folder, `built-${policy}`, FILES.report), "utf8");
+  expect(reportOf("smoothcache")).toContain("threshold α = 10");
+  expect(reportOf("magcache")).not.toContain("threshold α");
+});
+
+it("is timed against an uncached run with the same weights on disk", async () => {
+  for (const precision of ["fp32", "fp16"] as const) {
+    const job = await openFixture(fixtureNamed("dit/dynamo-20"), "none", { precision });
+    const target = await emit(job, randomSchedule(job, 3));
+    const beside = mkdtempSync(join(folder, "bench-"));
+    const file = await writeUncached(await openArtifact(target, RUNTIME), beside);
+    for (const name of [FILES.data, FILES.stepData].filter((name) => existsSync(join(target, name))))
+      expect(statSync(join(beside, name)).ino).toBe(statSync(join(target, name)).ino);
+    // What is not there yet is what the time comes to, and in half precision the weights that are converted.
+    const own = statSync(`${file}.data`, { throwIfNoEntry: false })?.size ?? 0;
+    if (precision === "fp32") expect(own).toBeLessThan(statSync(join(target, FILES.data)).size / 10);
+    const inputs = sampleInputs(job, 0, { seed: 3 });
+    const session = await ArtifactSession.open(file, RUNTIME);
+    const loop = new ReferenceLoop(job, RUNTIME);
+    try {
+      const limit = precision === "fp32" ? 1e-5 : 5e-3;
+      expect(relativeL2(await session.run(feedsOf(job, inputs)), await loop.run(inputs))).toBeLessThanOrEqual(limit);
+    } finally {
+      await session.close();
+      await loop.close();
+    }
+  }
 });
 
 it("is cut where its plan says, and opens so again", async () => {

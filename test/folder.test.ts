@@ -58,4 +58,6 @@ it.each([
   expect(verify.ok).toBe(true);
   expect(Object.keys(plan.computed)).toEqual(expect.arrayContaining(["image_attn", "text_mlp"]));
   expect(compile.macs.bound).toBeGreaterThan(1.8);
+  const report = readFileSync(join(work, "out", pipeline, "report.html"), "utf8");
+  for (const group of Object.keys(plan.computed)) expect(report).toContain(`<th scope="row">${group} <small>`);
 });

@@ -16,6 +16,8 @@ import { calibrate } from "../src/calibrate.js";
 import { compileModel, FORMS, type Compiled, type Form } from "../src/compile.js";
 import { relativeL2 } from "../schedules/index.js";
 import { openJob, warningsOf, type Job } from "../src/job.js";
+import { choosePlan, planningFor } from "../src/plan.js";
+import { writePlan } from "../src/plan-file.js";
 import { ReferenceLoop, startOf } from "../src/reference.js";
 import { sampleInputs } from "../src/run-inputs.js";
 import { Session } from "../src/runtime.js";
@@ -159,6 +161,17 @@ async function runs(job: Job, schedule: Schedule, form?: Form): Promise<Runs> {
 
 const uncached = (job: Job): Schedule => ({ steps: job.table.rows.length, cells: new Map() });
 
+/** What branches do at the six steps. */
+const ROW: Schedule = { steps: 6, cells: new Map([["attn", [1, 0, 0, 1, 0, 0]], ["mlp-1", [1, 1, 0, 0, 1, 0]]]) }; // prettier-ignore
+
+/** What planning says that a run costs without and with a plan, all MACs. */
+async function priced(job: Job, schedule: Schedule): Promise<readonly number[]> {
+  const file = join(mkdtempSync(join(folder, "x")), "plan.json");
+  await writePlan(file, schedule, false);
+  const { macs, attention } = (await choosePlan(planningFor(job), file, {})).summary;
+  return [macs.uncached + attention.uncached, macs.planned + attention.planned];
+}
+
 /** Rows of Heun's method in sigma-like units: two evaluations a step, the second from where the first led. */
 const heun = {
   ...{ name: "heun", prediction: "epsilon", initialScale: 1 },
@@ -290,6 +303,12 @@ describe("a window", () => {
     expect(macs.uncached).toBeLessThan(0.75 * full);
   });
 
+  it.each(["batched", "two-calls"])("is in the price of a plan, which is that of what is emitted: %s", async (form) => {
+    const job = await tinyJob({ form, interval: [1, 3] }, {}, { shift: true });
+    const { macs } = (await runs(job, ROW)).compiled;
+    expect(await priced(job, ROW)).toEqual([macs.uncached, macs.emitted]);
+  });
+
   it("is calibrated with both halves at every step", async () => {
     const trace = await calibrate(await tinyJob({ form: "two-calls", interval: [1, 3] }), { samples: 1, seed: 0, threads: 1 });
     expect(Object.keys(trace.sites)).toEqual(["attn-0", "mlp-0", "mlp-1", "attn-0@uncond", "mlp-0@uncond", "mlp-1@uncond"]);
@@ -309,6 +328,19 @@ describe("a window", () => {
     expect(warningsOf(job)).toEqual([expect.stringContaining("'two-calls'")]);
     const { artifact, loop } = await runs(job, uncached(job));
     expect(relativeL2(artifact, loop)).toBeLessThanOrEqual(1e-5);
+  });
+});
+
+describe("an evaluation whose output the sampler does not use", () => {
+  it("is in no price", async () => {
+    const rows = [90, 70, 50, 30, 20, 10].map((timestep, k) => ({
+      ...{ timestep, inputScale: 1, m: { x: 0, out: 1 } },
+      next: { x: [{ step: k, weight: 1 }], m: k === 3 ? [] : [{ step: k, weight: -0.2 }], noise: 0 },
+    }));
+    const scheduler = { name: "idle", prediction: "epsilon", initialScale: 1, rows };
+    const job = await tinyJob({ form: "batched" }, { scheduler }, { shift: true });
+    const { macs } = (await runs(job, ROW)).compiled;
+    expect(await priced(job, ROW)).toEqual([macs.uncached, macs.emitted]);
   });
 });
 

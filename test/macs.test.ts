@@ -5,13 +5,14 @@
  */
 import { describe, expect, it } from "vitest";
 import { Builder, shapeOf } from "../ir/build.js";
-import { stepCost, type Macs } from "../ir/cost.js";
+import { graphMacs, stepCost, totalMacs, type Macs } from "../ir/cost.js";
 import { constant, ditView, inputValue, type Attribute, type Model, type Value } from "../ir/graph.js";
 import { lift } from "../ir/lift/index.js";
 import { tensorOf } from "../ir/tensor.js";
+import { parse } from "../ir/text.js";
 import { byteSize, elementCount } from "../ir/types.js";
 import { parseSchedule, type Schedule } from "../schedules/index.js";
-import { summarise, type Planning } from "../src/plan.js";
+import { cellsOf, summarise, type Planning } from "../src/plan.js";
 import { choose, inputOf } from "./support/policy-input.js";
 
 const BATCH = 64;
@@ -136,7 +137,10 @@ const macsOf = (site: string): Macs => branches.get(site) ?? { linear: NaN, atte
 const sites = ditView(model).branches.map((branch) => ({ ...branch, halves: ["cond", "uncond"] as const, macs: macsOf(branch.site) }));
 
 const planning = (steps: number): Planning => ({ steps, timesteps: new Array<number>(steps).fill(0), macs: total, sites });
-const tera = (schedule: Schedule): number => summarise(planning(schedule.steps), schedule).macs.planned / 1e12;
+const tera = (schedule: Schedule): number => {
+  const run = planning(schedule.steps);
+  return summarise(run, schedule, cellsOf(run, schedule)).macs.planned / 1e12;
+};
 const everyBranch = (row: string): Schedule => parseSchedule({ "*": Array.from(row, Number) }, "row");
 
 describe("DiT-XL/2 at a batch of 64", () => {
@@ -193,4 +197,56 @@ describe("DiT-XL/2 at a batch of 64", () => {
     });
     expect(Math.abs(saved(parseSchedule(Object.fromEntries(rows), "rows")) - (365.59 - 278.71))).toBeLessThan(0.01);
   });
+});
+
+describe("ONNX Runtime's own operators cost what those of the standard do that they stand for", () => {
+  const zeros = (_: string, dims: string, name: string): string =>
+    `float[${dims}] ${name} = {${new Array(elementCount(dims.split(",").map(Number))).fill("0").join(", ")}}`;
+  const costOf = (graph: string): Macs =>
+    graphMacs(
+      parse(`<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]> g ${graph.replace(/weight\[([\d,]+)\] (\w+)/g, zeros)}`).graph,
+    );
+  const attention = `q = MatMul(x, wq)  k = MatMul(x, wk)  v = MatMul(x, wv)
+    qh = Reshape(q, split)  qt = Transpose<perm = [0, 2, 1, 3]>(qh)  kh = Reshape(k, split)  kt = Transpose<perm = [0, 2, 3, 1]>(kh)
+    vh = Reshape(v, wide)  vt = Transpose<perm = [0, 2, 1, 3]>(vh)  s = MatMul(qt, kt)  o = MatMul(s, vt)  ot = Transpose<perm = [0, 2, 1, 3]>(o)  y = Reshape(ot, joined)`;
+  const projected = (body: string): string =>
+    `(float[2,6,8] x) => (float[2,6,12] y) < weight[8,8] wq, weight[8,8] wk, weight[8,12] wv, weight[8,28] wqkv, weight[28] b, int64[4] split = {2, 6, 2, 4}, int64[4] wide = {2, 6, 2, 6}, int64[3] joined = {2, 6, 12},
+      float[2,6,8] q, float[2,6,8] k, float[2,6,12] v, float[2,6,2,4] qh, float[2,2,6,4] qt, float[2,6,2,4] kh, float[2,2,4,6] kt, float[2,6,2,6] vh, float[2,2,6,6] vt, float[2,2,6,6] s, float[2,2,6,6] o, float[2,6,2,6] ot> { ${body} }`;
+
+  it.each([
+    {
+      name: "FusedGemm",
+      own: "(float[3,4] x) => (float[3,5] y) <weight[5,4] w> { y = com.microsoft.FusedGemm<transB = 1, activation = \"Relu\">(x, w) }",
+      standard: "(float[3,4] x) => (float[3,5] y) <weight[5,4] w, float[3,5] a> { a = Gemm<transB = 1>(x, w) y = Relu(a) }",
+    },
+    {
+      name: "FusedConv",
+      own: "(float[2,4,8,8] x) => (float[2,6,4,4] y) <weight[6,4,2,2] w> { y = com.microsoft.FusedConv<strides = [2, 2], activation = \"Relu\">(x, w) }",
+      standard: "(float[2,4,8,8] x) => (float[2,6,4,4] y) <weight[6,4,2,2] w> { y = Conv<strides = [2, 2]>(x, w) }",
+    },
+    {
+      name: "MatMulNBits",
+      own: "(float[2,6,32] x) => (float[2,6,10] y) <weight[10,1,16] w, weight[10] s> { y = com.microsoft.MatMulNBits<K = 32, N = 10, bits = 4, block_size = 32>(x, w, s) }",
+      standard: "(float[2,6,32] x) => (float[2,6,10] y) <weight[32,10] w> { y = MatMul(x, w) }",
+    },
+    { name: "Attention", own: projected("y = com.microsoft.Attention<num_heads = 2, qkv_hidden_sizes = [8, 8, 12]>(x, wqkv, b)"), standard: projected(attention) },
+    {
+      name: "MultiHeadAttention",
+      own: projected("q = MatMul(x, wq)  k = MatMul(x, wk)  v = MatMul(x, wv)  y = com.microsoft.MultiHeadAttention<num_heads = 2>(q, k, v)"),
+      standard: projected(attention),
+    },
+    {
+      name: "MultiHeadAttention, of another length, with keys and values as one",
+      own: "(float[2,6,8] q, float[2,5,2,2,4] kv) => (float[2,6,8] y) { y = com.microsoft.MultiHeadAttention<num_heads = 2>(q, kv) }",
+      standard: "(float[2,2,6,4] q, float[2,2,4,5] k, float[2,2,5,4] v) => (float[2,2,6,4] y) <float[2,2,6,5] s> { s = MatMul(q, k) y = MatMul(s, v) }",
+    },
+    {
+      name: "GroupQueryAttention, with all in one",
+      own: "(float[2,6,16] x) => (float[2,6,8] y) { y = com.microsoft.GroupQueryAttention<num_heads = 2, kv_num_heads = 1>(x) }",
+      standard: "(float[2,2,6,4] q, float[2,2,4,6] k, float[2,2,6,4] v) => (float[2,2,6,4] y) <float[2,2,6,6] s> { s = MatMul(q, k) y = MatMul(s, v) }",
+    },
+  ])("$name", ({ own, standard }) => {
+    expect(totalMacs(costOf(standard))).toBeGreaterThan(0);
+    expect(costOf(own)).toEqual(costOf(standard));
+  }); // prettier-ignore
 });

@@ -255,6 +255,15 @@ describe("JSON", () => {
     expect(JSON.parse(JSON.stringify(scheduleJson(parseSchedule(json, "p"))))).toEqual(json);
   });
 
+  it("holds what the plan was compared with, where one of them diverged", () => {
+    const tried = { share: 0.5, samples: 2, isPublished: true };
+    const predicted = { candidate: "uniform", error: 0.1, interval: 0.01, compared: { fora: { ...tried, error: NaN } }, found: [1] };
+    const json = { format: "smoothcc-plan/1", steps: 2, predicted, cells: { attn: [1, 0] } };
+    expect(parseSchedule(JSON.parse(JSON.stringify(json)), "p").predicted).toEqual(predicted);
+    const wrong = { ...json, predicted: { ...predicted, error: "small" } };
+    expect(thrownBy(() => parseSchedule(wrong, "p"))?.message).toContain("predicted.error");
+  });
+
   it("of any legal plan comes back and binds to the same cells", () => {
     const cell = fc.oneof(
       fc.constant(1 as const),

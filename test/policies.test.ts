@@ -211,6 +211,10 @@ describe("smoothcache, by share", () => {
     }
   });
 
+  it("is half of the compute where nothing is asked for", async () => {
+    expect((await choose("smoothcache", {}, input)).schedule.cells).toEqual((await choose("smoothcache", { share: 0.5 }, input)).schedule.cells); // prettier-ignore
+  });
+
   it("takes the nearest and warns where k allows no less", async () => {
     const { schedule, warnings } = await choose("smoothcache", { share: 0.1, k: 3 }, input);
     expect([ones(schedule.cells.get("attn")), ones(schedule.cells.get("mlp"))]).toEqual([14, 14]);
@@ -250,7 +254,6 @@ describe("bad input", () => {
     ["share 0", single(20, good), { share: 0 }, "BAD_OPTION"],
     ["share above 1", single(20, good), { share: 1.1 }, "BAD_OPTION"],
     ["alpha and share", single(20, good), { alpha: 0.1, share: 0.5 }, "BAD_OPTION"],
-    ["neither", single(20, good), {}, "BAD_OPTION"],
     ["k 0", single(20, good), { alpha: 0.1, k: 0 }, "BAD_OPTION"],
     ["an unknown rule", single(20, good), { alpha: 0.1, rule: "mine" }, "BAD_OPTION"],
     ["an unknown option", single(20, good), { alfa: 0.1 }, "BAD_OPTION"],
@@ -277,7 +280,6 @@ describe("every policy", () => {
     dpcache: { share: 0.5 },
     "learning-to-cache": { router: "router.pt" },
     lemica: { share: 0.5 },
-    smoothcache: { share: 0.5 },
   };
 
   it("is one file of the folder, and describes its options", () => {

@@ -21,10 +21,10 @@ const bare: ReportData = {
   guidance: "1.5",
   versions: { smoothcc: "0.1.0" },
   branches: [
-    { site: "attn-0", kind: "attn", macs: 1e6 },
-    { site: "mlp-0", kind: "mlp", macs: 2e6 },
-    { site: "attn-1", kind: "attn", macs: 1e6 },
-    { site: "mlp-1", kind: "mlp", macs: 2e6 },
+    { site: "attn-0", group: "attn", uncached: 6e6, emitted: 4e6 },
+    { site: "mlp-0", group: "mlp", uncached: 12e6, emitted: 6e6 },
+    { site: "attn-1", group: "attn", uncached: 6e6, emitted: 4e6 },
+    { site: "mlp-1", group: "mlp", uncached: 12e6, emitted: 12e6 },
   ],
   cells: new Map(),
   macs: { uncached: 42e6, emitted: 42e6, bound: 1 },
@@ -151,7 +151,7 @@ describe("renderReport", () => {
     expect(headline({ ...full, times: undefined, verify: undefined })).toBe("1.24× less computation");
   });
 
-  it("shows every cell once: a row for a kind whose branches agree, else a row a branch", () => {
+  it("shows every cell once: a row for a group whose branches agree, else a row a branch", () => {
     const expected = [
       ["attn", "CrCrCC"],
       ["mlp-0", "CrrCfC"],
@@ -231,7 +231,7 @@ describe("renderReport", () => {
       policy: { name: hostile, options: { [hostile]: hostile } },
       settings: { [hostile]: hostile },
       versions: { [hostile]: hostile },
-      branches: [{ site: hostile, kind: hostile, macs: 1 }],
+      branches: [{ site: hostile, group: hostile, uncached: 1, emitted: 1 }],
       cells: new Map([[hostile, row("CrfCCC")]]),
       curves: new Map([[hostile, { mean: [[0, 1]] }]]),
       times: full.times && { ...full.times, device: hostile },

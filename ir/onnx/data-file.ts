@@ -1,4 +1,5 @@
 /** Which tensors lie where in the data file beside a model, and what earlier models of the same folder have already put there. */
+import { resolve } from "node:path";
 import { tensorBytes, type TensorContent, type TensorData } from "../tensor.js";
 import type { ConvertedRange, FileRange } from "./ranges.js";
 import { contentKey, type Placement } from "./tensors.js";
@@ -11,8 +12,19 @@ type External = Extract<Placement, { kind: "external" }>;
  */
 export class WrittenData {
   private readonly places = new Map<string | Uint8Array, External>();
+  private readonly links = new Map<string, string>();
+
+  /** Says that a file of the folder is the same as another, of which nothing then has to be written again. */
+  link(name: string, file: string): void {
+    this.links.set(resolve(file), name);
+  }
 
   find(content: TensorContent): External | undefined {
+    if (content.kind === "file") {
+      const { file, offset, length } = content;
+      const location = this.links.get(file);
+      if (location !== undefined) return { kind: "external", location, offset, length };
+    }
     const key = contentKey(content);
     return key === undefined ? undefined : this.places.get(key);
   }

@@ -7,7 +7,7 @@
  */
 import { operands, uses, type Dependence } from "../analysis.js";
 import { constantOf } from "../constants.js";
-import { isOp, type Graph, type Node, type Value } from "../graph.js";
+import { isOp, isRuntimeOp, type Graph, type Node, type Value } from "../graph.js";
 import { isDataMovement, isLinear, isShapeOnly } from "../ops.js";
 
 export interface ResidualAdd {
@@ -99,7 +99,7 @@ interface Summands {
 /** The operands and the sum of a node that adds two values: an Add, or ONNX Runtime's fusion of one with the norm behind it. */
 function summands(node: Node): Summands | undefined {
   const [a, b] = node.inputs;
-  const isFused = node.domain === "com.microsoft" && /^Skip(Simplified)?LayerNormalization$/.test(node.opType);
+  const isFused = isRuntimeOp(node, "SkipLayerNormalization", "SkipSimplifiedLayerNormalization");
   // Its fourth output is the sum; without readers it is left out.
   const sum = isFused ? (node.outputs[3] ?? node.outputs[0]) : isOp(node, "Add") ? node.outputs[0] : undefined;
   return a && b && sum ? { node, a, b, sum } : undefined;

@@ -1,5 +1,6 @@
 /** From the network's outputs at one row to what the sampler sums: the guided prediction, and the learned noise. All in float. */
 import { shapeOf, type Builder, type Weight, type WeightedValue } from "../../ir/build.js";
+import { at } from "../../ir/entries.js";
 import { constant, type Value } from "../../ir/graph.js";
 import { tensorOf } from "../../ir/tensor.js";
 import { scaleAt, type Half, type LearnedVariance, type Rescale } from "../../schedules/index.js";
@@ -117,7 +118,7 @@ export class Guided {
     const type = { elem: "float", shape } as const;
     const [output] = outputs.filter(({ halves }) => halves.includes("cond"));
     if (!output) throw new Error("internal: no call sees the conditions");
-    const variance = this.channels(output.value, [from, from + (shape[channelAxis] ?? 0)], label, "variance");
+    const variance = this.channels(output.value, [from, from + at(shape, channelAxis)], label, "variance");
     const own = this.cond([{ ...output, value: variance }], `${label}/variance`);
     const scaled = body.weightedSum([{ value: own, weight: spread }], `${label}/spread`);
     const shifted = body.op("Add", [scaled, mean], `${label}/log_deviation`, type);

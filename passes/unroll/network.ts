@@ -10,6 +10,7 @@
 import { dependence } from "../../ir/analysis.js";
 import { elemOf, shapeOf, type Builder } from "../../ir/build.js";
 import { LATENT, TIME } from "../../ir/dit.js";
+import { at } from "../../ir/entries.js";
 import { constant, ditView, type Mark, type Model, type Node, type Value } from "../../ir/graph.js";
 import { isElementwise } from "../../ir/ops.js";
 import { rowOperands, withRows } from "../../ir/rows.js";
@@ -164,7 +165,7 @@ export class Network {
     const own = new Map<Value, Value>([[this.latent, body.cast(seen, elemOf(this.latent), `${label}/cast`)]]);
     for (const [input, numbers] of this.timed) {
       const shape = shapeOf(input);
-      const all = (row: number): readonly number[] => new Array<number>(elementCount(shape)).fill(numbers[row] ?? 0);
+      const all = (row: number): readonly number[] => new Array<number>(elementCount(shape)).fill(at(numbers, row));
       own.set(input, step.constant(`${label}/${input.name}`, elemOf(input), shape, all));
     }
     const spread = new Map<Value, Value>();

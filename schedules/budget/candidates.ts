@@ -1,8 +1,8 @@
 /** Schedules of a given number of computed steps that may be good: uniform ones, and paths of least expected error. */
+import { at } from "../../ir/entries.js";
 import { bestFills, SUM } from "../fills.js";
 import { differenceSeries, forecastRow, polynomial } from "../forecast.js";
 import { uniformSteps } from "../interval.js";
-import { at } from "../levels.js";
 import type { ScheduleCell } from "../plan.js";
 import { groupBranches, statisticsOf, type PolicyInput } from "../policy.js";
 import { sumOfTerms, type Term } from "../sampler.js";

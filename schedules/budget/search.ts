@@ -2,10 +2,11 @@
  * The search for a plan that computes a given number of steps: which steps, with the others forecast by a polynomial; then whether
  * the best published plan does better; if not, closed-loop weights for the forecasts. Plans are judged by the errors of final latents.
  */
+import { at } from "../../ir/entries.js";
 import { forecastRow, polynomial } from "../forecast.js";
-import { at } from "../levels.js";
 import type { Schedule } from "../plan.js";
 import { computedShare, statisticsOf, type PolicyInput, type Runs } from "../policy.js";
+import type { Compared, Measured } from "../predicted.js";
 import smoothcache from "../policies/smoothcache.js";
 import { fillings, ORDER, published, uniformWithin, type Filling } from "./candidates.js";
 import { closedLoop, sharedBy, type Shared } from "./closed-loop.js";
@@ -26,14 +27,12 @@ export interface Search {
   readonly effects: Sensitivity;
 }
 
-export interface Found {
+/** Its error is that on the unseen samples. */
+export interface Found extends Measured {
   readonly name: string;
   readonly schedule: Schedule;
-  /** Relative L2 of the final latent on the unseen samples, with the half-width of its 95 % confidence interval. */
-  readonly error: number;
-  readonly interval?: number | undefined;
-  /** The same of all that was tried, by name; of what was given up sooner, on the samples that it ran. */
-  readonly compared: Readonly<Record<string, unknown>>;
+  /** All that was tried, by name; what was given up sooner, on the samples that it ran. */
+  readonly compared: Readonly<Record<string, Compared>>;
 }
 
 /** Samples that all fillings are compared on; the best goes on. Between two good plans the ratio of their errors varies from one sample to the next by half of itself. */
@@ -64,7 +63,7 @@ export async function bestPlan(search: Search, fills: number): Promise<Found> {
   const measured = await trials.measure(winner, unseen);
   input.progress(work, work);
   const errors = unseen.map((sample) => measured.get(sample) ?? NaN);
-  const compared: Record<string, unknown> = {};
+  const compared: Record<string, Compared> = {};
   for (const [{ name, schedule, isPublished }, errors] of trials.measured(unseen)) {
     const share = computedShare(input, schedule.cells);
     compared[name] = { share, isPublished, samples: errors.length, ...meanWithin(errors) };

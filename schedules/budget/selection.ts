@@ -1,8 +1,9 @@
 /** Which of several plans is taken: the one with the least error of the final latent on samples of the calibration. */
+import { at } from "../../ir/entries.js";
 import { relativeL2 } from "../fidelity.js";
-import { at } from "../levels.js";
 import type { Schedule } from "../plan.js";
 import type { Runs } from "../policy.js";
+import type { Measured } from "../predicted.js";
 import { halfWidth, mean, standardError } from "../statistics.js";
 
 /** A plan that may be taken. */
@@ -94,6 +95,6 @@ export class Trials {
 }
 
 /** The mean, and the half-width of its 95 % confidence interval; no interval for one sample. */
-export function meanWithin(errors: readonly number[]): { readonly error: number; readonly interval?: number | undefined } {
+export function meanWithin(errors: readonly number[]): Measured {
   return { error: mean(errors), interval: halfWidth(errors) };
 }

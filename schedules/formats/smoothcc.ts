@@ -4,6 +4,7 @@ import { parseAdjustments } from "../adjustment.js";
 import type { Format } from "../format.js";
 import { cutSchema } from "../cut.js";
 import { parseWith } from "../parse.js";
+import { predictedSchema } from "../predicted.js";
 import { parseRows, rowsSchema } from "../rows.js";
 
 const FORMAT = "smoothcc-plan/1";
@@ -13,7 +14,7 @@ const schema = z.strictObject({
   steps: z.int().min(1),
   cut: cutSchema.optional(),
   policy: z.record(z.string(), z.unknown()).optional(),
-  predicted: z.record(z.string(), z.unknown()).optional(),
+  predicted: predictedSchema.optional(),
   cells: rowsSchema,
   tensors: z.string().optional(),
 });

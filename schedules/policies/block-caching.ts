@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { badCurves, policyNeedsModel } from "../../ir/diagnostics.js";
+import { at } from "../../ir/entries.js";
 import { groupBranches, GROUPINGS, statisticsOf, type Choice, type Policy, type PolicyInput } from "../policy.js";
 import { fitAdjustments } from "../fit-adjustment.js";
 import { errorCurves } from "../statistics.js";
@@ -30,7 +31,7 @@ const options = z
 export default {
   name: "block-caching",
   summary: "reuse each branch until its changes from step to step have added up",
-  needs: ["trace"],
+  needs: ({ adjust }) => (adjust === "none" ? ["trace"] : ["trace", "runs"]),
   options,
   async choose(input, { adjust, ...rule }) {
     const choice = schedule(input, rule);
@@ -66,5 +67,5 @@ function runningTotals(changes: readonly number[]): readonly number[] {
 
 /** Σ of the changes from the step that was computed to this one. */
 function between(totals: readonly number[], filled: number, step: number): number {
-  return (totals[step] ?? NaN) - (totals[filled] ?? NaN);
+  return at(totals, step) - at(totals, filled);
 }

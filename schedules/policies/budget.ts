@@ -5,12 +5,14 @@
  */
 import { z } from "zod";
 import { policyNeedsModel } from "../../ir/diagnostics.js";
+import { at } from "../../ir/entries.js";
 import { bestPlan, quickError, type Search } from "../budget/search.js";
 import { sensitivity } from "../budget/sensitivity.js";
-import { at } from "../levels.js";
 import { everywhere, type Policy, type PolicyInput, type Runs } from "../policy.js";
 
 const SHARE = 0.35;
+
+const BUDGETS = ["share", "speedup", "maxError", "latency"] as const;
 
 const options = z
   .object({
@@ -31,7 +33,7 @@ const options = z
       .default("closed-loop")
       .describe("whether forecasts get weights that are fitted along runs of the model"),
   })
-  .refine(({ share, speedup, maxError, latency }) => [share, speedup, maxError, latency].filter((one) => one !== undefined).length < 2, {
+  .refine((given) => BUDGETS.filter((name) => given[name] !== undefined).length < 2, {
     message: "takes one of share, speedup, max-error and latency",
   });
 
@@ -49,6 +51,7 @@ export default {
   summary: "the plan with the least error under a budget, checked on runs of the model",
   needs: ["trace", "runs"],
   options,
+  budgets: BUDGETS,
   async choose(input, { maxError, fit, ...asked }) {
     const { steps, sites, runs } = input;
     if (!runs) throw policyNeedsModel("budget");

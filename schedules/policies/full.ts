@@ -9,6 +9,7 @@ export default {
   summary: "compute every branch at every step",
   needs: [],
   options,
+  cachesNothing: true,
   choose({ steps, sites }) {
     return { cells: everywhere(sites, new Array<1>(steps).fill(1)) };
   },

@@ -3,7 +3,7 @@ import { badOption, nearest, policyNeedsModel, policyNeedsTrace } from "../../ir
 import { hasMethods, loadFolder } from "../../ir/registry.js";
 import { fewSteps } from "../few-steps.js";
 import type { Schedule } from "../plan.js";
-import { computedShare, optionWord, type Policy, type PolicyInput } from "../policy.js";
+import { computedShare, optionWord, type Policy, type PolicyInput, type PolicyNeed } from "../policy.js";
 
 export function isPolicy(candidate: unknown): candidate is Policy {
   return hasMethods(candidate, "choose") && "options" in candidate && "needs" in candidate;
@@ -11,6 +11,11 @@ export function isPolicy(candidate: unknown): candidate is Policy {
 
 /** By name, in alphabetical order. */
 export const policies: ReadonlyMap<string, Policy> = await loadFolder(import.meta.url, isPolicy);
+
+/** What the policy cannot do without under these options, as they were given. Throws BAD_OPTION. */
+export function needsOf(policy: Policy, options: unknown): readonly PolicyNeed[] {
+  return needsUnder(policy, parseOptions(policy, options));
+}
 
 /**
  * What the policy chooses, as a schedule, with sentences for the user. `options` are as they were given.
@@ -22,8 +27,9 @@ export async function chooseSchedule(
   input: PolicyInput,
 ): Promise<{ readonly schedule: Schedule; readonly warnings: readonly string[] }> {
   const parsed = parseOptions(policy, options);
-  if (policy.needs.includes("trace") && input.sites.some(({ statistics }) => !statistics)) throw policyNeedsTrace(policy.name);
-  if (policy.needs.includes("runs") && !input.runs) throw policyNeedsModel(policy.name);
+  const needs = needsUnder(policy, parsed);
+  if (needs.includes("trace") && input.sites.some(({ statistics }) => !statistics)) throw policyNeedsTrace(policy.name);
+  if (needs.includes("runs") && !input.runs) throw policyNeedsModel(policy.name);
   const { cut, cells, adjustments, predicted, warnings = [] } = await policy.choose(input, parsed);
   const share = computedShare(input, cells);
   const few = share < 1 ? fewSteps(input.steps) : [];
@@ -36,6 +42,10 @@ export async function chooseSchedule(
     predicted: { computedShare: share, ...predicted },
   };
   return { schedule, warnings: [...few, ...warnings] };
+}
+
+function needsUnder({ needs }: Policy, parsed: Record<string, unknown>): readonly PolicyNeed[] {
+  return typeof needs === "function" ? needs(parsed) : needs;
 }
 
 function parseOptions({ name, options: schema }: Policy, options: unknown): Record<string, unknown> {

@@ -5,6 +5,7 @@
  * computed steps alone (fitted a step ahead, the errors of branches add up in long gaps), by least squares held at plain reuse.
  */
 import { z } from "zod";
+import { at } from "../../ir/entries.js";
 import { difference, forecastRow, type Forecaster } from "../forecast.js";
 import { uniformOptions, uniformSteps } from "../interval.js";
 import { ridgeWeights } from "../least-squares.js";
@@ -38,7 +39,7 @@ export default {
           sources.map((_, i) => (i === 0 ? 1 : 0)),
           ridge,
         );
-        return sources.map((source, i) => ({ step: source, weight: weights[i] ?? NaN }));
+        return sources.map((source, i) => ({ step: source, weight: at(weights, i) }));
       };
       return forecastRow(computes, forecast);
     };

@@ -4,7 +4,7 @@
  * which is the only branch under `--cut stack`; under other cuts the mean of the branches'.
  */
 import { z } from "zod";
-import { policyNeedsTrace } from "../../ir/diagnostics.js";
+import { at } from "../../ir/entries.js";
 import { parseWith } from "../parse.js";
 import { everywhere, statisticsOf, type Policy, type PolicyInput } from "../policy.js";
 import { roundHalfEven } from "../spacing.js";
@@ -29,7 +29,7 @@ const options = z
 export default {
   name: "magcache",
   summary: "reuse while magnitudes change little",
-  needs: [],
+  needs: ({ ratios }) => (ratios === undefined ? ["trace"] : []),
   options,
   choose(input, { delta = DELTA, share, k, retention, ratios }) {
     const { steps, sites } = input;
@@ -46,12 +46,11 @@ export default {
   },
 } satisfies Policy<typeof options>;
 
-/** γ (eq. 3) of every step, mean over samples and branches; 1 at the first, which has none before it. Throws POLICY_NEEDS_TRACE. */
+/** γ (eq. 3) of every step, mean over samples and branches; 1 at the first, which has none before it. */
 function measuredRatios({ steps, sites }: PolicyInput): readonly number[] {
   const measured = statisticsOf(sites);
-  if (measured.length < sites.length) throw policyNeedsTrace("magcache");
   const ratioAt = (step: number): number =>
-    measured.reduce((sum, { gain, ratio }) => sum + (gain[step] ?? NaN) / ratio.length, 0) / measured.length;
+    measured.reduce((sum, { gain, ratio }) => sum + at(gain, step) / ratio.length, 0) / measured.length;
   return Array.from({ length: steps }, (_, step) => (step === 0 ? 1 : ratioAt(step)));
 }
 
@@ -60,8 +59,8 @@ function givenRatios({ steps, readJson }: PolicyInput, file: string): readonly n
   const ratios = parseWith(z.array(z.number().positive()).min(1), readJson(file), file);
   // In float32, as there: which of two is nearest can hang on it.
   const scale = Math.fround((ratios.length - 1) / (steps - 1));
-  const at = (step: number): number => (steps === 1 ? ratios.length - 1 : roundHalfEven(Math.fround(step * scale)));
-  return Array.from({ length: steps }, (_, step) => ratios[at(step)] ?? NaN);
+  const nearest = (step: number): number => (steps === 1 ? ratios.length - 1 : roundHalfEven(Math.fround(step * scale)));
+  return Array.from({ length: steps }, (_, step) => at(ratios, nearest(step)));
 }
 
 /** Of reusing at `step` what was computed at `filled`, Σ |1 − Π γ| over the steps between and this one. */

@@ -8,13 +8,20 @@ import { groupBranches, groupOption, statisticsOf, type Policy } from "../policy
 import { errorCurves, type ErrorBands } from "../statistics.js";
 import { nearestToShare, reuseWhile, thresholdsBetween, type Row } from "../threshold.js";
 
+const SHARE = 0.5;
+
 const options = z
   .object({
     alpha: z
       .union([z.coerce.number().positive(), z.string().regex(/^[^=,]+=\d*\.?\d+(,[^=,]+=\d*\.?\d+)*$/, "takes a number, or kind=number,…")])
       .optional()
       .describe("threshold of the relative L1 error; or one for each kind: attn=0.2,mlp=0.1"),
-    share: z.coerce.number().positive().max(1).optional().describe("share of the cacheable compute to keep: finds the threshold"),
+    share: z.coerce
+      .number()
+      .positive()
+      .max(1)
+      .optional()
+      .describe(`share of the cacheable compute to keep: finds the threshold; ${SHARE} if neither is asked for`),
     k: z.coerce.number().int().min(1).default(3).describe("largest distance from a computed step to one that reuses it"),
     rule: z
       .enum(["paper", "code"])
@@ -22,14 +29,15 @@ const options = z
       .describe("paper: test each step against the last computed one; code: test the farthest step of a gap only"),
     group: groupOption("stream"),
   })
-  .refine(({ alpha, share }) => (alpha === undefined) !== (share === undefined), { message: "needs either alpha or share" });
+  .refine(({ alpha, share }) => alpha === undefined || share === undefined, { message: "takes alpha or share, not both" });
 
 export default {
   name: "smoothcache",
   summary: "reuse while the measured error stays below a threshold",
   needs: ["trace"],
   options,
-  choose(input, { alpha, share, k, rule, group }) {
+  threshold: "alpha",
+  choose(input, { alpha, share = SHARE, k, rule, group }) {
     const { curves, scan } = RULES[rule];
     const bands = new Map(
       groupBranches(input.sites, group).map(({ key, sites }) => [
@@ -39,11 +47,9 @@ export default {
     );
     const rowsAt = (thresholdOf: (key: string) => number): Map<string, Row> =>
       new Map([...bands].map(([key, band]) => [key, scan(band, thresholdOf(key), input.steps)]));
-    if (share !== undefined) {
-      const errors = [...bands.values()].flatMap((band) => band.flatMap((row, i) => row.slice(i + 1)));
-      return nearestToShare(input, share, "alpha", thresholdsBetween(errors), (threshold) => rowsAt(() => threshold));
-    }
-    return { cells: rowsAt(thresholdsOf(alpha ?? 0, [...bands.keys()])) };
+    if (alpha !== undefined) return { cells: rowsAt(thresholdsOf(alpha, [...bands.keys()])) };
+    const errors = [...bands.values()].flatMap((band) => band.flatMap((row, i) => row.slice(i + 1)));
+    return nearestToShare(input, share, "alpha", thresholdsBetween(errors), (threshold) => rowsAt(() => threshold));
   },
 } satisfies Policy<typeof options>;
 

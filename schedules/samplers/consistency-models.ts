@@ -1,8 +1,8 @@
 /** Consistency models on EDM's scalings (arXiv 2303.01469, algorithm 1), as diffusers' `schedulers/scheduling_consistency_models.py` samples them. */
 import { z } from "zod";
 import { samplerOption } from "../../ir/diagnostics.js";
+import { at } from "../../ir/entries.js";
 import { clampedStep } from "../clipping.js";
-import { at } from "../levels.js";
 import type { Row, Sampler } from "../sampler.js";
 import { karrasSigmas } from "../sigma-grid.js";
 import { checkFallingTimes } from "../spacing.js";

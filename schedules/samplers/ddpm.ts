@@ -1,9 +1,9 @@
 /** DDPM, ancestral sampling (arXiv 2006.11239), as diffusers' `schedulers/scheduling_ddpm.py` runs it. */
 import { z } from "zod";
 import { samplerOption, unsupportedScheduler } from "../../ir/diagnostics.js";
+import { at } from "../../ir/entries.js";
 import { clippingKeys, refuseThresholding, thresholdingKeys } from "../clipping.js";
 import { ddpmRows, fixedVariances } from "../ddpm.js";
-import { at } from "../levels.js";
 import { alphaBars, noiseScheduleKeys } from "../noise-schedule.js";
 import type { Sampler } from "../sampler.js";
 import { checkFallingTimes, spacedTimes, timestepSpacing } from "../spacing.js";

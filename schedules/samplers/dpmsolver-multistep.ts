@@ -1,10 +1,11 @@
 /** DPM-Solver multistep, its `++` and its SDE forms (arXiv 2206.00927, 2211.01095), as diffusers' `schedulers/scheduling_dpmsolver_multistep.py` runs them. */
 import { z } from "zod";
 import { unsupportedScheduler } from "../../ir/diagnostics.js";
+import { at } from "../../ir/entries.js";
 import { refuseThresholding, thresholdingKeys } from "../clipping.js";
 import { dpmOrder, dpmPrediction, dpmStep, refuseDpmSettings } from "../dpm-solver.js";
 import { lambdaGrid, lambdaGridKeys, lambdaMinClipped, predictionLabel, refuseIdleMu } from "../lambda-grid.js";
-import { at, levelOf } from "../levels.js";
+import { levelOf } from "../levels.js";
 import { noiseScheduleKeys } from "../noise-schedule.js";
 import type { Row, Sampler } from "../sampler.js";
 import { timestepSpacing } from "../spacing.js";

@@ -3,7 +3,7 @@
  * are independent here; the library takes them from one Brownian path over overlapping intervals, so that they are correlated.
  */
 import { z } from "zod";
-import { at } from "../levels.js";
+import { at } from "../../ir/entries.js";
 import type { Row, Sampler } from "../sampler.js";
 import { ancestralSigmas, initialScale, inputScaleAt, midpointKeys, sampleAt, sigmaGrid } from "../sigma-space.js";
 

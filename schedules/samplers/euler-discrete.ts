@@ -1,7 +1,7 @@
 /** Euler steps in sigma (arXiv 2206.00364, algorithm 2 without churn), as diffusers' `schedulers/scheduling_euler_discrete.py` runs them. */
 import { z } from "zod";
 import { samplerOption } from "../../ir/diagnostics.js";
-import { at } from "../levels.js";
+import { at } from "../../ir/entries.js";
 import { noiseScheduleKeys, trainedSigmas } from "../noise-schedule.js";
 import type { Row, Sampler, SamplerOptions } from "../sampler.js";
 import { namedGridKeys, timeOfSigma } from "../sigma-grid.js";

@@ -1,7 +1,7 @@
 /** Heun's second order in sigma (arXiv 2206.00364, algorithm 1), as diffusers' `schedulers/scheduling_heun_discrete.py` runs it. */
 import { z } from "zod";
+import { at } from "../../ir/entries.js";
 import { clippingKeys } from "../clipping.js";
-import { at } from "../levels.js";
 import type { Row, Sampler } from "../sampler.js";
 import { namedGridKeys } from "../sigma-grid.js";
 import { initialScale, inputScaleAt, sampleAt, sigmaGrid, sigmaSpaceKeys, stableDiffusionBetas } from "../sigma-space.js";

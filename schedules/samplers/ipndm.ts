@@ -1,7 +1,7 @@
 /** Improved PNDM (arXiv 2202.09778, appendix) on v-predictions: Adams–Bashforth weights on the predicted noise, as diffusers' `schedulers/scheduling_ipndm.py` runs it. */
 import { z } from "zod";
 import { samplerOption } from "../../ir/diagnostics.js";
-import { at } from "../levels.js";
+import { at } from "../../ir/entries.js";
 import { adamsBashforthWeights } from "../quadrature.js";
 import type { Row, Sampler } from "../sampler.js";
 import { linspace } from "../spacing.js";

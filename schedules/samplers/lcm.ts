@@ -1,8 +1,9 @@
 /** Latent consistency models (arXiv 2310.04378), as diffusers' `schedulers/scheduling_lcm.py` runs them. */
 import { z } from "zod";
+import { at } from "../../ir/entries.js";
 import { clampedStep, refuseThresholding } from "../clipping.js";
 import { consistencyKeys, distilledTimes } from "../consistency.js";
-import { at, levelOfBar, sampleOf } from "../levels.js";
+import { levelOfBar, sampleOf } from "../levels.js";
 import { alphaBars } from "../noise-schedule.js";
 import type { Row, Sampler } from "../sampler.js";
 

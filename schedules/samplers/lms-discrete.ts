@@ -1,6 +1,6 @@
 /** Linear multistep in sigma, order 4 (Adams–Bashforth on an uneven grid), as diffusers' `schedulers/scheduling_lms_discrete.py` runs it. */
 import { z } from "zod";
-import { at } from "../levels.js";
+import { at } from "../../ir/entries.js";
 import { interpolationWeights } from "../quadrature.js";
 import type { Row, Sampler } from "../sampler.js";
 import { namedGridKeys } from "../sigma-grid.js";

@@ -1,7 +1,7 @@
 /** Pseudo numerical methods (arXiv 2202.09778), Runge–Kutta then linear multistep, as diffusers' `schedulers/scheduling_pndm.py` runs them. */
 import { z } from "zod";
 import { samplerOption } from "../../ir/diagnostics.js";
-import { at } from "../levels.js";
+import { at } from "../../ir/entries.js";
 import { alphaBars, betaKeys } from "../noise-schedule.js";
 import { adamsBashforthWeights } from "../quadrature.js";
 import type { Row, Sampler, Term } from "../sampler.js";

@@ -1,11 +1,12 @@
 /** SA-Solver, stochastic Adams predictor and corrector (arXiv 2309.05019), as diffusers' `schedulers/scheduling_sasolver.py` runs them. */
 import { z } from "zod";
 import { unsupportedScheduler } from "../../ir/diagnostics.js";
+import { at } from "../../ir/entries.js";
 import { refuseThresholding, thresholdingKeys } from "../clipping.js";
 import { fromPredicted, type LinearStep } from "../corrector.js";
 import { lambdaGrid, lambdaGridKeys, lambdaMinClipped, predictionLabel } from "../lambda-grid.js";
 import { lambdaStep, slopeUndecayed } from "../lambda-step.js";
-import { at, levelOf, noiseOf, sampleOf } from "../levels.js";
+import { levelOf, noiseOf, sampleOf } from "../levels.js";
 import { betaKeys } from "../noise-schedule.js";
 import type { Row, Sampler } from "../sampler.js";
 import { timestepSpacing } from "../spacing.js";

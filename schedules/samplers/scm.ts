@@ -1,7 +1,7 @@
 /** Consistency sampling in TrigFlow's angles (sCM, arXiv 2410.11081), as diffusers' `schedulers/scheduling_scm.py` runs it. */
 import { z } from "zod";
 import { samplerOption } from "../../ir/diagnostics.js";
-import { at } from "../levels.js";
+import { at } from "../../ir/entries.js";
 import type { Row, Sampler } from "../sampler.js";
 import { linspace } from "../spacing.js";
 

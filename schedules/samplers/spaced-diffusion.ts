@@ -4,10 +4,10 @@
  */
 import { z } from "zod";
 import { samplerOption, unsupportedScheduler } from "../../ir/diagnostics.js";
+import { at } from "../../ir/entries.js";
 import { clampedStep } from "../clipping.js";
 import { ddpmRows, type AncestralRun } from "../ddpm.js";
 import { ddimStep } from "../ddim.js";
-import { at } from "../levels.js";
 import { alphaBars } from "../noise-schedule.js";
 import type { Row, Sampler } from "../sampler.js";
 import { roundHalfEven } from "../spacing.js";

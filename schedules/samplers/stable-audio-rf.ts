@@ -1,8 +1,9 @@
 /** Rectified-flow sampling of stable-audio-tools: `sample_rf` in `stable_audio_tools/inference/sampling.py`. */
 import { z } from "zod";
+import { at } from "../../ir/entries.js";
 import { dpmStep } from "../dpm-solver.js";
 import { flowRows, renoisingStep, velocityStep } from "../flow.js";
-import { at, levelOf } from "../levels.js";
+import { levelOf } from "../levels.js";
 import type { Sampler } from "../sampler.js";
 import { linspace } from "../spacing.js";
 

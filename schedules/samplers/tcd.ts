@@ -1,8 +1,9 @@
 /** Trajectory consistency distillation (arXiv 2402.19159), as diffusers' `schedulers/scheduling_tcd.py` runs it. */
 import { z } from "zod";
 import { samplerOption } from "../../ir/diagnostics.js";
+import { at } from "../../ir/entries.js";
 import { consistencyKeys, distilledTimes } from "../consistency.js";
-import { at, levelOfBar, noiseOf, sampleOf } from "../levels.js";
+import { levelOfBar, noiseOf, sampleOf } from "../levels.js";
 import { alphaBars } from "../noise-schedule.js";
 import type { Row, Sampler } from "../sampler.js";
 

@@ -1,11 +1,12 @@
 /** UniPC, predictor and corrector (arXiv 2302.04867), as diffusers' `schedulers/scheduling_unipc_multistep.py` runs them. */
 import { z } from "zod";
 import { samplerOption, unsupportedScheduler } from "../../ir/diagnostics.js";
+import { at } from "../../ir/entries.js";
 import { refuseThresholding, thresholdingKeys } from "../clipping.js";
 import { fromPredicted, type LinearStep } from "../corrector.js";
 import { lambdaGrid, lambdaGridKeys, predictionLabel, type Grid } from "../lambda-grid.js";
 import { lambdaStep, slopeOfMean, slopeUndecayed } from "../lambda-step.js";
-import { at, levelOf, noiseOf, sampleOf } from "../levels.js";
+import { levelOf, noiseOf, sampleOf } from "../levels.js";
 import { noiseScheduleKeys } from "../noise-schedule.js";
 import type { Row, Sampler, SamplerOptions } from "../sampler.js";
 import { namedGrid, shiftedSigma } from "../sigma-grid.js";

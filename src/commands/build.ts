@@ -34,9 +34,7 @@ export default {
   async run(argument, options, host) {
     const { output = "", force = false, tiers, samples = DEFAULT_SAMPLES, runs = 3 } = options;
     const { policy = tiers ? BUDGET : "smoothcache" } = options;
-    const given = policyOptionsOf(options);
-    const policyOptions =
-      policy === "smoothcache" && given["alpha"] === undefined && given["share"] === undefined ? { ...given, share: "0.5" } : given;
+    const policyOptions = policyOptionsOf(options);
     const started = performance.now();
     const settings = {
       ...runtimeOptions(options, host.signal),

@@ -1,7 +1,7 @@
 /** `plan TRACE -o PLAN --policy NAME`: chooses what is computed when. */
 import { dirname, join, parse } from "node:path";
 import { badOption } from "../../ir/diagnostics.js";
-import { formatNamed, groupBranches } from "../../schedules/index.js";
+import { formatNamed, withGroups } from "../../schedules/index.js";
 import { assertBudgetsOpen, type Comparison } from "../budgets.js";
 import { tracedRun } from "../calibrate.js";
 import { assertFree } from "../files.js";
@@ -101,9 +101,8 @@ async function planned<T extends object>(
   }
 }
 
-/** The plan as a picture, rows of a kind that agree as one. */
+/** The plan as a picture, rows of a group that agree as one. */
 function drawn({ cells, sites, summary: { policy, steps, macs } }: Planned): string {
-  const groups = groupBranches(sites).flatMap(({ key, sites: members }) => members.map(({ site }) => ({ site, kind: key })));
   const kinds = new Map([...cells].map(([site, row]) => [site, row.map(cellKind)]));
   const { name, ...settings } = policy;
   const text = (value: unknown): string => (typeof value === "string" ? value : JSON.stringify(value));
@@ -111,7 +110,7 @@ function drawn({ cells, sites, summary: { policy, steps, macs } }: Planned): str
   return schedulePlot({
     title: [text(name), ...said.map(([key, value]) => `${key} ${text(value)}`)].join(", "),
     subtitle: `${steps} steps, ${formatPercent(macs.planned / macs.uncached)} of the linear MACs, at most ${formatRatio(macs.bound)} faster`,
-    rows: scheduleRows(groups, kinds),
+    rows: scheduleRows(withGroups(sites), kinds),
     steps,
   });
 }

@@ -1,4 +1,4 @@
-/** Error curves as line charts: how much the branches of a kind change against an earlier step, step by step. */
+/** Error curves as line charts: how much the branches of a group change against an earlier step, step by step. */
 import type { ReportCurve } from "./data.js";
 import { formatNumber } from "./format.js";
 import { markup, type Markup } from "./html.js";
@@ -8,16 +8,16 @@ import { ticks } from "./ticks.js";
 /** Lags that are drawn. */
 const LAGS = 3;
 
-/** One chart a kind, all with the same scales, with a legend of the lags; undefined where there is nothing to draw. */
+/** One chart a group, all with the same scales, with a legend of the lags; undefined where there is nothing to draw. */
 export function curveCharts(curves: ReadonlyMap<string, ReportCurve>, steps: number, alpha?: number): Markup | undefined {
-  const kinds = [...curves].map(([kind, { mean, confidence }]) => ({
-    kind,
+  const groups = [...curves].map(([group, { mean, confidence }]) => ({
+    group,
     lines: mean.slice(0, LAGS).map((line, i) => points(line, confidence?.[i], i + 1, steps)),
   }));
-  const changes = kinds.flatMap(({ lines }) => lines.flat().map(({ y, margin = 0 }) => y + margin));
+  const changes = groups.flatMap(({ lines }) => lines.flat().map(({ y, margin = 0 }) => y + margin));
   if (changes.length === 0) return undefined;
   const largest = changes.reduce((a, b) => Math.max(a, b), alpha ?? 0);
-  const drawn = Math.max(...kinds.map(({ lines }) => lines.length));
+  const drawn = Math.max(...groups.map(({ lines }) => lines.length));
   const hasBands = [...curves.values()].some(({ confidence }) => confidence);
   return markup`<ul class="legend">${Array.from(
     { length: drawn },
@@ -37,7 +37,7 @@ export function curveCharts(curves: ReadonlyMap<string, ReportCurve>, steps: num
 <li><svg width="28" height="10" aria-hidden="true"><path class="alpha" d="M0 5H28"/></svg>threshold α = ${formatNumber(alpha)}</li>`
   }
 </ul>
-<div class="charts">${kinds.map(({ kind, lines }) => chart(kind, lines, ticks(largest, 5), steps, alpha))}
+<div class="charts">${groups.map(({ group, lines }) => chart(group, lines, ticks(largest, 5), steps, alpha))}
 </div>`;
 }
 
@@ -50,11 +50,11 @@ function points(line: readonly number[], margins: readonly number[] | undefined,
   });
 }
 
-function chart(kind: string, lines: readonly (readonly Point[])[], levels: readonly number[], steps: number, alpha?: number): Markup {
+function chart(group: string, lines: readonly (readonly Point[])[], levels: readonly number[], steps: number, alpha?: number): Markup {
   const highest = lines.flat().reduce<Point>((best, point) => (point.y > best.y ? point : best), { x: 0, y: 0 });
   return markup`
-<figure><figcaption>${kind}</figcaption>${lineChart({
-    title: `${kind}: relative L1 change by step`,
+<figure><figcaption>${group}</figcaption>${lineChart({
+    title: `${group}: relative L1 change by step`,
     description: `Lines for changes over 1 to ${lines.length} steps; the largest is ${formatNumber(highest.y)} at step ${highest.x}.`,
     x: stepAxis(steps),
     y: { measure: "relative L1 change", levels },

@@ -5,9 +5,11 @@ export type CellKind = "compute" | "reuse" | "forecast" | "idle";
 
 export interface ReportBranch {
   readonly site: string;
-  readonly kind: string;
-  /** Multiply-accumulates of one step at the artifact's batch, guidance included. */
-  readonly macs: number;
+  /** The key of a plan that speaks of all that decide together with it. */
+  readonly group: string;
+  /** Multiply-accumulates of a whole run, guidance included: without reuse, and with it. */
+  readonly uncached: number;
+  readonly emitted: number;
 }
 
 export interface Timing {
@@ -85,11 +87,10 @@ export interface ReportData {
   readonly settings?: Facts | undefined;
   /** Programs and files by name, with their versions. */
   readonly versions: Facts;
-  /** In execution order. */
   readonly branches: readonly ReportBranch[];
   /** A row of `steps` cells for every branch that a plan speaks of. */
   readonly cells: ReadonlyMap<string, readonly CellKind[]>;
-  /** By kind. */
+  /** By group. */
   readonly curves?: ReadonlyMap<string, ReportCurve> | undefined;
   /** The change below which the policy reuses, if it has such a rule. */
   readonly alpha?: number | undefined;

@@ -157,21 +157,19 @@ function comparisonSection({ error, interval, methods }: ReportComparison, verif
   );
 }
 
-function workSection({ branches, cells, steps, macs, nodes, bytes, cachePeakBytes }: ReportData): Markup {
-  const computed = (site: string): number => cells.get(site)?.filter((cell) => cell === "compute").length ?? steps;
-  const called = (site: string): number => cells.get(site)?.filter((cell) => cell !== "idle").length ?? steps;
-  const kinds = [...new Set(branches.map(({ kind }) => kind))].map((kind) => {
-    const sites = branches.filter((branch) => branch.kind === kind);
+function workSection({ branches, macs, nodes, bytes, cachePeakBytes }: ReportData): Markup {
+  const groups = [...new Set(branches.map(({ group }) => group))].map((group) => {
+    const members = branches.filter((branch) => branch.group === group);
     return {
-      kind,
-      count: sites.length,
-      uncached: sites.reduce((sum, branch) => sum + branch.macs * called(branch.site), 0),
-      emitted: sites.reduce((sum, branch) => sum + branch.macs * computed(branch.site), 0),
+      group,
+      count: members.length,
+      uncached: members.reduce((sum, { uncached }) => sum + uncached, 0),
+      emitted: members.reduce((sum, { emitted }) => sum + emitted, 0),
     };
   });
   const rest = {
-    uncached: kinds.reduce((left, { uncached }) => left - uncached, macs.uncached),
-    emitted: kinds.reduce((left, { emitted }) => left - emitted, macs.emitted),
+    uncached: groups.reduce((left, { uncached }) => left - uncached, macs.uncached),
+    emitted: groups.reduce((left, { emitted }) => left - emitted, macs.emitted),
   };
   const row = (name: Content, full: number, kept: number): Markup => markup`
 <tr><th scope="row">${name}</th><td>${quantity(full)}</td><td>${formatPercent(full / macs.uncached)}</td><td>${quantity(kept)}</td></tr>`;
@@ -180,7 +178,7 @@ function workSection({ branches, cells, steps, macs, nodes, bytes, cachePeakByte
     "Multiply-accumulates (MAC) of a whole run, by the parts of the network. They do not depend on the machine.",
     table(
       ["part", "without reuse", "share", "with reuse"],
-      markup`${kinds.map(({ kind, count, uncached, emitted }) => row(markup`${kind} <small>× ${count}</small>`, uncached, emitted))}${row(
+      markup`${groups.map(({ group, count, uncached, emitted }) => row(markup`${group} <small>× ${count}</small>`, uncached, emitted))}${row(
         markup`the rest <small>never reused</small>`,
         rest.uncached,
         rest.emitted,

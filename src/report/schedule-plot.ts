@@ -1,4 +1,4 @@
-/** A schedule as a picture of its own: what every kind of branch does at every step, or every branch where those of a kind differ. */
+/** A schedule as a picture of its own: what every group of branches does at every step, or every branch where those of a group differ. */
 import { markup } from "./html.js";
 import { GAP, HEADER, svgDocument } from "./svg.js";
 import { axisLabels, bar, bars, computedOf, hasGaps, legend, type ScheduleRow } from "./schedule.js";

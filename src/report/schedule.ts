@@ -1,4 +1,4 @@
-/** The schedule as a chart: a row for every kind of branch, or every branch where those of a kind differ; a cell for every step. */
+/** The schedule as a chart: a row for every group of branches, or every branch where those of a group differ; a cell for every step. */
 import type { Cell } from "../../schedules/index.js";
 import type { CellKind, ReportBranch } from "./data.js";
 import { markup, type Markup } from "./html.js";
@@ -19,15 +19,15 @@ export function cellKind(cell: Cell): CellKind {
 
 /** Rows in the order of the branches; branches without cells have none. */
 export function scheduleRows(
-  branches: readonly Pick<ReportBranch, "site" | "kind">[],
+  branches: readonly Pick<ReportBranch, "site" | "group">[],
   cells: ReadonlyMap<string, readonly CellKind[]>,
 ): readonly ScheduleRow[] {
-  const planned = branches.flatMap(({ site, kind }) => {
+  const planned = branches.flatMap(({ site, group }) => {
     const row = cells.get(site);
-    return row ? [{ site, kind, row }] : [];
+    return row ? [{ site, group, row }] : [];
   });
-  return [...new Set(planned.map(({ kind }) => kind))].flatMap((wanted) => {
-    const sites = planned.filter(({ kind }) => kind === wanted);
+  return [...new Set(planned.map(({ group }) => group))].flatMap((wanted) => {
+    const sites = planned.filter(({ group }) => group === wanted);
     const [first] = sites;
     if (first && sites.every(({ row }) => row.join() === first.row.join()))
       return [{ label: wanted, branches: sites.length, cells: first.row }];

@@ -9,6 +9,8 @@ export interface TinyStep {
   readonly width?: number;
   /** A class of each row, of five: an input `label` [b]. */
   readonly label?: boolean;
+  /** Whether the gate of the branches, which knows time and conditions, is also added to what attention sees. */
+  readonly shift?: boolean;
   /** An embedded guidance scale of each row: an input `guidance` [b]. */
   readonly guidance?: boolean;
   /** Another time of each row, of which the network sees how far it lies behind: an input `r` [b]. */
@@ -26,6 +28,7 @@ export function tinyStep(step: TinyStep = {}): string {
     aux = false,
     width = 4,
     label = false,
+    shift = false,
     guidance = false,
     secondTime = false,
     words = false,
@@ -54,13 +57,15 @@ export function tinyStep(step: TinyStep = {}): string {
     ...(words ? ["float[b,3] words"] : []),
   ];
   if (label) weights.push("float[5] shades = {10, 40, 90, 160, 250}");
+  const seen = shift ? "seen" : "x";
   const time = embedded.slice(1).map((name, i) => `e${i + 1} = Add(e${i}, ${name})`);
   return `<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
     step (${inputs.join(", ")}) => (${aux ? "float[b,6,4] aux, " : ""}float[b,6,${width}] out) <${weights.join(", ")}> {
       e0 = Cast<to = 1>(t)  ${label ? "shade = Gather(shades, label)  " : ""}${secondTime ? "tr = Cast<to = 1>(r)  lag = Sub(e0, tr)  " : ""}${words ? "mean = ReduceMean<axes = [1], keepdims = 0>(words)  " : ""}
       ${time.join("  ")}
       col = Unsqueeze(e${time.length}, one)  angle = Mul(col, freq)  sine = Sin(angle)  gate = Unsqueeze(sine, one)
-      q = MatMul(x, w_q)  k = MatMul(x, w_k)  v = MatMul(x, w_v)  kt = Transpose<perm = [0, 2, 1]>(k)
+      ${shift ? "seen = Add(x, gate)" : ""}
+      q = MatMul(${seen}, w_q)  k = MatMul(${seen}, w_k)  v = MatMul(${seen}, w_v)  kt = Transpose<perm = [0, 2, 1]>(k)
       s = MatMul(q, kt)  p = Softmax<axis = -1>(s)  a = MatMul(p, v)  o = MatMul(a, w_o)  go = Mul(gate, o)  h0 = Add(x, go)
       ${mlp.join("\n      ")}
       ${aux ? `aux = Neg(h${mlps})` : ""}

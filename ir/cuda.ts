@@ -1,0 +1,35 @@
+/** What has a kernel on ONNX Runtime's CUDA provider. */
+import { CUDA_KERNELS, type Kernel } from "./cuda-kernels.js";
+import { isOp, type Model, type Node, type Value } from "./graph.js";
+import type { ElementType } from "./types.js";
+
+/** An operator, with its domain in front where that is not the standard one (`com.microsoft::Attention`), and the version of its set. */
+export function versionedOperator(node: Node, opsets: Model["opsets"]): { readonly op: string; readonly opset: number } {
+  const { domain, opType } = node;
+  if (isOp(node, opType)) return { op: opType, opset: opsets.get("") ?? opsets.get("ai.onnx") ?? 0 };
+  return { op: `${domain}::${opType}`, opset: opsets.get(domain) ?? 0 };
+}
+
+/** Whether there is a kernel for a node with these element types; unknown ones fit any. Attributes, for which a kernel may still refuse a node, are not looked at. */
+export function hasCudaKernel(
+  node: Node,
+  opsets: Model["opsets"],
+  elemOf: (value: Value) => ElementType | undefined = ({ type }) => type?.elem,
+): boolean {
+  const { op, opset } = versionedOperator(node, opsets);
+  const found = CUDA_KERNELS.get(op);
+  const version = found?.versions.findLast((since) => since <= opset);
+  if (!found || version === undefined) return false;
+  const kernel = found.kernels.find(({ since: [first, last] }) => first <= version && version <= (last ?? first));
+  return kernel !== undefined && takes(kernel, node, elemOf);
+}
+
+function takes({ inputs, outputs, types }: Kernel, node: Node, elemOf: (value: Value) => ElementType | undefined): boolean {
+  const fits = (variables: readonly string[], values: readonly (Value | undefined)[]): boolean =>
+    values.every((value, i) => {
+      const allowed = types[variables[i] ?? variables.at(-1) ?? ""];
+      const elem = value && elemOf(value);
+      return allowed === undefined || elem === undefined || allowed.split(" ").includes(elem);
+    });
+  return fits(inputs, node.inputs) && fits(outputs, node.outputs);
+}
