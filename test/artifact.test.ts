@@ -1,12 +1,13 @@
 /** Emitted artifacts: they do what the loop over the exporter's step does, whatever the plan, and their files are as promised. */
 import { execFile } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, relative, resolve } from "node:path";
 import { promisify } from "node:util";
 import { onnx } from "onnx-proto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ditView } from "../ir/graph.js";
+import { readModel, writeModel } from "../ir/onnx/index.js";
 import { scheduleJson, type Schedule } from "../schedules/index.js";
 import { ArtifactSession, feedsOf, FILES, openArtifact, readManifest, writeArtifact } from "../src/artifact.js";
 import { compileModel } from "../src/compile.js";
@@ -79,6 +80,22 @@ it.each(
 )("$name, cut at $at", async ({ at, name }) => {
   const job = await openFixture(fixtureNamed(name), "none", { cut: { at } });
   await expectLoop(job, randomSchedule(job, 2));
+});
+
+it("runs a step that lies in a download cache: links to files of other names, with its weights inside or beside it", async () => {
+  const [blobs, snapshot] = [join(folder, "blobs"), join(folder, "snapshots", "1")];
+  for (const path of [blobs, snapshot]) mkdirSync(path, { recursive: true });
+  const fixture = fixtureNamed("dit/torchscript-17");
+  for (const external of ["none", {}] as const) {
+    const written = await writeModel(await readModel(fixture.model), join(blobs, "step.onnx"), { external });
+    for (const [i, file] of ["step.onnx", ...(written.dataFile === undefined ? [] : ["step.onnx.data"])].entries()) {
+      renameSync(join(blobs, file), join(blobs, `${i}`));
+      rmSync(join(snapshot, file), { force: true });
+      symlinkSync(`../../blobs/${i}`, join(snapshot, file));
+    }
+    const job = await openFixture({ ...fixture, model: join(snapshot, "step.onnx") }, "batched");
+    await expectLoop(job, randomSchedule(job, 6));
+  }
 });
 
 it("is cut where its plan says, and opens so again", async () => {
