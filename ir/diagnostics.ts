@@ -373,7 +373,7 @@ export function inputShapeMismatch(input: string, wanted: readonly (number | str
     "INPUT_SHAPE_MISMATCH",
     2,
     `Input '${input}' has the shape [${wanted.join(", ")}]; what was given has [${found.join(", ")}].`,
-    "Give an array of that shape, or one value to fill it with.",
+    "Give an array of that shape, one row of its batch for all rows, or one value to fill it with.",
     { value: input },
   );
 }

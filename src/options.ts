@@ -4,9 +4,10 @@ import { badOption } from "../ir/diagnostics.js";
 import { cutSchema, formats, optionNamed } from "../schedules/index.js";
 import { FRONT_SHARES, TIERS } from "./budgets.js";
 import { FORMS } from "./compile.js";
+import { readNpy } from "./npy.js";
 import { DRAWING } from "./raster.js";
 import { MAX_BATCH, PRECISIONS, type InputSpecs, type RecipeOverrides, type ValueSpec } from "./recipe.js";
-import { readNoise, type SampleOptions } from "./run-inputs.js";
+import type { SampleOptions } from "./run-inputs.js";
 import type { RuntimeOptions } from "./runtime.js";
 
 /** Text that is checked; the problem ends with what was given. */
@@ -208,7 +209,7 @@ export function runtimeOptions(options: Options, signal: AbortSignal): RuntimeOp
 /** `--seed`, `--noise` and `--input`: what a run starts from. Throws what reading the noise throws. */
 export function sampleOptions(options: Options): SampleOptions {
   const { seed = 0, noise } = options;
-  return { seed, noise: noise === undefined ? undefined : readNoise(noise), inputs: inputSpecs(options) };
+  return { seed, noise: noise === undefined ? undefined : readNpy(noise), inputs: inputSpecs(options) };
 }
 
 /** `--input name=value`: a number, numbers with commas between, or a file. */

@@ -17,7 +17,7 @@ import { jobFor, openJob, planFor, type Job } from "../src/job.js";
 import { readNpy } from "../src/npy.js";
 import { npzBytes } from "../src/npz.js";
 import { ReferenceLoop } from "../src/reference.js";
-import { readNoise, sampleInputs } from "../src/run-inputs.js";
+import { sampleInputs } from "../src/run-inputs.js";
 import { runsOf } from "../src/runs.js";
 import { verify } from "../src/verify.js";
 import { tensorNumbers, tensorOf } from "../ir/tensor.js";
@@ -164,7 +164,7 @@ describe("the glyph model", () => {
     const job = await openJob(glyphs, { batch: 8, scheduler, steps });
     const session = await ArtifactSession.open(join(await emit(job, { steps, cells: new Map() }), FILES.model), {});
     const labels = new Map([["class_labels", join(reference, "class_labels.npy")]]);
-    const inputs = sampleInputs(job, 0, { seed: 0, noise: readNoise(join(reference, "noise.npy")), inputs: labels });
+    const inputs = sampleInputs(job, 0, { seed: 0, noise: readNpy(join(reference, "noise.npy")), inputs: labels });
     const result = await session.run(feedsOf(job, inputs));
     await session.close();
     expect(relativeL2(result, tensorNumbers(readNpy(join(reference, `${truth}.npy`))))).toBeLessThanOrEqual(1e-4);
