@@ -39,7 +39,8 @@ export async function main(argv: readonly string[], terminal: Terminal): Promise
     });
   }
   try {
-    await program.parseAsync(argv, { from: "user" });
+    const stray = strayCommand(argv);
+    await program.parseAsync(stray === undefined ? argv : [stray], { from: "user" });
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
     if (error.exitCode === 0) return 0;
@@ -47,6 +48,12 @@ export async function main(argv: readonly string[], terminal: Terminal): Promise
     return complain(usageError(error), argv.includes("--json"), terminal.stderr);
   }
   return exitCode;
+}
+
+/** The word of a command line that names no command: commander would answer it with the help if it is asked for help. */
+function strayCommand([first, second]: readonly string[]): string | undefined {
+  const word = first === "help" ? second : first;
+  return word === undefined || word.startsWith("-") || word === "help" || commands.has(word) ? undefined : word;
 }
 
 /** What commander says of a command line, with the nearest known word where it has found one. */

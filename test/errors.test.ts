@@ -256,7 +256,12 @@ describe("the program", () => {
     expect(exit).toBe(2);
     expect(stdout).toBe("");
     expect(stderr).toContain("Usage: smoothcc");
-    expect((await cli(["--help"])).exit).toBe(0);
+    for (const asked of [["--help"], ["help"], ["help", "run"], ["run", "--help"]]) expect((await cli(asked)).exit).toBe(0);
+    for (const stray of [
+      ["rum", "--help"],
+      ["help", "rum"],
+    ])
+      expect(await cli(stray)).toMatchObject({ exit: 2, stdout: "", stderr: expect.stringContaining("Did you mean run?") });
   });
 
   it("reads JSON with a byte order mark", async () => {
