@@ -37,6 +37,9 @@ const pairs = z.array(text("takes name=value", (text) => /^[^=]+=.+$/.test(text)
 /** What is known of each sample and run is held in memory. */
 const MAX_SAMPLES = 1 << 16;
 
+/** That of the last sample is still a whole number. */
+const MAX_SEED = 2 ** 53 - MAX_SAMPLES;
+
 /** More than any machine has; the runtime would start them all. */
 const MAX_THREADS = 1024;
 
@@ -130,7 +133,7 @@ export const OPTIONS = {
   seed: {
     flags: "--seed <n>",
     summary: "seed of the noise, as torch's CPU generator draws it",
-    schema: whole(0, Infinity, "takes a whole number from 0 up"),
+    schema: whole(0, MAX_SEED, `takes a whole number from 0 to ${MAX_SEED}`),
   },
   shard: {
     flags: "--shard <i/n>",

@@ -81,7 +81,8 @@ function numbersFor(value: Value, shape: readonly number[], numbers: readonly nu
   return tensorOf(elem, shape, numbers);
 }
 
-function holds(elem: ElementType, number: number): boolean {
+/** Whether an element type has a number; float types round. */
+export function holds(elem: ElementType, number: number): boolean {
   if (elem === "bool") return number === 0 || number === 1;
   const integer = /^(u?)int(\d+)$/.exec(elem);
   if (!integer) return !Number.isNaN(number);
