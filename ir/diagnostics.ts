@@ -461,6 +461,15 @@ export function notAPicture(shape: readonly number[], problem: string): Compiler
   );
 }
 
+export function notFinite(found: number, all: number): CompilerError {
+  return new CompilerError(
+    "NOT_FINITE",
+    1,
+    `The result is of no use: ${found} of its ${all} numbers are infinite or no numbers at all.`,
+    "Something overflows on the way: look for inputs or a guidance scale that are too large, or a network that needs --precision fp32; `smoothcc verify` says whether the original step does the same.",
+  );
+}
+
 export function notOnnx(file: string, reason: string): CompilerError {
   return new CompilerError("NOT_ONNX", 4, `This is no ONNX model: ${reason}.`, "Give the .onnx file that the exporter wrote.", { file });
 }
@@ -671,12 +680,16 @@ export function traceOverlap(file: string | undefined, sample: number): Compiler
   );
 }
 
-export function unboundDim(dim: string, input: string): CompilerError {
+export function unboundDim(dim: string | null, input: string, axis: number): CompilerError {
   return new CompilerError(
     "UNBOUND_DIM",
     2,
-    `Dimension '${dim}' of input '${input}' has no size.`,
-    `Give it one: --dim ${dim}=N, or "dims" in recipe.json.`,
+    dim === null
+      ? `Axis ${axis} of input '${input}' has no size, and no name by which it could be given one.`
+      : `Dimension '${dim}' of input '${input}' has no size.`,
+    dim === null
+      ? "Name it when the model is exported (dynamic_axes or dynamic_shapes of torch.onnx.export), or fix the input's shape: python -m onnxruntime.tools.make_dynamic_shape_fixed."
+      : `Give it one: --dim ${dim}=N, or "dims" in recipe.json.`,
     { value: input },
   );
 }
