@@ -373,7 +373,7 @@ export function inputShapeMismatch(input: string, wanted: readonly (number | str
     "INPUT_SHAPE_MISMATCH",
     2,
     `Input '${input}' has the shape [${wanted.join(", ")}]; what was given has [${found.join(", ")}].`,
-    "Give an array of that shape, or one value to fill it with.",
+    "Give an array of that shape, one row of its batch for all rows, or one value to fill it with.",
     { value: input },
   );
 }
@@ -458,6 +458,15 @@ export function notAPicture(shape: readonly number[], problem: string): Compiler
     2,
     `A latent of the shape [${shape.join(", ")}] cannot be drawn: ${problem}.`,
     'A picture is [batch, channels, height, width]; for other latents leave out --png and set "display": { "kind": "none" } in recipe.json.',
+  );
+}
+
+export function notFinite(found: number, all: number): CompilerError {
+  return new CompilerError(
+    "NOT_FINITE",
+    1,
+    `The result is of no use: ${found} of its ${all} numbers are infinite or no numbers at all.`,
+    "Something overflows on the way: look for inputs or a guidance scale that are too large, or a network that needs --precision fp32; `smoothcc verify` says whether the original step does the same.",
   );
 }
 
@@ -671,12 +680,16 @@ export function traceOverlap(file: string | undefined, sample: number): Compiler
   );
 }
 
-export function unboundDim(dim: string, input: string): CompilerError {
+export function unboundDim(dim: string | null, input: string, axis: number): CompilerError {
   return new CompilerError(
     "UNBOUND_DIM",
     2,
-    `Dimension '${dim}' of input '${input}' has no size.`,
-    `Give it one: --dim ${dim}=N, or "dims" in recipe.json.`,
+    dim === null
+      ? `Axis ${axis} of input '${input}' has no size, and no name by which it could be given one.`
+      : `Dimension '${dim}' of input '${input}' has no size.`,
+    dim === null
+      ? "Name it when the model is exported (dynamic_axes or dynamic_shapes of torch.onnx.export), or fix the input's shape: python -m onnxruntime.tools.make_dynamic_shape_fixed."
+      : `Give it one: --dim ${dim}=N, or "dims" in recipe.json.`,
     { value: input },
   );
 }

@@ -21,7 +21,7 @@ export default {
     }
     const substitution = new Map<Value, Value>();
     for (const input of graph.inputs) {
-      const shape = input.type?.shape?.map((dim) => bound(dim, input.name, sizes));
+      const shape = input.type?.shape?.map((dim, axis) => bound(dim, input.name, axis, sizes));
       if (input.type && shape && !staticShape(input.type))
         substitution.set(input, inputValue(input.name, { elem: input.type.elem, shape }));
     }
@@ -46,8 +46,8 @@ function sizesOf(batch: Dim, context: PassContext): ReadonlyMap<string, number> 
   return new Map(typeof batch === "string" ? [...context.dims, [batch, rows] as const] : context.dims);
 }
 
-function bound(dim: Dim, input: string, sizes: ReadonlyMap<string, number>): number {
+function bound(dim: Dim, input: string, axis: number, sizes: ReadonlyMap<string, number>): number {
   const size = typeof dim === "string" ? sizes.get(dim) : dim;
-  if (typeof size !== "number") throw unboundDim(String(dim ?? "(unnamed)"), input);
+  if (typeof size !== "number") throw unboundDim(typeof dim === "string" ? dim : null, input, axis);
   return size;
 }

@@ -14,7 +14,7 @@ export * from "./policies/index.js";
 export * from "./policy.js";
 export type { Compared, Measured, Predicted } from "./predicted.js";
 export * from "./sampler.js";
-export { samplers, samplerTable, unknownKeys } from "./samplers/index.js";
+export { MAX_STEPS, samplers, samplerTable, unknownKeys } from "./samplers/index.js";
 export { linspace } from "./spacing.js";
 export * from "./statistics.js";
 export * from "./time-shift.js";

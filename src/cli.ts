@@ -4,7 +4,7 @@ import { existsSync, realpathSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { Command as Program, CommanderError } from "commander";
 import type { z } from "zod";
-import { badUsage, CompilerError, cancelled } from "../ir/diagnostics.js";
+import { badUsage, CompilerError, cancelled, fileNotWritten } from "../ir/diagnostics.js";
 import { optionWord, policies } from "../schedules/index.js";
 import { commands, type Command, type Host } from "./commands/index.js";
 import { isRepeatable, OPTIONS, parseOptions } from "./options.js";
@@ -39,7 +39,8 @@ export async function main(argv: readonly string[], terminal: Terminal): Promise
     });
   }
   try {
-    await program.parseAsync(argv, { from: "user" });
+    const stray = strayCommand(argv);
+    await program.parseAsync(stray === undefined ? argv : [stray], { from: "user" });
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
     if (error.exitCode === 0) return 0;
@@ -47,6 +48,12 @@ export async function main(argv: readonly string[], terminal: Terminal): Promise
     return complain(usageError(error), argv.includes("--json"), terminal.stderr);
   }
   return exitCode;
+}
+
+/** The word of a command line that names no command: commander would answer it with the help if it is asked for help. */
+function strayCommand([first, second]: readonly string[]): string | undefined {
+  const word = first === "help" ? second : first;
+  return word === undefined || word.startsWith("-") || word === "help" || commands.has(word) ? undefined : word;
 }
 
 /** What commander says of a command line, with the nearest known word where it has found one. */
@@ -156,11 +163,15 @@ if (isEntry()) {
   process.on("SIGINT", () => {
     abort.abort(cancelled());
   });
-  for (const stream of [stdout, stderr]) {
+  let lost: number | undefined;
+  for (const [name, stream] of Object.entries({ stdout, stderr })) {
     stream.on("error", (error: NodeJS.ErrnoException) => {
-      // The reader of the pipe has seen enough.
-      if (error.code !== "EPIPE") throw error;
+      // At EPIPE the reader of the pipe has seen enough.
+      if (error.code === "EPIPE" || lost !== undefined) return;
+      lost = complain(fileNotWritten(name, error.message), process.argv.includes("--json"), stderr);
+      process.exitCode = lost;
     });
   }
-  process.exitCode = await main(process.argv.slice(2), { stdout, stderr, signal: abort.signal });
+  const exitCode = await main(process.argv.slice(2), { stdout, stderr, signal: abort.signal });
+  process.exitCode = lost ?? exitCode;
 }

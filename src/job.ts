@@ -4,6 +4,7 @@ import {
   badChannels,
   badGuidance,
   fractionalTime,
+  inputNumber,
   missingInput,
   noVariance,
   notRecognised,
@@ -49,7 +50,7 @@ import {
   type ValueSpec,
 } from "./recipe.js";
 import { assertDevice, evaluator, type RuntimeOptions } from "./runtime.js";
-import { sampleOf, tensorFor } from "./values.js";
+import { holds, sampleOf, tensorFor } from "./values.js";
 import { METADATA_PREFIX } from "./version.js";
 
 /** A model and its recipe, worked out against each other. */
@@ -147,14 +148,19 @@ export function warningsOf({ source, model, context }: Job): readonly string[] {
   return [...ditView(model).warnings, ...unknown, ...(unguided ? [noUncond] : []), ...(undropped ? [noDrop] : [])];
 }
 
-/** Throws FRACTIONAL_TIME if the sampler's times are no whole numbers and the network takes nothing else. */
+/** Throws FRACTIONAL_TIME if the sampler's times are no whole numbers and the network takes nothing else, INPUT_NUMBER if they are too large for it. */
 function assertTimes({ graph, dit }: Model, { name, rows }: SamplerTable): void {
   const input = graph.inputs.find((value) => value.name === dit?.timestep);
-  const fraction = rows.find(({ timestep }) => !Number.isInteger(timestep));
-  if (fraction && input?.type && /^u?int/.test(input.type.elem)) throw fractionalTime(name, fraction.timestep, input.name, input.type.elem);
+  if (!input?.type) return;
+  const { elem } = input.type;
+  const misfit = rows.find(({ timestep }) => !holds(elem, timestep));
+  if (!misfit) return;
+  throw Number.isInteger(misfit.timestep)
+    ? inputNumber(input.name, elem, misfit.timestep)
+    : fractionalTime(name, misfit.timestep, input.name, elem);
 }
 
-/** Throws BAD_GUIDANCE for scales, an interval or channels that do not fit the run. */
+/** Throws BAD_GUIDANCE for scales, an interval or channels that do not fit the run, INPUT_NUMBER for scales that do not fit their input. */
 function assertGuidance({ model, table, context: { guidance, prediction } }: Job): void {
   const { scale, interval, channels } = guidance;
   const rows = table.rows.length;
@@ -164,6 +170,9 @@ function assertGuidance({ model, table, context: { guidance, prediction } }: Job
       `has ${scale.length} numbers for ${rows} evaluations of the network`,
       "Give one scale, or one for each evaluation.",
     );
+  const input = model.graph.inputs.find(({ name }) => name === guidance.input);
+  const misfit = input && [scale].flat().find((number) => !holds(elemOf(input), number));
+  if (input && misfit !== undefined) throw inputNumber(input.name, elemOf(input), misfit);
   if (interval && (interval[0] >= interval[1] || interval[1] > rows))
     throw badGuidance(
       "interval",

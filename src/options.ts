@@ -1,12 +1,13 @@
 /** Every option of every command: one word means one thing everywhere. */
 import { z } from "zod";
 import { badOption } from "../ir/diagnostics.js";
-import { cutSchema, formats, optionNamed } from "../schedules/index.js";
+import { cutSchema, formats, MAX_STEPS, optionNamed } from "../schedules/index.js";
 import { FRONT_SHARES, TIERS } from "./budgets.js";
 import { FORMS } from "./compile.js";
+import { readNpy } from "./npy.js";
 import { DRAWING } from "./raster.js";
 import { MAX_BATCH, PRECISIONS, type InputSpecs, type RecipeOverrides, type ValueSpec } from "./recipe.js";
-import { readNoise, type SampleOptions } from "./run-inputs.js";
+import type { SampleOptions } from "./run-inputs.js";
 import type { RuntimeOptions } from "./runtime.js";
 
 /** Text that is checked; the problem ends with what was given. */
@@ -28,10 +29,19 @@ const size = text("takes a size such as 500MB or 1.5GB", (text) => SIZE.test(tex
   const [, number = "", unit = ""] = SIZE.exec(text) ?? [];
   return Number(number) * 1000 ** ["", "K", "M", "G", "T"].indexOf(unit.toUpperCase());
 });
-const count = whole(1, Infinity, "takes a whole number from 1 up");
+const upTo = (most: number): z.ZodType<number> => whole(1, most, `takes a whole number from 1 to ${most}`);
 /** What begins like an option is one that took the place of a path that is missing. */
 const path = text("takes a path", (text) => text !== "" && !text.startsWith("--"));
 const pairs = z.array(text("takes name=value", (text) => /^[^=]+=.+$/.test(text)));
+
+/** What is known of each sample and run is held in memory. */
+const MAX_SAMPLES = 1 << 16;
+
+/** That of the last sample is still a whole number. */
+const MAX_SEED = 2 ** 53 - MAX_SAMPLES;
+
+/** More than any machine has; the runtime would start them all. */
+const MAX_THREADS = 1024;
 
 function isShard(text: string): boolean {
   const [, index, count] = /^(\d+)\/(\d+)$/.exec(text) ?? [];
@@ -43,7 +53,7 @@ export const OPTIONS = {
   batch: {
     flags: "--batch <n>",
     summary: "latents of one run",
-    schema: whole(1, MAX_BATCH, `takes a whole number from 1 to ${MAX_BATCH}`),
+    schema: upTo(MAX_BATCH),
   },
   cache: { flags: "--no-cache", summary: "compile the plain unrolled model, nothing cached", schema: z.boolean() },
   cacheMemory: {
@@ -117,13 +127,13 @@ export const OPTIONS = {
   },
   recipe: { flags: "--recipe <file>", summary: "recipe.json of another place", schema: path },
   resume: { flags: "--resume", summary: "go on where a calibration ended: samples that are there are not run again", schema: z.boolean() },
-  runs: { flags: "--runs <n>", summary: "timed runs of each candidate", schema: count },
-  samples: { flags: "--samples <n>", summary: "calibration samples", schema: count },
+  runs: { flags: "--runs <n>", summary: "timed runs of each candidate", schema: upTo(MAX_SAMPLES) },
+  samples: { flags: "--samples <n>", summary: "calibration samples", schema: upTo(MAX_SAMPLES) },
   scheduler: { flags: "--scheduler <file>", summary: "scheduler_config.json or a sampler table", schema: path },
   seed: {
     flags: "--seed <n>",
     summary: "seed of the noise, as torch's CPU generator draws it",
-    schema: whole(0, Infinity, "takes a whole number from 0 up"),
+    schema: whole(0, MAX_SEED, `takes a whole number from 0 to ${MAX_SEED}`),
   },
   shard: {
     flags: "--shard <i/n>",
@@ -139,8 +149,8 @@ export const OPTIONS = {
     summary: "first step that is run, from a latent that the run is given",
     schema: whole(0, Infinity, "takes a step, from 0 up"),
   },
-  steps: { flags: "--steps <n>", summary: "sampling steps", schema: count },
-  threads: { flags: "--threads <n>", summary: "threads of the runtime", schema: count },
+  steps: { flags: "--steps <n>", summary: "sampling steps", schema: upTo(MAX_STEPS) },
+  threads: { flags: "--threads <n>", summary: "threads of the runtime", schema: upTo(MAX_THREADS) },
   tiers: {
     flags: "--tiers <list>",
     summary: `an artifact each, in a folder of its name: ${[...TIERS.keys()].join(",")}; plans by budget, from one calibration`,
@@ -208,7 +218,7 @@ export function runtimeOptions(options: Options, signal: AbortSignal): RuntimeOp
 /** `--seed`, `--noise` and `--input`: what a run starts from. Throws what reading the noise throws. */
 export function sampleOptions(options: Options): SampleOptions {
   const { seed = 0, noise } = options;
-  return { seed, noise: noise === undefined ? undefined : readNoise(noise), inputs: inputSpecs(options) };
+  return { seed, noise: noise === undefined ? undefined : readNpy(noise), inputs: inputSpecs(options) };
 }
 
 /** `--input name=value`: a number, numbers with commas between, or a file. */

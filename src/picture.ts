@@ -21,9 +21,8 @@ export interface PictureOptions {
  * latent of a VAE), the first three stand in as RGB. Throws NOT_A_PICTURE.
  */
 export function latentPicture(latent: Latent, range: readonly [number, number], options: PictureOptions = {}): Uint8Array {
-  const { batch, channels, height, width } = pictureShape(latent);
+  const { batch, channels, height, width } = pictureShape(latent.shape, range);
   const [black, white] = range;
-  if (!(white > black)) throw notAPicture(latent.shape, `its range [${black}, ${white}] is empty`);
   const { scale = 1, columns = batch } = options;
   const across = Math.min(columns, batch);
   const shown = channels === 1 ? 1 : 3;
@@ -60,14 +59,17 @@ export function differencePicture(
   return { png: latentPicture({ shape: a.shape, values }, [0, white || 1], options), white };
 }
 
-function pictureShape({ shape, values }: Latent): { batch: number; channels: number; height: number; width: number } {
+/** What the axes of a latent are that can be drawn in a range. Throws NOT_A_PICTURE. */
+export function pictureShape(
+  shape: readonly number[],
+  [black, white]: readonly [number, number],
+): { readonly batch: number; readonly channels: number; readonly height: number; readonly width: number } {
   const [batch, channels, height, width, ...rest] = shape;
   if (batch === undefined || channels === undefined || height === undefined || width === undefined || rest.length > 0) {
     throw notAPicture(shape, "it does not have four axes");
   }
   if (channels === 2) throw notAPicture(shape, "two channels are neither grey nor colours");
-  const count = batch * channels * height * width;
-  if (count === 0) throw notAPicture(shape, "it is empty");
-  if (count !== values.length) throw new Error(`internal: ${values.length} values for the shape [${shape.join(", ")}]`);
+  if (shape.includes(0)) throw notAPicture(shape, "it is empty");
+  if (!(white > black)) throw notAPicture(shape, `its range [${black}, ${white}] is empty`);
   return { batch, channels, height, width };
 }

@@ -35,6 +35,7 @@ import {
 } from "../schedules/index.js";
 import { readJson } from "./files.js";
 import { guidedStep, planFor, type Job } from "./job.js";
+import { ownPolicy } from "./own-policy.js";
 import type { Progress } from "./progress.js";
 import { readPlan } from "./plan-file.js";
 import { readTorchFile } from "./torch-file.js";
@@ -140,7 +141,7 @@ export function cellsOf({ bind, steps, sites }: Planning, schedule: Schedule): P
 export async function findPolicy(name: string): Promise<Policy> {
   const known = policies.get(name);
   if (known) return known;
-  if (/\.[cm]?[jt]s$/.test(basename(name))) return loadExtension(name, isPolicy);
+  if (/\.[cm]?[jt]s$/.test(basename(name))) return ownPolicy(name, await loadExtension(name, isPolicy));
   if (name.endsWith(".json")) return policyOf(name);
   throw unknownName("policy", name, [...policies.keys()]);
 }

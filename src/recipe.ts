@@ -9,6 +9,7 @@ import { deriveRecipe, isPipelineFolder } from "./pipelines/index.js";
 import {
   cutSchema,
   linspace,
+  MAX_STEPS,
   parseWith,
   samplerTable,
   shiftOf,
@@ -92,7 +93,7 @@ export const recipeSchema = z.strictObject({
   /** A file, an inline configuration, or a sampler table. */
   scheduler: z.union([z.string(), z.record(z.string(), z.unknown())]).optional(),
   /** Default: the rows of a sampler table, else 50. */
-  steps: z.int().min(1).optional(),
+  steps: z.int().min(1).max(MAX_STEPS).optional(),
   /** The first step that is run; the run begins with the latent that it is given there. */
   start: z.int().min(0).optional(),
   /** The same as a share of the steps, as diffusers' image-to-image pipelines have it: the last ⌊steps · strength⌋ are run. */

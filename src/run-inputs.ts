@@ -1,11 +1,10 @@
 /** What one sampling run starts from: noise and conditions, the same for the artifact and for the loop. */
-import { inputShapeMismatch } from "../ir/diagnostics.js";
-import { tensorNumbers, type TensorData } from "../ir/tensor.js";
+import { tensorFloats, type TensorData } from "../ir/tensor.js";
 import { elementCount } from "../ir/types.js";
 import { conditionsOf, latentShape, type Job } from "./job.js";
 import { TorchGenerator } from "./noise.js";
-import { readNpy } from "./npy.js";
 import type { InputSpecs } from "./recipe.js";
+import { forEveryRow } from "./values.js";
 
 export interface RunInputs {
   /** Unit normals, [batch, …latent]. */
@@ -20,7 +19,7 @@ export interface SampleOptions {
   /** Sample i draws its noise from seed + i, as torch's CPU generator does. */
   readonly seed: number;
   /** Stands for the noise of sample 0. */
-  readonly noise?: Float32Array | undefined;
+  readonly noise?: TensorData | undefined;
   /** Conditions; the recipe's calibration values where there are none. */
   readonly inputs?: InputSpecs | undefined;
 }
@@ -29,17 +28,11 @@ export interface SampleOptions {
 export function sampleInputs(job: Job, sample: number, { seed, noise, inputs }: SampleOptions): RunInputs {
   const shape = latentShape(job);
   const size = elementCount(shape);
-  const given = sample === 0 ? noise : undefined;
-  if (given && given.length !== size) throw inputShapeMismatch("noise", shape, [given.length]);
+  const given = sample === 0 && noise ? Float32Array.from(tensorFloats(forEveryRow("noise", shape, noise))) : undefined;
   const generator = new TorchGenerator(seed + sample);
   const initial = generator.randn(size);
   const count = job.table.rows.filter(({ next }) => next.noise !== 0).length;
   const draws = new Float32Array(count * size);
   for (let draw = 0; draw < count; draw++) draws.set(generator.randn(size), draw * size);
   return { noise: given ?? initial, ...(count > 0 ? { draws } : {}), conditions: conditionsOf(job, sample, inputs) };
-}
-
-/** Initial latents from a `.npy` file. */
-export function readNoise(file: string): Float32Array {
-  return Float32Array.from(tensorNumbers(readNpy(file)));
 }

@@ -33,13 +33,10 @@ export function sampleOf(
 /** Sample `sample` of a file whose axis 0 counts samples: whole conditions, or one row of the batch each. */
 function samplesOf(value: Value, shape: readonly number[], all: TensorData, sample: number): TensorData {
   const [samples = 0, ...rest] = all.shape;
-  const [rows = 1, ...row] = shape;
-  const perSample = elementCount(rest);
-  const isWhole = perSample === elementCount(shape);
-  if (samples === 0 || !(isWhole || perSample === elementCount(row)))
-    throw inputShapeMismatch(value.name, ["samples", ...shape], all.shape);
-  const count = isWhole ? 1 : rows;
-  const size = byteSize(all.elem, perSample);
+  const rows = rowsIn(shape, rest);
+  if (samples === 0 || rows === undefined) throw inputShapeMismatch(value.name, ["samples", ...shape], all.shape);
+  const count = (shape[0] ?? 1) / rows;
+  const size = byteSize(all.elem, elementCount(rest));
   const bytes = readTensor(all);
   const parts = Array.from({ length: count }, (_, i) => {
     const at = ((sample * count + i) % samples) * size;
@@ -51,19 +48,25 @@ function samplesOf(value: Value, shape: readonly number[], all: TensorData, samp
 /** A tensor of the input's type and of `shape`. Throws INPUT_SHAPE_MISMATCH, INPUT_NUMBER, BAD_GRID and what reading the file throws. */
 export function tensorFor(value: Value, shape: readonly number[], spec: ValueSpec, folder: string): TensorData {
   if (typeof spec === "number") return numbersFor(value, shape, new Array<number>(elementCount(shape)).fill(spec));
-  if (typeof spec === "string") return forEveryRow(value, shape, retyped(value, readNpy(resolve(folder, spec))));
+  if (typeof spec === "string") return forEveryRow(value.name, shape, retyped(value, readNpy(resolve(folder, spec))));
   const numbers = Array.isArray(spec) ? spec : gridPoints(value.name, shape, spec.grid);
-  return forEveryRow(value, shape, numbersFor(value, [numbers.length], numbers));
+  // A list has no axes: they are those of what it has the elements of.
+  const listed = [shape, shape.slice(1)].find((of) => elementCount(of) === numbers.length);
+  return forEveryRow(value.name, shape, numbersFor(value, listed ?? [numbers.length], numbers));
 }
 
-/** The elements of `data` in `shape`: all of them, or those of one row of the batch for every row. Throws INPUT_SHAPE_MISMATCH. */
-function forEveryRow(value: Value, shape: readonly number[], data: TensorData): TensorData {
-  const [rows = 1, ...row] = shape;
-  const count = elementCount(data.shape);
-  if (count === elementCount(shape)) return { ...data, shape };
-  if (row.length === 0 || count !== elementCount(row)) throw inputShapeMismatch(value.name, shape, data.shape);
-  const bytes = Buffer.concat(new Array<Uint8Array>(rows).fill(readTensor(data)));
+/** `data` in `shape`: all of it, or one row of the batch for every row. Throws INPUT_SHAPE_MISMATCH. */
+export function forEveryRow(input: string, shape: readonly number[], data: TensorData): TensorData {
+  const rows = rowsIn(shape, data.shape);
+  if (rows === undefined) throw inputShapeMismatch(input, shape, data.shape);
+  const bytes = Buffer.concat(new Array<Uint8Array>((shape[0] ?? 1) / rows).fill(readTensor(data)));
   return { elem: data.elem, shape, content: { kind: "bytes", bytes: Uint8Array.from(bytes) } };
+}
+
+/** How many rows of an input an array has: all, or one, with an axis for the batch or without; undefined where it is no part of it. */
+function rowsIn([rows = 1, ...row]: readonly number[], found: readonly number[]): number | undefined {
+  const is = (...shape: readonly number[]): boolean => shape.join() === found.join();
+  return is(rows, ...row) ? rows : is(1, ...row) || is(...row) ? 1 : undefined;
 }
 
 /** The tensor in the input's element type. Throws INPUT_NUMBER. */
@@ -79,7 +82,8 @@ function numbersFor(value: Value, shape: readonly number[], numbers: readonly nu
   return tensorOf(elem, shape, numbers);
 }
 
-function holds(elem: ElementType, number: number): boolean {
+/** Whether an element type has a number; float types round. */
+export function holds(elem: ElementType, number: number): boolean {
   if (elem === "bool") return number === 0 || number === 1;
   const integer = /^(u?)int(\d+)$/.exec(elem);
   if (!integer) return !Number.isNaN(number);

@@ -1,6 +1,7 @@
 /** Does an artifact do what its plan says, and how far is that from the result without caching? */
+import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { FILES, ArtifactSession, feedsOf, fileDigest, type Artifact } from "./artifact.js";
+import { FILES, ArtifactSession, feedsOf, fileDigest, readManifest, type Artifact } from "./artifact.js";
 import { mean, psnr, rangeOf, relativeL2 } from "../schedules/index.js";
 import { latentShape, type Job } from "./job.js";
 import { isFloatType, type FloatType } from "../ir/types.js";
@@ -25,6 +26,8 @@ export interface Check {
   readonly relL2: number;
   readonly limit: number;
   readonly ok: boolean;
+  /** Why it failed, where the number does not say. */
+  readonly problem?: string | undefined;
 }
 
 export interface Verification {
@@ -36,9 +39,23 @@ export interface Verification {
   readonly latents: { readonly shape: readonly number[]; readonly cached: Float32Array; readonly uncached: Float32Array };
 }
 
+/** Whether the files are those that the manifest has the digests of; to be asked before they are read. Throws what `readManifest` throws. */
+export async function checkFiles(folder: string): Promise<Check> {
+  const { digests } = readManifest(folder);
+  const problems: string[] = [];
+  for (const part of ["model", "data", "tensors"] as const) {
+    if (digests[part] === undefined) continue;
+    const file = join(folder, FILES[part]);
+    if (!existsSync(file)) problems.push(`${FILES[part]} is missing`);
+    else if ((await fileDigest(file)) !== digests[part]) problems.push(`${FILES[part]} is cut off or has changed`);
+  }
+  return check("files are those of the manifest", problems.length, 0, problems);
+}
+
 /** Runs the artifact, the plan-aware loop and the uncached loop on the same noise. Three runs a sample. Throws NO_KERNELS. */
 export async function verify(artifact: Artifact, options: VerifyOptions): Promise<Verification> {
-  const { job, plan, manifest, folder } = artifact;
+  const { job, plan, folder } = artifact;
+  const files = await checkFiles(folder);
   assertKernels(job.context.precision, options.device);
   const session = await ArtifactSession.open(join(folder, FILES.model), { ...options, prepack: false });
   const loop = new ReferenceLoop(job, options);
@@ -46,6 +63,7 @@ export async function verify(artifact: Artifact, options: VerifyOptions): Promis
   const fromLoop: number[] = [];
   const fromUncached: number[] = [];
   const peaks: number[] = [];
+  const overflown = new Set<string>();
   let latents: Verification["latents"] | undefined;
   try {
     for (let sample = 0; sample < options.samples; sample++) {
@@ -56,6 +74,8 @@ export async function verify(artifact: Artifact, options: VerifyOptions): Promis
       options.progress?.("verify", 3 * sample + 2, 3 * options.samples);
       const uncached = await loop.run(inputs);
       options.progress?.("verify", 3 * sample + 3, 3 * options.samples);
+      for (const [whose, result] of Object.entries({ "the artifact": cached, "the loop": followed, "the uncached loop": uncached }))
+        if (!result.every(Number.isFinite)) overflown.add(whose);
       fromLoop.push(relativeL2(cached, followed));
       fromUncached.push(relativeL2(cached, uncached));
       peaks.push(psnr(cached, uncached, range ? range[1] - range[0] : rangeOf(uncached)));
@@ -66,15 +86,8 @@ export async function verify(artifact: Artifact, options: VerifyOptions): Promis
     await loop.close();
   }
   if (!latents) throw new Error("internal: verification without samples");
-  let intact = true;
-  for (const part of ["model", "data", "tensors"] as const) {
-    const digest = manifest.digests[part];
-    intact &&= digest === undefined || (await fileDigest(join(folder, FILES[part]))) === digest;
-  }
-  const checks = [
-    check("files are those of the manifest", intact ? 0 : 1, 0),
-    check("artifact = plan-aware loop over the original step", Math.max(...fromLoop), limitOf(job)),
-  ];
+  const problems = overflown.size > 0 ? [`not finite: the result of ${[...overflown].join(", ")}`] : [];
+  const checks = [files, check("artifact = plan-aware loop over the original step", Math.max(...fromLoop), limitOf(job), problems)];
   const fidelity = { relL2: mean(fromUncached), psnr: mean(peaks), samples: options.samples * job.context.batch };
   return { ok: checks.every(({ ok }) => ok), checks, fidelity, latents };
 }
@@ -84,7 +97,7 @@ function limitOf({ model, context }: Job): number {
   return types.reduce((limit, type) => Math.max(limit, LIMITS[type]), LIMITS.float);
 }
 
-function check(name: string, relL2: number, limit: number): Check {
+function check(name: string, relL2: number, limit: number, problems: readonly string[]): Check {
   // A result that is not a number is not within any limit.
-  return { name, relL2, limit, ok: relL2 <= limit };
+  return { name, relL2, limit, ok: relL2 <= limit, ...(problems.length > 0 && { problem: problems.join("; ") }) };
 }

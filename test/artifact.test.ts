@@ -1,12 +1,24 @@
 /** Emitted artifacts: they do what the loop over the exporter's step does, whatever the plan, and their files are as promised. */
 import { execFile } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join, parse, relative, resolve } from "node:path";
 import { promisify } from "node:util";
 import { onnx } from "onnx-proto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ditView } from "../ir/graph.js";
+import { readModel, writeModel } from "../ir/onnx/index.js";
 import { scheduleJson, type Schedule } from "../schedules/index.js";
 import { ArtifactSession, feedsOf, FILES, openArtifact, readManifest, writeArtifact } from "../src/artifact.js";
 import { writeUncached } from "../src/bench.js";
@@ -19,7 +31,7 @@ import { readNpy } from "../src/npy.js";
 import { npzBytes } from "../src/npz.js";
 import { recipeOverrides } from "../src/options.js";
 import { ReferenceLoop } from "../src/reference.js";
-import { readNoise, sampleInputs } from "../src/run-inputs.js";
+import { sampleInputs } from "../src/run-inputs.js";
 import { runsOf } from "../src/runs.js";
 import { verify } from "../src/verify.js";
 import { tensorNumbers, tensorOf } from "../ir/tensor.js";
@@ -135,6 +147,22 @@ it("is timed against an uncached run with the same weights on disk", async () =>
   }
 });
 
+it("runs a step that lies in a download cache: links to files of other names, with its weights inside or beside it", async () => {
+  const [blobs, snapshot] = [join(folder, "blobs"), join(folder, "snapshots", "1")];
+  for (const path of [blobs, snapshot]) mkdirSync(path, { recursive: true });
+  const fixture = fixtureNamed("dit/torchscript-17");
+  for (const external of ["none", {}] as const) {
+    const written = await writeModel(await readModel(fixture.model), join(blobs, "step.onnx"), { external });
+    for (const [i, file] of ["step.onnx", ...(written.dataFile === undefined ? [] : ["step.onnx.data"])].entries()) {
+      renameSync(join(blobs, file), join(blobs, `${i}`));
+      rmSync(join(snapshot, file), { force: true });
+      symlinkSync(`../../blobs/${i}`, join(snapshot, file));
+    }
+    const job = await openFixture({ ...fixture, model: join(snapshot, "step.onnx") }, "batched");
+    await expectLoop(job, randomSchedule(job, 6));
+  }
+});
+
 it("is cut where its plan says, and opens so again", async () => {
   const schedule = { steps: 6, cut: "stack", cells: new Map([["*", [1, 1, [[1, 2], [0, -1]], 1, 0, 1] as const]]) }; // prettier-ignore
   const job = await openJob(join(ROOT, "examples/glyphs"), { steps: 6 });
@@ -201,7 +229,7 @@ describe("the glyph model", () => {
     const job = await openJob(glyphs, { batch: 8, scheduler, steps });
     const session = await ArtifactSession.open(join(await emit(job, { steps, cells: new Map() }), FILES.model), {});
     const labels = new Map([["class_labels", join(reference, "class_labels.npy")]]);
-    const inputs = sampleInputs(job, 0, { seed: 0, noise: readNoise(join(reference, "noise.npy")), inputs: labels });
+    const inputs = sampleInputs(job, 0, { seed: 0, noise: readNpy(join(reference, "noise.npy")), inputs: labels });
     const result = await session.run(feedsOf(job, inputs));
     await session.close();
     expect(relativeL2(result, tensorNumbers(readNpy(join(reference, `${truth}.npy`))))).toBeLessThanOrEqual(1e-4);

@@ -4,7 +4,20 @@
  * command line reaches is called here.
  */
 import { spawn } from "node:child_process";
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { onnx } from "onnx-proto";
@@ -256,7 +269,12 @@ describe("the program", () => {
     expect(exit).toBe(2);
     expect(stdout).toBe("");
     expect(stderr).toContain("Usage: smoothcc");
-    expect((await cli(["--help"])).exit).toBe(0);
+    for (const asked of [["--help"], ["help"], ["help", "run"], ["run", "--help"]]) expect((await cli(asked)).exit).toBe(0);
+    for (const stray of ["rum --help", "help rum"]) {
+      const ran = await cli(stray.split(" "));
+      expect(ran).toMatchObject({ exit: 2, stdout: "" });
+      expect(ran.stderr).toContain("Did you mean run?");
+    }
   });
 
   it("reads JSON with a byte order mark", async () => {
@@ -303,16 +321,40 @@ describe("the program", () => {
     expect({ exit, stderr }).toEqual({ exit: 0, stderr: "" });
   });
 
-  it("fails an artifact of which a byte has changed", async () => {
-    const changed = join(folder, "changed");
+  it.each(["model.onnx", "model.onnx.data"])("fails an artifact of whose %s a byte has changed, or is missing", async (name) => {
+    const changed = join(folder, `changed-${name}`);
     cpSync(artifact, changed, { recursive: true });
-    const file = join(changed, "model.onnx.data");
+    const file = join(changed, name);
     const bytes = readFileSync(file);
     bytes[1000] = (bytes[1000] ?? 0) ^ 1;
-    writeFileSync(file, bytes);
-    const { exit, stdout } = await cli(["verify", changed, "--json", "--quiet"]);
+    for (const damaged of [bytes, bytes.subarray(0, -1), bytes.subarray(0, 0)]) {
+      writeFileSync(file, damaged);
+      const { exit, stdout } = await cli(["verify", changed, "--json", "--quiet"]);
+      expect(exit).toBe(1);
+      expect(JSON.parse(stdout)).toMatchObject({ ok: false, checks: [{ ok: false, problem: `${name} is cut off or has changed` }] });
+    }
+    rmSync(file);
+    expect((await cli(["verify", changed, "--quiet"])).stdout).toContain(`FAILED: ${name} is missing`);
+  });
+
+  it("fails an artifact whose result is not finite, and says so in words", async () => {
+    const noise = join(CASES, "NOT_FINITE", "noise.npy");
+    const { exit, stdout } = await cli(["verify", artifact, "--noise", noise, "--json", "--quiet"]);
     expect(exit).toBe(1);
-    expect(JSON.parse(stdout)).toMatchObject({ ok: false });
+    const problem = "not finite: the result of the artifact, the loop, the uncached loop";
+    expect(JSON.parse(stdout)).toMatchObject({ ok: false, checks: [{ ok: true }, { ok: false, problem }] });
+  });
+
+  it("says before it runs that a latent cannot be drawn", async () => {
+    const dark = join(folder, "dark");
+    cpSync(artifact, dark, { recursive: true });
+    const recipe = z.looseObject({}).parse(JSON.parse(readFileSync(join(dark, "recipe.json"), "utf8")));
+    writeFileSync(join(dark, "recipe.json"), JSON.stringify({ ...recipe, display: { kind: "image", range: [1, 1] } }));
+    const [latent, png] = ["dark.npy", "dark.png"].map((name) => join(folder, name));
+    const { exit, stderr } = await cli(["run", dark, "--input", "class_labels=1", "-o", latent ?? "", "--png", png ?? ""]);
+    expect(exit).toBe(2);
+    expect(stderr).toContain("NOT_A_PICTURE");
+    expect(existsSync(latent ?? "")).toBe(false);
   });
 
   it("runs through a link, as npm makes them", async () => {
@@ -338,6 +380,18 @@ describe("the program", () => {
       expect(stderr).toContain('"CANCELLED"');
       expect(readdirSync(out)).toEqual([]);
     }
+  });
+
+  it.skipIf(!existsSync("/dev/full"))("says in one sentence that its result cannot be written", async () => {
+    const full = openSync("/dev/full", "w");
+    const argv = ["inspect", join(FIXTURES, "dit", "dynamo-20.onnx"), "--json"];
+    const child = spawn(process.execPath, [CLI, ...argv], { stdio: ["ignore", full, "pipe"] });
+    closeSync(full);
+    let stderr = "";
+    child.stderr?.on("data", (chunk) => (stderr += String(chunk)));
+    expect(await new Promise((done) => child.on("close", done))).toBe(4);
+    const { error } = errorSchema.parse(JSON.parse(stderr));
+    expect(error).toMatchObject({ code: "FILE_NOT_WRITTEN", where: { file: "stdout" } });
   });
 
   it("takes it well when nobody reads what it says", async () => {

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
-import { relativeL2 } from "../schedules/index.js";
+import { relativeL2, samplerTable } from "../schedules/index.js";
 import { conditionsOf, openJob, warningsOf, type Job } from "../src/job.js";
 import { ReferenceLoop } from "../src/reference.js";
 import { sampleInputs } from "../src/run-inputs.js";
@@ -128,6 +128,15 @@ describe("a step of another make", () => {
     expect(ditView(told.model)).toMatchObject({ timestep: "t", conditions: ["size"] });
     // The network sees how far the second time lies behind the first.
     expect(relativeL2(await run(told), await run(await tinyJob({})))).toBeLessThan(1e-6);
+  });
+
+  it("is told no numbers that its inputs do not have", async () => {
+    const scaled = (scale: number): Promise<Job> => tinyJob({ label: true }, { guidance: { form: "embedded", input: "label", scale } });
+    await expect(scaled(3.5)).rejects.toThrow("which cannot hold 3.5");
+    expect((await run(await scaled(3))).every(Number.isFinite)).toBe(true);
+    const late = { ...samplerTable(scheduler, { steps: 4 }) };
+    const rows = late.rows.map((row) => ({ ...row, timestep: 1e19 }));
+    await expect(tinyJob({}, { scheduler: { ...late, rows } })).rejects.toMatchObject({ code: "INPUT_NUMBER" });
   });
 
   it("gives every branch a site of its own", async () => {

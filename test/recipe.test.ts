@@ -1,9 +1,16 @@
 /** What the recipe's keys of time and sampling make of a scheduler's table. */
-import { describe, expect, it } from "vitest";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, describe, expect, it } from "vitest";
+import { inputValue } from "../ir/graph.js";
+import { tensorNumbers, tensorOf } from "../ir/tensor.js";
 import { samplerTable, type SamplerTable } from "../schedules/index.js";
 import { gridPoints } from "../src/grid.js";
+import { writeNpy } from "../src/npy.js";
 import { recipeSchema, samplingOf, type RecipeFacts } from "../src/recipe.js";
-import { codeOf } from "./support/thrown.js";
+import { sampleOf, tensorFor } from "../src/values.js";
+import { codeOf, thrownBy } from "./support/thrown.js";
 
 const LATENT = [1, 4, 8, 8];
 const ddim = { _class_name: "DDIMScheduler", clip_sample: false };
@@ -74,5 +81,63 @@ describe("the points of a grid", () => {
   it("are refused where the sizes do not fit", () => {
     expect(codeOf(() => gridPoints("ids", [6, 3], [1, null, null]))).toBe("BAD_GRID");
     expect(codeOf(() => gridPoints("ids", [4, 2], [1, null, null]))).toBe("BAD_GRID");
+  });
+});
+
+describe("an array for an input [2, 3, 4]", () => {
+  const folder = mkdtempSync(join(tmpdir(), "smoothcc-values-"));
+  afterAll(() => {
+    rmSync(folder, { recursive: true, force: true });
+  });
+  const shape = [2, 3, 4];
+  const value = inputValue("words", { elem: "float", shape });
+  const upTo = (count: number, from = 0): number[] => Array.from({ length: count }, (_, i) => from + i);
+
+  async function of(found: readonly number[]): Promise<{ readonly whole: () => number[]; readonly samples: () => number[][] }> {
+    const count = found.reduce((product, size) => product * size, 1);
+    await writeNpy(join(folder, "words.npy"), tensorOf("float", found, upTo(count)));
+    return {
+      whole: () => tensorNumbers(tensorFor(value, shape, "words.npy", folder)),
+      samples: () => [0, 1].map((sample) => tensorNumbers(sampleOf(value, shape, "words.npy", sample, folder))),
+    };
+  }
+
+  it("is all of it, or one row for the whole batch", async () => {
+    expect((await of([2, 3, 4])).whole()).toEqual(upTo(24));
+    for (const row of [
+      [3, 4],
+      [1, 3, 4],
+    ])
+      expect((await of(row)).whole()).toEqual([...upTo(12), ...upTo(12)]);
+  });
+
+  it("has samples along axis 0: all of it, or one row each", async () => {
+    expect((await of([2, 2, 3, 4])).samples()).toEqual([upTo(24), upTo(24, 24)]);
+    for (const rows of [
+      [3, 3, 4],
+      [3, 1, 3, 4],
+    ])
+      expect((await of(rows)).samples()).toEqual([upTo(24), [...upTo(12, 24), ...upTo(12)]]);
+  });
+
+  it("is never taken apart otherwise, though it has as many elements", async () => {
+    for (const found of [[4, 3, 2], [2, 4, 3], [24], [6, 4], [12], [1, 2, 3, 4], [4, 3]]) {
+      const { message } = thrownBy((await of(found)).whole) ?? {};
+      expect(message).toContain(`[2, 3, 4]; what was given has [${found.join(", ")}]`);
+    }
+    for (const found of [
+      [2, 24],
+      [2, 12],
+      [2, 4, 3],
+      [1, 2, 4, 3],
+      [0, 3, 4],
+    ])
+      expect(codeOf((await of(found)).samples)).toBe("INPUT_SHAPE_MISMATCH");
+  });
+
+  it("may be a list of its elements, which has no axes", () => {
+    expect(tensorNumbers(tensorFor(value, shape, upTo(24), folder))).toEqual(upTo(24));
+    expect(tensorNumbers(tensorFor(value, shape, upTo(12), folder))).toEqual([...upTo(12), ...upTo(12)]);
+    expect(codeOf(() => tensorFor(value, shape, upTo(6), folder))).toBe("INPUT_SHAPE_MISMATCH");
   });
 });

@@ -290,6 +290,7 @@ describe("configurations", () => {
       "UNSUPPORTED_SCHEDULER",
     ],
     ["too few steps for Runge–Kutta", { _class_name: "PNDMScheduler" }, { steps: 3 }, "SAMPLER_OPTION"],
+    ["a grid that no machine holds", { _class_name: "FlowMatchEulerDiscreteScheduler" }, { steps: 1e9 }, "SAMPLER_OPTION"],
     ["times that rise", { _class_name: "DDPMScheduler" }, { steps: 2, timesteps: [10, 20] }, "SAMPLER_OPTION"],
     ["a variance that is the model's", { _class_name: "DDPMScheduler", variance_type: "learned" }, { steps: 2 }, "UNSUPPORTED_SCHEDULER"],
     ["sigmas without their end", { _class_name: "EulerDiscreteScheduler" }, { steps: 2, sigmas: [9, 3] }, "SAMPLER_OPTION"],

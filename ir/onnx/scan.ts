@@ -1,5 +1,5 @@
 /** Walks a model file through a small window and cuts out the payloads of large initializers, which stay on disk. */
-import { open, stat, type FileHandle } from "node:fs/promises";
+import { open, realpath, stat, type FileHandle } from "node:fs/promises";
 import { fileMissing, modelCorrupt, modelTooLarge, notOnnx } from "../diagnostics.js";
 import { problemOf, type FileRange } from "./ranges.js";
 import { header, MESSAGE_LIMIT } from "./schema.js";
@@ -23,7 +23,7 @@ const DELIMITED = 2;
 export interface Skeleton {
   /** A ModelProto without the large payloads. */
   readonly bytes: Uint8Array;
-  /** Where the payloads are, by the index of the initializer. */
+  /** Where the payloads are, by the index of the initializer: in the file itself, where a link stands for it. */
   readonly payloads: ReadonlyMap<number, FileRange>;
 }
 
@@ -44,7 +44,7 @@ export async function scan(file: string): Promise<Skeleton> {
     // A pipe or a device would never end.
     if (!info.isFile()) throw notOnnx(file, "it is not a file");
     handle = await open(file, "r");
-    return await scanHandle(handle, file, info.size);
+    return await scanHandle(handle, file, info.size, await realpath(file));
   } catch (error) {
     const problem = problemOf(error);
     throw problem === undefined ? error : fileMissing(file, problem);
@@ -53,7 +53,7 @@ export async function scan(file: string): Promise<Skeleton> {
   }
 }
 
-async function scanHandle(handle: FileHandle, file: string, size: number): Promise<Skeleton> {
+async function scanHandle(handle: FileHandle, file: string, size: number, real: string): Promise<Skeleton> {
   if (size === 0) throw notOnnx(file, "it is empty");
   const window = new Window(handle, file, size);
   const model = new Cutting();
@@ -82,7 +82,7 @@ async function scanHandle(handle: FileHandle, file: string, size: number): Promi
       for await (const { id, wire, start, body, end } of fields(window, part.body, part.end)) {
         const isPayload = id === RAW_DATA && wire === DELIMITED;
         // Of a field that stands there twice, the last one counts.
-        if (isPayload) payload = end - body > CUT_BYTES ? { kind: "file", file, offset: body, length: end - body } : undefined;
+        if (isPayload) payload = end - body > CUT_BYTES ? { kind: "file", file: real, offset: body, length: end - body } : undefined;
         if (!isPayload || !payload) tensor.keep(start, end);
       }
       if (payload) payloads.set(index, payload);

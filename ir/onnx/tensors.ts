@@ -95,7 +95,8 @@ export class TensorReader {
     }
     if (!folders.some((folder) => isWithin(real, folder))) throw externalDataOutside(this.file, tensor, location);
     if (!info.isFile()) throw externalDataMissing(path, tensor, "it is not a file");
-    const found = { path, size: info.size };
+    // The runtime reads weights in the folder of the real file only.
+    const found = { path: real, size: info.size };
     this.files.set(location, found);
     return found;
   }

@@ -6,7 +6,10 @@ import type { Schedule } from "../plan.js";
 import { computedShare, optionWord, type Policy, type PolicyInput, type PolicyNeed } from "../policy.js";
 
 export function isPolicy(candidate: unknown): candidate is Policy {
-  return hasMethods(candidate, "choose") && "options" in candidate && "needs" in candidate;
+  if (!hasMethods(candidate, "choose") || !("options" in candidate) || !("needs" in candidate)) return false;
+  const { options, needs } = candidate;
+  // A schema may be of another copy of zod than ours.
+  return Array.isArray(needs) && typeof options === "object" && options !== null && "strict" in options && "shape" in options;
 }
 
 /** By name, in alphabetical order. */

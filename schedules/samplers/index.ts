@@ -29,6 +29,9 @@ function isSampler(candidate: unknown): candidate is Sampler {
 /** By file stem, in alphabetical order. */
 export const samplers: ReadonlyMap<string, Sampler> = await loadFolder(import.meta.url, isSampler);
 
+/** The most steps that a sampler takes: as many as the longest noise schedules in use have (Improved DDPM). */
+export const MAX_STEPS = 4000;
+
 const terms = z.array(z.strictObject({ step: z.int().min(0), weight: z.number() }));
 const tableSchema = z.strictObject({
   name: z.string(),
@@ -59,7 +62,8 @@ const tableSchema = z.strictObject({
  * Throws UNKNOWN_SCHEDULER, UNSUPPORTED_SCHEDULER, BAD_JSON_FIELD, SAMPLER_OPTION, DEGENERATE_TIMES, BAD_SAMPLER_TABLE.
  */
 export function samplerTable(config: unknown, options: SamplerOptions): SamplerTable {
-  if (!Number.isInteger(options.steps) || options.steps < 1) throw samplerOption("A sampler", "steps", "takes a whole number of steps");
+  if (!Number.isInteger(options.steps) || options.steps < 1 || options.steps > MAX_STEPS)
+    throw samplerOption("A sampler", "steps", `takes a whole number of steps from 1 to ${MAX_STEPS}`);
   if (isRecord(config) && "rows" in config) {
     return startedTable("A sampler table", givenTable(parseWith(tableSchema, config, "sampler table"), options), options);
   }

@@ -101,7 +101,7 @@ function lines({ artifact, plan, compiled, computed, bytes: sizes, sharesWeights
         ]
       : []),
     failed
-      ? `FAILED    ${failed.name}: relative L2 ${failed.relL2.toExponential(1)}, limit ${failed.limit.toExponential(0)}`
+      ? `FAILED    ${failed.name}: ${failed.problem ?? `relative L2 ${failed.relL2.toExponential(1)}, limit ${failed.limit.toExponential(0)}`}`
       : `verified  artifact = plan-aware loop (relative L2 ${worst.toExponential(1)})`,
     `fidelity  relative L2 ${fidelity.relL2.toFixed(4)}, PSNR ${fidelity.psnr.toFixed(1)} dB against the uncached result`,
     `report    ${report}`,

@@ -1,13 +1,13 @@
 /** `run DIR`: one generation. */
 import { join, resolve } from "node:path";
 import { ArtifactSession, feedsOf, FILES, openArtifact } from "../artifact.js";
-import { badOption, missingOption } from "../../ir/diagnostics.js";
+import { badOption, missingOption, notFinite } from "../../ir/diagnostics.js";
 import { tensorFrom } from "../../ir/tensor.js";
 import { assertFree, writeWhole } from "../files.js";
 import { latentShape } from "../job.js";
 import { npyBytes } from "../npy.js";
 import { runtimeOptions, sampleOptions } from "../options.js";
-import { latentPicture } from "../picture.js";
+import { latentPicture, pictureShape } from "../picture.js";
 import { sampleInputs } from "../run-inputs.js";
 import { assertKernels } from "../runtime.js";
 import type { Command } from "./index.js";
@@ -29,14 +29,18 @@ export default {
     assertKernels(job.context.precision, runtime.device);
     if (job.lead && options.noise === undefined)
       throw missingOption("--noise", "this run starts from a latent that is given, not from noise");
+    const shape = latentShape(job);
+    const range = job.source.recipe.display?.range ?? [-1, 1];
+    if (png !== undefined) pictureShape(shape, range);
     const inputs = sampleInputs(job, 0, sampleOptions(options));
     const session = await ArtifactSession.open(join(folder, FILES.model), { ...runtime, prepack: false });
     const started = performance.now();
     const values = await session.run(feedsOf(job, inputs)).finally(() => session.close());
     const seconds = (performance.now() - started) / 1000;
-    const shape = latentShape(job);
+    const stray = values.reduce((count, value) => count + (Number.isFinite(value) ? 0 : 1), 0);
+    if (stray > 0) throw notFinite(stray, values.length);
     if (output !== undefined) await writeWhole(output, npyBytes(tensorFrom("float", shape, values)), force);
-    if (png !== undefined) await writeWhole(png, latentPicture({ shape, values }, job.source.recipe.display?.range ?? [-1, 1]), force);
+    if (png !== undefined) await writeWhole(png, latentPicture({ shape, values }, range), force);
     const files = [output, png].filter((file) => file !== undefined);
     return { json: { files, shape, seconds }, text: `${files.join(", ")}: [${shape.join(", ")}] in ${seconds.toFixed(2)} s` };
   },

@@ -2,8 +2,8 @@
 import { openArtifact } from "../artifact.js";
 import { runtimeOptions, sampleOptions } from "../options.js";
 import { counted, table } from "../text.js";
-import { verify } from "../verify.js";
-import type { Command } from "./index.js";
+import { checkFiles, verify, type Check, type Verification } from "../verify.js";
+import type { Command, Outcome } from "./index.js";
 
 export default {
   name: "verify",
@@ -13,18 +13,28 @@ export default {
   async run(argument, options, host) {
     const { samples = 1 } = options;
     const runtime = runtimeOptions(options, host.signal);
+    const files = await checkFiles(argument);
+    // Damaged files are not run, and may not even be read.
+    if (!files.ok) return outcome([files]);
     const artifact = await openArtifact(argument, runtime);
-    const { ok, checks, fidelity } = await verify(artifact, { ...runtime, ...sampleOptions(options), samples, progress: host.progress });
-    return {
-      json: { ok, checks, fidelity },
-      text: [
-        table([
-          ["check", "relative L2", "limit", ""],
-          ...checks.map((c) => [c.name, c.relL2.toExponential(1), c.limit.toExponential(0), c.ok ? "ok" : "FAILED"]),
-        ]),
-        `against the uncached result: relative L2 ${fidelity.relL2.toFixed(4)}, PSNR ${fidelity.psnr.toFixed(1)} dB (${counted(fidelity.samples, "sample")})`,
-      ].join("\n"),
-      exitCode: ok ? 0 : 1,
-    };
+    const sampling = { ...runtime, ...sampleOptions(options), samples, progress: host.progress };
+    const { checks, fidelity } = await verify(artifact, sampling);
+    return outcome(checks, fidelity);
   },
 } satisfies Command;
+
+function outcome(checks: readonly Check[], fidelity?: Verification["fidelity"]): Outcome {
+  const ok = checks.every((check) => check.ok);
+  const rows = checks.map(({ name, relL2, limit, ok, problem }) => {
+    const verdict = ok ? "ok" : problem === undefined ? "FAILED" : `FAILED: ${problem}`;
+    return [name, relL2.toExponential(1), limit.toExponential(0), verdict];
+  });
+  const distance =
+    fidelity &&
+    `against the uncached result: relative L2 ${fidelity.relL2.toFixed(4)}, PSNR ${fidelity.psnr.toFixed(1)} dB (${counted(fidelity.samples, "sample")})`;
+  return {
+    json: { ok, checks, fidelity },
+    text: [table([["check", "relative L2", "limit", ""], ...rows]), ...(distance === undefined ? [] : [distance])].join("\n"),
+    exitCode: ok ? 0 : 1,
+  };
+}

@@ -1,0 +1,3 @@
+const options = {};
+
+export default { name: "own", summary: "", needs: [], options, choose: () => undefined };
