@@ -70,39 +70,38 @@ function readRange({ file, offset, length }: FileRange): Uint8Array {
 
 /** A tensor from JavaScript numbers. Throws TENSOR_WRONG_TYPE for types that JavaScript has no array of. */
 export function tensorOf(elem: ElementType, shape: readonly number[], values: ArrayLike<number>): TensorData {
-  return tensorFrom(elem, shape, typedArray(elem, Array.from(values)));
+  return tensorFrom(elem, shape, arraysOf(elem).from(Array.from(values)));
 }
 
-function typedArray(elem: ElementType, numbers: readonly number[]): ArrayBufferView {
-  switch (elem) {
-    case "float":
-      return Float32Array.from(numbers);
-    case "double":
-      return Float64Array.from(numbers);
-    case "int64":
-      return BigInt64Array.from(numbers, BigInt);
-    case "uint64":
-      return BigUint64Array.from(numbers, BigInt);
-    case "int32":
-      return Int32Array.from(numbers);
-    case "uint32":
-      return Uint32Array.from(numbers);
-    case "int16":
-      return Int16Array.from(numbers);
-    case "uint16":
-      return Uint16Array.from(numbers);
-    case "float16":
-      return Uint16Array.from(numbers, halfBits);
-    case "bfloat16":
-      return Uint16Array.from(numbers, bfloatBits);
-    case "int8":
-      return Int8Array.from(numbers);
-    case "uint8":
-    case "bool":
-      return Uint8Array.from(numbers);
-    default:
-      throw tensorWrongType("numbers", elem);
-  }
+/** How numbers become the elements of a type, and elements numbers. */
+interface Elements {
+  readonly from: (numbers: readonly number[]) => ArrayBufferView;
+  readonly numbers: (buffer: ArrayBufferLike) => number[];
+}
+
+const BYTES: Elements = { from: (numbers) => Uint8Array.from(numbers), numbers: (buffer) => Array.from(new Uint8Array(buffer)) };
+
+/** Types that JavaScript has arrays of, and those that stand in such. */
+const ELEMENTS: ReadonlyMap<ElementType, Elements> = new Map<ElementType, Elements>([
+  ["float", { from: (numbers) => Float32Array.from(numbers), numbers: (buffer) => Array.from(new Float32Array(buffer)) }],
+  ["double", { from: (numbers) => Float64Array.from(numbers), numbers: (buffer) => Array.from(new Float64Array(buffer)) }],
+  ["float16", { from: (numbers) => Uint16Array.from(numbers, halfBits), numbers: (buffer) => Array.from(new Uint16Array(buffer), halfValue) }],
+  ["bfloat16", { from: (numbers) => Uint16Array.from(numbers, bfloatBits), numbers: (buffer) => Array.from(new Uint16Array(buffer), bfloatValue) }],
+  ["int64", { from: (numbers) => BigInt64Array.from(numbers, BigInt), numbers: (buffer) => Array.from(new BigInt64Array(buffer), Number) }],
+  ["uint64", { from: (numbers) => BigUint64Array.from(numbers, BigInt), numbers: (buffer) => Array.from(new BigUint64Array(buffer), Number) }],
+  ["int32", { from: (numbers) => Int32Array.from(numbers), numbers: (buffer) => Array.from(new Int32Array(buffer)) }],
+  ["uint32", { from: (numbers) => Uint32Array.from(numbers), numbers: (buffer) => Array.from(new Uint32Array(buffer)) }],
+  ["int16", { from: (numbers) => Int16Array.from(numbers), numbers: (buffer) => Array.from(new Int16Array(buffer)) }],
+  ["uint16", { from: (numbers) => Uint16Array.from(numbers), numbers: (buffer) => Array.from(new Uint16Array(buffer)) }],
+  ["int8", { from: (numbers) => Int8Array.from(numbers), numbers: (buffer) => Array.from(new Int8Array(buffer)) }],
+  ["uint8", BYTES],
+  ["bool", BYTES],
+]); // prettier-ignore
+
+function arraysOf(elem: ElementType): Elements {
+  const elements = ELEMENTS.get(elem);
+  if (!elements) throw tensorWrongType("numbers", elem);
+  return elements;
 }
 
 /** A tensor that views the memory of a typed array. */
@@ -123,35 +122,7 @@ export function tensorFloats(data: TensorData): ArrayLike<number> {
 export function tensorNumbers(data: TensorData): number[] {
   const bytes = readTensor(data);
   const buffer = bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength);
-  switch (data.elem) {
-    case "float":
-      return Array.from(new Float32Array(buffer));
-    case "double":
-      return Array.from(new Float64Array(buffer));
-    case "int64":
-      return Array.from(new BigInt64Array(buffer), Number);
-    case "uint64":
-      return Array.from(new BigUint64Array(buffer), Number);
-    case "int32":
-      return Array.from(new Int32Array(buffer));
-    case "uint32":
-      return Array.from(new Uint32Array(buffer));
-    case "float16":
-      return Array.from(new Uint16Array(buffer), halfValue);
-    case "bfloat16":
-      return Array.from(new Uint16Array(buffer), bfloatValue);
-    case "int16":
-      return Array.from(new Int16Array(buffer));
-    case "uint16":
-      return Array.from(new Uint16Array(buffer));
-    case "int8":
-      return Array.from(new Int8Array(buffer));
-    case "uint8":
-    case "bool":
-      return Array.from(new Uint8Array(buffer));
-    default:
-      throw tensorWrongType("numbers", data.elem);
-  }
+  return arraysOf(data.elem).numbers(buffer);
 }
 
 interface Codec {

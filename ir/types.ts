@@ -41,6 +41,12 @@ export interface TensorType {
   readonly shape: readonly Dim[] | null;
 }
 
+/** Types of tensors that a runtime is given and gives back. */
+export const RUNTIME_TYPES = [
+  ...(["float", "double", "float16", "bool"] as const),
+  ...(["int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8"] as const),
+] satisfies readonly ElementType[];
+
 /** The types that a network computes in; a tensor of one can be converted to any other (ir/tensor.ts). */
 export const FLOAT_TYPES = ["float", "float16", "bfloat16"] as const satisfies readonly ElementType[];
 

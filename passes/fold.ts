@@ -5,7 +5,7 @@ import { constant, isOp, type Graph, type Model, type Node, type Value } from ".
 import { isControlFlow, isNondeterministic, isShapeOnly } from "../ir/ops.js";
 import { rewrite } from "../ir/rewrite.js";
 import { convertTensor, tensorBytes, tensorOf, type TensorData } from "../ir/tensor.js";
-import { byteSize, elementCount, ELEMENT_TYPES, isFloatType, staticShape, type ElementType } from "../ir/types.js";
+import { byteSize, elementCount, ELEMENT_TYPES, isFloatType, RUNTIME_TYPES, staticShape, type ElementType } from "../ir/types.js";
 import type { Pass, PassContext } from "./index.js";
 
 /** A folded value may always take this much; above it, no more than what it is made of. */
@@ -13,10 +13,7 @@ const FREE_BYTES = 1 << 16;
 /** All folded values of one run of the pass together: they are held in memory. */
 const BUDGET_BYTES = 1 << 29;
 /** What can come back from the runtime as numbers. */
-const EVALUATED: ReadonlySet<ElementType> = new Set<ElementType>([
-  ...(["float", "double", "float16", "bool"] as const),
-  ...(["int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8"] as const),
-]);
+const EVALUATED: ReadonlySet<ElementType> = new Set<ElementType>(RUNTIME_TYPES);
 
 export default {
   name: "fold",

@@ -67,10 +67,15 @@ export function cacheOf(site: string, halves: readonly Half[]): string {
   return halves.includes("cond") ? site : `${site}@uncond`;
 }
 
+/** The branch whose values a cache holds, or of which a key of a plan speaks that ends in a half. */
+export function siteOf(cache: string): string {
+  return cache.replace(/@(un)?cond$/, "");
+}
+
 /** The halves whose values a cache holds, from its name and the form of the guidance. */
 export function halvesOf(cache: string, form: string): readonly Half[] {
   if (form === "batched") return ["cond", "uncond"];
-  return cache.endsWith("@uncond") ? ["uncond"] : ["cond"];
+  return cache === siteOf(cache) ? ["cond"] : ["uncond"];
 }
 
 /** A branch with a cache of its own: a branch of the network, or of one of two calls of it. */
@@ -79,6 +84,6 @@ export interface CachedBranch extends Branch {
 }
 
 /** The caches of a guided row, call by call. */
-export function cachedBranches(branches: readonly Branch[], guidance: Guidance): readonly CachedBranch[] {
+export function cachedBranches<B extends Branch>(branches: readonly B[], guidance: Guidance): readonly (B & CachedBranch)[] {
   return callsOf(guidance).flatMap((halves) => branches.map((branch) => ({ ...branch, site: cacheOf(branch.site, halves), halves })));
 }

@@ -2,7 +2,7 @@
 import { badAdjustment, badCell, badTerm, planFirstStep, planLength, unknownName } from "../ir/diagnostics.js";
 import type { Branch, BranchKind } from "../ir/dit.js";
 import { assertFits, type Adjustment, type Adjustments } from "./adjustment.js";
-import { cachedBranches, callsAt, NO_GUIDANCE, type CachedBranch, type Guidance, type Half } from "./guidance.js";
+import { cachedBranches, callsAt, NO_GUIDANCE, siteOf, type CachedBranch, type Guidance, type Half } from "./guidance.js";
 import type { Predicted } from "./predicted.js";
 import { evaluationsThatCount, type SamplerTable, type Term } from "./sampler.js";
 
@@ -58,7 +58,7 @@ function keysOf({ site, stream, kind, block, halves }: BranchName): readonly str
   const names = [kind, ...(module === undefined ? [] : [module])];
   const qualified = names.map((name) => `${stream}_${name}`);
   const inBlock = [...qualified, ...names].map((name) => `${name}-${block}`);
-  const keys = [site.replace(/@uncond$/, ""), ...inBlock, ...qualified, ...names, EVERY_BRANCH];
+  const keys = [siteOf(site), ...inBlock, ...qualified, ...names, EVERY_BRANCH];
   return halves.length > 1 ? keys : keys.flatMap((key) => [`${key}@${halves.join()}`, key]);
 }
 

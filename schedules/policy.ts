@@ -7,7 +7,7 @@ import type { CachedBranch } from "./guidance.js";
 import { valueFor, type Schedule, type ScheduleCell } from "./plan.js";
 import type { Predicted } from "./predicted.js";
 import type { Term } from "./sampler.js";
-import type { SiteStatistics } from "./statistics.js";
+import type { SiteStatistics } from "./planning/statistics.js";
 
 /** A branch that a policy may cache. */
 export interface PolicySite extends Omit<CachedBranch, "gated" | "module"> {

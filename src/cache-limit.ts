@@ -2,7 +2,7 @@
 import { badOption } from "../ir/diagnostics.js";
 import { totalMacs } from "../ir/cost.js";
 import { ditView } from "../ir/graph.js";
-import type { Schedule } from "../schedules/index.js";
+import { cacheOf, callsOf, siteOf, type Schedule } from "../schedules/index.js";
 import type { Form } from "./compile.js";
 import { guidedStep, planFor, type Job } from "./job.js";
 import { bytesOf, keptSteps } from "./memory.js";
@@ -52,8 +52,7 @@ export function limitCache(job: Job, schedule: Schedule, limit = Infinity): Limi
     sites = sites.filter((site) => site !== dearest);
   }
   const given = new Set(computed);
-  const others = <T>(all: ReadonlyMap<string, T>): (readonly [string, T])[] =>
-    [...all].filter(([key]) => !given.has(key.replace(/@\w+$/, "")));
+  const others = <T>(all: ReadonlyMap<string, T>): (readonly [string, T])[] => [...all].filter(([key]) => !given.has(siteOf(key)));
   const rows = computed.map((site) => [site, new Array<1>(schedule.steps).fill(1)] as const);
   const cells = new Map([...others(schedule.cells), ...rows]);
   return { schedule: { ...schedule, cells, adjustments: schedule.adjustments && new Map(others(schedule.adjustments)) }, computed };
@@ -67,7 +66,8 @@ function keptSites(job: Job, schedule: Schedule): readonly KeptSite[] {
   const macs = new Map(guidedStep(job).branches.map((branch) => [branch.site, totalMacs(branch.macs)]));
   return branches.flatMap(({ site }) => {
     const value = marked.get(site);
-    const caches = [site, `${site}@uncond`].flatMap((name) => {
+    const caches = callsOf(job.context.guidance).flatMap((halves) => {
+      const name = cacheOf(site, halves);
       const cells = plan.cells.get(name);
       return cells ? [{ name, cells }] : [];
     });

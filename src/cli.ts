@@ -121,7 +121,8 @@ async function perform(
     };
     const outcome = await command.run(argument, options, host, others);
     progress?.stop();
-    stdout.write(json === true ? `${JSON.stringify(outcome.json, undefined, 2)}\n` : `${outcome.text}\n`);
+    // Spaces that do not break keep a number by its unit on a page; from a terminal one copies and searches.
+    stdout.write(json === true ? `${JSON.stringify(outcome.json, undefined, 2)}\n` : `${outcome.text.replaceAll("\u00a0", " ")}\n`);
     return outcome.exitCode ?? 0;
   } catch (error) {
     progress?.stop();

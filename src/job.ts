@@ -24,7 +24,7 @@ import { staticShape, type Dim } from "../ir/types.js";
 import { BIND_PASSES, runPasses, type PassContext, type PredictionSlice } from "../passes/index.js";
 import {
   bind,
-  cacheOf,
+  cachedBranches,
   callsOf,
   hasUnguidedRows,
   uncondInput,
@@ -292,7 +292,7 @@ export function guidedStep({ model, context }: BoundModel): {
   const branches = ditView(model).branches.map((branch) => ({ ...branch, macs: costs.get(branch.site) ?? NO_MACS }));
   return {
     total: calls.reduce((sum) => addMacs(sum, total), NO_MACS),
-    branches: calls.flatMap((halves) => branches.map((branch) => ({ ...branch, site: cacheOf(branch.site, halves), halves }))),
+    branches: cachedBranches(branches, context.guidance),
   };
 }
 

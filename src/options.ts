@@ -84,9 +84,7 @@ export const OPTIONS = {
   memory: {
     flags: "--memory <size>",
     summary: "for the values of branches while calibrating, beside the network itself: 4GB if absent",
-    schema: text("takes a size such as 4GB or 512MB", (text) => /^\d+(\.\d+)?(MB|GB)$/.test(text)).transform(
-      (text) => parseFloat(text) * (text.endsWith("GB") ? 1e9 : 1e6),
-    ),
+    schema: size,
   },
   model: { flags: "--model <path>", summary: "the model that the trace was made from, for policies that run it", schema: path },
   mu: { flags: "--mu <value>", summary: "logarithm of the time shift under dynamic shifting", schema: number },

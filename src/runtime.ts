@@ -7,7 +7,7 @@ import { constant, inputValue, makeNode, makeOp, type Model, type Node, type Val
 import { encodeModel } from "../ir/onnx/index.js";
 import { rewrite } from "../ir/rewrite.js";
 import { readTensor, tensorFrom, type TensorData } from "../ir/tensor.js";
-import type { ElementType, FloatType, TensorType } from "../ir/types.js";
+import { RUNTIME_TYPES, type ElementType, type FloatType, type TensorType } from "../ir/types.js";
 import type { Evaluator } from "../passes/index.js";
 
 // Errors come as exceptions; printed as well, they would stand beside ours on stderr.
@@ -206,25 +206,9 @@ const RUNTIME_NAMES = {
   uint16: "uint16",
   uint8: "uint8",
   bool: "bool",
-} as const;
+} as const satisfies Readonly<Record<(typeof RUNTIME_TYPES)[number], string>>;
 
-const ELEMENT_OF = new Map<string, ElementType>();
-for (const elem of [
-  "float",
-  "double",
-  "float16",
-  "int64",
-  "int32",
-  "int16",
-  "int8",
-  "uint64",
-  "uint32",
-  "uint16",
-  "uint8",
-  "bool",
-] as const) {
-  ELEMENT_OF.set(RUNTIME_NAMES[elem], elem);
-}
+const ELEMENT_OF = new Map<string, ElementType>(RUNTIME_TYPES.map((elem) => [RUNTIME_NAMES[elem], elem]));
 
 /** A view where the memory is aligned, else a copy. */
 function toRuntime(data: TensorData): Tensor {

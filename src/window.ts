@@ -5,7 +5,7 @@ import { shapeOf, elemOf } from "../ir/build.js";
 import { byteSize, elementCount } from "../ir/types.js";
 import { callsOf } from "../schedules/index.js";
 import type { Job } from "./job.js";
-import { bytes } from "./text.js";
+import { formatQuantity } from "./format.js";
 import { L1_LAGS } from "./trace.js";
 
 /** What is held: of every branch the values of `rows` steps. */
@@ -39,7 +39,8 @@ export function windowOf({ model, table, context }: Job, memory = DEFAULT_MEMORY
   let [largest, size] = [0, Infinity];
   for (const { site } of ditView(model).branches) {
     const added = sizeOf.get(site) ?? 0;
-    if (fewest * added > memory) throw badOption("--memory", `${site} alone takes ${bytes(fewest * added)}, not ${bytes(memory)}`);
+    if (fewest * added > memory)
+      throw badOption("--memory", `${site} alone takes ${formatQuantity(fewest * added, "B")}, not ${formatQuantity(memory, "B")}`);
     if (fewest * (size + added) > memory) {
       groups.push(new Set());
       size = 0;

@@ -18,7 +18,7 @@ const PACKAGES = new Map([
   ["protobufjs", /^ir\/onnx\//],
   ["long", /^ir\/onnx\//],
   ["zod", /^(schedules|src)\//],
-  ["ml-matrix", /^schedules\/least-squares\.ts$/],
+  ["ml-matrix", /^schedules\/planning\/least-squares\.ts$/],
   ["onnxruntime-node", /^src\/runtime\.ts$/],
   ["commander", /^src\/cli\.ts$/],
   ["cli-progress", /^src\/progress\.ts$/],

@@ -2,7 +2,7 @@
 import { decode } from "fast-png";
 import { describe, expect, it } from "vitest";
 import { latentPicture } from "../src/picture.js";
-import { formatCount, formatDuration, formatNumber, formatPercent, formatQuantity, formatRatio } from "../src/report/format.js";
+import { formatCount, formatDuration, formatNumber, formatPercent, formatQuantity, formatRatio } from "../src/format.js";
 import { headline, renderReport, type CellKind, type ReportData } from "../src/report/index.js";
 import { rasterise } from "../src/raster.js";
 import { samplerPlot } from "../src/report/sampler-plot.js";

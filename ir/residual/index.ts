@@ -55,11 +55,12 @@ export function residualStreams(graph: Graph, dependsOn: Dependence): ResidualSt
     });
   const rank = ({ add, tokens: { sources } }: ResidualBranch): number => (add.parallel ? 2 : 0) + (sources[0] === "latent" ? 0 : 1);
   branches.sort((a, b) => a.depth - b.depth || rank(a) - rank(b));
+  const carried = new Set(adds);
   const changes = ({ output }: ResidualBranch): boolean => (dependsOn(output) & LATENT) !== 0;
   return {
     branches: branches.filter(changes),
     constant: branches.filter((branch) => !changes(branch)),
-    others: all.filter((add) => !kinds.has(add) || (adds.includes(add) && !depths.has(add))),
+    others: all.filter((add) => !kinds.has(add) || (carried.has(add) && !depths.has(add))),
     resampling: resamplingOf(graph, all),
   };
 }

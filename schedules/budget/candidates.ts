@@ -1,12 +1,12 @@
 /** Schedules of a given number of computed steps that may be good: uniform ones, and paths of least expected error. */
 import { at } from "../../ir/entries.js";
-import { bestFills, SUM } from "../fills.js";
-import { differenceSeries, forecastRow, polynomial } from "../forecast.js";
-import { uniformSteps } from "../interval.js";
+import { bestFills, SUM } from "../planning/fills.js";
+import { differenceSeries, forecastRow, polynomial } from "../planning/forecast.js";
+import { uniformSteps } from "../planning/interval.js";
 import type { ScheduleCell } from "../plan.js";
 import { groupBranches, statisticsOf, type PolicyInput } from "../policy.js";
 import { sumOfTerms, type Term } from "../sampler.js";
-import { innerProduct, squaredNorm, type SiteStatistics } from "../statistics.js";
+import { innerProduct, squaredNorm, type SiteStatistics } from "../planning/statistics.js";
 import type { Sensitivity } from "./sensitivity.js";
 
 /** Steps that compute, and what was sought with them. */

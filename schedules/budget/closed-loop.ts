@@ -4,7 +4,7 @@
  * shrink what they forecast and the shrinkage adds up; fitted along the run, each step makes up for the drift of those before it.
  */
 import { at } from "../../ir/entries.js";
-import { ridgeWeights } from "../least-squares.js";
+import { ridgeWeights } from "../planning/least-squares.js";
 import { cellOf, EVERY_BRANCH, termsOf, type Schedule, type ScheduleCell } from "../plan.js";
 import { everywhere, type Attempt, type PolicyInput, type Runs, type Walk } from "../policy.js";
 import { sumOfTerms, type Term } from "../sampler.js";

@@ -3,7 +3,7 @@
  * the best published plan does better; if not, closed-loop weights for the forecasts. Plans are judged by the errors of final latents.
  */
 import { at } from "../../ir/entries.js";
-import { forecastRow, polynomial } from "../forecast.js";
+import { forecastRow, polynomial } from "../planning/forecast.js";
 import type { Schedule } from "../plan.js";
 import { computedShare, statisticsOf, type PolicyInput, type Runs } from "../policy.js";
 import type { Compared, Measured } from "../predicted.js";

@@ -4,7 +4,7 @@ import { relativeL2 } from "../fidelity.js";
 import type { Schedule } from "../plan.js";
 import type { Runs } from "../policy.js";
 import type { Measured } from "../predicted.js";
-import { halfWidth, mean, standardError } from "../statistics.js";
+import { halfWidth, mean, standardError } from "../planning/statistics.js";
 
 /** A plan that may be taken. */
 export interface Entry {

@@ -1,10 +1,10 @@
 /** What an error of the branches does to the result: the effect of a branch on the next latent, and the gain of that up to the final one. */
 import { at } from "../../ir/entries.js";
 import { relativeL2 } from "../fidelity.js";
-import { polynomial } from "../forecast.js";
+import { polynomial } from "../planning/forecast.js";
 import { cellOf } from "../plan.js";
 import { everywhere, groupBranches, statisticsOf, type BranchGroup, type PolicyInput, type Runs } from "../policy.js";
-import { squaredNorm } from "../statistics.js";
+import { squaredNorm } from "../planning/statistics.js";
 
 /** Steps at which it is measured; what is between is interpolated. */
 const PROBES = 5;

@@ -7,8 +7,8 @@
  * forecasts the rule multiplies their error by n − 1 from one fill to the next.
  */
 import { z } from "zod";
-import { forecastRow } from "../forecast.js";
-import { uniformOptions, uniformSteps } from "../interval.js";
+import { forecastRow } from "../planning/forecast.js";
+import { uniformOptions, uniformSteps } from "../planning/interval.js";
 import { everywhere, type Policy } from "../policy.js";
 
 const options = z.object({

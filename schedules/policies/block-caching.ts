@@ -6,9 +6,9 @@ import { z } from "zod";
 import { badCurves, policyNeedsModel } from "../../ir/diagnostics.js";
 import { at } from "../../ir/entries.js";
 import { groupBranches, GROUPINGS, statisticsOf, type Choice, type Policy, type PolicyInput } from "../policy.js";
-import { fitAdjustments } from "../fit-adjustment.js";
-import { errorCurves } from "../statistics.js";
-import { nearestToShare, reuseWhile, thresholdsBetween, type Row } from "../threshold.js";
+import { fitAdjustments } from "../planning/fit-adjustment.js";
+import { errorCurves } from "../planning/statistics.js";
+import { nearestToShare, reuseWhile, thresholdsBetween, type Row } from "../planning/threshold.js";
 
 /** The paper's, for LDM-512. */
 const DELTA = 0.5;

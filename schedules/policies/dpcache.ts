@@ -8,12 +8,12 @@
  */
 import { z } from "zod";
 import { badCurves } from "../../ir/diagnostics.js";
-import { bestFills, budgetOf, SUM } from "../fills.js";
-import { difference } from "../forecast.js";
+import { bestFills, budgetOf, SUM } from "../planning/fills.js";
+import { difference } from "../planning/forecast.js";
 import { everywhere, statisticsOf, type Policy } from "../policy.js";
 import { cellOf, type ScheduleCell } from "../plan.js";
 import { sumOfTerms, type Term } from "../sampler.js";
-import { forecastError, type SiteStatistics } from "../statistics.js";
+import { forecastError, type SiteStatistics } from "../planning/statistics.js";
 
 const options = z
   .object({

@@ -6,8 +6,8 @@
  * that the predictor made. cache-dit's class of this name is another method: Heun's alone.
  */
 import { z } from "zod";
-import { difference, forecastRow, type Forecaster } from "../forecast.js";
-import { uniformOptions, uniformSteps } from "../interval.js";
+import { difference, forecastRow, type Forecaster } from "../planning/forecast.js";
+import { uniformOptions, uniformSteps } from "../planning/interval.js";
 import { everywhere, type Policy } from "../policy.js";
 import { sumOfTerms } from "../sampler.js";
 

@@ -1,6 +1,6 @@
 /** FORA (arXiv 2407.01425): every branch is computed at every n-th step and reused between. */
 import { z } from "zod";
-import { uniformOptions, uniformSteps } from "../interval.js";
+import { uniformOptions, uniformSteps } from "../planning/interval.js";
 import { everywhere, type Policy } from "../policy.js";
 
 const options = z.object(uniformOptions({ interval: 2, warmup: 1, phase: "smoothcache" }));

@@ -4,8 +4,8 @@
  * the first one is 2σ²x, half of what a straight line needs at σ = ½.
  */
 import { z } from "zod";
-import { differenceSeries, forecastRow } from "../forecast.js";
-import { uniformOptions, uniformSteps } from "../interval.js";
+import { differenceSeries, forecastRow } from "../planning/forecast.js";
+import { uniformOptions, uniformSteps } from "../planning/interval.js";
 import { everywhere, type Policy } from "../policy.js";
 
 const options = z.object({

@@ -6,11 +6,11 @@
  */
 import { z } from "zod";
 import { at } from "../../ir/entries.js";
-import { difference, forecastRow, type Forecaster } from "../forecast.js";
-import { uniformOptions, uniformSteps } from "../interval.js";
-import { ridgeWeights } from "../least-squares.js";
+import { difference, forecastRow, type Forecaster } from "../planning/forecast.js";
+import { uniformOptions, uniformSteps } from "../planning/interval.js";
+import { ridgeWeights } from "../planning/least-squares.js";
 import { groupBranches, groupOption, statisticsOf, type Policy } from "../policy.js";
-import { innerProduct } from "../statistics.js";
+import { innerProduct } from "../planning/statistics.js";
 
 const options = z.object({
   ...uniformOptions({ interval: 4, warmup: 3, phase: "taylorseer" }),

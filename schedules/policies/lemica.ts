@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import { policyNeedsModel } from "../../ir/diagnostics.js";
-import { bestFills, budgetOf, LEXICOGRAPHIC_MAX } from "../fills.js";
+import { bestFills, budgetOf, LEXICOGRAPHIC_MAX } from "../planning/fills.js";
 import { everywhere, type Policy, type PolicyInput, type Runs } from "../policy.js";
 
 const options = z

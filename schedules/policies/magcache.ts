@@ -7,8 +7,8 @@ import { z } from "zod";
 import { at } from "../../ir/entries.js";
 import { parseWith } from "../parse.js";
 import { everywhere, statisticsOf, type Policy, type PolicyInput } from "../policy.js";
-import { roundHalfEven } from "../spacing.js";
-import { nearestToShare, reuseWhile, thresholdsBetween, type Row } from "../threshold.js";
+import { roundHalfEven } from "../solvers/spacing.js";
+import { nearestToShare, reuseWhile, thresholdsBetween, type Row } from "../planning/threshold.js";
 
 /** diffusers' (`hooks/mag_cache.py`), for FLUX. */
 const DELTA = 0.06;

@@ -5,8 +5,8 @@
 import { z } from "zod";
 import { badCurves, unknownName } from "../../ir/diagnostics.js";
 import { groupBranches, groupOption, statisticsOf, type Policy } from "../policy.js";
-import { errorCurves, type ErrorBands } from "../statistics.js";
-import { nearestToShare, reuseWhile, thresholdsBetween, type Row } from "../threshold.js";
+import { errorCurves, type ErrorBands } from "../planning/statistics.js";
+import { nearestToShare, reuseWhile, thresholdsBetween, type Row } from "../planning/threshold.js";
 
 const SHARE = 0.5;
 

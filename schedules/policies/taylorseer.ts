@@ -1,7 +1,7 @@
 /** TaylorSeer (arXiv 2503.06923): between computed steps every branch follows a Taylor series, its derivatives being backward differences. */
 import { z } from "zod";
-import { differenceSeries, forecastRow } from "../forecast.js";
-import { uniformOptions, uniformSteps } from "../interval.js";
+import { differenceSeries, forecastRow } from "../planning/forecast.js";
+import { uniformOptions, uniformSteps } from "../planning/interval.js";
 import { everywhere, type Policy } from "../policy.js";
 
 const options = z.object({

@@ -2,10 +2,10 @@
 import { z } from "zod";
 import { samplerOption } from "../../ir/diagnostics.js";
 import { at } from "../../ir/entries.js";
-import { clampedStep } from "../clipping.js";
+import { clampedStep } from "../solvers/clipping.js";
 import type { Row, Sampler } from "../sampler.js";
-import { karrasSigmas } from "../sigma-grid.js";
-import { checkFallingTimes } from "../spacing.js";
+import { karrasSigmas } from "../solvers/sigma-grid.js";
+import { checkFallingTimes } from "../solvers/spacing.js";
 
 const className = "CMStochasticIterativeScheduler";
 

@@ -1,7 +1,7 @@
 /** DDIM on CogVideoX's schedule, as diffusers' `schedulers/scheduling_ddim_cogvideox.py` runs it. */
 import { z } from "zod";
-import { cogVideoXKeys, cogVideoXSteps } from "../cogvideox.js";
-import { sampleOf } from "../levels.js";
+import { cogVideoXKeys, cogVideoXSteps } from "../solvers/cogvideox.js";
+import { sampleOf } from "../solvers/levels.js";
 import type { Row, Sampler } from "../sampler.js";
 
 const className = "CogVideoXDDIMScheduler";

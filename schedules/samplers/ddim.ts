@@ -1,11 +1,11 @@
 /** DDIM (arXiv 2010.02502), as diffusers' `schedulers/scheduling_ddim.py` runs it. */
 import { z } from "zod";
 import { samplerOption } from "../../ir/diagnostics.js";
-import { clampedStep, clippingKeys, refuseThresholding, thresholdingKeys } from "../clipping.js";
-import { ddimStep } from "../ddim.js";
-import { alphaBars, noiseScheduleKeys } from "../noise-schedule.js";
+import { clampedStep, clippingKeys, refuseThresholding, thresholdingKeys } from "../solvers/clipping.js";
+import { ddimStep } from "../solvers/ddim.js";
+import { alphaBars, noiseScheduleKeys } from "../solvers/noise-schedule.js";
 import type { Row, Sampler } from "../sampler.js";
-import { spacedTimes, timestepSpacing } from "../spacing.js";
+import { spacedTimes, timestepSpacing } from "../solvers/spacing.js";
 
 const className = "DDIMScheduler";
 

@@ -2,11 +2,11 @@
 import { z } from "zod";
 import { samplerOption, unsupportedScheduler } from "../../ir/diagnostics.js";
 import { at } from "../../ir/entries.js";
-import { clippingKeys, refuseThresholding, thresholdingKeys } from "../clipping.js";
-import { ddpmRows, fixedVariances } from "../ddpm.js";
-import { alphaBars, noiseScheduleKeys } from "../noise-schedule.js";
+import { clippingKeys, refuseThresholding, thresholdingKeys } from "../solvers/clipping.js";
+import { ddpmRows, fixedVariances } from "../solvers/ddpm.js";
+import { alphaBars, noiseScheduleKeys } from "../solvers/noise-schedule.js";
 import type { Sampler } from "../sampler.js";
-import { checkFallingTimes, spacedTimes, timestepSpacing } from "../spacing.js";
+import { checkFallingTimes, spacedTimes, timestepSpacing } from "../solvers/spacing.js";
 
 const className = "DDPMScheduler";
 

@@ -1,13 +1,13 @@
 /** DEIS, multistep in ln rho (arXiv 2204.13902), as diffusers' `schedulers/scheduling_deis_multistep.py` runs it. */
 import { z } from "zod";
 import { at } from "../../ir/entries.js";
-import { refuseThresholding, thresholdingKeys } from "../clipping.js";
-import { lambdaGrid, lambdaGridKeys, predictionLabel, refuseIdleMu } from "../lambda-grid.js";
-import { lambdaStep } from "../lambda-step.js";
-import { levelOf, noiseOf } from "../levels.js";
-import { betaKeys } from "../noise-schedule.js";
+import { refuseThresholding, thresholdingKeys } from "../solvers/clipping.js";
+import { lambdaGrid, lambdaGridKeys, predictionLabel, refuseIdleMu } from "../solvers/lambda-grid.js";
+import { lambdaStep } from "../solvers/lambda-step.js";
+import { levelOf, noiseOf } from "../solvers/levels.js";
+import { betaKeys } from "../solvers/noise-schedule.js";
 import type { Row, Sampler } from "../sampler.js";
-import { timestepSpacing } from "../spacing.js";
+import { timestepSpacing } from "../solvers/spacing.js";
 
 const className = "DEISMultistepScheduler";
 

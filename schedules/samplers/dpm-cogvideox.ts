@@ -1,8 +1,8 @@
 /** The SDE form of DPM-Solver++ (2M) on CogVideoX's schedule, as diffusers' `schedulers/scheduling_dpm_cogvideox.py` runs it. */
 import { z } from "zod";
-import { cogVideoXKeys, cogVideoXSteps } from "../cogvideox.js";
-import { dpmStep } from "../dpm-solver.js";
-import { sampleOf } from "../levels.js";
+import { cogVideoXKeys, cogVideoXSteps } from "../solvers/cogvideox.js";
+import { dpmStep } from "../solvers/dpm-solver.js";
+import { sampleOf } from "../solvers/levels.js";
 import type { Row, Sampler } from "../sampler.js";
 
 const className = "CogVideoXDPMScheduler";

@@ -2,13 +2,13 @@
 import { z } from "zod";
 import { unsupportedScheduler } from "../../ir/diagnostics.js";
 import { at } from "../../ir/entries.js";
-import { refuseThresholding, thresholdingKeys } from "../clipping.js";
-import { dpmOrder, dpmPrediction, dpmStep, refuseDpmSettings } from "../dpm-solver.js";
-import { lambdaGrid, lambdaGridKeys, lambdaMinClipped, predictionLabel, refuseIdleMu } from "../lambda-grid.js";
-import { levelOf } from "../levels.js";
-import { noiseScheduleKeys } from "../noise-schedule.js";
+import { refuseThresholding, thresholdingKeys } from "../solvers/clipping.js";
+import { dpmOrder, dpmPrediction, dpmStep, refuseDpmSettings } from "../solvers/dpm-solver.js";
+import { lambdaGrid, lambdaGridKeys, lambdaMinClipped, predictionLabel, refuseIdleMu } from "../solvers/lambda-grid.js";
+import { levelOf } from "../solvers/levels.js";
+import { noiseScheduleKeys } from "../solvers/noise-schedule.js";
 import type { Row, Sampler } from "../sampler.js";
-import { timestepSpacing } from "../spacing.js";
+import { timestepSpacing } from "../solvers/spacing.js";
 
 const className = "DPMSolverMultistepScheduler";
 

@@ -5,7 +5,7 @@
 import { z } from "zod";
 import { at } from "../../ir/entries.js";
 import type { Row, Sampler } from "../sampler.js";
-import { ancestralSigmas, initialScale, inputScaleAt, midpointKeys, sampleAt, sigmaGrid } from "../sigma-space.js";
+import { ancestralSigmas, initialScale, inputScaleAt, midpointKeys, sampleAt, sigmaGrid } from "../solvers/sigma-space.js";
 
 const className = "DPMSolverSDEScheduler";
 

@@ -1,11 +1,11 @@
 /** DPM-Solver singlestep, its `++` and its SDE forms (arXiv 2206.00927, 2211.01095), as diffusers' `schedulers/scheduling_dpmsolver_singlestep.py` runs them. */
 import { z } from "zod";
 import { at } from "../../ir/entries.js";
-import { refuseThresholding, thresholdingKeys } from "../clipping.js";
-import { dpmPrediction, dpmStep, refuseDpmSettings } from "../dpm-solver.js";
-import { lambdaGrid, lambdaGridKeys, lambdaMinClipped, predictionLabel, refuseIdleMu } from "../lambda-grid.js";
-import { levelOf } from "../levels.js";
-import { betaKeys } from "../noise-schedule.js";
+import { refuseThresholding, thresholdingKeys } from "../solvers/clipping.js";
+import { dpmPrediction, dpmStep, refuseDpmSettings } from "../solvers/dpm-solver.js";
+import { lambdaGrid, lambdaGridKeys, lambdaMinClipped, predictionLabel, refuseIdleMu } from "../solvers/lambda-grid.js";
+import { levelOf } from "../solvers/levels.js";
+import { betaKeys } from "../solvers/noise-schedule.js";
 import type { Row, Sampler } from "../sampler.js";
 
 const className = "DPMSolverSinglestepScheduler";

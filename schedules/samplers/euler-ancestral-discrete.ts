@@ -1,9 +1,9 @@
 /** Euler steps in sigma with fresh noise at every step, as diffusers' `schedulers/scheduling_euler_ancestral_discrete.py` runs them. */
 import { z } from "zod";
 import { at } from "../../ir/entries.js";
-import { noiseScheduleKeys } from "../noise-schedule.js";
+import { noiseScheduleKeys } from "../solvers/noise-schedule.js";
 import type { Row, Sampler } from "../sampler.js";
-import { ancestralSigmas, eulerStep, initialScale, inputScaleAt, sigmaGrid, sigmaSpaceKeys, slopeAt } from "../sigma-space.js";
+import { ancestralSigmas, eulerStep, initialScale, inputScaleAt, sigmaGrid, sigmaSpaceKeys, slopeAt } from "../solvers/sigma-space.js";
 
 const className = "EulerAncestralDiscreteScheduler";
 

@@ -2,11 +2,11 @@
 import { z } from "zod";
 import { samplerOption } from "../../ir/diagnostics.js";
 import { at } from "../../ir/entries.js";
-import { noiseScheduleKeys, trainedSigmas } from "../noise-schedule.js";
+import { noiseScheduleKeys, trainedSigmas } from "../solvers/noise-schedule.js";
 import type { Row, Sampler, SamplerOptions } from "../sampler.js";
-import { namedGridKeys, timeOfSigma } from "../sigma-grid.js";
-import { eulerStep, initialScale, inputScaleAt, sigmaGrid, sigmaSpaceKeys, slopeAt } from "../sigma-space.js";
-import { linspace } from "../spacing.js";
+import { namedGridKeys, timeOfSigma } from "../solvers/sigma-grid.js";
+import { eulerStep, initialScale, inputScaleAt, sigmaGrid, sigmaSpaceKeys, slopeAt } from "../solvers/sigma-space.js";
+import { linspace } from "../solvers/spacing.js";
 
 const className = "EulerDiscreteScheduler";
 

@@ -1,8 +1,8 @@
 /** F5-TTS (arXiv 2410.06885): Euler's method on flow matching with sway sampling, as `f5_tts/model/cfm.py` runs it. */
 import { z } from "zod";
-import { flowRows, reverseVelocityStep } from "../flow.js";
+import { flowRows, reverseVelocityStep } from "../solvers/flow.js";
 import type { Sampler } from "../sampler.js";
-import { linspace } from "../spacing.js";
+import { linspace } from "../solvers/spacing.js";
 
 /** The project has no file for the scheduler: the keys are the arguments of its `CFM.sample`. */
 const config = z.object({

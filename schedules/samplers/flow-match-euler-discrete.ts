@@ -1,6 +1,6 @@
 /** Euler's method on rectified flow (arXiv 2403.03206), as diffusers' `schedulers/scheduling_flow_match_euler_discrete.py` runs it. */
 import { z } from "zod";
-import { flowGrid, flowGridKeys, flowRows, renoisingStep, velocityStep } from "../flow.js";
+import { flowGrid, flowGridKeys, flowRows, renoisingStep, velocityStep } from "../solvers/flow.js";
 import type { Sampler } from "../sampler.js";
 
 const className = "FlowMatchEulerDiscreteScheduler";

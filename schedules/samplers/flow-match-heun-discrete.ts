@@ -1,7 +1,7 @@
 /** Heun's method on rectified flow (arXiv 2206.00364, algorithm 1, without churn), as diffusers' `schedulers/scheduling_flow_match_heun_discrete.py` runs it. */
 import { z } from "zod";
 import { at } from "../../ir/entries.js";
-import { flowGrid, flowGridKeys, velocityStep } from "../flow.js";
+import { flowGrid, flowGridKeys, velocityStep } from "../solvers/flow.js";
 import type { Row, Sampler } from "../sampler.js";
 
 const className = "FlowMatchHeunDiscreteScheduler";

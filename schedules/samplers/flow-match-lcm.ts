@@ -1,7 +1,7 @@
 /** Consistency sampling of distilled rectified flows, as diffusers' `schedulers/scheduling_flow_match_lcm.py` runs it. */
 import { z } from "zod";
 import { unsupportedScheduler } from "../../ir/diagnostics.js";
-import { flowGrid, flowGridKeys, flowRows, renoisingStep } from "../flow.js";
+import { flowGrid, flowGridKeys, flowRows, renoisingStep } from "../solvers/flow.js";
 import type { Sampler } from "../sampler.js";
 
 const className = "FlowMatchLCMScheduler";

@@ -1,10 +1,10 @@
 /** Heun's second order in sigma (arXiv 2206.00364, algorithm 1), as diffusers' `schedulers/scheduling_heun_discrete.py` runs it. */
 import { z } from "zod";
 import { at } from "../../ir/entries.js";
-import { clippingKeys } from "../clipping.js";
+import { clippingKeys } from "../solvers/clipping.js";
 import type { Row, Sampler } from "../sampler.js";
-import { namedGridKeys } from "../sigma-grid.js";
-import { initialScale, inputScaleAt, sampleAt, sigmaGrid, sigmaSpaceKeys, stableDiffusionBetas } from "../sigma-space.js";
+import { namedGridKeys } from "../solvers/sigma-grid.js";
+import { initialScale, inputScaleAt, sampleAt, sigmaGrid, sigmaSpaceKeys, stableDiffusionBetas } from "../solvers/sigma-space.js";
 
 const className = "HeunDiscreteScheduler";
 

@@ -9,7 +9,7 @@ import {
   unsupportedScheduler,
 } from "../../ir/diagnostics.js";
 import { hasMethods, loadFolder } from "../../ir/registry.js";
-import { refuseNonlinear } from "../clipping.js";
+import { refuseNonlinear } from "../solvers/clipping.js";
 import { parseWith } from "../parse.js";
 import {
   evaluationsThatCount,

@@ -2,9 +2,9 @@
 import { z } from "zod";
 import { samplerOption } from "../../ir/diagnostics.js";
 import { at } from "../../ir/entries.js";
-import { adamsBashforthWeights } from "../quadrature.js";
+import { adamsBashforthWeights } from "../solvers/quadrature.js";
 import type { Row, Sampler } from "../sampler.js";
-import { linspace } from "../spacing.js";
+import { linspace } from "../solvers/spacing.js";
 
 const className = "IPNDMScheduler";
 

@@ -1,7 +1,7 @@
 /** DPM-Solver-2 in sigma with fresh noise at every step, as diffusers' `schedulers/scheduling_k_dpm_2_ancestral_discrete.py` runs it. */
 import { z } from "zod";
 import type { Sampler } from "../sampler.js";
-import { ancestralSigmas, initialScale, midpointKeys, midpointRows, sigmaGrid } from "../sigma-space.js";
+import { ancestralSigmas, initialScale, midpointKeys, midpointRows, sigmaGrid } from "../solvers/sigma-space.js";
 
 const className = "KDPM2AncestralDiscreteScheduler";
 

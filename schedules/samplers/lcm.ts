@@ -1,10 +1,10 @@
 /** Latent consistency models (arXiv 2310.04378), as diffusers' `schedulers/scheduling_lcm.py` runs them. */
 import { z } from "zod";
 import { at } from "../../ir/entries.js";
-import { clampedStep, refuseThresholding } from "../clipping.js";
-import { consistencyKeys, distilledTimes } from "../consistency.js";
-import { levelOfBar, sampleOf } from "../levels.js";
-import { alphaBars } from "../noise-schedule.js";
+import { clampedStep, refuseThresholding } from "../solvers/clipping.js";
+import { consistencyKeys, distilledTimes } from "../solvers/consistency.js";
+import { levelOfBar, sampleOf } from "../solvers/levels.js";
+import { alphaBars } from "../solvers/noise-schedule.js";
 import type { Row, Sampler } from "../sampler.js";
 
 const className = "LCMScheduler";

@@ -1,10 +1,10 @@
 /** Linear multistep in sigma, order 4 (Adams–Bashforth on an uneven grid), as diffusers' `schedulers/scheduling_lms_discrete.py` runs it. */
 import { z } from "zod";
 import { at } from "../../ir/entries.js";
-import { interpolationWeights } from "../quadrature.js";
+import { interpolationWeights } from "../solvers/quadrature.js";
 import type { Row, Sampler } from "../sampler.js";
-import { namedGridKeys } from "../sigma-grid.js";
-import { initialScale, inputScaleAt, sigmaGrid, sigmaSpaceKeys, slopeAt } from "../sigma-space.js";
+import { namedGridKeys } from "../solvers/sigma-grid.js";
+import { initialScale, inputScaleAt, sigmaGrid, sigmaSpaceKeys, slopeAt } from "../solvers/sigma-space.js";
 
 const className = "LMSDiscreteScheduler";
 const ORDER = 4;

@@ -1,8 +1,8 @@
 /** Open-Sora 1.2's rectified flow (`opensora/schedulers/rf/`, tag v1.2.0): times stretched by the size of the video. */
 import { z } from "zod";
-import { flowRows, reverseVelocityStep } from "../flow.js";
-import { shiftedSigma } from "../sigma-grid.js";
-import { roundHalfEven } from "../spacing.js";
+import { flowRows, reverseVelocityStep } from "../solvers/flow.js";
+import { shiftedSigma } from "../solvers/sigma-grid.js";
+import { roundHalfEven } from "../solvers/spacing.js";
 import type { Sampler } from "../sampler.js";
 
 /**

@@ -2,10 +2,10 @@
 import { z } from "zod";
 import { samplerOption } from "../../ir/diagnostics.js";
 import { at } from "../../ir/entries.js";
-import { alphaBars, betaKeys } from "../noise-schedule.js";
-import { adamsBashforthWeights } from "../quadrature.js";
+import { alphaBars, betaKeys } from "../solvers/noise-schedule.js";
+import { adamsBashforthWeights } from "../solvers/quadrature.js";
 import type { Row, Sampler, Term } from "../sampler.js";
-import { spacedTimes, timestepSpacing } from "../spacing.js";
+import { spacedTimes, timestepSpacing } from "../solvers/spacing.js";
 
 const className = "PNDMScheduler";
 

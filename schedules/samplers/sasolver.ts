@@ -2,14 +2,14 @@
 import { z } from "zod";
 import { unsupportedScheduler } from "../../ir/diagnostics.js";
 import { at } from "../../ir/entries.js";
-import { refuseThresholding, thresholdingKeys } from "../clipping.js";
-import { fromPredicted, type LinearStep } from "../corrector.js";
-import { lambdaGrid, lambdaGridKeys, lambdaMinClipped, predictionLabel } from "../lambda-grid.js";
-import { lambdaStep, slopeUndecayed } from "../lambda-step.js";
-import { levelOf, noiseOf, sampleOf } from "../levels.js";
-import { betaKeys } from "../noise-schedule.js";
+import { refuseThresholding, thresholdingKeys } from "../solvers/clipping.js";
+import { fromPredicted, type LinearStep } from "../solvers/corrector.js";
+import { lambdaGrid, lambdaGridKeys, lambdaMinClipped, predictionLabel } from "../solvers/lambda-grid.js";
+import { lambdaStep, slopeUndecayed } from "../solvers/lambda-step.js";
+import { levelOf, noiseOf, sampleOf } from "../solvers/levels.js";
+import { betaKeys } from "../solvers/noise-schedule.js";
 import type { Row, Sampler } from "../sampler.js";
-import { timestepSpacing } from "../spacing.js";
+import { timestepSpacing } from "../solvers/spacing.js";
 
 const className = "SASolverScheduler";
 

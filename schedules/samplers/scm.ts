@@ -3,7 +3,7 @@ import { z } from "zod";
 import { samplerOption } from "../../ir/diagnostics.js";
 import { at } from "../../ir/entries.js";
 import type { Row, Sampler } from "../sampler.js";
-import { linspace } from "../spacing.js";
+import { linspace } from "../solvers/spacing.js";
 
 const className = "SCMScheduler";
 

@@ -5,12 +5,12 @@
 import { z } from "zod";
 import { samplerOption, unsupportedScheduler } from "../../ir/diagnostics.js";
 import { at } from "../../ir/entries.js";
-import { clampedStep } from "../clipping.js";
-import { ddpmRows, type AncestralRun } from "../ddpm.js";
-import { ddimStep } from "../ddim.js";
-import { alphaBars } from "../noise-schedule.js";
+import { clampedStep } from "../solvers/clipping.js";
+import { ddpmRows, type AncestralRun } from "../solvers/ddpm.js";
+import { ddimStep } from "../solvers/ddim.js";
+import { alphaBars } from "../solvers/noise-schedule.js";
 import type { Row, Sampler } from "../sampler.js";
-import { roundHalfEven } from "../spacing.js";
+import { roundHalfEven } from "../solvers/spacing.js";
 
 const className = "SpacedDiffusion";
 

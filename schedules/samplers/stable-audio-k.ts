@@ -1,10 +1,10 @@
 /** k-diffusion's DPM-Solver++ as stable-audio-tools runs it: `sample_k` in `stable_audio_tools/inference/sampling.py`, `k_diffusion/sampling.py`. */
 import { z } from "zod";
 import { samplerOption } from "../../ir/diagnostics.js";
-import { dpmStep } from "../dpm-solver.js";
-import { angularTime, edmRows } from "../edm.js";
+import { dpmStep } from "../solvers/dpm-solver.js";
+import { angularTime, edmRows } from "../solvers/edm.js";
 import type { Sampler } from "../sampler.js";
-import { polyexponentialSigmas } from "../sigma-grid.js";
+import { polyexponentialSigmas } from "../solvers/sigma-grid.js";
 
 const className = "StableAudioSampleK";
 

@@ -1,11 +1,11 @@
 /** Rectified-flow sampling of stable-audio-tools: `sample_rf` in `stable_audio_tools/inference/sampling.py`. */
 import { z } from "zod";
 import { at } from "../../ir/entries.js";
-import { dpmStep } from "../dpm-solver.js";
-import { flowRows, renoisingStep, velocityStep } from "../flow.js";
-import { levelOf } from "../levels.js";
+import { dpmStep } from "../solvers/dpm-solver.js";
+import { flowRows, renoisingStep, velocityStep } from "../solvers/flow.js";
+import { levelOf } from "../solvers/levels.js";
 import type { Sampler } from "../sampler.js";
-import { linspace } from "../spacing.js";
+import { linspace } from "../solvers/spacing.js";
 
 /** The project has no file for the sampler: the keys are the arguments of `sample_rf`, with its defaults. */
 const config = z.object({

@@ -2,9 +2,9 @@
 import { z } from "zod";
 import { samplerOption } from "../../ir/diagnostics.js";
 import { at } from "../../ir/entries.js";
-import { consistencyKeys, distilledTimes } from "../consistency.js";
-import { levelOfBar, noiseOf, sampleOf } from "../levels.js";
-import { alphaBars } from "../noise-schedule.js";
+import { consistencyKeys, distilledTimes } from "../solvers/consistency.js";
+import { levelOfBar, noiseOf, sampleOf } from "../solvers/levels.js";
+import { alphaBars } from "../solvers/noise-schedule.js";
 import type { Row, Sampler } from "../sampler.js";
 
 const className = "TCDScheduler";

@@ -2,15 +2,15 @@
 import { z } from "zod";
 import { samplerOption, unsupportedScheduler } from "../../ir/diagnostics.js";
 import { at } from "../../ir/entries.js";
-import { refuseThresholding, thresholdingKeys } from "../clipping.js";
-import { fromPredicted, type LinearStep } from "../corrector.js";
-import { lambdaGrid, lambdaGridKeys, predictionLabel, type Grid } from "../lambda-grid.js";
-import { lambdaStep, slopeOfMean, slopeUndecayed } from "../lambda-step.js";
-import { levelOf, noiseOf, sampleOf } from "../levels.js";
-import { noiseScheduleKeys } from "../noise-schedule.js";
+import { refuseThresholding, thresholdingKeys } from "../solvers/clipping.js";
+import { fromPredicted, type LinearStep } from "../solvers/corrector.js";
+import { lambdaGrid, lambdaGridKeys, predictionLabel, type Grid } from "../solvers/lambda-grid.js";
+import { lambdaStep, slopeOfMean, slopeUndecayed } from "../solvers/lambda-step.js";
+import { levelOf, noiseOf, sampleOf } from "../solvers/levels.js";
+import { noiseScheduleKeys } from "../solvers/noise-schedule.js";
 import type { Row, Sampler, SamplerOptions } from "../sampler.js";
-import { namedGrid, shiftedSigma } from "../sigma-grid.js";
-import { linspace, timestepSpacing } from "../spacing.js";
+import { namedGrid, shiftedSigma } from "../solvers/sigma-grid.js";
+import { linspace, timestepSpacing } from "../solvers/spacing.js";
 
 const className = "UniPCMultistepScheduler";
 

@@ -1,8 +1,9 @@
 /** `bench DIR`: the artifact against the uncached artifact and against the step-by-step loop. */
 import { openArtifact } from "../artifact.js";
 import { bench } from "../bench.js";
+import { formatPercent, formatQuantity, formatRatio } from "../format.js";
 import { runtimeOptions } from "../options.js";
-import { bytes, table } from "../text.js";
+import { table } from "../text.js";
 import type { Command } from "./index.js";
 
 export default {
@@ -19,7 +20,7 @@ export default {
       `${t.medianMs.toFixed(0)} ms`,
       `${t.iqrMs.toFixed(0)} ms`,
       `${t.loadMs.toFixed(0)} ms`,
-      bytes(t.rssBytes),
+      formatQuantity(t.rssBytes, "B"),
     ];
     return {
       json: figures,
@@ -30,7 +31,7 @@ export default {
           row("uncached artifact", uncached),
           row("step-by-step loop", loop),
         ]),
-        `${speedup.measured.toFixed(2)}× faster than uncached, ${(100 * speedup.ofBound).toFixed(0)} % of the ${speedup.macBound.toFixed(2)}× that MACs allow; ${(loop.medianMs / artifact.medianMs).toFixed(2)}× faster than the loop`,
+        `${formatRatio(speedup.measured)} faster than uncached, ${formatPercent(speedup.ofBound)} of the ${formatRatio(speedup.macBound)} that MACs allow; ${formatRatio(loop.medianMs / artifact.medianMs)} faster than the loop`,
       ].join("\n"),
     };
   },

@@ -2,8 +2,8 @@
 import { BUDGET } from "../budgets.js";
 import { build, buildTiers, type Built } from "../build.js";
 import type { Compiled } from "../compile.js";
+import { formatQuantity, formatRatio } from "../format.js";
 import { MODEL_OPTIONS, policyOptionsOf, recipeOverrides, runtimeOptions, sampleOptions } from "../options.js";
-import { bytes, count } from "../text.js";
 import { DEFAULT_SAMPLES } from "./calibrate.js";
 import { compileFigures, cudaText, limitText, memoryText } from "./compile.js";
 import type { Command } from "./index.js";
@@ -87,11 +87,11 @@ function lines({ artifact, plan, compiled, computed, bytes: sizes, sharesWeights
   const [failed] = checks.filter((check) => !check.ok);
   const worst = Math.max(...checks.map(({ relL2 }) => relL2));
   return [
-    `artifact  ${artifact}: ${bytes(sizes.model)} model, ${bytes(sizes.data)} weights${sharesWeights ? " (shared)" : ""}, ${nodes.emitted} nodes`,
+    `artifact  ${artifact}: ${formatQuantity(sizes.model, "B")} model, ${formatQuantity(sizes.data, "B")} weights${sharesWeights ? " (shared)" : ""}, ${nodes.emitted} nodes`,
     `plan      ${Object.entries(plan.computed)
       .map(([kind, n]) => `${kind} ${n}`)
       .join(", ")} of ${plan.steps} steps computed`,
-    `compute   ${count(macs.emitted)} of ${count(macs.uncached)} MACs: at most ${macs.bound.toFixed(2)}× faster`,
+    `compute   ${formatQuantity(macs.emitted, "MAC")} of ${formatQuantity(macs.uncached, "MAC")}: at most ${formatRatio(macs.bound)} faster`,
     `memory    ${memoryText(compiled)}`,
     ...limitText(computed).map((text) => `limit     ${text}`),
     `devices   ${cudaText(compiled)}`,

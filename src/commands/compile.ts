@@ -5,10 +5,10 @@ import { compileModel, type Compiled } from "../compile.js";
 import { badOption, planSavesNothing } from "../../ir/diagnostics.js";
 import { savesNothing, type Schedule } from "../../schedules/index.js";
 import type { OffDevice } from "../cuda.js";
+import { formatQuantity, formatRatio } from "../format.js";
 import { jobFor, openJob, planFor, warningsOf } from "../job.js";
 import { MODEL_OPTIONS, recipeOverrides, runtimeOptions } from "../options.js";
 import { readPlan } from "../plan-file.js";
-import { bytes, count } from "../text.js";
 import type { Command } from "./index.js";
 
 export default {
@@ -41,8 +41,8 @@ export default {
     return {
       json: { artifact: output, ...compileFigures(compiled, computed), bytes: written, seconds },
       text: [
-        `${output}: ${nodes.emitted} nodes (one step ${nodes.step}, uncached ${nodes.uncached}), model ${bytes(written.model)}, data ${bytes(written.data)}`,
-        `${count(macs.emitted)} of ${count(macs.uncached)} MACs: at most ${macs.bound.toFixed(2)}× faster`,
+        `${output}: ${nodes.emitted} nodes (one step ${nodes.step}, uncached ${nodes.uncached}), model ${formatQuantity(written.model, "B")}, data ${formatQuantity(written.data, "B")}`,
+        `${formatQuantity(macs.emitted, "MAC")} of ${formatQuantity(macs.uncached, "MAC")}: at most ${formatRatio(macs.bound)} faster`,
         memoryText(compiled),
         ...limitText(computed),
         cudaText(compiled),
@@ -62,7 +62,7 @@ export function compileFigures(
 
 /** What a run will need, for people. */
 export function memoryText({ memory: { activations, cache, weights } }: Compiled): string {
-  return `a run takes ${bytes(activations)} at most beside ${bytes(weights)} of weights; ${bytes(cache)} of it for caching`;
+  return `a run takes ${formatQuantity(activations, "B")} at most beside ${formatQuantity(weights, "B")} of weights; ${formatQuantity(cache, "B")} of it for caching`;
 }
 
 /** What `--cache-memory` did, for people. */

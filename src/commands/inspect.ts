@@ -3,7 +3,8 @@ import { dumpBranches, inspect, type Inspection } from "../inspect.js";
 import { bindModel, openLifted, type BoundModel } from "../job.js";
 import { CompilerError, missingOption } from "../../ir/diagnostics.js";
 import { MODEL_OPTIONS, recipeOverrides, runtimeOptions } from "../options.js";
-import { count, counted, table } from "../text.js";
+import { formatQuantity } from "../format.js";
+import { counted, table } from "../text.js";
 import type { Command } from "./index.js";
 
 export default {
@@ -56,14 +57,14 @@ function describe(found: Inspection): string {
     ]),
     "",
     table([
-      ["branch", "block", "stream", "gated", "shape", "MACs", "share", "module"],
+      ["branch", "block", "stream", "gated", "shape", "compute", "share", "module"],
       ...branches.map((b) => [
         b.site,
         String(b.block),
         b.stream,
         b.gated ? "yes" : "no",
         shape(b.shape),
-        count(b.macs),
+        formatQuantity(b.macs, "MAC"),
         share(b.macs),
         b.module ?? "",
       ]),
@@ -72,7 +73,7 @@ function describe(found: Inspection): string {
     ...(macs.total === 0
       ? [`${blocks(branches)}; MACs are not known.`]
       : [
-          `${blocks(branches)} with ${share(macs.cacheable)} of ${count(macs.total)} MACs a step (${count(macs.linear)} linear, ${count(macs.attention)} attention) in branches.`,
+          `${blocks(branches)} with ${share(macs.cacheable)} of ${formatQuantity(macs.total, "MAC")} a step (${formatQuantity(macs.linear, "MAC")} linear, ${formatQuantity(macs.attention, "MAC")} attention) in branches.`,
           `Of the rest, ${share(macs.hoisted)} depends on time and conditions alone and leaves the steps; ${share(trunk)} (embedding, output, whatever is in no branch) is computed at every step.`,
         ]),
     ...constant.map(({ stream, site }) => `${stream} ${site}: does not depend on the latent, and leaves the steps.`),

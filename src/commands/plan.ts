@@ -5,18 +5,18 @@ import { formatNamed, withGroups } from "../../schedules/index.js";
 import { assertBudgetsOpen, type Comparison } from "../budgets.js";
 import { tracedRun } from "../calibrate.js";
 import { assertFree } from "../files.js";
+import { formatNumber, formatPercent, formatQuantity, formatRatio } from "../format.js";
 import { front, type FrontPoint } from "../front.js";
 import { openJob, warningsOf, type Job } from "../job.js";
 import { inputSpecs, MODEL_OPTIONS, policyOptionsOf, recipeOverrides, runtimeOptions, type Options } from "../options.js";
 import { choosePlan, planningFor, planningOf, type Planned, type Planning, type PlanSummary } from "../plan.js";
 import { writePlan } from "../plan-file.js";
 import { writeDrawing } from "../raster.js";
-import { formatNumber, formatPercent, formatRatio } from "../report/format.js";
 import { frontPlot, type FrontMeasure } from "../report/front-plot.js";
 import { cellKind, scheduleRows } from "../report/schedule.js";
 import { schedulePlot } from "../report/schedule-plot.js";
 import { runsOf } from "../runs.js";
-import { count, table } from "../text.js";
+import { table } from "../text.js";
 import { assertSameRun, readTrace } from "../trace.js";
 import type { Command, Host, Outcome } from "./index.js";
 
@@ -148,17 +148,18 @@ function describeFront(points: readonly FrontEntry[], plot: string, evaluations:
 
 /** The plan's figures for people. */
 function describePlan({ steps, kinds, macs, predicted }: PlanSummary, evaluations: number): string {
-  const round = (value: number): string => String(Number(value.toPrecision(4)));
   const rows = Object.entries(kinds).map(([kind, { computed, share, error }]) => [
     kind,
-    `${round(computed)} of ${steps} steps`,
+    `${formatNumber(computed)} of ${steps} steps`,
     `${(100 * share).toFixed(1)} %`,
     error === undefined ? "–" : error.toFixed(4),
   ]);
   return [
     table([["kind", "computed", "of the MACs", "error of cached values"], ...rows]),
-    `${count(macs.planned)} of ${count(macs.uncached)} linear MACs: at most ${macs.bound.toFixed(2)}× faster`,
-    ...Object.entries(predicted).map(([what, value]) => `${what}: ${typeof value === "number" ? round(value) : JSON.stringify(value)}`),
+    `${formatQuantity(macs.planned, "MAC")} of ${formatQuantity(macs.uncached, "MAC")} linear: at most ${formatRatio(macs.bound)} faster`,
+    ...Object.entries(predicted).map(
+      ([what, value]) => `${what}: ${typeof value === "number" ? formatNumber(value) : JSON.stringify(value)}`,
+    ),
     ...(evaluations > 0 ? [`planning cost ${evaluations} evaluations of the network`] : []),
   ].join("\n");
 }

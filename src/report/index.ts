@@ -1,7 +1,7 @@
 /** The report: one HTML file that says what was saved, what it cost, and how anyone could tell; it opens from disk and loads nothing. */
 import { curveCharts } from "./curves.js";
 import type { Facts, ReportComparison, ReportData, ReportPictures, ReportTimes, ReportVerify, Timing } from "./data.js";
-import { formatCount, formatDuration, formatNumber, formatPercent, formatQuantity, formatRatio } from "./format.js";
+import { formatCount, formatDuration, formatNumber, formatPercent, formatQuantity, formatRatio } from "../format.js";
 import { markup, type Content, type Markup } from "./html.js";
 import { scheduleChart, scheduleRows } from "./schedule.js";
 import { STYLE } from "./style.js";

@@ -1,7 +1,7 @@
 /** The fit of scale and shift against a second derivation: the normal equations of one channel after the other. */
 import { describe, expect, it } from "vitest";
 import type { PolicyInput, Runs, ScheduleCell } from "../../schedules/index.js";
-import { fitAdjustments } from "../../schedules/fit-adjustment.js";
+import { fitAdjustments } from "../../schedules/planning/fit-adjustment.js";
 import { tensorOf } from "../../ir/tensor.js";
 import { choose, generator, inputOf, randomBands, runsWith, single, siteOf, statisticsWith } from "../support/policy-input.js";
 import { rejectedCodeOf } from "../support/thrown.js";

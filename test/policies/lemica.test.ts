@@ -2,7 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { totalMacs } from "../../ir/cost.js";
 import type { ScheduleCell } from "../../schedules/index.js";
-import { bestFills, LEXICOGRAPHIC_MAX } from "../../schedules/fills.js";
+import { bestFills, LEXICOGRAPHIC_MAX } from "../../schedules/planning/fills.js";
 import { choosePlan, planningFor } from "../../src/plan.js";
 import { ReferenceLoop } from "../../src/reference.js";
 import { sampleInputs } from "../../src/run-inputs.js";

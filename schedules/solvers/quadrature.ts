@@ -1,5 +1,5 @@
 /** Weights of past values under an integral: multistep solvers put a polynomial through what the model said and integrate that. */
-import { at } from "../ir/entries.js";
+import { at } from "../../ir/entries.js";
 
 /**
  * Weights w_j with Σ w_j · s_j^n = moments[n]: Σ w_j · f(s_j) integrates the polynomial through (s_j, f(s_j)) exactly where

@@ -1,6 +1,6 @@
 /** One step of the DPM-Solver family (arXiv 2206.00927, 2211.01095), in all the forms in which diffusers has it. */
-import { unsupportedScheduler } from "../ir/diagnostics.js";
-import { at } from "../ir/entries.js";
+import { unsupportedScheduler } from "../../ir/diagnostics.js";
+import { at } from "../../ir/entries.js";
 import { lambdaStep, slopeOfMean, type LambdaStep, type Moments } from "./lambda-step.js";
 import { noiseOf, sampleOf, type Level, type PredictionType } from "./levels.js";
 

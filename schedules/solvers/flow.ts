@@ -1,9 +1,9 @@
 /** Rectified flow, x = (1 − sigma) · x_0 + sigma · noise with the output noise − x_0: its grids of sigmas, and its kinds of step. */
 import { z } from "zod";
-import { samplerOption } from "../ir/diagnostics.js";
-import { at } from "../ir/entries.js";
+import { samplerOption } from "../../ir/diagnostics.js";
+import { at } from "../../ir/entries.js";
 import type { Grid } from "./lambda-grid.js";
-import type { Row, SamplerOptions } from "./sampler.js";
+import type { Row, SamplerOptions } from "../sampler.js";
 import { namedGrid, namedGridKeys, namedSigmas, shiftedSigma } from "./sigma-grid.js";
 import { linspace } from "./spacing.js";
 

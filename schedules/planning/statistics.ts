@@ -1,5 +1,5 @@
 /** What calibration measured of a branch, and what follows from it: error curves, errors of forecasts. */
-import type { Term } from "./sampler.js";
+import type { Term } from "../sampler.js";
 
 /**
  * Statistics of one branch over the steps of uncached runs. F_s is its value at step s: all rows of the network's batch, in

@@ -1,7 +1,7 @@
 /** Forecasts: what a branch would return at a step that does not compute, as a weighted sum of what it returned at steps that did. */
-import { at } from "../ir/entries.js";
-import { cellOf, type ScheduleCell } from "./plan.js";
-import { sumOfTerms, type Term } from "./sampler.js";
+import { at } from "../../ir/entries.js";
+import { cellOf, type ScheduleCell } from "../plan.js";
+import { sumOfTerms, type Term } from "../sampler.js";
 
 /**
  * Terms for the value of a step, over steps before it. `fills` are those of them that computed, the newest first, one at least.

@@ -1,10 +1,10 @@
 /** Models distilled to few steps on a variance-preserving schedule (LCM, TCD): their keys, and the times that they were distilled for. */
 import { z } from "zod";
-import { badJsonField, samplerOption } from "../ir/diagnostics.js";
-import { at } from "../ir/entries.js";
+import { badJsonField, samplerOption } from "../../ir/diagnostics.js";
+import { at } from "../../ir/entries.js";
 import { thresholdingKeys } from "./clipping.js";
 import { noiseScheduleKeys } from "./noise-schedule.js";
-import type { SamplerOptions } from "./sampler.js";
+import type { SamplerOptions } from "../sampler.js";
 import { checkFallingTimes, timestepSpacing } from "./spacing.js";
 
 export const consistencyKeys = {

@@ -1,7 +1,7 @@
 /** Grids of noise levels sigma = √((1 − alphaBar) / alphaBar), and the way back from a sigma to a training time. */
 import { z } from "zod";
-import { unsupportedScheduler } from "../ir/diagnostics.js";
-import { at } from "../ir/entries.js";
+import { unsupportedScheduler } from "../../ir/diagnostics.js";
+import { at } from "../../ir/entries.js";
 import { linspace } from "./spacing.js";
 
 /** The keys by which a configuration names one of the grids below. */

@@ -1,7 +1,7 @@
 /** One DDIM step (arXiv 2010.02502, eq. 12 and 16) as weights of the latent, the predicted sample, the output and fresh noise. */
 import type { ClampedStep } from "./clipping.js";
 import { levelOfBar, noiseOf, sampleOf } from "./levels.js";
-import type { Prediction } from "./sampler.js";
+import type { Prediction } from "../sampler.js";
 
 /** From a share of signal `bar` to `nextBar`; `eta` 0 draws no noise, 1 as much as DDPM. */
 export function ddimStep(

@@ -1,10 +1,10 @@
 /** Grids of the solvers that step in lambda (DPM-Solver, DEIS, UniPC, SA-Solver): times that the model is told, and their sigmas. */
 import { z } from "zod";
-import { samplerOption } from "../ir/diagnostics.js";
-import { at } from "../ir/entries.js";
+import { samplerOption } from "../../ir/diagnostics.js";
+import { at } from "../../ir/entries.js";
 import type { PredictionType } from "./levels.js";
 import { trainedSigmas, type NoiseScheduleConfig } from "./noise-schedule.js";
-import type { Prediction, SamplerOptions } from "./sampler.js";
+import type { Prediction, SamplerOptions } from "../sampler.js";
 import { interpolate, namedGrid, namedGridKeys, namedSigmas, shiftedSigma, timeOfSigma } from "./sigma-grid.js";
 import { linspace, roundHalfEven, spacedTimes, type TimestepSpacing } from "./spacing.js";
 

@@ -1,5 +1,5 @@
 /** Predictor–corrector solvers as rows: what the corrector adds to a latent, folded into the step that goes on from it. */
-import { sumOfTerms, type Term } from "./sampler.js";
+import { sumOfTerms, type Term } from "../sampler.js";
 
 /** A step from the (corrected) latent of one evaluation to that of the next: weights of the latent and of kept predictions, and noise. */
 export interface LinearStep {

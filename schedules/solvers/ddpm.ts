@@ -1,8 +1,8 @@
 /** Steps of ancestral sampling: the mean of the posterior of the next latent, and noise of its variance (arXiv 2006.11239). */
-import { at } from "../ir/entries.js";
+import { at } from "../../ir/entries.js";
 import { clampedStep, type Clamping } from "./clipping.js";
 import { levelOfBar, sampleOf } from "./levels.js";
-import type { Prediction, Row } from "./sampler.js";
+import type { Prediction, Row } from "../sampler.js";
 
 /** The posterior's own variance, or β: the bounds of what it can be (section 3.2). `_log` is another way to the same value. */
 export const fixedVariances = ["fixed_small", "fixed_small_log", "fixed_large"] as const;

@@ -1,10 +1,10 @@
 /** EDM (arXiv 2206.00364): x = sample + sigma · noise, networks between scalings that depend on sigma, and multistep rows for them. */
 import { z } from "zod";
-import { unsupportedScheduler } from "../ir/diagnostics.js";
-import { at } from "../ir/entries.js";
+import { unsupportedScheduler } from "../../ir/diagnostics.js";
+import { at } from "../../ir/entries.js";
 import type { LambdaStep } from "./lambda-step.js";
 import type { Level } from "./levels.js";
-import type { Row } from "./sampler.js";
+import type { Row } from "../sampler.js";
 import { exponentialSigmas, karrasSigmas } from "./sigma-grid.js";
 
 /** The keys that diffusers' classes of this family have, with the defaults of most. */

@@ -1,10 +1,10 @@
 /** What the samplers from k-diffusion share: they step in sigma, on latents x = sample + sigma · noise (arXiv 2206.00364). */
 import { z } from "zod";
-import { samplerOption } from "../ir/diagnostics.js";
-import { at } from "../ir/entries.js";
+import { samplerOption } from "../../ir/diagnostics.js";
+import { at } from "../../ir/entries.js";
 import { levelOf, noiseOf, sampleOf, type PredictionType } from "./levels.js";
 import { betaKeys, trainedSigmas, type NoiseScheduleConfig } from "./noise-schedule.js";
-import type { Row, SamplerOptions, Term } from "./sampler.js";
+import type { Row, SamplerOptions, Term } from "../sampler.js";
 import { interpolate, namedGrid, namedGridKeys, namedSigmas, timeOfSigma } from "./sigma-grid.js";
 import { roundHalfEven, spacedTimes, timestepSpacing, type TimestepSpacing } from "./spacing.js";
 

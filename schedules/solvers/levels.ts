@@ -1,5 +1,5 @@
 /** Levels of noise, x = alpha · sample + sigma · noise, and what a model's output says about sample and noise at one. */
-import type { Row } from "./sampler.js";
+import type { Row } from "../sampler.js";
 
 export interface Level {
   readonly alpha: number;

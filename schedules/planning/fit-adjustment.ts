@@ -1,8 +1,8 @@
 /** Adjustments that are fitted to runs without caching: the scale and shift that bring what is reused nearest to what would be computed. */
-import { tensorFloats, type TensorData } from "../ir/tensor.js";
-import type { Adjustment, Adjustments } from "./adjustment.js";
-import { valueFor } from "./plan.js";
-import type { Choice, PolicyInput, Runs } from "./policy.js";
+import { tensorFloats, type TensorData } from "../../ir/tensor.js";
+import type { Adjustment, Adjustments } from "../adjustment.js";
+import { valueFor } from "../plan.js";
+import type { Choice, PolicyInput, Runs } from "../policy.js";
 
 /**
  * A scale and a shift for every cell that reuses a value, site by site: for each channel the least squares of

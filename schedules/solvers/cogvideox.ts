@@ -1,7 +1,7 @@
 /** CogVideoX's noise schedule (arXiv 2408.06072): shifted towards noise, and by the library's step of ⌊N/n⌋ from each time to the next. */
 import { z } from "zod";
-import { samplerOption } from "../ir/diagnostics.js";
-import { at } from "../ir/entries.js";
+import { samplerOption } from "../../ir/diagnostics.js";
+import { at } from "../../ir/entries.js";
 import { levelOfBar, type Level } from "./levels.js";
 import { alphaBars, noiseScheduleKeys } from "./noise-schedule.js";
 import { spacedTimes, timestepSpacing } from "./spacing.js";
