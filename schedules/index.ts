@@ -12,7 +12,7 @@ export { parseWith } from "./parse.js";
 export * from "./plan.js";
 export * from "./policies/index.js";
 export * from "./policy.js";
-export type { Compared, Measured, Predicted } from "./predicted.js";
+export { predictedSchema, type Compared, type Measured, type Predicted } from "./predicted.js";
 export * from "./sampler.js";
 export { MAX_STEPS, samplers, samplerTable, unknownKeys } from "./samplers/index.js";
 export { linspace } from "./solvers/spacing.js";

@@ -13,7 +13,7 @@ import { readModel, writeModel, WrittenData, type WriteOptions, type WriteResult
 import { tensorFrom, tensorNumbers, type TensorData } from "../ir/tensor.js";
 import { parseWith, type Plan, type Schedule } from "../schedules/index.js";
 import { FORMS, type Compiled } from "./compile.js";
-import { assertWritable, jsonText, makeFolder, notWritten, readJson } from "./files.js";
+import { assertWritable, behindLinks, jsonText, makeFolder, notWritten, readJson } from "./files.js";
 import { latentShape, openJob, planFor, type Job } from "./job.js";
 import { readPlan, writePlan } from "./plan-file.js";
 import { recipeSchema, schedulerConfig, type Recipe } from "./recipe.js";
@@ -77,7 +77,7 @@ export function readManifest(folder: string): Manifest {
  * Throws what `assertReplaceable` throws.
  */
 export async function replaceFolder<T>(folder: string, force: boolean, fill: (partial: string) => Promise<T>): Promise<T> {
-  const target = resolve(folder);
+  const target = behindLinks(folder);
   assertReplaceable(target, force);
   const partial = join(dirname(target), `.${basename(target)}.${randomUUID()}.partial`);
   try {

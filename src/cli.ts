@@ -109,7 +109,7 @@ async function perform(
     };
     const say = (message: string): void => {
       progress?.stop();
-      stderr.write(`${message}\n`);
+      stderr.write(`${printable(message)}\n`);
     };
     const host: Host = {
       signal,
@@ -122,13 +122,19 @@ async function perform(
     const outcome = await command.run(argument, options, host, others);
     progress?.stop();
     // Spaces that do not break keep a number by its unit on a page; from a terminal one copies and searches.
-    stdout.write(json === true ? `${JSON.stringify(outcome.json, undefined, 2)}\n` : `${outcome.text.replaceAll("\u00a0", " ")}\n`);
+    const text = json === true ? JSON.stringify(outcome.json, undefined, 2) : outcome.text.replaceAll("\u00a0", " ");
+    stdout.write(`${printable(text)}\n`);
     return outcome.exitCode ?? 0;
   } catch (error) {
     progress?.stop();
     // Whatever a cancelled run dies of, its cause is that it was cancelled.
     return complain(signal.aborted ? cancelled() : error, json === true, stderr);
   }
+}
+
+/** The text with control characters, which names in a model may hold, as JSON escapes them: a terminal would follow them. */
+function printable(text: string): string {
+  return text.replaceAll(/[^\P{Cc}\n\t]/gu, (control) => `\\u${control.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
 /** Problems go to stderr, for people or as JSON; anything that is no CompilerError is our bug. */
@@ -139,7 +145,7 @@ function complain(error: unknown, json: boolean, stderr: NodeJS.WritableStream):
     const text = json
       ? JSON.stringify({ error: { code, message, hint, where } })
       : [`error ${code}: ${message}`, ...place.map(([what, at]) => `  ${what}: ${String(at)}`), `  ${hint}`].join("\n");
-    stderr.write(`${text}\n`);
+    stderr.write(`${printable(text)}\n`);
     return error.exitCode;
   }
   const text = error instanceof Error ? (error.stack ?? error.message) : String(error);

@@ -1,6 +1,6 @@
 /** Reading JSON that others wrote, and writing files so that a half-written one never appears. */
 import { randomUUID } from "node:crypto";
-import { accessSync, constants, existsSync, readFileSync, statSync } from "node:fs";
+import { accessSync, constants, existsSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { badJson, fileExists, fileMissing, fileNotWritten, notReplaceable } from "../ir/diagnostics.js";
@@ -14,6 +14,8 @@ export function readJson(file: string): unknown {
   const text = readBytes(file)
     .toString("utf8")
     .replace(/^\uFEFF/, "");
+  // Records would leave it out without a word.
+  if (/"__proto__"\s*:/.test(text)) throw badJson(file, "the key '__proto__' is not taken.");
   try {
     const value: unknown = JSON.parse(
       text.replaceAll(/"(?:[^"\\]|\\.)*"|-?Infinity|NaN/g, (token) => (token.startsWith('"') ? token : `"${token}"`)),
@@ -44,7 +46,7 @@ export function assertFree(file: string, force: boolean): void {
   assertWritable(file);
   const there = statSync(file, { throwIfNoEntry: false });
   if (!there) return;
-  if (there.isDirectory()) throw notReplaceable(file, "it is a folder");
+  if (!there.isFile()) throw notReplaceable(file, there.isDirectory() ? "it is a folder" : "it is not a file");
   if (!force) throw fileExists(file);
 }
 
@@ -60,14 +62,20 @@ export function assertWritable(path: string): void {
   }
 }
 
+/** Where a path leads to: a link stays when what is behind it is replaced. */
+export function behindLinks(path: string): string {
+  return existsSync(path) ? realpathSync(path) : resolve(path);
+}
+
 /** Writes a file under another name and renames it. Throws FILE_EXISTS if it is there and `force` is not set, NOT_REPLACEABLE, FILE_NOT_WRITTEN. */
 export async function writeWhole(file: string, content: string | Uint8Array, force: boolean): Promise<void> {
   assertFree(file, force);
-  const partial = join(dirname(file), `.${randomUUID()}.partial`);
+  const target = behindLinks(file);
+  const partial = join(dirname(target), `.${randomUUID()}.partial`);
   try {
-    await makeFolder(dirname(file));
+    await makeFolder(dirname(target));
     await writeFile(partial, content);
-    await rename(partial, file);
+    await rename(partial, target);
   } catch (error) {
     await rm(partial, { force: true });
     throw notWritten(file, error);

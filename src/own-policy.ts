@@ -2,7 +2,7 @@
 import { basename } from "node:path";
 import { z } from "zod";
 import { badExtension, CompilerError } from "../ir/diagnostics.js";
-import { cutSchema, type Choice, type Policy } from "../schedules/index.js";
+import { cutSchema, predictedSchema, type Choice, type Policy } from "../schedules/index.js";
 
 const cell = z.union([z.literal(0), z.literal(1), z.array(z.tuple([z.number(), z.number()]))], {
   error: "a cell is 1, 0 or [[step, weight], …]",
@@ -12,18 +12,14 @@ const choiceSchema = z.object({
   cut: cutSchema.optional(),
   cells: z.map(z.string(), z.array(cell)),
   adjustments: z.map(z.string(), z.map(z.number(), z.object({ scale: vector, shift: vector }))).optional(),
-  predicted: z.record(z.string(), z.unknown()).optional(),
+  predicted: predictedSchema.optional(),
   warnings: z.array(z.string()).optional(),
 });
 
 /** The policy, which throws BAD_EXTENSION where it would throw what is no CompilerError, or choose what is no choice. */
 export function ownPolicy(file: string, policy: Policy): Policy {
-  const { name, summary, needs, options } = policy;
   return {
-    name,
-    summary,
-    needs,
-    options,
+    ...policy,
     async choose(input, given) {
       let choice: Choice;
       try {

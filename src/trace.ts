@@ -7,7 +7,9 @@ import { readJson } from "./files.js";
 
 const row = z.array(z.number()).readonly();
 const bands = z.array(row).readonly();
-const macsSchema = z.strictObject({ linear: z.number(), attention: z.number() });
+const macsSchema = z.strictObject({ linear: z.number().min(0), attention: z.number().min(0) });
+/** A step without any could not be cheaper. */
+const stepMacsSchema = macsSchema.extend({ linear: z.number().positive() });
 
 /** The statistics are those of `SiteStatistics`. */
 const siteSchema = z.strictObject({
@@ -35,7 +37,7 @@ export const traceSchema = z.strictObject({
   /** What all samples were given, by input: element type, shape and bytes or their digest. Other inputs are as the recipe says. */
   conditions: z.record(z.string(), z.string()).default({}),
   /** MACs of one whole step at the calibration's batch. */
-  macs: macsSchema,
+  macs: stepMacsSchema,
   /** Numbers of the samples (seed + number is the noise's seed), rising. */
   samples: z.array(z.int().min(0)).min(1),
   /** How many steps the inner products look back. */

@@ -8,6 +8,7 @@ import {
   closeSync,
   cpSync,
   existsSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
   openSync,
@@ -363,6 +364,23 @@ describe("the program", () => {
     const { exit, stdout } = await runProcess(["--version"], link);
     expect(exit).toBe(0);
     expect(stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
+  });
+
+  it("leaves a link where it is, and replaces what is behind it", async () => {
+    const [file, link] = [join(folder, "behind.npy"), join(folder, "link.npy")];
+    writeFileSync(file, "old");
+    symlinkSync("behind.npy", link);
+    expect((await cli(["run", artifact, "--input", "class_labels=1", "-o", link, "--force"])).exit).toBe(0);
+    expect(lstatSync(link).isSymbolicLink()).toBe(true);
+    expect(readFileSync(file, "latin1")).toContain("NUMPY");
+    expect((await cli(["run", artifact, "--input", "class_labels=1", "-o", "/dev/null", "--force"])).stderr).toContain("NOT_REPLACEABLE");
+  });
+
+  it("gives terminals no control characters of others", async () => {
+    const { stderr } = await cli(["inspect", "\u001b[31mred\u009b0m"]);
+    expect(stderr).toContain("FILE_MISSING");
+    expect(stderr).toContain("\\u001b[31mred\\u009b0m");
+    for (const control of ["\u001b", "\u009b"]) expect(stderr).not.toContain(control);
   });
 
   it("leaves nothing behind when it is interrupted", async () => {

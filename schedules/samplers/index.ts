@@ -129,6 +129,8 @@ function refuseSettings(who: string, { sigmas, timesteps, mu, eta }: SamplerOpti
   for (const setting of ["sigmas", "timesteps", "mu", "eta"] as const) {
     if (given[setting] !== undefined && !takes.includes(setting)) throw samplerOption(who, setting, "does not take this setting");
   }
+  if (sigmas?.some((sigma, k) => !(sigma >= 0 && sigma <= (sigmas[k - 1] ?? Infinity))))
+    throw samplerOption(who, "sigmas", "takes noise levels from 0 up that never rise");
 }
 
 /**

@@ -11,7 +11,7 @@ import { linspace } from "./spacing.js";
 export const flowGridKeys = {
   num_train_timesteps: z.int().min(1).default(1000),
   /** Without effect under dynamic shifting. */
-  shift: z.number().default(1),
+  shift: z.number().positive().default(1),
   use_dynamic_shifting: z.boolean().default(false),
   /** These four say how a pipeline finds `mu` from the size of the latent. */
   base_shift: z.number().nullable().default(0.5),

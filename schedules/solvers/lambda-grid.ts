@@ -19,7 +19,7 @@ export const lambdaGridKeys = {
   prediction_type: z.enum(["epsilon", "v_prediction", "sample", "flow_prediction"]).default("epsilon"),
   ...namedGridKeys,
   use_flow_sigmas: z.boolean().default(false),
-  flow_shift: z.number().default(1),
+  flow_shift: z.number().positive().default(1),
 };
 
 /** Logarithm of the least signal-to-noise ratio that spaced times start from; saved as a bare `-Infinity`. */

@@ -1,10 +1,15 @@
 /** `sampler SCHEDULER --steps N`: the coefficient table, and a picture of it. */
+import { z } from "zod";
+import { badOption } from "../../ir/diagnostics.js";
 import { samplerTable, unknownKeys, type LearnedVariance } from "../../schedules/index.js";
 import { assertFree, readJson } from "../files.js";
 import { writeDrawing } from "../raster.js";
 import { samplerPlot } from "../report/sampler-plot.js";
 import { table as textTable } from "../text.js";
 import type { Command } from "./index.js";
+
+/** Schedulers that make use of mu; the others take it, as pipelines pass it to all. */
+const dynamic = z.looseObject({ use_dynamic_shifting: z.literal(true) });
 
 export default {
   name: "sampler",
@@ -16,6 +21,8 @@ export default {
     const config = readJson(argument);
     for (const key of unknownKeys(config)) host.warn(`${argument}: '${key}' is not known here and has no effect`);
     const table = samplerTable(config, { steps, sigmas, timesteps, mu, eta, nonlinear: true });
+    if (mu !== undefined && !dynamic.safeParse(config).success)
+      throw badOption("--mu", 'has no effect here, as the configuration does not have "use_dynamic_shifting": true');
     if (plot !== undefined) await writeDrawing(plot, samplerPlot(table), force);
     const { name, prediction, initialScale, rows } = table;
     const number = (value: number): string => String(Number(value.toPrecision(7)));
