@@ -20,6 +20,7 @@ import { isStandard } from "../ir/ops.js";
 import { shapeOf, elemOf } from "../ir/build.js";
 import type { TensorData } from "../ir/tensor.js";
 import { staticShape, type Dim } from "../ir/types.js";
+import standard from "../passes/standard.js";
 import { BIND_PASSES, runPasses, type PassContext, type PredictionSlice } from "../passes/index.js";
 import {
   bind,
@@ -304,7 +305,7 @@ function withCoverage(model: Model): Model {
 
 /** The model with a warning where the artifact will have operators that are not of the standard. */
 async function withForeign(model: Model, context: PassContext): Promise<Model> {
-  const { graph } = await runPasses(model, ["standard"], context);
+  const { graph } = await runPasses(model, [standard], context);
   const foreign = graph.nodes.filter((node) => !isStandard(node, opsetOf(model)));
   if (foreign.length === 0) return model;
   const operators = [...new Set(foreign.map(({ domain, opType }) => (domain === "" ? opType : `${domain}.${opType}`)))].join(", ");
