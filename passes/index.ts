@@ -2,7 +2,7 @@
 import { assertWellFormed } from "../ir/check.js";
 import { CompilerError, cancelled } from "../ir/diagnostics.js";
 import type { Model, Value } from "../ir/graph.js";
-import type { Named } from "../ir/registry.js";
+import { hasMethods, type Named } from "../ir/registry.js";
 import type { TensorData } from "../ir/tensor.js";
 import type { FloatType, TensorType } from "../ir/types.js";
 import type { Guidance, Plan } from "../schedules/index.js";
@@ -64,8 +64,10 @@ export interface PassContext {
   readonly count?: ((rule: string, times: number) => void) | undefined;
 }
 
+const PRESERVES = ["bits", "rounding", "precision", "plan"] as const;
+
 /** `bits`: same numbers; `rounding`: same up to rounding; `precision`: up to that of the type asked for; `plan`: what the plan says. */
-export type Preserves = "bits" | "rounding" | "precision" | "plan";
+export type Preserves = (typeof PRESERVES)[number];
 
 export interface Pass extends Named {
   readonly summary: string;
@@ -73,6 +75,20 @@ export interface Pass extends Named {
   /** Whether runs come out the same without it, only slower: it can be switched off to see what it is worth. */
   readonly isOptional?: true;
   run(model: Model, context: PassContext): Model | Promise<Model>;
+}
+
+const STAGES = ["step", "run", "cache"] as const;
+
+/** A pass in a file of a user's own. */
+export interface OwnPass extends Pass {
+  /** It runs after the passes of this stage (`STEP_PASSES`, `RUN_PASSES`, `CACHE_PASSES`) and is not cleaned up after. */
+  readonly stage: (typeof STAGES)[number];
+}
+
+export function isOwnPass(candidate: unknown): candidate is OwnPass {
+  if (!hasMethods(candidate, "run") || !("stage" in candidate) || !("preserves" in candidate)) return false;
+  const { stage, preserves } = candidate;
+  return STAGES.some((known) => known === stage) && PRESERVES.some((known) => known === preserves);
 }
 
 const all: readonly Pass[] = [

@@ -13,7 +13,7 @@ export * from "./plan.js";
 export * from "./policies/index.js";
 export * from "./policy.js";
 export * from "./sampler.js";
-export { samplers, samplerTable, unknownKeys } from "./samplers/index.js";
+export { isSampler, samplers, samplerTable, unknownKeys } from "./samplers/index.js";
 export { linspace } from "./spacing.js";
 export * from "./statistics.js";
 export * from "./time-shift.js";

@@ -2,7 +2,7 @@
 import { createHash, randomUUID } from "node:crypto";
 import { createReadStream, existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { copyFile, link, mkdir, rename, rm, writeFile } from "node:fs/promises";
-import { basename, dirname, join, resolve } from "node:path";
+import { basename, dirname, extname, join, resolve } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { z } from "zod";
 import { elemOf, shapeOf } from "../ir/build.js";
@@ -59,6 +59,7 @@ export const FILES = {
   manifest: "manifest.json",
   recipe: "recipe.json",
   inputs: "inputs",
+  extensions: "extensions",
   plan: "plan.json",
   tensors: "plan.npz",
   trace: "trace.json",
@@ -213,9 +214,9 @@ export function writeEmitted(model: Model, file: string, options: Pick<WriteOpti
 async function portableRecipe({ source, context }: Job, partial: string): Promise<Recipe> {
   const { recipe, folder } = source;
   let carried = 0;
-  const carryFile = async (from: string): Promise<string> => {
-    await mkdir(join(partial, FILES.inputs), { recursive: true });
-    const file = `${FILES.inputs}/${carried++}.npy`;
+  const carryFile = async (from: string, into: string = FILES.inputs): Promise<string> => {
+    await mkdir(join(partial, into), { recursive: true });
+    const file = `${into}/${carried++}${extname(from)}`;
     await copyFile(resolve(folder, from), join(partial, file));
     return file;
   };
@@ -231,7 +232,9 @@ async function portableRecipe({ source, context }: Job, partial: string): Promis
   const uncond: Recipe["guidance"]["uncond"] = {};
   for (const [name, spec] of Object.entries(recipe.guidance.uncond)) uncond[name] = await carry(spec);
   const scheduler = z.record(z.string(), z.unknown()).parse(schedulerConfig(source));
-  return { ...recipe, model: FILES.step, scheduler, batch: context.batch, inputs, guidance: { ...recipe.guidance, uncond } };
+  const extensions: string[] = [];
+  for (const file of recipe.extensions) extensions.push(await carryFile(file, FILES.extensions));
+  return { ...recipe, model: FILES.step, scheduler, batch: context.batch, inputs, extensions, guidance: { ...recipe.guidance, uncond } };
 }
 
 /** Of a file's bytes, as `sha256:<hex>`. */

@@ -8,9 +8,8 @@ import { assertLimitable, limitCache, type Limited } from "./cache-limit.js";
 import { calibrate } from "./calibrate.js";
 import { compileModel, type Compiled, type Form } from "./compile.js";
 import { unknownName } from "../ir/diagnostics.js";
-import { policies } from "../schedules/index.js";
 import { fitsAnyBatch, jobFor, openJob, planFor, warningsOf, type Job } from "./job.js";
-import { choosePlan, planningFor, type Planned, type PlanSummary } from "./plan.js";
+import { choosePlan, findPolicy, planningFor, type Planned, type PlanSummary } from "./plan.js";
 import type { Progress } from "./progress.js";
 import type { RecipeOverrides } from "./recipe.js";
 import type { Trajectory } from "./reference.js";
@@ -151,7 +150,7 @@ async function plan(
 ): Promise<{ readonly trace: Trace | undefined; readonly chosen: readonly Planned[] }> {
   const { policy, samples, seed, progress } = options;
   const sampling = { ...options, inputs: undefined, noise: undefined };
-  const needs = policies.get(policy)?.needs ?? ["trace", "runs"];
+  const { needs } = await findPolicy(policy, job.source.extensions?.policies);
   const known = new Map<number, Trajectory>();
   const keep = (sample: number, trajectory: Trajectory): void => void known.set(sample, trajectory);
   const trace = needs.includes("trace")

@@ -1,8 +1,18 @@
 /** From a job and a plan to the emitted model: the pass pipeline, and the figures of what it did. */
-import { unknownName } from "../ir/diagnostics.js";
+import { formUnsupported, unknownName } from "../ir/diagnostics.js";
 import { graphMacs, totalMacs } from "../ir/cost.js";
 import type { Model } from "../ir/graph.js";
-import { CACHE_PASSES, LOOP_PASSES, passes, runPasses, RUN_PASSES, STEP_PASSES, type PassRecord } from "../passes/index.js";
+import {
+  CACHE_PASSES,
+  LOOP_PASSES,
+  passes,
+  runPasses,
+  RUN_PASSES,
+  STEP_PASSES,
+  type OwnPass,
+  type Pass,
+  type PassRecord,
+} from "../passes/index.js";
 import type { Plan } from "../schedules/index.js";
 import { cudaCoverage, type CudaCoverage } from "./cuda.js";
 import type { Job } from "./job.js";
@@ -37,16 +47,24 @@ export interface CompileOptions {
  * are not optional.
  */
 export async function compileModel(job: Job, plan: Plan, { form = "unrolled", without = [] }: CompileOptions = {}): Promise<Compiled> {
-  const optional = [...passes.values()].filter(({ isOptional }) => isOptional).map(({ name }) => name);
+  const own = job.source.extensions?.passes ?? [];
+  const optional = [...passes.values(), ...own].filter(({ isOptional }) => isOptional).map(({ name }) => name);
   for (const name of without) if (!optional.includes(name)) throw unknownName("optional pass", name, optional);
+  const unfit = own.find(({ stage }) => stage !== "step");
+  if (form === "loop" && unfit) throw formUnsupported(form, `the pass '${unfit.name}' is for steps that are unrolled`);
+  const stage = (name: OwnPass["stage"], known: readonly Pass[]): readonly Pass[] => [
+    ...known,
+    ...own.filter(({ stage }) => stage === name),
+  ];
+  const stepPasses = stage("step", STEP_PASSES);
   const records: PassRecord[] = [];
   const log = (record: PassRecord): void => void records.push(record);
   const bound = { ...job.context, plan, without: new Set(without) };
-  const step = await runPasses(job.model, STEP_PASSES, bound, log);
-  const context = { ...bound, alone: bound.alone && (await runPasses(bound.alone, STEP_PASSES, bound, log)) };
+  const step = await runPasses(job.model, stepPasses, bound, log);
+  const context = { ...bound, alone: bound.alone && (await runPasses(bound.alone, stepPasses, bound, log)) };
   const logOf = (own: Form): typeof log | undefined => (form === own ? log : undefined);
-  const unrolled = await runPasses(step, RUN_PASSES, context, logOf("unrolled"));
-  const cached = await runPasses(unrolled, CACHE_PASSES, context, logOf("unrolled"));
+  const unrolled = await runPasses(step, stage("run", RUN_PASSES), context, logOf("unrolled"));
+  const cached = await runPasses(unrolled, stage("cache", CACHE_PASSES), context, logOf("unrolled"));
   const loopOf = (plan: Plan, log?: (record: PassRecord) => void): Promise<Model> =>
     runPasses(step, LOOP_PASSES, { ...context, plan }, log);
   const isLoop = form === "loop";

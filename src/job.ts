@@ -1,4 +1,5 @@
 /** One job: the lifted model with the recipe's facts worked out against it, ready for the passes and for the loop. */
+import { resolve } from "node:path";
 import {
   ambiguousPort,
   badChannels,
@@ -35,6 +36,7 @@ import {
   type SamplerTable,
   type Schedule,
 } from "../schedules/index.js";
+import { loadExtensions } from "./extensions.js";
 import {
   floatTypeOf,
   isInput,
@@ -70,19 +72,22 @@ export async function openLifted(path: string, overrides: RecipeOverrides): Prom
   const opened = openSource(path, overrides);
   const model = await readModel(opened.modelFile);
   const inputs = model.graph.inputs.map(({ name }) => name);
-  const source = opened.isDerived ? { ...opened, recipe: withoutAbsentInputs(opened.recipe, inputs, overrides.inputs) } : opened;
+  const recipe = opened.isDerived ? withoutAbsentInputs(opened.recipe, inputs, overrides.inputs) : opened.recipe;
+  const extensions = await loadExtensions(recipe.extensions.map((file) => resolve(opened.folder, file)));
+  const source = { ...opened, recipe, extensions };
   if ([...model.metadata.keys()].some((key) => key.startsWith(METADATA_PREFIX)))
     throw notRecognised(
       "This is a whole sampling run that smoothcc has emitted, not one step.",
       "Name the folder of the artifact, or the model that it was made from.",
     );
   requireWellFormed(model, opened.modelFile);
-  return { source, model: liftedAs(source.recipe, model) };
+  return { source, model: liftedAs(source, model) };
 }
 
-/** The model with the branches, the names and the cut of a recipe. */
-function liftedAs({ latent, timestep, prediction, cut }: Recipe, model: Model): Model {
-  return lift(model, { latent, timestep, prediction: prediction.output, cut: parseCut(cut) });
+/** The model with the branches, the names and the cut of a source. */
+function liftedAs({ recipe, extensions }: Source, model: Model): Model {
+  const { latent, timestep, prediction, cut } = recipe;
+  return lift(model, { latent, timestep, prediction: prediction.output, cut: parseCut(cut), own: extensions?.recognisers });
 }
 
 /** The job of a model and its recipe. `runtime` is where it will run, and for the questions that passes ask. Throws what its parts throw. */
@@ -101,8 +106,8 @@ export async function openJob(path: string, overrides: RecipeOverrides, runtime:
 export async function jobFor(job: Job, { cut = job.source.recipe.cut }: Pick<Schedule, "cut">, runtime: RuntimeOptions = {}): Promise<Job> {
   const { source } = job;
   if (cut === source.recipe.cut) return job;
-  const recipe = { ...source.recipe, cut };
-  return jobOf({ ...source, recipe }, liftedAs(recipe, await readModel(source.modelFile)), runtime);
+  const recut = { ...source, recipe: { ...source.recipe, cut } };
+  return jobOf(recut, liftedAs(recut, await readModel(source.modelFile)), runtime);
 }
 
 /** A schedule, bound to the job that it is for (`jobFor`). Throws what `bind` throws. */
@@ -134,7 +139,9 @@ export function fitsAnyBatch({ source, model, anyBatch }: Job): boolean {
 
 /** Sentences for the user about what was found and what will have no effect. */
 export function warningsOf({ source, model, context }: Job): readonly string[] {
-  const unknown = unknownKeys(schedulerConfig(source)).map((key) => `The scheduler's '${key}' is not known here and has no effect.`);
+  const unknown = unknownKeys(schedulerConfig(source), source.extensions?.samplers).map(
+    (key) => `The scheduler's '${key}' is not known here and has no effect.`,
+  );
   const { guidance } = context;
   const { form, scale } = guidance;
   const twoHalves = callsOf(guidance).flat().length > 1;

@@ -55,6 +55,11 @@ export const OPTIONS = {
   dim: { flags: "--dim <name=value>", summary: "size of a symbolic dimension", schema: pairs },
   dumpBranches: { flags: "--dump-branches <dir>", summary: "run one step and write <site>.npy for every branch", schema: path },
   eta: { flags: "--eta <share>", summary: "share of fresh noise, where the sampler leaves it open", schema: number },
+  extension: {
+    flags: "--extension <file>",
+    summary: "a file of your own with a recogniser, a sampler, a policy or a pass",
+    schema: z.array(path),
+  },
   force: { flags: "--force", summary: "overwrite what is there", schema: z.boolean() },
   form: {
     flags: "--form <form>",
@@ -172,9 +177,9 @@ export function isOptionName(name: string): name is OptionName {
   return Object.hasOwn(OPTIONS, name);
 }
 
-/** Whether an option may be given more than once, a pair each time. */
+/** Whether an option may be given more than once. */
 export function isRepeatable(name: OptionName): boolean {
-  return OPTIONS[name].schema === pairs;
+  return OPTIONS[name].schema instanceof z.ZodArray;
 }
 
 /** Options that every command takes that opens a model. */
@@ -187,13 +192,17 @@ export const MODEL_OPTIONS = [
   "batch",
   "cut",
   "dim",
+  "extension",
   "threads",
 ] as const satisfies readonly OptionName[];
 
 /** What of the options overrides the recipe. */
 export function recipeOverrides(options: Options): RecipeOverrides {
-  const { recipe, scheduler, steps, start, guidance, batch, cut, precision } = options;
-  return { recipe, scheduler, steps, start, guidance, batch, cut, precision, dims: sizes(options.dim ?? []), inputs: inputSpecs(options) };
+  const { recipe, scheduler, steps, start, guidance, batch, cut, precision, extension: extensions } = options;
+  return {
+    ...{ recipe, scheduler, steps, start, guidance, batch, cut, precision, extensions },
+    ...{ dims: sizes(options.dim ?? []), inputs: inputSpecs(options) },
+  };
 }
 
 /** The options of the chosen policy: those of the known ones have flags of their own, others are given as name=value. */

@@ -1,10 +1,8 @@
 /** From a trace to a plan: what a policy gets to see, and what its choice costs and promises. */
 import { basename } from "node:path";
-import { pathToFileURL } from "node:url";
 import { z } from "zod";
 import { badExtension, planSavesNothing, unknownName } from "../ir/diagnostics.js";
 import { addMacs, NO_MACS, totalMacs, type Macs } from "../ir/cost.js";
-import { loadFile, type Named } from "../ir/registry.js";
 import {
   chooseSchedule,
   confidence,
@@ -12,7 +10,6 @@ import {
   forecastError,
   groupBranches,
   halvesOf,
-  isPolicy,
   mean,
   policies,
   valueFor,
@@ -31,6 +28,7 @@ import {
   type Schedule,
   type SiteStatistics,
 } from "../schedules/index.js";
+import { loadExtensions } from "./extensions.js";
 import { readJson } from "./files.js";
 import { guidedStep, planFor, type Job } from "./job.js";
 import type { Progress } from "./progress.js";
@@ -55,6 +53,8 @@ export interface Planning {
   /** What a schedule comes to under the sampler and the guidance; absent where a trace is all there is. */
   readonly bind?: ((schedule: Schedule) => Plan) | undefined;
   readonly runs?: Runs | undefined;
+  /** Policies besides the known. */
+  readonly policies?: readonly Policy[] | undefined;
   readonly progress?: Progress | undefined;
 }
 
@@ -73,7 +73,8 @@ export function planningFor(job: Job, trace?: Trace): Planning {
   const { total, branches } = guidedStep(job);
   const timesteps = job.table.rows.map(({ timestep }) => timestep);
   const sites = branches.map((branch) => ({ ...branch, statistics: trace?.sites[branch.site] }));
-  return { steps: timesteps.length, timesteps, macs: total, sites, bind: (schedule) => planFor(job, schedule) };
+  const { policies } = job.source.extensions ?? {};
+  return { steps: timesteps.length, timesteps, macs: total, sites, policies, bind: (schedule) => planFor(job, schedule) };
 }
 
 /** What a plan does with the branches of one kind. */
@@ -114,7 +115,7 @@ export interface Planned {
  * is a choice already. Throws UNKNOWN_NAME, BAD_EXTENSION, PLAN_SAVES_NOTHING and what the policy and `bind` throw.
  */
 export async function choosePlan(planning: Planning, policyName: string, options: unknown): Promise<Planned> {
-  const policy = await findPolicy(policyName);
+  const policy = await findPolicy(policyName, planning.policies);
   const { schedule, warnings } = await chooseSchedule(policy, options, policyInput(planning));
   const cells = cellsOf(planning, schedule);
   if (policy.name !== "full" && savesNothing({ cells })) throw planSavesNothing();
@@ -130,12 +131,17 @@ function cellsOf({ bind, steps, sites }: Planning, schedule: Schedule): Plan["ce
   return new Map(cells);
 }
 
-async function findPolicy(name: string): Promise<Policy> {
-  const known = policies.get(name);
+/** The policy of this name, in this file, or of this plan. Throws UNKNOWN_NAME, BAD_EXTENSION. */
+export async function findPolicy(name: string, own: readonly Policy[] = []): Promise<Policy> {
+  const known = policies.get(name) ?? own.find((policy) => policy.name === name);
   if (known) return known;
-  if (/\.[cm]?[jt]s$/.test(basename(name))) return loadExtension(name, isPolicy);
+  if (/\.[cm]?[jt]s$/.test(basename(name))) {
+    const [policy] = (await loadExtensions([name])).policies;
+    if (!policy) throw badExtension(name, "it exports no policy");
+    return policy;
+  }
   if (name.endsWith(".json")) return policyOf(name);
-  throw unknownName("policy", name, [...policies.keys()]);
+  throw unknownName("policy", name, [...policies.keys(), ...own.map(({ name }) => name)]);
 }
 
 /** A plan file as a policy: it chooses what is written there. */
@@ -143,15 +149,6 @@ function policyOf(file: string): Policy {
   const { cut, cells, adjustments, predicted } = readPlan(file);
   const choose = (): Choice => ({ cut, cells, adjustments, predicted });
   return { name: basename(file), summary: "the plan in this file", needs: [], options: z.object({}), choose };
-}
-
-/** What a user's own file exports. Throws BAD_EXTENSION. */
-async function loadExtension<T extends Named>(file: string, isEntry: (candidate: unknown) => candidate is T): Promise<T> {
-  try {
-    return await loadFile(pathToFileURL(file), isEntry);
-  } catch (error) {
-    throw badExtension(file, error instanceof Error ? error.message : String(error));
-  }
 }
 
 function policyInput({ steps, timesteps, macs, sites, runs, progress }: Planning): PolicyInput {

@@ -5,6 +5,7 @@ import { z } from "zod";
 import { badJsonField, fileMissing, noScheduler, notAModel } from "../ir/diagnostics.js";
 import type { FloatType } from "../ir/types.js";
 import { readJson } from "./files.js";
+import type { Extensions } from "./extensions.js";
 import { deriveRecipe, isPipelineFolder } from "./pipelines/index.js";
 import {
   cutSchema,
@@ -118,6 +119,8 @@ export const recipeSchema = z.strictObject({
   guidance: guidanceSchema.default({ form: "none", scale: 1, order: ["cond", "uncond"], uncond: {} }),
   inputs: z.record(z.string(), inputSchema).default({}),
   dims: z.record(z.string(), z.int().min(1)).default({}),
+  /** Files beside the recipe, each with a recogniser, a sampler, a policy or a pass. */
+  extensions: z.array(z.string()).default([]),
   /** What the network computes in; the exporter's types if absent. */
   precision: z.enum(PRECISIONS).optional(),
   display: z.strictObject({ kind: z.enum(["image", "none"]), range: z.tuple([z.number(), z.number()]).default([-1, 1]) }).optional(),
@@ -138,6 +141,8 @@ export interface RecipeOverrides {
   readonly cut?: string | undefined;
   readonly precision?: Precision | undefined;
   readonly dims?: ReadonlyMap<string, number> | undefined;
+  /** Files, relative to the working directory, besides those of the recipe. */
+  readonly extensions?: readonly string[] | undefined;
   /** Values of conditions; they are also what calibration runs with where the recipe says nothing of it. */
   readonly inputs?: InputSpecs | undefined;
 }
@@ -152,6 +157,8 @@ export interface Source {
   readonly modelFile: string;
   /** Whether the recipe follows from a diffusers folder, and so speaks of inputs by the names that they have there. */
   readonly isDerived?: boolean | undefined;
+  /** What the files of the recipe's "extensions" export, once they are loaded. */
+  readonly extensions?: Extensions | undefined;
 }
 
 /**
@@ -195,7 +202,7 @@ export function withoutAbsentInputs(recipe: Recipe, inputs: readonly string[], g
 
 function override(
   recipe: Recipe,
-  { scheduler, steps, start, guidance, batch, cut, precision, dims, inputs: given = new Map() }: RecipeOverrides,
+  { scheduler, steps, start, guidance, batch, cut, precision, dims, extensions = [], inputs: given = new Map() }: RecipeOverrides,
 ): Recipe {
   const inputs = { ...recipe.inputs };
   for (const [name, spec] of given) inputs[name] = { calibrate: [typeof spec === "string" ? resolve(spec) : spec], ...inputs[name] };
@@ -209,6 +216,7 @@ function override(
     ...(precision === undefined ? {} : { precision }),
     ...(guidance === undefined ? {} : { guidance: { ...recipe.guidance, scale: guidance } }),
     dims: { ...recipe.dims, ...Object.fromEntries(dims ?? []) },
+    extensions: [...recipe.extensions, ...extensions.map((file) => resolve(file))],
     inputs,
   };
 }
@@ -229,14 +237,14 @@ export interface Sampling {
  * Throws NO_SCHEDULER and what reading and tabulating throw.
  */
 export function samplingOf(source: Source, latent: readonly number[]): Sampling {
-  const { recipe } = source;
+  const { recipe, extensions } = source;
   const config = schedulerConfig(source);
   const options = samplerOptions(recipe, config, latent);
   const { steps } = options;
   const { strength = 1, start = steps - Math.floor(steps * strength) } = recipe;
-  const table = told(samplerTable(config, { ...options, start }), recipe);
+  const table = told(samplerTable(config, { ...options, start }, extensions?.samplers), recipe);
   if (start === 0) return { table, steps };
-  const whole = told(samplerTable(config, options), recipe);
+  const whole = told(samplerTable(config, options, extensions?.samplers), recipe);
   return { table, steps: steps - start, lead: { ...whole, rows: whole.rows.slice(0, whole.rows.length - table.rows.length) } };
 }
 

@@ -1,12 +1,14 @@
 /** The known policies, and the way from one to a schedule. */
 import { badOption, nearest, policyNeedsModel, policyNeedsTrace } from "../../ir/diagnostics.js";
+import { z } from "zod";
 import { hasMethods, loadFolder } from "../../ir/registry.js";
 import { fewSteps } from "../few-steps.js";
 import type { Schedule } from "../plan.js";
 import { computedShare, optionWord, type Policy, type PolicyInput } from "../policy.js";
 
 export function isPolicy(candidate: unknown): candidate is Policy {
-  return hasMethods(candidate, "choose") && "options" in candidate && "needs" in candidate;
+  if (!hasMethods(candidate, "choose") || !("options" in candidate) || !("needs" in candidate)) return false;
+  return candidate.options instanceof z.ZodObject && Array.isArray(candidate.needs);
 }
 
 /** By name, in alphabetical order. */

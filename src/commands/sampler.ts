@@ -1,5 +1,6 @@
 /** `sampler SCHEDULER --steps N`: the coefficient table, and a picture of it. */
 import { samplerTable, unknownKeys, type LearnedVariance } from "../../schedules/index.js";
+import { loadExtensions } from "../extensions.js";
 import { assertFree, readJson } from "../files.js";
 import { writeDrawing } from "../raster.js";
 import { samplerPlot } from "../report/sampler-plot.js";
@@ -10,12 +11,13 @@ export default {
   name: "sampler",
   summary: "print the coefficient table of a scheduler",
   argument: "SCHEDULER",
-  options: ["eta", "force", "mu", "plot", "sigmas", "steps", "timesteps"],
-  async run(argument, { eta, force = false, mu, plot, sigmas, steps = sigmas?.length ?? 50, timesteps }, host) {
+  options: ["eta", "extension", "force", "mu", "plot", "sigmas", "steps", "timesteps"],
+  async run(argument, { eta, extension = [], force = false, mu, plot, sigmas, steps = sigmas?.length ?? 50, timesteps }, host) {
     if (plot !== undefined) assertFree(plot, force);
     const config = readJson(argument);
-    for (const key of unknownKeys(config)) host.warn(`${argument}: '${key}' is not known here and has no effect`);
-    const table = samplerTable(config, { steps, sigmas, timesteps, mu, eta, nonlinear: true });
+    const { samplers } = await loadExtensions(extension);
+    for (const key of unknownKeys(config, samplers)) host.warn(`${argument}: '${key}' is not known here and has no effect`);
+    const table = samplerTable(config, { steps, sigmas, timesteps, mu, eta, nonlinear: true }, samplers);
     if (plot !== undefined) await writeDrawing(plot, samplerPlot(table), force);
     const { name, prediction, initialScale, rows } = table;
     const number = (value: number): string => String(Number(value.toPrecision(7)));
