@@ -8,6 +8,7 @@ import { DRAWING } from "./raster.js";
 import { MAX_BATCH, PRECISIONS, type InputSpecs, type RecipeOverrides, type ValueSpec } from "./recipe.js";
 import { readNoise, type SampleOptions } from "./run-inputs.js";
 import type { RuntimeOptions } from "./runtime.js";
+import { MODEL_NAME } from "./triton.js";
 
 /** Text that is checked; the problem ends with what was given. */
 const text = (said: string, isValid: (text: string) => boolean): z.ZodString =>
@@ -85,6 +86,11 @@ export const OPTIONS = {
   },
   model: { flags: "--model <path>", summary: "the model that the trace was made from, for policies that run it", schema: path },
   mu: { flags: "--mu <value>", summary: "logarithm of the time shift under dynamic shifting", schema: number },
+  name: {
+    flags: "--name <name>",
+    summary: "what the server calls the model; the folder's name if absent",
+    schema: text("takes letters, digits, '_', and further on '-' and single '.' within", (text) => MODEL_NAME.test(text)),
+  },
   noise: {
     flags: "--noise <file>",
     summary: ".npy with the initial latents: unit variance, or those of the step that --start named",
