@@ -81,7 +81,7 @@ export function badExtension(file: string, problem: string): CompilerError {
     "BAD_EXTENSION",
     2,
     `The file cannot be used as an extension: ${problem}.`,
-    "It is an ES module whose default export has a name, a summary and what its kind needs; the files of schedules/policies/ are examples.",
+    "It is an ES module whose default export has a name of its own and is a recogniser (recognise), a sampler (className, config, takes, table), a policy (needs, options, choose) or a pass (stage, preserves, run).",
     { file },
   );
 }
@@ -375,6 +375,15 @@ export function inputShapeMismatch(input: string, wanted: readonly (number | str
     `Input '${input}' has the shape [${wanted.join(", ")}]; what was given has [${found.join(", ")}].`,
     "Give an array of that shape, one row of its batch for all rows, or one value to fill it with.",
     { value: input },
+  );
+}
+
+export function missingExtension(name: string): CompilerError {
+  return new CompilerError(
+    "MISSING_EXTENSION",
+    2,
+    `This was made with '${name}', which is no part of smoothcc.`,
+    "Name the file that has it with --extension; it is code that will run, so look at where it comes from.",
   );
 }
 
@@ -735,7 +744,7 @@ export function unknownScheduler(className: string, known: readonly string[]): C
     "UNKNOWN_SCHEDULER",
     3,
     `There is no scheduler '${className}'. Known: ${known.join(", ")}.`,
-    `${near === undefined ? "" : `Did you mean '${near}'? `}Any other sampler can be given as a table: see 'smoothcc sampler --json' for its form.`,
+    `${near === undefined ? "" : `Did you mean '${near}'? `}Any other sampler can be given as a table, whose form is that of 'smoothcc sampler --json', or as a file of your own with --extension.`,
   );
 }
 

@@ -18,19 +18,17 @@ export async function loadFolder<T extends Named>(
   // By stem: with the extension, 'a-b.ts' would come before 'a.ts'.
   const byStem = new Map(files.map((file) => [basename(file, extname(file)), file]));
   for (const [stem, file] of [...byStem].sort(([a], [b]) => (a < b ? -1 : 1))) {
-    const entry = await loadFile(new URL(file, folder), isEntry);
-    if (entry.name !== stem) throw new Error(`internal: ${file} registers '${entry.name}'`);
+    const entry = await defaultExport(new URL(file, folder));
+    if (!isEntry(entry) || entry.name !== stem) throw new Error(`internal: ${file} does not register '${stem}'`);
     entries.set(stem, entry);
   }
   return entries;
 }
 
-/** The default export of one module, which must be an entry. */
-export async function loadFile<T extends Named>(file: URL, isEntry: (candidate: unknown) => candidate is T): Promise<T> {
+/** The default export of a module; undefined if it has none. Throws what loading it throws. */
+export async function defaultExport(file: URL): Promise<unknown> {
   const module: unknown = await import(file.href);
-  const entry: unknown = typeof module === "object" && module !== null && "default" in module ? module.default : undefined;
-  if (!isEntry(entry)) throw new Error(`${fileURLToPath(file)} has no fitting default export`);
-  return entry;
+  return typeof module === "object" && module !== null && "default" in module ? module.default : undefined;
 }
 
 /** Whether it is an object with a string `name` and functions under these keys. */

@@ -9,14 +9,6 @@ import { sameType } from "../ir/types.js";
 import { fuseRules, type FuseRule, type Place } from "./fuse/index.js";
 import type { Pass } from "./index.js";
 
-/** One walk each, in this order: what clears the view comes first, and what is made of fused operators after those. */
-export const RULE_ORDER = [
-  ...(["identity", "split"] as const),
-  ...(["rotary-embedding", "gelu", "rms-normalization", "layer-normalization", "affine-normalization"] as const),
-  ...(["sink-transpose", "transpose", "reshape"] as const),
-  ...(["attention", "grouped-attention", "packed-attention"] as const),
-] as const;
-
 /** The newest version of the standard operator set that is emitted. */
 const NEWEST_OPSET = 23;
 
@@ -29,12 +21,10 @@ export default {
     let { graph } = model;
     let opset = opsetOf(model);
     const reach = canRaise(model, NEWEST_OPSET) ? Math.max(opset, NEWEST_OPSET) : opset;
-    for (const name of RULE_ORDER) {
-      const rule = fuseRules.get(name);
-      if (!rule) throw new Error(`internal: there is no rule '${name}'`);
+    for (const rule of fuseRules) {
       if (rule.opset > reach) continue;
       const walk = applied(graph, rule);
-      count?.(name, walk.times);
+      count?.(rule.name, walk.times);
       if (walk.times === 0) continue;
       graph = sweep(walk.graph);
       opset = Math.max(opset, rule.opset);

@@ -2,10 +2,25 @@
 import { assertWellFormed } from "../ir/check.js";
 import { CompilerError, cancelled } from "../ir/diagnostics.js";
 import type { Model, Value } from "../ir/graph.js";
-import { hasMethods, loadFolder, type Named } from "../ir/registry.js";
+import { hasMethods, type Named } from "../ir/registry.js";
 import type { TensorData } from "../ir/tensor.js";
 import type { FloatType, TensorType } from "../ir/types.js";
 import type { Guidance, Plan } from "../schedules/index.js";
+import bind from "./bind.js";
+import cse from "./cse.js";
+import dce from "./dce.js";
+import fix from "./fix.js";
+import fold from "./fold.js";
+import fuse from "./fuse.js";
+import instrument from "./instrument.js";
+import kernels from "./kernels.js";
+import loop from "./loop.js";
+import merge from "./merge.js";
+import precision from "./precision.js";
+import reuse from "./reuse.js";
+import standard from "./standard.js";
+import types from "./types.js";
+import unroll from "./unroll.js";
 
 /** What a pass may ask of the runtime; `src/runtime.ts` answers. */
 export interface Evaluator {
@@ -49,8 +64,10 @@ export interface PassContext {
   readonly count?: ((rule: string, times: number) => void) | undefined;
 }
 
+const PRESERVES = ["bits", "rounding", "precision", "plan"] as const;
+
 /** `bits`: same numbers; `rounding`: same up to rounding; `precision`: up to that of the type asked for; `plan`: what the plan says. */
-export type Preserves = "bits" | "rounding" | "precision" | "plan";
+export type Preserves = (typeof PRESERVES)[number];
 
 export interface Pass extends Named {
   readonly summary: string;
@@ -60,18 +77,34 @@ export interface Pass extends Named {
   run(model: Model, context: PassContext): Model | Promise<Model>;
 }
 
-function isPass(candidate: unknown): candidate is Pass {
-  return hasMethods(candidate, "run");
+const STAGES = ["step", "run", "cache"] as const;
+
+/** A pass in a file of a user's own. */
+export interface OwnPass extends Pass {
+  /** It runs after the passes of this stage (`STEP_PASSES`, `RUN_PASSES`, `CACHE_PASSES`) and is not cleaned up after. */
+  readonly stage: (typeof STAGES)[number];
 }
 
-export const passes: ReadonlyMap<string, Pass> = await loadFolder(import.meta.url, isPass);
+export function isOwnPass(candidate: unknown): candidate is OwnPass {
+  if (!hasMethods(candidate, "run") || !("stage" in candidate) || !("preserves" in candidate)) return false;
+  const { stage, preserves } = candidate;
+  return STAGES.some((known) => known === stage) && PRESERVES.some((known) => known === preserves);
+}
+
+const all: readonly Pass[] = [
+  ...[bind, cse, dce, fix, fold, fuse, instrument, kernels],
+  ...[loop, merge, precision, reuse, standard, types, unroll],
+];
+
+/** By name, in alphabetical order. */
+export const passes: ReadonlyMap<string, Pass> = new Map(all.map((pass) => [pass.name, pass]));
 
 /**
  * The bind stage makes shapes known, which all else needs:
  *   bind   gives every input a fixed shape;
  *   types  asks the runtime for the type of every value.
  */
-export const BIND_PASSES = ["bind", "types"] as const;
+export const BIND_PASSES: readonly Pass[] = [bind, types];
 
 /**
  * The step stage makes one step as small as it gets, once:
@@ -84,7 +117,7 @@ export const BIND_PASSES = ["bind", "types"] as const;
  *   dce       drops what nobody reads any more;
  *   precision brings it to the float type that was asked for, once norms and attention are one operator each.
  */
-export const STEP_PASSES = ["standard", "fix", "fold", "kernels", "cse", "fuse", "dce", "precision"] as const;
+export const STEP_PASSES: readonly Pass[] = [standard, fix, fold, kernels, cse, fuse, dce, precision];
 
 /**
  * The run stage makes the whole sampling run of it, still computing every branch at every step:
@@ -94,7 +127,7 @@ export const STEP_PASSES = ["standard", "fix", "fold", "kernels", "cse", "fuse",
  *   cse     steps share constants; dce again for what folding and sharing left behind.
  * Up to here the result is exact, and it is the uncached artifact.
  */
-export const RUN_PASSES = ["unroll", "dce", "fold", "cse", "dce"] as const;
+export const RUN_PASSES: readonly Pass[] = [unroll, dce, fold, cse, dce];
 
 /**
  * The cache stage follows the plan:
@@ -103,14 +136,14 @@ export const RUN_PASSES = ["unroll", "dce", "fold", "cse", "dce"] as const;
  *   merge   the gated sums of neighbouring cached branches become one, added up where their branches are computed;
  *   cse     steps that read the same values without gates share their sum.
  */
-export const CACHE_PASSES = ["reuse", "dce", "merge", "cse"] as const;
+export const CACHE_PASSES: readonly Pass[] = [reuse, dce, merge, cse];
 
 /**
  * In place of the run and cache stages, for the form that is a loop:
  *   loop   the step becomes the body, which the plan and the sampler's table decide row by row;
  *   the others as in the run stage, on what stands in front of the loop: no pass looks into the body.
  */
-export const LOOP_PASSES = ["loop", "dce", "fold", "cse", "dce"] as const;
+export const LOOP_PASSES: readonly Pass[] = [loop, dce, fold, cse, dce];
 
 /** One line of the pass log. */
 export interface PassRecord {
@@ -127,14 +160,13 @@ export interface PassRecord {
  */
 export async function runPasses(
   model: Model,
-  names: readonly string[],
+  passes: readonly Pass[],
   context: PassContext,
   log: (record: PassRecord) => void = () => undefined,
 ): Promise<Model> {
   let current = model;
-  for (const [i, name] of names.entries()) {
-    const pass = passes.get(name);
-    if (!pass) throw new Error(`internal: there is no pass '${name}'`);
+  for (const [i, pass] of passes.entries()) {
+    const { name } = pass;
     if (pass.isOptional && context.without?.has(name)) continue;
     if (context.signal?.aborted) throw cancelled();
     const started = performance.now();
@@ -144,7 +176,11 @@ export async function runPasses(
       assertWellFormed(current);
     } catch (error) {
       if (error instanceof CompilerError) throw error;
-      const before = names.slice(0, i).join(", ") || "none";
+      const before =
+        passes
+          .slice(0, i)
+          .map(({ name }) => name)
+          .join(", ") || "none";
       throw new Error(`internal: pass '${name}' failed (passes before it: ${before})`, { cause: error });
     }
     const ms = Math.round(performance.now() - started);

@@ -14,7 +14,7 @@ export * from "./policies/index.js";
 export * from "./policy.js";
 export { predictedSchema, type Compared, type Measured, type Predicted } from "./predicted.js";
 export * from "./sampler.js";
-export { MAX_STEPS, samplers, samplerTable, unknownKeys } from "./samplers/index.js";
+export { isSampler, MAX_STEPS, samplers, samplerTable, unknownKeys } from "./samplers/index.js";
 export { linspace } from "./solvers/spacing.js";
 export * from "./planning/statistics.js";
 export * from "./solvers/time-shift.js";

@@ -72,13 +72,28 @@ export function readManifest(folder: string): Manifest {
   return parseWith(manifestSchema, readJson(file), file);
 }
 
+/** How a folder that we wrote is known: it has no other entries than these, and this text in this file. */
+export interface FolderKind {
+  readonly called: string;
+  readonly entries: readonly string[];
+  readonly file: string;
+  readonly text: string;
+}
+
+const ARTIFACT: FolderKind = { called: "an artifact", entries: Object.values(FILES), file: FILES.manifest, text: `"${FORMAT}` };
+
 /**
- * Runs `fill` on a new folder beside `folder` and renames it into place: the artifact is there whole or not at all.
+ * Runs `fill` on a new folder beside `folder` and renames it into place: what is written is there whole or not at all.
  * Throws what `assertReplaceable` throws.
  */
-export async function replaceFolder<T>(folder: string, force: boolean, fill: (partial: string) => Promise<T>): Promise<T> {
+export async function replaceFolder<T>(
+  folder: string,
+  force: boolean,
+  fill: (partial: string) => Promise<T>,
+  kind: FolderKind = ARTIFACT,
+): Promise<T> {
   const target = behindLinks(folder);
-  assertReplaceable(target, force);
+  assertReplaceable(target, force, kind);
   const partial = join(dirname(target), `.${basename(target)}.${randomUUID()}.partial`);
   try {
     await makeFolder(partial);
@@ -94,9 +109,9 @@ export async function replaceFolder<T>(folder: string, force: boolean, fill: (pa
 
 /**
  * Throws where `replaceFolder` would, before any work is done: FILE_EXISTS if something is there and `force` is not set,
- * NOT_REPLACEABLE if it is not an artifact or holds other files too (only what we wrote is ours to delete), FILE_NOT_WRITTEN.
+ * NOT_REPLACEABLE if it is not of the kind or holds other files too (only what we wrote is ours to delete), FILE_NOT_WRITTEN.
  */
-export function assertReplaceable(folder: string, force: boolean): void {
+export function assertReplaceable(folder: string, force: boolean, { called, entries: ours, file, text }: FolderKind = ARTIFACT): void {
   assertWritable(folder);
   const there = statSync(folder, { throwIfNoEntry: false });
   if (!there) return;
@@ -104,12 +119,10 @@ export function assertReplaceable(folder: string, force: boolean): void {
   const entries = readdirSync(folder);
   if (entries.length === 0) return;
   if (!force) throw fileExists(folder);
-  const ours = new Set<string>(Object.values(FILES));
-  const foreign = entries.find((entry) => !ours.has(entry));
-  if (foreign !== undefined) throw notReplaceable(folder, `'${foreign}' is not of an artifact`);
-  const manifest = join(folder, FILES.manifest);
-  if (!existsSync(manifest) || !readFileSync(manifest, "utf8").includes(`"${FORMAT}`))
-    throw notReplaceable(folder, "it is not an artifact");
+  const foreign = entries.find((entry) => !ours.includes(entry));
+  if (foreign !== undefined) throw notReplaceable(folder, `'${foreign}' is not of ${called}`);
+  const signed = join(folder, file);
+  if (!existsSync(signed) || !readFileSync(signed, "utf8").includes(text)) throw notReplaceable(folder, `it is not ${called}`);
 }
 
 /** What an artifact is written from. */
@@ -255,16 +268,20 @@ export interface Artifact {
   readonly schedule: Schedule;
   /** The schedule, bound to the job. */
   readonly plan: Plan;
+  /** Files of the user's own that it was opened with. */
+  readonly extensions?: readonly string[] | undefined;
 }
 
+export type ArtifactOptions = RuntimeOptions & Pick<Artifact, "extensions">;
+
 /** Opens an artifact and its step. Throws NOT_AN_ARTIFACT, FILE_MISSING and what reading models, recipes and plans throws. */
-export async function openArtifact(folder: string, runtime: RuntimeOptions): Promise<Artifact> {
+export async function openArtifact(folder: string, { extensions, ...runtime }: ArtifactOptions): Promise<Artifact> {
   const manifest = readManifest(folder);
   const model = join(folder, FILES.model);
   if (!existsSync(model)) throw fileMissing(model, "The artifact is not whole.");
-  const job = await openJob(folder, {}, runtime);
+  const job = await openJob(folder, { extensions }, runtime);
   const schedule = readPlan(join(folder, FILES.plan));
-  return { folder, manifest, job, schedule, plan: planFor(job, schedule) };
+  return { folder, manifest, job, schedule, plan: planFor(job, schedule), extensions };
 }
 
 /** What the artifact's model is given for one run. */

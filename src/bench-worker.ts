@@ -31,8 +31,8 @@ async function loadModel({ model, feeds, device, threads }: ModelTask): Promise<
   return { loadMs: performance.now() - started };
 }
 
-async function loadLoop({ loopOf, device, threads }: LoopTask): Promise<Answer> {
-  const { job } = await openArtifact(loopOf, { device, threads });
+async function loadLoop({ loopOf, extensions, device, threads }: LoopTask): Promise<Answer> {
+  const { job } = await openArtifact(loopOf, { extensions, device, threads });
   const inputs = sampleInputs(job, 0, { seed: 0 });
   const started = performance.now();
   const loop = new ReferenceLoop(job, { device, threads });

@@ -51,7 +51,7 @@ const tensorSchema = z.strictObject({
 /** A model file and what it is given at every run. */
 const modelTaskSchema = z.strictObject({ model: z.string(), feeds: z.map(z.string(), tensorSchema), ...runtimeKeys });
 /** The loop over the step of an artifact's folder. */
-const loopTaskSchema = z.strictObject({ loopOf: z.string(), ...runtimeKeys });
+const loopTaskSchema = z.strictObject({ loopOf: z.string(), extensions: z.array(z.string()).readonly().optional(), ...runtimeKeys });
 
 /** What a worker is told to load. */
 export const taskSchema = z.union([modelTaskSchema, loopTaskSchema]);
@@ -77,7 +77,10 @@ export async function bench(artifact: Artifact, options: BenchOptions): Promise<
     const inputs = feedsOf(artifact.job, sampleInputs(artifact.job, 0, { seed: 0 }));
     const feeds = new Map([...inputs].map(([name, data]) => [name, { ...data, shape: [...data.shape], content: inMemory(data) }]));
     const models = [join(artifact.folder, FILES.model), uncached];
-    for (const task of [...models.map((model) => ({ model, feeds, device, threads })), { loopOf: artifact.folder, device, threads }]) {
+    for (const task of [
+      ...models.map((model) => ({ model, feeds, device, threads })),
+      { loopOf: artifact.folder, extensions: artifact.extensions, device, threads },
+    ]) {
       workers.push(await Worker.start(task));
     }
     for (let run = -1; run < runs; run++) {

@@ -120,7 +120,7 @@ async function makeArtifact(
       folder,
       others.map(({ artifact }) => artifact),
     );
-    const artifact = await openArtifact(folder, options);
+    const artifact = await openArtifact(folder, { ...options, extensions: options.overrides.extensions });
     const verification = await verify(artifact, { ...options, samples: 1 });
     const timed = options.runs > 0 ? await bench(artifact, { ...options, runs: options.runs, progress }) : undefined;
     const title = basename(resolve(output));

@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 import { Command as Program, CommanderError } from "commander";
 import type { z } from "zod";
 import { badUsage, CompilerError, cancelled, fileNotWritten } from "../ir/diagnostics.js";
+import { passes } from "../passes/index.js";
 import { optionWord, policies } from "../schedules/index.js";
 import { commands, type Command, type Host } from "./commands/index.js";
 import { isRepeatable, OPTIONS, parseOptions } from "./options.js";
@@ -74,8 +75,17 @@ function add(program: Program, command: Command, action: Action): void {
     else sub.option(flags, summary);
   }
   if (command.plans) for (const [word, summary] of policyOptions()) sub.option(`--${word} <value>`, summary);
+  if (command.plans) sub.addHelpText("after", listed("Policies", [...policies.values()]));
+  const optional = [...passes.values()].filter(({ isOptional }) => isOptional);
+  if (command.options.includes("passes")) sub.addHelpText("after", listed("Optional passes", optional));
   sub.option("--json", "print one JSON document").option("--quiet", "no progress");
   sub.action((argument: string | readonly string[], given: Record<string, unknown>) => action([argument].flat(), given));
+}
+
+/** What can be named, one a line, below the options. */
+function listed(title: string, all: readonly { readonly name: string; readonly summary: string }[]): string {
+  const width = Math.max(...all.map(({ name }) => name.length));
+  return ["", `${title}:`, ...all.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary}`)].join("\n");
 }
 
 /** The options of all policies, as they are written; one that several have is one option, and what it means in several is said once. */

@@ -1,5 +1,5 @@
 /** From a job and a plan to the emitted model: the pass pipeline, and the figures of what it did. */
-import { unknownName } from "../ir/diagnostics.js";
+import { formUnsupported, unknownName } from "../ir/diagnostics.js";
 import { graphMacs, totalMacs } from "../ir/cost.js";
 import type { Model } from "../ir/graph.js";
 import {
@@ -10,6 +10,8 @@ import {
   RUN_PASSES,
   STEP_PASSES,
   type PassContext,
+  type OwnPass,
+  type Pass,
   type PassRecord,
 } from "../passes/index.js";
 import type { Plan } from "../schedules/index.js";
@@ -46,15 +48,18 @@ export interface CompileOptions {
  * are not optional.
  */
 export async function compileModel(job: Job, plan: Plan, { form = "unrolled", without = [] }: CompileOptions = {}): Promise<Compiled> {
-  const optional = [...passes.values()].filter(({ isOptional }) => isOptional).map(({ name }) => name);
+  const own = ownPasses(job);
+  const optional = [...passes.values(), ...own].filter(({ isOptional }) => isOptional).map(({ name }) => name);
   for (const name of without) if (!optional.includes(name)) throw unknownName("optional pass", name, optional);
+  const unfit = own.find(({ stage }) => stage !== "step");
+  if (form === "loop" && unfit) throw formUnsupported(form, `the pass '${unfit.name}' is for steps that are unrolled`);
   const records: PassRecord[] = [];
   const log: Log = (record) => void records.push(record);
   const isLoop = form === "loop";
   const simplified = await simplify(job, plan, without, log);
   const { step, context } = simplified;
-  const unrolled = await runPasses(step, RUN_PASSES, context, isLoop ? undefined : log);
-  const cached = await runPasses(unrolled, CACHE_PASSES, context, isLoop ? undefined : log);
+  const unrolled = await runPasses(step, passesOf(job, "run"), context, isLoop ? undefined : log);
+  const cached = await runPasses(unrolled, passesOf(job, "cache"), context, isLoop ? undefined : log);
   const model = isLoop ? await runPasses(step, LOOP_PASSES, context, log) : cached;
   const plain = isLoop ? await uncachedLoop(simplified) : unrolled;
   const uncached = totalMacs(graphMacs(unrolled.graph));
@@ -74,7 +79,18 @@ export async function compileModel(job: Job, plan: Plan, { form = "unrolled", wi
 /** The same run in a form, with every branch computed at every step. Throws FORM_UNSUPPORTED. */
 export async function compileUncached(job: Job, plan: Plan, form: Form): Promise<Model> {
   const simplified = await simplify(job, plan);
-  return form === "loop" ? uncachedLoop(simplified) : runPasses(simplified.step, RUN_PASSES, simplified.context);
+  return form === "loop" ? uncachedLoop(simplified) : runPasses(simplified.step, passesOf(job, "run"), simplified.context);
+}
+
+const KNOWN_PASSES: Readonly<Record<OwnPass["stage"], readonly Pass[]>> = { step: STEP_PASSES, run: RUN_PASSES, cache: CACHE_PASSES };
+
+/** The passes of a stage, with those of the user's own behind them. */
+function passesOf(job: Job, of: OwnPass["stage"]): readonly Pass[] {
+  return [...KNOWN_PASSES[of], ...ownPasses(job).filter(({ stage }) => stage === of)];
+}
+
+function ownPasses({ source }: Job): readonly OwnPass[] {
+  return source.extensions?.passes ?? [];
 }
 
 /** One step, and with what the passes go on from there. */
@@ -87,8 +103,9 @@ type Log = (record: PassRecord) => void;
 
 async function simplify(job: Job, plan: Plan, without: readonly string[] = [], log?: Log): Promise<Simplified> {
   const bound = { ...job.context, plan, without: new Set(without) };
-  const step = await runPasses(job.model, STEP_PASSES, bound, log);
-  return { step, context: { ...bound, alone: bound.alone && (await runPasses(bound.alone, STEP_PASSES, bound, log)) } };
+  const known = passesOf(job, "step");
+  const step = await runPasses(job.model, known, bound, log);
+  return { step, context: { ...bound, alone: bound.alone && (await runPasses(bound.alone, known, bound, log)) } };
 }
 
 function uncachedLoop({ step, context }: Simplified): Promise<Model> {

@@ -4,6 +4,7 @@ import { NO_MACS, stepCost, totalMacs, type Macs } from "../ir/cost.js";
 import type { Branch } from "../ir/dit.js";
 import { ditView, opsetOf, type Model } from "../ir/graph.js";
 import type { TensorType } from "../ir/types.js";
+import instrument from "../passes/instrument.js";
 import { runPasses, type PassContext } from "../passes/index.js";
 import { npyBytes, readNpy } from "./npy.js";
 import { assertFree, writeWhole } from "./files.js";
@@ -94,7 +95,7 @@ export interface DumpOptions extends RuntimeOptions {
  * Throws FILE_MISSING, FILE_EXISTS and what else reading, running and writing throw.
  */
 export async function dumpBranches(lifted: Model, inputs: string, output: string, options: DumpOptions): Promise<readonly string[]> {
-  const model = await runPasses(lifted, ["instrument"], options.context);
+  const model = await runPasses(lifted, [instrument], options.context);
   const sites = ditView(model).branches.map(({ site }) => site);
   const fileOf = (site: string): string => join(output, `${site}.npy`);
   for (const site of sites) assertFree(fileOf(site), options.force);

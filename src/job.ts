@@ -5,6 +5,7 @@ import {
   badGuidance,
   fractionalTime,
   inputNumber,
+  missingExtension,
   missingInput,
   noVariance,
   notRecognised,
@@ -21,6 +22,7 @@ import { isStandard } from "../ir/ops.js";
 import { shapeOf, elemOf } from "../ir/build.js";
 import type { TensorData } from "../ir/tensor.js";
 import { staticShape, type Dim } from "../ir/types.js";
+import standard from "../passes/standard.js";
 import { BIND_PASSES, runPasses, type PassContext, type PredictionSlice } from "../passes/index.js";
 import {
   bind,
@@ -35,6 +37,7 @@ import {
   type SamplerTable,
   type Schedule,
 } from "../schedules/index.js";
+import { loadExtensions, type Extensions } from "./extensions.js";
 import {
   floatTypeOf,
   isInput,
@@ -70,19 +73,30 @@ export async function openLifted(path: string, overrides: RecipeOverrides): Prom
   const opened = openSource(path, overrides);
   const model = await readModel(opened.modelFile);
   const inputs = model.graph.inputs.map(({ name }) => name);
-  const source = opened.isDerived ? { ...opened, recipe: withoutAbsentInputs(opened.recipe, inputs, overrides.inputs) } : opened;
+  const extensions = await loadExtensions(overrides.extensions ?? []);
+  const recipe = opened.isDerived ? withoutAbsentInputs(opened.recipe, inputs, overrides.inputs) : opened.recipe;
+  const source = { ...opened, recipe: withExtensions(recipe, extensions), extensions };
   if ([...model.metadata.keys()].some((key) => key.startsWith(METADATA_PREFIX)))
     throw notRecognised(
       "This is a whole sampling run that smoothcc has emitted, not one step.",
       "Name the folder of the artifact, or the model that it was made from.",
     );
   requireWellFormed(model, opened.modelFile);
-  return { source, model: liftedAs(source.recipe, model) };
+  return { source, model: liftedAs(source, model) };
 }
 
-/** The model with the branches, the names and the cut of a recipe. */
-function liftedAs({ latent, timestep, prediction, cut }: Recipe, model: Model): Model {
-  return lift(model, { latent, timestep, prediction: prediction.output, cut: parseCut(cut) });
+/** The recipe, needing what was loaded for it: policies have done their work once there is a plan. Throws MISSING_EXTENSION. */
+function withExtensions(recipe: Recipe, { recognisers, samplers, passes }: Extensions): Recipe {
+  const given = [...recognisers, ...samplers, ...passes].map(({ name }) => name);
+  const missing = recipe.extensions.find((name) => !given.includes(name));
+  if (missing !== undefined) throw missingExtension(missing);
+  return { ...recipe, extensions: given };
+}
+
+/** The model with the branches, the names and the cut of a source. */
+function liftedAs({ recipe, extensions }: Source, model: Model): Model {
+  const { latent, timestep, prediction, cut } = recipe;
+  return lift(model, { latent, timestep, prediction: prediction.output, cut: parseCut(cut), own: extensions?.recognisers });
 }
 
 /** The job of a model and its recipe. `runtime` is where it will run, and for the questions that passes ask. Throws what its parts throw. */
@@ -101,8 +115,8 @@ export async function openJob(path: string, overrides: RecipeOverrides, runtime:
 export async function jobFor(job: Job, { cut = job.source.recipe.cut }: Pick<Schedule, "cut">, runtime: RuntimeOptions = {}): Promise<Job> {
   const { source } = job;
   if (cut === source.recipe.cut) return job;
-  const recipe = { ...source.recipe, cut };
-  return jobOf({ ...source, recipe }, liftedAs(recipe, await readModel(source.modelFile)), runtime);
+  const recut = { ...source, recipe: { ...source.recipe, cut } };
+  return jobOf(recut, liftedAs(recut, await readModel(source.modelFile)), runtime);
 }
 
 /** A schedule, bound to the job that it is for (`jobFor`). Throws what `bind` throws. */
@@ -134,7 +148,9 @@ export function fitsAnyBatch({ source, model, anyBatch }: Job): boolean {
 
 /** Sentences for the user about what was found and what will have no effect. */
 export function warningsOf({ source, model, context }: Job): readonly string[] {
-  const unknown = unknownKeys(schedulerConfig(source)).map((key) => `The scheduler's '${key}' is not known here and has no effect.`);
+  const unknown = unknownKeys(schedulerConfig(source), source.extensions?.samplers).map(
+    (key) => `The scheduler's '${key}' is not known here and has no effect.`,
+  );
   const { guidance } = context;
   const { form, scale } = guidance;
   const twoHalves = callsOf(guidance).flat().length > 1;
@@ -313,7 +329,7 @@ function withCoverage(model: Model): Model {
 
 /** The model with a warning where the artifact will have operators that are not of the standard. */
 async function withForeign(model: Model, context: PassContext): Promise<Model> {
-  const { graph } = await runPasses(model, ["standard"], context);
+  const { graph } = await runPasses(model, [standard], context);
   const foreign = graph.nodes.filter((node) => !isStandard(node, opsetOf(model)));
   if (foreign.length === 0) return model;
   const operators = [...new Set(foreign.map(({ domain, opType }) => (domain === "" ? opType : `${domain}.${opType}`)))].join(", ");

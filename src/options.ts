@@ -9,6 +9,7 @@ import { DRAWING } from "./raster.js";
 import { MAX_BATCH, PRECISIONS, type InputSpecs, type RecipeOverrides, type ValueSpec } from "./recipe.js";
 import type { SampleOptions } from "./run-inputs.js";
 import type { RuntimeOptions } from "./runtime.js";
+import { MODEL_NAME } from "./triton.js";
 
 /** Text that is checked; the problem ends with what was given. */
 const text = (said: string, isValid: (text: string) => boolean): z.ZodString =>
@@ -65,6 +66,11 @@ export const OPTIONS = {
   dim: { flags: "--dim <name=value>", summary: "size of a symbolic dimension", schema: pairs },
   dumpBranches: { flags: "--dump-branches <dir>", summary: "run one step and write <site>.npy for every branch", schema: path },
   eta: { flags: "--eta <share>", summary: "share of fresh noise, where the sampler leaves it open", schema: number },
+  extension: {
+    flags: "--extension <file>",
+    summary: "a file of your own with a recogniser, a sampler, a policy or a pass",
+    schema: z.array(path),
+  },
   force: { flags: "--force", summary: "overwrite what is there", schema: z.boolean() },
   form: {
     flags: "--form <form>",
@@ -88,6 +94,11 @@ export const OPTIONS = {
   },
   model: { flags: "--model <path>", summary: "the model that the trace was made from, for policies that run it", schema: path },
   mu: { flags: "--mu <value>", summary: "logarithm of the time shift under dynamic shifting", schema: number },
+  name: {
+    flags: "--name <name>",
+    summary: "what the server calls the model; the folder's name if absent",
+    schema: text("takes letters, digits, '_', and further on '-' and single '.' within", (text) => MODEL_NAME.test(text)),
+  },
   noise: {
     flags: "--noise <file>",
     summary: ".npy with the initial latents: unit variance, or those of the step that --start named",
@@ -180,9 +191,9 @@ export function isOptionName(name: string): name is OptionName {
   return Object.hasOwn(OPTIONS, name);
 }
 
-/** Whether an option may be given more than once, a pair each time. */
+/** Whether an option may be given more than once. */
 export function isRepeatable(name: OptionName): boolean {
-  return OPTIONS[name].schema === pairs;
+  return OPTIONS[name].schema instanceof z.ZodArray;
 }
 
 /** Options that every command takes that opens a model. */
@@ -195,13 +206,17 @@ export const MODEL_OPTIONS = [
   "batch",
   "cut",
   "dim",
+  "extension",
   "threads",
 ] as const satisfies readonly OptionName[];
 
 /** What of the options overrides the recipe. */
 export function recipeOverrides(options: Options): RecipeOverrides {
-  const { recipe, scheduler, steps, start, guidance, batch, cut, precision } = options;
-  return { recipe, scheduler, steps, start, guidance, batch, cut, precision, dims: sizes(options.dim ?? []), inputs: inputSpecs(options) };
+  const { recipe, scheduler, steps, start, guidance, batch, cut, precision, extension: extensions } = options;
+  return {
+    ...{ recipe, scheduler, steps, start, guidance, batch, cut, precision, extensions },
+    ...{ dims: sizes(options.dim ?? []), inputs: inputSpecs(options) },
+  };
 }
 
 /** The options of the chosen policy: those of the known ones have flags of their own, others are given as name=value. */

@@ -1,10 +1,8 @@
 /** From a trace to a plan: what a policy gets to see, and what its choice costs and promises. */
 import { basename } from "node:path";
-import { pathToFileURL } from "node:url";
 import { z } from "zod";
 import { badExtension, planSavesNothing, unknownName } from "../ir/diagnostics.js";
 import { addMacs, scaleMacs, totalMacs, type Macs } from "../ir/cost.js";
-import { loadFile, type Named } from "../ir/registry.js";
 import {
   calledHalves,
   chooseSchedule,
@@ -13,7 +11,6 @@ import {
   forecastError,
   groupBranches,
   halvesOf,
-  isPolicy,
   mean,
   policies,
   rowsOf,
@@ -33,9 +30,9 @@ import {
   type Schedule,
   type SiteStatistics,
 } from "../schedules/index.js";
+import { loadExtensions } from "./extensions.js";
 import { readJson } from "./files.js";
 import { guidedStep, planFor, type Job } from "./job.js";
-import { ownPolicy } from "./own-policy.js";
 import type { Progress } from "./progress.js";
 import { readPlan } from "./plan-file.js";
 import { readTorchFile } from "./torch-file.js";
@@ -60,6 +57,8 @@ export interface Planning {
   /** What a schedule comes to under the sampler and the guidance; absent where a trace is all there is. */
   readonly bind?: ((schedule: Schedule) => Plan) | undefined;
   readonly runs?: Runs | undefined;
+  /** Policies besides the known. */
+  readonly policies?: readonly Policy[] | undefined;
   readonly progress?: Progress | undefined;
 }
 
@@ -79,7 +78,8 @@ export function planningFor(job: Job, trace?: Trace): Planning {
   const timesteps = job.table.rows.map(({ timestep }) => timestep);
   const sites = branches.map((branch) => ({ ...branch, statistics: trace?.sites[branch.site] }));
   const called = calledHalves(job.table, job.context.guidance);
-  return { steps: timesteps.length, timesteps, macs: total, sites, called, bind: (schedule) => planFor(job, schedule) };
+  const { policies } = job.source.extensions ?? {};
+  return { steps: timesteps.length, timesteps, macs: total, sites, called, policies, bind: (schedule) => planFor(job, schedule) };
 }
 
 /** What a plan does with the branches of one kind. */
@@ -117,7 +117,7 @@ export interface Planned {
 
 /** Lets a policy choose, which may be given by its name (`findPolicy`). Throws PLAN_SAVES_NOTHING and what finding it, the policy and `bind` throw. */
 export async function choosePlan(planning: Planning, wanted: string | Policy, options: unknown): Promise<Planned> {
-  const policy = typeof wanted === "string" ? await findPolicy(wanted) : wanted;
+  const policy = typeof wanted === "string" ? await findPolicy(wanted, planning.policies) : wanted;
   const { schedule, warnings } = await chooseSchedule(policy, options, policyInput(planning));
   const cells = cellsOf(planning, schedule);
   if (policy.cachesNothing !== true && savesNothing({ cells })) throw planSavesNothing();
@@ -135,15 +135,19 @@ export function cellsOf({ bind, steps, sites }: Planning, schedule: Schedule): P
 }
 
 /**
- * The policy of a name: one of the known, the path of a file that exports one, or a plan file of any known format, which is a choice
- * already. Throws UNKNOWN_NAME, BAD_EXTENSION and what reading a plan throws.
+ * The policy of a name: one of the known or of the user's own, the path of a file that exports one, or a plan file of any known
+ * format, which is a choice already. Throws UNKNOWN_NAME, BAD_EXTENSION and what reading a plan throws.
  */
-export async function findPolicy(name: string): Promise<Policy> {
-  const known = policies.get(name);
+export async function findPolicy(name: string, own: readonly Policy[] = []): Promise<Policy> {
+  const known = policies.get(name) ?? own.find((policy) => policy.name === name);
   if (known) return known;
-  if (/\.[cm]?[jt]s$/.test(basename(name))) return ownPolicy(name, await loadExtension(name, isPolicy));
+  if (/\.[cm]?[jt]s$/.test(basename(name))) {
+    const [policy] = (await loadExtensions([name])).policies;
+    if (!policy) throw badExtension(name, "it exports no policy");
+    return policy;
+  }
   if (name.endsWith(".json")) return policyOf(name);
-  throw unknownName("policy", name, [...policies.keys()]);
+  throw unknownName("policy", name, [...policies.keys(), ...own.map(({ name }) => name)]);
 }
 
 /** A plan file as a policy: it chooses what is written there. */
@@ -151,15 +155,6 @@ function policyOf(file: string): Policy {
   const { cut, cells, adjustments, predicted } = readPlan(file);
   const choose = (): Choice => ({ cut, cells, adjustments, predicted });
   return { name: basename(file), summary: "the plan in this file", needs: [], options: z.object({}), choose };
-}
-
-/** What a user's own file exports. Throws BAD_EXTENSION. */
-async function loadExtension<T extends Named>(file: string, isEntry: (candidate: unknown) => candidate is T): Promise<T> {
-  try {
-    return await loadFile(pathToFileURL(file), isEntry);
-  } catch (error) {
-    throw badExtension(file, error instanceof Error ? error.message : String(error));
-  }
 }
 
 function policyInput({ steps, timesteps, macs, sites, runs, progress }: Planning): PolicyInput {

@@ -5,6 +5,7 @@ import { z } from "zod";
 import { badJsonField, fileMissing, noScheduler, notAModel } from "../ir/diagnostics.js";
 import type { FloatType } from "../ir/types.js";
 import { readJson } from "./files.js";
+import type { Extensions } from "./extensions.js";
 import { deriveRecipe, isPipelineFolder } from "./pipelines/index.js";
 import {
   cutSchema,
@@ -119,6 +120,8 @@ export const recipeSchema = z.strictObject({
   guidance: guidanceSchema.default({ form: "none", scale: 1, order: ["cond", "uncond"], uncond: {} }),
   inputs: z.record(z.string(), inputSchema).default({}),
   dims: z.record(z.string(), z.int().min(1)).default({}),
+  /** Names of recognisers, samplers and passes of the user's own, without which it cannot be followed. */
+  extensions: z.array(z.string()).default([]),
   /** What the network computes in; the exporter's types if absent. */
   precision: z.enum(PRECISIONS).optional(),
   display: z.strictObject({ kind: z.enum(["image", "none"]), range: z.tuple([z.number(), z.number()]).default([-1, 1]) }).optional(),
@@ -139,6 +142,8 @@ export interface RecipeOverrides {
   readonly cut?: string | undefined;
   readonly precision?: Precision | undefined;
   readonly dims?: ReadonlyMap<string, number> | undefined;
+  /** Files of the user's own (`loadExtensions`). They are code: no recipe names them. */
+  readonly extensions?: readonly string[] | undefined;
   /** Values of conditions; they are also what calibration runs with where the recipe says nothing of it. */
   readonly inputs?: InputSpecs | undefined;
 }
@@ -153,6 +158,8 @@ export interface Source {
   readonly modelFile: string;
   /** Whether the recipe follows from a diffusers folder, and so speaks of inputs by the names that they have there. */
   readonly isDerived?: boolean | undefined;
+  /** What the files of the user's own export, once they are loaded. */
+  readonly extensions?: Extensions | undefined;
 }
 
 /**
@@ -230,14 +237,14 @@ export interface Sampling {
  * Throws NO_SCHEDULER and what reading and tabulating throw.
  */
 export function samplingOf(source: Source, latent: readonly number[]): Sampling {
-  const { recipe } = source;
+  const { recipe, extensions } = source;
   const config = schedulerConfig(source);
   const options = samplerOptions(recipe, config, latent);
   const { steps } = options;
   const { strength = 1, start = steps - Math.floor(steps * strength) } = recipe;
-  const table = told(samplerTable(config, { ...options, start }), recipe);
+  const table = told(samplerTable(config, { ...options, start }, extensions?.samplers), recipe);
   if (start === 0) return { table, steps };
-  const whole = told(samplerTable(config, options), recipe);
+  const whole = told(samplerTable(config, options, extensions?.samplers), recipe);
   return { table, steps: steps - start, lead: { ...whole, rows: whole.rows.slice(0, whole.rows.length - table.rows.length) } };
 }
 

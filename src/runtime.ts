@@ -142,7 +142,8 @@ export function evaluator({ threads, signal }: Pick<RuntimeOptions, "threads" | 
   };
 }
 
-function provider(device: string): string | { readonly name: string; readonly deviceId: number } {
+/** Throws UNKNOWN_DEVICE. */
+export function provider(device: string): string | { readonly name: string; readonly deviceId: number } {
   const match = /^(cpu)$|^cuda(?::(\d+))?$/.exec(device);
   if (!match) throw unknownDevice(device);
   return match[1] !== undefined ? "cpu" : { name: "cuda", deviceId: Number(match[2] ?? 0) };

@@ -42,7 +42,11 @@ async function outcome({ given }: Case, pass: string, runPass: RunPass): Promise
   }
 }
 
-const runPass: RunPass = (name, model, context) => runPasses(model, [name], context);
+const runPass: RunPass = (name, model, context) => {
+  const pass = passes.get(name);
+  if (!pass) throw new Error(`there is no pass '${name}'`);
+  return runPasses(model, [pass], context);
+};
 
 const folders = readdirSync(CASES).sort();
 

@@ -1,14 +1,15 @@
 /** Every example runs as its first lines say. */
 import { execFile } from "node:child_process";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { promisify } from "node:util";
+import { onnx } from "onnx-proto";
 import { z } from "zod";
 import { describe, expect, it } from "vitest";
 import { passes } from "../passes/index.js";
 import { tensorNumbers, tensorOf } from "../ir/tensor.js";
-import { relativeL2 } from "../schedules/index.js";
+import { relativeL2, samplerTable } from "../schedules/index.js";
 import { npyBytes, readNpy } from "../src/npy.js";
 import { missingModules, PYTHON } from "./support/python.js";
 
@@ -55,6 +56,55 @@ describe("examples", () => {
     // 12 steps: 0 to 3 warm, then 4, 8, and the last.
     expect(computed).toEqual({ attn: 7, mlp: 7 });
     expect(existsSync(plan)).toBe(true);
+  });
+
+  const quadratic = join(folder, "quadratic.json");
+  writeFileSync(quadratic, '{ "_class_name": "QuadraticDDIM" }');
+
+  it("quadratic-ddim is a sampler: every step keeps a sample with its noise on the levels of its times", async () => {
+    const { stdout } = await run(
+      "node",
+      [CLI, "sampler", quadratic, "--extension", "./examples/quadratic-ddim.js", "--steps", "10", "--json"],
+      { cwd: ROOT },
+    );
+    const { rows } = samplerTable(JSON.parse(stdout), { steps: 10 });
+    expect(rows.map(({ timestep }) => timestep)).toEqual([999, 809, 639, 489, 359, 249, 159, 89, 39, 9]);
+    const barOf = (time: number): number =>
+      Array.from({ length: time + 1 }, (_, t) => 1 - 0.0001 - (0.0199 * t) / 999).reduce((product, alpha) => product * alpha, 1);
+    const latentAt = (bar: number): number => Math.sqrt(bar) * 0.3 - Math.sqrt(1 - bar) * 0.7;
+    for (const [k, { timestep, m, next }] of rows.entries()) {
+      const x = latentAt(barOf(timestep));
+      expect(m.x * x + m.out * -0.7).toBeCloseTo(0.3, 6);
+      const after = (next.x[0]?.weight ?? 0) * x + (next.m[0]?.weight ?? 0) * 0.3;
+      const time = rows[k + 1]?.timestep;
+      expect(after).toBeCloseTo(latentAt(time === undefined ? 1 : barOf(time)), 6);
+    }
+  });
+
+  it("a sampler, a recogniser and a pass are followed, and asked for by the artifact that was made with them", async () => {
+    const [made, moved] = [join(folder, "extended"), join(folder, "moved")];
+    const files = ["quadratic-ddim", "attention-alone", "tanh-gelu"].flatMap((name) => [
+      "--extension",
+      join(ROOT, "examples", `${name}.js`),
+    ]);
+    const given = [...files, "--scheduler", quadratic, "--steps", "4"];
+    const plan = join(folder, "extended-plan.json");
+    writeFileSync(plan, '{ "attn": [1, 0, 1, 0] }');
+    const { stdout } = await run("node", [CLI, "inspect", "examples/glyphs", ...given, "--json"], { cwd: ROOT });
+    const { recogniser, branches } = z
+      .looseObject({ recogniser: z.string(), branches: z.array(z.looseObject({ kind: z.string() })) })
+      .parse(JSON.parse(stdout));
+    expect(recogniser).toBe("attention-alone");
+    expect(branches.map(({ kind }) => kind)).toEqual(new Array(8).fill("attn"));
+    await run("node", [CLI, "compile", "examples/glyphs", ...given, "--plan", plan, "-o", made, "--quiet"], { cwd: ROOT });
+    renameSync(made, moved);
+    const { graph } = onnx.ModelProto.decode(readFileSync(join(moved, "model.onnx")));
+    const count = (type: string): number => graph?.node?.filter(({ opType }) => opType === type).length ?? 0;
+    // One for each of eight blocks, at each of four steps.
+    expect([count("Tanh"), count("Gelu"), count("Attention")]).toEqual([32, 0, 16]);
+    const { stdout: verified } = await run("node", [CLI, "verify", moved, ...files, "--json", "--quiet"], { cwd: folder });
+    expect(JSON.parse(verified)).toMatchObject({ ok: true });
+    await expect(run("node", [CLI, "verify", moved], { cwd: folder })).rejects.toThrow("made with 'attention-alone'");
   });
 
   it("calibrate-shards runs its parts under the numbers of Kubernetes and of Slurm, and adds them up", async () => {
@@ -126,6 +176,7 @@ describe("examples", () => {
 
   it("has a test for each file", () => {
     expect(readdirSync(join(ROOT, "examples")).sort()).toEqual([
+      "attention-alone.js",
       "bench-pytorch.py",
       "calibrate-shards",
       "compare-policies.js",
@@ -133,6 +184,8 @@ describe("examples", () => {
       "export",
       "glyphs",
       "performance.js",
+      "quadratic-ddim.js",
+      "tanh-gelu.js",
       "warm-start.js",
     ]);
   });

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { z } from "zod";
 import { buildTiers } from "../src/build.js";
+import { policies } from "../schedules/index.js";
 import { recipeOverrides } from "../src/options.js";
 import { cli } from "./support/cli.js";
 import { fixtureNamed } from "./support/fixtures.js";
@@ -84,7 +85,10 @@ describe("build --tiers", () => {
 
 describe("options of policies", () => {
   it("are written with hyphens, in help, on the command line and in what is said of them", async () => {
-    expect((await cli(["plan", "--help"])).stdout).toContain("--max-error <value>");
+    const help = (await cli(["plan", "--help"])).stdout;
+    expect(help).toContain("--max-error <value>");
+    const listed = help.split("\n").map((line) => line.trim().split(/ {2,}/));
+    for (const { name, summary } of policies.values()) expect(listed).toContainEqual([name, summary]);
     const line = ["plan", trace, "-o", join(folder, "one.json"), "--policy", "budget"];
     for (const given of [
       ["--max-error", "-1"],

@@ -10,6 +10,7 @@ import { writeModel } from "../ir/onnx/index.js";
 import { tensorNumbers, tensorOf } from "../ir/tensor.js";
 import { parse } from "../ir/text.js";
 import { runPasses } from "../passes/index.js";
+import unroll from "../passes/unroll.js";
 import { bind, samplerTable, type Schedule } from "../schedules/index.js";
 import { feedsOf } from "../src/artifact.js";
 import { calibrate } from "../src/calibrate.js";
@@ -40,7 +41,7 @@ const recorded = z
 /** A case of the unroll pass, run: its last latent. */
 async function unrolled(text: string, feeds: Readonly<Record<string, readonly number[]>>): Promise<number[]> {
   const { model, context } = readSubject(text);
-  const run = await runPasses(model, ["unroll"], context);
+  const run = await runPasses(model, [unroll], context);
   const session = await Session.open(run, { threads: 1, optimise: "disabled" });
   try {
     const given = run.graph.inputs.map(({ name, type }) => {

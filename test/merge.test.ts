@@ -10,14 +10,16 @@ import { shapeOf } from "../ir/build.js";
 import type { Model } from "../ir/graph.js";
 import { readModel } from "../ir/onnx/index.js";
 import { elementCount } from "../ir/types.js";
-import { CACHE_PASSES, runPasses, RUN_PASSES, STEP_PASSES } from "../passes/index.js";
+import { CACHE_PASSES, runPasses, RUN_PASSES, STEP_PASSES, type Pass } from "../passes/index.js";
+import dce from "../passes/dce.js";
+import reuse from "../passes/reuse.js";
 import { writeEmitted } from "../src/artifact.js";
 import { openJob } from "../src/job.js";
 import { memoryOf } from "../src/memory.js";
 import { planOf } from "./support/jobs.js";
 
 /** The glyph model over six steps, of which every other one computes. */
-async function run(passes: readonly string[]): Promise<Model> {
+async function run(passes: readonly Pass[]): Promise<Model> {
   const job = await openJob(join(import.meta.dirname, "..", "examples", "glyphs"), { steps: 6 });
   const row = [1, 0, 1, 0, 1, 0] as const;
   const { plan } = planOf(
@@ -31,7 +33,7 @@ async function run(passes: readonly string[]): Promise<Model> {
 }
 
 it("a run keeps one sum, in place of every branch", async () => {
-  const [uncached, kept, merged] = await Promise.all([run([]), run(["reuse", "dce"]), run(CACHE_PASSES)]);
+  const [uncached, kept, merged] = await Promise.all([run([]), run([reuse, dce]), run(CACHE_PASSES)]);
   const [mark] = kept.graph.marks;
   const branch = 4 * elementCount(mark ? shapeOf(mark.value) : []);
   const more = (model: Model): number => memoryOf(model, uncached).cache / branch;

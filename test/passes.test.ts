@@ -22,6 +22,13 @@ import {
   type Pass,
   type PassContext,
 } from "../passes/index.js";
+import instrument from "../passes/instrument.js";
+import kernels from "../passes/kernels.js";
+import standard from "../passes/standard.js";
+import fold from "../passes/fold.js";
+import fix from "../passes/fix.js";
+import dce from "../passes/dce.js";
+import cse from "../passes/cse.js";
 import { NO_GUIDANCE } from "../schedules/index.js";
 import { feedsOf } from "../src/artifact.js";
 import { cudaCoverage } from "../src/cuda.js";
@@ -37,12 +44,6 @@ const PIPELINE = [...BIND_PASSES, ...STEP_PASSES, ...RUN_PASSES, ...CACHE_PASSES
 const STABLE = ["fold", "cse", "fuse", "dce"];
 /** How far `rounding` may go, in relative L2. */
 const ROUNDING = 1e-5;
-
-function passOf(name: string): Pass {
-  const pass = passes.get(name);
-  if (!pass) throw new Error(`there is no pass '${name}'`);
-  return pass;
-}
 
 async function run(model: Model, feeds: Tensors): Promise<Tensors> {
   const session = await Session.open(model, { optimise: "disabled", threads: 1 });
@@ -66,8 +67,11 @@ function expectFaithful(after: TensorData, before: TensorData, { name, preserves
   else expect(relativeL2(tensorNumbers(after), tensorNumbers(before)), name).toBeLessThanOrEqual(ROUNDING);
 }
 
-it("the pipeline and this file know every pass", () => {
-  expect([...new Set<string>([...PIPELINE, ...LOOP_PASSES, "instrument"])].sort()).toEqual([...passes.keys()].sort());
+it("every file of a pass is registered under its name, and has its place", () => {
+  const stems = readdirSync(new URL("../passes/", import.meta.url)).flatMap((file) => /^(.*)\.ts$/.exec(file)?.[1] ?? []);
+  expect([...passes.keys()]).toEqual(stems.filter((stem) => stem !== "index").sort());
+  const placed = new Set([...PIPELINE, ...LOOP_PASSES, instrument]);
+  expect([...placed].map(({ name }) => name).sort()).toEqual([...passes.keys()]);
 });
 
 /** One export of every architecture, and all of those that are conditioned on a class. */
@@ -84,8 +88,8 @@ describe.each(exports)("$name", (fixture) => {
     let model = lift(await readModel(fixture.model));
     let feeds: Tensors = recordedInputs(fixture, model);
     let before = await result(model, feeds);
-    for (const [i, name] of PIPELINE.entries()) {
-      const pass = passOf(name);
+    for (const [i, pass] of PIPELINE.entries()) {
+      const { name } = pass;
       const after = await pass.run(model, context);
       const where = `${name}, pass ${i}`;
       const text = print(after, 8);
@@ -109,19 +113,19 @@ describe.each(exports)("$name", (fixture) => {
     const before = await result(model, feeds);
     const [label = ""] = ditView(model).conditions;
     const fixed = new Map([...feeds].filter(([name]) => name === label));
-    const after = await runPasses(model, ["fix"], { ...context, fixed });
+    const after = await runPasses(model, [fix], { ...context, fixed });
     feeds.delete(label);
     expect(ditView(after).conditions).toEqual([]);
-    expectFaithful(await result(after, feeds), before, passOf("fix"));
+    expectFaithful(await result(after, feeds), before, fix);
   });
 
   it("instrument: the recorded branches come out, and the prediction stays", async () => {
     const { model, context } = await openFixture(fixture, "none");
     const feeds = recordedInputs(fixture, model);
-    const after = await runPasses(model, ["instrument"], context);
+    const after = await runPasses(model, [instrument], context);
     const [prediction, ...branches] = (await run(after, feeds)).values();
     if (!prediction) throw new Error("no prediction");
-    expectFaithful(prediction, await result(model, feeds), passOf("instrument"));
+    expectFaithful(prediction, await result(model, feeds), instrument);
     expect(branches).toHaveLength(fixture.branches.length);
     for (const [i, branch] of branches.entries()) {
       const truth = recorded(fixture, fixture.branches[i]?.file ?? "");
@@ -164,7 +168,7 @@ describe("fold, apart from its cases", () => {
     const x = inputValue("x", float(1));
     const parts = [build.op("Neg", [w], "negated", float(32768)), build.concat([w, w], 0, "twice")];
     const outputs = parts.map((value) => build.op("Mul", [value, x], `${value.name}_x`, float(...shapeOf(value))));
-    const after = await runPasses(modelOf([x], build, outputs), ["fold"], BARE);
+    const after = await runPasses(modelOf([x], build, outputs), [fold], BARE);
     expect(after.graph.nodes.map(({ opType }) => opType)).toEqual(["Concat", "Mul", "Mul"]);
   });
 
@@ -172,12 +176,12 @@ describe("fold, apart from its cases", () => {
     const build = new Builder();
     const input: Value = { ...w, name: "input" };
     const model = modelOf([input], build, [build.op("Neg", [input], "negated", float(32768))]);
-    expect((await runPasses(model, ["fold"], BARE)).graph.nodes).toHaveLength(1);
+    expect((await runPasses(model, [fold], BARE)).graph.nodes).toHaveLength(1);
   });
 });
 
-describe.each(["standard", "kernels"])("%s computes what ONNX Runtime's own kernels compute", (pass) => {
-  const folder = new URL(`cases/passes/${pass}/`, import.meta.url);
+describe.each([standard, kernels])("$name computes what ONNX Runtime's own kernels compute", (pass) => {
+  const folder = new URL(`cases/passes/${pass.name}/`, import.meta.url);
   const runnable = readdirSync(folder).filter((file) => !["what-has-no-rule.txt", "pad-that-stays.txt", "pad-bfloat16.txt"].includes(file));
 
   it.each(runnable)("%s", async (file) => {
@@ -185,7 +189,7 @@ describe.each(["standard", "kernels"])("%s computes what ONNX Runtime's own kern
     const after = await runPasses(model, [pass], context);
     expect(after.graph.nodes.every((node) => isStandard(node, opsetOf(after)))).toBe(true);
     expect([...after.opsets.keys()]).toEqual([""]);
-    if (pass === "kernels") expect(cudaCoverage(after).missing).toEqual([]);
+    if (pass === kernels) expect(cudaCoverage(after).missing).toEqual([]);
     const feeds = new Map(
       model.graph.inputs.map((input, i) => {
         const shape = shapeOf(input);
@@ -208,7 +212,7 @@ it("fix makes a constant of an input with a default", async () => {
   const [x, w] = [inputValue("x", float(2)), constant("w", tensorOf("float", [2], [1, 2]))];
   const model = modelOf([x, w], build, [build.op("Mul", [x, w], "product", float(2))]);
   const dit = { recogniser: "", latent: "x", conditions: ["w"], prediction: "out0", branches: [], constant: [], guesses: [], warnings: [] };
-  const after = await runPasses({ ...model, dit }, ["fix"], BARE);
+  const after = await runPasses({ ...model, dit }, [fix], BARE);
   expect(after.graph.inputs).toEqual([x]);
   expect(ditView(after).conditions).toEqual([]);
 });
@@ -260,7 +264,7 @@ describe("random graphs", () => {
     await fc.assert(
       fc.asyncProperty(draws, squares, async (nodes, constants) => {
         const model = randomModel(nodes, constants);
-        const after = await runPasses(model, ["fold", "cse", "dce"], BARE);
+        const after = await runPasses(model, [fold, cse, dce], BARE);
         const { graph } = after;
         const [was, is] = [await run(model, feeds), await run(after, feeds)];
         for (const [name, value] of was) {
@@ -276,7 +280,7 @@ describe("random graphs", () => {
           return `${opType} ${inputs.map((value) => (value?.data ? print(modelOf([], new Builder(), [value])) : (ids.get(value) ?? "x"))).join()}`;
         });
         expect(new Set(lines).size).toBe(lines.length);
-        expect(passOf("dce").run(after, BARE)).toEqual(after);
+        expect(dce.run(after)).toEqual(after);
         made += model.graph.nodes.length;
         left += graph.nodes.length;
       }),

@@ -9,6 +9,7 @@ import { readModel, writeModel } from "../ir/onnx/index.js";
 import { convertTensor, readTensor, tensorNumbers, tensorOf, type TensorData } from "../ir/tensor.js";
 import { elementCount, type FloatType } from "../ir/types.js";
 import { runPasses } from "../passes/index.js";
+import precision from "../passes/precision.js";
 import { ArtifactSession, feedsOf, openArtifact, writeArtifact, writeEmitted } from "../src/artifact.js";
 import { compileModel } from "../src/compile.js";
 import { cudaCoverage } from "../src/cuda.js";
@@ -154,7 +155,7 @@ it.each([1000, 60000, 1e-4])("a norm that is spelled out is right for numbers of
   const identity = Array.from({ length: 64 * 64 }, (_, i) => (i % 65 === 0 ? 1 : 0)).join(", ");
   const { model, context } = readSubject(NORM.replace("IDENTITY", identity));
   const x = Array.from({ length: 64 }, (_, i) => size * Math.sin(i + 1));
-  const narrow = await runPasses(model, ["precision"], { ...context, evaluator: evaluator(RUNTIME) });
+  const narrow = await runPasses(model, [precision], { ...context, evaluator: evaluator(RUNTIME) });
   const x64 = tensorOf("float", [1, 64], x);
   const y = (await runNodeByNode(narrow, new Map([["x", x64]]))).get("y") ?? x64;
   const root = Math.sqrt(x.reduce((sum, value) => sum + value * value, 0) / 64 + 1e-6);

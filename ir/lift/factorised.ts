@@ -8,7 +8,6 @@ import type { Recogniser } from "./index.js";
 
 export default {
   name: "factorised",
-  summary: "one residual stream whose blocks attend over space and over time in turn",
   recognise({ streams: { branches }, nameOf }) {
     const names = new Set(branches.map(({ tokens }) => nameOf(tokens)));
     if (names.size !== 1 || !takesTurns(branches)) return undefined;

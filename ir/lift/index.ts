@@ -6,9 +6,9 @@ import type { Graph, Mark, Model, Value } from "../graph.js";
 import { isControlFlow, isRandom } from "../ops.js";
 import { findPorts, inputNamed, type PortNames } from "../ports.js";
 import { hasMethods, loadFolder, type Named } from "../registry.js";
-import { modulePaths, placed } from "../residual/blocks.js";
+import { modulePaths, placed, type PlacedBranch } from "../residual/blocks.js";
 import { cutAt, type Cut, type CutSite, type SharedBranch } from "../residual/cut.js";
-import { residualStreams, type ResidualStreams, type Tokens } from "../residual/index.js";
+import { residualStreams, type ResidualBranch, type ResidualStreams, type Tokens } from "../residual/index.js";
 import { streamNames } from "../residual/stream-names.js";
 import { rewrite, sweep } from "../rewrite.js";
 
@@ -27,18 +27,19 @@ export interface StepFacts {
 
 /** One topology of diffusion transformers. */
 export interface Recogniser extends Named {
-  readonly summary: string;
   /** The branches in execution order, with the streams and blocks that they belong to; nothing if this is not the topology. */
   recognise(facts: StepFacts): readonly SharedBranch[] | undefined;
 }
 
-function isRecogniser(candidate: unknown): candidate is Recogniser {
+export function isRecogniser(candidate: unknown): candidate is Recogniser {
   return hasMethods(candidate, "recognise");
 }
 
 export const recognisers = await loadFolder(import.meta.url, isRecogniser);
 
-export type { Cut };
+export type { Cut, SharedBranch };
+export { placed, type PlacedBranch };
+export type { ResidualBranch, ResidualStreams, Tokens };
 
 /** How a step is to be read. */
 export interface LiftOptions extends Omit<PortNames, "timestep"> {
@@ -46,6 +47,8 @@ export interface LiftOptions extends Omit<PortNames, "timestep"> {
   readonly timestep?: string | readonly string[] | undefined;
   /** Where the sites are; at the branches if left out. */
   readonly cut?: Cut | undefined;
+  /** Recognisers that are asked before those of this folder. */
+  readonly own?: readonly Recogniser[] | undefined;
 }
 
 /**
@@ -53,7 +56,7 @@ export interface LiftOptions extends Omit<PortNames, "timestep"> {
  * between inputs that structure cannot tell apart.
  * Throws NOT_RECOGNISED with the nearest miss if no recogniser finds a branch, and what finding the ports throws.
  */
-export function lift(read: Model, { cut = { at: "branch" }, ...names }: LiftOptions = {}): Model {
+export function lift(read: Model, { cut = { at: "branch" }, own = [], ...names }: LiftOptions = {}): Model {
   const [time, ...sameTime] = [names.timestep ?? []].flat();
   const model = { ...read, graph: withOneInput(read.graph, time, sameTime) };
   const { graph } = model;
@@ -78,7 +81,7 @@ export function lift(read: Model, { cut = { at: "branch" }, ...names }: LiftOpti
   const streams = residualStreams(live, dependsOn);
   const nameOf = streamNames(live, latent, dependsOn, streams);
   const facts: StepFacts = { graph: live, latent, dependsOn, streams, nameOf };
-  const { name, branches } = recognised(facts);
+  const { name, branches } = recognised(facts, own);
   const { graph: whole, sites } = cutAt({ ...graph, outputs: [prediction] }, branches, cut);
   const unchanging = cutAt(
     graph,
@@ -124,7 +127,7 @@ function withOneInput(graph: Graph, name: string | undefined, others: readonly s
 }
 
 /** The topology that explains the network. */
-function recognised(facts: StepFacts): { readonly name: string; readonly branches: readonly SharedBranch[] } {
+function recognised(facts: StepFacts, own: readonly Recogniser[]): { readonly name: string; readonly branches: readonly SharedBranch[] } {
   const { others, resampling } = facts.streams;
   const hint = "Export the denoising network alone, one step, with time as an input.";
   if (resampling)
@@ -133,7 +136,7 @@ function recognised(facts: StepFacts): { readonly name: string; readonly branche
       "Only diffusion transformers are compiled: their stream keeps its tokens from the first block to the last.",
       resampling.name,
     );
-  for (const recogniser of recognisers.values()) {
+  for (const recogniser of [...own, ...recognisers.values()]) {
     const branches = recogniser.recognise(facts);
     if (branches && branches.length > 0) return { name: recogniser.name, branches };
   }

@@ -9,7 +9,6 @@ import type { Recogniser } from "./index.js";
 
 export default {
   name: "joint-stream",
-  summary: "streams of text and latent that attend to each other",
   recognise({ streams: { branches }, nameOf }) {
     const names = new Set(branches.map(({ tokens }) => nameOf(tokens)));
     if (names.size < 2) return undefined;

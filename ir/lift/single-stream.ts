@@ -4,7 +4,6 @@ import type { Recogniser } from "./index.js";
 
 export default {
   name: "single-stream",
-  summary: "one residual stream through all blocks",
   recognise({ streams: { branches }, nameOf }) {
     const names = new Set(branches.map(({ tokens }) => nameOf(tokens)));
     if (names.size > 1 || takesTurns(branches)) return undefined;

@@ -9,7 +9,6 @@ import type { FuseRule } from "./index.js";
 
 export default {
   name: "affine-normalization",
-  summary: "take scale and shift into the norm before them",
   opset: 17,
   apply(node, { build, isInner }) {
     if (!isOp(node, "Mul", "Add")) return undefined;

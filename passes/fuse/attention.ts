@@ -12,7 +12,6 @@ import type { FuseRule, Place } from "./index.js";
 
 export default {
   name: "attention",
-  summary: "softmax(scale · Q · Kᵀ + mask) · V → Attention",
   opset: 23,
   apply(node, { build, isInner }) {
     const [weights, values] = node.inputs;

@@ -8,7 +8,6 @@ import type { FuseRule, Place } from "./index.js";
 
 export default {
   name: "gelu",
-  summary: "x / 2 · (1 + erf(x / √2)) or its approximation by tanh → Gelu",
   opset: 20,
   apply(node, { build, isInner }) {
     if (!isOp(node, "Mul", "Div")) return undefined;

@@ -12,7 +12,6 @@ import { TURN } from "./packed-attention.js";
 
 export default {
   name: "grouped-attention",
-  summary: "Attention with repeated keys and values → Attention with fewer heads of them",
   opset: 23,
   apply(node, { build }) {
     const [query, keys, values, ...rest] = node.inputs;

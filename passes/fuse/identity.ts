@@ -7,7 +7,6 @@ import type { FuseRule } from "./index.js";
 
 export default {
   name: "identity",
-  summary: "drop what gives its operand back",
   opset: 1,
   apply(node) {
     const kept = isOp(node, "Identity") || keepsElements(node) ? node.inputs[0] : neutral(node);

@@ -5,7 +5,6 @@ import type { FuseRule } from "./index.js";
 
 export default {
   name: "layer-normalization",
-  summary: "RMSNormalization of x − mean(x) → LayerNormalization",
   opset: 17,
   apply(node, { build, isInner }) {
     const [centred, scale] = node.inputs;

@@ -13,7 +13,6 @@ export const TURN = [0, 2, 1, 3] as const;
 
 export default {
   name: "packed-attention",
-  summary: "Attention between transposes → Attention in 3-D form",
   opset: 23,
   apply(node, { build, isInner }) {
     const [turned] = node.inputs;

@@ -7,7 +7,6 @@ import type { FuseRule } from "./index.js";
 
 export default {
   name: "reshape",
-  summary: "make one of reshapes in a row",
   opset: 5,
   apply(node, { build }) {
     if (!isOp(node, ...RESHAPES) || !producerOf(node.inputs[0], ...RESHAPES)) return undefined;

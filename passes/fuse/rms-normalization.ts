@@ -7,7 +7,6 @@ import type { FuseRule, Place } from "./index.js";
 
 export default {
   name: "rms-normalization",
-  summary: "x / √(mean(x²) + ε) → RMSNormalization",
   opset: 23,
   apply(node, { build, isInner }) {
     if (!isOp(node, "Mul", "Div")) return undefined;

@@ -14,7 +14,6 @@ import type { FuseRule, Place } from "./index.js";
 
 export default {
   name: "rotary-embedding",
-  summary: "x · cos + rotated(x) · sin → RotaryEmbedding",
   opset: 23,
   apply(node, { build, isInner }) {
     const factors = (value: Value): ReturnType<typeof operandPairs> => (isInner(value) ? operandPairs(producerOf(value, "Mul")) : []);

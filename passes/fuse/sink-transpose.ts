@@ -12,7 +12,6 @@ import type { FuseRule, Place } from "./index.js";
 
 export default {
   name: "sink-transpose",
-  summary: "move transposes behind norms, splits, squeezes and joints",
   opset: 13,
   apply(node, { build, isInner }) {
     const turn = isInner(node.inputs[0]) ? producerOf(node.inputs[0], "Transpose") : undefined;

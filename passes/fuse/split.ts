@@ -7,7 +7,6 @@ import type { FuseRule } from "./index.js";
 
 export default {
   name: "split",
-  summary: "slices that are the parts of an axis → Split",
   opset: 13,
   apply(node, { build, siblings, now }) {
     const own = partOf(node);

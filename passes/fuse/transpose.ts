@@ -10,7 +10,6 @@ import type { FuseRule, Place } from "./index.js";
 
 export default {
   name: "transpose",
-  summary: "make one of transposes in a row, and none of those that undo each other",
   opset: 5,
   apply(node, place) {
     const made = isOp(node, "Transpose") ? composed(node, place.build) : isOp(node, "Reshape") ? betweenReshapes(node, place) : undefined;

@@ -9,7 +9,13 @@ export function isPolicy(candidate: unknown): candidate is Policy {
   if (!hasMethods(candidate, "choose") || !("options" in candidate) || !("needs" in candidate)) return false;
   const { options, needs } = candidate;
   // A schema may be of another copy of zod than ours.
-  return (Array.isArray(needs) || typeof needs === "function") && typeof options === "object" && options !== null && "strict" in options && "shape" in options;
+  return (
+    (Array.isArray(needs) || typeof needs === "function") &&
+    typeof options === "object" &&
+    options !== null &&
+    "strict" in options &&
+    "shape" in options
+  );
 }
 
 /** By name, in alphabetical order. */

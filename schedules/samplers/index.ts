@@ -22,8 +22,9 @@ import {
   type Term,
 } from "../sampler.js";
 
-function isSampler(candidate: unknown): candidate is Sampler {
-  return hasMethods(candidate, "table") && "className" in candidate && "config" in candidate;
+export function isSampler(candidate: unknown): candidate is Sampler {
+  if (!hasMethods(candidate, "table") || !("className" in candidate) || !("takes" in candidate) || !("config" in candidate)) return false;
+  return typeof candidate.className === "string" && Array.isArray(candidate.takes) && candidate.config instanceof z.ZodObject;
 }
 
 /** By file stem, in alphabetical order. */
@@ -58,16 +59,16 @@ const tableSchema = z.strictObject({
 
 /**
  * The table of a scheduler: of the class that the configuration names (a diffusers `scheduler_config.json`), or the
- * configuration itself where that is a table. Unknown keys are ignored; `unknownKeys` lists them.
+ * configuration itself where that is a table. Unknown keys are ignored; `unknownKeys` lists them. `own`: classes besides the known.
  * Throws UNKNOWN_SCHEDULER, UNSUPPORTED_SCHEDULER, BAD_JSON_FIELD, SAMPLER_OPTION, DEGENERATE_TIMES, BAD_SAMPLER_TABLE.
  */
-export function samplerTable(config: unknown, options: SamplerOptions): SamplerTable {
+export function samplerTable(config: unknown, options: SamplerOptions, own: readonly Sampler[] = []): SamplerTable {
   if (!Number.isInteger(options.steps) || options.steps < 1 || options.steps > MAX_STEPS)
     throw samplerOption("A sampler", "steps", `takes a whole number of steps from 1 to ${MAX_STEPS}`);
   if (isRecord(config) && "rows" in config) {
     return startedTable("A sampler table", givenTable(parseWith(tableSchema, config, "sampler table"), options), options);
   }
-  const sampler = samplerOf(config);
+  const sampler = samplerOf(config, own);
   refuseSettings(sampler.className, options, sampler.takes);
   const table = sampler.table(parseWith(sampler.config, config, sampler.className), options);
   if (!options.nonlinear) refuseNonlinear(sampler.className, table);
@@ -83,16 +84,16 @@ function startedTable(who: string, table: SamplerTable, { steps, start = 0 }: Sa
 }
 
 /** Keys of the configuration that its class does not know; such keys have no effect. Empty for a table. */
-export function unknownKeys(config: unknown): readonly string[] {
+export function unknownKeys(config: unknown, own: readonly Sampler[] = []): readonly string[] {
   if (!isRecord(config) || "rows" in config) return [];
-  const known = samplerOf(config).config.shape;
+  const known = samplerOf(config, own).config.shape;
   return Object.keys(config).filter((key) => !key.startsWith("_") && !Object.hasOwn(known, key));
 }
 
-function samplerOf(config: unknown): Sampler {
+function samplerOf(config: unknown, own: readonly Sampler[]): Sampler {
   if (!isRecord(config)) throw badJsonField("scheduler configuration", "(the whole)", "is not an object");
   const className = config["_class_name"];
-  const all = [...samplers.values()];
+  const all = [...samplers.values(), ...own];
   if (typeof className !== "string") return samplerByKeys(Object.keys(config), all);
   const found = all.find((sampler) => sampler.className === className || sampler.aliases?.includes(className));
   if (found) return found;

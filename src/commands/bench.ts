@@ -10,10 +10,14 @@ export default {
   name: "bench",
   summary: "time an artifact against the same run without caching and against the loop",
   argument: "DIR",
-  options: ["device", "runs", "threads"],
+  options: ["device", "extension", "runs", "threads"],
   async run(argument, options, host) {
     const runtime = runtimeOptions(options, host.signal);
-    const figures = await bench(await openArtifact(argument, runtime), { ...runtime, runs: options.runs ?? 5, progress: host.progress });
+    const figures = await bench(await openArtifact(argument, { ...runtime, extensions: options.extension }), {
+      ...runtime,
+      runs: options.runs ?? 5,
+      progress: host.progress,
+    });
     const { artifact, uncached, loop, speedup } = figures;
     const row = (name: string, t: typeof artifact): string[] => [
       name,

@@ -4,6 +4,7 @@ import { badOption } from "../../ir/diagnostics.js";
 import { formatNamed, withGroups } from "../../schedules/index.js";
 import { assertBudgetsOpen, type Comparison } from "../budgets.js";
 import { tracedRun } from "../calibrate.js";
+import { loadExtensions } from "../extensions.js";
 import { assertFree } from "../files.js";
 import { formatNumber, formatPercent, formatQuantity, formatRatio } from "../format.js";
 import { front, type FrontPoint } from "../front.js";
@@ -89,7 +90,10 @@ async function planned<T extends object>(
     return { ...(await choose(planningFor(await open(argument)))), evaluations: 0 };
   }
   const trace = readTrace(argument);
-  if (model === undefined) return { ...(await choose(planningOf(trace))), evaluations: 0 };
+  if (model === undefined) {
+    const { policies } = await loadExtensions(options.extension ?? []);
+    return { ...(await choose({ ...planningOf(trace), policies })), evaluations: 0 };
+  }
   const job = await open(model);
   assertSameRun(argument, trace, tracedRun(job));
   const runs = runsOf(job, { ...runtime, samples: trace.samples, seed: trace.seed, inputs: inputSpecs(options) });

@@ -13,11 +13,11 @@ export default {
   name: "report",
   summary: "verify and time an artifact again and write its report.html",
   argument: "DIR",
-  options: ["device", "input", "noise", "runs", "seed", "threads"],
+  options: ["device", "extension", "input", "noise", "runs", "seed", "threads"],
   async run(argument, options, host) {
     const { runs = 3 } = options;
     const runtime = { ...runtimeOptions(options, host.signal), progress: host.progress };
-    const artifact = await openArtifact(argument, runtime);
+    const artifact = await openArtifact(argument, { ...runtime, extensions: options.extension });
     const verification = await verify(artifact, { ...runtime, ...sampleOptions(options), samples: 1 });
     const timed = await bench(artifact, { ...runtime, runs });
     const report = join(argument, FILES.report);

@@ -16,7 +16,7 @@ export default {
   name: "run",
   summary: "generate once with an artifact",
   argument: "DIR",
-  options: ["device", "force", "input", "noise", "output", "png", "seed", "threads"],
+  options: ["device", "extension", "force", "input", "noise", "output", "png", "seed", "threads"],
   async run(argument, options, host) {
     const { output, png, force = false } = options;
     if (output === undefined && png === undefined)
@@ -25,7 +25,7 @@ export default {
       throw badOption("--png", "names the same file as --output");
     for (const file of [output, png]) if (file !== undefined) assertFree(file, force);
     const runtime = runtimeOptions(options, host.signal);
-    const { folder, job } = await openArtifact(argument, runtime);
+    const { folder, job } = await openArtifact(argument, { ...runtime, extensions: options.extension });
     assertKernels(job.context.precision, runtime.device);
     if (job.lead && options.noise === undefined)
       throw missingOption("--noise", "this run starts from a latent that is given, not from noise");

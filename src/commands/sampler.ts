@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { badOption } from "../../ir/diagnostics.js";
 import { samplerTable, unknownKeys, type LearnedVariance } from "../../schedules/index.js";
+import { loadExtensions } from "../extensions.js";
 import { assertFree, readJson } from "../files.js";
 import { writeDrawing } from "../raster.js";
 import { samplerPlot } from "../report/sampler-plot.js";
@@ -15,12 +16,13 @@ export default {
   name: "sampler",
   summary: "print the coefficient table of a scheduler",
   argument: "SCHEDULER",
-  options: ["eta", "force", "mu", "plot", "sigmas", "steps", "timesteps"],
-  async run(argument, { eta, force = false, mu, plot, sigmas, steps = sigmas?.length ?? 50, timesteps }, host) {
+  options: ["eta", "extension", "force", "mu", "plot", "sigmas", "steps", "timesteps"],
+  async run(argument, { eta, extension = [], force = false, mu, plot, sigmas, steps = sigmas?.length ?? 50, timesteps }, host) {
     if (plot !== undefined) assertFree(plot, force);
     const config = readJson(argument);
-    for (const key of unknownKeys(config)) host.warn(`${argument}: '${key}' is not known here and has no effect`);
-    const table = samplerTable(config, { steps, sigmas, timesteps, mu, eta, nonlinear: true });
+    const { samplers } = await loadExtensions(extension);
+    for (const key of unknownKeys(config, samplers)) host.warn(`${argument}: '${key}' is not known here and has no effect`);
+    const table = samplerTable(config, { steps, sigmas, timesteps, mu, eta, nonlinear: true }, samplers);
     if (mu !== undefined && !dynamic.safeParse(config).success)
       throw badOption("--mu", 'has no effect here, as the configuration does not have "use_dynamic_shifting": true');
     if (plot !== undefined) await writeDrawing(plot, samplerPlot(table), force);

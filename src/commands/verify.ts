@@ -9,14 +9,14 @@ export default {
   name: "verify",
   summary: "check an artifact against the plan-aware loop over the original step",
   argument: "DIR",
-  options: ["device", "input", "noise", "samples", "seed", "threads"],
+  options: ["device", "extension", "input", "noise", "samples", "seed", "threads"],
   async run(argument, options, host) {
     const { samples = 1 } = options;
     const runtime = runtimeOptions(options, host.signal);
     const files = await checkFiles(argument);
     // Damaged files are not run, and may not even be read.
     if (!files.ok) return outcome([files]);
-    const artifact = await openArtifact(argument, runtime);
+    const artifact = await openArtifact(argument, { ...runtime, extensions: options.extension });
     const sampling = { ...runtime, ...sampleOptions(options), samples, progress: host.progress };
     const { checks, fidelity } = await verify(artifact, sampling);
     return outcome(checks, fidelity);

@@ -1,0 +1,1 @@
+export default { name: "mine", preserves: "bits", run: (model) => model };
