@@ -1,13 +1,13 @@
 /** An artifact as a model in a repository of NVIDIA's Triton server, for its ONNX Runtime backend. */
 import { existsSync, statSync } from "node:fs";
-import { copyFile, link, writeFile } from "node:fs/promises";
+import { copyFile, writeFile } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { elemOf, shapeOf } from "../ir/build.js";
 import { fileMissing, unsupportedType } from "../ir/diagnostics.js";
 import type { Value } from "../ir/graph.js";
 import { readModel } from "../ir/onnx/index.js";
 import { ELEMENT_TYPES, type ElementType } from "../ir/types.js";
-import { FILES, readManifest, replaceFolder, type FolderKind, type Manifest } from "./artifact.js";
+import { FILES, linked, readManifest, replaceFolder, type FolderKind, type Manifest } from "./artifact.js";
 import { makeFolder } from "./files.js";
 import { provider } from "./runtime.js";
 import { VERSION } from "./version.js";
@@ -80,8 +80,10 @@ export async function packageModel(artifact: string, repository: string, options
     const files = [{ path: "config.pbtxt", bytes: Buffer.byteLength(config), linked: false }];
     for (const part of parts) {
       const path = [...inside, part].join("/");
-      const linked = await linkOrCopy(join(artifact, part), join(partial, path));
-      files.push({ path, bytes: statSync(join(partial, path)).size, linked });
+      const [own, served] = [join(artifact, part), join(partial, path)];
+      const isLink = await linked(own, served);
+      if (!isLink) await copyFile(own, served);
+      files.push({ path, bytes: statSync(served).size, linked: isLink });
     }
     return files;
   };
@@ -97,17 +99,6 @@ function tensorOf(name: string, value: Value): Tensor {
   const type = DATA_TYPES[elem];
   if (type === undefined) throw unsupportedType(ELEMENT_TYPES[elem].code, { value: name });
   return { name, type, dims: shapeOf(value) };
-}
-
-/** The same file under another name, or a copy where the system cannot; whether it is the same. */
-async function linkOrCopy(from: string, to: string): Promise<boolean> {
-  try {
-    await link(from, to);
-    return true;
-  } catch {
-    await copyFile(from, to);
-    return false;
-  }
 }
 
 function instancesOf(device = "cpu"): string {
