@@ -74,7 +74,7 @@ export class Reductions {
   private open({ elem, shape }: TensorData): Site {
     const width = shape.at(-1) ?? 1;
     const tokens = elementCount(shape) / width;
-    const most = Math.max(1, Math.floor(BLOCK_ELEMENTS / width));
+    const most = Math.ceil(tokens / Math.max(1, Math.round((tokens * width) / BLOCK_ELEMENTS)));
     const blocks = Array.from({ length: Math.ceil(tokens / most) }, (_, i) => {
       const own = Math.min(most, tokens - i * most);
       const rowBytes = byteSize(elem, own * width);
