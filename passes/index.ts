@@ -96,6 +96,8 @@ const all: readonly Pass[] = [
   ...[loop, merge, precision, reuse, standard, types, unroll],
 ];
 
+export { instrument, standard };
+
 /** By name, in alphabetical order. */
 export const passes: ReadonlyMap<string, Pass> = new Map(all.map((pass) => [pass.name, pass]));
 

@@ -4,7 +4,8 @@ import { totalMacs } from "../ir/cost.js";
 import { ditView } from "../ir/graph.js";
 import { cacheOf, callsOf, siteOf, type Schedule } from "../schedules/index.js";
 import type { Form } from "./compile.js";
-import { guidedStep, planFor, type Job } from "./job.js";
+import { guidedStep } from "./bound-model.js";
+import { planFor, type Job } from "./job.js";
 import { bytesOf, keptSteps } from "./memory.js";
 
 export interface Limited {

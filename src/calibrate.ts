@@ -2,7 +2,9 @@
 import { badOption } from "../ir/diagnostics.js";
 import { constantKey, structureDigest, textDigest } from "../ir/digest.js";
 import type { SiteStatistics } from "../schedules/index.js";
-import { conditionsOf, guidedStep, type Job } from "./job.js";
+import { guidedStep } from "./bound-model.js";
+import { conditionsOf } from "./conditions.js";
+import { type Job } from "./job.js";
 import type { Progress } from "./progress.js";
 import { Reductions } from "./reductions.js";
 import { ReferenceLoop, startOf, type Trajectory } from "./reference.js";

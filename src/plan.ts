@@ -32,7 +32,8 @@ import {
 } from "../schedules/index.js";
 import { loadExtensions } from "./extensions.js";
 import { readJson } from "./files.js";
-import { guidedStep, planFor, type Job } from "./job.js";
+import { guidedStep } from "./bound-model.js";
+import { planFor, type Job } from "./job.js";
 import type { Progress } from "./progress.js";
 import { readPlan } from "./plan-file.js";
 import { readTorchFile } from "./torch-file.js";

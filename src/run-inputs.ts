@@ -1,7 +1,9 @@
 /** What one sampling run starts from: noise and conditions, the same for the artifact and for the loop. */
 import { tensorFloats, type TensorData } from "../ir/tensor.js";
 import { elementCount } from "../ir/types.js";
-import { conditionsOf, latentShape, type Job } from "./job.js";
+import { latentShape } from "./bound-model.js";
+import { conditionsOf } from "./conditions.js";
+import { type Job } from "./job.js";
 import { TorchGenerator } from "./noise.js";
 import type { InputSpecs } from "./recipe.js";
 import { forEveryRow } from "./values.js";

@@ -13,7 +13,8 @@ import {
   type Schedule,
   type Term,
 } from "../schedules/index.js";
-import { guidedStep, jobFor, planFor, type Job } from "./job.js";
+import { guidedStep } from "./bound-model.js";
+import { jobFor, planFor, type Job } from "./job.js";
 import { finalOf, nextOf, ReferenceLoop, startOf, type Cells, type Outcome, type Trajectory, type Walk } from "./reference.js";
 import type { SampleOptions } from "./run-inputs.js";
 import type { RuntimeOptions } from "./runtime.js";

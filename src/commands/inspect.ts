@@ -1,6 +1,7 @@
 /** `inspect MODEL`: what was found, what it costs, and what is missing. */
 import { dumpBranches, inspect, type Inspection } from "../inspect.js";
-import { bindModel, openLifted, type BoundModel } from "../job.js";
+import { bindModel, type BoundModel } from "../bound-model.js";
+import { openLifted } from "../job.js";
 import { CompilerError, missingOption } from "../../ir/diagnostics.js";
 import { MODEL_OPTIONS, recipeOverrides, runtimeOptions } from "../options.js";
 import { formatQuantity } from "../format.js";

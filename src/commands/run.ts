@@ -4,7 +4,7 @@ import { ArtifactSession, feedsOf, FILES, openArtifact } from "../artifact.js";
 import { badOption, missingOption, notFinite } from "../../ir/diagnostics.js";
 import { tensorFrom } from "../../ir/tensor.js";
 import { assertFree, writeWhole } from "../files.js";
-import { latentShape } from "../job.js";
+import { latentShape } from "../bound-model.js";
 import { npyBytes } from "../npy.js";
 import { runtimeOptions, sampleOptions } from "../options.js";
 import { latentPicture, pictureShape } from "../picture.js";
