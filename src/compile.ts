@@ -1,7 +1,7 @@
 /** From a job and a plan to the emitted model: the pass pipeline, and the figures of what it did. */
 import { formUnsupported, unknownName } from "../ir/diagnostics.js";
 import { graphMacs, totalMacs } from "../ir/cost.js";
-import type { Model } from "../ir/graph.js";
+import { ditView, type Model } from "../ir/graph.js";
 import {
   CACHE_PASSES,
   LOOP_PASSES,
@@ -71,7 +71,7 @@ export async function compileModel(job: Job, plan: Plan, { form = "unrolled", wi
     nodes: { step: step.graph.nodes.length, uncached: plain.graph.nodes.length, emitted: model.graph.nodes.length },
     macs: { uncached, emitted, bound: uncached / emitted },
     passes: records,
-    memory: memoryOf(model, plain, isLoop ? step : undefined),
+    memory: memoryOf(model, plain, ditView(job.model).latent, isLoop ? step : undefined),
     cuda: isLoop ? { ...cudaCoverage(cached), copies: cudaCoverage(model).copies } : cudaCoverage(model),
   };
 }

@@ -1,6 +1,6 @@
 /** How much memory a run takes: from when each value is made and last read, known before anything runs. */
-import { executionOrder, operands } from "../ir/analysis.js";
-import { isOp, type Graph, type Model, type Node, type Value } from "../ir/graph.js";
+import { dependence, executionOrder, operands } from "../ir/analysis.js";
+import { isOp, type Graph, type Model, type Value } from "../ir/graph.js";
 import { isElementwise } from "../ir/ops.js";
 import { byteSize, elementCount, staticShape } from "../ir/types.js";
 import type { Cell } from "../schedules/index.js";
@@ -25,13 +25,14 @@ export function keptSteps(cells: readonly Cell[]): readonly { readonly from: num
 
 /**
  * Of a run whose shapes are known, as ONNX Runtime runs it when its optimiser is off; `uncached` is the same run without caching.
- * A run that is a loop takes what it carries, and beside it what its `body` takes: the step.
+ * What caching adds is looked for where the latent is: of what follows from time and conditions alone, and is there before the first
+ * step, a run that computes less takes less. A run that is a loop takes what it carries, and beside it what its `body` takes: the step.
  */
-export function memoryOf(run: Model, uncached: Model, body?: Model): Memory {
-  const activations = activationsOf(run);
+export function memoryOf(run: Model, uncached: Model, latent: string, body?: Model): Memory {
+  const cache = peakOf(buffersOf(run.graph, latent)) - peakOf(buffersOf(uncached.graph, latent));
   return {
-    activations: activations + (body ? activationsOf(body) : 0),
-    cache: Math.max(0, activations - activationsOf(uncached)),
+    activations: [run, ...(body ? [body] : [])].reduce((sum, { graph }) => sum + peakOf(buffersOf(graph)), 0),
+    cache: Math.max(0, cache),
     weights: weightBytes(run.graph),
   };
 }
@@ -40,10 +41,6 @@ export function memoryOf(run: Model, uncached: Model, body?: Model): Memory {
 export function weightBytes({ nodes }: Graph): number {
   const weights = new Set(nodes.flatMap(operands).filter(({ data }) => data));
   return [...weights].reduce((sum, value) => sum + bytesOf(value), 0);
-}
-
-function activationsOf({ graph }: Model): number {
-  return peakOf(buffersOf(executionOrder(graph), graph));
 }
 
 /** Bytes that are in use from one node, or step, to another, both included. */
@@ -77,10 +74,15 @@ interface Buffer extends Span {
  * The buffers that results are put in, by the rules of `AllocationPlanner` (onnxruntime/core/framework/allocation_planner.cc): a view
  * lies where its operand lies, and so does what an elementwise kernel writes over an operand that nobody else reads any more; else
  * a buffer of the same shape that is free is taken, else a new one. A buffer is given back after the last value that lies in it.
+ * `source`: of the results that follow from this input only.
  */
-function buffersOf(order: readonly Node[], { outputs }: Graph): readonly Buffer[] {
+function buffersOf(graph: Graph, source?: string): readonly Buffer[] {
+  const order = executionOrder(graph);
+  const from = graph.inputs.filter(({ name }) => name === source);
+  const follows = dependence(graph, new Map(from.map((input) => [input, 1])));
   const reads = new Map<Value, number>();
-  for (const value of [...order.flatMap(operands), ...outputs.map(({ value }) => value)]) reads.set(value, (reads.get(value) ?? 0) + 1);
+  for (const value of [...order.flatMap(operands), ...graph.outputs.map(({ value }) => value)])
+    reads.set(value, (reads.get(value) ?? 0) + 1);
   const all: Buffer[] = [];
   const free = new Map<string, Buffer[]>();
   const bufferOf = new Map<Value, Buffer>();
@@ -92,6 +94,7 @@ function buffersOf(order: readonly Node[], { outputs }: Graph): readonly Buffer[
   for (const [at, node] of order.entries()) {
     const read = operands(node).flatMap((value) => bufferOf.get(value) ?? []);
     for (const value of node.outputs) {
+      if (source !== undefined && follows(value) === 0) continue;
       const shape = `${value.type?.elem ?? ""} ${staticShape(value.type)?.join() ?? ""}`;
       const isView = isOp(node, "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity");
       // What is given to the run, or is a weight, is no result.

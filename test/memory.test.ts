@@ -26,7 +26,7 @@ afterAll(() => {
 /** Of a graph of float[10,10], unless it says otherwise: 400 bytes each. */
 function activations(graph: string, types = "float[10,10] a, float[10,10] b"): number {
   const model = parse(`<ir_version: 10, opset_import: ["" : 20]> g (float[10,10] x) => (float[10,10] y) <${types}> { ${graph} }`);
-  return memoryOf(model, model).activations;
+  return memoryOf(model, model, "x").activations;
 }
 
 describe("activations", () => {

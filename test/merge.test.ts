@@ -36,7 +36,7 @@ it("a run keeps one sum, in place of every branch", async () => {
   const [uncached, kept, merged] = await Promise.all([run([]), run([reuse, dce]), run(CACHE_PASSES)]);
   const [mark] = kept.graph.marks;
   const branch = 4 * elementCount(mark ? shapeOf(mark.value) : []);
-  const more = (model: Model): number => memoryOf(model, uncached).cache / branch;
+  const more = (model: Model): number => memoryOf(model, uncached, "hidden_states").cache / branch;
   // Of eight blocks with two branches each.
   expect(more(kept)).toBeGreaterThan(8);
   expect(more(merged)).toBeLessThan(2);
