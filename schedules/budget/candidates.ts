@@ -28,23 +28,30 @@ export function published({ steps }: PolicyInput, fills: number): ReadonlyMap<st
   return new Map(rows);
 }
 
-/** What a path goes by: the exponent of the sensitivity (with 1 an error counts as what it does to the result, with less all steps are more alike), and whether it has to compute the last step. */
-interface PathRule {
-  readonly power: number;
-  readonly last?: boolean;
-}
+/** The exponents of the sensitivity that paths go by: with 1 an error counts as what it does to the result, with less all steps are more alike. */
+const POWERS = [0.25, 1];
 
-const PATHS: readonly PathRule[] = [{ power: 0.25 }, { power: 1 }, { power: 1, last: true }];
-
-/** The uniform filling, and the paths of least expected error. */
+/** The uniform filling, that of two gaps, and the paths of least expected error. */
 export function fillings(input: PolicyInput, fills: number, sensitivity: Sensitivity): readonly Filling[] {
-  const found: Filling[] = [{ name: "uniform", computes: uniformWithin(input.steps, fills) }];
-  for (const rule of PATHS) {
-    const computes = leastPath(input, fills, sensitivity, rule);
+  const { steps } = input;
+  const paths = POWERS.map((power) => ({ name: `path, sensitivity^${power}`, computes: leastPath(input, fills, sensitivity, power) }));
+  const found: Filling[] = [{ name: "uniform", computes: uniformWithin(steps, fills) }];
+  for (const { name, computes } of [{ name: "two gaps", computes: twoGaps(steps, fills) }, ...paths]) {
     const isNew = computes && !found.some((other) => other.computes.join() === computes.join());
-    if (isNew) found.push({ name: `path, sensitivity^${rule.power}${rule.last === true ? ", to the last step" : ""}`, computes });
+    if (isNew) found.push({ name, computes });
   }
   return found;
+}
+
+/**
+ * From the first step to the last in gaps of two lengths that differ by 1, the longer ones first: every change of the spacing spoils
+ * forecasts, and here there is one, also where no interval uses up the number.
+ */
+export function twoGaps(steps: number, fills: number): readonly boolean[] {
+  const shorter = Math.floor((steps - 1) / Math.max(1, fills - 1));
+  const longer = steps - 1 - shorter * (fills - 1);
+  const computed = new Set(Array.from({ length: fills }, (_, i) => i * shorter + Math.min(i, longer)));
+  return Array.from({ length: steps }, (_, step) => computed.has(step));
 }
 
 /** Every n-th step and the last, as published, for the shortest interval that is within the number; what is left over computes at the start. */
@@ -66,7 +73,7 @@ export function leastPath(
   { steps, sites }: PolicyInput,
   fills: number,
   sensitivity: Sensitivity,
-  { power, last = false }: PathRule,
+  power: number,
 ): readonly boolean[] | undefined {
   const groups = groupBranches(sites).map(({ key, sites: members }) => ({ key, pooled: pooled(statisticsOf(members)) }));
   const longest = Math.ceil((LONGEST_GAP * steps) / fills) + 1;
@@ -89,7 +96,7 @@ export function leastPath(
     costs.set(key, known);
     return known;
   };
-  const path = bestFills({ steps, fills, forced: new Set(last ? [0, steps - 1] : [0]), edge, order: SUM });
+  const path = bestFills({ steps, fills, forced: new Set([0]), edge, order: SUM });
   return path && Array.from({ length: steps }, (_, step) => path.includes(step));
 }
 
