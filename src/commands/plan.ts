@@ -1,12 +1,12 @@
 /** `plan TRACE -o PLAN --policy NAME`: chooses what is computed when. */
 import { dirname, join, parse } from "node:path";
 import { badOption } from "../../ir/diagnostics.js";
-import { formatNamed, withGroups } from "../../schedules/index.js";
-import { assertBudgetsOpen, type Comparison } from "../budgets.js";
+import { formatNamed, withGroups, type Measured, type Predicted } from "../../schedules/index.js";
+import { assertBudgetsOpen, comparisonOf, type Comparison } from "../budgets.js";
 import { tracedRun } from "../calibrate.js";
 import { loadExtensions } from "../extensions.js";
 import { assertFree } from "../files.js";
-import { formatNumber, formatPercent, formatQuantity, formatRatio } from "../format.js";
+import { formatCount, formatNumber, formatPercent, formatQuantity, formatRatio } from "../format.js";
 import { front, type FrontPoint } from "../front.js";
 import { openJob, warningsOf, type Job } from "../job.js";
 import { inputSpecs, MODEL_OPTIONS, policyOptionsOf, recipeOverrides, runtimeOptions, type Options } from "../options.js";
@@ -140,13 +140,13 @@ function describeFront(points: readonly FrontEntry[], plot: string, evaluations:
     plan,
     formatPercent(share),
     formatRatio(macs.bound),
-    `${formatNumber(error)}${interval === undefined ? "" : ` ± ${formatNumber(interval)}`}`,
+    within({ error, interval }),
     candidate,
   ]);
   return [
     table([["plan", "computed", "faster, at most", "error", "what was chosen"], ...rows]),
     `${plot}: the error over the share of the compute`,
-    `planning cost ${evaluations} evaluations of the network`,
+    `planning cost ${formatCount(evaluations)} evaluations of the network`,
   ].join("\n");
 }
 
@@ -161,9 +161,28 @@ function describePlan({ steps, kinds, macs, predicted }: PlanSummary, evaluation
   return [
     table([["kind", "computed", "of the MACs", "error of cached values"], ...rows]),
     `${formatQuantity(macs.planned, "MAC")} of ${formatQuantity(macs.uncached, "MAC")} linear: at most ${formatRatio(macs.bound)} faster`,
-    ...Object.entries(predicted).map(
-      ([what, value]) => `${what}: ${typeof value === "number" ? formatNumber(value) : JSON.stringify(value)}`,
-    ),
-    ...(evaluations > 0 ? [`planning cost ${evaluations} evaluations of the network`] : []),
+    ...describePredicted(predicted),
+    ...(evaluations > 0 ? [`planning cost ${formatCount(evaluations)} evaluations of the network`] : []),
   ].join("\n");
+}
+
+/** What is expected of a plan and, where it was compared with others, these; series of numbers are in the file alone. */
+function describePredicted(predicted: Predicted): readonly string[] {
+  const comparison = comparisonOf(predicted);
+  if (!comparison) {
+    const single = Object.entries(predicted).filter(([, value]) => typeof value !== "object" || value === null);
+    return single.map(([what, value]) => `${what}: ${typeof value === "number" ? formatNumber(value) : String(value)}`);
+  }
+  const { candidate, compared } = comparison;
+  const rows = [...compared].map(([name, { share, samples, ...measured }]) => [
+    name === candidate ? `${name} (chosen)` : name,
+    formatPercent(share),
+    within(measured),
+    String(samples),
+  ]);
+  return [table([["schedule", "computed", "error of the result", "samples"], ...rows])];
+}
+
+function within({ error, interval }: Measured): string {
+  return interval === undefined ? formatNumber(error) : `${formatNumber(error)} ± ${formatNumber(interval)}`;
 }
