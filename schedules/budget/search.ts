@@ -35,7 +35,7 @@ export interface Found extends Measured {
   readonly compared: Readonly<Record<string, Compared>>;
 }
 
-/** Samples that all fillings are compared on; the best goes on. Between two good plans the ratio of their errors varies from one sample to the next by half of itself. */
+/** Samples that every comparison begins with. Between two good plans the ratio of their errors varies from one sample to the next by half of itself. */
 const SCREENED = 4;
 
 /** A plan of our own: a filling, forecast in one way. */
@@ -48,17 +48,20 @@ export async function bestPlan(search: Search, fills: number): Promise<Found> {
   const { input, runs, unseen, cut, fit, effects } = search;
   const { samples } = runs;
   const candidates = fillings(input, fills, effects).map((filling) => forecast(input, filling, cut));
-  // About so many runs, and the fitting, whose steps count as runs.
+  // At most about so many runs, and the fitting, whose steps count as runs.
   const work = SCREENED * candidates.length + 3 * samples.length + (fit === "none" ? 0 : input.steps);
   let done = 0;
   const told = (): void => {
     input.progress(Math.min(++done, work - 1), work);
   };
   const trials = new Trials(runs, told);
-  const likely = await trials.simplest(candidates, samples.slice(0, SCREENED));
-  const filled = await trials.simplest([at(candidates, 0), likely], samples);
-  const known = await trials.best(publishedWithin(input, fills), samples);
-  const taken = await trials.simplest([filled, known], samples);
+  const screened = samples.slice(0, SCREENED);
+  const uniform = at(candidates, 0);
+  const likely = await trials.simplest(candidates, screened);
+  const filled = likely === uniform ? likely : await trials.simplest([uniform, likely], samples);
+  const known = await trials.best(publishedWithin(input, fills), screened);
+  const isRival = at(await trials.ranked([filled, known], screened), 0) === known;
+  const taken = isRival ? await trials.simplest([filled, known], samples) : filled;
   const winner = taken === filled && fit !== "none" ? await withWeights(search, filled, told) : taken;
   const measured = await trials.measure(winner, unseen);
   input.progress(work, work);
