@@ -90,9 +90,9 @@ type Target = Pick<BuildOptions, "output" | "policyOptions">;
 async function buildAll(model: string, options: BuildOptions, targets: readonly Target[]): Promise<readonly Built[]> {
   for (const { output } of targets) assertReplaceable(output, options.force);
   assertLimitable(options);
-  const policy = await findPolicy(options.policy);
-  const needs = new Set(targets.flatMap(({ policyOptions }) => needsOf(policy, policyOptions)));
   const job = await openJob(model, options.overrides, options);
+  const policy = await findPolicy(options.policy, job.source.extensions?.policies);
+  const needs = new Set(targets.flatMap(({ policyOptions }) => needsOf(policy, policyOptions)));
   assertKernels(job.context.precision, options.device);
   const { trace, chosen } = await plan(job, await calibrationJob(model, job, options), { policy, needs }, options, targets);
   for (const warning of new Set([...warningsOf(job), ...chosen.flatMap(({ warnings }) => warnings)])) options.warn(warning);

@@ -4,6 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
+import { build } from "../src/build.js";
+import { recipeOverrides } from "../src/options.js";
 import { cli } from "./support/cli.js";
 
 const DIT = join(import.meta.dirname, "fixtures", "dit");
@@ -67,6 +69,15 @@ it("a policy is known by its name, once its file is", async () => {
   const { stdout } = await cli([...line, "mine"]);
   expect(JSON.parse(stdout)).toMatchObject({ policy: { name: "mine" }, computed: { attn: 2, mlp: 2 } });
   expect((await cli([...line, "mime"])).stderr).toContain("Did you mean 'mine'?");
+  const overrides = recipeOverrides({
+    scheduler: join(DIT, "scheduler_config.json"),
+    steps: 4,
+    input: ["class_labels=1"],
+    extension: [mine],
+  });
+  const output = join(folder, "built");
+  const built = await build(join(DIT, "dynamo-20.onnx"), { overrides, output, policy: "mine", policyOptions: {}, force: true, samples: 1, runs: 0, seed: 0, threads: 1, warn: () => undefined }); // prettier-ignore
+  expect(built.plan).toMatchObject({ policy: { name: "mine" }, computed: { attn: 2, mlp: 2 } });
 });
 
 it("what fails in a file is told of that file", async () => {
