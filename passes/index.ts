@@ -91,15 +91,7 @@ export function isOwnPass(candidate: unknown): candidate is OwnPass {
   return STAGES.some((known) => known === stage) && PRESERVES.some((known) => known === preserves);
 }
 
-const all: readonly Pass[] = [
-  ...[bind, cse, dce, fix, fold, fuse, instrument, kernels],
-  ...[loop, merge, precision, reuse, standard, types, unroll],
-];
-
 export { instrument, standard };
-
-/** By name, in alphabetical order. */
-export const passes: ReadonlyMap<string, Pass> = new Map(all.map((pass) => [pass.name, pass]));
 
 /**
  * The bind stage makes shapes known, which all else needs:
@@ -146,6 +138,13 @@ export const CACHE_PASSES: readonly Pass[] = [reuse, dce, merge, cse];
  *   the others as in the run stage, on what stands in front of the loop: no pass looks into the body.
  */
 export const LOOP_PASSES: readonly Pass[] = [loop, dce, fold, cse, dce];
+
+const all = [instrument, ...BIND_PASSES, ...STEP_PASSES, ...RUN_PASSES, ...CACHE_PASSES, ...LOOP_PASSES];
+
+/** Every pass, by name, in alphabetical order. */
+export const passes: ReadonlyMap<string, Pass> = new Map(
+  all.map((pass): [string, Pass] => [pass.name, pass]).sort(([a], [b]) => (a < b ? -1 : 1)),
+);
 
 /** One line of the pass log. */
 export interface PassRecord {

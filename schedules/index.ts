@@ -13,6 +13,7 @@ export * from "./plan.js";
 export * from "./policies/index.js";
 export * from "./policy.js";
 export { predictedSchema, type Compared, type Measured, type Predicted } from "./predicted.js";
+export { cellSchema } from "./rows.js";
 export * from "./sampler.js";
 export { isSampler, MAX_STEPS, samplers, samplerTable, unknownKeys } from "./samplers/index.js";
 export { linspace } from "./solvers/spacing.js";

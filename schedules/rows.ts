@@ -16,14 +16,15 @@ export function parseRows(rows: Readonly<Record<string, readonly unknown[]>>, st
   );
 }
 
-const termsSchema = z.array(z.tuple([z.number(), z.number()]));
+export const cellSchema = z.union([z.literal(0), z.literal(1), z.array(z.tuple([z.number(), z.number()]))], {
+  error: "a cell is 1, 0 or [[step, weight], …]",
+});
 
 function parseCell(key: string, step: number, cell: unknown): ScheduleCell {
-  if (cell === 0 || cell === 1) return cell;
-  const terms = termsSchema.safeParse(cell);
-  if (!terms.success) throw badCell(key, step, `is ${JSON.stringify(cell)}`);
-  if (terms.data.length === 0) throw badCell(key, step, "has no terms");
-  return terms.data;
+  const parsed = cellSchema.safeParse(cell);
+  if (!parsed.success) throw badCell(key, step, `is ${JSON.stringify(cell)}`);
+  if (Array.isArray(parsed.data) && parsed.data.length === 0) throw badCell(key, step, "has no terms");
+  return parsed.data;
 }
 
 /**

@@ -4,7 +4,7 @@ import { constantKey, structureDigest, textDigest } from "../ir/digest.js";
 import type { SiteStatistics } from "../schedules/index.js";
 import { guidedStep } from "./bound-model.js";
 import { conditionsOf } from "./conditions.js";
-import { type Job } from "./job.js";
+import type { Job } from "./job.js";
 import type { Progress } from "./progress.js";
 import { Reductions } from "./reductions.js";
 import { ReferenceLoop, startOf, type Trajectory } from "./reference.js";

@@ -5,15 +5,12 @@ import { assertWellFormed } from "../ir/check.js";
 import { badExtension, CompilerError } from "../ir/diagnostics.js";
 import type { Recogniser } from "../ir/lift/index.js";
 import type { OwnPass } from "../passes/index.js";
-import { cutSchema, predictedSchema, type Policy, type Sampler } from "../schedules/index.js";
+import { cellSchema, cutSchema, predictedSchema, type Policy, type Sampler } from "../schedules/index.js";
 
-const cell = z.union([z.literal(0), z.literal(1), z.array(z.tuple([z.number(), z.number()]))], {
-  error: "a cell is 1, 0 or [[step, weight], …]",
-});
 const vector = z.instanceof(Float32Array).optional();
 const choiceSchema = z.object({
   cut: cutSchema.optional(),
-  cells: z.map(z.string(), z.array(cell)),
+  cells: z.map(z.string(), z.array(cellSchema)),
   adjustments: z.map(z.string(), z.map(z.number(), z.object({ scale: vector, shift: vector }))).optional(),
   predicted: predictedSchema.optional(),
   warnings: z.array(z.string()).optional(),

@@ -23,7 +23,7 @@ import {
   type Term,
 } from "../schedules/index.js";
 import { latentShape } from "./bound-model.js";
-import { type Job } from "./job.js";
+import type { Job } from "./job.js";
 import { sampleInputs, type RunInputs, type SampleOptions } from "./run-inputs.js";
 import type { RuntimeOptions, Session, Tensors } from "./runtime.js";
 import { Sessions } from "./sessions.js";

@@ -3,7 +3,7 @@ import { tensorFloats, type TensorData } from "../ir/tensor.js";
 import { elementCount } from "../ir/types.js";
 import { latentShape } from "./bound-model.js";
 import { conditionsOf } from "./conditions.js";
-import { type Job } from "./job.js";
+import type { Job } from "./job.js";
 import { TorchGenerator } from "./noise.js";
 import type { InputSpecs } from "./recipe.js";
 import { forEveryRow } from "./values.js";

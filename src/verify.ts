@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { FILES, ArtifactSession, feedsOf, fileDigest, readManifest, type Artifact } from "./artifact.js";
 import { mean, psnr, rangeOf, relativeL2 } from "../schedules/index.js";
 import { latentShape } from "./bound-model.js";
-import { type Job } from "./job.js";
+import type { Job } from "./job.js";
 import { isFloatType, type FloatType } from "../ir/types.js";
 import type { Progress } from "./progress.js";
 import { ReferenceLoop, startOf } from "./reference.js";
@@ -19,6 +19,8 @@ const LIMITS: Readonly<Record<FloatType, number>> = { float: 1e-5, float16: 5e-3
 
 export interface VerifyOptions extends RuntimeOptions, SampleOptions {
   readonly samples: number;
+  /** What `checkFiles` said, where it has been asked. */
+  readonly files?: Check | undefined;
   readonly progress?: Progress | undefined;
 }
 
@@ -56,7 +58,7 @@ export async function checkFiles(folder: string): Promise<Check> {
 /** Runs the artifact, the plan-aware loop and the uncached loop on the same noise. Three runs a sample. Throws NO_KERNELS. */
 export async function verify(artifact: Artifact, options: VerifyOptions): Promise<Verification> {
   const { job, plan, folder } = artifact;
-  const files = await checkFiles(folder);
+  const files = options.files ?? (await checkFiles(folder));
   assertKernels(job.context.precision, options.device);
   const session = await ArtifactSession.open(join(folder, FILES.model), { ...options, prepack: false });
   const loop = new ReferenceLoop(job, options);

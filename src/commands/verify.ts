@@ -17,7 +17,7 @@ export default {
     // Damaged files are not run, and may not even be read.
     if (!files.ok) return outcome([files]);
     const artifact = await openArtifact(argument, { ...runtime, extensions: options.extension });
-    const sampling = { ...runtime, ...sampleOptions(options), samples, progress: host.progress };
+    const sampling = { ...runtime, ...sampleOptions(options), samples, files, progress: host.progress };
     const { checks, fidelity } = await verify(artifact, sampling);
     return outcome(checks, fidelity);
   },

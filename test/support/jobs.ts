@@ -9,7 +9,7 @@ import { readModel } from "../../ir/onnx/index.js";
 import { bind, type Adjustment, type Adjustments, type Plan, type Schedule, type ScheduleCell } from "../../schedules/index.js";
 import { readJson } from "../../src/files.js";
 import { bindModel, latentShape } from "../../src/bound-model.js";
-import { type Job } from "../../src/job.js";
+import type { Job } from "../../src/job.js";
 import { recipeSchema, samplingOf, type Recipe } from "../../src/recipe.js";
 import { readNpy } from "../../src/npy.js";
 import type { Fixture } from "./fixtures.js";
