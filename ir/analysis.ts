@@ -1,6 +1,6 @@
 /** Facts about a graph, computed when asked and kept beside it: uses, order of execution, dependence on inputs. All linear. */
 import type { Graph, Node, Value } from "./graph.js";
-import { isShapeOnly } from "./ops.js";
+import { isShapeOnly, type Dependence } from "./ops.js";
 
 /** The values that a node reads, by its subgraphs too. */
 export function operands(node: Node): Value[] {
@@ -45,9 +45,6 @@ export function executionOrder({ nodes, outputs }: Graph): readonly Node[] {
   }
   return order;
 }
-
-/** The bit set of the sources that a value's numbers depend on; shapes are no dependence, as they are fixed when the model is bound. */
-export type Dependence = (value: Value | undefined) => number;
 
 /** `sources` gives the bits of inputs; inputs that are not in it have none. */
 export function dependence(graph: Graph, sources: ReadonlyMap<Value, number>): Dependence {

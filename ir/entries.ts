@@ -1,7 +1,7 @@
 /** Entries of lists that cannot be missing, where a value in their place would hide a mistake. */
 
 /** The entry at an index that exists. */
-export function at<T>(values: readonly T[], i: number): T {
+export function entryAt<T>(values: readonly T[], i: number): T {
   const value = values[i];
   if (value === undefined) throw new Error(`internal: there is no entry ${i}`);
   return value;

@@ -1,7 +1,9 @@
 /** Small sets of operators that share a property a pass relies on. Not an operator database. */
-import type { Dependence } from "./analysis.js";
 import { isOp, isRuntimeOp, type Node, type Value } from "./graph.js";
 import { isFloatType } from "./types.js";
+
+/** The bit set of the sources that a value's numbers depend on; shapes are no dependence, as they are fixed when the model is bound. */
+export type Dependence = (value: Value | undefined) => number;
 
 const RANDOM = ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"] as const;
 const CONTROL_FLOW = ["If", "Loop", "Scan"] as const;

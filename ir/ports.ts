@@ -5,7 +5,7 @@
  */
 import { ambiguousPort, notRecognised, unknownName } from "./diagnostics.js";
 import type { PortGuess } from "./dit.js";
-import { isOp, type Graph, type Node, type Port, type Value } from "./graph.js";
+import { type Graph, isOp, type Node, type Port, type Value } from "./graph.js";
 import { isDataMovement, isElementwise } from "./ops.js";
 import { operands } from "./analysis.js";
 import type { Dim, TensorType } from "./types.js";

@@ -1,9 +1,10 @@
 /** Gives every input a fixed shape. */
-import { batchAsDim, batchMismatch, unboundDim, unknownName } from "../ir/diagnostics.js";
+import { batchAsDim, batchMismatch, unboundDim } from "../schedules/diagnostics.js";
+import { unknownName } from "../ir/diagnostics.js";
 import { ditView, inputValue, makeNode, type Value } from "../ir/graph.js";
 import { rewrite } from "../ir/rewrite.js";
-import { staticShape, type Dim } from "../ir/types.js";
-import type { Pass, PassContext } from "./index.js";
+import { type Dim, staticShape } from "../ir/types.js";
+import type { Pass, PassContext } from "./pass.js";
 
 export default {
   name: "bind",

@@ -3,7 +3,7 @@ import { attributeKey, constantKey } from "../ir/digest.js";
 import type { Graph, Node, Value } from "../ir/graph.js";
 import { isCommutative, isControlFlow, isNondeterministic } from "../ir/ops.js";
 import { rewrite } from "../ir/rewrite.js";
-import type { Pass } from "./index.js";
+import type { Pass } from "./pass.js";
 
 export default {
   name: "cse",

@@ -1,6 +1,6 @@
 /** Drops what no output needs. */
 import { sweep } from "../ir/rewrite.js";
-import type { Pass } from "./index.js";
+import type { Pass } from "./pass.js";
 
 export default {
   name: "dce",

@@ -1,12 +1,12 @@
 /** Turns what depends on no input into data: the runtime computes it, all at once, within a budget of bytes. */
 import { operands } from "../ir/analysis.js";
 import { constantData } from "../ir/constants.js";
-import { constant, isOp, type Graph, type Model, type Node, type Value } from "../ir/graph.js";
+import { constant, type Graph, isOp, type Model, type Node, type Value } from "../ir/graph.js";
 import { isControlFlow, isNondeterministic, isShapeOnly } from "../ir/ops.js";
 import { rewrite } from "../ir/rewrite.js";
-import { convertTensor, tensorBytes, tensorOf, type TensorData } from "../ir/tensor.js";
-import { byteSize, elementCount, ELEMENT_TYPES, isFloatType, RUNTIME_TYPES, staticShape, type ElementType } from "../ir/types.js";
-import type { Pass, PassContext } from "./index.js";
+import { convertTensor, tensorBytes, type TensorData, tensorOf } from "../ir/tensor.js";
+import { byteSize, ELEMENT_TYPES, elementCount, type ElementType, isFloatType, RUNTIME_TYPES, staticShape } from "../ir/types.js";
+import type { Pass, PassContext } from "./pass.js";
 
 /** A folded value may always take this much; above it, no more than what it is made of. */
 const FREE_BYTES = 1 << 16;

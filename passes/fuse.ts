@@ -1,13 +1,14 @@
 /** Expressions that exporters spell out become the operators that the standard has for them; moves of data that undo each other go. */
 import { uses } from "../ir/analysis.js";
 import { Builder } from "../ir/build.js";
-import { opsetOf, type Graph, type Value } from "../ir/graph.js";
-import { hasFixedShapes } from "../ir/match.js";
-import { canRaise, raised } from "../ir/opset.js";
+import { type Graph, opsetOf, type Value } from "../ir/graph.js";
+import { hasFixedShapes } from "./fusing/match.js";
+import { canRaise, raised } from "./fusing/opset.js";
 import { rewrite, sweep } from "../ir/rewrite.js";
 import { sameType } from "../ir/types.js";
-import { fuseRules, type FuseRule, type Place } from "./fuse/index.js";
-import type { Pass } from "./index.js";
+import { fuseRules } from "./fuse/index.js";
+import type { FuseRule, Place } from "./fuse-rule.js";
+import type { Pass } from "./pass.js";
 
 /** The newest version of the standard operator set that is emitted. */
 const NEWEST_OPSET = 23;

@@ -1,117 +1,43 @@
 /** Passes: graph → graph. What one is, how they are run, and in which order and why. */
-import { assertWellFormed } from "../ir/check.js";
-import { CompilerError, cancelled } from "../ir/diagnostics.js";
-import type { Model, Value } from "../ir/graph.js";
-import { hasMethods, type Named } from "../ir/registry.js";
-import type { TensorData } from "../ir/tensor.js";
-import type { FloatType, TensorType } from "../ir/types.js";
-import type { Guidance, Plan } from "../schedules/index.js";
 import bind from "./bind.js";
 import cse from "./cse.js";
 import dce from "./dce.js";
-import fix from "./fix.js";
+import freezeInputs from "./freeze-inputs.js";
 import fold from "./fold.js";
 import fuse from "./fuse.js";
 import instrument from "./instrument.js";
-import kernels from "./kernels.js";
+import decomposeForCuda from "./decompose-for-cuda.js";
 import loop from "./loop.js";
 import merge from "./merge.js";
 import precision from "./precision.js";
 import reuse from "./reuse.js";
-import standard from "./standard.js";
-import types from "./types.js";
+import decomposeContribOps from "./decompose-contrib-ops.js";
+import inferTypes from "./infer-types.js";
 import unroll from "./unroll.js";
+import type { Pass } from "./pass.js";
 
-/** What a pass may ask of the runtime; `src/runtime.ts` answers. */
-export interface Evaluator {
-  /** The outputs of a model without inputs, in their order. */
-  evaluate(model: Model): Promise<readonly TensorData[]>;
-  /** Types of every value of a bound model, as the runtime infers them. */
-  types(model: Model): Promise<ReadonlyMap<Value, TensorType>>;
-}
-
-/** What the model's combined output means: which of its channels are the prediction, and with which sign. */
-export interface PredictionSlice {
-  readonly channels?: readonly [number, number] | undefined;
-  readonly channelAxis: number;
-  readonly sign: 1 | -1;
-}
-
-/** The facts of one compilation that a pass may need, beside the model. */
-export interface PassContext {
-  readonly evaluator: Evaluator;
-  readonly signal?: AbortSignal | undefined;
-  /** Rows of the latent that leave the sampler; the network sees twice as many under batched guidance. */
-  readonly batch: number;
-  /** Sizes of symbolic dimensions. */
-  readonly dims: ReadonlyMap<string, number>;
-  /** Inputs that become constants, without guidance doubling. */
-  readonly fixed: ReadonlyMap<string, TensorData>;
-  readonly guidance: Guidance;
-  /** Under batched guidance, the step bound to the rows of one half: for rows of the table that leave the other out. */
-  readonly alone?: Model | undefined;
-  /** Inputs with a row for each row of the latent: under batched guidance the network sees both halves of them. */
-  readonly batched: ReadonlySet<string>;
-  /** What the unconditional half sees in place of an input: a constant, or another input of the run (`uncondInput`). */
-  readonly uncond: ReadonlyMap<string, TensorData | "input">;
-  readonly prediction: PredictionSlice;
-  readonly plan?: Plan | undefined;
-  /** The float type that the network computes in; the exporter's if absent. */
-  readonly precision?: FloatType | undefined;
-  /** Optional passes that are left out. */
-  readonly without?: ReadonlySet<string> | undefined;
-  /** Told by a pass of several rules how often each was applied. */
-  readonly count?: ((rule: string, times: number) => void) | undefined;
-}
-
-const PRESERVES = ["bits", "rounding", "precision", "plan"] as const;
-
-/** `bits`: same numbers; `rounding`: same up to rounding; `precision`: up to that of the type asked for; `plan`: what the plan says. */
-export type Preserves = (typeof PRESERVES)[number];
-
-export interface Pass extends Named {
-  readonly summary: string;
-  readonly preserves: Preserves;
-  /** Whether runs come out the same without it, only slower: it can be switched off to see what it is worth. */
-  readonly isOptional?: true;
-  run(model: Model, context: PassContext): Model | Promise<Model>;
-}
-
-const STAGES = ["step", "run", "cache"] as const;
-
-/** A pass in a file of a user's own. */
-export interface OwnPass extends Pass {
-  /** It runs after the passes of this stage (`STEP_PASSES`, `RUN_PASSES`, `CACHE_PASSES`) and is not cleaned up after. */
-  readonly stage: (typeof STAGES)[number];
-}
-
-export function isOwnPass(candidate: unknown): candidate is OwnPass {
-  if (!hasMethods(candidate, "run") || !("stage" in candidate) || !("preserves" in candidate)) return false;
-  const { stage, preserves } = candidate;
-  return STAGES.some((known) => known === stage) && PRESERVES.some((known) => known === preserves);
-}
-
-export { instrument, standard };
+export * from "./pass.js";
+export { decomposeContribOps, instrument };
 
 /**
  * The bind stage makes shapes known, which all else needs:
  *   bind   gives every input a fixed shape;
- *   types  asks the runtime for the type of every value.
+ *   infer-types  asks the runtime for the type of every value.
  */
-export const BIND_PASSES: readonly Pass[] = [bind, types];
+export const BIND_PASSES: readonly Pass[] = [bind, inferTypes];
 
 /**
  * The step stage makes one step as small as it gets, once:
- *   standard  spells the runtime's own operators out, which no other pass looks into and no other runtime has;
- *   fix       makes constants of the inputs that are known at compile time;
+ *   decompose-contrib-ops  spells the runtime's own operators out, which no other pass looks into and no other runtime has;
+ *   freeze-inputs  makes constants of the inputs that are known at compile time;
  *   fold      turns what depends on no input into data: Constant nodes, shape arithmetic, position tables;
- *   kernels   spells out what CUDA would leave to the CPU;
+ *   decompose-for-cuda  spells out what CUDA would leave to the CPU;
  *   cse       shares what the exporter wrote twice;
  *   fuse      writes what exporters spell out as one operator, once there is one of each and what is constant is data;
  *   dce       drops what nobody reads any more;
  *   precision brings it to the float type that was asked for, once norms and attention are one operator each.
  */
-export const STEP_PASSES: readonly Pass[] = [standard, fix, fold, kernels, cse, fuse, dce, precision];
+export const STEP_PASSES: readonly Pass[] = [decomposeContribOps, freezeInputs, fold, decomposeForCuda, cse, fuse, dce, precision];
 
 /**
  * The run stage makes the whole sampling run of it, still computing every branch at every step:
@@ -145,47 +71,3 @@ const all = [instrument, ...BIND_PASSES, ...STEP_PASSES, ...RUN_PASSES, ...CACHE
 export const passes: ReadonlyMap<string, Pass> = new Map(
   all.map((pass): [string, Pass] => [pass.name, pass]).sort(([a], [b]) => (a < b ? -1 : 1)),
 );
-
-/** One line of the pass log. */
-export interface PassRecord {
-  readonly name: string;
-  readonly ms: number;
-  readonly nodes: number;
-  /** How often each rule of the pass was applied; rules that need a newer operator set than the model can have are not there. */
-  readonly counts?: Readonly<Record<string, number>>;
-}
-
-/**
- * Runs passes in order, without those that are left out; checks the abort signal before and the graph after each.
- * What a pass throws comes out with the pass's name; a CompilerError stays one.
- */
-export async function runPasses(
-  model: Model,
-  passes: readonly Pass[],
-  context: PassContext,
-  log: (record: PassRecord) => void = () => undefined,
-): Promise<Model> {
-  let current = model;
-  for (const [i, pass] of passes.entries()) {
-    const { name } = pass;
-    if (pass.isOptional && context.without?.has(name)) continue;
-    if (context.signal?.aborted) throw cancelled();
-    const started = performance.now();
-    const counts = new Map<string, number>();
-    try {
-      current = await pass.run(current, { ...context, count: (rule, times) => counts.set(rule, times) });
-      assertWellFormed(current);
-    } catch (error) {
-      if (error instanceof CompilerError) throw error;
-      const before =
-        passes
-          .slice(0, i)
-          .map(({ name }) => name)
-          .join(", ") || "none";
-      throw new Error(`internal: pass '${name}' failed (passes before it: ${before})`, { cause: error });
-    }
-    const ms = Math.round(performance.now() - started);
-    log({ name, ms, nodes: current.graph.nodes.length, ...(counts.size > 0 ? { counts: Object.fromEntries(counts) } : {}) });
-  }
-  return current;
-}

@@ -1,5 +1,5 @@
 /** Turns every mark into an output of the graph under the name of its site, so that a run shows the branches' values. */
-import type { Pass } from "./index.js";
+import type { Pass } from "./pass.js";
 
 export default {
   name: "instrument",

@@ -3,20 +3,20 @@
  * rows is read from tables, cached branches are decided by an `If`, and what later steps read of a step is carried to them.
  */
 import { Builder, shapeOf, type Weight, type WeightedValue } from "../ir/build.js";
-import { formUnsupported } from "../ir/diagnostics.js";
+import { formUnsupported } from "../schedules/diagnostics.js";
 import { constant, inputValue, makeNode, opsetOf, type Value } from "../ir/graph.js";
 import { Subgraphs } from "../ir/onnx/index.js";
 import { tensorOf } from "../ir/tensor.js";
 import { callsAt, type Guidance, type Half, type LearnedVariance, type SamplerTable } from "../schedules/index.js";
-import type { Pass } from "./index.js";
-import { decideBranches, zeros, type Carried } from "./loop/branches.js";
-import { History, type Sums } from "./loop/history.js";
-import { Iteration } from "./loop/iteration.js";
-import { Calls, OUTPUT } from "./unroll/calls.js";
-import { Guided } from "./unroll/guided.js";
-import { clamped, drawAt } from "./unroll/sampling.js";
-import type { OfRow } from "./unroll/step.js";
-import { sumsOf } from "./unroll/sums.js";
+import type { Pass } from "./pass.js";
+import { type Carried, decideBranches, zeros } from "./looping/branches.js";
+import { History, type Sums } from "./looping/history.js";
+import { Iteration } from "./looping/iteration.js";
+import { Calls, OUTPUT } from "./lowering/calls.js";
+import { Guided } from "./lowering/guided.js";
+import { clamped, drawAt } from "./lowering/sampling.js";
+import type { OfRow } from "./lowering/step.js";
+import { sumsOf } from "./lowering/sums.js";
 
 export default {
   name: "loop",

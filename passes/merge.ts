@@ -10,11 +10,11 @@
  */
 import { operands, uses } from "../ir/analysis.js";
 import { Builder } from "../ir/build.js";
-import { isOp, only, type Graph, type Node, type Value } from "../ir/graph.js";
+import { type Graph, isOp, type Node, only, type Value } from "../ir/graph.js";
 import { isDataMovement, isElementwise } from "../ir/ops.js";
 import { rewrite } from "../ir/rewrite.js";
 import { sameType } from "../ir/types.js";
-import type { Pass } from "./index.js";
+import type { Pass } from "./pass.js";
 
 export default {
   name: "merge",

@@ -10,16 +10,16 @@
  *   what CUDA has no kernel for in the half type.
  * Casts stand where a value goes from one to the other. Constants are converted, those in files when they are written.
  */
-import { dependence, uses, type Dependence } from "../ir/analysis.js";
+import { dependence, uses } from "../ir/analysis.js";
 import { hasCudaKernel } from "../ir/cuda.js";
 import { Builder, elemOf, shapeOf } from "../ir/build.js";
-import { constant, isOp, makeNode, type Attribute, type Graph, type Model, type Node, type Value } from "../ir/graph.js";
-import { isDataMovement, isElementwise, isHalfSafe, isOfOneFloatType } from "../ir/ops.js";
-import { rewrite, type Replacement } from "../ir/rewrite.js";
-import { convertTensor, holds, tensorOf, type TensorData } from "../ir/tensor.js";
-import { ELEMENT_TYPES, isFloatType, type ElementType, type FloatType } from "../ir/types.js";
+import { type Attribute, constant, type Graph, isOp, makeNode, type Model, type Node, type Value } from "../ir/graph.js";
+import { isDataMovement, isElementwise, isHalfSafe, isOfOneFloatType, type Dependence } from "../ir/ops.js";
+import { type Replacement, rewrite } from "../ir/rewrite.js";
+import { convertTensor, holds, type TensorData, tensorOf } from "../ir/tensor.js";
+import { ELEMENT_TYPES, type ElementType, type FloatType, isFloatType } from "../ir/types.js";
 import type { Guidance } from "../schedules/index.js";
-import type { Pass } from "./index.js";
+import type { Pass } from "./pass.js";
 
 export default {
   name: "precision",

@@ -1,11 +1,11 @@
 /** At each cached (site, step) the value becomes a weighted sum of the values of earlier steps, adjusted. A cache read is an edge. */
 import { Builder, elemOf, shapeOf } from "../ir/build.js";
-import { badTerm } from "../ir/diagnostics.js";
+import { badTerm } from "../schedules/diagnostics.js";
 import { constant, type Value } from "../ir/graph.js";
 import { rewrite } from "../ir/rewrite.js";
 import { tensorOf } from "../ir/tensor.js";
 import type { Adjustment, Cell, Guidance } from "../schedules/index.js";
-import type { Pass } from "./index.js";
+import type { Pass } from "./pass.js";
 
 type CachedCell = Extract<Cell, { readonly kind: "terms" }>;
 

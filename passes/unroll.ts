@@ -3,15 +3,15 @@
  * guidance, and the sampler's sums and the guidance are wired between the calls.
  */
 import { shapeOf, type WeightedValue } from "../ir/build.js";
-import { at } from "../ir/entries.js";
+import { entryAt } from "../ir/entries.js";
 import { opsetOf, type Value } from "../ir/graph.js";
 import { callsAt } from "../schedules/index.js";
-import type { Pass } from "./index.js";
-import { Calls, OUTPUT } from "./unroll/calls.js";
-import { Guided } from "./unroll/guided.js";
-import { clamped as clampedTo, drawAt } from "./unroll/sampling.js";
-import { KnownStep, Parts } from "./unroll/step.js";
-import { sumsOf, type Sum } from "./unroll/sums.js";
+import type { Pass } from "./pass.js";
+import { Calls, OUTPUT } from "./lowering/calls.js";
+import { Guided } from "./lowering/guided.js";
+import { clamped as clampedTo, drawAt } from "./lowering/sampling.js";
+import { KnownStep, Parts } from "./lowering/step.js";
+import { type Sum, sumsOf } from "./lowering/sums.js";
 
 export default {
   name: "unroll",
@@ -41,11 +41,11 @@ function sample(calls: Calls, opset: number): Value {
   const outs: (readonly WeightedValue[])[] = [];
   const histories = new Map<number, Value>();
   const outOf = ([step, weight]: readonly [number, number]): readonly WeightedValue[] =>
-    at(outs, step).map((term) => (lone.has(step) ? term : { ...term, weight: term.weight * weight }));
+    entryAt(outs, step).map((term) => (lone.has(step) ? term : { ...term, weight: term.weight * weight }));
   const historyOf = ([step, weight]: readonly [number, number]): WeightedValue => ({ value: required(histories.get(step)), weight });
   /** The terms of a sum of row `k` that are known before the network is called, and those that the call gives. */
   const earlier = (sum: Sum | undefined, k: number): readonly WeightedValue[] => [
-    ...Array.from(sum?.x ?? [], ([step, weight]) => ({ value: at(latents, step), weight })),
+    ...Array.from(sum?.x ?? [], ([step, weight]) => ({ value: entryAt(latents, step), weight })),
     ...Array.from(sum?.out ?? [])
       .filter(([step]) => step < k)
       .flatMap(outOf),

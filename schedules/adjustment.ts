@@ -1,7 +1,7 @@
 /** Adjustments: the scale and shift, channel by channel, of what a cached branch gives; and the arrays that hold them in a file. */
-import { badAdjustment, badPlan } from "../ir/diagnostics.js";
+import { badAdjustment, badPlan } from "./diagnostics.js";
 import type { Branch } from "../ir/dit.js";
-import { tensorFrom, tensorNumbers, type TensorData } from "../ir/tensor.js";
+import { type TensorData, tensorFrom, tensorNumbers } from "../ir/tensor.js";
 
 /**
  * What a cached value is multiplied by, and what is then added to it: a number for each channel, the last axis of the branch's

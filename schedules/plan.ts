@@ -1,8 +1,9 @@
 /** Plans: which branch is computed at which step, and what is read instead. The unbound form of plan files, and its binding to a run. */
-import { badAdjustment, badCell, badTerm, planFirstStep, planLength, unknownName } from "../ir/diagnostics.js";
+import { badAdjustment, badCell, badTerm, planFirstStep, planLength } from "./diagnostics.js";
+import { unknownName } from "../ir/diagnostics.js";
 import type { Branch, BranchKind } from "../ir/dit.js";
-import { assertFits, type Adjustment, type Adjustments } from "./adjustment.js";
-import { cachedBranches, callsAt, NO_GUIDANCE, siteOf, type CachedBranch, type Guidance, type Half } from "./guidance.js";
+import { type Adjustment, type Adjustments, assertFits } from "./adjustment.js";
+import { type CachedBranch, cachedBranches, callsAt, type Guidance, type Half, NO_GUIDANCE, siteOf } from "./guidance.js";
 import type { Predicted } from "./predicted.js";
 import { evaluationsThatCount, type SamplerTable, type Term } from "./sampler.js";
 

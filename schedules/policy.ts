@@ -4,7 +4,7 @@ import type { Named } from "../ir/registry.js";
 import type { TensorData } from "../ir/tensor.js";
 import type { Adjustments } from "./adjustment.js";
 import type { CachedBranch } from "./guidance.js";
-import { valueFor, type Schedule, type ScheduleCell } from "./plan.js";
+import { type Schedule, type ScheduleCell, valueFor } from "./plan.js";
 import type { Predicted } from "./predicted.js";
 import type { Term } from "./sampler.js";
 import type { SiteStatistics } from "./planning/statistics.js";

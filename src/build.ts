@@ -1,28 +1,29 @@
 /** The main job: calibrate → plan → compile → verify → time → report. */
 import { basename, join, resolve } from "node:path";
 import { writeFile } from "node:fs/promises";
-import { assertReplaceable, FILES, fillArtifact, openArtifact, replaceFolder, shareWeights } from "./artifact.js";
-import { bench, type Bench } from "./bench.js";
-import { assertBudgetsOpen, TIERS } from "./budgets.js";
-import { assertLimitable, limitCache, type Limited } from "./cache-limit.js";
-import { calibrate } from "./calibrate.js";
-import { compileModel, type Compiled, type Form } from "./compile.js";
+import { assertReplaceable, replaceFolder } from "./files/index.js";
+import {
+  ARTIFACT,
+  bench,
+  type Bench,
+  FILES,
+  fillArtifact,
+  openArtifact,
+  shareWeights,
+  type Verification,
+  verify,
+} from "./artifact/index.js";
+import { assertBudgetsOpen, choosePlan, findPolicy, type Planned, planningFor, type PlanSummary, runsOf, TIERS } from "./planning/index.js";
+import { assertLimitable, type Compiled, compileModel, type Form, limitCache, type Limited } from "./compile/index.js";
+import { calibrate, type Trace } from "./calibration/index.js";
 import { unknownName } from "../ir/diagnostics.js";
-import { at } from "../ir/entries.js";
+import { entryAt } from "../ir/entries.js";
 import { needsOf, type Policy, type PolicyNeed } from "../schedules/index.js";
-import { fitsAnyBatch } from "./conditions.js";
-import { jobFor, openJob, planFor, warningsOf, type Job } from "./job.js";
-import { choosePlan, findPolicy, planningFor, type Planned, type PlanSummary } from "./plan.js";
-import type { Progress } from "./progress.js";
-import type { RecipeOverrides } from "./recipe.js";
-import type { Trajectory } from "./reference.js";
-import { reportOf } from "./report-data.js";
-import { renderReport } from "./report/index.js";
-import type { SampleOptions } from "./run-inputs.js";
-import { runsOf } from "./runs.js";
-import { assertKernels, type RuntimeOptions } from "./runtime.js";
-import type { Trace } from "./trace.js";
-import { verify, type Verification } from "./verify.js";
+import { fitsAnyBatch, type Job, jobFor, openJob, planFor, type RecipeOverrides, type SampleOptions, warningsOf } from "./job/index.js";
+import type { Progress } from "./words/index.js";
+import type { Trajectory } from "./reference/index.js";
+import { renderReport, reportOf } from "./report/index.js";
+import { assertKernels, type RuntimeOptions } from "./runtime/index.js";
 
 export interface BuildOptions extends RuntimeOptions, SampleOptions {
   readonly overrides: RecipeOverrides;
@@ -60,7 +61,7 @@ export interface Built {
 
 /** Builds an artifact folder with its report. Throws what its stages throw; a failed verification is in the result. */
 export async function build(model: string, options: BuildOptions): Promise<Built> {
-  return at(await buildAll(model, options, [options]), 0);
+  return entryAt(await buildAll(model, options, [options]), 0);
 }
 
 /**
@@ -81,14 +82,14 @@ export async function buildTiers(
     return { name, output: join(output, name), policyOptions: { ...policyOptions, ...budget } };
   });
   const built = await buildAll(model, options, targets);
-  return new Map(built.map((one, i) => [at(targets, i).name, one]));
+  return new Map(built.map((one, i) => [entryAt(targets, i).name, one]));
 }
 
 /** Where an artifact goes, and what its plan is asked for. */
 type Target = Pick<BuildOptions, "output" | "policyOptions">;
 
 async function buildAll(model: string, options: BuildOptions, targets: readonly Target[]): Promise<readonly Built[]> {
-  for (const { output } of targets) assertReplaceable(output, options.force);
+  for (const { output } of targets) assertReplaceable(output, ARTIFACT, options.force);
   assertLimitable(options);
   const job = await openJob(model, options.overrides, options);
   const policy = await findPolicy(options.policy, job.source.extensions?.policies);
@@ -98,7 +99,7 @@ async function buildAll(model: string, options: BuildOptions, targets: readonly 
   for (const warning of new Set([...warningsOf(job), ...chosen.flatMap(({ warnings }) => warnings)])) options.warn(warning);
   const built: Built[] = [];
   for (const [i, { output }] of targets.entries()) {
-    built.push(await makeArtifact(job, { trace, planned: at(chosen, i) }, { ...options, output }, built));
+    built.push(await makeArtifact(job, { trace, planned: entryAt(chosen, i) }, { ...options, output }, built));
   }
   return built;
 }
@@ -115,7 +116,7 @@ async function makeArtifact(
   const { schedule, computed } = limitCache(job, planned.schedule, options.cacheMemory);
   const compiled = await compileModel(job, planFor(job, schedule), { form: options.form });
   options.onCompiled?.(compiled);
-  return replaceFolder(output, force, async (folder) => {
+  return replaceFolder(output, ARTIFACT, force, async (folder) => {
     const bytes = await fillArtifact(folder, { job, schedule, compiled, trace }, options.signal);
     const sharesWeights = await shareWeights(
       folder,

@@ -1,26 +1,53 @@
 /** smoothcc as a library: the commands' work as functions. The parts are `smoothcc/ir`, `smoothcc/passes`, `smoothcc/schedules`. */
 export { CompilerError } from "../ir/diagnostics.js";
-export { ArtifactSession, feedsOf, openArtifact, readManifest, writeArtifact, type Artifact, type Manifest } from "./artifact.js";
-export { bench, type Bench } from "./bench.js";
-export { build, buildTiers, type BuildOptions, type Built } from "./build.js";
-export { calibrate, type CalibrateOptions, type Shard } from "./calibrate.js";
-export { compileModel as compile, type Compiled } from "./compile.js";
 export { psnr, rangeOf, relativeL2 } from "../schedules/index.js";
-export { loadExtensions, type Extensions } from "./extensions.js";
-export { front, type FrontPoint } from "./front.js";
+export {
+  ArtifactSession,
+  bench,
+  feedsOf,
+  openArtifact,
+  packageModel,
+  readManifest,
+  verify,
+  writeArtifact,
+  type Artifact,
+  type Bench,
+  type Manifest,
+  type Packaged,
+  type Verification,
+} from "./artifact/index.js";
+export { build, buildTiers, type BuildOptions, type Built } from "./build.js";
+export { assertSameRun, calibrate, mergeTraces, readTrace, type CalibrateOptions, type Shard, type Trace } from "./calibration/index.js";
+export { compileModel as compile, type Compiled } from "./compile/index.js";
+export { npyBytes, readNpy } from "./files/index.js";
 export { dumpBranches, inspect, type Inspection } from "./inspect.js";
-export { latentShape } from "./bound-model.js";
-export { conditionsOf } from "./conditions.js";
-export { jobFor, openJob, openLifted, planFor, type Job } from "./job.js";
-export { npyBytes, readNpy } from "./npy.js";
-export { readPlan, writePlan } from "./plan-file.js";
-export { choosePlan as plan, planningFor, planningOf, type Planned } from "./plan.js";
-export { recipeSchema, type Recipe } from "./recipe.js";
-export { ReferenceLoop } from "./reference.js";
+export {
+  conditionsOf,
+  jobFor,
+  latentShape,
+  loadExtensions,
+  openJob,
+  openLifted,
+  planFor,
+  readPlan,
+  recipeSchema,
+  sampleInputs,
+  writePlan,
+  type Extensions,
+  type Job,
+  type Recipe,
+  type RunInputs,
+} from "./job/index.js";
+export {
+  choosePlan as plan,
+  front,
+  planningFor,
+  planningOf,
+  runsOf,
+  type FrontPoint,
+  type ModelRuns,
+  type Planned,
+} from "./planning/index.js";
+export { ReferenceLoop } from "./reference/index.js";
 export { renderReport, type ReportData } from "./report/index.js";
-export { sampleInputs, type RunInputs } from "./run-inputs.js";
-export { runsOf, type ModelRuns } from "./runs.js";
-export { Session, evaluator } from "./runtime.js";
-export { packageModel, type Packaged } from "./triton.js";
-export { assertSameRun, mergeTraces, readTrace, type Trace } from "./trace.js";
-export { verify, type Verification } from "./verify.js";
+export { Session, evaluator } from "./runtime/index.js";

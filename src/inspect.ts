@@ -1,13 +1,13 @@
 /** What a model is found to be: its ports, blocks and branches, and what they cost. */
 import { join } from "node:path";
-import { NO_MACS, stepCost, totalMacs, type Macs } from "../ir/cost.js";
+import { type Macs, NO_MACS, stepCost, totalMacs } from "../ir/cost.js";
 import type { Branch } from "../ir/dit.js";
-import { ditView, opsetOf, type Model } from "../ir/graph.js";
+import { ditView, type Model, opsetOf } from "../ir/graph.js";
 import type { TensorType } from "../ir/types.js";
-import { instrument, runPasses, type PassContext } from "../passes/index.js";
-import { npyBytes, readNpy } from "./npy.js";
-import { assertFree, writeWhole } from "./files.js";
-import { Session, type RuntimeOptions, type Tensors } from "./runtime.js";
+import { instrument } from "../passes/index.js";
+import { type PassContext, runPasses } from "../passes/pass.js";
+import { assertFree, npyBytes, readNpy, writeWhole } from "./files/index.js";
+import { type RuntimeOptions, Session, type Tensors } from "./runtime/index.js";
 
 export interface PortReport {
   readonly name: string;

@@ -8,8 +8,9 @@ import { describe, expect, it } from "vitest";
 import { check } from "../ir/check.js";
 import { CompilerError } from "../ir/diagnostics.js";
 import type { Model } from "../ir/graph.js";
-import { print } from "../ir/text.js";
-import { passes, runPasses, type PassContext } from "../passes/index.js";
+import { print } from "../ir/print.js";
+import { passes } from "../passes/index.js";
+import { type PassContext, runPasses } from "../passes/pass.js";
 import { readSubject } from "./support/pass-case.js";
 
 type RunPass = (name: string, model: Model, context: PassContext) => Promise<Model>;

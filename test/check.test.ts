@@ -3,9 +3,9 @@ import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { assertWellFormed, check, requireWellFormed, type Rule } from "../ir/check.js";
 import { CompilerError } from "../ir/diagnostics.js";
-import { constant, inputValue, makeNode, makeOp, type Graph, type Model, type Node, type Value } from "../ir/graph.js";
-import { tensorOf, type TensorData } from "../ir/tensor.js";
-import { parse } from "../ir/text.js";
+import { constant, type Graph, inputValue, makeNode, makeOp, type Model, type Node, type Value } from "../ir/graph.js";
+import { type TensorData, tensorOf } from "../ir/tensor.js";
+import { parse } from "../ir/parse.js";
 
 /** A lifted step with one of everything. */
 function fine(): Model {

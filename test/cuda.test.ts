@@ -1,7 +1,7 @@
 /** Coverage by CUDA kernels, against what was read by hand in ONNX Runtime's docs/OperatorKernels.md. */
 import { describe, expect, it } from "vitest";
-import { parse } from "../ir/text.js";
-import { cudaCoverage } from "../src/cuda.js";
+import { parse } from "../ir/parse.js";
+import { cudaCoverage } from "../src/compile/cuda-coverage.js";
 
 interface Off {
   readonly missing: readonly string[];

@@ -25,14 +25,14 @@ import { onnx } from "onnx-proto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { z } from "zod";
 import { CompilerError, nearest } from "../ir/diagnostics.js";
-import { constant, inputValue, makeNode, makeOp, only, type Node, type Value } from "../ir/graph.js";
+import { constant, inputValue, makeNode, makeOp, type Node, only, type Value } from "../ir/graph.js";
 import { encodeModel } from "../ir/onnx/index.js";
 import { readTensor, tensorNumbers } from "../ir/tensor.js";
-import { parse } from "../ir/text.js";
+import { parse } from "../ir/parse.js";
 import { passes } from "../passes/index.js";
 import { chooseSchedule } from "../schedules/index.js";
 import full from "../schedules/policies/full.js";
-import { latentPicture } from "../src/picture.js";
+import { latentPicture } from "../src/report/picture.js";
 import { cli, type Ran } from "./support/cli.js";
 import { choose, single } from "./support/policy-input.js";
 import { readSubject } from "./support/pass-case.js";
@@ -40,7 +40,7 @@ import { modelOf } from "./support/models.js";
 
 const ROOT = resolve(import.meta.dirname, "..");
 const CASES = join(import.meta.dirname, "cases", "errors");
-const CLI = join(ROOT, "dist", "src", "cli.js");
+const CLI = join(ROOT, "dist", "src", "cli", "cli.js");
 const FIXTURES = join(import.meta.dirname, "fixtures");
 
 const caseSchema = z.strictObject({
@@ -238,7 +238,7 @@ describe("what no command line reaches", () => {
 });
 
 describe("the catalogue", () => {
-  const source = readFileSync(join(ROOT, "ir", "diagnostics.ts"), "utf8");
+  const source = ["ir", "schedules", "src/words"].map((floor) => readFileSync(join(ROOT, floor, "diagnostics.ts"), "utf8")).join("\n");
   const known = [...source.matchAll(/new CompilerError\(\s*"([A-Z_]+)"/g)].map(([, code = ""]) => code);
 
   it("has a case for every code, and no case for others", () => {

@@ -10,11 +10,11 @@ import { describe, expect, it } from "vitest";
 import { passes } from "../passes/index.js";
 import { tensorNumbers, tensorOf } from "../ir/tensor.js";
 import { relativeL2, samplerTable } from "../schedules/index.js";
-import { npyBytes, readNpy } from "../src/npy.js";
+import { npyBytes, readNpy } from "../src/files/npy.js";
 import { missingModules, PYTHON } from "./support/python.js";
 
 const ROOT = resolve(import.meta.dirname, "..");
-const CLI = join(ROOT, "dist", "src", "cli.js");
+const CLI = join(ROOT, "dist", "src", "cli", "cli.js");
 const run = promisify(execFile);
 
 describe("examples", () => {

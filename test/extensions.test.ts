@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
 import { build } from "../src/build.js";
-import { recipeOverrides } from "../src/options.js";
+import { recipeOverrides } from "../src/cli/options.js";
 import { cli } from "./support/cli.js";
 
 const DIT = join(import.meta.dirname, "fixtures", "dit");

@@ -7,10 +7,10 @@ import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { z } from "zod";
 import { tensorFrom, tensorNumbers } from "../ir/tensor.js";
-import { npyBytes, readNpy } from "../src/npy.js";
+import { npyBytes, readNpy } from "../src/files/npy.js";
 import { fixtureNamed } from "./support/fixtures.js";
 
-const CLI = resolve(import.meta.dirname, "..", "dist", "src", "cli.js");
+const CLI = resolve(import.meta.dirname, "..", "dist", "src", "cli", "cli.js");
 const configSchema = z.object({ class: z.string(), constructor: z.record(z.string(), z.unknown()) });
 const resultSchema = z.object({
   verify: z.object({ ok: z.boolean() }),

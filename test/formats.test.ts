@@ -1,7 +1,7 @@
 /** Formats of plan files, against what the programs that they come from say and do. */
 import { readdirSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { formatNamed, formats, parseSchedule, rowsOf, type BranchName, type Schedule } from "../schedules/index.js";
+import { type BranchName, formatNamed, formats, parseSchedule, rowsOf, type Schedule } from "../schedules/index.js";
 import { siteOf } from "./support/policy-input.js";
 
 const branches = [0, 1, 2].flatMap((block) => [

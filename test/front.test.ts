@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { z } from "zod";
 import { buildTiers } from "../src/build.js";
 import { policies } from "../schedules/index.js";
-import { recipeOverrides } from "../src/options.js";
+import { recipeOverrides } from "../src/cli/options.js";
 import { cli } from "./support/cli.js";
 import { fixtureNamed } from "./support/fixtures.js";
 

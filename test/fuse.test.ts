@@ -2,16 +2,17 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { elemOf, shapeOf } from "../ir/build.js";
-import { isOp, opsetOf, type Model } from "../ir/graph.js";
-import { tensorNumbers, tensorOf, type TensorData } from "../ir/tensor.js";
+import { isOp, type Model, opsetOf } from "../ir/graph.js";
+import { type TensorData, tensorNumbers, tensorOf } from "../ir/tensor.js";
 import { elementCount } from "../ir/types.js";
-import { RESHAPES } from "../ir/views.js";
+import { RESHAPES } from "../passes/fusing/views.js";
 import { fuseRules } from "../passes/fuse/index.js";
-import { runPasses, STEP_PASSES, type PassRecord } from "../passes/index.js";
+import { type PassRecord, runPasses } from "../passes/pass.js";
+import { STEP_PASSES } from "../passes/index.js";
 import fuse from "../passes/fuse.js";
 import { relativeL2 } from "../schedules/index.js";
-import { Session, type Tensors } from "../src/runtime.js";
-import { fixtures, recordedInputs, type Fixture } from "./support/fixtures.js";
+import { Session, type Tensors } from "../src/runtime/session.js";
+import { type Fixture, fixtures, recordedInputs } from "./support/fixtures.js";
 import { openFixture } from "./support/jobs.js";
 import { readSubject } from "./support/pass-case.js";
 

@@ -2,9 +2,9 @@
 import { describe, expect, it } from "vitest";
 import { Builder } from "../ir/build.js";
 import { inputValue } from "../ir/graph.js";
-import { bfloatBits, bfloatValue, halfBits, halfValue } from "../ir/half.js";
+import { bfloatBits, bfloatValue, halfBits, halfValue } from "../ir/float16.js";
 import { convertTensor, tensorNumbers, tensorOf } from "../ir/tensor.js";
-import { Session } from "../src/runtime.js";
+import { Session } from "../src/runtime/session.js";
 import { modelOf } from "./support/models.js";
 
 const EDGES = [

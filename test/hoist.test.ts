@@ -4,9 +4,10 @@ import { dependence } from "../ir/analysis.js";
 import { LATENT } from "../ir/dit.js";
 import { ditView, type Model, type Node } from "../ir/graph.js";
 import { isElementwise } from "../ir/ops.js";
-import { runPasses, RUN_PASSES, STEP_PASSES } from "../passes/index.js";
-import { fixtures, type Fixture } from "./support/fixtures.js";
-import { nullClassOf, openFixture, planOf, type Form } from "./support/jobs.js";
+import { runPasses } from "../passes/pass.js";
+import { RUN_PASSES, STEP_PASSES } from "../passes/index.js";
+import { type Fixture, fixtures } from "./support/fixtures.js";
+import { type Form, nullClassOf, openFixture, planOf } from "./support/jobs.js";
 
 /** The run, every branch computed at every step. */
 async function unrolled(fixture: Fixture, form: Form, steps: number): Promise<Model> {

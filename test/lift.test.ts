@@ -3,13 +3,13 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import type { Branch } from "../ir/dit.js";
 import { ditView, makeNode, type Model, type Node, type Value } from "../ir/graph.js";
-import { lift, type Cut } from "../ir/lift/index.js";
+import { type Cut, lift } from "../ir/lift/index.js";
 import { readModel } from "../ir/onnx/index.js";
 import { tensorNumbers } from "../ir/tensor.js";
-import { parse } from "../ir/text.js";
+import { parse } from "../ir/parse.js";
 import { relativeL2 } from "../schedules/index.js";
-import { Session } from "../src/runtime.js";
-import { fixtureNamed, fixtures, recorded, recordedInputs, type Fixture, type RecordedBranch } from "./support/fixtures.js";
+import { Session } from "../src/runtime/session.js";
+import { type Fixture, fixtureNamed, fixtures, recorded, type RecordedBranch, recordedInputs } from "./support/fixtures.js";
 import { codeOf, thrownBy } from "./support/thrown.js";
 
 const seen = ({ kind, block, stream, gated }: Branch): unknown => ({ kind, block, stream, gated });

@@ -5,14 +5,16 @@
  */
 import { describe, expect, it } from "vitest";
 import { Builder, shapeOf } from "../ir/build.js";
-import { graphMacs, stepCost, totalMacs, type Macs } from "../ir/cost.js";
-import { constant, ditView, inputValue, type Attribute, type Model, type Value } from "../ir/graph.js";
+import { graphMacs, type Macs, stepCost, totalMacs } from "../ir/cost.js";
+import { type Attribute, constant, ditView, inputValue, type Model, type Value } from "../ir/graph.js";
 import { lift } from "../ir/lift/index.js";
 import { tensorOf } from "../ir/tensor.js";
-import { parse } from "../ir/text.js";
+import { parse } from "../ir/parse.js";
 import { byteSize, elementCount } from "../ir/types.js";
 import { parseSchedule, type Schedule } from "../schedules/index.js";
-import { cellsOf, summarise, type Planning } from "../src/plan.js";
+import { cellsOf } from "../src/planning/choose.js";
+import { summarise } from "../src/planning/summary.js";
+import type { Planning } from "../src/planning/planning.js";
 import { choose, inputOf } from "./support/policy-input.js";
 
 const BATCH = 64;

@@ -10,12 +10,13 @@ import { shapeOf } from "../ir/build.js";
 import type { Model } from "../ir/graph.js";
 import { readModel } from "../ir/onnx/index.js";
 import { elementCount } from "../ir/types.js";
-import { CACHE_PASSES, runPasses, RUN_PASSES, STEP_PASSES, type Pass } from "../passes/index.js";
+import { CACHE_PASSES, RUN_PASSES, STEP_PASSES } from "../passes/index.js";
+import { type Pass, runPasses } from "../passes/pass.js";
 import dce from "../passes/dce.js";
 import reuse from "../passes/reuse.js";
-import { writeEmitted } from "../src/artifact.js";
-import { openJob } from "../src/job.js";
-import { memoryOf } from "../src/memory.js";
+import { writeEmitted } from "../src/artifact/artifact.js";
+import { openJob } from "../src/job/job.js";
+import { memoryOf } from "../src/compile/memory.js";
 import { planOf } from "./support/jobs.js";
 
 /** The glyph model over six steps, of which every other one computes. */

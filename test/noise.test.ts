@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
-import { TorchGenerator, torchRandn } from "../src/noise.js";
+import { TorchGenerator, torchRandn } from "../src/job/noise.js";
 
 const numbers = z.array(z.number());
 const recorded = z

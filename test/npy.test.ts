@@ -7,7 +7,7 @@ import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { readTensor, tensorNumbers, tensorOf } from "../ir/tensor.js";
 import type { ElementType } from "../ir/types.js";
-import { npyBytes, parseNpy, readNpy, writeNpy } from "../src/npy.js";
+import { npyBytes, parseNpy, readNpy, writeNpy } from "../src/files/npy.js";
 import { codeOf } from "./support/thrown.js";
 
 /** A file with this header text and data, in format version 1, 2 or 3. */

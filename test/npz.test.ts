@@ -8,9 +8,9 @@ import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { readTensor, tensorNumbers, tensorOf } from "../ir/tensor.js";
 import type { Schedule } from "../schedules/index.js";
-import { npyBytes } from "../src/npy.js";
-import { npzBytes, parseNpz, readNpz } from "../src/npz.js";
-import { readPlan, writePlan } from "../src/plan-file.js";
+import { npyBytes } from "../src/files/npy.js";
+import { npzBytes, parseNpz, readNpz } from "../src/files/npz.js";
+import { readPlan, writePlan } from "../src/job/plan-file.js";
 import { codeOf } from "./support/thrown.js";
 
 const FIXTURES = join(import.meta.dirname, "fixtures", "plan");

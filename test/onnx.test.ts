@@ -20,10 +20,10 @@ import { onnx } from "onnx-proto";
 import * as ort from "onnxruntime-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { CompilerError } from "../ir/diagnostics.js";
-import { constant, inputValue, makeNode, makeOp, only, type Attribute, type Model, type Node, type Value } from "../ir/graph.js";
-import { encodeModel, readModel, writeModel, WrittenData, type WriteOptions } from "../ir/onnx/index.js";
-import { readTensor, tensorNumbers, tensorOf, type TensorData } from "../ir/tensor.js";
-import { readNpy } from "../src/npy.js";
+import { type Attribute, constant, inputValue, makeNode, makeOp, type Model, type Node, only, type Value } from "../ir/graph.js";
+import { encodeModel, readModel, writeModel, type WriteOptions, WrittenData } from "../ir/onnx/index.js";
+import { readTensor, type TensorData, tensorNumbers, tensorOf } from "../ir/tensor.js";
+import { readNpy } from "../src/files/npy.js";
 import { canonicalFields } from "./support/wire.js";
 import { modelOf } from "./support/models.js";
 

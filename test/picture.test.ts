@@ -1,7 +1,7 @@
 /** Pictures of latents, decoded by hand: chunks, zlib, rows. */
 import { inflateSync } from "node:zlib";
 import { describe, expect, it } from "vitest";
-import { differencePicture, latentPicture } from "../src/picture.js";
+import { differencePicture, latentPicture } from "../src/report/picture.js";
 
 interface Decoded {
   readonly width: number;

@@ -2,8 +2,8 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { Branch, BranchKind } from "../ir/dit.js";
-import { tensorOf, type TensorData } from "../ir/tensor.js";
-import { bind, parseSchedule, samplerTable, savesNothing, scheduleJson, type Cell, type Plan } from "../schedules/index.js";
+import { type TensorData, tensorOf } from "../ir/tensor.js";
+import { bind, type Cell, parseSchedule, type Plan, samplerTable, savesNothing, scheduleJson } from "../schedules/index.js";
 import { thrownBy } from "./support/thrown.js";
 
 const table = (steps: number) => samplerTable({ _class_name: "DDIMScheduler", clip_sample: false }, { steps });

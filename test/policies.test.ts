@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
 import { tensorOf } from "../ir/tensor.js";
-import { bind, policies, samplerTable, type PolicyInput, type ScheduleCell } from "../schedules/index.js";
+import { bind, policies, type PolicyInput, samplerTable, type ScheduleCell } from "../schedules/index.js";
 import { toyInput } from "./support/toy-runs.js";
 import { choose, generator, inputOf, randomBands, rowOf, single, siteOf, statisticsWith, summingRuns } from "./support/policy-input.js";
 import { rejectedCodeOf } from "./support/thrown.js";

@@ -6,10 +6,11 @@ import { afterAll, describe, expect, it } from "vitest";
 import { inputValue } from "../ir/graph.js";
 import { tensorNumbers, tensorOf } from "../ir/tensor.js";
 import { samplerTable, type SamplerTable } from "../schedules/index.js";
-import { gridPoints } from "../src/grid.js";
-import { writeNpy } from "../src/npy.js";
-import { recipeSchema, samplingOf, type RecipeFacts } from "../src/recipe.js";
-import { sampleOf, tensorFor } from "../src/values.js";
+import { gridPoints } from "../src/job/grid.js";
+import { writeNpy } from "../src/files/npy.js";
+import { type RecipeFacts, recipeSchema } from "../src/job/recipe.js";
+import { samplingOf } from "../src/job/sampling.js";
+import { sampleOf, tensorFor } from "../src/job/values.js";
 import { codeOf, thrownBy } from "./support/thrown.js";
 
 const LATENT = [1, 4, 8, 8];

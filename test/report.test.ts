@@ -1,10 +1,10 @@
 /** The report as a file: complete, escaped, self-contained, the same every time. */
 import { decode } from "fast-png";
 import { describe, expect, it } from "vitest";
-import { latentPicture } from "../src/picture.js";
-import { formatCount, formatDuration, formatNumber, formatPercent, formatQuantity, formatRatio } from "../src/format.js";
-import { headline, renderReport, type CellKind, type ReportData } from "../src/report/index.js";
-import { rasterise } from "../src/raster.js";
+import { latentPicture } from "../src/report/picture.js";
+import { formatCount, formatDuration, formatNumber, formatPercent, formatQuantity, formatRatio } from "../src/words/numbers.js";
+import { type CellKind, headline, renderReport, type ReportData } from "../src/report/render.js";
+import { rasterise } from "../src/report/raster.js";
 import { samplerPlot } from "../src/report/sampler-plot.js";
 import { schedulePlot } from "../src/report/schedule-plot.js";
 import { frontPlot } from "../src/report/front-plot.js";

@@ -2,10 +2,11 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { check } from "../ir/check.js";
-import { constant, inputValue, makeNode, makeOp, only, type Graph, type Node, type Value } from "../ir/graph.js";
+import { constant, type Graph, inputValue, makeNode, makeOp, type Node, only, type Value } from "../ir/graph.js";
 import { rewrite, sweep } from "../ir/rewrite.js";
 import { tensorOf } from "../ir/tensor.js";
-import { parse, print } from "../ir/text.js";
+import { parse } from "../ir/parse.js";
+import { print } from "../ir/print.js";
 
 const HEAD = '<ir_version: 10, opset_import: ["" : 20]>';
 

@@ -5,18 +5,20 @@ import { z } from "zod";
 import { Builder } from "../ir/build.js";
 import { constant, inputValue, type Model, type Value } from "../ir/graph.js";
 import { tensorNumbers, tensorOf } from "../ir/tensor.js";
-import { RUN_PASSES, runPasses } from "../passes/index.js";
+import { RUN_PASSES } from "../passes/index.js";
+import { runPasses } from "../passes/pass.js";
 import {
   bind,
   NO_GUIDANCE,
+  type SamplerOptions,
   samplers,
   samplerTable,
-  unknownKeys,
-  type SamplerOptions,
   type SamplerTable,
   type Term,
+  unknownKeys,
 } from "../schedules/index.js";
-import { evaluator, Session } from "../src/runtime.js";
+import { evaluator } from "../src/runtime/evaluator.js";
+import { Session } from "../src/runtime/session.js";
 import { codeOf, thrownBy } from "./support/thrown.js";
 
 const folder = new URL("fixtures/samplers/", import.meta.url);

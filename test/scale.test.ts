@@ -13,9 +13,10 @@ import { Builder, shapeOf } from "../ir/build.js";
 import type { Branch } from "../ir/dit.js";
 import { constant, ditView, inputValue, type Mark, type Model, type Value } from "../ir/graph.js";
 import { lift } from "../ir/lift/index.js";
-import { tensorOf, type TensorData } from "../ir/tensor.js";
+import { type TensorData, tensorOf } from "../ir/tensor.js";
 import { byteSize, elementCount, type TensorType } from "../ir/types.js";
-import { BIND_PASSES, CACHE_PASSES, runPasses, RUN_PASSES, STEP_PASSES, type Evaluator, type PassContext } from "../passes/index.js";
+import { BIND_PASSES, CACHE_PASSES, RUN_PASSES, STEP_PASSES } from "../passes/index.js";
+import { type Evaluator, type PassContext, runPasses } from "../passes/pass.js";
 import { bind, NO_GUIDANCE, type SamplerTable, type ScheduleCell } from "../schedules/index.js";
 import { fixtures } from "./support/fixtures.js";
 import { jointStep } from "./support/joint-step.js";
@@ -250,7 +251,7 @@ describe("a model with 8 GiB of weights", () => {
     const tell = "process.on('exit',()=>process.stderr.write('maxRSS='+process.resourceUsage().maxRSS))";
     const args = [
       `--import=data:text/javascript,${tell}`,
-      join(ROOT, "dist", "src", "cli.js"),
+      join(ROOT, "dist", "src", "cli", "cli.js"),
       "inspect",
       file,
       "--batch",

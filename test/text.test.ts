@@ -2,10 +2,11 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { CompilerError } from "../ir/diagnostics.js";
-import { constant, inputValue, makeNode, makeOp, only, type Attribute, type Model, type Node, type Value } from "../ir/graph.js";
+import { type Attribute, constant, inputValue, makeNode, makeOp, type Model, type Node, only, type Value } from "../ir/graph.js";
 import { tensorFrom, tensorNumbers, tensorOf } from "../ir/tensor.js";
-import { excerpt, parse, print } from "../ir/text.js";
-import { ELEMENT_TYPES, byteSize, isElementType } from "../ir/types.js";
+import { excerpt, print } from "../ir/print.js";
+import { parse } from "../ir/parse.js";
+import { byteSize, ELEMENT_TYPES, isElementType } from "../ir/types.js";
 import { modelOf } from "./support/models.js";
 
 const HEAD = '<ir_version: 10, opset_import: ["" : 20]>';

@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { tensorNumbers } from "../ir/tensor.js";
-import { readTorchFile } from "../src/torch-file.js";
+import { readTorchFile } from "../src/files/torch-file.js";
 
 const FIXTURES = join(import.meta.dirname, "fixtures", "routers");
 

@@ -7,8 +7,9 @@ import protobuf from "protobufjs";
 import textformat from "protobufjs/ext/textformat.js";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { z } from "zod";
-import { ArtifactSession, feedsOf, FILES, openArtifact } from "../src/artifact.js";
-import { sampleInputs } from "../src/run-inputs.js";
+import { ArtifactSession, feedsOf, openArtifact } from "../src/artifact/artifact.js";
+import { FILES } from "../src/artifact/manifest.js";
+import { sampleInputs } from "../src/job/run-inputs.js";
 import { cli, type Ran } from "./support/cli.js";
 
 /** The fields of Triton's model_config.proto that are written, with the numbers that they and the enumerations have there. */

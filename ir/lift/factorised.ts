@@ -4,7 +4,7 @@
  * blocks. What follows attention in its block belongs to the same axis.
  */
 import { placed, takesTurns } from "../residual/blocks.js";
-import type { Recogniser } from "./index.js";
+import type { Recogniser } from "../recogniser.js";
 
 export default {
   name: "factorised",

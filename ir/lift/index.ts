@@ -1,39 +1,17 @@
 /** Lifting: from a plain ONNX graph of one denoising step to the view of it as a diffusion transformer. */
-import { dependence, type Dependence } from "../analysis.js";
+import { dependence } from "../analysis.js";
 import { notRecognised, randomNode } from "../diagnostics.js";
-import { CONDITION, LATENT, TIME, type Branch, type DitView } from "../dit.js";
+import { type Branch, CONDITION, type DitView, LATENT, TIME } from "../dit.js";
 import type { Graph, Mark, Model, Value } from "../graph.js";
 import { isControlFlow, isRandom } from "../ops.js";
 import { findPorts, inputNamed, type PortNames } from "../ports.js";
-import { hasMethods, loadFolder, type Named } from "../registry.js";
+import { loadFolder } from "../registry.js";
 import { modulePaths, placed, type PlacedBranch } from "../residual/blocks.js";
-import { cutAt, type Cut, type CutSite, type SharedBranch } from "../residual/cut.js";
-import { residualStreams, type ResidualBranch, type ResidualStreams, type Tokens } from "../residual/index.js";
+import { type Cut, cutAt, type CutSite, type SharedBranch } from "../residual/cut.js";
+import { type ResidualBranch, residualStreams, type ResidualStreams, type Tokens } from "../residual/index.js";
 import { streamNames } from "../residual/stream-names.js";
 import { rewrite, sweep } from "../rewrite.js";
-
-/** What every recogniser starts from. */
-export interface StepFacts {
-  /** Without the nodes that the prediction does not need. */
-  readonly graph: Graph;
-  readonly latent: Value;
-  /** Bits LATENT, TIME, CONDITION. */
-  readonly dependsOn: Dependence;
-  /** The residual streams, and what is added to them. */
-  readonly streams: ResidualStreams;
-  /** What the tokens of a stream are called. */
-  readonly nameOf: (tokens: Tokens) => string;
-}
-
-/** One topology of diffusion transformers. */
-export interface Recogniser extends Named {
-  /** The branches in execution order, with the streams and blocks that they belong to; nothing if this is not the topology. */
-  recognise(facts: StepFacts): readonly SharedBranch[] | undefined;
-}
-
-export function isRecogniser(candidate: unknown): candidate is Recogniser {
-  return hasMethods(candidate, "recognise");
-}
+import { isRecogniser, type Recogniser, type StepFacts } from "../recogniser.js";
 
 export const recognisers = await loadFolder(import.meta.url, isRecogniser);
 

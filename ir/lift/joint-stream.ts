@@ -5,7 +5,7 @@
 import { placed, type PlacedBranch } from "../residual/blocks.js";
 import { isOp, type Value } from "../graph.js";
 import type { SharedBranch } from "../residual/cut.js";
-import type { Recogniser } from "./index.js";
+import type { Recogniser } from "../recogniser.js";
 
 export default {
   name: "joint-stream",

@@ -1,6 +1,6 @@
 /** One residual stream through all blocks (DiT, PixArt, Stable Audio, HunyuanDiT, Wan, Sana, …): x ← x + gate · f(x), over and over. */
 import { placed, takesTurns } from "../residual/blocks.js";
-import type { Recogniser } from "./index.js";
+import type { Recogniser } from "../recogniser.js";
 
 export default {
   name: "single-stream",

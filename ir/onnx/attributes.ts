@@ -2,7 +2,7 @@
 import { isUtf8 } from "node:buffer";
 import { modelCorrupt, subgraphUnsupported } from "../diagnostics.js";
 import type { Attribute } from "../graph.js";
-import { ATTRIBUTE_TYPE, decode, encode, EXTERNAL, fromBigInt, has, toBigInt, type Draft, type Message } from "./schema.js";
+import { ATTRIBUTE_TYPE, decode, type Draft, encode, EXTERNAL, fromBigInt, has, type Message, toBigInt } from "./schema.js";
 import { payloadBytes, tensorDraft, type TensorReader } from "./tensors.js";
 
 export interface ReadAttribute {

@@ -3,7 +3,7 @@ import { open, type FileHandle } from "node:fs/promises";
 import { cancelled, externalDataShort, fileMissing, fileNotWritten } from "../diagnostics.js";
 import type { Piece } from "./data-file.js";
 import { convertBytes } from "../tensor.js";
-import { problemOf, type ConvertedRange, type FileRange } from "./ranges.js";
+import { type ConvertedRange, type FileRange, problemOf } from "./ranges.js";
 
 const BUFFER_BYTES = 1 << 20;
 

@@ -10,13 +10,13 @@ import {
   undefinedName,
   unsupportedType,
 } from "../diagnostics.js";
-import { makeNode, type Attribute, type Graph, type Model, type Node, type Port, type Value } from "../graph.js";
+import { type Attribute, type Graph, makeNode, type Model, type Node, type Port, type Value } from "../graph.js";
 import type { TensorData } from "../tensor.js";
-import { elementTypeOf, type Dim, type TensorType } from "../types.js";
+import { type Dim, elementTypeOf, type TensorType } from "../types.js";
 import { readAttribute, subgraphNames } from "./attributes.js";
 import { Leftovers, NodeExtra, ValueExtra } from "./extra.js";
 import { scan, type Skeleton } from "./scan.js";
-import { ATTRIBUTE_TYPE, decode, encode, EXTERNAL, has, type Draft, type Message } from "./schema.js";
+import { ATTRIBUTE_TYPE, decode, type Draft, encode, EXTERNAL, has, type Message } from "./schema.js";
 import { TensorReader } from "./tensors.js";
 
 type Info = Message<"ValueInfoProto">;

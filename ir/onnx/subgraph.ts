@@ -1,5 +1,5 @@
 /** Graphs inside of nodes (If, Loop). Such a graph is encoded as soon as it is whole, since no pass looks into it. */
-import { makeOp, type Attribute, type Node, type Port, type Value } from "../graph.js";
+import { type Attribute, makeOp, type Node, type Port, type Value } from "../graph.js";
 import { uniqueNames } from "./names.js";
 import { ATTRIBUTE_TYPE, encode } from "./schema.js";
 import { infoDraft, nodeDraft } from "./write.js";

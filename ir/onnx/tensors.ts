@@ -13,9 +13,9 @@ import {
 } from "../diagnostics.js";
 import { convertedKey, rangeKey } from "../digest.js";
 import { readTensor, type TensorContent, type TensorData } from "../tensor.js";
-import { byteSize, elementCount, elementTypeOf, ELEMENT_TYPES, type ElementType } from "../types.js";
-import { problemOf, type FileRange } from "./ranges.js";
-import { EXTERNAL, has, type Draft, type Message } from "./schema.js";
+import { byteSize, ELEMENT_TYPES, elementCount, type ElementType, elementTypeOf } from "../types.js";
+import { type FileRange, problemOf } from "./ranges.js";
+import { type Draft, EXTERNAL, has, type Message } from "./schema.js";
 
 /** Reads the tensors of one model. */
 export class TensorReader {

@@ -1,8 +1,7 @@
 /** From branches in a row to the blocks of a transformer: names, numbers, module paths. */
-import type { Dependence } from "../analysis.js";
 import type { BranchKind } from "../dit.js";
 import type { Node, Value } from "../graph.js";
-import { isLinear } from "../ops.js";
+import { isLinear, type Dependence } from "../ops.js";
 import { unmoved } from "./adds.js";
 import type { ResidualBranch } from "./index.js";
 

@@ -1,5 +1,5 @@
 /** What a residual add adds: attention, a feed-forward network or both, and where it can be cut off. */
-import { operands, type Dependence } from "../analysis.js";
+import { operands } from "../analysis.js";
 import { constantOf } from "../constants.js";
 import type { BranchKind } from "../dit.js";
 import { isOp, type Node, type Value } from "../graph.js";
@@ -13,8 +13,9 @@ import {
   isNorm,
   isProduct,
   isReduction,
+  type Dependence,
 } from "../ops.js";
-import { unmoved, type ResidualAdd } from "./adds.js";
+import { type ResidualAdd, unmoved } from "./adds.js";
 
 /** Whether a value is computed from the root of an add's branch. */
 function isWithin({ root, region }: ResidualAdd, value: Value | undefined): boolean {

@@ -13,7 +13,7 @@
  */
 import { notRecognised, unknownName } from "../diagnostics.js";
 import type { BranchKind } from "../dit.js";
-import { isOp, makeOp, type Graph, type Node, type Value } from "../graph.js";
+import { type Graph, isOp, makeOp, type Node, type Value } from "../graph.js";
 import { rewrite } from "../rewrite.js";
 import type { PlacedBranch } from "./blocks.js";
 

@@ -1,15 +1,15 @@
 /** Residual streams of a graph, and what is added to them: the mechanism that every recogniser reads. */
-import { operands, type Dependence } from "../analysis.js";
-import { LATENT, type BranchKind } from "../dit.js";
-import { intsAttribute, isOp, type Graph, type Node, type Value } from "../graph.js";
-import { isLinear } from "../ops.js";
-import { residualAdds, type ResidualAdd } from "./adds.js";
-import { cutPoints, kindOf, type CutPoints } from "./branch.js";
+import { operands } from "../analysis.js";
+import { type BranchKind, LATENT } from "../dit.js";
+import { type Graph, intsAttribute, isOp, type Node, type Value } from "../graph.js";
+import { isLinear, type Dependence } from "../ops.js";
+import { type ResidualAdd, residualAdds } from "./adds.js";
+import { cutPoints, type CutPoints, kindOf } from "./branch.js";
 import { streamAdds } from "./streams.js";
-import { liveTokens, tokensOf, type Tokens } from "./tokens.js";
+import { liveTokens, type Tokens, tokensOf } from "./tokens.js";
+export type { TokenSource } from "./tokens.js";
 
 export type { CutPoints, ResidualAdd, Tokens };
-export type { TokenSource } from "./tokens.js";
 
 /** A branch of a transformer block. */
 export interface ResidualBranch extends CutPoints {

@@ -1,7 +1,7 @@
 /** What streams are called. */
-import type { Dependence } from "../analysis.js";
+import type { Dependence } from "../ops.js";
 import { LATENT } from "../dit.js";
-import { isOp, type Graph, type Value } from "../graph.js";
+import { type Graph, isOp, type Value } from "../graph.js";
 import type { ResidualStreams, Tokens } from "./index.js";
 
 /** What the tokens of a stream are called: `text` for those of a condition; for those of the latent, what it is a latent of. */

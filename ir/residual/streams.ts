@@ -4,7 +4,7 @@
  * stream through the feed-forward network only) or reach over whole blocks (long skips).
  */
 import { isOp, type Node, type Value } from "../graph.js";
-import { unmoved, type ResidualAdd } from "./adds.js";
+import { type ResidualAdd, unmoved } from "./adds.js";
 
 /** The adds that carry a stream on, in the order of the graph; `skips` gives the stream in front of a long skip by that behind it. */
 export function streamAdds(adds: readonly ResidualAdd[], skips: ReadonlyMap<Value, Value>): readonly ResidualAdd[] {

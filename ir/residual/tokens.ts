@@ -2,11 +2,11 @@
  * Which tokens a value carries: those that come from the latent, those that come from a condition (text), or both in a row; and
  * whether their order has been turned, as models of video do that attend over space and over time in turn.
  */
-import { operands, type Dependence } from "../analysis.js";
+import { operands } from "../analysis.js";
 import { smallConstant } from "../constants.js";
 import { CONDITION, LATENT, TIME } from "../dit.js";
-import { intAttribute, intsAttribute, isOp, type Graph, type Node, type Value } from "../graph.js";
-import { isDataMovement, isElementwise, isLinear, isNorm } from "../ops.js";
+import { type Graph, intAttribute, intsAttribute, isOp, type Node, type Value } from "../graph.js";
+import { isDataMovement, isElementwise, isLinear, isNorm, type Dependence } from "../ops.js";
 import type { ResidualAdd } from "./adds.js";
 
 /** Where tokens come from. */

@@ -2,13 +2,13 @@
  * softmax(scale · Q · Kᵀ + mask) · V, over [batch, heads, length, size]. The scale may stand at Q, at Kᵀ, at their product or
  * at several of them. Formula: Vaswani et al., Attention Is All You Need, equation 1; ONNX, Attention-23.
  */
-import { elemOf, shapeOf, type Builder } from "../../ir/build.js";
+import { type Builder, elemOf, shapeOf } from "../../ir/build.js";
 import { constant, isOp, only, type Value } from "../../ir/graph.js";
-import { isAlongLast, operandPairs, producerOf, withNumber } from "../../ir/match.js";
+import { isAlongLast, operandPairs, producerOf, withNumber } from "../fusing/match.js";
 import { tensorOf } from "../../ir/tensor.js";
 import { sameShape, sameType } from "../../ir/types.js";
-import { reshaped, transposed } from "../../ir/views.js";
-import type { FuseRule, Place } from "./index.js";
+import { reshaped, transposed } from "../fusing/views.js";
+import type { FuseRule, Place } from "../fuse-rule.js";
 
 export default {
   name: "attention",

@@ -2,9 +2,9 @@
  * x / 2 · (1 + erf(x / √2)), and its approximation x / 2 · (1 + tanh(√(2/π) · (x + 0.044715 · x³))), in whichever order the
  * factors and terms are written. Formulas: Hendrycks and Gimpel, Gaussian Error Linear Units, section 2; ONNX, Gelu-20.
  */
-import { isOp, only, type Node, type Value } from "../../ir/graph.js";
-import { isNear, producerOf, uniformOf, withNumber } from "../../ir/match.js";
-import type { FuseRule, Place } from "./index.js";
+import { isOp, type Node, only, type Value } from "../../ir/graph.js";
+import { isNear, producerOf, uniformOf, withNumber } from "../fusing/match.js";
+import type { FuseRule, Place } from "../fuse-rule.js";
 
 export default {
   name: "gelu",

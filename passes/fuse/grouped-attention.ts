@@ -2,13 +2,12 @@
  * Keys and values of which each head is repeated for a group of query heads: Attention repeats them itself. Formula: Ainslie
  * et al., GQA, section 2.2; ONNX, Attention-23: query head i reads key head ⌊i / group⌋.
  */
-import { shapeOf, type Builder } from "../../ir/build.js";
+import { type Builder, shapeOf } from "../../ir/build.js";
 import { isOp, makeNode, type Value } from "../../ir/graph.js";
-import { isTransposeBy, producerOf } from "../../ir/match.js";
+import { isTransposeBy, producerOf } from "../fusing/match.js";
 import { sameShape } from "../../ir/types.js";
-import { RESHAPES, reshaped, transposed } from "../../ir/views.js";
-import type { FuseRule } from "./index.js";
-import { TURN } from "./packed-attention.js";
+import { reshaped, RESHAPES, transposed, TURN } from "../fusing/views.js";
+import type { FuseRule } from "../fuse-rule.js";
 
 export default {
   name: "grouped-attention",

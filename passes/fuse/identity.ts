@@ -1,9 +1,9 @@
 /** What gives its operand back is that operand: casts to the same type, products with 1, shapes that stay. */
 import { isOp, type Node, type Value } from "../../ir/graph.js";
 import { smallConstant } from "../../ir/constants.js";
-import { withNumber } from "../../ir/match.js";
+import { withNumber } from "../fusing/match.js";
 import { sameType } from "../../ir/types.js";
-import type { FuseRule } from "./index.js";
+import type { FuseRule } from "../fuse-rule.js";
 
 export default {
   name: "identity",

@@ -2,14 +2,11 @@
  * An Attention over [batch, heads, length, size] whose operands and result are transposed from and to [batch, length, heads,
  * size] is one over [batch, length, heads · size], and the transposes are gone. ONNX, Attention-23: its 3-D form.
  */
-import { elemOf, shapeOf, type Builder } from "../../ir/build.js";
-import { isOp, makeNode, only, type Attribute, type Value } from "../../ir/graph.js";
-import { isTransposeBy, producerOf } from "../../ir/match.js";
-import { reshaped, transposed } from "../../ir/views.js";
-import type { FuseRule } from "./index.js";
-
-/** [batch, heads, length, size] ↔ [batch, length, heads, size] */
-export const TURN = [0, 2, 1, 3] as const;
+import { type Builder, elemOf, shapeOf } from "../../ir/build.js";
+import { type Attribute, isOp, makeNode, only, type Value } from "../../ir/graph.js";
+import { isTransposeBy, producerOf } from "../fusing/match.js";
+import { reshaped, transposed, TURN } from "../fusing/views.js";
+import type { FuseRule } from "../fuse-rule.js";
 
 export default {
   name: "packed-attention",

@@ -1,9 +1,9 @@
 /** Reshapes, squeezes and unsqueezes in a row are one reshape, or none. */
 import { shapeOf } from "../../ir/build.js";
 import { isOp, only } from "../../ir/graph.js";
-import { producerOf } from "../../ir/match.js";
-import { RESHAPES, reshaped } from "../../ir/views.js";
-import type { FuseRule } from "./index.js";
+import { producerOf } from "../fusing/match.js";
+import { reshaped, RESHAPES } from "../fusing/views.js";
+import type { FuseRule } from "../fuse-rule.js";
 
 export default {
   name: "reshape",

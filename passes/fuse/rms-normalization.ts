@@ -1,9 +1,9 @@
 /** x / √(mean(x²) + epsilon) along the last axis. Formula: Zhang and Sennrich, Root Mean Square Layer Normalization, equation 4; ONNX, RMSNormalization-23. */
 import { elemOf, shapeOf } from "../../ir/build.js";
 import { constant, isOp, only, type Value } from "../../ir/graph.js";
-import { isMeanOfLast, operandPairs, producerOf, uniformOf, withNumber } from "../../ir/match.js";
+import { isMeanOfLast, operandPairs, producerOf, uniformOf, withNumber } from "../fusing/match.js";
 import { tensorOf } from "../../ir/tensor.js";
-import type { FuseRule, Place } from "./index.js";
+import type { FuseRule, Place } from "../fuse-rule.js";
 
 export default {
   name: "rms-normalization",

@@ -3,14 +3,14 @@
  * or of the two halves of a head. Formula: Su et al., RoFormer, equation 34; ONNX, RotaryEmbedding-23, which has a table of one
  * element a pair. That the exporter's tables hold each element for both of a pair is proven from how they are made.
  */
-import { elemOf, shapeOf, type Builder } from "../../ir/build.js";
+import { type Builder, elemOf, shapeOf } from "../../ir/build.js";
 import { constant, intAttribute, isOp, only, type Value } from "../../ir/graph.js";
-import { operandPairs, producerOf } from "../../ir/match.js";
-import { isPaired } from "../../ir/pairs.js";
+import { operandPairs, producerOf } from "../fusing/match.js";
+import { isPaired } from "../fusing/pairs.js";
 import { tensorOf } from "../../ir/tensor.js";
 import { elementCount, sameShape } from "../../ir/types.js";
-import { RESHAPES, reshaped } from "../../ir/views.js";
-import type { FuseRule, Place } from "./index.js";
+import { reshaped, RESHAPES } from "../fusing/views.js";
+import type { FuseRule, Place } from "../fuse-rule.js";
 
 export default {
   name: "rotary-embedding",

@@ -4,11 +4,11 @@
  */
 import { elemOf, shapeOf } from "../../ir/build.js";
 import { smallConstant } from "../../ir/constants.js";
-import { constant, intAttribute, intsAttribute, isOp, makeNode, type Attribute, type Node, type Value } from "../../ir/graph.js";
-import { isAlongLast, isTransposeBy, producerOf } from "../../ir/match.js";
+import { type Attribute, constant, intAttribute, intsAttribute, isOp, makeNode, type Node, type Value } from "../../ir/graph.js";
+import { isAlongLast, isTransposeBy, producerOf } from "../fusing/match.js";
 import { tensorOf } from "../../ir/tensor.js";
-import { permOf, transposed } from "../../ir/views.js";
-import type { FuseRule, Place } from "./index.js";
+import { permOf, transposed } from "../fusing/views.js";
+import type { FuseRule, Place } from "../fuse-rule.js";
 
 export default {
   name: "sink-transpose",

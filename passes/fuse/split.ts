@@ -1,9 +1,9 @@
 /** Slices that cut an axis into parts, all of it, are one Split. */
-import { shapeOf, type Builder } from "../../ir/build.js";
+import { type Builder, shapeOf } from "../../ir/build.js";
 import { smallConstant } from "../../ir/constants.js";
-import { constant, isOp, makeNode, only, type Node, type Value } from "../../ir/graph.js";
+import { constant, isOp, makeNode, type Node, only, type Value } from "../../ir/graph.js";
 import { tensorOf } from "../../ir/tensor.js";
-import type { FuseRule } from "./index.js";
+import type { FuseRule } from "../fuse-rule.js";
 
 export default {
   name: "split",

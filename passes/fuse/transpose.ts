@@ -2,11 +2,11 @@
  * Transposes in a row are one, or none; one that moves only axes of one element is a reshape. The exchange of the last two axes
  * between reshapes that merge the axes before them and take them apart again, as torch.export writes it, is a transpose alone.
  */
-import { shapeOf, type Builder } from "../../ir/build.js";
-import { intsAttribute, isOp, only, type Node, type Value } from "../../ir/graph.js";
-import { isTransposeBy, producerOf } from "../../ir/match.js";
-import { permOf, reshaped, transposed } from "../../ir/views.js";
-import type { FuseRule, Place } from "./index.js";
+import { type Builder, shapeOf } from "../../ir/build.js";
+import { intsAttribute, isOp, type Node, only, type Value } from "../../ir/graph.js";
+import { isTransposeBy, producerOf } from "../fusing/match.js";
+import { permOf, reshaped, transposed } from "../fusing/views.js";
+import type { FuseRule, Place } from "../fuse-rule.js";
 
 export default {
   name: "transpose",

@@ -1,12 +1,12 @@
 /** Schedules of a given number of computed steps that may be good: uniform ones, and paths of least expected error. */
-import { at } from "../../ir/entries.js";
+import { entryAt } from "../../ir/entries.js";
 import { bestFills, SUM } from "../planning/fills.js";
 import { differenceSeries, forecastRow, polynomial } from "../planning/forecast.js";
 import { uniformSteps } from "../planning/interval.js";
 import type { ScheduleCell } from "../plan.js";
-import { groupBranches, statisticsOf, type PolicyInput } from "../policy.js";
+import { groupBranches, type PolicyInput, statisticsOf } from "../policy.js";
 import { sumOfTerms, type Term } from "../sampler.js";
-import { innerProduct, squaredNorm, type SiteStatistics } from "../planning/statistics.js";
+import { innerProduct, type SiteStatistics, squaredNorm } from "../planning/statistics.js";
 import type { Sensitivity } from "./sensitivity.js";
 
 /** Steps that compute, and what was sought with them. */
@@ -83,7 +83,7 @@ export function leastPath(
     return groups.reduce((sum, { key, pooled }) => {
       const errors = Array.from({ length: to - from - 1 }, (_, i): { readonly weight: number; readonly terms: readonly Term[] } => {
         const step = from + 1 + i;
-        const weight = at(sensitivity.get(key) ?? [], step) ** power / Math.sqrt(innerProduct(pooled, step, step));
+        const weight = entryAt(sensitivity.get(key) ?? [], step) ** power / Math.sqrt(innerProduct(pooled, step, step));
         return { weight, terms: [{ step, weight: -1 }, ...polynomial(ORDER)(step, nodes)] };
       });
       return sum + squaredNorm(pooled, sumOfTerms(errors));
@@ -107,7 +107,8 @@ const LONGEST_GAP = 2.5;
 function pooled(sites: readonly SiteStatistics[]): Pick<SiteStatistics, "gram"> {
   const lags = Math.min(...sites.map(({ gram }) => gram.length));
   const steps = sites[0]?.norm.length ?? 0;
-  const sizes = sites.map(({ gram }) => at(gram, 0).reduce((sum, value) => sum + value, 0));
-  const entry = (lag: number, step: number): number => sites.reduce((sum, { gram }, i) => sum + at(at(gram, lag), step) / at(sizes, i), 0);
+  const sizes = sites.map(({ gram }) => entryAt(gram, 0).reduce((sum, value) => sum + value, 0));
+  const entry = (lag: number, step: number): number =>
+    sites.reduce((sum, { gram }, i) => sum + entryAt(entryAt(gram, lag), step) / entryAt(sizes, i), 0);
   return { gram: Array.from({ length: lags }, (_, lag) => Array.from({ length: steps }, (_, step) => entry(lag, step))) };
 }

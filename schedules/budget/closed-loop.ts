@@ -3,10 +3,10 @@
  * chosen so that the latents that follow are nearest to those of the run without caching. Fitted to the branches alone, weights
  * shrink what they forecast and the shrinkage adds up; fitted along the run, each step makes up for the drift of those before it.
  */
-import { at } from "../../ir/entries.js";
+import { entryAt } from "../../ir/entries.js";
 import { ridgeWeights } from "../planning/least-squares.js";
-import { cellOf, EVERY_BRANCH, termsOf, type Schedule, type ScheduleCell } from "../plan.js";
-import { everywhere, type Attempt, type PolicyInput, type Runs, type Walk } from "../policy.js";
+import { cellOf, EVERY_BRANCH, type Schedule, type ScheduleCell, termsOf } from "../plan.js";
+import { type Attempt, everywhere, type PolicyInput, type Runs, type Walk } from "../policy.js";
 import { sumOfTerms, type Term } from "../sampler.js";
 
 /** Directions in which a forecast over the newest fills is changed: F₀ − F₁, and F₀ − 2F₁ + F₂. */
@@ -80,13 +80,14 @@ export async function closedLoop(
       effects.length === 0
         ? []
         : ridgeWeights(
-            effects.map((a, i) => effects.map((b, j) => product(a, b) / at(sizes, i) / at(sizes, j))),
-            effects.map((a, i) => -product(a, before) / at(sizes, i)),
+            effects.map((a, i) => effects.map((b, j) => product(a, b) / entryAt(sizes, i) / entryAt(sizes, j))),
+            effects.map((a, i) => -product(a, before) / entryAt(sizes, i)),
             effects.map(() => 0),
             RIDGE,
-          ).map((weight, i) => weight / at(sizes, i));
+          ).map((weight, i) => weight / entryAt(sizes, i));
     const fitted = new Map(groups.map((key) => [key, start]));
-    for (const [i, { key, direction }] of probes.entries()) fitted.set(key, changed(fitted.get(key) ?? start, direction, at(weights, i)));
+    for (const [i, { key, direction }] of probes.entries())
+      fitted.set(key, changed(fitted.get(key) ?? start, direction, entryAt(weights, i)));
     for (const [key, terms] of fitted) rows.get(key)?.splice(step, 1, cellOf(terms));
     for (const attempted of await attempt(fitted)) await attempted.advance();
   }

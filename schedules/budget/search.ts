@@ -2,15 +2,14 @@
  * The search for a plan that computes a given number of steps: which steps, with the others forecast by a polynomial; then whether
  * the best published plan does better; if not, closed-loop weights for the forecasts. Plans are judged by the errors of final latents.
  */
-import { at } from "../../ir/entries.js";
+import { entryAt } from "../../ir/entries.js";
 import { forecastRow, polynomial } from "../planning/forecast.js";
 import type { Schedule } from "../plan.js";
-import { computedShare, statisticsOf, type PolicyInput, type Runs } from "../policy.js";
+import { computedShare, type Choice, type PolicyInput, type Runs } from "../policy.js";
 import type { Compared, Measured } from "../predicted.js";
-import smoothcache from "../policies/smoothcache.js";
-import { fillings, ORDER, published, uniformWithin, type Filling } from "./candidates.js";
-import { closedLoop, sharedBy, type Shared } from "./closed-loop.js";
-import { errorOf, meanWithin, Trials, type Entry } from "./selection.js";
+import { type Filling, fillings, ORDER, published, uniformWithin } from "./candidates.js";
+import { closedLoop, type Shared, sharedBy } from "./closed-loop.js";
+import { type Entry, errorOf, meanWithin, Trials } from "./selection.js";
 import type { Sensitivity } from "./sensitivity.js";
 
 /** What a search goes by. */
@@ -25,6 +24,8 @@ export interface Search {
   readonly cut: string | undefined;
   readonly fit: "none" | "closed-loop";
   readonly effects: Sensitivity;
+  /** SmoothCache's plan for a share of the compute. */
+  readonly smoothcache: (share: number) => Choice["cells"];
 }
 
 /** Its error is that on the unseen samples. */
@@ -56,11 +57,11 @@ export async function bestPlan(search: Search, fills: number): Promise<Found> {
   };
   const trials = new Trials(runs, told);
   const screened = samples.slice(0, SCREENED);
-  const uniform = at(candidates, 0);
+  const uniform = entryAt(candidates, 0);
   const likely = await trials.simplest(candidates, screened);
   const filled = likely === uniform ? likely : await trials.simplest([uniform, likely], samples);
-  const known = await trials.best(publishedWithin(input, fills), screened);
-  const isRival = at(await trials.ranked([filled, known], screened), 0) === known;
+  const known = await trials.best(publishedWithin(search, fills), screened);
+  const isRival = entryAt(await trials.ranked([filled, known], screened), 0) === known;
   const taken = isRival ? await trials.simplest([filled, known], samples) : filled;
   const winner = taken === filled && fit !== "none" ? await withWeights(search, filled, told) : taken;
   const measured = await trials.measure(winner, unseen);
@@ -82,19 +83,17 @@ async function withWeights({ input, runs, fitted }: Search, { name, shared }: Fo
 /** The error of a uniform plan on one sample. */
 export function quickError({ input, runs, unseen, cut }: Search, fills: number): Promise<number> {
   const uniform = { name: "uniform", computes: uniformWithin(input.steps, fills) };
-  return errorOf(runs, at(unseen, 0), forecast(input, uniform, cut).schedule);
+  return errorOf(runs, entryAt(unseen, 0), forecast(input, uniform, cut).schedule);
 }
 
 /** What the literature has for so many computed steps, where the recipe cuts the network. */
-function publishedWithin(input: PolicyInput, fills: number): readonly Entry[] {
-  const { steps, sites } = input;
+function publishedWithin({ input, smoothcache }: Search, fills: number): readonly Entry[] {
+  const { steps } = input;
   const share = fills / steps;
-  const lags = Math.min(...statisticsOf(sites).map(({ diff }) => diff.length));
-  const k = Math.min(lags, Math.ceil(1 / share) + 2);
-  const smooth = smoothcache.choose(input, smoothcache.options.parse({ share, k }));
+  const smooth = smoothcache(share);
   const entries = [...published(input, fills)].map(([name, row]) => ({ name, schedule: sharedBy(input, { row }), isPublished: true }));
-  const isWithin = computedShare(input, smooth.cells) <= share + 0.5 / steps;
-  return isWithin ? [...entries, { name: "smoothcache", schedule: { steps, cells: smooth.cells }, isPublished: true }] : entries;
+  const isWithin = computedShare(input, smooth) <= share + 0.5 / steps;
+  return isWithin ? [...entries, { name: "smoothcache", schedule: { steps, cells: smooth }, isPublished: true }] : entries;
 }
 
 function forecast(input: PolicyInput, filling: Filling, cut: string | undefined): Forecast {

@@ -1,5 +1,5 @@
 /** Which of several plans is taken: the one with the least error of the final latent on samples of the calibration. */
-import { at } from "../../ir/entries.js";
+import { entryAt } from "../../ir/entries.js";
 import { relativeL2 } from "../fidelity.js";
 import type { Schedule } from "../plan.js";
 import type { Runs } from "../policy.js";
@@ -17,7 +17,7 @@ export interface Entry {
 /** The relative L2 error of a sample's final latent under a schedule. */
 export async function errorOf(runs: Runs, sample: number, schedule: Schedule): Promise<number> {
   const exact = await runs.latents(sample);
-  return relativeL2(await runs.run(sample, schedule), at(exact, exact.length - 1));
+  return relativeL2(await runs.run(sample, schedule), entryAt(exact, exact.length - 1));
 }
 
 /** Relative L2 errors of the final latent, by number of the sample. */
@@ -69,12 +69,12 @@ export class Trials {
    * Learning, §7.10), in logarithms of errors on the samples, which all entries share.
    */
   async simplest<E extends Entry>(entries: readonly E[], samples: readonly number[]): Promise<E> {
-    const best = await this.logErrors(at(await this.ranked(entries, samples), 0), samples);
+    const best = await this.logErrors(entryAt(await this.ranked(entries, samples), 0), samples);
     for (const entry of entries) {
-      const behind = (await this.logErrors(entry, samples)).map((error, i) => error - at(best, i));
+      const behind = (await this.logErrors(entry, samples)).map((error, i) => error - entryAt(best, i));
       if (mean(behind) <= (standardError(behind) ?? 0)) return entry;
     }
-    return at(entries, 0);
+    return entryAt(entries, 0);
   }
 
   private async logErrors(entry: Entry, samples: readonly number[]): Promise<readonly number[]> {
@@ -90,7 +90,7 @@ export class Trials {
     let left: readonly E[] = entries;
     for (let count = 1; left.length > 1; count *= 2)
       left = (await this.ranked(left, samples.slice(0, count))).slice(0, Math.ceil(left.length / 2));
-    return at(left, 0);
+    return entryAt(left, 0);
   }
 }
 

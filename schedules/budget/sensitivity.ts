@@ -1,9 +1,9 @@
 /** What an error of the branches does to the result: the effect of a branch on the next latent, and the gain of that up to the final one. */
-import { at } from "../../ir/entries.js";
+import { entryAt } from "../../ir/entries.js";
 import { relativeL2 } from "../fidelity.js";
 import { polynomial } from "../planning/forecast.js";
 import { cellOf } from "../plan.js";
-import { everywhere, groupBranches, statisticsOf, type BranchGroup, type PolicyInput, type Runs } from "../policy.js";
+import { type BranchGroup, everywhere, groupBranches, type PolicyInput, type Runs, statisticsOf } from "../policy.js";
 import { squaredNorm } from "../planning/statistics.js";
 
 /** Steps at which it is measured; what is between is interpolated. */
@@ -40,7 +40,7 @@ async function measure({ steps, sites }: PolicyInput, runs: Runs, sample: number
     const walk = await runs.walk(sample, { steps, cells: everywhere(sites, row) }, step - 2);
     for (let k = step - 2; k < step; k++) await (await walk.attempt()).advance();
     const attempt = await walk.attempt();
-    const nextError = relativeL2(attempt.latent, at(exact, step + 1));
+    const nextError = relativeL2(attempt.latent, entryAt(exact, step + 1));
     const changes = terms.map((term, i) => ({ ...term, weight: term.weight + (i === 0 ? CHANGE : -CHANGE) }));
     const local: [string, number][] = [];
     for (const group of groups) {
@@ -54,7 +54,7 @@ async function measure({ steps, sites }: PolicyInput, runs: Runs, sample: number
       await next.advance();
       latent = next.latent;
     }
-    const gain = relativeL2(latent, at(exact, steps)) / nextError;
+    const gain = relativeL2(latent, entryAt(exact, steps)) / nextError;
     for (const [key, effect] of local) points.get(key)?.set(step, effect * gain);
   }
   return new Map([...points].map(([key, own]) => [key, interpolated(own, steps)]));

@@ -4,11 +4,11 @@
  * the sum of the blocks behind its first, where here every branch is kept: a mask is the same choice of steps, not the same run.
  */
 import { z } from "zod";
-import { badPlan } from "../../ir/diagnostics.js";
+import { badPlan } from "../diagnostics.js";
 import type { Format } from "../format.js";
-import { parseWith } from "../parse.js";
+import { parseWith } from "../parse-with.js";
 import { EVERY_BRANCH } from "../plan.js";
-import { flatRows, parseRows } from "../rows.js";
+import { flatRows, parseRows } from "../plan-rows.js";
 
 const NAME = "cache-dit";
 

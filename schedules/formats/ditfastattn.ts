@@ -3,11 +3,11 @@
  * for the self-attention of every block at every step, `{ "block3": { "step7": "OUTPUT_SHARE" } }`.
  */
 import { z } from "zod";
-import { badPlan, planFormat } from "../../ir/diagnostics.js";
+import { badPlan, planFormat } from "../diagnostics.js";
 import type { Format } from "../format.js";
-import { parseWith } from "../parse.js";
+import { parseWith } from "../parse-with.js";
 import type { ScheduleCell } from "../plan.js";
-import { flatRows } from "../rows.js";
+import { flatRows } from "../plan-rows.js";
 
 const NAME = "ditfastattn";
 

@@ -1,5 +1,6 @@
 /** The known formats of plan files, and the way from a file's JSON to a schedule. */
-import { badPlan, unknownName } from "../../ir/diagnostics.js";
+import { badPlan } from "../diagnostics.js";
+import { unknownName } from "../../ir/diagnostics.js";
 import { hasMethods, loadFolder } from "../../ir/registry.js";
 import type { Arrays } from "../adjustment.js";
 import type { Format } from "../format.js";

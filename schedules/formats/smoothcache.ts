@@ -2,11 +2,11 @@
  * SmoothCache's schedule files (github.com/Roblox/SmoothCache, `smoothcache_schedules/`): an object from kinds, or kinds and
  * blocks, to rows of 1 (compute) and 0 (reuse).
  */
-import { badPlan, planFormat } from "../../ir/diagnostics.js";
+import { badPlan, planFormat } from "../diagnostics.js";
 import type { Format } from "../format.js";
-import { parseWith } from "../parse.js";
+import { parseWith } from "../parse-with.js";
 import { MODULE_NAMES } from "../plan.js";
-import { flatRows, parseRows, rowsSchema } from "../rows.js";
+import { flatRows, parseRows, rowsSchema } from "../plan-rows.js";
 
 const NAME = "smoothcache";
 

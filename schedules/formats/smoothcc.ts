@@ -2,10 +2,10 @@
 import { z } from "zod";
 import { parseAdjustments } from "../adjustment.js";
 import type { Format } from "../format.js";
-import { cutSchema } from "../cut.js";
-import { parseWith } from "../parse.js";
+import { cutSchema } from "../cut-schema.js";
+import { parseWith } from "../parse-with.js";
 import { predictedSchema } from "../predicted.js";
-import { parseRows, rowsSchema } from "../rows.js";
+import { parseRows, rowsSchema } from "../plan-rows.js";
 
 const FORMAT = "smoothcc-plan/1";
 

@@ -1,5 +1,5 @@
 /** Which steps compute (fills), as a path through the run: from fill to fill, each edge at a cost, under a budget of fills. */
-import { badOption } from "../../ir/diagnostics.js";
+import { badOption } from "../diagnostics.js";
 import { missedShare } from "./threshold.js";
 
 /** How the costs of a path's edges become one that can be compared. Adding the same edge must not change which of two is less. */

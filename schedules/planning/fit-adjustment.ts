@@ -1,5 +1,5 @@
 /** Adjustments that are fitted to runs without caching: the scale and shift that bring what is reused nearest to what would be computed. */
-import { tensorFloats, type TensorData } from "../../ir/tensor.js";
+import { type TensorData, tensorFloats } from "../../ir/tensor.js";
 import type { Adjustment, Adjustments } from "../adjustment.js";
 import { valueFor } from "../plan.js";
 import type { Choice, PolicyInput, Runs } from "../policy.js";

@@ -1,5 +1,5 @@
 /** Forecasts: what a branch would return at a step that does not compute, as a weighted sum of what it returned at steps that did. */
-import { at } from "../../ir/entries.js";
+import { entryAt } from "../../ir/entries.js";
 import { cellOf, type ScheduleCell } from "../plan.js";
 import { sumOfTerms, type Term } from "../sampler.js";
 
@@ -19,7 +19,7 @@ export function forecastRow(computes: readonly boolean[], forecast: Forecaster):
       values.push([{ step, weight: 1 }]);
       return 1;
     }
-    const parts = forecast(step, fills).map(({ step: source, weight }) => ({ weight, terms: at(values, source) }));
+    const parts = forecast(step, fills).map(({ step: source, weight }) => ({ weight, terms: entryAt(values, source) }));
     const terms = sumOfTerms(parts).filter(({ weight }) => weight !== 0);
     values.push(terms);
     const isReuse = terms.length === 1 && terms[0]?.step === fills[0] && terms[0]?.weight === 1;
@@ -35,7 +35,7 @@ export function forecastRow(computes: readonly boolean[], forecast: Forecaster):
 export function differenceSeries(order: number, warmup: number, basis: (i: number, x: number) => number): Forecaster {
   return (step, fills) => {
     const usable = fills.filter((fill) => fill >= warmup - 2);
-    const x = step - at(usable, 0);
+    const x = step - entryAt(usable, 0);
     const orders = Array.from({ length: Math.min(order + 1, usable.length) }, (_, i) => i);
     return sumOfTerms(orders.map((i) => ({ weight: basis(i, x) / factorial(i), terms: difference(i, usable) })));
   };
@@ -60,9 +60,9 @@ export function polynomial(order: number): Forecaster {
  * between these two, however uneven the fills before them are.
  */
 export function difference(i: number, fills: readonly number[]): readonly Term[] {
-  const newest = at(fills, 0);
+  const newest = entryAt(fills, 0);
   if (i === 0) return [{ step: newest, weight: 1 }];
-  const distance = newest - at(fills, 1);
+  const distance = newest - entryAt(fills, 1);
   return sumOfTerms([
     { weight: 1 / distance, terms: difference(i - 1, fills) },
     { weight: -1 / distance, terms: difference(i - 1, fills.slice(1)) },

@@ -1,5 +1,5 @@
 /** Rules that reuse a value until an error passes a threshold, and the threshold at which they compute a given share. */
-import { computedShare, type Choice, type PolicyInput } from "../policy.js";
+import { type Choice, computedShare, type PolicyInput } from "../policy.js";
 
 export type Row = (0 | 1)[];
 

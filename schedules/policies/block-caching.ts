@@ -3,12 +3,12 @@
  * to little, each branch by itself.
  */
 import { z } from "zod";
-import { badCurves, policyNeedsModel } from "../../ir/diagnostics.js";
-import { at } from "../../ir/entries.js";
-import { groupBranches, GROUPINGS, statisticsOf, type Choice, type Policy, type PolicyInput } from "../policy.js";
+import { badCurves, policyNeedsModel } from "../diagnostics.js";
+import { entryAt } from "../../ir/entries.js";
+import { type Choice, groupBranches, GROUPINGS, type Policy, type PolicyInput, statisticsOf } from "../policy.js";
 import { fitAdjustments } from "../planning/fit-adjustment.js";
 import { errorCurves } from "../planning/statistics.js";
-import { nearestToShare, reuseWhile, thresholdsBetween, type Row } from "../planning/threshold.js";
+import { nearestToShare, reuseWhile, type Row, thresholdsBetween } from "../planning/threshold.js";
 
 /** The paper's, for LDM-512. */
 const DELTA = 0.5;
@@ -67,5 +67,5 @@ function runningTotals(changes: readonly number[]): readonly number[] {
 
 /** Σ of the changes from the step that was computed to this one. */
 function between(totals: readonly number[], filled: number, step: number): number {
-  return at(totals, step) - at(totals, filled);
+  return entryAt(totals, step) - entryAt(totals, filled);
 }

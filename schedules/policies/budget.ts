@@ -4,11 +4,12 @@
  * and gets coefficients that are fitted along the run. What it comes to is measured on samples that no coefficient has seen.
  */
 import { z } from "zod";
-import { policyNeedsModel } from "../../ir/diagnostics.js";
-import { at } from "../../ir/entries.js";
+import { policyNeedsModel } from "../diagnostics.js";
+import { entryAt } from "../../ir/entries.js";
 import { bestPlan, quickError, type Search } from "../budget/search.js";
+import smoothcache from "./smoothcache.js";
 import { sensitivity } from "../budget/sensitivity.js";
-import { everywhere, type Policy, type PolicyInput, type Runs } from "../policy.js";
+import { everywhere, statisticsOf, type Choice, type Policy, type PolicyInput, type Runs } from "../policy.js";
 
 const SHARE = 0.35;
 
@@ -61,7 +62,16 @@ export default {
     const unseen = samples.length > 1 ? samples.slice(fitted.length) : samples;
     const before = runs.evaluations();
     const cut = !isCoarse(input) && (await runs.fits(COARSE)) ? COARSE : undefined;
-    const search = { input, runs, fitted, unseen, cut, fit, effects: await sensitivity(input, runs, at(samples, 0)) };
+    const search = {
+      input,
+      runs,
+      fitted,
+      unseen,
+      cut,
+      fit,
+      effects: await sensitivity(input, runs, entryAt(samples, 0)),
+      smoothcache: (share: number) => smoothcacheWithin(input, share),
+    };
     const warnings = samples.length > 1 ? [] : ["With one sample a plan is checked on what it was fitted to."];
     let fills = steps - 1;
     if (steps <= FEW_STEPS) warnings.push(`A run of ${steps} steps has none to spare: one of them is cached, whatever the budget is.`);
@@ -109,6 +119,13 @@ async function cheapestWithin(search: Search, maxError: number): Promise<number>
     else low = middle + 1;
   }
   return low;
+}
+
+/** SmoothCache's plan for a share of the compute, with runs of cached steps a little longer than the share asks for. */
+function smoothcacheWithin(input: PolicyInput, share: number): Choice["cells"] {
+  const lags = Math.min(...statisticsOf(input.sites).map(({ diff }) => diff.length));
+  const k = Math.min(lags, Math.ceil(1 / share) + 2);
+  return smoothcache.choose(input, smoothcache.options.parse({ share, k })).cells;
 }
 
 /** All blocks at once: what a forecast costs next to nothing for. */

@@ -7,10 +7,10 @@
  * The paper's recursion keeps one path for each last fill; here one is kept for each last two, which the cost depends on.
  */
 import { z } from "zod";
-import { badCurves } from "../../ir/diagnostics.js";
+import { badCurves } from "../diagnostics.js";
 import { bestFills, budgetOf, SUM } from "../planning/fills.js";
 import { difference } from "../planning/forecast.js";
-import { everywhere, statisticsOf, type Policy } from "../policy.js";
+import { everywhere, type Policy, statisticsOf } from "../policy.js";
 import { cellOf, type ScheduleCell } from "../plan.js";
 import { sumOfTerms, type Term } from "../sampler.js";
 import { forecastError, type SiteStatistics } from "../planning/statistics.js";

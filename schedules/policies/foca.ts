@@ -6,7 +6,7 @@
  * that the predictor made. cache-dit's class of this name is another method: Heun's alone.
  */
 import { z } from "zod";
-import { difference, forecastRow, type Forecaster } from "../planning/forecast.js";
+import { difference, type Forecaster, forecastRow } from "../planning/forecast.js";
 import { uniformOptions, uniformSteps } from "../planning/interval.js";
 import { everywhere, type Policy } from "../policy.js";
 import { sumOfTerms } from "../sampler.js";

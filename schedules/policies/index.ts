@@ -1,5 +1,6 @@
 /** The known policies, and the way from one to a schedule. */
-import { badOption, nearest, policyNeedsModel, policyNeedsTrace } from "../../ir/diagnostics.js";
+import { badOption, policyNeedsModel, policyNeedsTrace } from "../diagnostics.js";
+import { nearest } from "../../ir/diagnostics.js";
 import { hasMethods, loadFolder } from "../../ir/registry.js";
 import { fewSteps } from "../few-steps.js";
 import type { Schedule } from "../plan.js";

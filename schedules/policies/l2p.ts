@@ -5,11 +5,11 @@
  * computed steps alone (fitted a step ahead, the errors of branches add up in long gaps), by least squares held at plain reuse.
  */
 import { z } from "zod";
-import { at } from "../../ir/entries.js";
-import { difference, forecastRow, type Forecaster } from "../planning/forecast.js";
+import { entryAt } from "../../ir/entries.js";
+import { difference, type Forecaster, forecastRow } from "../planning/forecast.js";
 import { uniformOptions, uniformSteps } from "../planning/interval.js";
 import { ridgeWeights } from "../planning/least-squares.js";
-import { groupBranches, groupOption, statisticsOf, type Policy } from "../policy.js";
+import { groupBranches, groupOption, type Policy, statisticsOf } from "../policy.js";
 import { innerProduct } from "../planning/statistics.js";
 
 const options = z.object({
@@ -39,7 +39,7 @@ export default {
           sources.map((_, i) => (i === 0 ? 1 : 0)),
           ridge,
         );
-        return sources.map((source, i) => ({ step: source, weight: at(weights, i) }));
+        return sources.map((source, i) => ({ step: source, weight: entryAt(weights, i) }));
       };
       return forecastRow(computes, forecast);
     };

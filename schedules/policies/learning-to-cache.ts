@@ -1,7 +1,7 @@
 /** Learning-to-Cache (arXiv 2406.01733): routers that its authors trained say which branches every other evaluation reuses. */
 import { z } from "zod";
-import { badRouter } from "../../ir/diagnostics.js";
-import { tensorNumbers, type TensorData } from "../../ir/tensor.js";
+import { badRouter } from "../diagnostics.js";
+import { type TensorData, tensorNumbers } from "../../ir/tensor.js";
 import type { Policy, PolicySite } from "../policy.js";
 
 const options = z.object({

@@ -3,7 +3,7 @@
  * the final latent; of all schedules with so many computed steps that whose worst segment is the least bad is taken.
  */
 import { z } from "zod";
-import { policyNeedsModel } from "../../ir/diagnostics.js";
+import { policyNeedsModel } from "../diagnostics.js";
 import { bestFills, budgetOf, LEXICOGRAPHIC_MAX } from "../planning/fills.js";
 import { everywhere, type Policy, type PolicyInput, type Runs } from "../policy.js";
 

@@ -4,11 +4,11 @@
  * which is the only branch under `--cut stack`; under other cuts the mean of the branches'.
  */
 import { z } from "zod";
-import { at } from "../../ir/entries.js";
-import { parseWith } from "../parse.js";
-import { everywhere, statisticsOf, type Policy, type PolicyInput } from "../policy.js";
+import { entryAt } from "../../ir/entries.js";
+import { parseWith } from "../parse-with.js";
+import { everywhere, type Policy, type PolicyInput, statisticsOf } from "../policy.js";
 import { roundHalfEven } from "../solvers/spacing.js";
-import { nearestToShare, reuseWhile, thresholdsBetween, type Row } from "../planning/threshold.js";
+import { nearestToShare, reuseWhile, type Row, thresholdsBetween } from "../planning/threshold.js";
 
 /** diffusers' (`hooks/mag_cache.py`), for FLUX. */
 const DELTA = 0.06;
@@ -50,7 +50,7 @@ export default {
 function measuredRatios({ steps, sites }: PolicyInput): readonly number[] {
   const measured = statisticsOf(sites);
   const ratioAt = (step: number): number =>
-    measured.reduce((sum, { gain, ratio }) => sum + at(gain, step) / ratio.length, 0) / measured.length;
+    measured.reduce((sum, { gain, ratio }) => sum + entryAt(gain, step) / ratio.length, 0) / measured.length;
   return Array.from({ length: steps }, (_, step) => (step === 0 ? 1 : ratioAt(step)));
 }
 
@@ -60,7 +60,7 @@ function givenRatios({ steps, readJson }: PolicyInput, file: string): readonly n
   // In float32, as there: which of two is nearest can hang on it.
   const scale = Math.fround((ratios.length - 1) / (steps - 1));
   const nearest = (step: number): number => (steps === 1 ? ratios.length - 1 : roundHalfEven(Math.fround(step * scale)));
-  return Array.from({ length: steps }, (_, step) => at(ratios, nearest(step)));
+  return Array.from({ length: steps }, (_, step) => entryAt(ratios, nearest(step)));
 }
 
 /** Of reusing at `step` what was computed at `filled`, Σ |1 − Π γ| over the steps between and this one. */

@@ -3,10 +3,11 @@
  * The paper's rule and the rule of its code (Roblox/SmoothCache, `calibration_helper.py`) differ and are both here.
  */
 import { z } from "zod";
-import { badCurves, unknownName } from "../../ir/diagnostics.js";
-import { groupBranches, groupOption, statisticsOf, type Policy } from "../policy.js";
-import { errorCurves, type ErrorBands } from "../planning/statistics.js";
-import { nearestToShare, reuseWhile, thresholdsBetween, type Row } from "../planning/threshold.js";
+import { badCurves } from "../diagnostics.js";
+import { unknownName } from "../../ir/diagnostics.js";
+import { groupBranches, groupOption, type Policy, statisticsOf } from "../policy.js";
+import { type ErrorBands, errorCurves } from "../planning/statistics.js";
+import { nearestToShare, reuseWhile, type Row, thresholdsBetween } from "../planning/threshold.js";
 
 const SHARE = 0.5;
 

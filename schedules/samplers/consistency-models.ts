@@ -1,7 +1,7 @@
 /** Consistency models on EDM's scalings (arXiv 2303.01469, algorithm 1), as diffusers' `schedulers/scheduling_consistency_models.py` samples them. */
 import { z } from "zod";
-import { samplerOption } from "../../ir/diagnostics.js";
-import { at } from "../../ir/entries.js";
+import { samplerOption } from "../diagnostics.js";
+import { entryAt } from "../../ir/entries.js";
 import { clampedStep } from "../solvers/clipping.js";
 import type { Row, Sampler } from "../sampler.js";
 import { karrasSigmas } from "../solvers/sigma-grid.js";
@@ -32,7 +32,7 @@ export default {
     // Places on the training grid, which falls with them: the first is the noisiest.
     const places = [...(timesteps ?? Array.from({ length: steps }, (_, k) => (steps - 1 - k) * stride))].reverse();
     const trained = karrasSigmas(max, min, trainTimes, rho);
-    const sigmas = places.map((place) => at(trained, place));
+    const sigmas = places.map((place) => entryAt(trained, place));
     const rows = sigmas.map((sigma, k): Row => {
       const to = Math.min(Math.max(sigmas[k + 1] ?? min, min), max);
       const norm = Math.sqrt(sigma ** 2 + data ** 2);

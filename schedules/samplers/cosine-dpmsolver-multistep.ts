@@ -1,6 +1,6 @@
 /** The SDE form of DPM-Solver++ on v-diffusion's angles (Stable Audio), as diffusers' `schedulers/scheduling_cosine_dpmsolver_multistep.py` runs it. */
 import { z } from "zod";
-import { unsupportedScheduler } from "../../ir/diagnostics.js";
+import { unsupportedScheduler } from "../diagnostics.js";
 import { dpmOrder, dpmStep } from "../solvers/dpm-solver.js";
 import { angularTime, edmInitialScale, edmKeys, edmPrediction, edmRows, edmSigmas, edmSolverKeys } from "../solvers/edm.js";
 import type { Sampler } from "../sampler.js";

@@ -1,6 +1,6 @@
 /** DDIM (arXiv 2010.02502), as diffusers' `schedulers/scheduling_ddim.py` runs it. */
 import { z } from "zod";
-import { samplerOption } from "../../ir/diagnostics.js";
+import { samplerOption } from "../diagnostics.js";
 import { clampedStep, clippingKeys, refuseThresholding, thresholdingKeys } from "../solvers/clipping.js";
 import { ddimStep } from "../solvers/ddim.js";
 import { alphaBars, noiseScheduleKeys } from "../solvers/noise-schedule.js";

@@ -1,7 +1,7 @@
 /** DDPM, ancestral sampling (arXiv 2006.11239), as diffusers' `schedulers/scheduling_ddpm.py` runs it. */
 import { z } from "zod";
-import { samplerOption, unsupportedScheduler } from "../../ir/diagnostics.js";
-import { at } from "../../ir/entries.js";
+import { samplerOption, unsupportedScheduler } from "../diagnostics.js";
+import { entryAt } from "../../ir/entries.js";
 import { clippingKeys, refuseThresholding, thresholdingKeys } from "../solvers/clipping.js";
 import { ddpmRows, fixedVariances } from "../solvers/ddpm.js";
 import { alphaBars, noiseScheduleKeys } from "../solvers/noise-schedule.js";
@@ -43,7 +43,7 @@ export default {
     const spaced = { spacing: config.timestep_spacing, trainTimes, steps, offset: config.steps_offset };
     const times = timesteps ?? spacedTimes(spaced);
     const bars = alphaBars(config);
-    const rows = ddpmRows({ times, bars: times.map((time) => at(bars, time)), variance, prediction, clamping: config });
+    const rows = ddpmRows({ times, bars: times.map((time) => entryAt(bars, time)), variance, prediction, clamping: config });
     return { name: "ddpm", prediction, initialScale: 1, rows };
   },
 } satisfies Sampler<typeof config>;

@@ -1,6 +1,6 @@
 /** DEIS, multistep in ln rho (arXiv 2204.13902), as diffusers' `schedulers/scheduling_deis_multistep.py` runs it. */
 import { z } from "zod";
-import { at } from "../../ir/entries.js";
+import { entryAt } from "../../ir/entries.js";
 import { refuseThresholding, thresholdingKeys } from "../solvers/clipping.js";
 import { lambdaGrid, lambdaGridKeys, predictionLabel, refuseIdleMu } from "../solvers/lambda-grid.js";
 import { lambdaStep } from "../solvers/lambda-step.js";
@@ -38,17 +38,17 @@ export default {
     const levels = sigmas.map((sigma) => levelOf(sigma, config.use_flow_sigmas));
     const lowersEnd = config.lower_order_final && times.length < 15;
     const rows = times.map((time, k): Row => {
-      const [from, to] = [at(levels, k), at(levels, k + 1)];
+      const [from, to] = [entryAt(levels, k), entryAt(levels, k + 1)];
       // A last sigma that is repeated makes a step of no length: no order tells it from the first.
       const cap = from.lambda === to.lambda ? 1 : lowersEnd ? times.length - k : Infinity;
-      const nodes = Array.from({ length: Math.min(config.solver_order, k + 1, cap) }, (_, back) => at(levels, k - back));
+      const nodes = Array.from({ length: Math.min(config.solver_order, k + 1, cap) }, (_, back) => entryAt(levels, k - back));
       // Interpolating in ln rho = −lambda is what any multistep solver in terms of noise does; DEIS integrates exactly.
       const { x, m } = lambdaStep({ keeps: "noise", tau: 0 }, from, to, nodes);
       return {
         timestep: time,
-        sigma: at(sigmas, k),
+        sigma: entryAt(sigmas, k),
         inputScale: 1,
-        m: noiseOf(config.prediction_type, from, at(sigmas, k)),
+        m: noiseOf(config.prediction_type, from, entryAt(sigmas, k)),
         next: { x: [{ step: k, weight: x }], m: m.map((weight, back) => ({ step: k - back, weight })), noise: 0 },
       };
     });

@@ -1,7 +1,7 @@
 /** DPM-Solver multistep, its `++` and its SDE forms (arXiv 2206.00927, 2211.01095), as diffusers' `schedulers/scheduling_dpmsolver_multistep.py` runs them. */
 import { z } from "zod";
-import { unsupportedScheduler } from "../../ir/diagnostics.js";
-import { at } from "../../ir/entries.js";
+import { unsupportedScheduler } from "../diagnostics.js";
+import { entryAt } from "../../ir/entries.js";
 import { refuseThresholding, thresholdingKeys } from "../solvers/clipping.js";
 import { dpmOrder, dpmPrediction, dpmStep, refuseDpmSettings } from "../solvers/dpm-solver.js";
 import { lambdaGrid, lambdaGridKeys, lambdaMinClipped, predictionLabel, refuseIdleMu } from "../solvers/lambda-grid.js";
@@ -51,14 +51,14 @@ export default {
     const { times, sigmas } = lambdaGrid(className, config, options, { truncatesOnCosine: true });
     const levels = sigmas.map((sigma) => levelOf(sigma, config.use_flow_sigmas));
     const rows = times.map((time, k): Row => {
-      const nodes = Array.from({ length: dpmOrder(k, times.length, config, options.start) }, (_, back) => at(levels, k - back));
+      const nodes = Array.from({ length: dpmOrder(k, times.length, config, options.start) }, (_, back) => entryAt(levels, k - back));
       // The third order takes half of the curvature's integral, as its authors' code does.
-      const { x, m, noise } = dpmStep(algorithm, solverType, nodes, at(levels, k + 1), 1 / 2);
+      const { x, m, noise } = dpmStep(algorithm, solverType, nodes, entryAt(levels, k + 1), 1 / 2);
       return {
         timestep: time,
-        sigma: at(sigmas, k),
+        sigma: entryAt(sigmas, k),
         inputScale: 1,
-        m: dpmPrediction(algorithm)(config.prediction_type, at(levels, k), at(sigmas, k)),
+        m: dpmPrediction(algorithm)(config.prediction_type, entryAt(levels, k), entryAt(sigmas, k)),
         next: { x: [{ step: k, weight: x }], m: m.map((weight, back) => ({ step: k - back, weight })), noise },
       };
     });

@@ -3,7 +3,7 @@
  * are independent here; the library takes them from one Brownian path over overlapping intervals, so that they are correlated.
  */
 import { z } from "zod";
-import { at } from "../../ir/entries.js";
+import { entryAt } from "../../ir/entries.js";
 import type { Row, Sampler } from "../sampler.js";
 import { ancestralSigmas, initialScale, inputScaleAt, midpointKeys, sampleAt, sigmaGrid } from "../solvers/sigma-space.js";
 
@@ -20,7 +20,7 @@ export default {
     const { times, sigmas, timeOf } = sigmaGrid(className, config, options);
     const rows = times.flatMap((time, step): Row[] => {
       const base = 2 * step;
-      const from = at(sigmas, step);
+      const from = entryAt(sigmas, step);
       const to = sigmas[step + 1] ?? 0;
       // From the base down to a sigma by the sample that an evaluation predicts, and up by noise.
       const evaluation = (k: number, time: number, sigma: number, end: number): Row => {

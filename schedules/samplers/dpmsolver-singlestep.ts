@@ -1,6 +1,6 @@
 /** DPM-Solver singlestep, its `++` and its SDE forms (arXiv 2206.00927, 2211.01095), as diffusers' `schedulers/scheduling_dpmsolver_singlestep.py` runs them. */
 import { z } from "zod";
-import { at } from "../../ir/entries.js";
+import { entryAt } from "../../ir/entries.js";
 import { refuseThresholding, thresholdingKeys } from "../solvers/clipping.js";
 import { dpmPrediction, dpmStep, refuseDpmSettings } from "../solvers/dpm-solver.js";
 import { lambdaGrid, lambdaGridKeys, lambdaMinClipped, predictionLabel, refuseIdleMu } from "../solvers/lambda-grid.js";
@@ -42,19 +42,19 @@ export default {
     const levels = sigmas.map((sigma) => levelOf(sigma, config.use_flow_sigmas));
     const orders = ordersOf(times.length, config);
     const rows = times.map((time, k): Row => {
-      const order = at(orders, k);
+      const order = entryAt(orders, k);
       const base = k - order + 1;
       const isHeun = config.solver_type === "heun";
       // The base first; the third order with midpoints leaves out the evaluation in between, and takes the exact slope.
       const steps = order === 3 && !isHeun ? [base, k] : Array.from({ length: order }, (_, i) => base + i);
-      const nodes = steps.map((step) => at(levels, step));
-      const { x, m, noise } = dpmStep(algorithm, isHeun || order === 3 ? "heun" : "midpoint", nodes, at(levels, k + 1), 1);
+      const nodes = steps.map((step) => entryAt(levels, step));
+      const { x, m, noise } = dpmStep(algorithm, isHeun || order === 3 ? "heun" : "midpoint", nodes, entryAt(levels, k + 1), 1);
       return {
         timestep: time,
-        sigma: at(sigmas, k),
+        sigma: entryAt(sigmas, k),
         inputScale: 1,
-        m: dpmPrediction(algorithm)(config.prediction_type, at(levels, k), at(sigmas, k)),
-        next: { x: [{ step: base, weight: x }], m: steps.map((step, i) => ({ step, weight: at(m, i) })), noise },
+        m: dpmPrediction(algorithm)(config.prediction_type, entryAt(levels, k), entryAt(sigmas, k)),
+        next: { x: [{ step: base, weight: x }], m: steps.map((step, i) => ({ step, weight: entryAt(m, i) })), noise },
       };
     });
     return { name: "dpmsolver-singlestep", prediction: predictionLabel(config.prediction_type), initialScale: 1, rows };

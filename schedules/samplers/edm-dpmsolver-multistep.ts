@@ -1,6 +1,6 @@
 /** DPM-Solver++ multistep (arXiv 2211.01095) on EDM's noise levels, as diffusers' `schedulers/scheduling_edm_dpmsolver_multistep.py` runs it. */
 import { z } from "zod";
-import { unsupportedScheduler } from "../../ir/diagnostics.js";
+import { unsupportedScheduler } from "../diagnostics.js";
 import { refuseThresholding, thresholdingKeys } from "../solvers/clipping.js";
 import { dpmOrder, dpmStep } from "../solvers/dpm-solver.js";
 import { edmInitialScale, edmKeys, edmPrediction, edmRows, edmSigmas, edmSolverKeys, logTime } from "../solvers/edm.js";

@@ -1,6 +1,6 @@
 /** Euler steps in sigma with fresh noise at every step, as diffusers' `schedulers/scheduling_euler_ancestral_discrete.py` runs them. */
 import { z } from "zod";
-import { at } from "../../ir/entries.js";
+import { entryAt } from "../../ir/entries.js";
 import { noiseScheduleKeys } from "../solvers/noise-schedule.js";
 import type { Row, Sampler } from "../sampler.js";
 import { ancestralSigmas, eulerStep, initialScale, inputScaleAt, sigmaGrid, sigmaSpaceKeys, slopeAt } from "../solvers/sigma-space.js";
@@ -21,7 +21,7 @@ export default {
   table(config, options) {
     const { times, sigmas } = sigmaGrid(className, config, options);
     const rows = times.map((time, k): Row => {
-      const sigma = at(sigmas, k);
+      const sigma = entryAt(sigmas, k);
       const { down, up } = ancestralSigmas(sigma, sigmas[k + 1] ?? 0);
       return {
         timestep: time,

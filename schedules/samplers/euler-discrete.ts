@@ -1,7 +1,7 @@
 /** Euler steps in sigma (arXiv 2206.00364, algorithm 2 without churn), as diffusers' `schedulers/scheduling_euler_discrete.py` runs them. */
 import { z } from "zod";
-import { samplerOption } from "../../ir/diagnostics.js";
-import { at } from "../../ir/entries.js";
+import { samplerOption } from "../diagnostics.js";
+import { entryAt } from "../../ir/entries.js";
 import { noiseScheduleKeys, trainedSigmas } from "../solvers/noise-schedule.js";
 import type { Row, Sampler, SamplerOptions } from "../sampler.js";
 import { namedGridKeys, timeOfSigma } from "../solvers/sigma-grid.js";
@@ -36,13 +36,13 @@ export default {
       throw samplerOption(className, "timesteps", "has continuous times, which follow from its sigmas");
     const { times, sigmas } = gridOf(config, options);
     const rows = times.map((time, k): Row => {
-      const sigma = at(sigmas, k);
+      const sigma = entryAt(sigmas, k);
       return {
         timestep: isContinuous ? Math.log(sigma) / 4 : time,
         sigma,
         inputScale: inputScaleAt(sigma),
         m: slopeAt(prediction, sigma),
-        next: eulerStep(k, k, sigma, at(sigmas, k + 1)),
+        next: eulerStep(k, k, sigma, entryAt(sigmas, k + 1)),
       };
     });
     return { name: "euler-discrete", prediction, initialScale: initialScale(sigmas, config.timestep_spacing), rows };
@@ -61,7 +61,7 @@ function gridOf(config: Config, options: SamplerOptions): { readonly times: read
   }
   // The library lays out one sigma more than steps here, and appends the end after it, where no step goes.
   const sigmasAt = (_: readonly number[], trained: readonly number[]): readonly number[] =>
-    linspace(Math.log(at(trained, trained.length - 1)), Math.log(at(trained, 0)), steps + 1).map(Math.exp);
+    linspace(Math.log(entryAt(trained, trained.length - 1)), Math.log(entryAt(trained, 0)), steps + 1).map(Math.exp);
   const { times, sigmas } = sigmaGrid(className, config, options, config.interpolation_type === "log_linear" ? { sigmasAt } : {});
-  return { times, sigmas: [...sigmas, config.final_sigmas_type === "zero" ? 0 : at(trainedSigmas(config), 0)] };
+  return { times, sigmas: [...sigmas, config.final_sigmas_type === "zero" ? 0 : entryAt(trainedSigmas(config), 0)] };
 }

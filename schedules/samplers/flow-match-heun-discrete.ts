@@ -1,6 +1,6 @@
 /** Heun's method on rectified flow (arXiv 2206.00364, algorithm 1, without churn), as diffusers' `schedulers/scheduling_flow_match_heun_discrete.py` runs it. */
 import { z } from "zod";
-import { at } from "../../ir/entries.js";
+import { entryAt } from "../../ir/entries.js";
 import { flowGrid, flowGridKeys, velocityStep } from "../solvers/flow.js";
 import type { Row, Sampler } from "../sampler.js";
 
@@ -17,7 +17,7 @@ export default {
   table(config, { steps }) {
     const { times, sigmas } = flowGrid(className, { ...plainGrid, ...config }, { steps });
     const rows = times.flatMap((time, i): Row[] => {
-      const [sigma, nextSigma] = [at(sigmas, i), at(sigmas, i + 1)];
+      const [sigma, nextSigma] = [entryAt(sigmas, i), entryAt(sigmas, i + 1)];
       const k = 2 * i;
       const predictor = velocityStep(k, time, sigma, nextSigma);
       const nextTime = times[i + 1];

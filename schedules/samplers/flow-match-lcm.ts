@@ -1,6 +1,6 @@
 /** Consistency sampling of distilled rectified flows, as diffusers' `schedulers/scheduling_flow_match_lcm.py` runs it. */
 import { z } from "zod";
-import { unsupportedScheduler } from "../../ir/diagnostics.js";
+import { unsupportedScheduler } from "../diagnostics.js";
 import { flowGrid, flowGridKeys, flowRows, renoisingStep } from "../solvers/flow.js";
 import type { Sampler } from "../sampler.js";
 

@@ -1,6 +1,6 @@
 /** Heun's second order in sigma (arXiv 2206.00364, algorithm 1), as diffusers' `schedulers/scheduling_heun_discrete.py` runs it. */
 import { z } from "zod";
-import { at } from "../../ir/entries.js";
+import { entryAt } from "../../ir/entries.js";
 import { clippingKeys } from "../solvers/clipping.js";
 import type { Row, Sampler } from "../sampler.js";
 import { namedGridKeys } from "../solvers/sigma-grid.js";
@@ -37,7 +37,7 @@ export default {
         m: { ...sampleAt(config.prediction_type, sigma), ...clip },
       });
       // dx/dsigma at an evaluation is (x − m) / sigma, with m the predicted sample.
-      const from = at(sigmas, step);
+      const from = entryAt(sigmas, step);
       const to = sigmas[step + 1] ?? 0;
       const whole = (to - from) / from;
       const euler: Row = {
@@ -55,7 +55,7 @@ export default {
         { step: base, weight: -first },
         { step: base + 1, weight: -second },
       ];
-      return [euler, { ...seen(at(times, step + 1), to), next: { x, m, noise: 0 } }];
+      return [euler, { ...seen(entryAt(times, step + 1), to), next: { x, m, noise: 0 } }];
     });
     const scale = initialScale(sigmas, config.timestep_spacing);
     return { name: "heun-discrete", prediction: config.prediction_type, initialScale: scale, rows };

@@ -1,24 +1,17 @@
 /** The known schedulers, and the way from a scheduler's configuration to its table. */
 import { z } from "zod";
-import {
-  badJsonField,
-  badSamplerTable,
-  degenerateTimes,
-  samplerOption,
-  unknownScheduler,
-  unsupportedScheduler,
-} from "../../ir/diagnostics.js";
+import { badJsonField, badSamplerTable, degenerateTimes, samplerOption, unknownScheduler, unsupportedScheduler } from "../diagnostics.js";
 import { hasMethods, loadFolder } from "../../ir/registry.js";
 import { refuseNonlinear } from "../solvers/clipping.js";
-import { parseWith } from "../parse.js";
+import { parseWith } from "../parse-with.js";
 import {
   evaluationsThatCount,
-  tableFrom,
   type Row,
   type Sampler,
   type SamplerOptions,
   type SamplerSetting,
   type SamplerTable,
+  tableFrom,
   type Term,
 } from "../sampler.js";
 

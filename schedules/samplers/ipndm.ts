@@ -1,7 +1,7 @@
 /** Improved PNDM (arXiv 2202.09778, appendix) on v-predictions: Adams–Bashforth weights on the predicted noise, as diffusers' `schedulers/scheduling_ipndm.py` runs it. */
 import { z } from "zod";
-import { samplerOption } from "../../ir/diagnostics.js";
-import { at } from "../../ir/entries.js";
+import { samplerOption } from "../diagnostics.js";
+import { entryAt } from "../../ir/entries.js";
 import { adamsBashforthWeights } from "../solvers/quadrature.js";
 import type { Row, Sampler } from "../sampler.js";
 import { linspace } from "../solvers/spacing.js";
@@ -28,7 +28,7 @@ export default {
     const sigmas = trained_betas ?? linspace(1, 0, steps + 1).map((u) => Math.sin((u * Math.PI) / 2) ** 2);
     const levels = sigmas.map((sigma) => ({ alpha: Math.sqrt(1 - sigma ** 2), sigma }));
     const rows = levels.slice(0, steps).map(({ alpha, sigma }, k): Row => {
-      const to = at(levels, k + 1);
+      const to = entryAt(levels, k + 1);
       // Where there is no signal the predicted sample is 0; the library divides 0 by 1e-8 there.
       const x = alpha === 0 ? 0 : to.alpha / alpha;
       const noise = to.sigma - x * sigma;

@@ -1,7 +1,7 @@
 /** DPM-Solver-2 in sigma, a midpoint rule (arXiv 2206.00927), as diffusers' `schedulers/scheduling_k_dpm_2_discrete.py` runs it. */
 import { z } from "zod";
 import type { Sampler } from "../sampler.js";
-import { initialScale, midpointRows, midpointKeys, sigmaGrid } from "../solvers/sigma-space.js";
+import { initialScale, midpointKeys, midpointRows, sigmaGrid } from "../solvers/sigma-space.js";
 
 const className = "KDPM2DiscreteScheduler";
 

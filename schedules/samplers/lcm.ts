@@ -1,6 +1,6 @@
 /** Latent consistency models (arXiv 2310.04378), as diffusers' `schedulers/scheduling_lcm.py` runs them. */
 import { z } from "zod";
-import { at } from "../../ir/entries.js";
+import { entryAt } from "../../ir/entries.js";
 import { clampedStep, refuseThresholding } from "../solvers/clipping.js";
 import { consistencyKeys, distilledTimes } from "../solvers/consistency.js";
 import { levelOfBar, sampleOf } from "../solvers/levels.js";
@@ -24,9 +24,9 @@ export default {
     const times = distilledTimes(className, config, options);
     const bars = alphaBars(config);
     const rows = times.map((time, k): Row => {
-      const level = levelOfBar(at(bars, time));
+      const level = levelOfBar(entryAt(bars, time));
       const nextTime = times[k + 1];
-      const next = nextTime === undefined ? { alpha: 1, sigma: 0 } : levelOfBar(at(bars, nextTime));
+      const next = nextTime === undefined ? { alpha: 1, sigma: 0 } : levelOfBar(entryAt(bars, nextTime));
       // The consistency function is skip · x + out · sample (eq. 9).
       const scaled = time * config.timestep_scaling;
       const skip = SIGMA_DATA ** 2 / (scaled ** 2 + SIGMA_DATA ** 2);

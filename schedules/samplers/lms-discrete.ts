@@ -1,6 +1,6 @@
 /** Linear multistep in sigma, order 4 (Adams–Bashforth on an uneven grid), as diffusers' `schedulers/scheduling_lms_discrete.py` runs it. */
 import { z } from "zod";
-import { at } from "../../ir/entries.js";
+import { entryAt } from "../../ir/entries.js";
 import { interpolationWeights } from "../solvers/quadrature.js";
 import type { Row, Sampler } from "../sampler.js";
 import { namedGridKeys } from "../solvers/sigma-grid.js";
@@ -23,9 +23,9 @@ export default {
   table(config, options) {
     const { times, sigmas } = sigmaGrid(className, config, options);
     const rows = times.map((time, k): Row => {
-      const sigma = at(sigmas, k);
+      const sigma = entryAt(sigmas, k);
       const length = (sigmas[k + 1] ?? 0) - sigma;
-      const nodes = Array.from({ length: Math.min(k + 1, ORDER) }, (_, back) => at(sigmas, k - back) - sigma);
+      const nodes = Array.from({ length: Math.min(k + 1, ORDER) }, (_, back) => entryAt(sigmas, k - back) - sigma);
       // ∫ u^n du over the step.
       const moments = nodes.map((_, n) => length ** (n + 1) / (n + 1));
       const m = interpolationWeights(nodes, moments).map((weight, back) => ({ step: k - back, weight }));

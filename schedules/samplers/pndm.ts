@@ -1,7 +1,7 @@
 /** Pseudo numerical methods (arXiv 2202.09778), Runge–Kutta then linear multistep, as diffusers' `schedulers/scheduling_pndm.py` runs them. */
 import { z } from "zod";
-import { samplerOption } from "../../ir/diagnostics.js";
-import { at } from "../../ir/entries.js";
+import { samplerOption } from "../diagnostics.js";
+import { entryAt } from "../../ir/entries.js";
 import { alphaBars, betaKeys } from "../solvers/noise-schedule.js";
 import { adamsBashforthWeights } from "../solvers/quadrature.js";
 import type { Row, Sampler, Term } from "../sampler.js";
@@ -44,7 +44,7 @@ export default {
     const spaced = { spacing: config.timestep_spacing, trainTimes, steps, offset: config.steps_offset };
     const times = spacedTimes(spaced);
     const bars = alphaBars(config);
-    const finalBar = config.set_alpha_to_one ? 1 : at(bars, 0);
+    const finalBar = config.set_alpha_to_one ? 1 : entryAt(bars, 0);
     const barAt = (time: number): number => (time >= 0 ? (bars[time] ?? NaN) : finalBar);
     const stride = Math.floor(trainTimes / steps);
     if (!config.skip_prk_steps && steps <= WARM_UP)
@@ -73,13 +73,13 @@ function transferBetween(bar: number, nextBar: number): { readonly x: number; re
 function multistep(k: number, time: number, stride: number, history: readonly number[]): Move {
   const newestFirst = history.slice(-ORDER).reverse();
   const weights = adamsBashforthWeights(newestFirst.length);
-  return { time, base: k, from: time, to: time - stride, outs: newestFirst.map((step, i) => ({ step, weight: at(weights, i) })) };
+  return { time, base: k, from: time, to: time - stride, outs: newestFirst.map((step, i) => ({ step, weight: entryAt(weights, i) })) };
 }
 
 /** Multistep moves only; the first step is evaluated at both ends, whose mean it takes. */
 function skippingWarmUp(times: readonly number[], stride: number): readonly Move[] {
   const [, second] = times;
-  const first = multistep(0, at(times, 0), stride, [0]);
+  const first = multistep(0, entryAt(times, 0), stride, [0]);
   if (second === undefined) return [first];
   const mean = [0, 1].map((step) => ({ step, weight: 1 / 2 }));
   const again: Move = { time: second, base: 0, from: second + stride, to: second, outs: mean };
@@ -95,8 +95,8 @@ function warmingUp(times: readonly number[], stride: number): readonly Move[] {
   const half = Math.floor(stride / 2);
   const starts = Array.from({ length: WARM_UP }, (_, step) => 4 * step);
   const warmUp = starts.flatMap((base, step): Move[] => {
-    const from = at(times, step);
-    const end = at(times, step + 1);
+    const from = entryAt(times, step);
+    const end = entryAt(times, step + 1);
     const move = (time: number, to: number, outs: readonly Term[]): Move => ({ time, base, from, to, outs });
     const only = (step: number): Term[] => [{ step, weight: 1 }];
     const whole = [1, 2, 2, 1].map((share, i) => ({ step: base + i, weight: share / 6 }));

@@ -1,7 +1,7 @@
 /** SA-Solver, stochastic Adams predictor and corrector (arXiv 2309.05019), as diffusers' `schedulers/scheduling_sasolver.py` runs them. */
 import { z } from "zod";
-import { unsupportedScheduler } from "../../ir/diagnostics.js";
-import { at } from "../../ir/entries.js";
+import { unsupportedScheduler } from "../diagnostics.js";
+import { entryAt } from "../../ir/entries.js";
 import { refuseThresholding, thresholdingKeys } from "../solvers/clipping.js";
 import { fromPredicted, type LinearStep } from "../solvers/corrector.js";
 import { lambdaGrid, lambdaGridKeys, lambdaMinClipped, predictionLabel } from "../solvers/lambda-grid.js";
@@ -46,17 +46,17 @@ export default {
     const levels = sigmas.map((sigma) => levelOf(sigma, config.use_flow_sigmas));
     // Predictor and corrector of one step share its tau, so that they share its noise.
     const stepOver = (k: number, steps: readonly number[]): LinearStep => {
-      const nodes = steps.map((step) => at(levels, step));
-      const time = at(times, k);
+      const nodes = steps.map((step) => entryAt(levels, step));
+      const time = entryAt(times, k);
       const tau = time >= 200 && time <= 800 ? 1 : 0;
       const moments = keeps === "sample" && steps.length === 2 ? slopeUndecayed : undefined;
-      const { x, m, noise } = lambdaStep({ keeps, tau }, at(levels, k), at(levels, k + 1), nodes, moments);
-      return { x, m: steps.map((step, i) => ({ step, weight: at(m, i) })), noise };
+      const { x, m, noise } = lambdaStep({ keeps, tau }, entryAt(levels, k), entryAt(levels, k + 1), nodes, moments);
+      return { x, m: steps.map((step, i) => ({ step, weight: entryAt(m, i) })), noise };
     };
     const history = Math.max(config.predictor_order, config.corrector_order - 1);
     const left = (k: number): number => (config.lower_order_final ? times.length - k : Infinity);
     const back = (k: number, count: number): number[] => Array.from({ length: count }, (_, i) => k - i);
-    const isIdle = (k: number): boolean => at(levels, k).lambda === at(levels, k + 1).lambda;
+    const isIdle = (k: number): boolean => entryAt(levels, k).lambda === entryAt(levels, k + 1).lambda;
     const predictors = times.map((_, k) =>
       // A last sigma that is repeated makes a step of no length: no order tells it from the first.
       stepOver(k, back(k, isIdle(k) ? 1 : Math.min(config.predictor_order, left(k), Math.min(k, history) + 1))),
@@ -64,13 +64,13 @@ export default {
     const rows = times.map((time, k): Row => {
       const before = k - 1;
       const order = Math.min(config.corrector_order, left(before) + 1, Math.min(before, history) + 2);
-      const corrected = k > 0 ? { predictor: at(predictors, before), corrector: stepOver(before, back(k, order)) } : undefined;
-      const { x, m, noise } = fromPredicted(at(predictors, k), corrected);
+      const corrected = k > 0 ? { predictor: entryAt(predictors, before), corrector: stepOver(before, back(k, order)) } : undefined;
+      const { x, m, noise } = fromPredicted(entryAt(predictors, k), corrected);
       return {
         timestep: time,
-        sigma: at(sigmas, k),
+        sigma: entryAt(sigmas, k),
         inputScale: 1,
-        m: (keeps === "sample" ? sampleOf : noiseOf)(config.prediction_type, at(levels, k), at(sigmas, k)),
+        m: (keeps === "sample" ? sampleOf : noiseOf)(config.prediction_type, entryAt(levels, k), entryAt(sigmas, k)),
         next: { x: [{ step: k, weight: x }], m, noise },
       };
     });

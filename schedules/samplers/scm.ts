@@ -1,7 +1,7 @@
 /** Consistency sampling in TrigFlow's angles (sCM, arXiv 2410.11081), as diffusers' `schedulers/scheduling_scm.py` runs it. */
 import { z } from "zod";
-import { samplerOption } from "../../ir/diagnostics.js";
-import { at } from "../../ir/entries.js";
+import { samplerOption } from "../diagnostics.js";
+import { entryAt } from "../../ir/entries.js";
 import type { Row, Sampler } from "../sampler.js";
 import { linspace } from "../solvers/spacing.js";
 
@@ -30,7 +30,7 @@ export default {
     const angles = timesteps ?? (steps === 2 ? [FIRST_ANGLE, MIDDLE_ANGLE, 0] : linspace(FIRST_ANGLE, 0, steps + 1));
     // x = cos t · x_0 + sin t · noise, where noise and x_0 have the deviation sigma_data; the output is a v-prediction.
     const rows = angles.slice(0, steps).map((angle, k): Row => {
-      const next = at(angles, k + 1);
+      const next = entryAt(angles, k + 1);
       return {
         timestep: angle,
         inputScale: 1,

@@ -3,10 +3,10 @@
  * (github.com/facebookresearch/DiT, `diffusion/respace.py`). The configuration holds the arguments of `create_diffusion`.
  */
 import { z } from "zod";
-import { samplerOption, unsupportedScheduler } from "../../ir/diagnostics.js";
-import { at } from "../../ir/entries.js";
+import { samplerOption, unsupportedScheduler } from "../diagnostics.js";
+import { entryAt } from "../../ir/entries.js";
 import { clampedStep } from "../solvers/clipping.js";
-import { ddpmRows, type AncestralRun } from "../solvers/ddpm.js";
+import { type AncestralRun, ddpmRows } from "../solvers/ddpm.js";
 import { ddimStep } from "../solvers/ddim.js";
 import { alphaBars } from "../solvers/noise-schedule.js";
 import type { Row, Sampler } from "../sampler.js";
@@ -46,14 +46,14 @@ export default {
       trained_betas: null,
     });
     const times = [...kept].reverse();
-    const bars = times.map((time) => at(trained, time));
+    const bars = times.map((time) => entryAt(trained, time));
     const prediction = config.predict_xstart ? "sample" : "epsilon";
     const clamping = { clip_sample: config.clip_denoised, clip_sample_range: 1 };
     const isDdim = config.sampler ? config.sampler === "ddim" : String(config.timestep_respacing).startsWith("ddim");
     if (!isDdim && eta !== 0) throw samplerOption(className, "eta", "takes eta only with DDIM");
     const rows = isDdim
       ? times.map((time, k): Row => {
-          const step = ddimStep(prediction, at(bars, k), bars[k + 1] ?? 1, eta);
+          const step = ddimStep(prediction, entryAt(bars, k), bars[k + 1] ?? 1, eta);
           return { timestep: time, inputScale: 1, ...clampedStep(clamping, { k, ...step }) };
         })
       : ddpmRows({ times, bars, variance: varianceOf(config), prediction, clamping });

@@ -1,6 +1,6 @@
 /** Rectified-flow sampling of stable-audio-tools: `sample_rf` in `stable_audio_tools/inference/sampling.py`. */
 import { z } from "zod";
-import { at } from "../../ir/entries.js";
+import { entryAt } from "../../ir/entries.js";
 import { dpmStep } from "../solvers/dpm-solver.js";
 import { flowRows, renoisingStep, velocityStep } from "../solvers/flow.js";
 import { levelOf } from "../solvers/levels.js";
@@ -33,8 +33,8 @@ export default {
       if (kind === "euler") return velocityStep(k, time, sigma, nextSigma);
       const renoised = renoisingStep(k, time, sigma, nextSigma);
       if (kind === "pingpong") return renoised;
-      const nodes = k === 0 || nextSigma === 0 ? [at(levels, k)] : [at(levels, k), at(levels, k - 1)];
-      const { x, m } = dpmStep("dpmsolver++", "midpoint", nodes, at(levels, k + 1), 1);
+      const nodes = k === 0 || nextSigma === 0 ? [entryAt(levels, k)] : [entryAt(levels, k), entryAt(levels, k - 1)];
+      const { x, m } = dpmStep("dpmsolver++", "midpoint", nodes, entryAt(levels, k + 1), 1);
       return { ...renoised, next: { x: [{ step: k, weight: x }], m: m.map((weight, back) => ({ step: k - back, weight })), noise: 0 } };
     });
     return { name: "stable-audio-rf", prediction: "flow", initialScale: 1, rows };

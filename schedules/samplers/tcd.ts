@@ -1,7 +1,7 @@
 /** Trajectory consistency distillation (arXiv 2402.19159), as diffusers' `schedulers/scheduling_tcd.py` runs it. */
 import { z } from "zod";
-import { samplerOption } from "../../ir/diagnostics.js";
-import { at } from "../../ir/entries.js";
+import { samplerOption } from "../diagnostics.js";
+import { entryAt } from "../../ir/entries.js";
 import { consistencyKeys, distilledTimes } from "../solvers/consistency.js";
 import { levelOfBar, noiseOf, sampleOf } from "../solvers/levels.js";
 import { alphaBars } from "../solvers/noise-schedule.js";
@@ -23,12 +23,12 @@ export default {
     const times = distilledTimes(className, config, options);
     const bars = alphaBars(config);
     const rows = times.map((time, k): Row => {
-      const level = levelOfBar(at(bars, time));
+      const level = levelOfBar(entryAt(bars, time));
       const nextTime = times[k + 1] ?? 0;
       // Strategic stochastic sampling (algorithm 4): denoise to an earlier time s, then noise up to the next.
-      const earlierBar = at(bars, Math.floor((1 - eta) * nextTime));
+      const earlierBar = entryAt(bars, Math.floor((1 - eta) * nextTime));
       const earlier = levelOfBar(earlierBar);
-      const share = eta > 0 && k + 1 < times.length ? at(bars, nextTime) / earlierBar : 1;
+      const share = eta > 0 && k + 1 < times.length ? entryAt(bars, nextTime) / earlierBar : 1;
       const sample = sampleOf(config.prediction_type, level);
       const noise = noiseOf(config.prediction_type, level);
       const weight = (of: "x" | "out"): number => Math.sqrt(share) * (earlier.alpha * sample[of] + earlier.sigma * noise[of]);

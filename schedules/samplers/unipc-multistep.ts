@@ -1,10 +1,10 @@
 /** UniPC, predictor and corrector (arXiv 2302.04867), as diffusers' `schedulers/scheduling_unipc_multistep.py` runs them. */
 import { z } from "zod";
-import { samplerOption, unsupportedScheduler } from "../../ir/diagnostics.js";
-import { at } from "../../ir/entries.js";
+import { samplerOption, unsupportedScheduler } from "../diagnostics.js";
+import { entryAt } from "../../ir/entries.js";
 import { refuseThresholding, thresholdingKeys } from "../solvers/clipping.js";
 import { fromPredicted, type LinearStep } from "../solvers/corrector.js";
-import { lambdaGrid, lambdaGridKeys, predictionLabel, type Grid } from "../solvers/lambda-grid.js";
+import { type Grid, lambdaGrid, lambdaGridKeys, predictionLabel } from "../solvers/lambda-grid.js";
 import { lambdaStep, slopeOfMean, slopeUndecayed } from "../solvers/lambda-step.js";
 import { levelOf, noiseOf, sampleOf } from "../solvers/levels.js";
 import { noiseScheduleKeys } from "../solvers/noise-schedule.js";
@@ -53,22 +53,30 @@ export default {
     // two, the paper takes ½ for the solution, and B(h) stays: the difference between bh1 and bh2.
     const coarse = config.solver_type === "bh1" ? slopeUndecayed : slopeOfMean;
     const stepOver = (k: number, steps: readonly number[]): LinearStep => {
-      const nodes = steps.map((step) => at(levels, step));
-      const { x, m } = lambdaStep({ keeps, tau: 0 }, at(levels, k), at(levels, k + 1), nodes, steps.length === 2 ? coarse : undefined);
-      return { x, m: steps.map((step, i) => ({ step, weight: at(m, i) })), noise: 0 };
+      const nodes = steps.map((step) => entryAt(levels, step));
+      const { x, m } = lambdaStep(
+        { keeps, tau: 0 },
+        entryAt(levels, k),
+        entryAt(levels, k + 1),
+        nodes,
+        steps.length === 2 ? coarse : undefined,
+      );
+      return { x, m: steps.map((step, i) => ({ step, weight: entryAt(m, i) })), noise: 0 };
     };
-    const past = (k: number): number[] => Array.from({ length: at(orders, k) }, (_, back) => k - back);
+    const past = (k: number): number[] => Array.from({ length: entryAt(orders, k) }, (_, back) => k - back);
     const predictors = times.map((_, k) => stepOver(k, past(k)));
     const rows = times.map((time, k): Row => {
       const before = k - 1;
       const isCorrected = k > 0 && !config.disable_corrector.includes(before);
-      const corrected = isCorrected ? { predictor: at(predictors, before), corrector: stepOver(before, [...past(before), k]) } : undefined;
-      const { x, m, noise } = fromPredicted(at(predictors, k), corrected);
+      const corrected = isCorrected
+        ? { predictor: entryAt(predictors, before), corrector: stepOver(before, [...past(before), k]) }
+        : undefined;
+      const { x, m, noise } = fromPredicted(entryAt(predictors, k), corrected);
       return {
         timestep: time,
-        sigma: at(sigmas, k),
+        sigma: entryAt(sigmas, k),
         inputScale: 1,
-        m: (config.predict_x0 ? sampleOf : noiseOf)(config.prediction_type, at(levels, k), at(sigmas, k)),
+        m: (config.predict_x0 ? sampleOf : noiseOf)(config.prediction_type, entryAt(levels, k), entryAt(sigmas, k)),
         next: { x: [{ step: k, weight: x }], m, noise },
       };
     });

@@ -1,6 +1,6 @@
 /** What is no weighted sum: clamping of the predicted sample and learned variance, the keys that ask for them, and their refusal. */
 import { z } from "zod";
-import { unsupportedScheduler } from "../../ir/diagnostics.js";
+import { unsupportedScheduler } from "../diagnostics.js";
 import type { Row, SamplerTable, Term } from "../sampler.js";
 
 export const thresholdingKeys = {

@@ -1,8 +1,8 @@
 /** CogVideoX's noise schedule (arXiv 2408.06072): shifted towards noise, and by the library's step of ⌊N/n⌋ from each time to the next. */
 import { z } from "zod";
-import { samplerOption } from "../../ir/diagnostics.js";
-import { at } from "../../ir/entries.js";
-import { levelOfBar, type Level } from "./levels.js";
+import { samplerOption } from "../diagnostics.js";
+import { entryAt } from "../../ir/entries.js";
+import { type Level, levelOfBar } from "./levels.js";
 import { alphaBars, noiseScheduleKeys } from "./noise-schedule.js";
 import { spacedTimes, timestepSpacing } from "./spacing.js";
 
@@ -38,11 +38,11 @@ export function cogVideoXSteps(className: string, config: CogVideoXConfig, steps
   const trainTimes = config.num_train_timesteps;
   if (steps > trainTimes) throw samplerOption(className, "steps", `takes at most ${trainTimes} steps`);
   const bars = alphaBars(config, config.snr_shift_scale);
-  const finalBar = config.set_alpha_to_one ? 1 : at(bars, 0);
+  const finalBar = config.set_alpha_to_one ? 1 : entryAt(bars, 0);
   // The time before t is t − ⌊N/n⌋, not the next entry of the list.
   const stride = Math.floor(trainTimes / steps);
   return spacedTimes({ spacing: config.timestep_spacing, trainTimes, steps, offset: config.steps_offset }).map((time) => {
     const isLast = time < stride;
-    return { time, from: levelOfBar(at(bars, time)), to: levelOfBar(isLast ? finalBar : at(bars, time - stride)), isLast };
+    return { time, from: levelOfBar(entryAt(bars, time)), to: levelOfBar(isLast ? finalBar : entryAt(bars, time - stride)), isLast };
   });
 }

@@ -1,7 +1,7 @@
 /** Models distilled to few steps on a variance-preserving schedule (LCM, TCD): their keys, and the times that they were distilled for. */
 import { z } from "zod";
-import { badJsonField, samplerOption } from "../../ir/diagnostics.js";
-import { at } from "../../ir/entries.js";
+import { badJsonField, samplerOption } from "../diagnostics.js";
+import { entryAt } from "../../ir/entries.js";
 import { thresholdingKeys } from "./clipping.js";
 import { noiseScheduleKeys } from "./noise-schedule.js";
 import type { SamplerOptions } from "../sampler.js";
@@ -43,5 +43,5 @@ export function distilledTimes(className: string, config: ConsistencyConfig, { s
   if (steps > original) throw samplerOption(className, "steps", `takes at most the ${original} steps that it was distilled from`);
   const stride = Math.floor(trainTimes / original);
   const distilled = Array.from({ length: original }, (_, i) => (original - i) * stride - 1);
-  return Array.from({ length: steps }, (_, k) => at(distilled, Math.floor(k * (original / steps))));
+  return Array.from({ length: steps }, (_, k) => entryAt(distilled, Math.floor(k * (original / steps))));
 }

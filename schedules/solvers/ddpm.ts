@@ -1,5 +1,5 @@
 /** Steps of ancestral sampling: the mean of the posterior of the next latent, and noise of its variance (arXiv 2006.11239). */
-import { at } from "../../ir/entries.js";
+import { entryAt } from "../../ir/entries.js";
 import { clampedStep, type Clamping } from "./clipping.js";
 import { levelOfBar, sampleOf } from "./levels.js";
 import type { Prediction, Row } from "../sampler.js";
@@ -20,7 +20,7 @@ export interface AncestralRun {
 /** One row a time: eq. 7 for the mean, and for a learned variance arXiv 2102.09672, eq. 15. No noise is drawn at time 0. */
 export function ddpmRows({ times, bars, variance, prediction, clamping }: AncestralRun): readonly Row[] {
   return times.map((time, k): Row => {
-    const bar = at(bars, k);
+    const bar = entryAt(bars, k);
     const nextBar = bars[k + 1] ?? 1;
     const alpha = bar / nextBar;
     const beta = 1 - alpha;

@@ -1,8 +1,8 @@
 /** One step of the DPM-Solver family (arXiv 2206.00927, 2211.01095), in all the forms in which diffusers has it. */
-import { unsupportedScheduler } from "../../ir/diagnostics.js";
-import { at } from "../../ir/entries.js";
-import { lambdaStep, slopeOfMean, type LambdaStep, type Moments } from "./lambda-step.js";
-import { noiseOf, sampleOf, type Level, type PredictionType } from "./levels.js";
+import { unsupportedScheduler } from "../diagnostics.js";
+import { entryAt } from "../../ir/entries.js";
+import { lambdaStep, type LambdaStep, type Moments, slopeOfMean } from "./lambda-step.js";
+import { type Level, noiseOf, type PredictionType, sampleOf } from "./levels.js";
 
 /** In terms of predicted samples (`++`) or predicted noise; as an ODE or, with fresh noise at every step, as an SDE. */
 export type DpmAlgorithm = "dpmsolver" | "dpmsolver++" | "sde-dpmsolver" | "sde-dpmsolver++";
@@ -37,7 +37,7 @@ export function dpmStep(
     return solverType === "midpoint" ? slopeOfMean(exact, length, reach) : exact;
   };
   const keeps = predictsNoise(algorithm) ? "noise" : "sample";
-  return lambdaStep({ keeps, tau: isSde ? Math.sqrt(eta) : 0 }, at(nodes, 0), to, nodes, moments);
+  return lambdaStep({ keeps, tau: isSde ? Math.sqrt(eta) : 0 }, entryAt(nodes, 0), to, nodes, moments);
 }
 
 /** What a solver keeps of the model's output: the predicted sample, or the predicted noise. */

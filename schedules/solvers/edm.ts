@@ -1,7 +1,7 @@
 /** EDM (arXiv 2206.00364): x = sample + sigma · noise, networks between scalings that depend on sigma, and multistep rows for them. */
 import { z } from "zod";
-import { unsupportedScheduler } from "../../ir/diagnostics.js";
-import { at } from "../../ir/entries.js";
+import { unsupportedScheduler } from "../diagnostics.js";
+import { entryAt } from "../../ir/entries.js";
 import type { LambdaStep } from "./lambda-step.js";
 import type { Level } from "./levels.js";
 import type { Row } from "../sampler.js";
@@ -68,8 +68,8 @@ export interface EdmRun {
 export function edmRows({ sigmas, sigmaData, prediction, timeOf, orderAt, solve }: EdmRun): readonly Row[] {
   const levels = sigmas.map((sigma): Level => ({ alpha: 1, sigma, lambda: -Math.log(sigma) }));
   return sigmas.slice(0, -1).map((sigma, k): Row => {
-    const nodes = Array.from({ length: orderAt(k) }, (_, back) => at(levels, k - back));
-    const { x, m, noise } = solve(nodes, at(levels, k + 1));
+    const nodes = Array.from({ length: orderAt(k) }, (_, back) => entryAt(levels, k - back));
+    const { x, m, noise } = solve(nodes, entryAt(levels, k + 1));
     const variance = sigma ** 2 + sigmaData ** 2;
     const out = (sigma * sigmaData) / Math.sqrt(variance);
     return {

@@ -1,7 +1,7 @@
 /** Rectified flow, x = (1 − sigma) · x_0 + sigma · noise with the output noise − x_0: its grids of sigmas, and its kinds of step. */
 import { z } from "zod";
-import { samplerOption } from "../../ir/diagnostics.js";
-import { at } from "../../ir/entries.js";
+import { samplerOption } from "../diagnostics.js";
+import { entryAt } from "../../ir/entries.js";
 import type { Grid } from "./lambda-grid.js";
 import type { Row, SamplerOptions } from "../sampler.js";
 import { namedGrid, namedGridKeys, namedSigmas, shiftedSigma } from "./sigma-grid.js";
@@ -49,7 +49,7 @@ export function flowGrid(
   const shifted = base.map((sigma) => shiftedSigma(sigma, shift));
   const ended = stretched(shifted, config.shift_terminal);
   const named = namedGrid(className, config);
-  const sigmas = named ? namedSigmas(named, at(ended, 0), at(ended, steps - 1), steps) : ended;
+  const sigmas = named ? namedSigmas(named, entryAt(ended, 0), entryAt(ended, steps - 1), steps) : ended;
   if (config.invert_sigmas) {
     const inverted = sigmas.map((sigma) => 1 - sigma);
     return { times: inverted.map((sigma) => sigma * trainTimes), sigmas: [...inverted, 1] };
@@ -69,7 +69,7 @@ export function flowRows(
   { times, sigmas }: Grid,
   step: (k: number, time: number, sigma: number, nextSigma: number) => Row,
 ): readonly Row[] {
-  return times.map((time, k) => step(k, time, at(sigmas, k), at(sigmas, k + 1)));
+  return times.map((time, k) => step(k, time, entryAt(sigmas, k), entryAt(sigmas, k + 1)));
 }
 
 /** Euler's step along the velocity: x' = x + (sigma' − sigma) · out. */

@@ -1,9 +1,9 @@
 /** Grids of the solvers that step in lambda (DPM-Solver, DEIS, UniPC, SA-Solver): times that the model is told, and their sigmas. */
 import { z } from "zod";
-import { samplerOption } from "../../ir/diagnostics.js";
-import { at } from "../../ir/entries.js";
+import { samplerOption } from "../diagnostics.js";
+import { entryAt } from "../../ir/entries.js";
 import type { PredictionType } from "./levels.js";
-import { trainedSigmas, type NoiseScheduleConfig } from "./noise-schedule.js";
+import { type NoiseScheduleConfig, trainedSigmas } from "./noise-schedule.js";
 import type { Prediction, SamplerOptions } from "../sampler.js";
 import { interpolate, namedGrid, namedGridKeys, namedSigmas, shiftedSigma, timeOfSigma } from "./sigma-grid.js";
 import { linspace, roundHalfEven, spacedTimes, type TimestepSpacing } from "./spacing.js";
@@ -57,8 +57,8 @@ export function lambdaGrid(
 ): Grid {
   const trainTimes = config.num_train_timesteps;
   const trained = trainedSigmas(config);
-  const min = at(trained, 0);
-  const max = at(trained, trained.length - 1);
+  const min = entryAt(trained, 0);
+  const max = entryAt(trained, trained.length - 1);
   const named = namedGrid(className, config) ?? (config.use_lu_lambdas ? "lu" : undefined);
   if (timesteps) {
     const laidOut = named ?? (config.use_flow_sigmas ? "flow" : undefined);

@@ -1,5 +1,5 @@
 /** One step of an exponential integrator: the linear part of a diffusion exactly, past predictions by a polynomial in lambda. */
-import { mirrored, type Level } from "./levels.js";
+import { type Level, mirrored } from "./levels.js";
 import { exponentialMoments, interpolationWeights } from "./quadrature.js";
 
 /** What is kept of the model's output, and how much fresh noise a step adds: `tau`² times that of the reverse diffusion. */

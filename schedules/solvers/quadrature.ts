@@ -1,5 +1,5 @@
 /** Weights of past values under an integral: multistep solvers put a polynomial through what the model said and integrate that. */
-import { at } from "../../ir/entries.js";
+import { entryAt } from "../../ir/entries.js";
 
 /**
  * Weights w_j with Σ w_j · s_j^n = moments[n]: Σ w_j · f(s_j) integrates the polynomial through (s_j, f(s_j)) exactly where
@@ -14,7 +14,7 @@ export function interpolationWeights(nodes: readonly number[], moments: readonly
       const scale = node - other;
       polynomial = [...polynomial, 0].map((coefficient, n) => ((polynomial[n - 1] ?? 0) - coefficient * other) / scale);
     }
-    return polynomial.reduce((sum, coefficient, n) => sum + coefficient * at(moments, n), 0);
+    return polynomial.reduce((sum, coefficient, n) => sum + coefficient * entryAt(moments, n), 0);
   });
 }
 
@@ -25,7 +25,7 @@ export function interpolationWeights(nodes: readonly number[], moments: readonly
  */
 export function exponentialMoments(length: number, reach: number, count: number): readonly number[] {
   const moments = [-Math.expm1(-reach)];
-  for (let n = 1; n < count; n++) moments.push(length ** n - (n * length * at(moments, n - 1)) / reach);
+  for (let n = 1; n < count; n++) moments.push(length ** n - (n * length * entryAt(moments, n - 1)) / reach);
   return moments;
 }
 

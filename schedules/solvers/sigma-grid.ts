@@ -1,7 +1,7 @@
 /** Grids of noise levels sigma = √((1 − alphaBar) / alphaBar), and the way back from a sigma to a training time. */
 import { z } from "zod";
-import { unsupportedScheduler } from "../../ir/diagnostics.js";
-import { at } from "../../ir/entries.js";
+import { unsupportedScheduler } from "../diagnostics.js";
+import { entryAt } from "../../ir/entries.js";
 import { linspace } from "./spacing.js";
 
 /** The keys by which a configuration names one of the grids below. */
@@ -69,8 +69,8 @@ function evenlyIn(max: number, min: number, count: number, forward: (sigma: numb
 /** The value at `position` between the entries of `values`, linear, the ends held (numpy's `interp`). */
 export function interpolate(values: readonly number[], position: number): number {
   const low = Math.min(Math.max(Math.floor(position), 0), values.length - 1);
-  const below = at(values, low);
-  const above = at(values, Math.min(low + 1, values.length - 1));
+  const below = entryAt(values, low);
+  const above = entryAt(values, Math.min(low + 1, values.length - 1));
   return position <= 0 ? below : below + (position - low) * (above - below);
 }
 
@@ -79,8 +79,8 @@ export function timeOfSigma(sigma: number, logSigmas: readonly number[]): number
   const wanted = Math.log(Math.max(sigma, 1e-10));
   const found = logSigmas.findLastIndex((logSigma) => wanted - logSigma >= 0);
   const low = Math.min(Math.max(found, 0), logSigmas.length - 2);
-  const below = at(logSigmas, low);
-  const above = at(logSigmas, low + 1);
+  const below = entryAt(logSigmas, low);
+  const above = entryAt(logSigmas, low + 1);
   const weight = Math.min(Math.max((below - wanted) / (below - above), 0), 1);
   return (1 - weight) * low + weight * (low + 1);
 }

@@ -1,9 +1,9 @@
 /** What the samplers from k-diffusion share: they step in sigma, on latents x = sample + sigma · noise (arXiv 2206.00364). */
 import { z } from "zod";
-import { samplerOption } from "../../ir/diagnostics.js";
-import { at } from "../../ir/entries.js";
-import { levelOf, noiseOf, sampleOf, type PredictionType } from "./levels.js";
-import { betaKeys, trainedSigmas, type NoiseScheduleConfig } from "./noise-schedule.js";
+import { samplerOption } from "../diagnostics.js";
+import { entryAt } from "../../ir/entries.js";
+import { levelOf, noiseOf, type PredictionType, sampleOf } from "./levels.js";
+import { betaKeys, type NoiseScheduleConfig, trainedSigmas } from "./noise-schedule.js";
 import type { Row, SamplerOptions, Term } from "../sampler.js";
 import { interpolate, namedGrid, namedGridKeys, namedSigmas, timeOfSigma } from "./sigma-grid.js";
 import { roundHalfEven, spacedTimes, timestepSpacing, type TimestepSpacing } from "./spacing.js";
@@ -66,7 +66,7 @@ export function sigmaGrid(
   const times = timesteps ?? spacedTimes({ ...spaced, steps, fractional: true });
   const sigmas = sigmasAt(times, trained);
   if (!named) return { times, sigmas, timeOf };
-  const grid = namedSigmas(named, config.sigma_max ?? at(sigmas, 0), config.sigma_min ?? at(sigmas, sigmas.length - 1), steps);
+  const grid = namedSigmas(named, config.sigma_max ?? entryAt(sigmas, 0), config.sigma_min ?? entryAt(sigmas, sigmas.length - 1), steps);
   const toTime = (sigma: number): number => (roundsKarras && named === "karras" ? roundHalfEven(timeOf(sigma)) : timeOf(sigma));
   return { times: grid.map(toTime), sigmas: grid, timeOf };
 }
@@ -123,7 +123,7 @@ export function midpointRows(
 ): readonly Row[] {
   return times.flatMap((time, step): Row[] => {
     const base = 2 * step;
-    const from = at(sigmas, step);
+    const from = entryAt(sigmas, step);
     const seen = (time: number, sigma: number): Omit<Row, "next"> => ({
       timestep: time,
       sigma,

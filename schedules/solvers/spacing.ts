@@ -1,6 +1,6 @@
 /** Time grids: which training times a run of n steps visits, with numpy's rounding. */
 import { z } from "zod";
-import { degenerateTimes, samplerOption } from "../../ir/diagnostics.js";
+import { degenerateTimes, samplerOption } from "../diagnostics.js";
 
 /** arXiv 2305.08891, table 2. */
 export const timestepSpacing = z.enum(["linspace", "leading", "trailing"]);

@@ -1,8 +1,8 @@
 /** Error curves as line charts: how much the branches of a group change against an earlier step, step by step. */
 import type { ReportCurve } from "./data.js";
-import { formatNumber } from "../format.js";
+import { formatNumber } from "../words/index.js";
 import { markup, type Markup } from "./html.js";
-import { lineChart, stepAxis, type Point } from "./line-chart.js";
+import { lineChart, type Point, stepAxis } from "./line-chart.js";
 import { ticks } from "./ticks.js";
 
 /** Lags that are drawn. */

@@ -1,7 +1,7 @@
 /** The front as a picture: the error against the share of the compute that is left, of the plans and of what is published. */
-import { formatNumber, formatPercent } from "../format.js";
+import { formatNumber, formatPercent } from "../words/index.js";
 import { markup } from "./html.js";
-import { CHART_HEIGHT, CHART_WIDTH, lineChart, type Line } from "./line-chart.js";
+import { CHART_HEIGHT, CHART_WIDTH, type Line, lineChart } from "./line-chart.js";
 import { GAP, HEADER, svgDocument } from "./svg.js";
 import { logarithmicTicks, ticks } from "./ticks.js";
 

@@ -1,11 +1,10 @@
 /** A sampler as a picture: what the model is told at each step, how noisy the latent is, and what the next one is made of. */
 import type { Row, SamplerTable, Term } from "../../schedules/index.js";
-import { formatNumber } from "../format.js";
-import { markup, type Content } from "./html.js";
-import { CHART_HEIGHT, CHART_WIDTH, lineChart, stepAxis, type Line } from "./line-chart.js";
+import { counted, formatNumber } from "../words/index.js";
+import { type Content, markup } from "./html.js";
+import { CHART_HEIGHT, CHART_WIDTH, type Line, lineChart, stepAxis } from "./line-chart.js";
 import { GAP, HEADER, svgDocument } from "./svg.js";
 import { ticksBetween } from "./ticks.js";
-import { counted } from "../text.js";
 
 const FOOTER = 50;
 

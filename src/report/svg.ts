@@ -1,5 +1,5 @@
 /** An SVG document of its own: a title, a line below it, and what is drawn. */
-import { markup, type Content } from "./html.js";
+import { type Content, markup } from "./html.js";
 
 /** Margin at the left of the titles, and the height that they take. */
 export const GAP = 30;

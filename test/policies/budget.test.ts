@@ -1,12 +1,12 @@
 /** The budget policy: its parts against second derivations, the whole on a run made of numbers. */
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
-import { polynomial, relativeL2, type PolicyInput, type Runs, type Schedule, type ScheduleCell } from "../../schedules/index.js";
+import { type PolicyInput, polynomial, relativeL2, type Runs, type Schedule, type ScheduleCell } from "../../schedules/index.js";
 import { fillings, leastPath, published, twoGaps } from "../../schedules/budget/candidates.js";
 import { closedLoop } from "../../schedules/budget/closed-loop.js";
-import { Trials, type Entry } from "../../schedules/budget/selection.js";
+import { type Entry, Trials } from "../../schedules/budget/selection.js";
 import { sensitivity } from "../../schedules/budget/sensitivity.js";
-import { choose, generator, inputOf, siteOf, statisticsOfValues, runsWith } from "../support/policy-input.js";
+import { choose, generator, inputOf, runsWith, siteOf, statisticsOfValues } from "../support/policy-input.js";
 import { rejectedCodeOf } from "../support/thrown.js";
 import { toyInput } from "../support/toy-runs.js";
 

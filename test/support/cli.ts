@@ -1,6 +1,6 @@
 /** The command line, in this process. */
 import { Writable } from "node:stream";
-import { main } from "../../src/cli.js";
+import { main } from "../../src/cli/cli.js";
 
 export interface Ran {
   readonly exit: number | null;

@@ -3,8 +3,8 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { z } from "zod";
 import type { Model } from "../../ir/graph.js";
-import { tensorNumbers, type TensorData } from "../../ir/tensor.js";
-import { readNpy } from "../../src/npy.js";
+import { type TensorData, tensorNumbers } from "../../ir/tensor.js";
+import { readNpy } from "../../src/files/npy.js";
 
 const ROOT = resolve(import.meta.dirname, "..", "fixtures");
 

@@ -4,14 +4,15 @@ import { basename, join } from "node:path";
 import fc from "fast-check";
 import { z } from "zod";
 import { ditView, type Model } from "../../ir/graph.js";
-import { lift, type Cut } from "../../ir/lift/index.js";
+import { type Cut, lift } from "../../ir/lift/index.js";
 import { readModel } from "../../ir/onnx/index.js";
-import { bind, type Adjustment, type Adjustments, type Plan, type Schedule, type ScheduleCell } from "../../schedules/index.js";
-import { readJson } from "../../src/files.js";
-import { bindModel, latentShape } from "../../src/bound-model.js";
-import type { Job } from "../../src/job.js";
-import { recipeSchema, samplingOf, type Recipe } from "../../src/recipe.js";
-import { readNpy } from "../../src/npy.js";
+import { type Adjustment, type Adjustments, bind, type Plan, type Schedule, type ScheduleCell } from "../../schedules/index.js";
+import { readJson } from "../../src/files/json.js";
+import { bindModel, latentShape } from "../../src/job/bound-model.js";
+import type { Job } from "../../src/job/job.js";
+import { type Recipe, recipeSchema } from "../../src/job/recipe.js";
+import { samplingOf } from "../../src/job/sampling.js";
+import { readNpy } from "../../src/files/npy.js";
 import type { Fixture } from "./fixtures.js";
 
 /** `none`: as many latents as the export has rows, with the recorded conditions; `batched`: half as many, for class-conditioned ones. */

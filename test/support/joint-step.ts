@@ -1,6 +1,6 @@
 /** A step shaped as FLUX is, of any depth: blocks of two streams that attend to each other, then blocks of one joined stream. */
 import { Builder, shapeOf } from "../../ir/build.js";
-import { constant, inputValue, type Attribute, type Model, type Value } from "../../ir/graph.js";
+import { type Attribute, constant, inputValue, type Model, type Value } from "../../ir/graph.js";
 import { tensorOf } from "../../ir/tensor.js";
 
 const WIDTH = 8;

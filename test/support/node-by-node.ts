@@ -4,7 +4,7 @@
  */
 import { inputValue, makeNode, type Model, type Value } from "../../ir/graph.js";
 import type { TensorData } from "../../ir/tensor.js";
-import { Session, type Tensors } from "../../src/runtime.js";
+import { Session, type Tensors } from "../../src/runtime/session.js";
 
 /** The outputs of the graph by name. */
 export async function runNodeByNode(model: Model, feeds: Tensors): Promise<Tensors> {

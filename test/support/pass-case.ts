@@ -21,12 +21,12 @@
 import { z } from "zod";
 import type { Branch } from "../../ir/dit.js";
 import type { Graph, Model } from "../../ir/graph.js";
-import { tensorOf, type TensorData } from "../../ir/tensor.js";
-import { parse } from "../../ir/text.js";
+import { type TensorData, tensorOf } from "../../ir/tensor.js";
+import { parse } from "../../ir/parse.js";
 import { FLOAT_TYPES } from "../../ir/types.js";
-import type { PassContext } from "../../passes/index.js";
+import type { PassContext } from "../../passes/pass.js";
 import { bind, parseSchedule, type Plan, type Row, type SamplerTable } from "../../schedules/index.js";
-import { evaluator } from "../../src/runtime.js";
+import { evaluator } from "../../src/runtime/evaluator.js";
 
 export interface Subject {
   readonly model: Model;

@@ -1,15 +1,15 @@
 /** What policies choose from, made up for tests. */
 import {
   chooseSchedule,
-  policies,
   type ErrorBands,
+  policies,
   type PolicyInput,
   type PolicySite,
   type Runs,
   type ScheduleCell,
   type SiteStatistics,
 } from "../../schedules/index.js";
-import { readTorchFile } from "../../src/torch-file.js";
+import { readTorchFile } from "../../src/files/torch-file.js";
 
 /** What the named policy chooses. */
 export async function choose(name: string, options: unknown, input: PolicyInput): ReturnType<typeof chooseSchedule> {

@@ -1,6 +1,6 @@
 /** What diffusers' hooks decided, as test/fixtures/policies/record.py recorded it. */
 import { z } from "zod";
-import { readJson } from "../../src/files.js";
+import { readJson } from "../../src/files/json.js";
 import { fileURLToPath } from "node:url";
 
 const pair = z.tuple([z.number(), z.number()]);

@@ -1,0 +1,81 @@
+/** Spells out in other operators what ONNX Runtime's CUDA provider has no kernel for: it would be computed on the CPU, between copies. */
+import { hasCudaKernel } from "../ir/cuda.js";
+import { Builder, elemOf, shapeOf } from "../ir/build.js";
+import { constant, floatAttribute, isOp, type Node, type Value } from "../ir/graph.js";
+import { rewrite } from "../ir/rewrite.js";
+import { tensorNumbers, tensorOf } from "../ir/tensor.js";
+import { elementCount, staticShape } from "../ir/types.js";
+import type { Pass } from "./pass.js";
+
+export default {
+  name: "decompose-for-cuda",
+  summary: "spell out what CUDA has no kernel for",
+  preserves: "rounding",
+  run(model) {
+    const graph = rewrite(model.graph, (node) => {
+      const rule = isOp(node, node.opType) && !hasCudaKernel(node, model.opsets) ? RULES.get(node.opType) : undefined;
+      const build = new Builder();
+      const known = [...node.inputs, ...node.outputs].every((value) => !value || staticShape(value.type) !== undefined);
+      const value = rule && known ? rule(node, build) : undefined;
+      return value && { nodes: build.nodes, outputs: [value] };
+    });
+    return graph === model.graph ? model : { ...model, graph };
+  },
+} satisfies Pass;
+
+/** The result of a node of one result; nothing where it stays as it is. Formulas: onnx, docs/Operators.md. */
+type Rule = (node: Node, build: Builder) => Value | undefined;
+
+const RULES: ReadonlyMap<string, Rule> = new Map<string, Rule>([
+  ["CastLike", castLike],
+  ["Mish", mish],
+  ["Pad", pad],
+  ["Swish", swish],
+]);
+
+function castLike({ inputs: [x], outputs: [result] }: Node, build: Builder): Value | undefined {
+  return x && result && build.cast(x, elemOf(result), result.name);
+}
+
+/** x · tanh(ln(1 + eˣ)) */
+function mish({ inputs: [x], outputs: [result] }: Node, build: Builder): Value | undefined {
+  if (!x?.type || !result) return undefined;
+  const { type } = x;
+  const soft = build.op("Softplus", [x], `${result.name}/softplus`, type);
+  return build.op("Mul", [x, build.op("Tanh", [soft], `${result.name}/tanh`, type)], result.name, type);
+}
+
+/** x · sigmoid(alpha · x) */
+function swish(node: Node, build: Builder): Value | undefined {
+  const [x] = node.inputs;
+  const [result] = node.outputs;
+  if (!x?.type || !result) return undefined;
+  const { type } = x;
+  const alpha = floatAttribute(node, "alpha", 1);
+  const factor = constant(`scalar_${alpha}`, tensorOf(type.elem, [], [alpha]));
+  const scaled = alpha === 1 ? x : build.op("Mul", [x, factor], `${result.name}/scaled`, type);
+  return build.op("Mul", [x, build.op("Sigmoid", [scaled], `${result.name}/sigmoid`, type)], result.name, type);
+}
+
+/** A constant beside it on either side, axis by axis. */
+function pad(node: Node, build: Builder): Value | undefined {
+  const [x, pads, filling, axes] = node.inputs;
+  const [result] = node.outputs;
+  const mode = node.attributes.get("mode");
+  if (!x || !result || (mode?.kind === "string" && mode.value !== "constant")) return undefined;
+  const counts = pads?.data && tensorNumbers(pads.data);
+  if (!counts || counts.some((count) => count < 0) || (filling && !filling.data) || (axes && !axes.data)) return undefined;
+  const [fill = 0] = filling?.data ? tensorNumbers(filling.data) : [];
+  const rank = shapeOf(x).length;
+  const padded = axes?.data
+    ? Array.from(tensorNumbers(axes.data), (axis) => (axis < 0 ? axis + rank : axis))
+    : shapeOf(x).map((_, axis) => axis);
+  return padded.reduce((value, axis, i) => {
+    const block = (count = 0): Value[] => {
+      const shape = shapeOf(value).map((dim, at) => (at === axis ? count : dim));
+      const numbers = new Array<number>(elementCount(shape)).fill(fill);
+      return count === 0 ? [] : [constant(`${result.name}/filling`, tensorOf(elemOf(x), shape, numbers))];
+    };
+    return build.concat([...block(counts[i]), value, ...block(counts[padded.length + i])], axis, result.name);
+  }, x);
+}

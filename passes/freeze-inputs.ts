@@ -1,0 +1,25 @@
+/** Turns inputs whose value is known at compile time into constants. What the halves of the guidance see differently is left to `unroll`. */
+import { constant, ditView, type Value } from "../ir/graph.js";
+import { rewrite } from "../ir/rewrite.js";
+import { elementCount, staticShape } from "../ir/types.js";
+import type { Pass } from "./pass.js";
+
+export default {
+  name: "freeze-inputs",
+  summary: "turn inputs with a known value into constants",
+  preserves: "bits",
+  run(model, { fixed, uncond }) {
+    const { graph } = model;
+    const view = ditView(model);
+    const substitution = new Map<Value, Value>();
+    for (const input of graph.inputs) {
+      // An input with a default is an initializer that old exporters list as an input.
+      const data = fixed.get(input.name) ?? input.data;
+      const isWhole = data && elementCount(data.shape) === elementCount(staticShape(input.type) ?? data.shape);
+      if (isWhole && !uncond.has(input.name)) substitution.set(input, constant(input.name, data));
+    }
+    const next = rewrite(graph, () => undefined, substitution);
+    const left = new Set(next.inputs.map(({ name }) => name));
+    return { ...model, graph: next, dit: { ...view, conditions: view.conditions.filter((name) => left.has(name)) } };
+  },
+} satisfies Pass;

@@ -1,0 +1,45 @@
+/** Reshapes and transposes that take earlier ones into account: two in a row are one, and what undoes the one before it is none. */
+import { type Builder, elemOf, shapeOf } from "../../ir/build.js";
+import { constant, intsAttribute, type Value } from "../../ir/graph.js";
+import { producerOf } from "./match.js";
+import { tensorOf } from "../../ir/tensor.js";
+import { sameShape } from "../../ir/types.js";
+
+/** Operators that give the same elements, in the same order, another shape. */
+export const RESHAPES = ["Reshape", "Squeeze", "Unsqueeze", "Flatten"] as const;
+
+/** [batch, heads, length, size] ↔ [batch, length, heads, size] */
+export const TURN = [0, 2, 1, 3] as const;
+
+/** The elements of a value in another shape of as many. */
+export function reshaped(build: Builder, value: Value, shape: readonly number[], name: string): Value {
+  let source = value;
+  for (let node = producerOf(source, ...RESHAPES); node?.inputs[0]; node = producerOf(source, ...RESHAPES)) source = node.inputs[0];
+  if (sameShape(shapeOf(source), shape)) return source;
+  return build.op("Reshape", [source, constant(`${name}/shape`, tensorOf("int64", [shape.length], shape))], name, {
+    elem: elemOf(value),
+    shape,
+  });
+}
+
+/** A value whose axis i is axis `perm[i]` of the given one. */
+export function transposed(build: Builder, value: Value, perm: readonly number[], name: string): Value {
+  let source = value;
+  let order = perm;
+  for (let node = producerOf(source, "Transpose"); node?.inputs[0]; node = producerOf(source, "Transpose")) {
+    const inner = permOf(node.inputs[0], intsAttribute(node, "perm"));
+    order = order.map((axis) => inner[axis] ?? axis);
+    source = node.inputs[0];
+  }
+  const from = shapeOf(source);
+  const shape = order.map((axis) => from[axis] ?? 1);
+  // What is left in order when axes of one element are not looked at moves nothing.
+  const moved = order.filter((axis) => from[axis] !== 1);
+  if (moved.every((axis, i) => i === 0 || axis > (moved[i - 1] ?? 0))) return reshaped(build, source, shape, name);
+  return build.op("Transpose", [source], name, { elem: elemOf(value), shape }, { perm: { kind: "ints", value: order.map(BigInt) } });
+}
+
+/** The order of the axes that a transpose makes; without one it is the reverse. */
+export function permOf(source: Value, perm: readonly number[] | undefined): readonly number[] {
+  return perm ?? shapeOf(source).map((_, i, { length }) => length - 1 - i);
+}

@@ -1,0 +1,30 @@
+/** Gives every value the type that the runtime infers for it, and every branch its channels. */
+import type { DitView } from "../ir/dit.js";
+import { type Graph, makeNode } from "../ir/graph.js";
+import { rewrite } from "../ir/rewrite.js";
+import { sameType } from "../ir/types.js";
+import type { Pass } from "./pass.js";
+
+export default {
+  name: "infer-types",
+  summary: "ask the runtime for the type of every value",
+  preserves: "bits",
+  async run(model, { evaluator }) {
+    const types = await evaluator.types(model);
+    const graph = rewrite(model.graph, (node, original) => {
+      if (original.outputs.every((value) => sameType(value.type, types.get(value)))) return undefined;
+      const typed = makeNode({ ...node, outputs: original.outputs.map((value) => ({ ...value, type: types.get(value) ?? value.type })) });
+      return { nodes: [typed], outputs: typed.outputs };
+    });
+    return { ...model, graph, dit: model.dit && withChannels(model.dit, graph) };
+  },
+} satisfies Pass;
+
+function withChannels(view: DitView, { marks }: Graph): DitView {
+  const last = new Map(marks.map(({ site, value }) => [site, value.type?.shape?.at(-1)]));
+  const branches = view.branches.map((branch) => {
+    const channels = last.get(branch.site);
+    return typeof channels === "number" ? { ...branch, channels } : branch;
+  });
+  return { ...view, branches };
+}

@@ -1,0 +1,217 @@
+/**
+ * Cached branches within a loop: what only they need stands in an `If`, whose other side reads the values that earlier
+ * iterations left.
+ */
+import { operands } from "../../ir/analysis.js";
+import { Builder, elemOf, shapeOf } from "../../ir/build.js";
+import { branchOwners } from "../../ir/cost.js";
+import { constant, type Graph, makeNode, type Node, type Value } from "../../ir/graph.js";
+import type { Subgraphs } from "../../ir/onnx/index.js";
+import { sweep } from "../../ir/rewrite.js";
+import { tensorOf } from "../../ir/tensor.js";
+import type { Cell } from "../../schedules/index.js";
+import { clone, operandsAt } from "../lowering/copy.js";
+import type { Iteration } from "./iteration.js";
+import { Site } from "./site.js";
+
+/** What an iteration is given by the one before it, and gives to the next. */
+export interface Carried {
+  readonly input: Value;
+  readonly output: Value;
+}
+
+export interface Decided {
+  readonly nodes: readonly Node[];
+  /** In the order of the outputs of the body that was given. */
+  readonly outputs: readonly Value[];
+  readonly carried: readonly Carried[];
+}
+
+/** The body of a loop with its cached branches decided by the plan, row by row. */
+export function decideBranches(
+  body: Graph,
+  cells: ReadonlyMap<string, readonly Cell[]>,
+  step: Iteration,
+  build: Builder,
+  subgraphs: Subgraphs,
+): Decided {
+  const marks = body.marks.filter(({ site }) => cells.get(site)?.some(({ kind }) => kind === "terms"));
+  const graph = sweep({ ...body, marks });
+  const sites = new Map(graph.marks.map(({ site, value }) => [site, new Site(site, value, cells.get(site) ?? [])]));
+  const decisions = new Decisions(step, build, subgraphs);
+  for (const unit of inOrder(unitsOf(graph))) {
+    const owners = unit.sites.flatMap((site) => sites.get(site) ?? []);
+    if (owners.length === 0) decisions.copy(unit.nodes, build);
+    else decisions.decide(unit, owners);
+  }
+  return { nodes: build.nodes, outputs: graph.outputs.map(({ value }) => decisions.at(value)), carried: decisions.carried };
+}
+
+/** Nodes that are computed at the same steps: a node that is always computed, or all that the same sites alone need. */
+interface Unit {
+  readonly sites: readonly string[];
+  readonly nodes: Node[];
+  /** Results that are read outside of it. */
+  readonly results: Set<Value>;
+  /** The units whose results it reads. */
+  readonly reads: Set<Unit>;
+}
+
+function unitsOf(graph: Graph): readonly Unit[] {
+  const owners = branchOwners(graph);
+  const groups = new Map<string, Unit>();
+  const unitOf = new Map<Node, Unit>();
+  for (const node of graph.nodes) {
+    const sites = [...(owners.get(node) ?? [])].sort();
+    const key = sites.join();
+    const unit = groups.get(key) ?? { sites, nodes: [], results: new Set(), reads: new Set() };
+    if (sites.length > 0) groups.set(key, unit);
+    unit.nodes.push(node);
+    unitOf.set(node, unit);
+    for (const value of operands(node)) {
+      const from = value.producer && unitOf.get(value.producer);
+      if (!from || from === unit) continue;
+      from.results.add(value);
+      unit.reads.add(from);
+    }
+  }
+  for (const { value } of graph.outputs) if (value.producer) unitOf.get(value.producer)?.results.add(value);
+  return [...new Set(unitOf.values())];
+}
+
+/**
+ * Units behind those that they read. There is such an order: what leads to the value of a site does not follow from it, and a
+ * unit of several sites leads to all of them.
+ */
+function inOrder(units: readonly Unit[]): readonly Unit[] {
+  const waiting = new Map(units.map((unit) => [unit, unit.reads.size]));
+  const readers = new Map<Unit, Unit[]>(units.map((unit) => [unit, []]));
+  for (const unit of units) for (const read of unit.reads) readers.get(read)?.push(unit);
+  const order = units.filter(({ reads }) => reads.size === 0);
+  // The list grows while it is walked.
+  for (const unit of order) {
+    for (const reader of readers.get(unit) ?? []) {
+      const left = (waiting.get(reader) ?? 0) - 1;
+      waiting.set(reader, left);
+      if (left === 0) order.push(reader);
+    }
+  }
+  return order;
+}
+
+/** What an `If` gives from either side: values of the same types. */
+interface Choice {
+  readonly then: readonly Value[];
+  readonly otherwise: readonly Value[];
+}
+
+class Decisions {
+  readonly carried: Carried[] = [];
+  private readonly current = new Map<Value, Value>();
+  /** By the rows at which they hold. */
+  private readonly conditions = new Map<string, Value>();
+
+  constructor(
+    private readonly step: Iteration,
+    private readonly build: Builder,
+    private readonly subgraphs: Subgraphs,
+  ) {}
+
+  /** What stands for a value of the body that was given. */
+  at(value: Value): Value {
+    return this.current.get(value) ?? value;
+  }
+
+  copy(nodes: readonly Node[], into: Builder): void {
+    for (const node of nodes) {
+      const made = clone(
+        node,
+        operandsAt(node, (value) => this.at(value)),
+      );
+      into.nodes.push(made);
+      for (const [i, output] of node.outputs.entries()) this.current.set(output, made.outputs[i] ?? output);
+    }
+  }
+
+  /** A unit that is computed where one of its sites is. Where all of them are at the same steps, it decides for them. */
+  decide({ nodes, results }: Unit, owners: readonly Site[]): void {
+    const [then, otherwise] = [new Builder(), new Builder()];
+    this.copy(nodes, then);
+    const values = [...results];
+    const siteOf = new Map(owners.map((site) => [site.value, site]));
+    const computes = this.step.rows.map((row) => owners.some((site) => site.computes[row]));
+    const isAlike = owners.every((site) => site.computes.every((own, row) => own === computes[row]));
+    const choices = values.map((value): Choice => {
+      const site = isAlike ? siteOf.get(value) : undefined;
+      return site ? this.choiceOf(site, this.at(value), otherwise) : { then: [this.at(value)], otherwise: [zeros(otherwise, value)] };
+    });
+    const chosen = this.choose(computes, then, otherwise, choices);
+    for (const [i, value] of values.entries()) {
+      const site = siteOf.get(value);
+      const [made = value, ...kept] = chosen[i] ?? [];
+      if (!site) this.current.set(value, made);
+      else if (isAlike) this.settle(site, made, kept);
+      else this.decideSite(site, made);
+    }
+  }
+
+  /** A site whose value may have been computed for the sake of others. */
+  private decideSite(site: Site, value: Value): void {
+    const otherwise = new Builder();
+    const [[made = value, ...kept] = []] = this.choose(site.computes, new Builder(), otherwise, [this.choiceOf(site, value, otherwise)]);
+    this.settle(site, made, kept);
+  }
+
+  /** The value of a site, and behind it what the next iteration is given, unless that is the value itself. */
+  private choiceOf(site: Site, value: Value, otherwise: Builder): Choice {
+    const forecast = site.forecast(this.step.within(otherwise), otherwise);
+    if (site.isPlain) return { then: [value], otherwise: [forecast] };
+    return { then: [value, value, ...site.kept.slice(0, -1)], otherwise: [forecast, ...site.kept] };
+  }
+
+  private settle(site: Site, value: Value, kept: readonly Value[]): void {
+    this.current.set(site.value, value);
+    for (const [i, input] of site.kept.entries()) this.carried.push({ input, output: kept[i] ?? value });
+  }
+
+  private choose(
+    computes: readonly boolean[],
+    then: Builder,
+    otherwise: Builder,
+    choices: readonly Choice[],
+  ): readonly (readonly Value[])[] {
+    const sides = [
+      { name: "then_branch", nodes: then.nodes, outputs: choices.flatMap((choice) => choice.then) },
+      { name: "else_branch", nodes: otherwise.nodes, outputs: choices.flatMap((choice) => choice.otherwise) },
+    ];
+    const encoded = sides.map(({ name, ...side }) => ({ name, ...this.subgraphs.encode(name, { inputs: [], ...side }) }));
+    const [label = ""] = choices.flatMap((choice) => choice.then.map(({ name }) => name));
+    const node = makeNode({
+      opType: "If",
+      name: `${label}/if`,
+      inputs: [this.condition(computes)],
+      outputs: choices.flatMap((choice) => choice.then.map(({ name, type }) => ({ name: `${name}_chosen`, type }))),
+      attributes: new Map(encoded.map(({ name, attribute }) => [name, attribute])),
+      captures: [...new Map(encoded.flatMap(({ captures }) => captures.map((port) => [port.name, port]))).values()],
+    });
+    this.build.nodes.push(node);
+    let given = 0;
+    return choices.map(({ then: values }) => node.outputs.slice(given, (given += values.length)));
+  }
+
+  private condition(computes: readonly boolean[]): Value {
+    const key = computes.map(Number).join("");
+    const known = this.conditions.get(key);
+    const condition = known ?? this.step.within(this.build).constant(`computes_${key}`, "bool", [], (row) => [Number(computes[row])]);
+    this.conditions.set(key, condition);
+    return condition;
+  }
+}
+
+/** Of the type of `value`. */
+export function zeros(build: Builder, value: Value): Value {
+  const shape = shapeOf(value);
+  const sizes = constant(`${value.name}_shape`, tensorOf("int64", [shape.length], shape));
+  const zero = constant(`${value.name}_zero`, tensorOf(elemOf(value), [], [0]));
+  return build.op("Expand", [zero, sizes], `${value.name}_zeros`, { elem: elemOf(value), shape });
+}

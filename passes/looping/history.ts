@@ -1,0 +1,37 @@
+/** A value of every step that later steps read: the latent, the guided output, or what is clamped of them. */
+import type { Weight, WeightedValue } from "../../ir/build.js";
+import { inputValue, type Value } from "../../ir/graph.js";
+import type { OfRow, Step } from "../lowering/step.js";
+import type { Sum } from "../lowering/sums.js";
+import type { Carried } from "./branches.js";
+
+/** Sums by row; rows without one add nothing. */
+export type Sums = readonly (Sum | undefined)[];
+
+export class History {
+  /** Of the step before, the one before that, and so on: as many as some row reads. Inputs of the body. */
+  private readonly earlier: readonly Value[];
+
+  constructor(
+    private readonly part: keyof Sum,
+    /** Of the step itself. */
+    private readonly value: Value,
+    read: Sums,
+  ) {
+    const ages = read.flatMap((sum, row) => Array.from(sum?.[part] ?? [], ([step]) => row - step));
+    const count = Math.max(0, ...ages);
+    this.earlier = Array.from({ length: count }, (_, i) => inputValue(`history/${part}_${i + 1}`, value.type));
+  }
+
+  /** What this adds to a sum of each row. */
+  terms(sums: Sums, step: Step, label: string): readonly WeightedValue<Weight>[] {
+    return [this.value, ...this.earlier].map((value, age) => {
+      const weight: OfRow<number> = (row) => sums[row]?.[this.part].get(row - age) ?? 0;
+      return { value, weight: step.weight(`${label}/${this.part}_${age}`, weight) };
+    });
+  }
+
+  get carried(): readonly Carried[] {
+    return this.earlier.map((input, i) => ({ input, output: this.earlier[i - 1] ?? this.value }));
+  }
+}

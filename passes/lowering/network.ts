@@ -1,0 +1,209 @@
+/**
+ * One way of calling the network, for all steps of a run: the part that depends on the latent is copied for every step that is built.
+ *
+ * Everything else is hoisted in front of the first step, by what it depends on:
+ *   conditions or nothing    one copy for the whole run;
+ *   time                     one copy, with one row per step where the nodes are row-wise, else one copy per step that is built;
+ *   time and conditions      one copy, with one row per step and latent row.
+ * Steps read their rows of it. With the timesteps known, `fold` turns the time part into data.
+ */
+import { dependence } from "../../ir/analysis.js";
+import { type Builder, elemOf, shapeOf } from "../../ir/build.js";
+import { LATENT, TIME } from "../../ir/dit.js";
+import { entryAt } from "../../ir/entries.js";
+import { constant, ditView, type Mark, type Model, type Node, type Value } from "../../ir/graph.js";
+import { isElementwise } from "../../ir/ops.js";
+import { rowOperands, withRows } from "./row-wise.js";
+import { tensorOf } from "../../ir/tensor.js";
+import { elementCount } from "../../ir/types.js";
+import { cacheOf, type Half, type SamplerTable, scaleAt } from "../../schedules/index.js";
+import type { PassContext } from "../pass.js";
+import { clone, operandsAt } from "./copy.js";
+import type { Step } from "./step.js";
+
+/** The run that calls are placed in. */
+export interface Run {
+  readonly context: PassContext;
+  readonly table: SamplerTable;
+  /** What does not depend on the latent, in front of everything. */
+  readonly prologue: Builder;
+  readonly body: Builder;
+  /** What each half sees of the conditions, by name: inputs of the run, or constants. */
+  readonly conditions: ReadonlyMap<string, Readonly<Record<Half, Value>>>;
+  /** Nodes of a step that stand in the prologue as they are. */
+  readonly kept: Set<Node>;
+}
+
+/** A value that holds the rows of all steps: one row a step (`perStep` 1), or one a step and latent row. */
+interface AllSteps {
+  readonly value: Value;
+  readonly perStep: number;
+}
+
+/** A step, bound to the rows of the halves that a call sees. */
+export class Network {
+  readonly marks: Mark[] = [];
+  /** Values of the step that are the same in every step, and what stands for them. */
+  private readonly once = new Map<Value, Value>();
+  private readonly hoisted = new Map<Value, AllSteps>();
+  private readonly latent: Value;
+  /** Inputs that the sampler's table sets, with their numbers for every row of it: the time, and the scale under embedded guidance. */
+  private readonly timed = new Map<Value, readonly number[]>();
+  /** Rows of the latent that the network sees. */
+  private readonly rows: number;
+  /** The nodes of which every step needs a copy: those that depend on the time and not on the latent, and those that do. */
+  private readonly nodes = { time: new Array<Node>(), latent: new Array<Node>() };
+
+  constructor(
+    private readonly run: Run,
+    private readonly model: Model,
+    private readonly halves: readonly Half[],
+  ) {
+    const { latent, timestep } = ditView(model);
+    if (timestep === undefined) throw new Error("internal: the model is unrolled already");
+    const { guidance } = run.context;
+    this.latent = this.stepInput(latent);
+    this.rows = shapeOf(this.latent)[0] ?? 1;
+    const { rows } = run.table;
+    this.timed.set(
+      this.stepInput(timestep),
+      rows.map((row) => row.timestep),
+    );
+    if (guidance.input !== undefined)
+      this.timed.set(
+        this.stepInput(guidance.input),
+        rows.map((_, k) => scaleAt(guidance, k)),
+      );
+    for (const input of model.graph.inputs)
+      if (input !== this.latent && !this.timed.has(input)) this.once.set(input, this.condition(input));
+    this.hoist();
+  }
+
+  private stepInput(name: string): Value {
+    const found = this.model.graph.inputs.find((input) => input.name === name);
+    if (!found) throw new Error(`internal: the step has no input '${name}'`);
+    return found;
+  }
+
+  /** What the halves of the call see of a condition, one after the other where it has rows. */
+  private condition({ name }: Value): Value {
+    const seen = this.run.conditions.get(name);
+    if (!seen) throw new Error(`internal: the run has no condition '${name}'`);
+    const { batched } = this.run.context;
+    const parts = this.halves.map((half) => seen[half]);
+    return this.run.prologue.concat(batched.has(name) ? parts : parts.slice(0, 1), 0, `both/${name}`);
+  }
+
+  /** Places what is not needed once per step, and collects the nodes of which every step needs a copy. */
+  private hoist(): void {
+    const { graph } = this.model;
+    const sources = new Map<Value, number>([[this.latent, LATENT]]);
+    for (const [input, numbers] of this.timed) {
+      sources.set(input, TIME);
+      const shape = shapeOf(input);
+      if (shape.length === 1 && shape[0] === this.rows)
+        this.hoisted.set(input, { value: constant(`steps/${input.name}`, tensorOf(elemOf(input), [numbers.length], numbers)), perStep: 1 });
+    }
+    const dependsOn = dependence(graph, sources);
+    for (const node of graph.nodes) {
+      const bits = dependsOn(node.outputs[0]);
+      if (bits === 0) this.keep(node);
+      else if ((bits & LATENT) !== 0) this.nodes.latent.push(node);
+      else if (!this.hoistRows(node)) this.nodes.time.push(node);
+    }
+  }
+
+  private keep(node: Node): void {
+    const operands = operandsAt(node, (value) => this.onceOf(value));
+    const isSame =
+      operands.inputs.every((value, i) => value === node.inputs[i]) &&
+      operands.captures.every(({ value }, i) => value === node.captures[i]?.value);
+    const copy = isSame ? node : clone(node, operands);
+    if (!this.run.kept.has(copy)) this.run.prologue.nodes.push(copy);
+    this.run.kept.add(copy);
+    for (const [i, output] of node.outputs.entries()) this.once.set(output, copy.outputs[i] ?? output);
+  }
+
+  private onceOf(value: Value): Value | undefined {
+    return value.data ? value : this.once.get(value);
+  }
+
+  /** Computes a node for all steps at once, if it is row-wise. */
+  private hoistRows(node: Node): boolean {
+    const { prologue, table } = this.run;
+    const brings = rowOperands(node, this.rows, (value) => value !== undefined && this.hoisted.has(value));
+    if (!brings) return false;
+    const sources = node.inputs.map((value) => value && this.hoisted.get(value));
+    const shared = node.inputs.map((value) => value && this.onceOf(value));
+    if (node.inputs.some((value, i) => value && !sources[i] && !shared[i])) return false;
+    const perStep = brings.every((rows, i) => !rows || sources[i]?.perStep === 1) ? 1 : this.rows;
+    const count = table.rows.length * perStep;
+    const inputs = node.inputs.map((value, i) => {
+      const source = sources[i];
+      if (!value || brings[i] !== true) return shared[i];
+      if (source?.perStep === perStep) return source.value;
+      // The row of a step repeats for each latent row, the rows of a condition for each step.
+      const order = Array.from({ length: count }, (_, row) => (source ? Math.floor(row / perStep) : row % perStep));
+      const from = source?.value ?? shared[i];
+      return from && prologue.gatherRows(from, order, `steps/${value.name}`);
+    });
+    const copy = clone(node, { inputs: withRows(node, inputs, count), captures: [] }, "steps/", count);
+    prologue.nodes.push(copy);
+    for (const [i, output] of node.outputs.entries()) this.hoisted.set(output, { value: copy.outputs[i] ?? output, perStep });
+    return true;
+  }
+
+  /** The network on a latent at a step; answers with its output, all channels and all of its halves. */
+  call(step: Step, latent: Value, label: string): Value {
+    const { graph } = this.model;
+    const { body } = this.run;
+    const seen = body.concat(
+      this.halves.map(() => latent),
+      0,
+      `${label}/both`,
+    );
+    const own = new Map<Value, Value>([[this.latent, body.cast(seen, elemOf(this.latent), `${label}/cast`)]]);
+    for (const [input, numbers] of this.timed) {
+      const shape = shapeOf(input);
+      const all = (row: number): readonly number[] => new Array<number>(elementCount(shape)).fill(entryAt(numbers, row));
+      own.set(input, step.constant(`${label}/${input.name}`, elemOf(input), shape, all));
+    }
+    const spread = new Map<Value, Value>();
+    const copy = (node: Node, into: Builder): void => {
+      const operands = operandsAt(node, (value) => own.get(value) ?? this.rowsAt(step, value, node, label, spread) ?? this.onceOf(value));
+      const made = clone(node, operands, `${label}/`);
+      into.nodes.push(made);
+      for (const [i, output] of node.outputs.entries()) own.set(output, made.outputs[i] ?? output);
+    };
+    for (const node of this.nodes.time) copy(node, step.early);
+    for (const node of this.nodes.latent) copy(node, body);
+    for (const { site, value } of graph.marks) {
+      const here = own.get(value);
+      if (here) this.marks.push({ site: cacheOf(site, this.halves), step: step.index, value: here });
+    }
+    const out = graph.outputs[0] && own.get(graph.outputs[0].value);
+    if (!out) throw new Error("internal: the prediction does not depend on the latent");
+    return out;
+  }
+
+  /** The part of a hoisted value that belongs to a step: all its rows, or the one that broadcasts where the reader can do that. */
+  private rowsAt(step: Step, value: Value, reader: Node, label: string, spread: Map<Value, Value>): Value | undefined {
+    const all = this.hoisted.get(value);
+    if (!all) return undefined;
+    if (all.perStep === this.rows || this.broadcasts(reader, shapeOf(value).length)) return step.part(all.value, value.name);
+    const known = spread.get(value);
+    if (known) return known;
+    const made = step.repeated(all.value, this.rows, `${label}/${value.name}`);
+    spread.set(value, made);
+    return made;
+  }
+
+  /** Whether the reader gives the same result for one row of an operand as for many equal ones: another operand has as many. */
+  private broadcasts(reader: Node, rank: number): boolean {
+    const hasAllRows = (value: Value): boolean => {
+      const shape = shapeOf(value);
+      return shape.length === rank && shape[0] === this.rows && (this.hoisted.get(value)?.perStep ?? this.rows) === this.rows;
+    };
+    return isElementwise(reader) && reader.inputs.some((value) => value && hasAllRows(value));
+  }
+}

@@ -1,0 +1,200 @@
+/** The artifact folder: the emitted model, the step that it came from, and the manifest that says what they are. */
+import { existsSync, statSync } from "node:fs";
+import { copyFile, mkdir, rename, writeFile } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { z } from "zod";
+import { elemOf, shapeOf } from "../../ir/build.js";
+import { fileMissing } from "../../ir/diagnostics.js";
+import { structureDigest } from "../../ir/digest.js";
+import { ditView, type Model, type Value } from "../../ir/graph.js";
+import { readModel, writeModel, type WriteOptions, type WriteResult, WrittenData } from "../../ir/onnx/index.js";
+import { type TensorData, tensorFrom, tensorNumbers } from "../../ir/tensor.js";
+import type { Plan, Schedule } from "../../schedules/index.js";
+import type { Compiled } from "../compile/index.js";
+import { fileDigest, jsonText, linked, replaceFolder } from "../files/index.js";
+import {
+  type Job,
+  latentShape,
+  openJob,
+  planFor,
+  readPlan,
+  type Recipe,
+  type RunInputs,
+  schedulerConfig,
+  writePlan,
+} from "../job/index.js";
+import { type RuntimeOptions, Session, type SessionOptions } from "../runtime/index.js";
+import type { Trace } from "../calibration/index.js";
+import { METADATA_PREFIX, VERSION } from "../words/index.js";
+import { ARTIFACT, FILES, FORMAT, type Manifest, readManifest } from "./manifest.js";
+
+/** What an artifact is written from. */
+export interface ArtifactContents {
+  readonly job: Job;
+  readonly schedule: Schedule;
+  readonly compiled: Compiled;
+  readonly trace?: Trace | undefined;
+}
+
+/** Writes an artifact, whole or not at all; answers with the sizes of the emitted model. Throws what `assertReplaceable` throws. */
+export function writeArtifact(folder: string, contents: ArtifactContents, force: boolean, signal?: AbortSignal): Promise<Sizes> {
+  return replaceFolder(folder, ARTIFACT, force, (partial) => fillArtifact(partial, contents, signal));
+}
+
+/** Bytes of the emitted model and of its weights. */
+export interface Sizes {
+  readonly model: number;
+  readonly data: number;
+}
+
+/** Writes the files of an artifact into a folder. */
+export async function fillArtifact(
+  folder: string,
+  { job, schedule, compiled, trace }: ArtifactContents,
+  signal?: AbortSignal,
+): Promise<Sizes> {
+  const structure = structureDigest(job.model);
+  const recipe = await portableRecipe(job, folder);
+  const plan = await writePlan(join(folder, FILES.plan), schedule, false);
+  const tensors = "tensors" in plan ? { tensors: await fileDigest(join(folder, FILES.tensors)) } : {};
+  const written = new WrittenData();
+  const file = join(folder, FILES.model);
+  const { dataFile } = await writeEmitted(compiled.model, file, { written, signal });
+  const data = dataFile === undefined ? {} : { data: await fileDigest(dataFile) };
+  const metadata = { version: VERSION, structure, ...data, ...tensors, plan: JSON.stringify(plan) };
+  const labelled = new Map(Object.entries(metadata).map(([key, value]) => [`${METADATA_PREFIX}${key}`, value]));
+  // The weights are there already: this writes the model again, with what is known only now.
+  await writeEmitted({ ...compiled.model, metadata: labelled }, file, { written, signal });
+  await writeModel(await readModel(job.source.modelFile), join(folder, FILES.step), { written, signal });
+  const { form, nodes, macs, memory, passes, model } = compiled;
+  const port = (name: string, value: Value): Manifest["inputs"][number] => ({ name, elem: elemOf(value), shape: [...shapeOf(value)] });
+  const manifest: Manifest = {
+    format: `${FORMAT}1`,
+    smoothcc: VERSION,
+    digests: { structure, model: await fileDigest(file), ...data, ...tensors },
+    form,
+    recipe,
+    sampler: { ...job.table },
+    plan,
+    steps: job.steps,
+    evaluations: job.table.rows.length,
+    inputs: model.graph.inputs.map((value) => port(value.name, value)),
+    outputs: model.graph.outputs.map(({ name, value }) => port(name, value)),
+    nodes: { ...nodes },
+    macs: { ...macs },
+    cache: { peakBytes: memory.cache },
+    passes: passes.map(({ name, nodes: count }) => ({ name, nodes: count })),
+    load: { graphOptimizationLevel: "disabled", enableMemPattern: false },
+  };
+  await writeFile(join(folder, FILES.recipe), jsonText(recipe));
+  if (trace) await writeFile(join(folder, FILES.trace), jsonText(trace));
+  await writeFile(join(folder, FILES.manifest), jsonText(manifest));
+  return sizesOf(folder);
+}
+
+/**
+ * Makes files of weights that are the same in another artifact one file on disk, where the system can (hard links); an artifact
+ * is whole by itself all the same. Answers whether the emitted model's now are.
+ */
+export async function shareWeights(folder: string, others: readonly string[]): Promise<boolean> {
+  const shared = new Set<string>();
+  for (const name of [FILES.data, FILES.stepData]) {
+    const file = join(folder, name);
+    for (const other of others.map((other) => join(other, name))) {
+      if (shared.has(name) || !existsSync(file) || !existsSync(other) || (await fileDigest(file)) !== (await fileDigest(other))) continue;
+      const partial = `${file}.partial`;
+      if (!(await linked(other, partial))) continue;
+      await rename(partial, file);
+      shared.add(name);
+    }
+  }
+  return shared.has(FILES.data);
+}
+
+export function sizesOf(folder: string): Sizes {
+  const size = (file: string): number => statSync(join(folder, file), { throwIfNoEntry: false })?.size ?? 0;
+  return { model: size(FILES.model), data: size(FILES.data) };
+}
+
+/** Writes a model as it is emitted: weights in one file beside it, types at the interface only. */
+export function writeEmitted(model: Model, file: string, options: Pick<WriteOptions, "written" | "signal"> = {}): Promise<WriteResult> {
+  return writeModel(model, file, { ...options, external: {}, valueInfo: false });
+}
+
+/** The job's recipe with everything that it refers to inside the artifact: the step, the scheduler inline, arrays as files. */
+async function portableRecipe({ source, context }: Job, partial: string): Promise<Recipe> {
+  const { recipe, folder } = source;
+  let carried = 0;
+  const carryFile = async (from: string): Promise<string> => {
+    await mkdir(join(partial, FILES.inputs), { recursive: true });
+    const file = `${FILES.inputs}/${carried++}.npy`;
+    await copyFile(resolve(folder, from), join(partial, file));
+    return file;
+  };
+  const carry = async <T>(spec: T): Promise<T | string> => (typeof spec === "string" ? carryFile(spec) : spec);
+  const inputs: Recipe["inputs"] = {};
+  for (const [name, { fix, calibrate }] of Object.entries(recipe.inputs)) {
+    inputs[name] = {
+      ...(fix === undefined ? {} : { fix: fix === null ? null : await carry(fix) }),
+      ...(typeof calibrate === "string" ? { calibrate: await carryFile(calibrate) } : {}),
+      ...(Array.isArray(calibrate) ? { calibrate: await Promise.all(calibrate.map(carry)) } : {}),
+    };
+  }
+  const uncond: Recipe["guidance"]["uncond"] = {};
+  for (const [name, spec] of Object.entries(recipe.guidance.uncond)) uncond[name] = await carry(spec);
+  const scheduler = z.record(z.string(), z.unknown()).parse(schedulerConfig(source));
+  return { ...recipe, model: FILES.step, scheduler, batch: context.batch, inputs, guidance: { ...recipe.guidance, uncond } };
+}
+
+/** An artifact on disk, with the job and the plan that it was made of. */
+export interface Artifact {
+  readonly folder: string;
+  readonly manifest: Manifest;
+  readonly job: Job;
+  readonly schedule: Schedule;
+  /** The schedule, bound to the job. */
+  readonly plan: Plan;
+  /** Files of the user's own that it was opened with. */
+  readonly extensions?: readonly string[] | undefined;
+}
+
+export type ArtifactOptions = RuntimeOptions & Pick<Artifact, "extensions">;
+
+/** Opens an artifact and its step. Throws NOT_AN_ARTIFACT, FILE_MISSING and what reading models, recipes and plans throws. */
+export async function openArtifact(folder: string, { extensions, ...runtime }: ArtifactOptions): Promise<Artifact> {
+  const manifest = readManifest(folder);
+  const model = join(folder, FILES.model);
+  if (!existsSync(model)) throw fileMissing(model, "The artifact is not whole.");
+  const job = await openJob(folder, { extensions }, runtime);
+  const schedule = readPlan(join(folder, FILES.plan));
+  return { folder, manifest, job, schedule, plan: planFor(job, schedule), extensions };
+}
+
+/** What the artifact's model is given for one run. */
+export function feedsOf(job: Job, { noise, draws, conditions }: RunInputs): Map<string, TensorData> {
+  const shape = latentShape(job);
+  const feeds = new Map(conditions);
+  feeds.set(ditView(job.model).latent, tensorFrom("float", shape, noise));
+  if (draws) feeds.set("noise", tensorFrom("float", [draws.length / noise.length, ...shape], draws));
+  return feeds;
+}
+
+/** A loaded artifact. Its model needs nothing but its inputs. */
+export class ArtifactSession {
+  private constructor(private readonly session: Session) {}
+
+  static async open(model: string, options: Omit<SessionOptions, "optimise">): Promise<ArtifactSession> {
+    return new ArtifactSession(await Session.open(model, { ...options, optimise: "disabled" }));
+  }
+
+  /** The final latent, [batch, …latent]. */
+  async run(feeds: ReadonlyMap<string, TensorData>): Promise<Float32Array> {
+    const latent = (await this.session.run(feeds)).get("latent");
+    if (!latent) throw new Error("internal: the artifact has no output 'latent'");
+    return Float32Array.from(tensorNumbers(latent));
+  }
+
+  close(): Promise<void> {
+    return this.session.close();
+  }
+}

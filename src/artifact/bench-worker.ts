@@ -1,0 +1,43 @@
+/** The process that `bench` times things in: loads one candidate, then runs it whenever it is told to. */
+import { ArtifactSession, openArtifact } from "./artifact.js";
+import { type Answer, type LoopTask, type ModelTask, taskSchema } from "./bench.js";
+import { ReferenceLoop } from "../reference/index.js";
+import { sampleInputs } from "../job/index.js";
+
+let run: (() => Promise<unknown>) | undefined;
+
+process.on("message", (message) => {
+  answer(message).then(
+    (reply) => process.send?.(reply),
+    (error: unknown) => process.send?.({ problem: error instanceof Error ? error.message : String(error) } satisfies Answer),
+  );
+});
+
+async function answer(message: unknown): Promise<Answer> {
+  if (run) {
+    const started = performance.now();
+    await run();
+    return { runMs: performance.now() - started, rssBytes: process.resourceUsage().maxRSS * 1024 };
+  }
+  const task = taskSchema.parse(message);
+  // A model is loaded by nothing but its file, so that the memory is its own.
+  return "model" in task ? loadModel(task) : loadLoop(task);
+}
+
+async function loadModel({ model, feeds, device, threads }: ModelTask): Promise<Answer> {
+  const started = performance.now();
+  const session = await ArtifactSession.open(model, { device, threads });
+  run = () => session.run(feeds);
+  return { loadMs: performance.now() - started };
+}
+
+async function loadLoop({ loopOf, extensions, device, threads }: LoopTask): Promise<Answer> {
+  const { job } = await openArtifact(loopOf, { extensions, device, threads });
+  const inputs = sampleInputs(job, 0, { seed: 0 });
+  const started = performance.now();
+  const loop = new ReferenceLoop(job, { device, threads });
+  // The loop opens its session when it first runs.
+  await loop.open();
+  run = () => loop.run(inputs);
+  return { loadMs: performance.now() - started };
+}

@@ -1,0 +1,199 @@
+/** Timing: the artifact, the same run without caching, and the loop over the original step; a process each, run in turn. */
+import { fork, type ChildProcess } from "node:child_process";
+import { existsSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { z } from "zod";
+import { benchFailed, type Progress } from "../words/index.js";
+import { WrittenData } from "../../ir/onnx/index.js";
+import { readTensor, type TensorData } from "../../ir/tensor.js";
+import { type ElementType, isElementType } from "../../ir/types.js";
+import { type Artifact, feedsOf, writeEmitted } from "./artifact.js";
+import { FILES } from "./manifest.js";
+import { linked } from "../files/index.js";
+import { compileUncached } from "../compile/index.js";
+import { sampleInputs } from "../job/index.js";
+import { assertKernels, type RuntimeOptions } from "../runtime/index.js";
+
+export interface Timing {
+  readonly loadMs: number;
+  readonly medianMs: number;
+  /** Distance between the quartiles. */
+  readonly iqrMs: number;
+  /** The most memory that the process had. */
+  readonly rssBytes: number;
+}
+
+export interface Bench {
+  readonly device: string;
+  readonly threads: number | null;
+  readonly runs: number;
+  readonly artifact: Timing;
+  readonly uncached: Timing;
+  readonly loop: Timing;
+  /** Uncached artifact against artifact: as measured, as MACs would have it, and the one by the other. */
+  readonly speedup: { readonly measured: number; readonly macBound: number; readonly ofBound: number };
+}
+
+export interface BenchOptions extends RuntimeOptions {
+  readonly runs: number;
+  readonly progress?: Progress | undefined;
+}
+
+const runtimeKeys = { device: z.string().optional(), threads: z.number().optional() };
+
+const tensorSchema = z.strictObject({
+  elem: z.custom<ElementType>((elem) => typeof elem === "string" && isElementType(elem)),
+  shape: z.array(z.int()),
+  content: z.strictObject({ kind: z.literal("bytes"), bytes: z.instanceof(Uint8Array) }),
+});
+
+/** A model file and what it is given at every run. */
+const modelTaskSchema = z.strictObject({ model: z.string(), feeds: z.map(z.string(), tensorSchema), ...runtimeKeys });
+/** The loop over the step of an artifact's folder. */
+const loopTaskSchema = z.strictObject({ loopOf: z.string(), extensions: z.array(z.string()).readonly().optional(), ...runtimeKeys });
+
+/** What a worker is told to load. */
+export const taskSchema = z.union([modelTaskSchema, loopTaskSchema]);
+export type ModelTask = z.infer<typeof modelTaskSchema>;
+export type LoopTask = z.infer<typeof loopTaskSchema>;
+
+/** What a worker answers: how long loading took, then after each run how long it took and the memory so far. */
+const answerSchema = z.union([
+  z.strictObject({ loadMs: z.number() }),
+  z.strictObject({ runMs: z.number(), rssBytes: z.number() }),
+  z.strictObject({ problem: z.string() }),
+]);
+export type Answer = z.infer<typeof answerSchema>;
+
+/** One warm-up and `runs` timed runs of each, in turn, so that a machine that changes speed changes all of them. Throws NO_KERNELS, BENCH_FAILED. */
+export async function bench(artifact: Artifact, options: BenchOptions): Promise<Bench> {
+  const { device, threads, runs, progress } = options;
+  assertKernels(artifact.job.context.precision, device);
+  const folder = await folderBeside(artifact.folder);
+  const workers: Worker[] = [];
+  try {
+    const uncached = await writeUncached(artifact, folder, options.signal);
+    const inputs = feedsOf(artifact.job, sampleInputs(artifact.job, 0, { seed: 0 }));
+    const feeds = new Map([...inputs].map(([name, data]) => [name, { ...data, shape: [...data.shape], content: inMemory(data) }]));
+    const models = [join(artifact.folder, FILES.model), uncached];
+    for (const task of [
+      ...models.map((model) => ({ model, feeds, device, threads })),
+      { loopOf: artifact.folder, extensions: artifact.extensions, device, threads },
+    ]) {
+      workers.push(await Worker.start(task));
+    }
+    for (let run = -1; run < runs; run++) {
+      for (const worker of workers) await worker.run(run >= 0);
+      options.signal?.throwIfAborted();
+      progress?.("bench", run + 2, runs + 1);
+    }
+  } finally {
+    for (const worker of workers) worker.stop();
+    await rm(folder, { recursive: true, force: true });
+  }
+  const [cached, plain, loop] = workers.map((worker) => worker.timing());
+  if (!cached || !plain || !loop) throw new Error("internal: a worker is missing");
+  const measured = plain.medianMs / cached.medianMs;
+  const macBound = artifact.manifest.macs.bound;
+  return {
+    device: device ?? "cpu",
+    threads: threads ?? null,
+    runs,
+    artifact: cached,
+    uncached: plain,
+    loop,
+    speedup: { measured, macBound, ofBound: measured / macBound },
+  };
+}
+
+/** A new folder on the same disk, or where that is not to be written to, among the temporary files. */
+async function folderBeside(folder: string): Promise<string> {
+  try {
+    return await mkdtemp(`${resolve(folder)}.bench-`);
+  } catch {
+    return mkdtemp(join(tmpdir(), "smoothcc-bench-"));
+  }
+}
+
+/** Writes the artifact's run without caching, with the artifact's weights where they can be linked; answers with the file. */
+export async function writeUncached({ folder, job, plan, manifest }: Artifact, into: string, signal?: AbortSignal): Promise<string> {
+  const written = new WrittenData();
+  for (const name of [FILES.data, FILES.stepData]) {
+    const file = join(folder, name);
+    if (existsSync(file) && (await linked(file, join(into, name)))) written.link(name, file);
+  }
+  const uncached = join(into, "uncached.onnx");
+  await writeEmitted(await compileUncached(job, plan, manifest.form), uncached, { written, signal });
+  return uncached;
+}
+
+/** The bytes of a tensor, to be sent to another process. */
+function inMemory(data: TensorData): { readonly kind: "bytes"; readonly bytes: Uint8Array<ArrayBuffer> } {
+  return { kind: "bytes", bytes: Uint8Array.from(readTensor(data)) };
+}
+
+class Worker {
+  private readonly times: number[] = [];
+  private loadMs = 0;
+  private rssBytes = 0;
+
+  private constructor(private readonly child: ChildProcess) {}
+
+  static async start(task: ModelTask | LoopTask): Promise<Worker> {
+    const worker = new Worker(
+      fork(new URL("./bench-worker.js", import.meta.url), { stdio: ["ignore", "ignore", "inherit", "ipc"], serialization: "advanced" }),
+    );
+    try {
+      const answer = await worker.ask(task);
+      if (!("loadMs" in answer)) throw benchFailed("it did not load");
+      worker.loadMs = answer.loadMs;
+      return worker;
+    } catch (error) {
+      worker.stop();
+      throw error;
+    }
+  }
+
+  async run(counts: boolean): Promise<void> {
+    const answer = await this.ask("run");
+    if (!("runMs" in answer)) throw benchFailed("it did not run");
+    if (counts) this.times.push(answer.runMs);
+    this.rssBytes = answer.rssBytes;
+  }
+
+  timing(): Timing {
+    const { loadMs, rssBytes } = this;
+    const sorted = [...this.times].sort((a, b) => a - b);
+    return { loadMs, medianMs: quantile(sorted, 0.5), iqrMs: quantile(sorted, 0.75) - quantile(sorted, 0.25), rssBytes };
+  }
+
+  stop(): void {
+    this.child.kill();
+  }
+
+  private ask(message: ModelTask | LoopTask | "run"): Promise<Answer> {
+    return new Promise((resolve, reject) => {
+      const onExit = (code: number | null): void => {
+        reject(benchFailed(`its process ended with ${code ?? "a signal"}`));
+      };
+      this.child.once("exit", onExit);
+      this.child.once("message", (raw) => {
+        this.child.off("exit", onExit);
+        const answer = answerSchema.parse(raw);
+        if ("problem" in answer) reject(benchFailed(answer.problem));
+        else resolve(answer);
+      });
+      this.child.send(message);
+    });
+  }
+}
+
+/** Linear interpolation between the two nearest of the sorted values. */
+function quantile(sorted: readonly number[], q: number): number {
+  const at = q * (sorted.length - 1);
+  const low = sorted[Math.floor(at)] ?? 0;
+  const high = sorted[Math.ceil(at)] ?? low;
+  return low + (at - Math.floor(at)) * (high - low);
+}

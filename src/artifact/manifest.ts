@@ -1,0 +1,61 @@
+/** What an artifact folder holds, and the manifest that says what it is. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { z } from "zod";
+import { notAnArtifact } from "../words/index.js";
+import { parseWith } from "../../schedules/index.js";
+import { FORMS } from "../compile/index.js";
+import { type FolderKind, readJson } from "../files/index.js";
+import { recipeSchema } from "../job/index.js";
+
+const portSchema = z.strictObject({ name: z.string(), elem: z.string(), shape: z.array(z.int()) });
+
+export const FORMAT = "smoothcc-artifact/";
+
+const manifestSchema = z.strictObject({
+  format: z.literal(`${FORMAT}1`),
+  smoothcc: z.string(),
+  /** `data` is absent where no weight is large enough for a file of its own, `tensors` where the plan has none. */
+  digests: z.strictObject({ structure: z.string(), model: z.string(), data: z.string().optional(), tensors: z.string().optional() }),
+  form: z.enum(FORMS).default("unrolled"),
+  /** Of `step.onnx`, the exporter's one-step model; also as `recipe.json`, so that an artifact is itself a MODEL. */
+  recipe: recipeSchema,
+  sampler: z.record(z.string(), z.unknown()),
+  plan: z.record(z.string(), z.unknown()),
+  /** A sampler may evaluate the network more than once a step: what plans count, and rows of the table, are evaluations. */
+  steps: z.int(),
+  evaluations: z.int(),
+  inputs: z.array(portSchema),
+  outputs: z.array(portSchema),
+  nodes: z.strictObject({ step: z.int(), uncached: z.int(), emitted: z.int() }),
+  macs: z.strictObject({ uncached: z.number(), emitted: z.number(), bound: z.number() }),
+  cache: z.strictObject({ peakBytes: z.number() }),
+  passes: z.array(z.strictObject({ name: z.string(), nodes: z.int() })),
+  /** How the model wants to be loaded. */
+  load: z.strictObject({ graphOptimizationLevel: z.string(), enableMemPattern: z.boolean() }),
+});
+
+export type Manifest = z.infer<typeof manifestSchema>;
+
+export const FILES = {
+  model: "model.onnx",
+  data: "model.onnx.data",
+  step: "step.onnx",
+  stepData: "step.onnx.data",
+  manifest: "manifest.json",
+  recipe: "recipe.json",
+  inputs: "inputs",
+  plan: "plan.json",
+  tensors: "plan.npz",
+  trace: "trace.json",
+  report: "report.html",
+} as const;
+
+/** Reads an artifact's manifest. Throws NOT_AN_ARTIFACT, BAD_JSON, BAD_JSON_FIELD. */
+export function readManifest(folder: string): Manifest {
+  const file = join(folder, FILES.manifest);
+  if (!existsSync(file)) throw notAnArtifact(folder);
+  return parseWith(manifestSchema, readJson(file), file);
+}
+
+export const ARTIFACT: FolderKind = { called: "an artifact", entries: Object.values(FILES), file: FILES.manifest, text: `"${FORMAT}` };

@@ -1,0 +1,139 @@
+/** An artifact as a model in a repository of NVIDIA's Triton server, for its ONNX Runtime backend. */
+import { existsSync, statSync } from "node:fs";
+import { copyFile, writeFile } from "node:fs/promises";
+import { basename, join, resolve } from "node:path";
+import { elemOf, shapeOf } from "../../ir/build.js";
+import { fileMissing, unsupportedType } from "../../ir/diagnostics.js";
+import type { Value } from "../../ir/graph.js";
+import { readModel } from "../../ir/onnx/index.js";
+import { ELEMENT_TYPES, type ElementType } from "../../ir/types.js";
+import { FILES, type Manifest, readManifest } from "./manifest.js";
+import { type FolderKind, linked, makeFolder, replaceFolder } from "../files/index.js";
+import { provider } from "../runtime/index.js";
+import { VERSION } from "../words/index.js";
+
+/** Triton refuses names that are empty or lead out of the repository; these need no escapes in its addresses either. */
+export const MODEL_NAME = /^\w[\w-]*(\.[\w-]+)*$/;
+
+/** Element types as model_config.proto of Triton calls them, those that its ONNX Runtime backend takes. */
+const DATA_TYPES: Partial<Readonly<Record<ElementType, string>>> = {
+  bool: "TYPE_BOOL",
+  ...{ uint8: "TYPE_UINT8", uint16: "TYPE_UINT16", uint32: "TYPE_UINT32", uint64: "TYPE_UINT64" },
+  ...{ int8: "TYPE_INT8", int16: "TYPE_INT16", int32: "TYPE_INT32", int64: "TYPE_INT64" },
+  ...{ float16: "TYPE_FP16", float: "TYPE_FP32", double: "TYPE_FP64", string: "TYPE_STRING" },
+};
+
+/** A model's folder in a repository. */
+const SIGNATURE = "# Written by smoothcc";
+const MODEL_FOLDER: FolderKind = {
+  called: "a model that smoothcc packaged",
+  entries: ["config.pbtxt", "1"],
+  file: "config.pbtxt",
+  text: SIGNATURE,
+};
+
+export interface PackageOptions {
+  /** What the server calls the model; made from the artifact's folder if absent. */
+  readonly name?: string | undefined;
+  /** Where the server runs it: `cpu`, `cuda` or `cuda:<id>`; under `cuda`, on each GPU that it has. */
+  readonly device?: string | undefined;
+  readonly force: boolean;
+}
+
+/** An input or output as the configuration has it. */
+interface Tensor {
+  readonly name: string;
+  readonly type: string;
+  readonly dims: readonly number[];
+}
+
+export interface Packaged {
+  /** The model's folder in the repository. */
+  readonly folder: string;
+  readonly name: string;
+  readonly inputs: readonly Tensor[];
+  readonly outputs: readonly Tensor[];
+  /** By their paths in the folder; `linked`: the same file on disk as the artifact's. */
+  readonly files: readonly { readonly path: string; readonly bytes: number; readonly linked: boolean }[];
+}
+
+/**
+ * Writes what serving needs of an artifact into a folder of the repository. Throws NOT_AN_ARTIFACT, FILE_MISSING, UNKNOWN_DEVICE,
+ * UNSUPPORTED_TYPE, and where there is a model of this name what `assertReplaceable` throws.
+ */
+export async function packageModel(artifact: string, repository: string, options: PackageOptions): Promise<Packaged> {
+  const { load } = readManifest(artifact);
+  const file = join(artifact, FILES.model);
+  if (!existsSync(file)) throw fileMissing(file, "The artifact is not whole.");
+  const { graph } = await readModel(file);
+  const name = options.name ?? legalName(basename(resolve(artifact)));
+  const inputs = graph.inputs.map((value) => tensorOf(value.name, value));
+  const outputs = graph.outputs.map(({ name, value }) => tensorOf(name, value));
+  const config = configText({ name, inputs, outputs, load, instances: instancesOf(options.device) });
+  const folder = join(repository, name);
+  // A model of several files is a folder of the name that a model of one file has.
+  const parts = [FILES.model, FILES.data].filter((part) => existsSync(join(artifact, part)));
+  const inside = parts.length > 1 ? ["1", FILES.model] : ["1"];
+  const fill = async (partial: string): Promise<Packaged["files"]> => {
+    await makeFolder(join(partial, ...inside));
+    await writeFile(join(partial, "config.pbtxt"), config);
+    const files = [{ path: "config.pbtxt", bytes: Buffer.byteLength(config), linked: false }];
+    for (const part of parts) {
+      const path = [...inside, part].join("/");
+      const [own, served] = [join(artifact, part), join(partial, path)];
+      const isLink = await linked(own, served);
+      if (!isLink) await copyFile(own, served);
+      files.push({ path, bytes: statSync(served).size, linked: isLink });
+    }
+    return files;
+  };
+  return { folder, name, inputs, outputs, files: await replaceFolder(folder, MODEL_FOLDER, options.force, fill) };
+}
+
+function legalName(folder: string): string {
+  return folder.replaceAll(/[^\w.-]|^[.-]|\.(?=\.|$)/g, "_");
+}
+
+function tensorOf(name: string, value: Value): Tensor {
+  const elem = elemOf(value);
+  const type = DATA_TYPES[elem];
+  if (type === undefined) throw unsupportedType(ELEMENT_TYPES[elem].code, { value: name });
+  return { name, type, dims: shapeOf(value) };
+}
+
+function instancesOf(device = "cpu"): string {
+  const where = provider(device);
+  if (typeof where === "string") return "kind: KIND_CPU";
+  return device.includes(":") ? `kind: KIND_GPU, gpus: [ ${where.deviceId} ]` : "kind: KIND_GPU";
+}
+
+/** config.pbtxt: a ModelConfig (model_config.proto) in protobuf's text format. */
+function configText({
+  name,
+  inputs,
+  outputs,
+  load,
+  instances,
+}: Pick<Packaged, "name" | "inputs" | "outputs"> & { readonly load: Manifest["load"]; readonly instances: string }): string {
+  const tensors = (all: readonly Tensor[]): string => all.map(tensorText).join(",\n");
+  return [
+    `${SIGNATURE} ${VERSION}.`,
+    `name: ${JSON.stringify(name)}`,
+    'backend: "onnxruntime"',
+    "# All sizes are fixed, that of the batch among them.",
+    "max_batch_size: 0",
+    `input [\n${tensors(inputs)}\n]`,
+    `output [\n${tensors(outputs)}\n]`,
+    `instance_group [ { ${instances} } ]`,
+    // The backend's word for no optimisation at all; absent, there is all of it.
+    ...(load.graphOptimizationLevel === "disabled" ? ["optimization { graph { level: 2 } }"] : []),
+    `parameters { key: "enable_mem_pattern", value: { string_value: "${load.enableMemPattern ? 1 : 0}" } }`,
+    "",
+  ].join("\n");
+}
+
+/** A scalar has one size for Triton, which is taken away again for the model. */
+function tensorText({ name, type, dims }: Tensor): string {
+  const sizes = dims.length === 0 ? "dims: [ 1 ], reshape { shape: [ ] }" : `dims: [ ${dims.join(", ")} ]`;
+  return `  { name: ${JSON.stringify(name)}, data_type: ${type}, ${sizes} }`;
+}

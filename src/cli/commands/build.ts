@@ -1,0 +1,109 @@
+/** `build MODEL -o DIR`: the main job, from a model to a verified artifact with a report. */
+import { DEFAULT_SAMPLES } from "../../calibration/index.js";
+import { BUDGET } from "../../planning/index.js";
+import { build, buildTiers, type Built } from "../../build.js";
+import type { Compiled } from "../../compile/index.js";
+import { formatQuantity, formatRatio } from "../../words/index.js";
+import { MODEL_OPTIONS, policyOptionsOf, recipeOverrides, runtimeOptions, sampleOptions } from "../options.js";
+import { compileFigures, cudaText, limitText, memoryText } from "../compile-text.js";
+import type { Command } from "../command.js";
+
+export default {
+  name: "build",
+  summary: "calibrate, plan, compile, verify and report: the main job",
+  argument: "MODEL",
+  options: [
+    ...MODEL_OPTIONS,
+    "cacheMemory",
+    "precision",
+    "device",
+    "form",
+    "input",
+    "noise",
+    "policy",
+    "policyOption",
+    "runs",
+    "samples",
+    "seed",
+    "tiers",
+    "output",
+    "force",
+  ],
+  required: ["output"],
+  plans: true,
+  async run(argument, options, host) {
+    const { output = "", force = false, tiers, samples = DEFAULT_SAMPLES, runs = 3 } = options;
+    const { policy = tiers ? BUDGET : "smoothcache" } = options;
+    const policyOptions = policyOptionsOf(options);
+    const started = performance.now();
+    const settings = {
+      ...runtimeOptions(options, host.signal),
+      overrides: recipeOverrides(options),
+      ...sampleOptions(options),
+      ...{ output, force, policy, policyOptions, samples, runs, cacheMemory: options.cacheMemory, form: options.form },
+      progress: host.progress,
+      warn: host.warn,
+      onCompiled: (compiled: Compiled) => {
+        host.note(memoryText(compiled));
+      },
+    };
+    const secondsSince = (): number => (performance.now() - started) / 1000;
+    if (!tiers) {
+      const built = await build(argument, settings);
+      const seconds = secondsSince();
+      return {
+        json: { ...figures(built), seconds },
+        text: [...lines(built), `built in  ${seconds.toFixed(1)} s`].join("\n"),
+        exitCode: built.verification.ok ? 0 : 1,
+      };
+    }
+    const all = await buildTiers(argument, settings, tiers);
+    const seconds = secondsSince();
+    return {
+      json: { tiers: Object.fromEntries([...all].map(([name, built]) => [name, figures(built)])), seconds },
+      text: [...[...all.values()].map((built) => `${lines(built).join("\n")}\n`), `built in  ${seconds.toFixed(1)} s`].join("\n"),
+      exitCode: [...all.values()].every(({ verification }) => verification.ok) ? 0 : 1,
+    };
+  },
+} satisfies Command;
+
+/** What was built, as it is told. */
+function figures({ artifact, plan, compiled, computed, bytes: sizes, sharesWeights, verification, bench, report }: Built): object {
+  const { ok, checks, fidelity } = verification;
+  return {
+    artifact,
+    plan,
+    compile: { ...compileFigures(compiled, computed), bytes: sizes, sharesWeights },
+    verify: { ok, checks, fidelity },
+    bench,
+    report,
+  };
+}
+
+/** The same for people. */
+function lines({ artifact, plan, compiled, computed, bytes: sizes, sharesWeights, verification, bench, report }: Built): readonly string[] {
+  const { checks, fidelity } = verification;
+  const { nodes, macs } = compiled;
+  const [failed] = checks.filter((check) => !check.ok);
+  const worst = Math.max(...checks.map(({ relL2 }) => relL2));
+  return [
+    `artifact  ${artifact}: ${formatQuantity(sizes.model, "B")} model, ${formatQuantity(sizes.data, "B")} weights${sharesWeights ? " (shared)" : ""}, ${nodes.emitted} nodes`,
+    `plan      ${Object.entries(plan.computed)
+      .map(([kind, n]) => `${kind} ${n}`)
+      .join(", ")} of ${plan.steps} steps computed`,
+    `compute   ${formatQuantity(macs.emitted, "MAC")} of ${formatQuantity(macs.uncached, "MAC")}: at most ${formatRatio(macs.bound)} faster`,
+    `memory    ${memoryText(compiled)}`,
+    ...limitText(computed).map((text) => `limit     ${text}`),
+    `devices   ${cudaText(compiled)}`,
+    ...(bench
+      ? [
+          `measured  ${bench.artifact.medianMs.toFixed(0)} ms a run; uncached ${bench.uncached.medianMs.toFixed(0)} ms (${bench.speedup.measured.toFixed(2)}×), step loop ${bench.loop.medianMs.toFixed(0)} ms (${(bench.loop.medianMs / bench.artifact.medianMs).toFixed(2)}×)`,
+        ]
+      : []),
+    failed
+      ? `FAILED    ${failed.name}: ${failed.problem ?? `relative L2 ${failed.relL2.toExponential(1)}, limit ${failed.limit.toExponential(0)}`}`
+      : `verified  artifact = plan-aware loop (relative L2 ${worst.toExponential(1)})`,
+    `fidelity  relative L2 ${fidelity.relL2.toFixed(4)}, PSNR ${fidelity.psnr.toFixed(1)} dB against the uncached result`,
+    `report    ${report}`,
+  ];
+}

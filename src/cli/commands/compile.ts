@@ -1,0 +1,52 @@
+/** `compile MODEL --plan PLAN -o DIR`: the emitted model. */
+import { ARTIFACT, writeArtifact } from "../../artifact/index.js";
+import { assertReplaceable } from "../../files/index.js";
+import { assertLimitable, compileModel, limitCache } from "../../compile/index.js";
+import { badOption } from "../../../schedules/diagnostics.js";
+import { compileFigures, cudaText, limitText, memoryText } from "../compile-text.js";
+import { formatQuantity, formatRatio, planSavesNothing } from "../../words/index.js";
+import { savesNothing, type Schedule } from "../../../schedules/index.js";
+import { jobFor, openJob, planFor, readPlan, warningsOf } from "../../job/index.js";
+import { MODEL_OPTIONS, recipeOverrides, runtimeOptions } from "../options.js";
+import type { Command } from "../command.js";
+
+export default {
+  name: "compile",
+  summary: "compile a model and a plan into one static model of the whole run",
+  argument: "MODEL",
+  options: [...MODEL_OPTIONS, "precision", "input", "plan", "cache", "cacheMemory", "form", "passes", "output", "force"],
+  required: ["output"],
+  async run(argument, options, host) {
+    const { output = "", force = false, plan: planFile, cache = true } = options;
+    if (cache && planFile === undefined) throw badOption("--plan", "name a plan, or compile without caching: --no-cache");
+    if (!cache && planFile !== undefined) throw badOption("--no-cache", "a plan has no effect without caching; leave one of the two out");
+    assertReplaceable(output, ARTIFACT, force);
+    assertLimitable(options);
+    const started = performance.now();
+    const runtime = runtimeOptions(options, host.signal);
+    const opened = await openJob(argument, recipeOverrides(options), runtime);
+    for (const warning of warningsOf(opened)) host.warn(warning);
+    const chosen: Schedule = cache && planFile !== undefined ? readPlan(planFile) : { steps: opened.table.rows.length, cells: new Map() };
+    if (options.cut !== undefined && chosen.cut !== undefined && chosen.cut !== options.cut)
+      throw badOption("--cut", `is ${options.cut}, but the plan is for a network cut at ${chosen.cut}; leave it out`);
+    const job = await jobFor(opened, chosen, runtime);
+    const { schedule, computed } = limitCache(job, chosen, options.cacheMemory);
+    const plan = planFor(job, schedule);
+    if (cache && savesNothing(plan)) throw planSavesNothing();
+    const compiled = await compileModel(job, plan, { form: options.form, without: options.passes });
+    const written = await writeArtifact(output, { job, schedule, compiled }, force, host.signal);
+    const seconds = (performance.now() - started) / 1000;
+    const { nodes, macs } = compiled;
+    return {
+      json: { artifact: output, ...compileFigures(compiled, computed), bytes: written, seconds },
+      text: [
+        `${output}: ${nodes.emitted} nodes (one step ${nodes.step}, uncached ${nodes.uncached}), model ${formatQuantity(written.model, "B")}, data ${formatQuantity(written.data, "B")}`,
+        `${formatQuantity(macs.emitted, "MAC")} of ${formatQuantity(macs.uncached, "MAC")}: at most ${formatRatio(macs.bound)} faster`,
+        memoryText(compiled),
+        ...limitText(computed),
+        cudaText(compiled),
+        `compiled in ${seconds.toFixed(1)} s`,
+      ].join("\n"),
+    };
+  },
+} satisfies Command;

@@ -1,0 +1,93 @@
+/** `inspect MODEL`: what was found, what it costs, and what is missing. */
+import { dumpBranches, inspect, type Inspection } from "../../inspect.js";
+import { bindModel, type BoundModel, openLifted } from "../../job/index.js";
+import { CompilerError } from "../../../ir/diagnostics.js";
+import { counted, formatQuantity, missingOption, table } from "../../words/index.js";
+import { MODEL_OPTIONS, recipeOverrides, runtimeOptions } from "../options.js";
+import type { Command } from "../command.js";
+
+export default {
+  name: "inspect",
+  summary: "what a model is found to be: inputs, blocks, branches, MACs",
+  argument: "MODEL",
+  options: [...MODEL_OPTIONS, "dumpBranches", "inputs", "force"],
+  async run(argument, options, host) {
+    const runtime = runtimeOptions(options, host.signal);
+    const { source, model } = await openLifted(argument, recipeOverrides(options));
+    const { dumpBranches: folder, inputs, force = false } = options;
+    if (folder !== undefined && inputs === undefined) throw missingOption("--inputs", "--dump-branches runs one step and needs its inputs");
+    const bound = await boundOrNot(() => bindModel(source, model, runtime));
+    const found = bound instanceof CompilerError ? asTheFileHasIt(inspect(model), bound) : inspect(bound.model);
+    if (folder !== undefined && bound instanceof CompilerError) throw bound;
+    const dumped =
+      folder !== undefined && inputs !== undefined && !(bound instanceof CompilerError)
+        ? await dumpBranches(model, inputs, folder, { ...runtime, force, context: bound.context })
+        : undefined;
+    return { json: dumped ? { ...found, dumped } : found, text: describe(found) };
+  },
+} satisfies Command;
+
+/** What there is to see does not depend on sizes, nor on whether this machine's runtime can run it. */
+async function boundOrNot(bind: () => Promise<BoundModel>): Promise<BoundModel | CompilerError> {
+  try {
+    return await bind();
+  } catch (error) {
+    if (error instanceof CompilerError && ["UNBOUND_DIM", "RUNTIME_FAILED"].includes(error.code)) return error;
+    throw error;
+  }
+}
+
+function asTheFileHasIt(found: Inspection, problem: CompilerError): Inspection {
+  const warning = `Shapes and MACs are as far as the file has them: ${problem.message} ${problem.hint}`;
+  return { ...found, warnings: [...found.warnings, warning] };
+}
+
+function describe(found: Inspection): string {
+  const { branches, constant, macs } = found;
+  const share = (part: number): string => `${((100 * part) / Math.max(1, macs.total)).toFixed(1)} %`;
+  const shape = (dims: readonly (number | string | null)[] | null): string => `[${(dims ?? ["?"]).map((dim) => dim ?? "?").join(", ")}]`;
+  const trunk = macs.total - macs.cacheable - macs.hoisted;
+  return [
+    `${found.recogniser} transformer, ${found.nodes} nodes, opset ${found.opset}`,
+    "",
+    table([
+      ["port", "type", "shape", "taken for"],
+      ...[...found.inputs, ...found.outputs].map((port) => [port.name, port.elem, shape(port.shape), port.role]),
+    ]),
+    "",
+    table([
+      ["branch", "block", "stream", "gated", "shape", "compute", "share", "module"],
+      ...branches.map((b) => [
+        b.site,
+        String(b.block),
+        b.stream,
+        b.gated ? "yes" : "no",
+        shape(b.shape),
+        formatQuantity(b.macs, "MAC"),
+        share(b.macs),
+        b.module ?? "",
+      ]),
+    ]),
+    "",
+    ...(macs.total === 0
+      ? [`${blocks(branches)}; MACs are not known.`]
+      : [
+          `${blocks(branches)} with ${share(macs.cacheable)} of ${formatQuantity(macs.total, "MAC")} a step (${formatQuantity(macs.linear, "MAC")} linear, ${formatQuantity(macs.attention, "MAC")} attention) in branches.`,
+          `Of the rest, ${share(macs.hoisted)} depends on time and conditions alone and leaves the steps; ${share(trunk)} (embedding, output, whatever is in no branch) is computed at every step.`,
+        ]),
+    ...constant.map(({ stream, site }) => `${stream} ${site}: does not depend on the latent, and leaves the steps.`),
+    ...found.warnings.map((warning) => `warning: ${warning}`),
+  ].join("\n");
+}
+
+/** `19 blocks (image, text), 38 blocks (text+image)`. */
+function blocks(branches: Inspection["branches"]): string {
+  const streams = new Map<string, Set<number>>();
+  for (const { stream, block } of branches) streams.set(stream, (streams.get(stream) ?? new Set()).add(block));
+  return [...new Set([...streams.values()].map(({ size }) => size))]
+    .map((n) => {
+      const same = [...streams].filter(([, { size }]) => size === n).map(([stream]) => stream);
+      return `${counted(n, "block")} (${same.join(", ")})`;
+    })
+    .join(", ");
+}

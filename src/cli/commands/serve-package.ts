@@ -1,0 +1,20 @@
+/** `serve-package DIR -o REPO`: an artifact as a model in a repository of Triton's. */
+import { packageModel } from "../../artifact/index.js";
+import { formatQuantity } from "../../words/index.js";
+import type { Command } from "../command.js";
+
+export default {
+  name: "serve-package",
+  summary: "write an artifact as a model into a repository of NVIDIA's Triton server",
+  argument: "DIR",
+  options: ["name", "device", "output", "force"],
+  required: ["output"],
+  async run(argument, { name, device, output = "", force = false }) {
+    const packaged = await packageModel(argument, output, { name, device, force });
+    const { folder, files } = packaged;
+    const lines = files.map(
+      ({ path, bytes: size, linked }) => `  ${path}  ${formatQuantity(size, "B")}${linked ? ", the artifact's own file" : ""}`,
+    );
+    return { json: packaged, text: [`${folder}:`, ...lines].join("\n") };
+  },
+} satisfies Command;

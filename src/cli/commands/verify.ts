@@ -1,0 +1,39 @@
+/** `verify DIR`: is the artifact what its plan says, and how far from the uncached result? */
+import { type Check, checkFiles, openArtifact, type Verification, verify } from "../../artifact/index.js";
+import { runtimeOptions, sampleOptions } from "../options.js";
+import { counted, table } from "../../words/index.js";
+import type { Command, Outcome } from "../command.js";
+
+export default {
+  name: "verify",
+  summary: "check an artifact against the plan-aware loop over the original step",
+  argument: "DIR",
+  options: ["device", "extension", "input", "noise", "samples", "seed", "threads"],
+  async run(argument, options, host) {
+    const { samples = 1 } = options;
+    const runtime = runtimeOptions(options, host.signal);
+    const files = await checkFiles(argument);
+    // Damaged files are not run, and may not even be read.
+    if (!files.ok) return outcome([files]);
+    const artifact = await openArtifact(argument, { ...runtime, extensions: options.extension });
+    const sampling = { ...runtime, ...sampleOptions(options), samples, files, progress: host.progress };
+    const { checks, fidelity } = await verify(artifact, sampling);
+    return outcome(checks, fidelity);
+  },
+} satisfies Command;
+
+function outcome(checks: readonly Check[], fidelity?: Verification["fidelity"]): Outcome {
+  const ok = checks.every((check) => check.ok);
+  const rows = checks.map(({ name, relL2, limit, ok, problem }) => {
+    const verdict = ok ? "ok" : problem === undefined ? "FAILED" : `FAILED: ${problem}`;
+    return [name, relL2.toExponential(1), limit.toExponential(0), verdict];
+  });
+  const distance =
+    fidelity &&
+    `against the uncached result: relative L2 ${fidelity.relL2.toFixed(4)}, PSNR ${fidelity.psnr.toFixed(1)} dB (${counted(fidelity.samples, "sample")})`;
+  return {
+    json: { ok, checks, fidelity },
+    text: [table([["check", "relative L2", "limit", ""], ...rows]), ...(distance === undefined ? [] : [distance])].join("\n"),
+    exitCode: ok ? 0 : 1,
+  };
+}

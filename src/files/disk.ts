@@ -1,0 +1,76 @@
+/** Reading files, and writing them so that a half-written one never appears. */
+import { randomUUID } from "node:crypto";
+import { accessSync, constants, existsSync, readFileSync, realpathSync, statSync } from "node:fs";
+import { mkdir, rename, rm, writeFile } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
+import { fileExists, notReplaceable } from "../words/index.js";
+import { fileMissing, fileNotWritten } from "../../ir/diagnostics.js";
+
+/** All of a file. Throws FILE_MISSING. */
+export function readBytes(file: string): Buffer {
+  try {
+    return readFileSync(file);
+  } catch (error) {
+    throw fileMissing(file, error instanceof Error ? error.message : String(error));
+  }
+}
+
+/** Throws FILE_EXISTS, NOT_REPLACEABLE or FILE_NOT_WRITTEN where `writeWhole` would, before any work is done. */
+export function assertFree(file: string, force: boolean): void {
+  assertWritable(file);
+  const there = statSync(file, { throwIfNoEntry: false });
+  if (!there) return;
+  if (!there.isFile()) throw notReplaceable(file, there.isDirectory() ? "it is a folder" : "it is not a file");
+  if (!force) throw fileExists(file);
+}
+
+/** Throws FILE_NOT_WRITTEN if the folder of a path, or the nearest one above it that is there, takes no files. */
+export function assertWritable(path: string): void {
+  let folder = dirname(resolve(path));
+  try {
+    while (!existsSync(folder)) folder = dirname(folder);
+    if (!statSync(folder).isDirectory()) throw fileNotWritten(path, `${folder} is not a folder.`);
+    accessSync(folder, constants.W_OK);
+  } catch (error) {
+    throw notWritten(path, error);
+  }
+}
+
+/** Where a path leads to: a link stays when what is behind it is replaced. */
+export function behindLinks(path: string): string {
+  return existsSync(path) ? realpathSync(path) : resolve(path);
+}
+
+/** Writes a file under another name and renames it. Throws FILE_EXISTS if it is there and `force` is not set, NOT_REPLACEABLE, FILE_NOT_WRITTEN. */
+export async function writeWhole(file: string, content: string | Uint8Array, force: boolean): Promise<void> {
+  assertFree(file, force);
+  const target = behindLinks(file);
+  const partial = join(dirname(target), `.${randomUUID()}.partial`);
+  try {
+    await makeFolder(dirname(target));
+    await writeFile(partial, content);
+    await rename(partial, target);
+  } catch (error) {
+    await rm(partial, { force: true });
+    throw notWritten(file, error);
+  }
+}
+
+/**
+ * Makes a folder, and those above it that are missing. Node's own recursive way never returns where the system will not
+ * have it, as in /proc.
+ */
+export async function makeFolder(folder: string): Promise<void> {
+  if (existsSync(folder)) return;
+  await makeFolder(dirname(folder));
+  try {
+    await mkdir(folder);
+  } catch (error) {
+    if (!existsSync(folder)) throw error;
+  }
+}
+
+/** What the system says of a path as FILE_NOT_WRITTEN; other errors as they are. */
+export function notWritten(path: string, error: unknown): unknown {
+  return error instanceof Error && "syscall" in error ? fileNotWritten(path, error.message) : error;
+}

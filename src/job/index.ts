@@ -1,0 +1,10 @@
+/** What a command line asks for: a model, its recipe, and the sampling run that they say. */
+export { bindModel, type BoundModel, guidedStep, latentShape } from "./bound-model.js";
+export { conditionsOf, fitsAnyBatch } from "./conditions.js";
+export { type Extensions, loadExtensions } from "./extensions.js";
+export { type Job, jobFor, openJob, openLifted, planFor, warningsOf } from "./job.js";
+export { readPlan, writePlan } from "./plan-file.js";
+export { type InputSpecs, MAX_BATCH, PRECISIONS, type Recipe, recipeSchema, type ValueSpec } from "./recipe.js";
+export { type RunInputs, sampleInputs, type SampleOptions } from "./run-inputs.js";
+export { schedulerConfig } from "./sampling.js";
+export type { RecipeOverrides } from "./source.js";

@@ -1,0 +1,37 @@
+/** What an entry of `pipelines/` is: how one of diffusers' pipelines runs its network, as a recipe. */
+import { z } from "zod";
+import type { Named } from "../../ir/registry.js";
+import type { RecipeFacts } from "./recipe.js";
+
+/** The configurations of a diffusers folder, as read: `model_index.json`, `transformer/config.json`, `scheduler/scheduler_config.json`. */
+export interface FolderConfigs {
+  readonly index: unknown;
+  readonly transformer: unknown;
+  readonly scheduler: unknown;
+}
+
+/** What a pipeline settles; where the model and the scheduler are is the same for all. */
+export type PipelineFacts = Omit<RecipeFacts, "model">;
+
+/** One family of pipelines: a file of `pipelines/`, named as diffusers names the folder of the class. */
+export interface Pipeline<Config extends z.ZodObject = z.ZodObject> extends Named {
+  /** `_class_name` in model_index.json. */
+  readonly pipelines: readonly string[];
+  /** `_class_name` in transformer/config.json: asked where there is no model_index.json. */
+  readonly transformers: readonly string[];
+  /** The keys of `FolderConfigs` that matter, with the library's defaults. */
+  readonly config: Config;
+  /** What the pipeline's `__call__` does with its defaults, or one sentence why no recipe says it. */
+  recipe(config: z.output<Config>): PipelineFacts | string;
+}
+
+/** Keys of transformer/config.json. */
+export const channelKeys = { in_channels: z.int().min(1), out_channels: z.int().min(1).nullish() };
+
+/** The prediction is the first half of the output's channels where the network also predicts a variance. */
+export function predictionOf(
+  { in_channels: latent, out_channels: output }: z.output<z.ZodObject<typeof channelKeys>>,
+  channelAxis = 1,
+): NonNullable<RecipeFacts["prediction"]> {
+  return output === 2 * latent ? { channels: [0, latent], channelAxis } : { channelAxis };
+}

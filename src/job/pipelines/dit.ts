@@ -1,0 +1,26 @@
+/** DiT (arXiv 2212.09748), as diffusers' `pipelines/dit/pipeline_dit.py` runs it. */
+import { z } from "zod";
+import { channelKeys, type Pipeline, predictionOf } from "../pipeline.js";
+
+const config = z.object({ transformer: z.object({ ...channelKeys, num_embeds_ada_norm: z.int().min(1).default(1000) }) });
+
+/** Classes that calibration runs with, evenly over all. */
+const CALIBRATION_CLASSES = 16;
+
+export default {
+  name: "dit",
+  pipelines: ["DiTPipeline"],
+  transformers: ["DiTTransformer2DModel"],
+  config,
+  recipe({ transformer }) {
+    const { num_embeds_ada_norm: classes } = transformer;
+    const spread = Array.from({ length: CALIBRATION_CLASSES }, (_, i) => Math.floor((i * classes) / CALIBRATION_CLASSES));
+    return {
+      steps: 50,
+      prediction: predictionOf(transformer),
+      // The class after the last one stands for none.
+      guidance: { form: "batched", scale: 4, order: ["cond", "uncond"], uncond: { class_labels: classes } },
+      inputs: { class_labels: { calibrate: spread } },
+    };
+  },
+} satisfies Pipeline<typeof config>;

@@ -1,0 +1,80 @@
+/** The known pipelines of diffusers, and the way from a folder that it saves to a recipe. */
+import { existsSync, readdirSync } from "node:fs";
+import { basename, join } from "node:path";
+import { z } from "zod";
+import { unknownPipeline, unsupportedPipeline } from "../../words/index.js";
+import { hasMethods, loadFolder } from "../../../ir/registry.js";
+import { parseWith } from "../../../schedules/index.js";
+import { readJson } from "../../files/index.js";
+import type { Pipeline } from "../pipeline.js";
+import type { RecipeFacts } from "../recipe.js";
+
+function isPipeline(candidate: unknown): candidate is Pipeline {
+  return hasMethods(candidate, "recipe") && "pipelines" in candidate && "transformers" in candidate && "config" in candidate;
+}
+
+/** By file stem, in alphabetical order. */
+export const pipelines: ReadonlyMap<string, Pipeline> = await loadFolder(import.meta.url, isPipeline);
+
+const INDEX = "model_index.json";
+const MODEL = "transformer/model.onnx";
+const TRANSFORMER = "transformer/config.json";
+const SCHEDULER = "scheduler/scheduler_config.json";
+
+/** The names that diffusers' networks give to their latent and their time. */
+const PORTS = { latent: "hidden_states", timestep: "timestep" };
+
+/** Whether it is a folder as diffusers saves a pipeline. */
+export function isPipelineFolder(folder: string): boolean {
+  return [INDEX, TRANSFORMER].some((file) => existsSync(join(folder, file)));
+}
+
+/**
+ * The recipe of a diffusers folder: what the class of its pipeline settles, and the arrays that lie beside it as
+ * `calibrate/<input>.npy`, `uncond/<input>.npy` and `fix/<input>.npy`.
+ * Throws FILE_MISSING, BAD_JSON, BAD_JSON_FIELD, UNKNOWN_PIPELINE, UNSUPPORTED_PIPELINE.
+ */
+export function deriveRecipe(folder: string): RecipeFacts {
+  const read = (file: string): unknown => (existsSync(join(folder, file)) ? readJson(join(folder, file)) : {});
+  const configs = { index: read(INDEX), transformer: readJson(join(folder, TRANSFORMER)), scheduler: read(SCHEDULER) };
+  const { className, pipeline } = pipelineOf(classOf(configs.index), classOf(configs.transformer), folder);
+  const facts = pipeline.recipe(parseWith(pipeline.config, configs, folder));
+  if (typeof facts === "string") throw unsupportedPipeline(className, facts, folder);
+  const inputs = { ...facts.inputs };
+  for (const [name, file] of arraysIn(folder, "calibrate")) inputs[name] = { ...inputs[name], calibrate: file };
+  for (const [name, file] of arraysIn(folder, "fix")) inputs[name] = { ...inputs[name], fix: file };
+  const { guidance = { form: "none" } } = facts;
+  return {
+    ...PORTS,
+    ...(existsSync(join(folder, SCHEDULER)) ? { scheduler: SCHEDULER } : {}),
+    ...facts,
+    model: MODEL,
+    guidance: { ...guidance, uncond: { ...guidance.uncond, ...Object.fromEntries(arraysIn(folder, "uncond")) } },
+    inputs,
+  };
+}
+
+/** The pipeline decides where it is named, since one network serves several; optimum puts ORT before the name. */
+function pipelineOf(
+  index: string | undefined,
+  transformer: string | undefined,
+  folder: string,
+): { readonly className: string; readonly pipeline: Pipeline } {
+  const all = [...pipelines.values()];
+  const className = index?.replace(/^ORT/, "") ?? transformer ?? "(none)";
+  const classes = (entry: Pipeline): readonly string[] => (index === undefined ? entry.transformers : entry.pipelines);
+  const pipeline = all.find((entry) => classes(entry).includes(className));
+  if (!pipeline) throw unknownPipeline(className, all.flatMap(classes), folder);
+  return { className, pipeline };
+}
+
+function classOf(config: unknown): string | undefined {
+  return z.object({ _class_name: z.string() }).safeParse(config).data?._class_name;
+}
+
+/** Input names and files, relative to the folder. */
+function arraysIn(folder: string, place: string): readonly (readonly [name: string, file: string])[] {
+  if (!existsSync(join(folder, place))) return [];
+  const files = readdirSync(join(folder, place)).sort();
+  return files.filter((file) => file.endsWith(".npy")).map((file) => [basename(file, ".npy"), `${place}/${file}`]);
+}

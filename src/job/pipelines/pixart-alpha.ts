@@ -1,0 +1,26 @@
+/** PixArt-α and Σ (arXiv 2310.00426, 2403.04692), as diffusers' `pipelines/pixart_alpha/` runs them. */
+import { z } from "zod";
+import { channelKeys, type Pipeline, predictionOf } from "../pipeline.js";
+
+const config = z.object({
+  transformer: z.object({ ...channelKeys, sample_size: z.int().min(1).default(128), use_additional_conditions: z.boolean().nullish() }),
+});
+
+/** Pixels of a picture for each of the latent's. */
+const VAE_SCALE = 8;
+
+export default {
+  name: "pixart-alpha",
+  pipelines: ["PixArtAlphaPipeline", "PixArtSigmaPipeline"],
+  transformers: ["PixArtTransformer2DModel"],
+  config,
+  recipe({ transformer }) {
+    const { sample_size: size, use_additional_conditions: told } = transformer;
+    return {
+      steps: 20,
+      prediction: predictionOf(transformer),
+      guidance: { form: "batched", scale: 4.5, order: ["uncond", "cond"] },
+      inputs: (told ?? size === 128) ? { resolution: { fix: size * VAE_SCALE }, aspect_ratio: { fix: 1 } } : {},
+    };
+  },
+} satisfies Pipeline<typeof config>;

@@ -1,0 +1,119 @@
+/** recipe.json: all that the ONNX file does not say. Its form, where it is found, and how options override it. */
+import { z } from "zod";
+import type { FloatType } from "../../ir/types.js";
+import { cutSchema, MAX_STEPS, shiftRule } from "../../schedules/index.js";
+
+/**
+ * A number fills the tensor, a list gives its elements or those of each row of the batch, a string names a `.npy` file
+ * beside the recipe, and a grid gives positions: along the last two axes, the coordinates of the points of a grid with
+ * these sizes, the last running fastest. Sizes that are null are equal, and as large as the rows allow.
+ */
+const valueSchema = z.union([
+  z.number(),
+  z.array(z.number()),
+  z.string(),
+  z.strictObject({ grid: z.array(z.int().min(1).nullable()).min(1) }),
+]);
+export type ValueSpec = z.infer<typeof valueSchema>;
+
+const inputSchema = z.strictObject({
+  /** What calibration runs with: one entry a sample, in turn; or a `.npy` file whose axis 0 counts samples. */
+  calibrate: z.union([z.array(valueSchema).min(1), z.string()]).optional(),
+  /** Makes the input a compile-time constant. */
+  fix: valueSchema.nullish(),
+});
+
+/** What the unconditional half sees in place of an input: a value, or another input of the artifact, called `<input>_uncond`. */
+const uncondSchema = z.union([valueSchema, z.strictObject({ input: z.literal(true) })]);
+
+/** Whether the unconditional half has an input of its own. */
+export function isInput(spec: z.infer<typeof uncondSchema> | undefined): spec is { readonly input: true } {
+  return typeof spec === "object" && "input" in spec;
+}
+
+const guidanceSchema = z.strictObject({
+  form: z.enum(["none", "batched", "two-calls", "embedded"]),
+  /** A list has one for each call of the sampler, which is one a step where a step has one evaluation. */
+  scale: z.union([z.number(), z.array(z.number()).min(1)]).default(1),
+  /** Steps [from, to) that are guided. */
+  interval: z.tuple([z.int().min(0), z.int().min(1)]).optional(),
+  order: z
+    .union([z.tuple([z.literal("cond"), z.literal("uncond")]), z.tuple([z.literal("uncond"), z.literal("cond")])])
+    .default(["cond", "uncond"]),
+  uncond: z.record(z.string(), uncondSchema).default({}),
+  /** Channels [from, to) of the prediction that are guided; the others are the conditional half's. */
+  channels: z.tuple([z.int().min(0), z.int().min(1)]).optional(),
+  rescale: z.strictObject({ form: z.enum(["std", "norm"]), strength: z.number().default(1) }).optional(),
+  /** The input that takes an embedded scale. */
+  input: z.string().optional(),
+});
+
+export const PRECISIONS = ["fp32", "fp16", "bf16"] as const;
+export type Precision = (typeof PRECISIONS)[number];
+
+/** The float type that a recipe asks for. */
+export function floatTypeOf({ precision }: Recipe): FloatType | undefined {
+  return precision && ({ fp32: "float", fp16: "float16", bf16: "bfloat16" } as const)[precision];
+}
+
+const samplingSchema = z.strictObject({
+  /** `linear`: 1, …, 1/steps, evenly spaced; not where the scheduler makes its own ("use_flow_sigmas"). */
+  sigmas: z.union([z.literal("linear"), z.array(z.number()).min(1)]).optional(),
+  timesteps: z.array(z.number()).min(1).optional(),
+  /**
+   * Logarithm of the time shift; or the rule that finds it, under dynamic shifting, from the number of the latent's tokens:
+   * the product of its sizes along `axes` (negative: from the end), each in patches of `patch`.
+   */
+  mu: z
+    .union([z.number(), z.strictObject({ rule: shiftRule, axes: z.array(z.int()).min(1), patch: z.int().min(1).default(1) })])
+    .optional(),
+  eta: z.number().optional(),
+});
+
+/** Noise, conditions and results of a whole batch are held in memory. */
+export const MAX_BATCH = 1 << 16;
+
+export const recipeSchema = z.strictObject({
+  model: z.string(),
+  /** A file, an inline configuration, or a sampler table. */
+  scheduler: z.union([z.string(), z.record(z.string(), z.unknown())]).optional(),
+  /** Default: the rows of a sampler table, else 50. */
+  steps: z.int().min(1).max(MAX_STEPS).optional(),
+  /** The first step that is run; the run begins with the latent that it is given there. */
+  start: z.int().min(0).optional(),
+  /** The same as a share of the steps, as diffusers' image-to-image pipelines have it: the last ⌊steps · strength⌋ are run. */
+  strength: z.number().positive().max(1).optional(),
+  /** Latents of one run. Default: what the export was made for, or 1. */
+  batch: z.int().min(1).max(MAX_BATCH).optional(),
+  latent: z.string().optional(),
+  /** Several names where several inputs get the same time. */
+  timestep: z.union([z.string(), z.array(z.string()).min(1)]).optional(),
+  /** The network is told scale · t + offset, where t is the scheduler's time. */
+  time: z.strictObject({ scale: z.number().default(1), offset: z.number().default(0) }).default({ scale: 1, offset: 0 }),
+  sampling: samplingSchema.default({}),
+  prediction: z
+    .strictObject({
+      output: z.string().optional(),
+      channels: z.tuple([z.int().min(0), z.int().min(1)]).optional(),
+      channelAxis: z.int().min(0).default(1),
+      sign: z.union([z.literal(1), z.literal(-1)]).default(1),
+    })
+    .default({ channelAxis: 1, sign: 1 }),
+  /** Where the network is cut: what a cache holds (ir/residual/cut.ts). */
+  cut: cutSchema.default("branch"),
+  guidance: guidanceSchema.default({ form: "none", scale: 1, order: ["cond", "uncond"], uncond: {} }),
+  inputs: z.record(z.string(), inputSchema).default({}),
+  dims: z.record(z.string(), z.int().min(1)).default({}),
+  /** Names of recognisers, samplers and passes of the user's own, without which it cannot be followed. */
+  extensions: z.array(z.string()).default([]),
+  /** What the network computes in; the exporter's types if absent. */
+  precision: z.enum(PRECISIONS).optional(),
+  display: z.strictObject({ kind: z.enum(["image", "none"]), range: z.tuple([z.number(), z.number()]).default([-1, 1]) }).optional(),
+});
+
+export type Recipe = z.infer<typeof recipeSchema>;
+/** A recipe as it is written, without its defaults. */
+export type RecipeFacts = z.input<typeof recipeSchema>;
+
+/** Values of conditions by input name; files are relative to the working directory. */
+export type InputSpecs = ReadonlyMap<string, ValueSpec>;

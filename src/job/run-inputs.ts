@@ -1,0 +1,40 @@
+/** What one sampling run starts from: noise and conditions, the same for the artifact and for the loop. */
+import { type TensorData, tensorFloats } from "../../ir/tensor.js";
+import { elementCount } from "../../ir/types.js";
+import { latentShape } from "./bound-model.js";
+import { conditionsOf } from "./conditions.js";
+import type { Job } from "./job.js";
+import { TorchGenerator } from "./noise.js";
+import type { InputSpecs } from "./recipe.js";
+import { forEveryRow } from "./values.js";
+
+export interface RunInputs {
+  /** Unit normals, [batch, …latent]. */
+  readonly noise: Float32Array;
+  /** Unit normals for the rows of the table that add noise, in order: [draws, batch, …latent]. */
+  readonly draws?: Float32Array | undefined;
+  /** By name of the condition input, without guidance doubling. */
+  readonly conditions: ReadonlyMap<string, TensorData>;
+}
+
+export interface SampleOptions {
+  /** Sample i draws its noise from seed + i, as torch's CPU generator does. */
+  readonly seed: number;
+  /** Stands for the noise of sample 0. */
+  readonly noise?: TensorData | undefined;
+  /** Conditions; the recipe's calibration values where there are none. */
+  readonly inputs?: InputSpecs | undefined;
+}
+
+/** Noise and conditions of one sample: the initial latent is drawn first, then one latent for every row that adds noise. */
+export function sampleInputs(job: Job, sample: number, { seed, noise, inputs }: SampleOptions): RunInputs {
+  const shape = latentShape(job);
+  const size = elementCount(shape);
+  const given = sample === 0 && noise ? Float32Array.from(tensorFloats(forEveryRow("noise", shape, noise))) : undefined;
+  const generator = new TorchGenerator(seed + sample);
+  const initial = generator.randn(size);
+  const count = job.table.rows.filter(({ next }) => next.noise !== 0).length;
+  const draws = new Float32Array(count * size);
+  for (let draw = 0; draw < count; draw++) draws.set(generator.randn(size), draw * size);
+  return { noise: given ?? initial, ...(count > 0 ? { draws } : {}), conditions: conditionsOf(job, sample, inputs) };
+}

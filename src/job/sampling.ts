@@ -1,0 +1,82 @@
+/** What a recipe samples with: the scheduler's table, for its number of steps and the shape of its latent. */
+import { existsSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import { z } from "zod";
+import { badJsonField } from "../../schedules/diagnostics.js";
+import { noScheduler } from "../words/index.js";
+import { readJson } from "../files/index.js";
+import { linspace, type SamplerOptions, samplerTable, type SamplerTable, shiftOf } from "../../schedules/index.js";
+import type { Recipe } from "./recipe.js";
+import type { Source } from "./source.js";
+
+const DEFAULT_STEPS = 50;
+
+/** What a source samples with. */
+export interface Sampling {
+  readonly table: SamplerTable;
+  /** Steps that are run; a step may have several rows in the table, each an evaluation of the network. */
+  readonly steps: number;
+  /** Where the run starts later than from noise, the rows of a whole run before it. */
+  readonly lead?: SamplerTable | undefined;
+}
+
+/**
+ * The sampler of a source, for its number of steps and the shape of its latent; times are those that the network is told.
+ * Throws NO_SCHEDULER and what reading and tabulating throw.
+ */
+export function samplingOf(source: Source, latent: readonly number[]): Sampling {
+  const { recipe, extensions } = source;
+  const config = schedulerConfig(source);
+  const options = samplerOptions(recipe, config, latent);
+  const { steps } = options;
+  const { strength = 1, start = steps - Math.floor(steps * strength) } = recipe;
+  const table = told(samplerTable(config, { ...options, start }, extensions?.samplers), recipe);
+  if (start === 0) return { table, steps };
+  const whole = told(samplerTable(config, options, extensions?.samplers), recipe);
+  return { table, steps: steps - start, lead: { ...whole, rows: whole.rows.slice(0, whole.rows.length - table.rows.length) } };
+}
+
+/** The table with times as the network is told them. */
+function told(table: SamplerTable, { time }: Recipe): SamplerTable {
+  return { ...table, rows: table.rows.map((row) => ({ ...row, timestep: time.scale * row.timestep + time.offset })) };
+}
+
+const schedulerKeys = z.object({
+  rows: z.array(z.unknown()).optional(),
+  use_flow_sigmas: z.boolean().optional(),
+  use_dynamic_shifting: z.boolean().optional(),
+});
+
+/** What a pipeline of diffusers passes to `set_timesteps`. What the recipe gives by rule is for schedulers that make use of it. */
+function samplerOptions({ sampling, steps }: Recipe, config: unknown, latent: readonly number[]): SamplerOptions {
+  const { rows, use_flow_sigmas: ownSigmas = false, use_dynamic_shifting: isDynamic = false } = schedulerKeys.safeParse(config).data ?? {};
+  const { sigmas, timesteps, mu, eta } = sampling;
+  const given = rows ?? timesteps ?? (typeof sigmas === "object" ? sigmas : undefined);
+  const count = steps ?? given?.length ?? DEFAULT_STEPS;
+  const ruled = sigmas !== "linear" ? sigmas : rows || ownSigmas ? undefined : linspace(1, 1 / count, count);
+  return {
+    steps: count,
+    sigmas: ruled,
+    timesteps,
+    mu: typeof mu === "object" ? (isDynamic ? shiftOf(mu.rule, tokensOf(latent, mu), count, config) : undefined) : mu,
+    eta,
+    nonlinear: true,
+  };
+}
+
+function tokensOf(latent: readonly number[], { axes, patch }: { readonly axes: readonly number[]; readonly patch: number }): number {
+  return axes.reduce((tokens, axis) => {
+    const size = latent.at(axis);
+    if (size === undefined) throw badJsonField("recipe", "sampling.mu.axes", `has ${axis}, and the latent is [${latent.join(", ")}]`);
+    return tokens * Math.floor(size / patch);
+  }, 1);
+}
+
+/** The scheduler's configuration as JSON. Throws NO_SCHEDULER, FILE_MISSING, BAD_JSON. */
+export function schedulerConfig({ recipe, folder, modelFile }: Source): unknown {
+  const { scheduler } = recipe;
+  if (typeof scheduler === "object") return scheduler;
+  const file = scheduler === undefined ? join(dirname(modelFile), "scheduler_config.json") : resolve(folder, scheduler);
+  if (scheduler === undefined && !existsSync(file)) throw noScheduler();
+  return readJson(file);
+}

@@ -1,0 +1,97 @@
+/** Where a recipe comes from: what MODEL names, and how options override it. */
+import { existsSync, statSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
+import { fileMissing } from "../../ir/diagnostics.js";
+import { notAModel } from "../words/index.js";
+import { readJson } from "../files/index.js";
+import type { Extensions } from "./extensions.js";
+import { deriveRecipe, isPipelineFolder } from "./pipelines/index.js";
+import { parseWith } from "../../schedules/index.js";
+import { type InputSpecs, type Precision, type Recipe, recipeSchema } from "./recipe.js";
+
+/** Options of the command line that beat the recipe. */
+export interface RecipeOverrides {
+  readonly recipe?: string | undefined;
+  readonly scheduler?: string | undefined;
+  readonly steps?: number | undefined;
+  readonly start?: number | undefined;
+  readonly guidance?: number | undefined;
+  readonly batch?: number | undefined;
+  readonly cut?: string | undefined;
+  readonly precision?: Precision | undefined;
+  readonly dims?: ReadonlyMap<string, number> | undefined;
+  /** Files of the user's own (`loadExtensions`). They are code: no recipe names them. */
+  readonly extensions?: readonly string[] | undefined;
+  /** Values of conditions; they are also what calibration runs with where the recipe says nothing of it. */
+  readonly inputs?: InputSpecs | undefined;
+}
+
+/** A recipe, the folder that its paths start from, and the model file. */
+export interface Source {
+  readonly recipe: Recipe;
+  readonly folder: string;
+  readonly modelFile: string;
+  /** Whether the recipe follows from a diffusers folder, and so speaks of inputs by the names that they have there. */
+  readonly isDerived?: boolean | undefined;
+  /** What the files of the user's own export, once they are loaded. */
+  readonly extensions?: Extensions | undefined;
+}
+
+/**
+ * The source that MODEL names: an `.onnx` file (with the `recipe.json` beside it that names it, if there is one), a folder
+ * with a `recipe.json`, or a folder as diffusers saves it, whose recipe is derived.
+ * Throws NOT_A_MODEL, FILE_MISSING, BAD_JSON, BAD_JSON_FIELD, UNKNOWN_PIPELINE, UNSUPPORTED_PIPELINE.
+ */
+export function openSource(model: string, overrides: RecipeOverrides = {}): Source {
+  if (!existsSync(model)) throw fileMissing(model, "There is no such file or folder.");
+  const isFolder = statSync(model).isDirectory();
+  const beside = join(isFolder ? model : dirname(model), "recipe.json");
+  const file = overrides.recipe ?? (existsSync(beside) ? beside : undefined);
+  if (isFolder && file === undefined) {
+    if (!isPipelineFolder(model)) throw notAModel(model);
+    const recipe = parseWith(recipeSchema, deriveRecipe(model), model);
+    return { recipe: override(recipe, overrides), folder: resolve(model), modelFile: resolve(model, recipe.model), isDerived: true };
+  }
+  const read = file === undefined ? undefined : parseWith(recipeSchema, readJson(file), file);
+  const speaksOfIt = isFolder || overrides.recipe !== undefined || read?.model === basename(model);
+  const recipe = read && speaksOfIt ? read : recipeSchema.parse({ model: basename(model) });
+  const folder = resolve(file !== undefined && speaksOfIt ? dirname(file) : dirname(model));
+  const modelFile = isFolder ? resolve(model, recipe.model) : resolve(model);
+  return { recipe: override(recipe, overrides), folder, modelFile };
+}
+
+/** A derived recipe without what it says of inputs that the export does not have; `given` ones stay, for the error. */
+export function withoutAbsentInputs(recipe: Recipe, inputs: readonly string[], given: InputSpecs = new Map()): Recipe {
+  const isThere = (name: string): boolean => inputs.includes(name) || given.has(name);
+  const present = <T>(entries: Readonly<Record<string, T>>): Record<string, T> =>
+    Object.fromEntries(Object.entries(entries).filter(([name]) => isThere(name)));
+  const [latent] = [recipe.latent ?? []].flat().filter(isThere);
+  const times = [recipe.timestep ?? []].flat().filter(isThere);
+  return {
+    ...recipe,
+    latent,
+    timestep: times.length > 1 ? times : times[0],
+    guidance: { ...recipe.guidance, uncond: present(recipe.guidance.uncond) },
+    inputs: present(recipe.inputs),
+  };
+}
+
+function override(
+  recipe: Recipe,
+  { scheduler, steps, start, guidance, batch, cut, precision, dims, inputs: given = new Map() }: RecipeOverrides,
+): Recipe {
+  const inputs = { ...recipe.inputs };
+  for (const [name, spec] of given) inputs[name] = { calibrate: [typeof spec === "string" ? resolve(spec) : spec], ...inputs[name] };
+  return {
+    ...recipe,
+    ...(scheduler === undefined ? {} : { scheduler: resolve(scheduler) }),
+    ...(steps === undefined ? {} : { steps }),
+    ...(start === undefined ? {} : { start }),
+    ...(batch === undefined ? {} : { batch }),
+    ...(cut === undefined ? {} : { cut }),
+    ...(precision === undefined ? {} : { precision }),
+    ...(guidance === undefined ? {} : { guidance: { ...recipe.guidance, scale: guidance } }),
+    dims: { ...recipe.dims, ...Object.fromEntries(dims ?? []) },
+    inputs,
+  };
+}

@@ -1,0 +1,93 @@
+/** Values of inputs: from what a recipe or an option says to a tensor of the input's type and shape. */
+import { resolve } from "node:path";
+import { elemOf } from "../../ir/build.js";
+import { inputNumber, inputShapeMismatch } from "../words/index.js";
+import { entryAt } from "../../ir/entries.js";
+import type { Value } from "../../ir/graph.js";
+import { readTensor, type TensorData, tensorNumbers, tensorOf } from "../../ir/tensor.js";
+import { byteSize, elementCount, type ElementType } from "../../ir/types.js";
+import { gridPoints } from "./grid.js";
+import { readNpy } from "../files/index.js";
+import type { ValueSpec } from "./recipe.js";
+
+/** Sample `sample` of a calibration list; of an input with one number a row, numbers are taken in turn. */
+export function sampleOf(
+  value: Value,
+  shape: readonly number[],
+  calibrate: readonly ValueSpec[] | string,
+  sample: number,
+  folder: string,
+): TensorData {
+  if (typeof calibrate === "string") {
+    return retyped(value, samplesOf(value, shape, readNpy(resolve(folder, calibrate)), sample));
+  }
+  const rows = shape[0] ?? 1;
+  const numbers = calibrate.flat().filter((entry) => typeof entry === "number");
+  if (shape.length === 1 && numbers.length > 0) {
+    const row = Array.from({ length: rows }, (_, i) => entryAt(numbers, (sample * rows + i) % numbers.length));
+    return tensorFor(value, shape, row, folder);
+  }
+  return tensorFor(value, shape, entryAt(calibrate, sample % calibrate.length), folder);
+}
+
+/** Sample `sample` of a file whose axis 0 counts samples: whole conditions, or one row of the batch each. */
+function samplesOf(value: Value, shape: readonly number[], all: TensorData, sample: number): TensorData {
+  const [samples = 0, ...rest] = all.shape;
+  const rows = rowsIn(shape, rest);
+  if (samples === 0 || rows === undefined) throw inputShapeMismatch(value.name, ["samples", ...shape], all.shape);
+  const count = (shape[0] ?? 1) / rows;
+  const size = byteSize(all.elem, elementCount(rest));
+  const bytes = readTensor(all);
+  const parts = Array.from({ length: count }, (_, i) => {
+    const at = ((sample * count + i) % samples) * size;
+    return bytes.subarray(at, at + size);
+  });
+  return { elem: all.elem, shape, content: { kind: "bytes", bytes: Uint8Array.from(Buffer.concat(parts)) } };
+}
+
+/** A tensor of the input's type and of `shape`. Throws INPUT_SHAPE_MISMATCH, INPUT_NUMBER, BAD_GRID and what reading the file throws. */
+export function tensorFor(value: Value, shape: readonly number[], spec: ValueSpec, folder: string): TensorData {
+  if (typeof spec === "number") return numbersFor(value, shape, new Array<number>(elementCount(shape)).fill(spec));
+  if (typeof spec === "string") return forEveryRow(value.name, shape, retyped(value, readNpy(resolve(folder, spec))));
+  const numbers = Array.isArray(spec) ? spec : gridPoints(value.name, shape, spec.grid);
+  // A list has no axes: they are those of what it has the elements of.
+  const listed = [shape, shape.slice(1)].find((of) => elementCount(of) === numbers.length);
+  return forEveryRow(value.name, shape, numbersFor(value, listed ?? [numbers.length], numbers));
+}
+
+/** `data` in `shape`: all of it, or one row of the batch for every row. Throws INPUT_SHAPE_MISMATCH. */
+export function forEveryRow(input: string, shape: readonly number[], data: TensorData): TensorData {
+  const rows = rowsIn(shape, data.shape);
+  if (rows === undefined) throw inputShapeMismatch(input, shape, data.shape);
+  const bytes = Buffer.concat(new Array<Uint8Array>((shape[0] ?? 1) / rows).fill(readTensor(data)));
+  return { elem: data.elem, shape, content: { kind: "bytes", bytes: Uint8Array.from(bytes) } };
+}
+
+/** How many rows of an input an array has: all, or one, with an axis for the batch or without; undefined where it is no part of it. */
+function rowsIn([rows = 1, ...row]: readonly number[], found: readonly number[]): number | undefined {
+  const is = (...shape: readonly number[]): boolean => shape.join() === found.join();
+  return is(rows, ...row) ? rows : is(1, ...row) || is(...row) ? 1 : undefined;
+}
+
+/** The tensor in the input's element type. Throws INPUT_NUMBER. */
+function retyped(value: Value, data: TensorData): TensorData {
+  return data.elem === elemOf(value) ? data : numbersFor(value, data.shape, tensorNumbers(data));
+}
+
+/** Numbers as a tensor of the input's element type. Throws INPUT_NUMBER for one that the type does not have. */
+function numbersFor(value: Value, shape: readonly number[], numbers: readonly number[]): TensorData {
+  const elem = elemOf(value);
+  const misfit = numbers.find((number) => !holds(elem, number));
+  if (misfit !== undefined) throw inputNumber(value.name, elem, misfit);
+  return tensorOf(elem, shape, numbers);
+}
+
+/** Whether an element type has a number; float types round. */
+export function holds(elem: ElementType, number: number): boolean {
+  if (elem === "bool") return number === 0 || number === 1;
+  const integer = /^(u?)int(\d+)$/.exec(elem);
+  if (!integer) return !Number.isNaN(number);
+  const bits = Number(integer[2]);
+  const [low, high] = integer[1] === "u" ? [0, 2 ** bits] : [-(2 ** (bits - 1)), 2 ** (bits - 1)];
+  return Number.isInteger(number) && number >= low && number < high;
+}

@@ -1,0 +1,91 @@
+/** Lets a policy choose: what it gets to see, and who it is. */
+import { basename } from "node:path";
+import { z } from "zod";
+import { badExtension, planSavesNothing } from "../words/index.js";
+import { unknownName } from "../../ir/diagnostics.js";
+import { totalMacs } from "../../ir/cost.js";
+import {
+  type Cell,
+  type Choice,
+  chooseSchedule,
+  type Plan,
+  policies,
+  type Policy,
+  type PolicyInput,
+  rowsOf,
+  savesNothing,
+  type Schedule,
+  termsOf,
+} from "../../schedules/index.js";
+import { loadExtensions, readPlan } from "../job/index.js";
+import { readJson, readTorchFile } from "../files/index.js";
+import type { PlannedSite, Planning } from "./planning.js";
+import { type PlanSummary, summarise } from "./summary.js";
+
+export interface Planned {
+  readonly schedule: Schedule;
+  /** The branches that it is for. */
+  readonly sites: readonly PlannedSite[];
+  /** What each branch does at each step, by site; from a trace alone, none is known to be idle. */
+  readonly cells: Plan["cells"];
+  readonly summary: PlanSummary;
+  readonly warnings: readonly string[];
+}
+
+/** Lets a policy choose, which may be given by its name (`findPolicy`). Throws PLAN_SAVES_NOTHING and what finding it, the policy and `bind` throw. */
+export async function choosePlan(planning: Planning, wanted: string | Policy, options: unknown): Promise<Planned> {
+  const policy = typeof wanted === "string" ? await findPolicy(wanted, planning.policies) : wanted;
+  const { schedule, warnings } = await chooseSchedule(policy, options, policyInput(planning));
+  const cells = cellsOf(planning, schedule);
+  if (policy.cachesNothing !== true && savesNothing({ cells })) throw planSavesNothing();
+  return { schedule, sites: planning.sites, cells, warnings, summary: summarise(planning, schedule, cells) };
+}
+
+/** What a schedule has each branch do at each step. */
+export function cellsOf({ bind, steps, sites }: Planning, schedule: Schedule): Plan["cells"] {
+  if (bind) return bind(schedule).cells;
+  const cells = [...rowsOf(schedule, steps, sites)].map(([site, row]): [string, readonly Cell[]] => [
+    site,
+    row.map((cell, step) => (cell === 1 ? { kind: "compute" } : { kind: "terms", terms: termsOf(cell, row.lastIndexOf(1, step)) })),
+  ]);
+  return new Map(cells);
+}
+
+/**
+ * The policy of a name: one of the known or of the user's own, the path of a file that exports one, or a plan file of any known
+ * format, which is a choice already. Throws UNKNOWN_NAME, BAD_EXTENSION and what reading a plan throws.
+ */
+export async function findPolicy(name: string, own: readonly Policy[] = []): Promise<Policy> {
+  const known = policies.get(name) ?? own.find((policy) => policy.name === name);
+  if (known) return known;
+  if (/\.[cm]?[jt]s$/.test(basename(name))) {
+    const [policy] = (await loadExtensions([name])).policies;
+    if (!policy) throw badExtension(name, "it exports no policy");
+    return policy;
+  }
+  if (name.endsWith(".json")) return policyOf(name);
+  throw unknownName("policy", name, [...policies.keys(), ...own.map(({ name }) => name)]);
+}
+
+/** A plan file as a policy: it chooses what is written there. */
+function policyOf(file: string): Policy {
+  const { cut, cells, adjustments, predicted } = readPlan(file);
+  const choose = (): Choice => ({ cut, cells, adjustments, predicted });
+  return { name: basename(file), summary: "the plan in this file", needs: [], options: z.object({}), choose };
+}
+
+export function policyInput({ steps, timesteps, macs, sites, runs, progress }: Planning): PolicyInput {
+  const cacheable = sites.reduce((sum, { macs }) => sum + totalMacs(macs), 0);
+  const shared = sites.map((site) => ({ ...site, share: totalMacs(site.macs) / cacheable }));
+  const told = (done: number, total: number): void => progress?.("plan", done, total);
+  return {
+    steps,
+    timesteps,
+    sites: shared,
+    cacheable: cacheable / totalMacs(macs),
+    runs,
+    readJson,
+    readTensors: readTorchFile,
+    progress: told,
+  };
+}

@@ -1,0 +1,89 @@
+/** What a plan costs and promises. */
+import { addMacs, type Macs, scaleMacs } from "../../ir/cost.js";
+import { forecastError, groupBranches, type Half, mean, type Plan, type Predicted, type Schedule } from "../../schedules/index.js";
+import type { PlannedSite, Planning } from "./planning.js";
+
+/** What a plan does with the branches of one kind. */
+export interface KindSummary {
+  /** Steps that compute, mean over the branches. */
+  readonly computed: number;
+  /** Of the run's linear MACs as planned. */
+  readonly share: number;
+  /** Relative L2 error of what cached cells return, on the uncached trajectories of the calibration: mean over cells and branches. */
+  readonly error?: number | undefined;
+}
+
+export interface PlanSummary {
+  readonly policy: Readonly<Record<string, unknown>>;
+  readonly steps: number;
+  /** Computed steps of each kind, mean over its branches. */
+  readonly computed: Readonly<Record<string, number>>;
+  readonly kinds: Readonly<Record<string, KindSummary>>;
+  /** Of the whole run; linear layers alone, as the tables of SmoothCache count. */
+  readonly macs: { readonly uncached: number; readonly planned: number; readonly bound: number };
+  /** The products of attention, which those tables leave out. */
+  readonly attention: { readonly uncached: number; readonly planned: number };
+  readonly predicted: Predicted;
+}
+
+/** The share of a guided step that a step takes of what costs as much for each of these halves. */
+function calledAt({ called }: Planning, step: number, halves: readonly Half[]): number {
+  return called ? halves.filter((half) => called[step]?.includes(half)).length / halves.length : 1;
+}
+
+/** What a branch costs in a whole run: computed at every step at which it is called, and as planned. */
+export interface BranchWork extends PlannedSite {
+  readonly uncached: Macs;
+  readonly planned: Macs;
+}
+
+/** By the cells of a schedule (`cellsOf`), in the order of the branches. */
+export function branchWork(planning: Planning, cells: Plan["cells"]): readonly BranchWork[] {
+  return planning.sites.map((site) => {
+    const row = (cells.get(site.site) ?? []).map(({ kind }, step) => ({ kind, share: calledAt(planning, step, site.halves) }));
+    const whole = row.reduce((sum, { share }) => sum + share, 0);
+    const computed = row.reduce((sum, { kind, share }) => sum + (kind === "compute" ? share : 0), 0);
+    return { ...site, uncached: scaleMacs(site.macs, whole), planned: scaleMacs(site.macs, computed) };
+  });
+}
+
+/** What a schedule costs and promises, with its cells (`cellsOf`). */
+export function summarise(planning: Planning, schedule: Schedule, cells: Plan["cells"]): PlanSummary {
+  const { steps, macs, sites } = planning;
+  const halves = [...new Set(sites.flatMap((site) => site.halves))];
+  const calls = Array.from({ length: steps }, (_, step) => calledAt(planning, step, halves));
+  const uncached = scaleMacs(
+    macs,
+    calls.reduce((sum, share) => sum + share, 0),
+  );
+  const work = branchWork(planning, cells);
+  const planned = work.reduce((left, branch) => addMacs(left, addMacs(branch.planned, scaleMacs(branch.uncached, -1))), uncached);
+  const kinds = groupBranches(work).map(({ key, sites: members }): [string, KindSummary] => [
+    key,
+    {
+      computed: mean(members.map(({ site }) => (cells.get(site) ?? []).filter(({ kind }) => kind === "compute").length)),
+      share: members.reduce((sum, branch) => sum + branch.planned.linear, 0) / planned.linear,
+      error: meanError(members, cells),
+    },
+  ]);
+  return {
+    policy: schedule.policy ?? {},
+    steps,
+    computed: Object.fromEntries(kinds.map(([key, { computed }]) => [key, computed])),
+    kinds: Object.fromEntries(kinds),
+    macs: { uncached: uncached.linear, planned: planned.linear, bound: uncached.linear / planned.linear },
+    attention: { uncached: uncached.attention, planned: planned.attention },
+    predicted: schedule.predicted ?? {},
+  };
+}
+
+/** Mean over cached cells; undefined where there are none or the calibration does not say. */
+function meanError(sites: readonly PlannedSite[], cells: Plan["cells"]): number | undefined {
+  const errors = sites.flatMap(({ site, statistics }) =>
+    statistics
+      ? (cells.get(site) ?? []).flatMap((cell, step) => (cell.kind === "terms" ? [forecastError([statistics], step, cell.terms)] : []))
+      : [],
+  );
+  const error = mean(errors);
+  return Number.isFinite(error) ? error : undefined;
+}

@@ -1,0 +1,75 @@
+/** Latents as PNG pictures; the only place that knows the PNG library. */
+import { encode } from "fast-png";
+import { notAPicture } from "../words/index.js";
+
+/** [batch, channels, height, width] and its elements in row-major order. */
+export interface Latent {
+  readonly shape: readonly number[];
+  readonly values: Float32Array;
+}
+
+export interface PictureOptions {
+  /** Side of the square of pixels that one element becomes; 1 by default. */
+  readonly scale?: number | undefined;
+  /** Pictures in a row; the whole batch by default. */
+  readonly columns?: number | undefined;
+}
+
+/**
+ * The batch side by side as one PNG: `range` is black to white, values outside are clipped, NaN is black, cells of the
+ * grid that no sample fills are black. One channel is grey, three are RGB; of four or more, which no screen can show (the
+ * latent of a VAE), the first three stand in as RGB. Throws NOT_A_PICTURE.
+ */
+export function latentPicture(latent: Latent, range: readonly [number, number], options: PictureOptions = {}): Uint8Array {
+  const { batch, channels, height, width } = pictureShape(latent.shape, range);
+  const [black, white] = range;
+  const { scale = 1, columns = batch } = options;
+  const across = Math.min(columns, batch);
+  const shown = channels === 1 ? 1 : 3;
+  const imageWidth = across * width * scale;
+  const imageHeight = Math.ceil(batch / across) * height * scale;
+  const data = new Uint8ClampedArray(imageWidth * imageHeight * shown);
+  for (let y = 0; y < imageHeight; y++) {
+    for (let x = 0; x < imageWidth; x++) {
+      const row = Math.floor(y / scale);
+      const column = Math.floor(x / scale);
+      const sample = Math.floor(row / height) * across + Math.floor(column / width);
+      if (sample >= batch) continue;
+      for (let channel = 0; channel < shown; channel++) {
+        const at = ((sample * channels + channel) * height + (row % height)) * width + (column % width);
+        data[(y * imageWidth + x) * shown + channel] = (255 * ((latent.values[at] ?? 0) - black)) / (white - black);
+      }
+    }
+  }
+  return encode({ width: imageWidth, height: imageHeight, data, channels: shown, depth: 8 });
+}
+
+/**
+ * |a − b| of two latents of one shape as a PNG, black where they agree; `white` is the largest difference, which is drawn
+ * white. Throws NOT_A_PICTURE.
+ */
+export function differencePicture(
+  a: Latent,
+  b: Latent,
+  options: PictureOptions = {},
+): { readonly png: Uint8Array; readonly white: number } {
+  if (a.values.length !== b.values.length) throw new Error("internal: a difference of latents of two shapes");
+  const values = a.values.map((value, i) => Math.abs(value - (b.values[i] ?? 0)));
+  const white = values.reduce((largest, value) => Math.max(largest, value), 0);
+  return { png: latentPicture({ shape: a.shape, values }, [0, white || 1], options), white };
+}
+
+/** What the axes of a latent are that can be drawn in a range. Throws NOT_A_PICTURE. */
+export function pictureShape(
+  shape: readonly number[],
+  [black, white]: readonly [number, number],
+): { readonly batch: number; readonly channels: number; readonly height: number; readonly width: number } {
+  const [batch, channels, height, width, ...rest] = shape;
+  if (batch === undefined || channels === undefined || height === undefined || width === undefined || rest.length > 0) {
+    throw notAPicture(shape, "it does not have four axes");
+  }
+  if (channels === 2) throw notAPicture(shape, "two channels are neither grey nor colours");
+  if (shape.includes(0)) throw notAPicture(shape, "it is empty");
+  if (!(white > black)) throw notAPicture(shape, `its range [${black}, ${white}] is empty`);
+  return { batch, channels, height, width };
+}

@@ -1,0 +1,104 @@
+/** Gathers what the report shows of an artifact. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { totalMacs } from "../../ir/cost.js";
+import { type Guidance, policies, type Predicted, withGroups } from "../../schedules/index.js";
+import { type Artifact, type Bench, FILES, sizesOf, type Verification } from "../artifact/index.js";
+import { branchWork, comparisonOf, groupCurves, planningFor } from "../planning/index.js";
+import { differencePicture, latentPicture } from "./picture.js";
+import type { Facts, ReportComparison, ReportData, ReportPictures } from "./render.js";
+import { cellKind } from "./schedule.js";
+import { readTrace } from "../calibration/index.js";
+import { counted } from "../words/index.js";
+
+/** Pixels a latent element; small latents are made large enough to be seen. */
+const SMALLEST_SIDE = 96;
+
+export interface ReportSources {
+  readonly title: string;
+  readonly artifact: Artifact;
+  readonly verification: Verification;
+  readonly bench?: Bench | undefined;
+}
+
+export function reportOf({ title, artifact, verification, bench }: ReportSources): ReportData {
+  const { job, schedule, manifest, folder } = artifact;
+  const { guidance, batch } = job.context;
+  const traceFile = join(folder, FILES.trace);
+  const trace = existsSync(traceFile) ? readTrace(traceFile) : undefined;
+  const { name, ...options } = facts(schedule.policy ?? {});
+  const threshold = policies.get(String(name))?.threshold;
+  const alpha = threshold !== undefined && (schedule.predicted?.[threshold] ?? options[threshold]);
+  return {
+    title,
+    sampler: job.table.name,
+    steps: job.table.rows.length,
+    guidance: guidanceText(guidance),
+    policy: name === undefined ? undefined : { name: String(name), options },
+    settings: {
+      batch,
+      ...(job.steps === job.table.rows.length ? {} : { "sampler steps, of more than one evaluation": job.steps }),
+      ...(trace ? { "calibration samples": trace.samples.length, "calibration seed": trace.seed } : {}),
+    },
+    versions: { smoothcc: manifest.smoothcc },
+    branches: withGroups(branchWork(planningFor(job), artifact.plan.cells)).map(({ site, group, uncached, planned }) => ({
+      site,
+      group,
+      uncached: totalMacs(uncached),
+      emitted: totalMacs(planned),
+    })),
+    cells: new Map([...artifact.plan.cells].map(([site, cells]) => [site, cells.map(cellKind)])),
+    curves: trace && groupCurves(trace),
+    alpha: typeof alpha === "number" ? alpha : undefined,
+    macs: manifest.macs,
+    nodes: manifest.nodes,
+    bytes: sizesOf(folder),
+    cachePeakBytes: manifest.cache.peakBytes,
+    times: bench && { ...bench, threads: bench.threads ?? undefined },
+    verify: verification,
+    comparison: comparedWith(schedule.predicted),
+    pictures: picturesOf(artifact, verification),
+  };
+}
+
+/** What the plan was chosen from, the best first. */
+function comparedWith(predicted?: Predicted): ReportComparison | undefined {
+  const comparison = comparisonOf(predicted);
+  if (!comparison) return undefined;
+  const { error, interval, candidate, compared } = comparison;
+  const methods = [...compared].sort(([, a], [, b]) => a.error - b.error);
+  return {
+    error,
+    interval,
+    methods: new Map(methods.map(([name, measured]) => [name, { ...measured, isChosen: name === candidate }])),
+  };
+}
+
+/** `1.5 at steps 3 to 20, batched (cond, uncond), rescaled by std`. */
+function guidanceText({ form, scale, interval, order, rescale }: Guidance): string {
+  if (form === "none") return "none";
+  const scales = typeof scale === "number" ? `${scale}` : `${Math.min(...scale)} to ${Math.max(...scale)}`;
+  const steps = interval ? ` at steps ${interval[0]} to ${interval[1] - 1}` : "";
+  return `${scales}${steps}, ${form}${form === "batched" ? ` (${order.join(", ")})` : ""}${rescale ? `, rescaled by ${rescale.form}` : ""}`;
+}
+
+function facts(record: Readonly<Record<string, unknown>>): Facts {
+  const plain: Record<string, string | number | boolean> = {};
+  for (const [key, value] of Object.entries(record)) {
+    plain[key] = typeof value === "string" || typeof value === "number" || typeof value === "boolean" ? value : JSON.stringify(value);
+  }
+  return plain;
+}
+
+function picturesOf({ job }: Artifact, { latents }: Verification): ReportPictures | undefined {
+  const { display } = job.source.recipe;
+  if (display?.kind !== "image") return undefined;
+  const { shape, cached, uncached } = latents;
+  const options = { scale: Math.max(1, Math.ceil(SMALLEST_SIDE / (shape[3] ?? SMALLEST_SIDE))) };
+  return {
+    cached: latentPicture({ shape, values: cached }, display.range, options),
+    uncached: latentPicture({ shape, values: uncached }, display.range, options),
+    difference: differencePicture({ shape, values: cached }, { shape, values: uncached }, options),
+    caption: `${counted(shape[0] ?? 1, "sample")}.`,
+  };
+}

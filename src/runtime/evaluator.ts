@@ -1,0 +1,49 @@
+/** Questions that are asked of the runtime, each with a session of its own. */
+import { inputValue, makeOp, type Model, type Node, type Value } from "../../ir/graph.js";
+import type { TensorType } from "../../ir/types.js";
+import type { Evaluator } from "../../passes/pass.js";
+import { provider } from "./device.js";
+import { type RuntimeOptions, Session } from "./session.js";
+
+/** The answers to the questions of passes; constants are computed on the CPU wherever the result will run. */
+export function evaluator({ threads, signal }: Pick<RuntimeOptions, "threads" | "signal"> = {}): Evaluator {
+  const using = async <T>(model: Model, optimise: "disabled" | "basic", ask: (session: Session) => Promise<T> | T): Promise<T> => {
+    const session = await Session.open(model, { threads, signal, optimise, prepack: false });
+    try {
+      return await ask(session);
+    } finally {
+      await session.close();
+    }
+  };
+  return {
+    evaluate: (model) =>
+      using(model, "disabled", async (session) => {
+        const results = await session.run(new Map());
+        return [...results.values()];
+      }),
+    types: async (model) => {
+      const values = model.graph.nodes.flatMap((node: Node) => node.outputs.filter(({ name }) => name !== ""));
+      const outputs = values.map((value, i) => ({ name: `probe_${i}`, value }));
+      const types = await using({ ...model, graph: { ...model.graph, outputs } }, "basic", (session) => session.outputTypes);
+      const known = new Map<Value, TensorType>();
+      for (const [i, value] of values.entries()) {
+        const type = types[i];
+        if (type) known.set(value, type);
+      }
+      return known;
+    },
+  };
+}
+
+/** Throws UNKNOWN_DEVICE or DEVICE_MISSING where no model can run on the device; to be asked before any work is done for it. */
+export async function assertDevice(device = "cpu"): Promise<void> {
+  if (provider(device) === "cpu") return;
+  const input = inputValue("x", { elem: "float", shape: [1] });
+  const { node, value } = makeOp("Identity", [input], { name: "y", type: input.type });
+  const graph = { name: "device", inputs: [input], outputs: [{ name: "y", value }], nodes: [node], marks: [] };
+  const session = await Session.open(
+    { graph, opsets: new Map([["", 17]]), irVersion: 8, metadata: new Map() },
+    { device, optimise: "disabled" },
+  );
+  await session.close();
+}

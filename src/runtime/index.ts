@@ -1,0 +1,5 @@
+/** ONNX Runtime, and the only door to it. */
+export { assertKernels, provider } from "./device.js";
+export { assertDevice, evaluator } from "./evaluator.js";
+export { Sessions } from "./session-pool.js";
+export { type RuntimeOptions, Session, type SessionOptions, type Tensors } from "./session.js";

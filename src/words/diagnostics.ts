@@ -1,0 +1,303 @@
+/** Problems with files, recipes, options, devices and artifacts: code, sentence, place, hint. In alphabetical order of the codes. */
+import { CompilerError, nearest } from "../../ir/diagnostics.js";
+
+export function badChannels(channels: readonly number[] | undefined, axis: number, have: number, need: number): CompilerError {
+  const asked = channels ? `channels ${channels.join(" to ")}` : "all channels";
+  return new CompilerError(
+    "BAD_CHANNELS",
+    2,
+    `The prediction takes ${asked} of axis ${axis}, where the output has ${have} and the latent ${need}.`,
+    `Set "prediction": { "channels": [0, ${need}], "channelAxis": ${axis} } in recipe.json to what the network predicts.`,
+  );
+}
+
+export function badExtension(file: string, problem: string): CompilerError {
+  return new CompilerError(
+    "BAD_EXTENSION",
+    2,
+    `The file cannot be used as an extension: ${problem}.`,
+    "It is an ES module whose default export has a name of its own and is a recogniser (recognise), a sampler (className, config, takes, table), a policy (needs, options, choose) or a pass (stage, preserves, run).",
+    { file },
+  );
+}
+
+export function badGrid(input: string, shape: readonly number[], sizes: readonly (number | null)[]): CompilerError {
+  return new CompilerError(
+    "BAD_GRID",
+    2,
+    `The input '${input}' [${shape.join(", ")}] does not hold the positions of a grid of [${sizes.map((size) => size ?? "null").join(", ")}].`,
+    `Name the sizes, one for each of the last axis and with the product of the axis before it: "inputs": { "${input}": { "fix": { "grid": [1, height, width] } } } in recipe.json; or give the positions as a .npy file.`,
+    { value: input },
+  );
+}
+
+export function badGuidance(key: string, problem: string, hint: string): CompilerError {
+  return new CompilerError("BAD_GUIDANCE", 2, `The recipe's "guidance.${key}" ${problem}.`, hint);
+}
+
+export function badJson(file: string, problem: string): CompilerError {
+  return new CompilerError("BAD_JSON", 4, `The file is not JSON: ${problem}`, "Check that it is the file you meant and that it is whole.", {
+    file,
+  });
+}
+
+export function badNpy(file: string, problem: string): CompilerError {
+  return new CompilerError("BAD_NPY", 4, `The file is not a usable .npy array: ${problem}.`, "Save it with numpy.save(file, array).", {
+    file,
+  });
+}
+
+export function badNpz(file: string, problem: string): CompilerError {
+  return new CompilerError("BAD_NPZ", 4, `This .npz file cannot be read: ${problem}.`, "Write it with numpy.savez.", { file });
+}
+
+export function badTorchFile(file: string, problem: string): CompilerError {
+  return new CompilerError(
+    "BAD_TORCH_FILE",
+    4,
+    `The file cannot be read as one of torch's: ${problem}.`,
+    "Write a dictionary of contiguous CPU tensors with torch.save(tensors, file), by torch 1.6 or later.",
+    { file },
+  );
+}
+
+export function badTrace(file: string, problem: string): CompilerError {
+  return new CompilerError("BAD_TRACE", 2, `The trace cannot be used: ${problem}.`, "Calibrate again.", { file });
+}
+
+export function badUsage(problem: string, suggestion?: string): CompilerError {
+  return new CompilerError(
+    "BAD_USAGE",
+    2,
+    `${problem.charAt(0).toUpperCase()}${problem.slice(1)}.`,
+    suggestion ?? "`smoothcc --help` lists the commands, `smoothcc <command> --help` the options of one.",
+  );
+}
+
+export function benchFailed(problem: string): CompilerError {
+  return new CompilerError(
+    "BENCH_FAILED",
+    5,
+    `A timed process failed: ${problem.replace(/\.$/, "")}.`,
+    "Run the artifact with `smoothcc run` to see whether it loads at all.",
+  );
+}
+
+export function deviceMissing(device: string, problem: string): CompilerError {
+  return new CompilerError(
+    "DEVICE_MISSING",
+    5,
+    `The runtime cannot use '${device}': ${problem}`,
+    "The README says how to add CUDA to onnxruntime-node; --device cpu always works.",
+  );
+}
+
+export function fileExists(file: string): CompilerError {
+  return new CompilerError(
+    "FILE_EXISTS",
+    4,
+    "The file or folder is there already.",
+    "Choose another place, or overwrite it with --force.",
+    { file },
+  );
+}
+
+export function fractionalTime(sampler: string, timestep: number, input: string, elem: string): CompilerError {
+  return new CompilerError(
+    "FRACTIONAL_TIME",
+    2,
+    `${sampler} runs at times such as ${timestep}, and the network's time input is of type ${elem}.`,
+    "Choose a spacing with whole timesteps, or export the network with a float time.",
+    { value: input },
+  );
+}
+
+export function inputNumber(input: string, elem: string, found: number): CompilerError {
+  return new CompilerError(
+    "INPUT_NUMBER",
+    2,
+    `Input '${input}' has the type ${elem}, which cannot hold ${found}.`,
+    "Give numbers that the type has; nothing is rounded here.",
+    { value: input },
+  );
+}
+
+export function inputShapeMismatch(input: string, wanted: readonly (number | string | null)[], found: readonly number[]): CompilerError {
+  return new CompilerError(
+    "INPUT_SHAPE_MISMATCH",
+    2,
+    `Input '${input}' has the shape [${wanted.join(", ")}]; what was given has [${found.join(", ")}].`,
+    "Give an array of that shape, one row of its batch for all rows, or one value to fill it with.",
+    { value: input },
+  );
+}
+
+export function missingExtension(name: string): CompilerError {
+  return new CompilerError(
+    "MISSING_EXTENSION",
+    2,
+    `This was made with '${name}', which is no part of smoothcc.`,
+    "Name the file that has it with --extension; it is code that will run, so look at where it comes from.",
+  );
+}
+
+export function missingInput(input: string, shape: readonly number[]): CompilerError {
+  return new CompilerError(
+    "MISSING_INPUT",
+    2,
+    `Nothing says what the input '${input}' [${shape.join(", ")}] gets.`,
+    `Give it with --input ${input}=VALUE or --input ${input}=FILE.npy, under "inputs" in recipe.json, or in a diffusers folder as calibrate/${input}.npy (axis 0 counts samples).`,
+    { value: input },
+  );
+}
+
+export function missingOption(flag: string, reason: string): CompilerError {
+  return new CompilerError("MISSING_OPTION", 2, `${flag} is missing: ${reason}.`, "See the command's --help.");
+}
+
+export function notAnArtifact(folder: string): CompilerError {
+  return new CompilerError(
+    "NOT_AN_ARTIFACT",
+    4,
+    "The folder has no manifest.json.",
+    "Name a folder that `smoothcc build` or `smoothcc compile` wrote.",
+    { file: folder },
+  );
+}
+
+export function notAModel(path: string): CompilerError {
+  return new CompilerError(
+    "NOT_A_MODEL",
+    4,
+    "The folder has no recipe.json, and neither model_index.json nor transformer/config.json.",
+    "MODEL is an .onnx file, a folder with a recipe.json that names one, or a folder as diffusers saves it, with transformer/model.onnx.",
+    { file: path },
+  );
+}
+
+export function notAPicture(shape: readonly number[], problem: string): CompilerError {
+  return new CompilerError(
+    "NOT_A_PICTURE",
+    2,
+    `A latent of the shape [${shape.join(", ")}] cannot be drawn: ${problem}.`,
+    'A picture is [batch, channels, height, width]; for other latents leave out --png and set "display": { "kind": "none" } in recipe.json.',
+  );
+}
+
+export function notFinite(found: number, all: number): CompilerError {
+  return new CompilerError(
+    "NOT_FINITE",
+    1,
+    `The result is of no use: ${found} of its ${all} numbers are infinite or no numbers at all.`,
+    "Something overflows on the way: look for inputs or a guidance scale that are too large, or a network that needs --precision fp32; `smoothcc verify` says whether the original step does the same.",
+  );
+}
+
+export function notReplaceable(path: string, problem: string): CompilerError {
+  return new CompilerError(
+    "NOT_REPLACEABLE",
+    4,
+    `What is there is not overwritten, even with --force: ${problem}.`,
+    "Choose another place, or move what is there out of the way.",
+    { file: path },
+  );
+}
+
+export function noKernels(type: string, device: string): CompilerError {
+  return new CompilerError(
+    "NO_KERNELS",
+    5,
+    `The runtime cannot compute in ${type} on '${device}'.`,
+    "Give --device cuda, or build and compile with --precision fp16 or fp32.",
+  );
+}
+
+export function noScheduler(): CompilerError {
+  return new CompilerError(
+    "NO_SCHEDULER",
+    2,
+    "Nothing says which sampler to use.",
+    'Give --scheduler scheduler_config.json (as diffusers saves it), or "scheduler" in recipe.json.',
+  );
+}
+
+export function noVariance(sampler: string, have: number, need: number): CompilerError {
+  return new CompilerError(
+    "NO_VARIANCE",
+    2,
+    `The sampler ${sampler} has learned noise, but the network's ${have} channels leave no ${need} after those of the prediction.`,
+    'Choose a fixed "variance_type" in the scheduler\'s configuration, or correct "prediction.channels" in the recipe.',
+  );
+}
+
+export function planSavesNothing(): CompilerError {
+  return new CompilerError(
+    "PLAN_SAVES_NOTHING",
+    2,
+    "The plan computes every branch at every step.",
+    "Raise the threshold or lower the share; --no-cache compiles the plain model on purpose.",
+  );
+}
+
+export function predictionShape(found: readonly number[], wanted: readonly number[]): CompilerError {
+  return new CompilerError(
+    "PREDICTION_SHAPE",
+    3,
+    `The prediction has the shape [${found.join(", ")}], the latent [${wanted.join(", ")}].`,
+    "They may differ in the channels only: export the network so that it predicts what the sampler works on, or name another output.",
+  );
+}
+
+export function runtimeFailed(problem: string): CompilerError {
+  return new CompilerError(
+    "RUNTIME_FAILED",
+    5,
+    `ONNX Runtime failed: ${problem}`,
+    "If the model runs elsewhere with the same inputs, this is worth a report.",
+  );
+}
+
+export function traceMismatch(file: string | undefined, what: string, found: string | number, wanted: string | number): CompilerError {
+  return new CompilerError(
+    "TRACE_MISMATCH",
+    2,
+    `The trace is of another ${what}: ${found}, not ${wanted}.`,
+    "A trace belongs to one model, sampler, number of steps and guidance, and is added to its like only: calibrate again with these.",
+    { file },
+  );
+}
+
+export function traceOverlap(file: string | undefined, sample: number): CompilerError {
+  return new CompilerError(
+    "TRACE_OVERLAP",
+    2,
+    `Sample ${sample} is in more than one of the traces.`,
+    "Every sample counts once: give each trace once, and calibrate the shards i/n with the same n.",
+    { file },
+  );
+}
+
+export function unknownDevice(device: string): CompilerError {
+  return new CompilerError("UNKNOWN_DEVICE", 2, `There is no device '${device}'.`, "Use cpu, cuda or cuda:<id>.");
+}
+
+export function unknownPipeline(className: string, known: readonly string[], folder: string): CompilerError {
+  const near = nearest(className, known);
+  return new CompilerError(
+    "UNKNOWN_PIPELINE",
+    3,
+    `There is no pipeline or transformer '${className}'. Known: ${known.join(", ")}.`,
+    `${near === undefined ? "" : `Did you mean '${near}'? `}For any other, write a recipe.json into the folder.`,
+    { file: folder },
+  );
+}
+
+export function unsupportedPipeline(className: string, reason: string, folder: string): CompilerError {
+  return new CompilerError(
+    "UNSUPPORTED_PIPELINE",
+    3,
+    `No recipe can be derived for ${className}: ${reason}.`,
+    "Write a recipe.json into the folder that says how the network is to be run.",
+    { file: folder },
+  );
+}
