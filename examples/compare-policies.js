@@ -15,7 +15,7 @@ import {
   calibrate,
   compile,
   feedsOf,
-  jobFor,
+  cutFor,
   openArtifact,
   openJob,
   plan,
@@ -65,7 +65,7 @@ const CANDIDATES = {
   foca: ({ interval }) => ({ interval, phase: "smoothcache", warmup: 1 }),
   l2p: ({ interval }) => ({ interval, phase: "smoothcache", warmup: 1 }),
   dpcache: ({ share }) => ({ share }),
-  budget: ({ interval }) => ({ share: uniformFills(interval) / job.table.rows.length }),
+  budget: ({ interval }) => ({ share: uniformFills(interval) / job.run.table.rows.length }),
   "fewer steps": ({ interval }) => ({ steps: uniformFills(interval) }),
 };
 
@@ -73,21 +73,21 @@ const overrides = { steps: given("steps"), guidance: given("guidance"), schedule
 const job = await openJob(MODEL, overrides);
 const trace = await calibrate(job, CALIBRATION);
 const runs = runsOf(job, { seed: CALIBRATION.seed, samples: trace.samples });
-const loop = new ReferenceLoop(job);
+const loop = new ReferenceLoop(job.run);
 const unseen = Array.from({ length: SAMPLES }, (_, sample) => sampleInputs(job, sample, { seed: UNSEEN_SEED }));
 const uncached = [];
 for (const inputs of unseen) uncached.push(await loop.run(inputs));
 await loop.close();
 
 /** Steps that a uniform policy computes here: every n-th, and the last. */
-const uniformFills = (interval) => 1 + Math.ceil((job.table.rows.length - 1) / interval);
+const uniformFills = (interval) => 1 + Math.ceil((job.run.table.rows.length - 1) / interval);
 
 /** Share of the MACs, errors against the uncached runs, and the options as they were given. */
 async function measured(name, budget) {
   const options = CANDIDATES[name](budget);
   if (name === "fewer steps") return uncachedWith(options.steps);
   const { schedule } = await plan({ ...planningFor(job, trace), runs }, name.split(",")[0], options);
-  const own = await jobFor(job, schedule);
+  const own = await cutFor(job, schedule);
   const compiled = await compile(own, planFor(own, schedule));
   await writeArtifact(folder, { job: own, schedule, compiled }, true);
   const session = await ArtifactSession.open(join((await openArtifact(folder, {})).folder, "model.onnx"), {});
@@ -101,11 +101,11 @@ async function measured(name, budget) {
 /** What a run without caching comes to that has fewer steps. */
 async function uncachedWith(steps) {
   const shorter = await openJob(MODEL, { ...overrides, steps });
-  const loop = new ReferenceLoop(shorter);
+  const loop = new ReferenceLoop(shorter.run);
   const latents = [];
   for (const inputs of unseen) latents.push(await loop.run(inputs));
   await loop.close();
-  return { share: shorter.table.rows.length / job.table.rows.length, ...errorsOf(latents), given: `--steps ${steps}` };
+  return { share: shorter.run.table.rows.length / job.run.table.rows.length, ...errorsOf(latents), given: `--steps ${steps}` };
 }
 
 /** Mean errors against the uncached runs. */

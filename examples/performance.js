@@ -58,7 +58,7 @@ async function speed(models, folder) {
     for (const interval of [2, 3]) {
       const { artifact, uncached, loop, speedup } = (await timed(folder, job, interval)).times;
       row([
-        `${basename(model)}, batch ${batch}, ${job.table.rows.length} steps`,
+        `${basename(model)}, batch ${batch}, ${job.run.rows.length} steps`,
         `n = ${interval}`,
         ms(artifact),
         ms(uncached),

@@ -19,7 +19,7 @@
  *   constant-type      the type of a constant value is that of its data
  *   constant-size      the payload has the length that type and shape ask for
  * Marks
- *   mark-twice         a branch has one mark a step
+ *   mark-twice         a branch has one mark a step and call
  *   mark-step          steps are whole numbers from 0
  *   mark-defined       what a mark names is defined, as for nodes
  * DiT view
@@ -28,10 +28,10 @@
  */
 import type { DitView } from "./dit.js";
 import { modelMalformed } from "./diagnostics.js";
-import type { Graph, Model, Node, Value } from "./graph.js";
-import { tensorBytes, type TensorData } from "./tensor.js";
+import type { Graph,Model,Node,Value } from "./graph.js";
+import { tensorBytes,type TensorData } from "./tensor.js";
 import { excerpt } from "./print.js";
-import { elementCount, sameType, type TensorType } from "./types.js";
+import { elementCount,sameType,type TensorType } from "./types.js";
 
 /** The names of the rules at the head of this file. */
 export type Rule =
@@ -195,13 +195,14 @@ function checkOutputs(graph: Graph, see: See, isDefined: (value: Value) => boole
 
 function checkMarks(graph: Graph, isDefined: (value: Value) => boolean, report: Report): void {
   const steps = new Map<string, Set<number>>();
-  for (const { site, step, value } of graph.marks) {
-    const known = steps.get(site) ?? new Set<number>();
+  for (const { site, half, step, value } of graph.marks) {
+    const key = `${half} ${site}`;
+    const known = steps.get(key) ?? new Set<number>();
     if (known.has(step)) report("mark-twice", `'${site}' is marked twice at step ${step}`, { value });
     if (!isWhole(step)) report("mark-step", `'${site}' is marked at step ${step}`, { value });
     if (!isDefined(value))
       report("mark-defined", `the mark of '${site}' at step ${step} is '${value.name}', which nothing defines`, { value });
-    steps.set(site, known.add(step));
+    steps.set(key, known.add(step));
   }
 }
 

@@ -1,9 +1,9 @@
 /** What a graph costs: multiply-accumulate operations of nodes, of branches, of whole graphs. Shapes must be known. */
-import { dependence, operands } from "./analysis.js";
+import { dependence,operands } from "./analysis.js";
 import { LATENT } from "./dit.js";
-import { ditView, type Graph, intAttribute, isOp, isRuntimeOp, type Model, type Node, type Value } from "./graph.js";
-import { isShapeOnly, type Dependence } from "./ops.js";
-import { elementCount, staticShape } from "./types.js";
+import { ditView,type Graph,intAttribute,isOp,isRuntimeOp,type Mark,type Model,type Node,type Value } from "./graph.js";
+import { isShapeOnly,type Dependence } from "./ops.js";
+import { elementCount,staticShape } from "./types.js";
 
 /** Multiply-accumulate operations: `linear` with a weight (Gemm, MatMul, Conv), `attention` between activations. */
 export interface Macs {
@@ -61,34 +61,34 @@ export function stepCost(model: Model): StepCost {
     total = addMacs(total, cost);
     const changes = (dependsOn(node.outputs[0]) & LATENT) !== 0;
     if (!changes) hoisted = addMacs(hoisted, cost);
-    const sites = changes ? [...(owners.get(node) ?? [])] : [];
+    const sites = changes ? Array.from(owners.get(node) ?? [], ({ site }) => site) : [];
     const whole = sites.reduce((sum, site) => sum + (sizes.get(site) ?? 0), 0);
     for (const site of sites) branches.set(site, addMacs(branches.get(site) ?? NO_MACS, scaleMacs(cost, (sizes.get(site) ?? 0) / whole)));
   }
   return { total, hoisted, branches };
 }
 
-/** For every node from which each path to an output goes through a marked value, the sites of the first such values. One backward walk. */
-export function branchOwners(graph: Graph): ReadonlyMap<Node, ReadonlySet<string>> {
+/** For every node from which each path to an output goes through a marked value, the marks of the first such values. One backward walk. */
+export function branchOwners(graph: Graph): ReadonlyMap<Node, ReadonlySet<Mark>> {
   const trunk = "trunk" as const;
-  const owners = new Map<Value, ReadonlySet<string> | typeof trunk>();
-  const marked = new Map(graph.marks.map(({ site, value }) => [value, new Set([site])]));
+  const owners = new Map<Value, ReadonlySet<Mark> | typeof trunk>();
+  const marked = new Map(graph.marks.map((mark) => [mark.value, new Set([mark])]));
   for (const { value } of graph.outputs) owners.set(value, trunk);
-  const found = new Map<Node, ReadonlySet<string>>();
+  const found = new Map<Node, ReadonlySet<Mark>>();
   for (const node of [...graph.nodes].reverse()) {
-    const sites = new Set<string>();
+    const marks = new Set<Mark>();
     let isTrunk = false;
     for (const output of node.outputs) {
       const owner = marked.get(output) ?? owners.get(output);
       if (owner === trunk) isTrunk = true;
-      else for (const site of owner ?? []) sites.add(site);
+      else for (const mark of owner ?? []) marks.add(mark);
     }
     // A node without readers costs nothing that matters.
-    if (!isTrunk && sites.size === 0) continue;
-    if (!isTrunk) found.set(node, sites);
+    if (!isTrunk && marks.size === 0) continue;
+    if (!isTrunk) found.set(node, marks);
     for (const value of isShapeOnly(node) ? [] : operands(node)) {
       const known = owners.get(value);
-      owners.set(value, isTrunk || known === trunk ? trunk : known ? new Set([...known, ...sites]) : sites);
+      owners.set(value, isTrunk || known === trunk ? trunk : known ? new Set([...known, ...marks]) : marks);
     }
   }
   return found;

@@ -5,6 +5,15 @@ export const LATENT = 1;
 export const TIME = 2;
 export const CONDITION = 4;
 
+/** The network with the conditions, or with what stands for none (classifier-free guidance, arXiv 2207.12598). */
+export type Half = "cond" | "uncond";
+
+/** What is cached from step to step: the values of a branch in one call of the network, which sees this half, or this one and the other. */
+export interface CacheKey {
+  readonly site: string;
+  readonly half: Half;
+}
+
 /** `single`: one branch that holds attention and feed-forward network. `block`: all that one or more blocks add to their stream. */
 export const BRANCH_KINDS = ["attn", "cross_attn", "mlp", "single", "block"] as const;
 export type BranchKind = (typeof BRANCH_KINDS)[number];

@@ -1,5 +1,5 @@
 /** What a model is: immutable values, nodes, graphs; and the marks that ride along. */
-import type { DitView } from "./dit.js";
+import type { CacheKey,DitView } from "./dit.js";
 import type { TensorData } from "./tensor.js";
 import type { TensorType } from "./types.js";
 
@@ -49,9 +49,8 @@ export interface Port {
   readonly value: Value;
 }
 
-/** A weak pointer from a branch (`site`) at a step to the value that it has there; keeps nothing alive. */
-export interface Mark {
-  readonly site: string;
+/** A weak pointer from a branch (`site`), in a call of the network (`half`) at a step, to the value that it has there; keeps nothing alive. */
+export interface Mark extends CacheKey {
   readonly step: number;
   readonly value: Value;
 }

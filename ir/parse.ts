@@ -1,20 +1,20 @@
 /** The model that a text says, in the syntax of ir/print.ts. Names of nodes, which are labels, are read and not printed. */
 import { textInvalid } from "./diagnostics.js";
 import {
-  type Attribute,
-  constant,
-  type Graph,
-  inputValue,
-  makeNode,
-  type Mark,
-  type Model,
-  type Node,
-  type Port,
-  type Value,
+type Attribute,
+constant,
+type Graph,
+inputValue,
+makeNode,
+type Mark,
+type Model,
+type Node,
+type Port,
+type Value,
 } from "./graph.js";
 import type { TensorData } from "./tensor.js";
-import { byteSize, elementCount, isElementType, staticShape, type TensorType } from "./types.js";
-import { ELIDED, NOT_TENSORS, scalarOf } from "./text-syntax.js";
+import { byteSize,elementCount,isElementType,staticShape,type TensorType } from "./types.js";
+import { ELIDED,NOT_TENSORS,scalarOf } from "./text-syntax.js";
 
 /** The bytes of a literal, or nothing if it does not fit. */
 function scalarBytes({ width, number }: ReturnType<typeof scalarOf>, literal: string): Uint8Array | undefined {
@@ -67,7 +67,7 @@ class Parser {
   private readonly values = new Map<string, Value>();
   private readonly types = new Map<string, TensorType>();
   private readonly aliases = new Map<string, Mention>();
-  private readonly marks: { readonly site: string; readonly step: number; readonly value: Mention }[] = [];
+  private readonly marks: (Omit<Mark, "value"> & { readonly value: Mention })[] = [];
 
   constructor(private readonly text: string) {}
 
@@ -109,7 +109,7 @@ class Parser {
       else nodes.push(this.node());
     }
     const outputs: Port[] = ports.map((port) => ({ name: port.name, value: this.value(this.aliases.get(port.name) ?? port) }));
-    const marks: Mark[] = this.marks.map(({ site, step, value }) => ({ site, step, value: this.value(value) }));
+    const marks: Mark[] = this.marks.map(({ value, ...mark }) => ({ ...mark, value: this.value(value) }));
     return { name, inputs, outputs, nodes, marks };
   }
 
@@ -169,8 +169,9 @@ class Parser {
   private mark(): void {
     this.skip();
     const site = this.take(/[\w.-]+/y) ?? this.string();
+    const half = this.accept("uncond") ? "uncond" : "cond";
     this.expect("@");
-    this.marks.push({ site, step: this.count(), value: this.assigned() });
+    this.marks.push({ site, half, step: this.count(), value: this.assigned() });
   }
 
   private alias(): void {

@@ -3,16 +3,16 @@
  *
  * Comments that begin with these words, between the braces, say what the syntax has no words for; the official parser skips them:
  *
- *     # mark attn-0 @3 = value      the branch attn-0 has this value at step 3
+ *     # mark attn-0 @3 = value      the branch attn-0 has this value at step 3; `attn-0 uncond`: in a call of that half alone
  *     # output name = value         an output that has not the name of its value
  *     # capture name = value        a subgraph of the node above reads this value by this name
  *
  * Large payloads and the bytes of opaque attributes are left out: `{...}`. Neither printed nor read: node metadata, the DiT view, `extra`.
  */
-import type { Attribute, Graph, Model, Node, Value } from "./graph.js";
-import { readTensor, tensorBytes, type TensorData } from "./tensor.js";
-import { elementCount, isElementType, type TensorType } from "./types.js";
-import { ELIDED, NOT_TENSORS, scalarOf } from "./text-syntax.js";
+import type { Attribute,Graph,Model,Node,Value } from "./graph.js";
+import { readTensor,tensorBytes,type TensorData } from "./tensor.js";
+import { elementCount,isElementType,type TensorType } from "./types.js";
+import { ELIDED,NOT_TENSORS,scalarOf } from "./text-syntax.js";
 
 /** The model as text; equal structure and labels give equal text. Constants of more than `limit` elements are elided. */
 export function print(model: Model, limit = 64): string {
@@ -33,7 +33,8 @@ export function print(model: Model, limit = 64): string {
   lines.push("{");
   for (const node of graph.nodes) lines.push(...nodeLines(node, label, limit));
   for (const port of aliases) lines.push(`  # output ${identifier(port.name)} = ${name(port.value)}`);
-  for (const { site, step, value } of graph.marks) lines.push(`  # mark ${siteText(site)} @${step} = ${name(value)}`);
+  for (const { site, half, step, value } of graph.marks)
+    lines.push(`  # mark ${siteText(site)}${half === "cond" ? "" : ` ${half}`} @${step} = ${name(value)}`);
   lines.push("}");
   return lines.join("\n");
 }

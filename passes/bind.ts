@@ -1,25 +1,16 @@
 /** Gives every input a fixed shape. */
-import { batchAsDim, batchMismatch, unboundDim } from "../schedules/diagnostics.js";
-import { unknownName } from "../ir/diagnostics.js";
-import { ditView, inputValue, makeNode, type Value } from "../ir/graph.js";
+import { inputValue, makeNode, type Value } from "../ir/graph.js";
 import { rewrite } from "../ir/rewrite.js";
 import { type Dim, staticShape } from "../ir/types.js";
-import type { Pass, PassContext } from "./pass.js";
+import { unboundDim } from "../schedules/diagnostics.js";
+import type { BindContext, Pass } from "./pass.js";
 
 export default {
   name: "bind",
   summary: "fix the shape of every input",
   preserves: "bits",
-  run(model, context) {
+  run(model, { sizes }) {
     const { graph } = model;
-    const latent = graph.inputs.find(({ name }) => name === ditView(model).latent);
-    const batch = latent?.type?.shape?.[0] ?? null;
-    const sizes = sizesOf(batch, context);
-    const free = new Set(graph.inputs.flatMap(({ type }) => type?.shape ?? []).filter((dim) => typeof dim === "string" && dim !== batch));
-    for (const name of context.dims.keys()) {
-      if (name === batch) throw batchAsDim(name);
-      if (!free.has(name)) throw unknownName("symbolic dimension", name, [...free].map(String));
-    }
     const substitution = new Map<Value, Value>();
     for (const input of graph.inputs) {
       const shape = input.type?.shape?.map((dim, axis) => bound(dim, input.name, axis, sizes));
@@ -38,14 +29,7 @@ export default {
     );
     return { ...model, graph: bare };
   },
-} satisfies Pass;
-
-/** Sizes of the symbolic dimensions, that of the batch among them. */
-function sizesOf(batch: Dim, context: PassContext): ReadonlyMap<string, number> {
-  const rows = context.guidance.form === "batched" ? 2 * context.batch : context.batch;
-  if (typeof batch === "number" && batch !== rows) throw batchMismatch(batch, context.batch, context.guidance.form);
-  return new Map(typeof batch === "string" ? [...context.dims, [batch, rows] as const] : context.dims);
-}
+} satisfies Pass<BindContext>;
 
 function bound(dim: Dim, input: string, axis: number, sizes: ReadonlyMap<string, number>): number {
   const size = typeof dim === "string" ? sizes.get(dim) : dim;

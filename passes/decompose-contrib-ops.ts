@@ -26,6 +26,12 @@ export default {
   },
 } satisfies Pass;
 
+/** Whether a node that is not of the standard set stays as it is: there is no rule for it, or none for its types and attributes. */
+export function staysForeign(node: Node, opset: number): boolean {
+  const rule = RULES.get(node.opType);
+  return !rule || !isTyped(node) || rule(node, new Builder(), opset) === undefined;
+}
+
 /** Types in which the numbers of a formula can be written down. */
 const WRITABLE: ReadonlySet<ElementType> = new Set<ElementType>(["float", "float16", "double"]);
 

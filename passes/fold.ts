@@ -6,7 +6,7 @@ import { isControlFlow, isNondeterministic, isShapeOnly } from "../ir/ops.js";
 import { rewrite } from "../ir/rewrite.js";
 import { convertTensor, tensorBytes, type TensorData, tensorOf } from "../ir/tensor.js";
 import { byteSize, ELEMENT_TYPES, elementCount, type ElementType, isFloatType, RUNTIME_TYPES, staticShape } from "../ir/types.js";
-import type { Pass, PassContext } from "./pass.js";
+import type { Pass, Questions } from "./pass.js";
 
 /** A folded value may always take this much; above it, no more than what it is made of. */
 const FREE_BYTES = 1 << 16;
@@ -56,7 +56,7 @@ function shapeData(node: Node): TensorData | undefined {
   return tensorOf("int64", [part.length], part);
 }
 
-async function foldIslands(model: Model, context: PassContext): Promise<Graph> {
+async function foldIslands(model: Model, context: Pick<Questions, "evaluator">): Promise<Graph> {
   const { graph } = model;
   const foldable = foldableNodes(graph);
   if (foldable.size === 0) return graph;

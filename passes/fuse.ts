@@ -18,14 +18,14 @@ export default {
   summary: "write attention, norms and activations as one operator each; cancel reshapes and transposes",
   preserves: "rounding",
   isOptional: true,
-  run(model, { count }) {
+  run(model, _context, count) {
     let { graph } = model;
     let opset = opsetOf(model);
     const reach = canRaise(model, NEWEST_OPSET) ? Math.max(opset, NEWEST_OPSET) : opset;
     for (const rule of fuseRules) {
       if (rule.opset > reach) continue;
       const walk = applied(graph, rule);
-      count?.(rule.name, walk.times);
+      count(rule.name, walk.times);
       if (walk.times === 0) continue;
       graph = sweep(walk.graph);
       opset = Math.max(opset, rule.opset);

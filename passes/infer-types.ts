@@ -3,7 +3,7 @@ import type { DitView } from "../ir/dit.js";
 import { type Graph, makeNode } from "../ir/graph.js";
 import { rewrite } from "../ir/rewrite.js";
 import { sameType } from "../ir/types.js";
-import type { Pass } from "./pass.js";
+import type { Pass, Questions } from "./pass.js";
 
 export default {
   name: "infer-types",
@@ -18,7 +18,7 @@ export default {
     });
     return { ...model, graph, dit: model.dit && withChannels(model.dit, graph) };
   },
-} satisfies Pass;
+} satisfies Pass<Questions>;
 
 function withChannels(view: DitView, { marks }: Graph): DitView {
   const last = new Map(marks.map(({ site, value }) => [site, value.type?.shape?.at(-1)]));

@@ -1,5 +1,5 @@
 /** Turns every mark into an output of the graph under the name of its site, so that a run shows the branches' values. */
-import type { Pass } from "./pass.js";
+import type { Pass, Questions } from "./pass.js";
 
 export default {
   name: "instrument",
@@ -10,4 +10,4 @@ export default {
     const probes = graph.marks.map(({ site, value }) => ({ name: site, value }));
     return { ...model, graph: { ...graph, outputs: [...graph.outputs, ...probes] } };
   },
-} satisfies Pass;
+} satisfies Pass<Pick<Questions, "signal">>;

@@ -7,12 +7,12 @@ import { formUnsupported } from "../schedules/diagnostics.js";
 import { constant, inputValue, makeNode, opsetOf, type Value } from "../ir/graph.js";
 import { Subgraphs } from "../ir/onnx/index.js";
 import { tensorOf } from "../ir/tensor.js";
-import { callsAt, type Guidance, type Half, type LearnedVariance, type SamplerTable } from "../schedules/index.js";
-import type { Pass } from "./pass.js";
+import { type Call, type LearnedVariance, type Run, RUN_PORTS, withMainNetwork } from "../schedules/index.js";
+import type { Pass, PlanContext } from "./pass.js";
 import { type Carried, decideBranches, zeros } from "./looping/branches.js";
 import { History, type Sums } from "./looping/history.js";
 import { Iteration } from "./looping/iteration.js";
-import { Calls, OUTPUT } from "./lowering/calls.js";
+import { Calls } from "./lowering/calls.js";
 import { Guided } from "./lowering/guided.js";
 import { clamped, drawAt } from "./lowering/sampling.js";
 import type { OfRow } from "./lowering/step.js";
@@ -22,21 +22,20 @@ export default {
   name: "loop",
   summary: "make the step the body of a loop over the sampler's rows, with cached values carried",
   preserves: "plan",
-  run(model, context) {
-    const { plan, guidance } = context;
-    if (!plan) throw new Error("internal: loop needs a plan");
-    const calls = new Calls(model, context, plan.table);
+  run(model, { run: given, plan }) {
+    const run = withMainNetwork(given, model);
+    const calls = new Calls(run);
     const { noise, prologue, body } = calls;
-    const steps = plan.table.rows.length;
+    const steps = run.rows.length;
     const number = inputValue("iteration", { elem: "int64", shape: [] });
     const goesOn = inputValue("goes_on", { elem: "bool", shape: [] });
     const latent = inputValue("steps/latent", { elem: "float", shape: shapeOf(noise) });
     const step = new Iteration(number, steps, prologue, body);
-    const { next, histories } = sample(calls, step, latent, sameCalls(plan.table, guidance), opsetOf(model));
+    const { next, histories } = sample(calls, step, latent, sameCalls(run), opsetOf(model));
 
     const sampled: readonly Carried[] = [{ input: latent, output: next }, ...histories.flatMap(({ carried }) => carried)];
     const outputs = [goesOn, ...sampled.map(({ output }) => output)].map((value) => ({ name: value.name, value }));
-    const subgraphs = new Subgraphs(calls.inputs, [OUTPUT]);
+    const subgraphs = new Subgraphs(calls.inputs, [RUN_PORTS.latent]);
     const whole = { name: "step", inputs: [], outputs, nodes: body.nodes, marks: calls.marks };
     const decided = decideBranches(whole, plan.cells, step, new Builder(), subgraphs);
 
@@ -46,13 +45,13 @@ export default {
       nodes: decided.nodes,
       outputs: [...decided.outputs, ...decided.carried.map(({ output }) => output)],
     });
-    const first = prologue.weightedSum([{ value: noise, weight: plan.table.initialScale }], "steps/first");
+    const first = prologue.weightedSum([{ value: noise, weight: run.table.initialScale }], "steps/first");
     const trips = constant("steps", tensorOf("int64", [], [steps]));
     const node = makeNode({
       opType: "Loop",
       name: "steps",
       inputs: [trips, undefined, first, ...carried.slice(1).map((value) => zeros(prologue, value))],
-      outputs: carried.map(({ name, type }, i) => ({ name: i === 0 ? OUTPUT : `${name}_last`, type })),
+      outputs: carried.map(({ name, type }, i) => ({ name: i === 0 ? RUN_PORTS.latent : `${name}_last`, type })),
       attributes: new Map([["body", attribute]]),
       captures,
     });
@@ -60,12 +59,13 @@ export default {
     if (!last) throw new Error("internal: the loop carries nothing");
     return calls.finish([node], last, []);
   },
-} satisfies Pass;
+} satisfies Pass<PlanContext>;
 
-/** The calls of the network, which the one body makes for all rows. Throws FORM_UNSUPPORTED where rows differ. */
-function sameCalls({ rows }: SamplerTable, guidance: Guidance): readonly (readonly Half[])[] {
-  const [first = [], ...others] = rows.map((_, row) => callsAt(guidance, row));
-  if (others.some((calls) => calls.length !== first.length || calls.some((halves, i) => halves.length !== first[i]?.length)))
+/** The calls of networks, which the one body makes for all rows. Throws FORM_UNSUPPORTED where rows differ. */
+function sameCalls({ rows }: Run): readonly Call[] {
+  const text = (calls: readonly Call[]): string => calls.map(({ network, halves }) => `${network}: ${halves.join()}`).join("; ");
+  const [first = [], ...others] = rows.map(({ calls }) => calls);
+  if (others.some((calls) => text(calls) !== text(first)))
     throw formUnsupported("loop", "guidance leaves the unconditional half out at some of the steps");
   return first;
 }
@@ -75,18 +75,18 @@ function sample(
   calls: Calls,
   step: Iteration,
   latent: Value,
-  halves: readonly (readonly Half[])[],
+  called: readonly Call[],
   opset: number,
 ): { readonly next: Value; readonly histories: readonly History[] } {
-  const { body, context, table } = calls;
-  const { rows } = table;
+  const { body, run } = calls;
+  const { rows } = run.table;
   const { label } = step;
   const perRow = (name: string, weight: OfRow<number>): Weight => step.weight(`${label}/${name}`, weight);
   const scale = perRow("input_scale", (row) => rows[row]?.inputScale ?? 1);
   const seen = body.weightedSum([{ value: latent, weight: scale }], `${label}/scaled`);
-  const outputs = calls.at(step, halves, seen);
-  const guided = new Guided(body, context, shapeOf(latent), opset);
-  const out = body.weightedSum(guided.terms(outputs, step, context.prediction.sign), `${label}/guided`);
+  const outputs = calls.at(step, called, seen);
+  const guided = new Guided(body, run, shapeOf(latent), opset);
+  const out = body.weightedSum(guided.terms(outputs, step, run.prediction.sign), `${label}/guided`);
 
   const sums = sumsOf(rows);
   const histories = [new History("x", latent, sums.next), new History("out", out, sums.next)];

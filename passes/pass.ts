@@ -4,10 +4,10 @@ import { cancelled, CompilerError } from "../ir/diagnostics.js";
 import type { Model, Value } from "../ir/graph.js";
 import { hasMethods, type Named } from "../ir/registry.js";
 import type { TensorData } from "../ir/tensor.js";
-import type { FloatType, TensorType } from "../ir/types.js";
-import type { Guidance, Plan } from "../schedules/index.js";
+import type { TensorType } from "../ir/types.js";
+import type { Plan, Run } from "../schedules/index.js";
 
-/** What a pass may ask of the runtime; `src/runtime.ts` answers. */
+/** What a pass may ask of the runtime; `src/runtime/` answers. */
 export interface Evaluator {
   /** The outputs of a model without inputs, in their order. */
   evaluate(model: Model): Promise<readonly TensorData[]>;
@@ -15,38 +15,25 @@ export interface Evaluator {
   types(model: Model): Promise<ReadonlyMap<Value, TensorType>>;
 }
 
-/** What the model's combined output means: which of its channels are the prediction, and with which sign. */
-export interface PredictionSlice {
-  readonly channels?: readonly [number, number] | undefined;
-  readonly channelAxis: number;
-  readonly sign: 1 | -1;
-}
-
-/** The facts of one compilation that a pass may need, beside the model. */
-export interface PassContext {
+/** What every pass is told. */
+export interface Questions {
   readonly evaluator: Evaluator;
   readonly signal?: AbortSignal | undefined;
-  /** Rows of the latent that leave the sampler; the network sees twice as many under batched guidance. */
-  readonly batch: number;
-  /** Sizes of symbolic dimensions. */
-  readonly dims: ReadonlyMap<string, number>;
-  /** Inputs that become constants, without guidance doubling. */
-  readonly fixed: ReadonlyMap<string, TensorData>;
-  readonly guidance: Guidance;
-  /** Under batched guidance, the step bound to the rows of one half: for rows of the table that leave the other out. */
-  readonly alone?: Model | undefined;
-  /** Inputs with a row for each row of the latent: under batched guidance the network sees both halves of them. */
-  readonly batched: ReadonlySet<string>;
-  /** What the unconditional half sees in place of an input: a constant, or another input of the run (`uncondInput`). */
-  readonly uncond: ReadonlyMap<string, TensorData | "input">;
-  readonly prediction: PredictionSlice;
-  readonly plan?: Plan | undefined;
-  /** The float type that the network computes in; the exporter's if absent. */
-  readonly precision?: FloatType | undefined;
-  /** Optional passes that are left out. */
-  readonly without?: ReadonlySet<string> | undefined;
-  /** Told by a pass of several rules how often each was applied. */
-  readonly count?: ((rule: string, times: number) => void) | undefined;
+}
+
+/** Passes that make shapes known are told the sizes of symbolic dimensions, by name: there is no run yet. */
+export interface BindContext extends Questions {
+  readonly sizes: ReadonlyMap<string, number>;
+}
+
+/** Passes over the networks of a run, and over the run made of them. */
+export interface PassContext extends Questions {
+  readonly run: Run;
+}
+
+/** Passes that follow a plan. */
+export interface PlanContext extends PassContext {
+  readonly plan: Plan;
 }
 
 const PRESERVES = ["bits", "rounding", "precision", "plan"] as const;
@@ -54,20 +41,26 @@ const PRESERVES = ["bits", "rounding", "precision", "plan"] as const;
 /** `bits`: same numbers; `rounding`: same up to rounding; `precision`: up to that of the type asked for; `plan`: what the plan says. */
 export type Preserves = (typeof PRESERVES)[number];
 
-export interface Pass extends Named {
+/** Told by a pass of several rules how often each was applied. */
+export type Count = (rule: string, times: number) => void;
+
+export interface Pass<Context = PassContext> extends Named {
   readonly summary: string;
   readonly preserves: Preserves;
   /** Whether runs come out the same without it, only slower: it can be switched off to see what it is worth. */
   readonly isOptional?: true;
-  run(model: Model, context: PassContext): Model | Promise<Model>;
+  run(model: Model, context: Context, count: Count): Model | Promise<Model>;
 }
 
 const STAGES = ["step", "run", "cache"] as const;
 
+/** `step`: one step, before it is copied; `run`: the whole run, uncached; `cache`: the run as planned. */
+export type Stage = (typeof STAGES)[number];
+
 /** A pass in a file of a user's own. */
 export interface OwnPass extends Pass {
-  /** It runs after the passes of this stage (`STEP_PASSES`, `RUN_PASSES`, `CACHE_PASSES`) and is not cleaned up after. */
-  readonly stage: (typeof STAGES)[number];
+  /** It runs after the passes of this stage and is not cleaned up after. */
+  readonly stage: Stage;
 }
 
 export function isOwnPass(candidate: unknown): candidate is OwnPass {
@@ -85,25 +78,31 @@ export interface PassRecord {
   readonly counts?: Readonly<Record<string, number>>;
 }
 
+export interface RunPassesOptions {
+  /** Names of optional passes that are left out. */
+  readonly without?: ReadonlySet<string> | undefined;
+  readonly log?: ((record: PassRecord) => void) | undefined;
+}
+
 /**
  * Runs passes in order, without those that are left out; checks the abort signal before and the graph after each.
  * What a pass throws comes out with the pass's name; a CompilerError stays one.
  */
-export async function runPasses(
+export async function runPasses<Context extends Pick<Questions, "signal">>(
   model: Model,
-  passes: readonly Pass[],
-  context: PassContext,
-  log: (record: PassRecord) => void = () => undefined,
+  passes: readonly Pass<Context>[],
+  context: Context,
+  { without, log }: RunPassesOptions = {},
 ): Promise<Model> {
   let current = model;
   for (const [i, pass] of passes.entries()) {
     const { name } = pass;
-    if (pass.isOptional && context.without?.has(name)) continue;
+    if (pass.isOptional && without?.has(name)) continue;
     if (context.signal?.aborted) throw cancelled();
     const started = performance.now();
     const counts = new Map<string, number>();
     try {
-      current = await pass.run(current, { ...context, count: (rule, times) => counts.set(rule, times) });
+      current = await pass.run(current, context, (rule, times) => counts.set(rule, times));
       assertWellFormed(current);
     } catch (error) {
       if (error instanceof CompilerError) throw error;
@@ -115,7 +114,7 @@ export async function runPasses(
       throw new Error(`internal: pass '${name}' failed (passes before it: ${before})`, { cause: error });
     }
     const ms = Math.round(performance.now() - started);
-    log({ name, ms, nodes: current.graph.nodes.length, ...(counts.size > 0 ? { counts: Object.fromEntries(counts) } : {}) });
+    log?.({ name, ms, nodes: current.graph.nodes.length, ...(counts.size > 0 ? { counts: Object.fromEntries(counts) } : {}) });
   }
   return current;
 }

@@ -25,7 +25,7 @@ export default {
   name: "precision",
   summary: "compute in another float type, where that is enough",
   preserves: "precision",
-  run(model, { precision, guidance }) {
+  run(model, { run: { precision, guidance } }) {
     if (precision === undefined) return model;
     const types = nodeTypes(model, precision, besideTime(model, guidance));
     return { ...model, graph: new Retyping(model.graph, types).run() };

@@ -1,11 +1,11 @@
 /** At each cached (site, step) the value becomes a weighted sum of the values of earlier steps, adjusted. A cache read is an edge. */
 import { Builder, elemOf, shapeOf } from "../ir/build.js";
 import { badTerm } from "../schedules/diagnostics.js";
-import { constant, type Value } from "../ir/graph.js";
+import { constant, type Mark, type Value } from "../ir/graph.js";
 import { rewrite } from "../ir/rewrite.js";
 import { tensorOf } from "../ir/tensor.js";
-import type { Adjustment, Cell, Guidance } from "../schedules/index.js";
-import type { Pass } from "./pass.js";
+import { CacheMap, cacheName, type Adjustment, type Cell, type Guidance } from "../schedules/index.js";
+import type { Pass, PlanContext } from "./pass.js";
 
 type CachedCell = Extract<Cell, { readonly kind: "terms" }>;
 
@@ -13,16 +13,15 @@ export default {
   name: "reuse",
   summary: "let cached branches read earlier values",
   preserves: "plan",
-  run(model, { plan, guidance }) {
-    if (!plan) throw new Error("internal: reuse needs a plan");
+  run(model, { run, plan }) {
     const { graph } = model;
-    /** What is cached at a value, and under which site. */
-    const cached = new Map<Value, { readonly site: string; readonly step: number; readonly cell: CachedCell }>();
-    const marked = new Map<string, Value>();
-    for (const { site, step, value } of graph.marks) {
-      marked.set(`${site}@${step}`, value);
-      const cell = plan.cells.get(site)?.[step];
-      if (cell?.kind === "terms") cached.set(value, { site, step, cell });
+    const cached = new Map<Value, { readonly mark: Mark; readonly cell: CachedCell }>();
+    const marked = new CacheMap<Map<number, Value>>();
+    const cellOf = (mark: Mark): Cell | undefined => plan.cells.get(mark)?.[mark.step];
+    for (const mark of graph.marks) {
+      marked.set(mark, (marked.get(mark) ?? new Map<number, Value>()).set(mark.step, mark.value));
+      const cell = cellOf(mark);
+      if (cell?.kind === "terms") cached.set(mark.value, { mark, cell });
     }
     /** Values of the new graph by those of the old one: what a term reads may itself have been rewritten. */
     const current = new Map<Value, Value>();
@@ -35,21 +34,22 @@ export default {
           current.set(value, own);
           return own;
         }
-        const terms = entry.cell.terms.map(({ step, weight }) => {
-          const source = marked.get(`${entry.site}@${step}`);
+        const { mark, cell } = entry;
+        const terms = cell.terms.map(({ step, weight }) => {
+          const source = marked.get(mark)?.get(step);
           const read = source && current.get(source);
-          if (!read) throw badTerm(entry.site, entry.step, step);
-          return { value: condOf(build, read, own, guidance), weight };
+          if (!read) throw badTerm(cacheName(mark), mark.step, step);
+          return { value: condOf(build, read, own, run.guidance), weight };
         });
-        return adjusted(build, build.weightedSum(terms, `${own.name}_forecast`), entry.cell, own.name);
+        return adjusted(build, build.weightedSum(terms, `${own.name}_forecast`), cell, own.name);
       });
       return outputs.every((value, i) => value === node.outputs[i]) ? undefined : { nodes: [node, ...build.nodes], outputs };
     });
     // A cached cell no longer has a value of its own.
-    const marks = next.marks.filter(({ site, step }) => plan.cells.get(site)?.[step]?.kind !== "terms");
+    const marks = next.marks.filter((mark) => cellOf(mark)?.kind !== "terms");
     return { ...model, graph: { ...next, marks } };
   },
-} satisfies Pass;
+} satisfies Pass<PlanContext>;
 
 /** What a step reads that has the conditional half alone: that half of a value of both. */
 function condOf(build: Builder, read: Value, reader: Value, { order }: Guidance): Value {

@@ -5,9 +5,9 @@
 import { shapeOf, type WeightedValue } from "../ir/build.js";
 import { entryAt } from "../ir/entries.js";
 import { opsetOf, type Value } from "../ir/graph.js";
-import { callsAt } from "../schedules/index.js";
+import { RUN_PORTS, withMainNetwork } from "../schedules/index.js";
 import type { Pass } from "./pass.js";
-import { Calls, OUTPUT } from "./lowering/calls.js";
+import { Calls } from "./lowering/calls.js";
 import { Guided } from "./lowering/guided.js";
 import { clamped as clampedTo, drawAt } from "./lowering/sampling.js";
 import { KnownStep, Parts } from "./lowering/step.js";
@@ -17,24 +17,23 @@ export default {
   name: "unroll",
   summary: "call the step once per row of the sampler, or per half, and wire the calls",
   preserves: "rounding",
-  run(model, context) {
-    if (!context.plan) throw new Error("internal: unroll needs a plan");
-    const calls = new Calls(model, context, context.plan.table);
-    const latent = sample(calls, opsetOf(model));
+  run(step, { run }) {
+    const calls = new Calls(withMainNetwork(run, step));
+    const latent = sample(calls, opsetOf(step));
     return calls.finish(calls.body.nodes, latent, calls.marks);
   },
 } satisfies Pass;
 
 /** The sampling run; answers with its last latent. */
 function sample(calls: Calls, opset: number): Value {
-  const { body, prologue, noise, context, table } = calls;
-  const { rows, initialScale } = table;
+  const { body, prologue, noise, run } = calls;
+  const { rows, initialScale } = run.table;
   const digits = String(rows.length - 1).length;
   const label = (k: number): string => `step${String(k).padStart(digits, "0")}`;
-  const guided = new Guided(body, context, shapeOf(noise), opset);
+  const guided = new Guided(body, run, shapeOf(noise), opset);
   const parts = new Parts(prologue, rows.length);
   const { next, clamped, lone } = sumsOf(rows);
-  const { sign } = context.prediction;
+  const { sign } = run.prediction;
   let latent = body.weightedSum([{ value: noise, weight: initialScale }], `${label(0)}/latent`);
   const latents = [latent];
   /** What adds up to the weight of an output that is read once, or else to the output. */
@@ -63,11 +62,11 @@ function sample(calls: Calls, opset: number): Value {
   ];
   for (const [k, row] of rows.entries()) {
     const step = new KnownStep(k, label(k), prologue, parts);
-    const name = k === rows.length - 1 ? OUTPUT : `${label(k + 1)}/latent`;
+    const name = k === rows.length - 1 ? RUN_PORTS.latent : `${label(k + 1)}/latent`;
     // In front of the call, so that a runtime that begins with what stands last does not begin with these.
     const kept = body.products(earlier(next[k], k), name);
     const seen = body.weightedSum([{ value: latent, weight: row.inputScale }], `${label(k)}/scaled`);
-    const outputs = calls.at(step, callsAt(context.guidance, k), seen);
+    const outputs = calls.at(step, entryAt(run.rows, k).calls, seen);
     const terms = guided.terms(outputs, step, sign * (lone.get(k) ?? 1));
     outs.push(lone.has(k) || terms.length === 1 ? terms : [{ value: body.weightedSum(terms, `${label(k)}/guided`), weight: 1 }]);
     const history = clamped[k] && body.weightedSum([...earlier(clamped[k], k), ...called(clamped[k], k)], `${label(k)}/history`);

@@ -1,6 +1,6 @@
 /** Adjustments: the scale and shift, channel by channel, of what a cached branch gives; and the arrays that hold them in a file. */
 import { badAdjustment, badPlan } from "./diagnostics.js";
-import type { Branch } from "../ir/dit.js";
+import type { CachedBranch } from "./cache.js";
 import { type TensorData, tensorFrom, tensorNumbers } from "../ir/tensor.js";
 
 /**
@@ -50,12 +50,12 @@ export function adjustmentArrays(adjustments: Adjustments): Arrays {
 }
 
 /** Throws BAD_ADJUSTMENT if the vectors do not fit the branch's channels, as far as these are known, or are not finite. */
-export function assertFits(adjustment: Adjustment, { site, channels }: Branch, step: number): void {
+export function assertFits(adjustment: Adjustment, { name, channels }: Pick<CachedBranch, "name" | "channels">, step: number): void {
   for (const part of PARTS) {
     const vector = adjustment[part];
     if (!vector) continue;
     if (channels !== undefined && vector.length !== channels)
-      throw badAdjustment(site, step, `has a ${part} of ${vector.length} numbers, where the branch has ${channels} channels`);
-    if (!vector.every(Number.isFinite)) throw badAdjustment(site, step, `has a ${part} that is not finite`);
+      throw badAdjustment(name, step, `has a ${part} of ${vector.length} numbers, where the branch has ${channels} channels`);
+    if (!vector.every(Number.isFinite)) throw badAdjustment(name, step, `has a ${part} that is not finite`);
   }
 }

@@ -143,6 +143,16 @@ export function planFormat(format: string, problem: string): CompilerError {
   );
 }
 
+/** `what`: "model", "cut", "sampler", …; the plan's own, and that of the run. */
+export function planMismatch(what: string, planned: string, found: string): CompilerError {
+  return new CompilerError(
+    "PLAN_MISMATCH",
+    2,
+    `The plan is of another ${what}: ${planned}, not ${found}.`,
+    "Make a plan for this run (plan, from a trace of it), or give the options that the plan was made with.",
+  );
+}
+
 export function planLength(key: string, found: number, steps: number): CompilerError {
   return new CompilerError(
     "PLAN_LENGTH",

@@ -1,8 +1,5 @@
-/** Guidance: which halves the network is called for at each row of the sampler's table, and how their outputs become one. */
-import type { Branch } from "../ir/dit.js";
-
-/** The network with the conditions, or with what stands for none. */
-export type Half = "cond" | "uncond";
+/** Guidance: how the outputs that the network has with and without its conditions become one. */
+import type { Half } from "../ir/dit.js";
 
 /** How the model's conditional and unconditional outputs become one: guided = uncond + scale · (cond − uncond) (arXiv 2207.12598, eq. 6). */
 export interface Guidance {
@@ -14,8 +11,6 @@ export interface Guidance {
   readonly interval?: readonly [from: number, to: number] | undefined;
   /** Which half of a batched call comes first. */
   readonly order: readonly ["cond", "uncond"] | readonly ["uncond", "cond"];
-  /** Whether a row at scale 1 leaves the unconditional half out. */
-  readonly drops: boolean;
   /** Channels [from, to) of the prediction that are guided; the others are those of cond (`forward_with_cfg` of facebookresearch/DiT, models.py). */
   readonly channels?: readonly [from: number, to: number] | undefined;
   readonly rescale?: Rescale | undefined;
@@ -33,7 +28,7 @@ export interface Rescale {
   readonly strength: number;
 }
 
-export const NO_GUIDANCE: Guidance = { form: "none", scale: 1, order: ["cond", "uncond"], drops: true };
+export const NO_GUIDANCE: Guidance = { form: "none", scale: 1, order: ["cond", "uncond"] };
 
 /** The scale at a row of the sampler's table. */
 export function scaleAt({ scale, interval }: Guidance, row: number): number {
@@ -46,13 +41,8 @@ export function hasUnguidedRows({ scale, interval }: Guidance): boolean {
   return interval !== undefined || (typeof scale === "number" ? scale === 1 : scale.includes(1));
 }
 
-/** The calls of the network at a row: the halves that each of them sees, in the order of its rows. */
-export function callsAt(guidance: Guidance, row: number): readonly (readonly Half[])[] {
-  return guidance.drops && scaleAt(guidance, row) === 1 ? [["cond"]] : callsOf(guidance);
-}
-
-/** The calls of a row that is guided. */
-export function callsOf({ form, order }: Guidance): readonly (readonly Half[])[] {
+/** The halves that each call of the network sees at a row that is guided, in the order of its rows. */
+export function guidedHalves({ form, order }: Pick<Guidance, "form" | "order">): readonly (readonly Half[])[] {
   if (form === "two-calls") return [["cond"], ["uncond"]];
   return [form === "batched" ? order : ["cond"]];
 }
@@ -60,30 +50,4 @@ export function callsOf({ form, order }: Guidance): readonly (readonly Half[])[]
 /** What the input of a run is called that the unconditional half sees in place of a condition, as it does a negative prompt. */
 export function uncondInput(condition: string): string {
   return `${condition}_uncond`;
-}
-
-/** The name under which a call caches a branch: a call of the unconditional half alone has caches of its own. */
-export function cacheOf(site: string, halves: readonly Half[]): string {
-  return halves.includes("cond") ? site : `${site}@uncond`;
-}
-
-/** The branch whose values a cache holds, or of which a key of a plan speaks that ends in a half. */
-export function siteOf(cache: string): string {
-  return cache.replace(/@(un)?cond$/, "");
-}
-
-/** The halves whose values a cache holds, from its name and the form of the guidance. */
-export function halvesOf(cache: string, form: string): readonly Half[] {
-  if (form === "batched") return ["cond", "uncond"];
-  return cache === siteOf(cache) ? ["cond"] : ["uncond"];
-}
-
-/** A branch with a cache of its own: a branch of the network, or of one of two calls of it. */
-export interface CachedBranch extends Branch {
-  readonly halves: readonly Half[];
-}
-
-/** The caches of a guided row, call by call. */
-export function cachedBranches<B extends Branch>(branches: readonly B[], guidance: Guidance): readonly (B & CachedBranch)[] {
-  return callsOf(guidance).flatMap((halves) => branches.map((branch) => ({ ...branch, site: cacheOf(branch.site, halves), halves })));
 }

@@ -42,7 +42,7 @@ export function flatRows(
   const computed = new Array<1>(schedule.steps).fill(1);
   const flat = new Map<string, { readonly site: string; readonly row: readonly (0 | 1)[] }>();
   for (const branch of branches) {
-    const { site } = branch;
+    const { name: site } = branch;
     const row = (valueFor(schedule.cells, branch) ?? computed).map((cell, step) => {
       if (cell === 0 || cell === 1) return cell;
       throw planFormat(format, `at step ${step} '${site}' is a weighted sum of earlier values`);

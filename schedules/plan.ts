@@ -1,11 +1,12 @@
 /** Plans: which branch is computed at which step, and what is read instead. The unbound form of plan files, and its binding to a run. */
-import { badAdjustment, badCell, badTerm, planFirstStep, planLength } from "./diagnostics.js";
+import { badAdjustment, badCell, badTerm, planFirstStep, planLength, planMismatch } from "./diagnostics.js";
 import { unknownName } from "../ir/diagnostics.js";
-import type { Branch, BranchKind } from "../ir/dit.js";
+import type { BranchKind } from "../ir/dit.js";
 import { type Adjustment, type Adjustments, assertFits } from "./adjustment.js";
-import { type CachedBranch, cachedBranches, callsAt, type Guidance, type Half, NO_GUIDANCE, siteOf } from "./guidance.js";
+import { CacheMap, type CachedBranch } from "./cache.js";
 import type { Predicted } from "./predicted.js";
-import { evaluationsThatCount, type SamplerTable, type Term } from "./sampler.js";
+import { differenceOf, type Run, type RunIdentity } from "./run.js";
+import type { Term } from "./sampler.js";
 
 /**
  * What happens to one branch at one step: it is computed, or is scale · Σ weight · value + shift over its values at earlier
@@ -15,11 +16,19 @@ import { evaluationsThatCount, type SamplerTable, type Term } from "./sampler.js
 export type Cell =
   { readonly kind: "compute" } | ({ readonly kind: "terms"; readonly terms: readonly Term[] } & Adjustment) | { readonly kind: "idle" };
 
-/** A schedule bound to a run and a network: for every cached branch a row of one cell a step. Only `bind` makes one. */
+/** A schedule bound to a run: for every cache a row of one cell a step. Only `bind` makes one. */
 export interface Plan {
-  readonly table: SamplerTable;
-  readonly cells: ReadonlyMap<string, readonly Cell[]>;
+  readonly of: RunIdentity;
+  readonly cells: CacheMap<readonly Cell[]>;
 }
+
+/** What binding needs to know of a run. */
+export interface PlannedRun extends Pick<Run, "of" | "called"> {
+  readonly caches: readonly PlannedCache[];
+}
+
+/** A cache as plans know it. */
+export type PlannedCache = Omit<CachedBranch, "gated" | "module">;
 
 /** 1 compute, 0 reuse the latest computed value, or terms [step, weight]. */
 export type ScheduleCell = 0 | 1 | readonly (readonly [step: number, weight: number])[];
@@ -27,6 +36,8 @@ export type ScheduleCell = 0 | 1 | readonly (readonly [step: number, weight: num
 /** A plan as it stands in plan.json: keys (sites, kinds and blocks, kinds, `*`) to rows of `steps` cells; a key left out computes always. */
 export interface Schedule {
   readonly steps: number;
+  /** The run that it was made for; absent in plans that do not say so. */
+  readonly of?: RunIdentity | undefined;
   /** Where the network is cut for it (`cutSchema`); where the recipe says if absent. */
   readonly cut?: string | undefined;
   readonly cells: ReadonlyMap<string, readonly ScheduleCell[]>;
@@ -45,7 +56,7 @@ export const MODULE_NAMES: ReadonlyMap<BranchKind, string> = new Map([
 ]);
 
 /** What of a branch the keys of a plan speak of. */
-export type BranchName = Pick<CachedBranch, "site" | "stream" | "kind" | "block" | "halves">;
+export type BranchName = Pick<PlannedCache, "site" | "name" | "stream" | "kind" | "block" | "halves">;
 
 /** The key that speaks of every branch. */
 export const EVERY_BRANCH = "*";
@@ -59,7 +70,7 @@ function keysOf({ site, stream, kind, block, halves }: BranchName): readonly str
   const names = [kind, ...(module === undefined ? [] : [module])];
   const qualified = names.map((name) => `${stream}_${name}`);
   const inBlock = [...qualified, ...names].map((name) => `${name}-${block}`);
-  const keys = [siteOf(site), ...inBlock, ...qualified, ...names, EVERY_BRANCH];
+  const keys = [site, ...inBlock, ...qualified, ...names, EVERY_BRANCH];
   return halves.length > 1 ? keys : keys.flatMap((key) => [`${key}@${halves.join()}`, key]);
 }
 
@@ -69,7 +80,7 @@ export function valueFor<V>(entries: ReadonlyMap<string, V>, branch: BranchName)
 }
 
 /**
- * The row of every branch in a run of `steps` steps, by site; the most specific key wins, and a branch that none speaks of
+ * The row of every cache in a run of `steps` steps, by its name; the most specific key wins, and a branch that none speaks of
  * computes always. Throws UNKNOWN_NAME for a key that speaks of no branch, PLAN_LENGTH, PLAN_FIRST_STEP, BAD_CELL, BAD_TERM.
  */
 export function rowsOf(
@@ -84,8 +95,8 @@ export function rowsOf(
   const rows = new Map<string, readonly ScheduleCell[]>();
   for (const branch of branches) {
     const row = valueFor(cells, branch) ?? new Array<1>(steps).fill(1);
-    checkCells(branch.site, row);
-    rows.set(branch.site, row);
+    checkCells(branch.name, row);
+    rows.set(branch.name, row);
   }
   return rows;
 }
@@ -103,29 +114,23 @@ function checkCells(site: string, row: readonly ScheduleCell[]): void {
 }
 
 /**
- * The plan of a schedule for the branches of one network under one sampler and guidance.
- * A cell that would read a step at which the guidance did not call its half, or whose output the sampler does not use, computes.
- * Throws what `rowsOf` throws, and BAD_ADJUSTMENT.
+ * The plan of a schedule for a run. A cell that would read a step at which the guidance did not call its half, or whose output the
+ * sampler does not use, computes.
+ * Throws what `rowsOf` throws, PLAN_MISMATCH for a schedule that is of another run, and BAD_ADJUSTMENT.
  */
-export function bind(schedule: Schedule, table: SamplerTable, branches: readonly Branch[], guidance: Guidance = NO_GUIDANCE): Plan {
-  const cached = cachedBranches(branches, guidance);
-  const rows = rowsOf(schedule, table.rows.length, cached);
-  const called = calledHalves(table, guidance);
-  const cells = new Map<string, readonly Cell[]>();
-  for (const branch of cached) {
-    const row = rows.get(branch.site) ?? [];
-    const calls = called.map((halves) => halves.filter((half) => branch.halves.includes(half)).length);
+export function bind(schedule: Schedule, { of, caches, called }: PlannedRun): Plan {
+  const difference = schedule.of && differenceOf(schedule.of, of);
+  if (difference) throw planMismatch(difference.what, difference.own, difference.other);
+  const rows = rowsOf(schedule, called.length, caches);
+  const cells = new CacheMap<readonly Cell[]>();
+  for (const cache of caches) {
+    const row = rows.get(cache.name) ?? [];
+    const calls = called.map((halves) => halves.filter((half) => cache.halves.includes(half)).length);
     const bound = bindRow(row, calls);
-    const adjustments = schedule.adjustments && valueFor(schedule.adjustments, branch);
-    cells.set(branch.site, adjustments ? adjusted(branch, row, bound, adjustments) : bound);
+    const adjustments = schedule.adjustments && valueFor(schedule.adjustments, cache);
+    cells.set(cache, adjustments ? adjusted(cache, row, bound, adjustments) : bound);
   }
-  return { table, cells };
-}
-
-/** The halves that the network is called for at each row; none where the sampler does not use what it gives. */
-export function calledHalves(table: SamplerTable, guidance: Guidance): readonly (readonly Half[])[] {
-  const counting = evaluationsThatCount(table);
-  return table.rows.map((_, k) => (counting.has(k) ? callsAt(guidance, k).flat() : []));
+  return { of, cells };
 }
 
 const COMPUTE: Cell = { kind: "compute" };
@@ -156,13 +161,13 @@ export function termsOf(cell: Exclude<ScheduleCell, 1>, latest: number): readonl
 
 /** The cells of a row with its adjustments. One of a cell that the schedule caches, but that has to compute here, has no effect. */
 function adjusted(
-  branch: Branch,
+  branch: PlannedCache,
   row: readonly ScheduleCell[],
   cells: readonly Cell[],
   adjustments: ReadonlyMap<number, Adjustment>,
 ): readonly Cell[] {
   for (const [step, adjustment] of adjustments) {
-    if ((row[step] ?? 1) === 1) throw badAdjustment(branch.site, step, "is of a step that is not cached");
+    if ((row[step] ?? 1) === 1) throw badAdjustment(branch.name, step, "is of a step that is not cached");
     assertFits(adjustment, branch, step);
   }
   return cells.map((cell, step) => (cell.kind === "terms" ? { ...cell, ...adjustments.get(step) } : cell));
@@ -170,10 +175,22 @@ function adjusted(
 
 /** The keys that a person would write: kinds, then sites. */
 function shortestKeys(branches: readonly BranchName[]): readonly string[] {
-  return [...new Set([...branches.map(({ kind }) => kind), ...branches.map(({ site }) => site)])];
+  return [...new Set([...branches.map(({ kind }) => kind), ...branches.map(({ name }) => name)])];
 }
 
 /** Whether every branch is computed at every step at which it is called. */
 export function savesNothing({ cells }: Pick<Plan, "cells">): boolean {
-  return [...cells.values()].every((row) => row.every(({ kind }) => kind !== "terms"));
+  return [...cells].every(([, row]) => row.every(({ kind }) => kind !== "terms"));
+}
+
+/** The same plan with every branch computed at every step at which it is called. */
+export function uncached({ of }: Plan): Plan {
+  return { of, cells: new CacheMap() };
+}
+
+/** Of the steps whose values later ones read, the last that does. */
+export function lastReaders(cells: readonly Cell[]): ReadonlyMap<number, number> {
+  const last = new Map<number, number>();
+  for (const [step, cell] of cells.entries()) if (cell.kind === "terms") for (const term of cell.terms) last.set(term.step, step);
+  return last;
 }

@@ -3,14 +3,14 @@ import { z } from "zod";
 import type { Named } from "../ir/registry.js";
 import type { TensorData } from "../ir/tensor.js";
 import type { Adjustments } from "./adjustment.js";
-import type { CachedBranch } from "./guidance.js";
-import { type Schedule, type ScheduleCell, valueFor } from "./plan.js";
+import { type Schedule, type ScheduleCell, valueFor, type PlannedCache } from "./plan.js";
+import type { RunIdentity } from "./run.js";
 import type { Predicted } from "./predicted.js";
 import type { Term } from "./sampler.js";
 import type { SiteStatistics } from "./planning/statistics.js";
 
 /** A branch that a policy may cache. */
-export interface PolicySite extends Omit<CachedBranch, "gated" | "module"> {
+export interface PolicySite extends PlannedCache {
   /** Share of the cacheable compute of one step; those of all sites add up to 1. */
   readonly share: number;
   /** Absent where nothing was measured. */
@@ -44,7 +44,7 @@ export interface Runs {
   fits(cut: string): Promise<boolean>;
   /**
    * The final latent of a sample that follows the schedule, or computes everything. `observe` is told after every step what
-   * the branches that it computed returned, by site.
+   * the branches that it computed returned, by the names of their caches.
    */
   run(
     sample: number,
@@ -83,6 +83,8 @@ export interface Attempt {
 
 /** What a policy chose: rows of cells, by keys of a plan. A branch that no key speaks of computes always. */
 export interface Choice {
+  /** The run that it was made for, where it is a plan that is there already. */
+  readonly of?: RunIdentity | undefined;
   /** Where the network is cut for it; where the recipe says if absent. */
   readonly cut?: string | undefined;
   readonly cells: ReadonlyMap<string, readonly ScheduleCell[]>;
@@ -144,13 +146,13 @@ export const groupOption = (otherwise: Grouping): z.ZodType<Grouping> =>
     .describe("what decides together: branches of one kind in one stream, of one kind in all streams, or each site alone");
 
 /** The branches in groups, in the order of their first. */
-export function groupBranches<Site extends Pick<PolicySite, "site" | "stream" | "kind">>(
+export function groupBranches<Site extends Pick<PolicySite, "name" | "stream" | "kind">>(
   sites: readonly Site[],
   by: Grouping = "stream",
 ): readonly { readonly key: string; readonly sites: readonly Site[] }[] {
   const severalStreams = new Set(sites.map(({ stream }) => stream)).size > 1;
-  const keyOf = ({ site, stream, kind }: Site): string => {
-    if (by === "site") return site;
+  const keyOf = ({ name, stream, kind }: Site): string => {
+    if (by === "site") return name;
     return by === "stream" && severalStreams ? `${stream}_${kind}` : kind;
   };
   const groups = new Map<string, Site[]>();
@@ -159,7 +161,7 @@ export function groupBranches<Site extends Pick<PolicySite, "site" | "stream" | 
 }
 
 /** The branches, those that decide together behind one another, each with the key of its group. */
-export function withGroups<Site extends Pick<PolicySite, "site" | "stream" | "kind">>(
+export function withGroups<Site extends Pick<PolicySite, "name" | "stream" | "kind">>(
   sites: readonly Site[],
 ): readonly (Site & { readonly group: string })[] {
   return groupBranches(sites).flatMap(({ key, sites: members }) => members.map((site) => ({ ...site, group: key })));

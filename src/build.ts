@@ -14,12 +14,22 @@ import {
   verify,
 } from "./artifact/index.js";
 import { assertBudgetsOpen, choosePlan, findPolicy, type Planned, planningFor, type PlanSummary, runsOf, TIERS } from "./planning/index.js";
-import { assertLimitable, type Compiled, compileModel, type Form, limitCache, type Limited } from "./compile/index.js";
+import { assertLimitable, type Compiled, compileModel, limitCache, type Limited } from "./compile/index.js";
 import { calibrate, type Trace } from "./calibration/index.js";
 import { unknownName } from "../ir/diagnostics.js";
 import { entryAt } from "../ir/entries.js";
 import { needsOf, type Policy, type PolicyNeed } from "../schedules/index.js";
-import { fitsAnyBatch, type Job, jobFor, openJob, planFor, type RecipeOverrides, type SampleOptions, warningsOf } from "./job/index.js";
+import {
+  fitsAnyBatch,
+  type Job,
+  cutFor,
+  openJob,
+  planFor,
+  type RecipeOverrides,
+  type SampleOptions,
+  warningsOf,
+  withBatch,
+} from "./job/index.js";
 import type { Progress } from "./words/index.js";
 import type { Trajectory } from "./reference/index.js";
 import { renderReport, reportOf } from "./report/index.js";
@@ -33,7 +43,7 @@ export interface BuildOptions extends RuntimeOptions, SampleOptions {
   readonly policyOptions: unknown;
   /** Calibration samples. */
   readonly samples: number;
-  readonly form?: Form | undefined;
+  readonly form?: string | undefined;
   /** The most bytes that cached values may take. */
   readonly cacheMemory?: number | undefined;
   /** Timed runs; none if 0. */
@@ -94,8 +104,8 @@ async function buildAll(model: string, options: BuildOptions, targets: readonly 
   const job = await openJob(model, options.overrides, options);
   const policy = await findPolicy(options.policy, job.source.extensions?.policies);
   const needs = new Set(targets.flatMap(({ policyOptions }) => needsOf(policy, policyOptions)));
-  assertKernels(job.context.precision, options.device);
-  const { trace, chosen } = await plan(job, await calibrationJob(model, job, options), { policy, needs }, options, targets);
+  assertKernels(job.run.precision, options.device);
+  const { trace, chosen } = await plan(job, await calibrationJob(job, options), { policy, needs }, options, targets);
   for (const warning of new Set([...warningsOf(job), ...chosen.flatMap(({ warnings }) => warnings)])) options.warn(warning);
   const built: Built[] = [];
   for (const [i, { output }] of targets.entries()) {
@@ -112,25 +122,28 @@ async function makeArtifact(
   others: readonly Built[],
 ): Promise<Built> {
   const { output, force, progress } = options;
-  const job = await jobFor(whole, planned.schedule, options);
+  const job = await cutFor(whole, planned.schedule, options);
   const { schedule, computed } = limitCache(job, planned.schedule, options.cacheMemory);
   const compiled = await compileModel(job, planFor(job, schedule), { form: options.form });
   options.onCompiled?.(compiled);
   return replaceFolder(output, ARTIFACT, force, async (folder) => {
-    const bytes = await fillArtifact(folder, { job, schedule, compiled, trace }, options.signal);
+    const { sizes, written } = await fillArtifact(folder, { job, schedule, compiled, trace }, options.signal);
     const sharesWeights = await shareWeights(
       folder,
       others.map(({ artifact }) => artifact),
     );
     const artifact = await openArtifact(folder, { ...options, extensions: options.overrides.extensions });
     const verification = await verify(artifact, { ...options, samples: 1 });
-    const timed = options.runs > 0 ? await bench(artifact, { ...options, runs: options.runs, progress }) : undefined;
+    const timed =
+      options.runs > 0
+        ? await bench(artifact, { ...options, runs: options.runs, progress, uncached: { model: compiled.uncached, written } })
+        : undefined;
     const title = basename(resolve(output));
     const report = reportOf({ title, artifact, verification, bench: timed });
     await writeFile(join(folder, FILES.report), renderReport(report));
     options.signal?.throwIfAborted();
     return {
-      ...{ artifact: output, plan: planned.summary, compiled, computed, bytes, sharesWeights, verification, bench: timed },
+      ...{ artifact: output, plan: planned.summary, compiled, computed, bytes: sizes, sharesWeights, verification, bench: timed },
       report: join(output, FILES.report),
     };
   });
@@ -140,8 +153,8 @@ async function makeArtifact(
  * Calibration runs one latent at a time where the export and the conditions allow it: that costs least, and no error
  * depends on the batch.
  */
-async function calibrationJob(model: string, job: Job, options: BuildOptions): Promise<Job> {
-  return fitsAnyBatch(job) ? openJob(model, { ...options.overrides, batch: 1 }, options) : job;
+async function calibrationJob(job: Job, options: BuildOptions): Promise<Job> {
+  return fitsAnyBatch(job) && job.run.batch > 1 ? withBatch(job, 1, options) : job;
 }
 
 /** What the policy chooses for each target from runs of `single`, and what was measured for it where it needs that. */

@@ -1,6 +1,6 @@
 /** smoothcc as a library: the commands' work as functions. The parts are `smoothcc/ir`, `smoothcc/passes`, `smoothcc/schedules`. */
 export { CompilerError } from "../ir/diagnostics.js";
-export { psnr, rangeOf, relativeL2 } from "../schedules/index.js";
+export { latentShape, psnr, rangeOf, relativeL2 } from "../schedules/index.js";
 export {
   ArtifactSession,
   bench,
@@ -23,11 +23,10 @@ export { npyBytes, readNpy } from "./files/index.js";
 export { dumpBranches, inspect, type Inspection } from "./inspect.js";
 export {
   conditionsOf,
-  jobFor,
-  latentShape,
+  cutFor,
   loadExtensions,
   openJob,
-  openLifted,
+  openNetwork,
   planFor,
   readPlan,
   recipeSchema,

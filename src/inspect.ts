@@ -5,7 +5,7 @@ import type { Branch } from "../ir/dit.js";
 import { ditView, type Model, opsetOf } from "../ir/graph.js";
 import type { TensorType } from "../ir/types.js";
 import { instrument } from "../passes/index.js";
-import { type PassContext, runPasses } from "../passes/pass.js";
+import { runPasses } from "../passes/pass.js";
 import { assertFree, npyBytes, readNpy, writeWhole } from "./files/index.js";
 import { type RuntimeOptions, Session, type Tensors } from "./runtime/index.js";
 
@@ -84,7 +84,6 @@ function port(name: string, type: TensorType | undefined, role: string): PortRep
 }
 
 export interface DumpOptions extends RuntimeOptions {
-  readonly context: PassContext;
   /** Write over files that are there. */
   readonly force: boolean;
 }
@@ -94,7 +93,7 @@ export interface DumpOptions extends RuntimeOptions {
  * Throws FILE_MISSING, FILE_EXISTS and what else reading, running and writing throw.
  */
 export async function dumpBranches(lifted: Model, inputs: string, output: string, options: DumpOptions): Promise<readonly string[]> {
-  const model = await runPasses(lifted, [instrument], options.context);
+  const model = await runPasses(lifted, [instrument], options);
   const sites = ditView(model).branches.map(({ site }) => site);
   const fileOf = (site: string): string => join(output, `${site}.npy`);
   for (const site of sites) assertFree(fileOf(site), options.force);

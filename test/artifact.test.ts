@@ -26,7 +26,7 @@ import { writeUncached } from "../src/artifact/bench.js";
 import { build } from "../src/build.js";
 import { compileModel } from "../src/compile/compile.js";
 import { readJson } from "../src/files/json.js";
-import { type Job, jobFor, openJob, planFor } from "../src/job/job.js";
+import { type Job, cutFor, openJob, planFor } from "../src/job/job.js";
 import { readNpy } from "../src/files/npy.js";
 import { npzBytes } from "../src/files/npz.js";
 import { recipeOverrides } from "../src/cli/options.js";
@@ -64,7 +64,7 @@ async function expectLoop(job: Job, schedule: Schedule, limit = 1e-5): Promise<v
   const { plan } = planOf(job, schedule.cells, schedule.adjustments);
   const inputs = sampleInputs(job, 0, { seed: 3 });
   const session = await ArtifactSession.open(join(await emit(job, schedule), FILES.model), RUNTIME);
-  const loop = new ReferenceLoop(job, RUNTIME);
+  const loop = new ReferenceLoop(job.run, RUNTIME);
   try {
     const truth = await loop.run(inputs, { plan });
     expect(relativeL2(await session.run(feedsOf(job, inputs)), truth)).toBeLessThanOrEqual(limit);
@@ -136,7 +136,7 @@ it("is timed against an uncached run with the same weights on disk", async () =>
     if (precision === "fp32") expect(own).toBeLessThan(statSync(join(target, FILES.data)).size / 10);
     const inputs = sampleInputs(job, 0, { seed: 3 });
     const session = await ArtifactSession.open(file, RUNTIME);
-    const loop = new ReferenceLoop(job, RUNTIME);
+    const loop = new ReferenceLoop(job.run, RUNTIME);
     try {
       const limit = precision === "fp32" ? 1e-5 : 5e-3;
       expect(relativeL2(await session.run(feedsOf(job, inputs)), await loop.run(inputs))).toBeLessThanOrEqual(limit);
@@ -166,7 +166,7 @@ it("runs a step that lies in a download cache: links to files of other names, wi
 it("is cut where its plan says, and opens so again", async () => {
   const schedule = { steps: 6, cut: "stack", cells: new Map([["*", [1, 1, [[1, 2], [0, -1]], 1, 0, 1] as const]]) }; // prettier-ignore
   const job = await openJob(join(ROOT, "examples/glyphs"), { steps: 6 });
-  const own = await jobFor(job, schedule, RUNTIME);
+  const own = await cutFor(job, schedule, RUNTIME);
   expect(ditView(own.model).branches.map(({ site }) => site)).toEqual(["block-0-7"]);
   await expectLoop(own, schedule);
   const artifact = await openArtifact(await emit(own, schedule), RUNTIME);
@@ -174,7 +174,7 @@ it("is cut where its plan says, and opens so again", async () => {
   expect((await verify(artifact, { ...RUNTIME, seed: 3, samples: 1 })).checks.map(({ ok }) => ok)).toEqual([true, true]);
   // Runs of the job that is cut elsewhere follow it, too.
   const runs = runsOf(job, { ...RUNTIME, seed: 3, samples: [0] });
-  const loop = new ReferenceLoop(own, RUNTIME);
+  const loop = new ReferenceLoop(own.run, RUNTIME);
   const truth = await loop.run(sampleInputs(own, 0, { seed: 3 }), { plan: planFor(own, schedule) });
   expect(relativeL2(await runs.run(0, schedule), truth)).toBeLessThan(1e-6);
   expect(await Promise.all(["stack", "gate", "0-99"].map((cut) => runs.fits(cut)))).toEqual([true, true, false]);
@@ -251,7 +251,7 @@ describe("the files of an artifact", () => {
       expect(Number(model.irVersion)).toBeLessThanOrEqual(10);
       expect(model.opsetImport.map(({ domain, version }) => [domain, Number(version) <= 23])).toEqual([["", true]]);
       const { latent, conditions } = ditView(job.model);
-      const noise = job.table.rows.some(({ next }) => next.noise !== 0) ? ["noise"] : [];
+      const noise = job.run.table.rows.some(({ next }) => next.noise !== 0) ? ["noise"] : [];
       expect(names(graph?.input).sort()).toEqual([latent, ...noise, ...conditions].sort());
       expect(names(graph?.output)).toEqual(["latent"]);
       for (const port of [...(graph?.input ?? []), ...(graph?.output ?? [])]) {
@@ -284,8 +284,8 @@ describe("the files of an artifact", () => {
       expect(new Set(contents).size).toBe(contents.length);
 
       const metadata = new Map(model.metadataProps.map(({ key, value }) => [key, value]));
-      expect(JSON.parse(metadata.get("smoothcc.plan") ?? "")).toEqual(scheduleJson(schedule));
-      expect(readJson(join(target, FILES.plan))).toEqual(scheduleJson(schedule));
+      expect(JSON.parse(metadata.get("smoothcc.plan") ?? "")).toEqual(scheduleJson({ ...schedule, of: job.run.of }));
+      expect(readJson(join(target, FILES.plan))).toEqual(scheduleJson({ ...schedule, of: job.run.of }));
       expect(metadata.get("smoothcc.data")).toBe(readManifest(target).digests.data);
     },
   );

@@ -18,6 +18,7 @@ import { windowOf } from "../src/calibration/window.js";
 import { cli } from "./support/cli.js";
 import { fixtureNamed } from "./support/fixtures.js";
 import { nullClassOf, openFixture } from "./support/jobs.js";
+import { inTwoCalls } from "./support/runs.js";
 
 const STEPS = 12;
 const L1_LAGS = 8;
@@ -143,12 +144,12 @@ describe("statistics of a sample", () => {
 
 describe("a trace", () => {
   it("sums up what the loop's branches are, sample by sample", async () => {
-    const loop = new ReferenceLoop(job, { threads: 1 });
+    const loop = new ReferenceLoop(job.run, { threads: 1 });
     const samples: Map<string, TensorData[]>[] = [];
     for (const sample of whole.samples) {
       const values = new Map<string, TensorData[]>();
       const observe: Observer = (_, branches) => {
-        for (const [site, value] of branches) values.set(site, [...(values.get(site) ?? []), value]);
+        for (const [name, value] of branches.named()) values.set(name, [...(values.get(name) ?? []), value]);
       };
       await loop.run(sampleInputs(job, sample, { seed: 3 }), { observe });
       samples.push(values);
@@ -185,7 +186,7 @@ describe("a trace", () => {
       lags: STEPS - 1,
       guidance: { form: "batched", scale: 1.5 },
     });
-    expect(whole.sampler.timesteps).toEqual(job.table.rows.map(({ timestep }) => timestep));
+    expect(whole.sampler.timesteps).toEqual(job.run.table.rows.map(({ timestep }) => timestep));
   });
 });
 
@@ -229,8 +230,7 @@ describe("memory", () => {
   });
 
   it("measures both halves together that are called one after the other", () => {
-    const guidance = { ...job.context.guidance, form: "two-calls" as const };
-    const two = { ...job, context: { ...job.context, guidance } };
+    const two = inTwoCalls(job);
     expect(windowOf(two, 28 * total).groups).toHaveLength(1);
     expect(windowOf(two, 14 * total)).toMatchObject({ groups: { length: 2 } });
   });
@@ -326,10 +326,10 @@ describe("conditions", () => {
   });
 
   it("that are those of the unconditional half make both halves the same, as in the paper's runs of DiT", async () => {
-    const loop = new ReferenceLoop(job, { threads: 1 });
+    const loop = new ReferenceLoop(job.run, { threads: 1 });
     const inputs = new Map([["class_labels", nullClassOf(dit) ?? NaN]]);
     const observe: Observer = (_, branches) => {
-      for (const value of branches.values()) {
+      for (const [, value] of branches) {
         const bytes = readTensor(value);
         expect(bytes.subarray(0, bytes.length / 2)).toEqual(bytes.subarray(bytes.length / 2));
       }

@@ -110,7 +110,7 @@ const BROKEN: readonly (readonly [Rule, string, () => Model])[] = [
   }))],
   ["mark-twice", "one step", () => withGraph((g) => ({ marks: [...g.marks, { ...nth(g.marks, 1), value: nth(g.inputs, 0) }] }))],
   ["mark-step", "before the first", () => withGraph((g) => ({ marks: [...g.marks, { ...nth(g.marks, 1), step: -1 }] }))],
-  ["mark-defined", "stray", () => withGraph((g) => ({ marks: [...g.marks, { site: "s", step: 0, value: inputValue("stray") }] }))],
+  ["mark-defined", "stray", () => withGraph((g) => ({ marks: [...g.marks, { site: "s", half: "cond", step: 0, value: inputValue("stray") }] }))],
   ["dit-branch", "without a mark", () => withGraph((g) => ({ marks: g.marks.slice(0, 2) }))],
   ...(["latent", "timestep", "prediction"] as const).map((port) => ["dit-port", port, () => withDit({ [port]: "gone" })] as const),
   ["dit-port", "condition", () => withDit({ conditions: ["c", "gone"] })],
@@ -171,7 +171,7 @@ describe("check", () => {
       const x = inputValue("x");
       const nodes: Node[] = [];
       for (let i = 0; i < length; i++) nodes.push(makeOp("Add", [nodes.at(-1)?.outputs[0] ?? x, x], { name: "v" }).node);
-      const marks = nodes.map((node, step) => ({ site: "attn-0", step, value: nth(node.outputs, 0) }));
+      const marks = nodes.map((node, step) => ({ site: "attn-0", half: "cond" as const, step, value: nth(node.outputs, 0) }));
       const graph: Graph = {
         name: "g",
         inputs: [x],

@@ -168,7 +168,7 @@ describe.each(codes)("%s", (code) => {
 
 function runPass(name: string, text: string): unknown {
   const { model, context } = readSubject(`<ir_version: 10, opset_import: ["" : 20]>\n${text}`);
-  return passes.get(name)?.run(model, context);
+  return passes.get(name)?.run(model, context, () => undefined);
 }
 
 /** What no command line reaches. */

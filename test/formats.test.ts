@@ -73,13 +73,20 @@ describe("smoothcache", () => {
   });
 
   it("cannot tell streams from one another", () => {
-    const streams = ["spatial", "temporal"].map((stream) => ({ ...siteOf("attn-0", 0.5), site: `${stream}_attn-0`, stream }));
+    const streams = ["spatial", "temporal"].map((stream) => ({
+      ...siteOf("attn-0", 0.5),
+      site: `${stream}_attn-0`,
+      name: `${stream}_attn-0`,
+      stream,
+    }));
     expect(written("smoothcache", { attn: "1010" }, streams)).toEqual({ attn: [1, 0, 1, 0], attn1: [1, 0, 1, 0] });
     expect(() => written("smoothcache", { spatial_attn: "1010" }, streams)).toThrow("'spatial_attn-0' and 'temporal_attn-0', which differ");
   });
 
   it("has no kind for what it does not wrap, and holds no adjustments", () => {
-    expect(() => written("smoothcache", { "*": "10" }, [{ ...siteOf("attn-0", 1), site: "single-0", kind: "single" }])).toThrow("'single'");
+    expect(() =>
+      written("smoothcache", { "*": "10" }, [{ ...siteOf("attn-0", 1), site: "single-0", name: "single-0", kind: "single" }]),
+    ).toThrow("'single'");
     const adjustments = new Map([["attn", new Map([[1, { shift: Float32Array.of(1) }]])]]);
     expect(() => formatNamed("smoothcache").write({ ...scheduleOf({ attn: "10" }), adjustments }, branches)).toThrow("scales or shifts");
   });

@@ -60,10 +60,11 @@ interface Fused {
 }
 
 async function fused(fixture: Fixture): Promise<Fused> {
-  const { model, context } = await openFixture(fixture, "none");
+  const { model, run, questions } = await openFixture(fixture, "none");
+  const context = { ...questions, run };
   const before = await runPasses(model, STEP_PASSES.slice(0, STEP_PASSES.indexOf(fuse)), context);
   const records: PassRecord[] = [];
-  const after = await runPasses(before, [fuse], context, (record) => records.push(record));
+  const after = await runPasses(before, [fuse], context, { log: (record) => records.push(record) });
   return { model: after, record: records[0], before, feeds: recordedInputs(fixture, model) };
 }
 

@@ -11,21 +11,24 @@ import { tensorNumbers, tensorOf } from "../ir/tensor.js";
 import { parse } from "../ir/parse.js";
 import { runPasses } from "../passes/pass.js";
 import unroll from "../passes/unroll.js";
-import { bind, relativeL2, samplerTable, type Schedule } from "../schedules/index.js";
+import { cacheName, bind, relativeL2, samplerTable, type Schedule } from "../schedules/index.js";
 import { feedsOf } from "../src/artifact/artifact.js";
 import { calibrate } from "../src/calibration/calibrate.js";
-import { type Compiled, compileModel, type Form, FORMS } from "../src/compile/compile.js";
+import { type Compiled, compileModel } from "../src/compile/compile.js";
 import { type Job, openJob, warningsOf } from "../src/job/job.js";
 import { choosePlan } from "../src/planning/choose.js";
 import { planningFor } from "../src/planning/planning.js";
 import { writePlan } from "../src/job/plan-file.js";
-import { ReferenceLoop, startOf } from "../src/reference/loop.js";
+import { ReferenceLoop } from "../src/reference/loop.js";
 import { sampleInputs } from "../src/job/run-inputs.js";
 import { Session } from "../src/runtime/session.js";
 import { adjusted, planOf, randomSchedule } from "./support/jobs.js";
 import { codeOf } from "./support/thrown.js";
 import { readSubject } from "./support/pass-case.js";
 import { tinyStep, type TinyStep } from "./support/tiny-step.js";
+import { forms } from "../passes/index.js";
+import { startOf } from "../src/reference/start.js";
+import { cellsOf } from "./support/runs.js";
 
 const numbers = z.array(z.number());
 const result = z.object({ result: numbers });
@@ -145,12 +148,12 @@ interface Runs {
 }
 
 /** The emitted model of a schedule and the loop that follows it, on the same noise. */
-async function runs(job: Job, schedule: Schedule, form?: Form): Promise<Runs> {
+async function runs(job: Job, schedule: Schedule, form?: string): Promise<Runs> {
   const { plan } = planOf(job, schedule.cells, schedule.adjustments);
   const inputs = sampleInputs(job, 0, { seed: 3 });
   const compiled = await compileModel(job, plan, { form });
   const session = await Session.open(compiled.model, { threads: 1, optimise: "disabled" });
-  const loop = new ReferenceLoop(job, { threads: 1 });
+  const loop = new ReferenceLoop(job.run, { threads: 1 });
   try {
     const latent = (await session.run(feedsOf(job, inputs))).get("latent");
     return { compiled, artifact: Float32Array.from(latent ? tensorNumbers(latent) : []), loop: await loop.run(inputs, { plan }) };
@@ -160,7 +163,7 @@ async function runs(job: Job, schedule: Schedule, form?: Form): Promise<Runs> {
   }
 }
 
-const uncached = (job: Job): Schedule => ({ steps: job.table.rows.length, cells: new Map() });
+const uncached = (job: Job): Schedule => ({ steps: job.run.table.rows.length, cells: new Map() });
 
 /** What branches do at the six steps. */
 const ROW: Schedule = { steps: 6, cells: new Map([["attn", [1, 0, 0, 1, 0, 0]], ["mlp-1", [1, 1, 0, 0, 1, 0]]]) }; // prettier-ignore
@@ -204,7 +207,7 @@ const learned = {
 const clipped = { ...DDIM, clip_sample: true, clip_sample_range: 0.5 };
 const wide = { prediction: { channelAxis: 2, channels: [0, 4] } };
 
-describe.each(FORMS)("the artifact, %s, computes what the loop over the step computes, along a random plan", (form) => {
+describe.each([...forms.keys()])("the artifact, %s, computes what the loop over the step computes, along a random plan", (form) => {
   it.each([
     { about: "batched, the unconditional half first", guidance: { form: "batched", order: ["uncond", "cond"] } },
     { about: "batched, a scale for each step", guidance: { form: "batched", scale: [3, 7, 2, 6, 4, 0.5] } },
@@ -350,7 +353,7 @@ describe("two calls", () => {
     const job = await tinyJob({ form: "two-calls" });
     const row = [1, 0, 0, 1, 0, 0] as const;
     const { compiled, artifact, loop } = await runs(job, { steps: 6, cells: new Map([["attn@uncond", row]]) });
-    const computed = (site: string): number => compiled.model.graph.marks.filter((mark) => mark.site === site).length;
+    const computed = (name: string): number => compiled.model.graph.marks.filter((mark) => cacheName(mark) === name).length;
     expect([computed("attn-0"), computed("attn-0@uncond"), computed("mlp-0@uncond")]).toEqual([6, 2, 6]);
     expect(relativeL2(artifact, loop)).toBeLessThanOrEqual(1e-5);
   });
@@ -407,8 +410,8 @@ describe("a run that starts late", () => {
   it("ends where the whole run ends, from the latent that the whole run has there", async () => {
     const whole = await tinyJob({ form: "two-calls" });
     const late = await tinyJob({ form: "two-calls" }, { strength: 0.7 });
-    expect([late.table.rows.length, late.steps, late.table.initialScale]).toEqual([4, 4, 1]);
-    const loop = new ReferenceLoop(late, { threads: 1 });
+    expect([late.run.table.rows.length, late.steps, late.run.table.initialScale]).toEqual([4, 4, 1]);
+    const loop = new ReferenceLoop(late.run, { threads: 1 });
     const from = await startOf(late, 0, { seed: 3, threads: 1 });
     const { artifact } = await runs(whole, uncached(whole));
     expect(relativeL2(await loop.run(from), artifact)).toBeLessThan(1e-5);
@@ -443,12 +446,7 @@ it.each([
 
 it("a plan that would read what a half did not compute computes instead", async () => {
   const job = await tinyJob({ form: "two-calls", interval: [2, 4] });
-  const { cells } = bind(
-    { steps: 6, cells: new Map([["attn", [1, 0, 0, 0, 1, 0]]]) },
-    job.table,
-    ditView(job.model).branches,
-    job.context.guidance,
-  );
-  expect(cells.get("attn-0")?.map(({ kind }) => kind)).toEqual(["compute", "terms", "terms", "terms", "compute", "terms"]);
-  expect(cells.get("attn-0@uncond")?.map(({ kind }) => kind)).toEqual(["idle", "idle", "compute", "terms", "idle", "idle"]);
+  const plan = bind({ steps: 6, cells: new Map([["attn", [1, 0, 0, 0, 1, 0]]]) }, job.run);
+  expect(cellsOf(plan, "attn-0").map(({ kind }) => kind)).toEqual(["compute", "terms", "terms", "terms", "compute", "terms"]);
+  expect(cellsOf(plan, "attn-0@uncond").map(({ kind }) => kind)).toEqual(["idle", "idle", "compute", "terms", "idle", "idle"]);
 });

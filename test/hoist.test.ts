@@ -7,12 +7,12 @@ import { isElementwise } from "../ir/ops.js";
 import { runPasses } from "../passes/pass.js";
 import { RUN_PASSES, STEP_PASSES } from "../passes/index.js";
 import { type Fixture, fixtures } from "./support/fixtures.js";
-import { type Form, nullClassOf, openFixture, planOf } from "./support/jobs.js";
+import { type Form, nullClassOf, openFixture } from "./support/jobs.js";
 
 /** The run, every branch computed at every step. */
 async function unrolled(fixture: Fixture, form: Form, steps: number): Promise<Model> {
   const job = await openFixture(fixture, form, { steps });
-  return runPasses(job.model, [...STEP_PASSES, ...RUN_PASSES], { ...job.context, plan: planOf(job).plan });
+  return runPasses(job.model, [...STEP_PASSES, ...RUN_PASSES], { ...job.questions, run: job.run });
 }
 
 /** The work in front of the steps: all nodes but elementwise ones, of which a network whose time has one row for many has one a step. */

@@ -33,10 +33,10 @@ async function bothRuns(
   job: Job,
 ): Promise<{ readonly loop: Float32Array; readonly compiled: number[]; readonly inputs: readonly string[] }> {
   const inputs = sampleInputs(job, 0, { seed: 5 });
-  const loop = new ReferenceLoop(job);
+  const loop = new ReferenceLoop(job.run);
   const expected = await loop.run(inputs);
   await loop.close();
-  const plan = bind({ steps: 3, cells: new Map() }, job.table, ditView(job.model).branches);
+  const plan = bind({ steps: 3, cells: new Map() }, job.run);
   const { model } = await compileModel(job, plan);
   const session = await Session.open(model, { optimise: "disabled" });
   const latent = tensorFrom("float", [1, 1, 32, 32], inputs.noise);
@@ -92,7 +92,7 @@ describe("a step of another make", () => {
   }
 
   async function run(job: Job): Promise<Float32Array> {
-    const loop = new ReferenceLoop(job);
+    const loop = new ReferenceLoop(job.run);
     const latent = await loop.run(sampleInputs(job, 0, { seed: 1 }));
     await loop.close();
     return latent;
@@ -102,7 +102,7 @@ describe("a step of another make", () => {
     const job = await tinyJob({});
     const inputs = sampleInputs(job, 0, { seed: 1 });
     expect(inputs.conditions.get("size")?.shape).toEqual([2]);
-    const plan = bind({ steps: 4, cells: new Map([["attn", [1, 0, 1, 0]]]) }, job.table, ditView(job.model).branches);
+    const plan = bind({ steps: 4, cells: new Map([["attn", [1, 0, 1, 0]]]) }, job.run);
     const { model } = await compileModel(job, plan);
     expect(model.graph.inputs.map(({ name, type }) => [name, type?.shape])).toEqual([
       ["x", [1, 6, 4]],

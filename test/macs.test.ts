@@ -12,10 +12,10 @@ import { tensorOf } from "../ir/tensor.js";
 import { parse } from "../ir/parse.js";
 import { byteSize, elementCount } from "../ir/types.js";
 import { parseSchedule, type Schedule } from "../schedules/index.js";
-import { cellsOf } from "../src/planning/choose.js";
 import { summarise } from "../src/planning/summary.js";
 import type { Planning } from "../src/planning/planning.js";
 import { choose, inputOf } from "./support/policy-input.js";
+import { bind, cachesOf, type Half } from "../schedules/index.js";
 
 const BATCH = 64;
 const BLOCKS = 28;
@@ -136,12 +136,18 @@ class Step {
 const model = lift(new Step().model(), { latent: "x", timestep: "t" });
 const { total, branches } = stepCost(model);
 const macsOf = (site: string): Macs => branches.get(site) ?? { linear: NaN, attention: NaN };
-const sites = ditView(model).branches.map((branch) => ({ ...branch, halves: ["cond", "uncond"] as const, macs: macsOf(branch.site) }));
+const sites = cachesOf(ditView(model).branches, [["cond", "uncond"]]).map((cache) => ({ ...cache, macs: macsOf(cache.site) }));
 
-const planning = (steps: number): Planning => ({ steps, timesteps: new Array<number>(steps).fill(0), macs: total, sites });
+const of = { structure: "dit", sampler: { name: "none", digest: "" }, guidance: { form: "batched", scale: 1 } };
+const planning = (steps: number): Planning => ({
+  run: { of, caches: sites, called: new Array<readonly Half[]>(steps).fill(["cond", "uncond"]) },
+  timesteps: new Array<number>(steps).fill(0),
+  macs: total,
+  sites,
+});
 const tera = (schedule: Schedule): number => {
-  const run = planning(schedule.steps);
-  return summarise(run, schedule, cellsOf(run, schedule)).macs.planned / 1e12;
+  const made = planning(schedule.steps);
+  return summarise(made, schedule, bind(schedule, made.run).cells).macs.planned / 1e12;
 };
 const everyBranch = (row: string): Schedule => parseSchedule({ "*": Array.from(row, Number) }, "row");
 

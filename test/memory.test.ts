@@ -15,6 +15,7 @@ import { memoryOf } from "../src/compile/memory.js";
 import { sampleInputs } from "../src/job/run-inputs.js";
 import { planOf } from "./support/jobs.js";
 import { codeOf } from "./support/thrown.js";
+import { cellsOf, inTwoCalls } from "./support/runs.js";
 
 const GLYPHS = resolve(import.meta.dirname, "..", "examples", "glyphs");
 
@@ -115,7 +116,7 @@ describe("limitCache", () => {
     expect(limited.computed).toEqual(["attn-0", "attn-1", "attn-2"]);
     const { plan } = planOf(job, limited.schedule.cells);
     for (const { site } of sites) {
-      const kinds = plan.cells.get(site)?.map(({ kind }) => kind) ?? [];
+      const kinds = cellsOf(plan, site).map(({ kind }) => kind);
       expect(kinds.includes("terms"), site).toBe(!limited.computed.includes(site));
     }
     const { memory } = await compileModel(job, plan);
@@ -125,16 +126,15 @@ describe("limitCache", () => {
   it("counts what forecasts keep, and gives up both halves of two calls", async () => {
     const job = await openJob(GLYPHS, { batch: 1, steps: 6 }, { threads: 1 });
     const forecast: readonly ScheduleCell[] = [1, 0, 1, [[0, -1], [2, 2]], 1, 0]; // prettier-ignore
-    const { branches } = ditView(job.model);
     const [one = 0] = attentionBytes(job);
-    const twoCalls = { ...job, context: { ...job.context, guidance: { ...job.context.guidance, form: "two-calls" as const } } };
+    const twoCalls = inTwoCalls(job);
     const schedule = { steps: 6, cells: new Map([["attn-0", forecast], ["attn-0@uncond", forecast], ["mlp-1", [1, 0, 1, 1, 1, 1] as const]]) }; // prettier-ignore
     // At step 3 attn-0 keeps the values of steps 0 and 2, for each of two calls.
     expect(limitCache(twoCalls, schedule, 4 * one).computed).toEqual([]);
     const { computed, schedule: limited } = limitCache(twoCalls, schedule, 4 * one - 1);
     expect(computed).toEqual(["attn-0"]);
-    const plan = bind(limited, job.table, branches, twoCalls.context.guidance);
-    expect([plan.cells.get("attn-0"), plan.cells.get("attn-0@uncond")].flat().every((cell) => cell?.kind === "compute")).toBe(true);
+    const plan = bind(limited, twoCalls.run);
+    expect([cellsOf(plan, "attn-0"), cellsOf(plan, "attn-0@uncond")].flat().every((cell) => cell.kind === "compute")).toBe(true);
   });
 
   it("refuses a limit under which nothing is cached", async () => {

@@ -11,7 +11,7 @@ import type { Model } from "../ir/graph.js";
 import { readModel } from "../ir/onnx/index.js";
 import { elementCount } from "../ir/types.js";
 import { CACHE_PASSES, RUN_PASSES, STEP_PASSES } from "../passes/index.js";
-import { type Pass, runPasses } from "../passes/pass.js";
+import { type PlanContext, type Pass, runPasses } from "../passes/pass.js";
 import dce from "../passes/dce.js";
 import reuse from "../passes/reuse.js";
 import { writeEmitted } from "../src/artifact/artifact.js";
@@ -30,7 +30,7 @@ async function run(passes: readonly Pass[]): Promise<Model> {
       ["mlp", row],
     ]),
   );
-  return runPasses(job.model, [...STEP_PASSES, ...RUN_PASSES, ...passes], { ...job.context, plan });
+  return runPasses<PlanContext>(job.model, [...STEP_PASSES, ...RUN_PASSES, ...passes], { ...job.questions, run: job.run, plan });
 }
 
 it("a run keeps one sum, in place of every branch", async () => {

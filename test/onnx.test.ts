@@ -531,7 +531,7 @@ describe("names", () => {
     const unused = constant("unused", tensorOf("float", [], [1]));
     const sum = makeNode({ opType: "Sum", inputs: all, outputs: [{ name: "y", type }] });
     const graph = written(
-      modelOf({ nodes: [sum], outputs: [{ name: "y", value: only(sum) }], marks: [{ site: "s", step: 0, value: unused }] }),
+      modelOf({ nodes: [sum], outputs: [{ name: "y", value: only(sum) }], marks: [{ site: "s", half: "cond", step: 0, value: unused }] }),
     );
     expect(lines(graph)).toEqual(["y = Sum(r,b,r,flat,b)"]);
     expect(graph.initializer?.map(({ name }) => name)).toEqual(["r", "b", "flat"]);

@@ -11,7 +11,7 @@ import { isStandard } from "../ir/ops.js";
 import { readTensor, type TensorData, tensorNumbers, tensorOf } from "../ir/tensor.js";
 import { print } from "../ir/print.js";
 import { elementCount, type TensorType } from "../ir/types.js";
-import { BIND_PASSES, CACHE_PASSES, LOOP_PASSES, passes, RUN_PASSES, STEP_PASSES } from "../passes/index.js";
+import { type AnyContext, BIND_PASSES, CACHE_PASSES, LOOP_PASSES, passes, RUN_PASSES, STEP_PASSES } from "../passes/index.js";
 import { type Pass, type PassContext, runPasses } from "../passes/pass.js";
 import instrument from "../passes/instrument.js";
 import kernels from "../passes/decompose-for-cuda.js";
@@ -20,23 +20,24 @@ import fold from "../passes/fold.js";
 import fix from "../passes/freeze-inputs.js";
 import dce from "../passes/dce.js";
 import cse from "../passes/cse.js";
-import { NO_GUIDANCE, relativeL2 } from "../schedules/index.js";
+import { relativeL2 } from "../schedules/index.js";
 import { feedsOf } from "../src/artifact/artifact.js";
 import { cudaCoverage } from "../src/compile/cuda-coverage.js";
 import { sampleInputs } from "../src/job/run-inputs.js";
 import { evaluator } from "../src/runtime/evaluator.js";
 import { Session, type Tensors } from "../src/runtime/session.js";
 import { type Fixture, fixtures, recorded, recordedInputs } from "./support/fixtures.js";
+import { NO_ROWS, runOver } from "./support/runs.js";
 import { readSubject } from "./support/pass-case.js";
 import { nullClassOf, openFixture, planOf, randomSchedule } from "./support/jobs.js";
 
-const PIPELINE = [...BIND_PASSES, ...STEP_PASSES, ...RUN_PASSES, ...CACHE_PASSES];
+const PIPELINE: readonly Pass<AnyContext>[] = [...BIND_PASSES, ...STEP_PASSES, ...RUN_PASSES, ...CACHE_PASSES];
 /** A second run of these finds nothing left to do. */
 const STABLE = ["fold", "cse", "fuse", "dce"];
 /** How far `rounding` may go, in relative L2. */
 const ROUNDING = 1e-5;
 
-async function run(model: Model, feeds: Tensors): Promise<Tensors> {
+async function ran(model: Model, feeds: Tensors): Promise<Tensors> {
   const session = await Session.open(model, { optimise: "disabled", threads: 1 });
   try {
     return await session.run(feeds);
@@ -47,12 +48,12 @@ async function run(model: Model, feeds: Tensors): Promise<Tensors> {
 
 /** The first output. */
 async function result(model: Model, feeds: Tensors): Promise<TensorData> {
-  const [first] = (await run(model, feeds)).values();
+  const [first] = (await ran(model, feeds)).values();
   if (!first) throw new Error("the model has no output");
   return first;
 }
 
-function expectFaithful(after: TensorData, before: TensorData, { name, preserves }: Pass): void {
+function expectFaithful(after: TensorData, before: TensorData, { name, preserves }: Pick<Pass, "name" | "preserves">): void {
   expect(after.shape).toEqual(before.shape);
   if (preserves === "bits") expect(Buffer.compare(readTensor(after), readTensor(before)), name).toBe(0);
   else expect(relativeL2(tensorNumbers(after), tensorNumbers(before)), name).toBeLessThanOrEqual(ROUNDING);
@@ -60,7 +61,7 @@ function expectFaithful(after: TensorData, before: TensorData, { name, preserves
 
 it("every file of a pass is registered under its name, and has its place", () => {
   const stems = readdirSync(new URL("../passes/", import.meta.url)).flatMap((file) => /^(.*)\.ts$/.exec(file)?.[1] ?? []);
-  expect([...passes.keys()]).toEqual(stems.filter((stem) => !["form", "fuse-rule", "index", "pass"].includes(stem)).sort());
+  expect([...passes.keys()]).toEqual(stems.filter((stem) => !["form", "fuse-rule", "index", "pass", "stages"].includes(stem)).sort());
   const placed = new Set([...PIPELINE, ...LOOP_PASSES, instrument]);
   expect([...placed].map(({ name }) => name).sort()).toEqual([...passes.keys()]);
 });
@@ -72,21 +73,34 @@ function hasClasses(fixture: Fixture): boolean {
   return nullClassOf(fixture) !== undefined;
 }
 
+/** The sizes of symbolic dimensions, as a bound model has them. */
+function sizesIn(model: Model, bound: Model): ReadonlyMap<string, number> {
+  const shapes = new Map(bound.graph.inputs.map((value) => [value.name, shapeOf(value)]));
+  const dims = model.graph.inputs.flatMap(({ name, type }) =>
+    (type?.shape ?? []).map((dim, axis) => [dim, shapes.get(name)?.[axis]] as const),
+  );
+  return new Map(dims.flatMap(([dim, size]) => (typeof dim === "string" && size !== undefined ? [[dim, size] as const] : [])));
+}
+
+const silent = (): void => undefined;
+
 describe.each(exports)("$name", (fixture) => {
   it("every pass of the pipeline keeps its word on what the ones before it made", async () => {
     const job = await openFixture(fixture, hasClasses(fixture) ? "batched" : "none");
-    const context = { ...job.context, plan: planOf(job, randomSchedule(job, 3).cells).plan };
+    const { plan } = planOf(job, randomSchedule(job, 3).cells);
+
     let model = lift(await readModel(fixture.model));
+    const context: AnyContext = { ...job.questions, sizes: sizesIn(model, job.model), run: job.run, plan };
     let feeds: Tensors = recordedInputs(fixture, model);
     let before = await result(model, feeds);
     for (const [i, pass] of PIPELINE.entries()) {
       const { name } = pass;
-      const after = await pass.run(model, context);
+      const after = await pass.run(model, context, silent);
       const where = `${name}, pass ${i}`;
       const text = print(after, 8);
       expect(check(after), where).toEqual([]);
-      expect(print(await pass.run(model, context), 8), `${where}, again`).toBe(text);
-      if (STABLE.includes(name)) expect(print(await pass.run(after, context), 8), `${where}, on its own result`).toBe(text);
+      expect(print(await pass.run(model, context, silent), 8), `${where}, again`).toBe(text);
+      if (STABLE.includes(name)) expect(print(await pass.run(after, context, silent), 8), `${where}, on its own result`).toBe(text);
       if (name === "unroll") feeds = feedsOf(job, sampleInputs(job, 0, { seed: 1 }));
       const value = await result(after, feeds);
       if (name !== "unroll" && pass.preserves !== "plan") expectFaithful(value, before, pass);
@@ -99,22 +113,25 @@ describe.each(exports)("$name", (fixture) => {
   });
 
   it.runIf(hasClasses(fixture))("fix: a label that is a constant is a label that is fed", async () => {
-    const { model, context } = await openFixture(fixture, "none");
+    const { model, run, questions } = await openFixture(fixture, "none");
     const feeds = new Map(recordedInputs(fixture, model));
     const before = await result(model, feeds);
     const [label = ""] = ditView(model).conditions;
-    const fixed = new Map([...feeds].filter(([name]) => name === label));
-    const after = await runPasses(model, [fix], { ...context, fixed });
+    const data = feeds.get(label);
+    if (!data) throw new Error("the label has not been recorded");
+    const source = { kind: "constant", data } as const;
+    const condition = { type: data, isBatched: true, halves: { cond: source, uncond: source } };
+    const after = await runPasses(model, [fix], { ...questions, run: { ...run, conditions: new Map([[label, condition]]) } });
     feeds.delete(label);
     expect(ditView(after).conditions).toEqual([]);
     expectFaithful(await result(after, feeds), before, fix);
   });
 
   it("instrument: the recorded branches come out, and the prediction stays", async () => {
-    const { model, context } = await openFixture(fixture, "none");
+    const { model } = await openFixture(fixture, "none");
     const feeds = recordedInputs(fixture, model);
-    const after = await runPasses(model, [instrument], context);
-    const [prediction, ...branches] = (await run(after, feeds)).values();
+    const after = await runPasses(model, [instrument], {});
+    const [prediction, ...branches] = (await ran(after, feeds)).values();
     if (!prediction) throw new Error("no prediction");
     expectFaithful(prediction, await result(model, feeds), instrument);
     expect(branches).toHaveLength(fixture.branches.length);
@@ -126,16 +143,7 @@ describe.each(exports)("$name", (fixture) => {
 });
 
 /** What the passes of this part are told: nothing but whom to ask. */
-const BARE: PassContext = {
-  evaluator: evaluator({ threads: 1 }),
-  batch: 1,
-  dims: new Map(),
-  fixed: new Map(),
-  batched: new Set<string>(),
-  guidance: NO_GUIDANCE,
-  uncond: new Map(),
-  prediction: { channelAxis: 1, sign: 1 },
-};
+const BARE: PassContext = { evaluator: evaluator({ threads: 1 }), run: runOver(undefined, NO_ROWS) };
 
 function modelOf(inputs: readonly Value[], { nodes }: Builder, outputs: readonly Value[]): Model {
   const ports = outputs.map((value, i) => ({ name: `out${i}`, value }));
@@ -189,8 +197,8 @@ describe.each([standard, kernels])("$name computes what ONNX Runtime's own kerne
         return [input.name, tensorOf(elemOf(input), shape, isWhole ? numbers.map(Math.round) : numbers)] as const;
       }),
     );
-    const found = await run(after, feeds);
-    for (const [name, value] of await run(model, feeds)) {
+    const found = await ran(after, feeds);
+    for (const [name, value] of await ran(model, feeds)) {
       const limit = value.elem === "float16" ? 1e-3 : ROUNDING;
       expect(relativeL2(tensorNumbers(found.get(name) ?? value), tensorNumbers(value)), name).toBeLessThanOrEqual(limit);
       expect(found.get(name)?.shape, name).toEqual(value.shape);
@@ -257,7 +265,7 @@ describe("random graphs", () => {
         const model = randomModel(nodes, constants);
         const after = await runPasses(model, [fold, cse, dce], BARE);
         const { graph } = after;
-        const [was, is] = [await run(model, feeds), await run(after, feeds)];
+        const [was, is] = [await ran(model, feeds), await ran(after, feeds)];
         for (const [name, value] of was) {
           const numbers = tensorNumbers(value);
           const found = tensorNumbers(is.get(name) ?? x);

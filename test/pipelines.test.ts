@@ -191,10 +191,11 @@ describe("a folder with an export of other names", () => {
     // The class also speaks of a resolution and an aspect ratio, which this export does not have.
     expect({ latent, timestep, conditions }).toEqual({ latent: "x", timestep: "t", conditions: ["size", "words"] });
     const words = conditionsOf(job, 1).get("words");
-    const without = job.context.uncond.get("words");
+    const halves = job.run.conditions.get("words")?.halves;
     expect(words && tensorNumbers(words)).toEqual([3, 3, 3, 4, 4, 4]);
-    expect(without && without !== "input" && tensorNumbers(without)).toEqual([0.5, 0.25, 0, 0.5, 0.25, 0]);
-    expect([...job.context.fixed.keys()]).toEqual(["size"]);
+    expect(halves?.uncond.kind === "constant" && tensorNumbers(halves.uncond.data)).toEqual([0.5, 0.25, 0, 0.5, 0.25, 0]);
+    expect(halves?.cond).toEqual({ kind: "input", name: "words" });
+    expect(job.run.conditions.get("size")?.halves.cond.kind).toBe("constant");
   });
 
   it("can be looked at before there are values, and says where they go", async () => {

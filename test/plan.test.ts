@@ -5,6 +5,7 @@ import type { Branch, BranchKind } from "../ir/dit.js";
 import { type TensorData, tensorOf } from "../ir/tensor.js";
 import { bind, type Cell, parseSchedule, type Plan, samplerTable, savesNothing, scheduleJson } from "../schedules/index.js";
 import { thrownBy } from "./support/thrown.js";
+import { runOfBranches } from "./support/runs.js";
 
 const table = (steps: number) => samplerTable({ _class_name: "DDIMScheduler", clip_sample: false }, { steps });
 
@@ -22,7 +23,7 @@ const video = ["spatial", "temporal"].flatMap((stream) =>
 );
 
 const plan = (json: unknown, branches: readonly Branch[] = dit, steps = 4): Plan =>
-  bind(parseSchedule(json, "plan.json"), table(steps), branches);
+  bind(parseSchedule(json, "plan.json"), runOfBranches(table(steps), branches));
 
 /** A row as text: `1` computes, a digit list names the steps that are read. */
 function text(cells: readonly Cell[] | undefined): string {
@@ -45,8 +46,8 @@ describe("cells", () => {
         [[1, 1]],
       ],
     });
-    expect(text(cells.get("attn-0"))).toBe("1 <0 1 <2");
-    expect(cells.get("mlp-1")).toEqual([
+    expect(text(cells.named().get("attn-0"))).toBe("1 <0 1 <2");
+    expect(cells.named().get("mlp-1")).toEqual([
       { kind: "compute" },
       { kind: "compute" },
       {
@@ -62,21 +63,21 @@ describe("cells", () => {
 
   it("has a row for every branch, in their order; a key left out computes always", () => {
     const { cells } = plan({ attn: [1, 0, 0, 1] });
-    expect([...cells.keys()]).toEqual(dit.map(({ site }) => site));
-    expect(text(cells.get("mlp-0"))).toBe("1 1 1 1");
+    expect([...cells].map(([{ site }]) => site)).toEqual(dit.map(({ site }) => site));
+    expect(text(cells.named().get("mlp-0"))).toBe("1 1 1 1");
   });
 
-  it("carries the table", () => {
-    const run = table(2);
-    expect(bind(parseSchedule({ attn: [1, 0] }, "p"), run, dit).table).toBe(run);
+  it("carries what it is of", () => {
+    const run = runOfBranches(table(2), dit);
+    expect(bind(parseSchedule({ attn: [1, 0] }, "p"), run).of).toBe(run.of);
   });
 });
 
 describe("keys", () => {
   it("prefers block to kind", () => {
     const { cells } = plan({ attn: [1, 0, 0, 0], "attn-1": [1, 1, 0, 1] });
-    expect(text(cells.get("attn-0"))).toBe("1 <0 <0 <0");
-    expect(text(cells.get("attn-1"))).toBe("1 1 <1 1");
+    expect(text(cells.named().get("attn-0"))).toBe("1 <0 <0 <0");
+    expect(text(cells.named().get("attn-1"))).toBe("1 1 <1 1");
   });
 
   it("prefers site to block to stream to kind", () => {
@@ -84,19 +85,19 @@ describe("keys", () => {
       { "temporal_attn-1": [1, 0, 0, 1], "attn-1": [1, 0, 1, 0], temporal_attn: [1, 1, 0, 0], attn: [1, 0, 0, 0] },
       video,
     );
-    expect(text(cells.get("temporal_attn-1"))).toBe("1 <0 <0 1");
-    expect(text(cells.get("spatial_attn-1"))).toBe("1 <0 1 <2");
-    expect(text(cells.get("temporal_attn-0"))).toBe("1 1 <1 <1");
-    expect(text(cells.get("spatial_attn-0"))).toBe("1 <0 <0 <0");
-    expect(text(cells.get("spatial_cross_attn-0"))).toBe("1 1 1 1");
+    expect(text(cells.named().get("temporal_attn-1"))).toBe("1 <0 <0 1");
+    expect(text(cells.named().get("spatial_attn-1"))).toBe("1 <0 1 <2");
+    expect(text(cells.named().get("temporal_attn-0"))).toBe("1 1 <1 <1");
+    expect(text(cells.named().get("spatial_attn-0"))).toBe("1 <0 <0 <0");
+    expect(text(cells.named().get("spatial_cross_attn-0"))).toBe("1 1 1 1");
   });
 
   it("knows the module names in SmoothCache's files", () => {
     const { cells } = plan({ attn1: [1, 0, 0, 0], "attn2-1": [1, 0, 1, 1], ff: [1, 1, 0, 1] }, video);
-    expect(text(cells.get("spatial_attn-1"))).toBe("1 <0 <0 <0");
-    expect(text(cells.get("temporal_cross_attn-1"))).toBe("1 <0 1 1");
-    expect(text(cells.get("spatial_cross_attn-0"))).toBe("1 1 1 1");
-    expect(text(cells.get("temporal_mlp-0"))).toBe("1 1 <1 1");
+    expect(text(cells.named().get("spatial_attn-1"))).toBe("1 <0 <0 <0");
+    expect(text(cells.named().get("temporal_cross_attn-1"))).toBe("1 <0 1 1");
+    expect(text(cells.named().get("spatial_cross_attn-0"))).toBe("1 1 1 1");
+    expect(text(cells.named().get("temporal_mlp-0"))).toBe("1 1 <1 1");
   });
 });
 
@@ -107,8 +108,7 @@ describe("adjustments", () => {
     const json = { format: "smoothcc-plan/1", steps: 4, cells, tensors: "plan.npz" };
     return bind(
       parseSchedule(json, "plan.json", () => new Map(Object.entries(arrays))),
-      table(4),
-      branches,
+      runOfBranches(table(4), branches),
     );
   };
   const vector = (...values: number[]): TensorData => tensorOf("float", [values.length], values);
@@ -124,9 +124,14 @@ describe("adjustments", () => {
     const shift = (...values: number[]) => ({ shift: Float32Array.from(values) });
     const read = (weight: number) => ({ kind: "terms", terms: [{ step: 0, weight }] });
     const compute = { kind: "compute" };
-    expect(found.get("attn-0")).toEqual([compute, { ...read(1), ...scale(2, 3) }, { ...read(2), ...scale(4, 5), ...shift(6, 7) }, read(1)]);
-    expect(found.get("attn-1")).toEqual([compute, read(1), read(2), { ...read(1), ...shift(8, 9) }]);
-    expect(found.get("mlp-0")).toEqual([compute, read(1), compute, compute]);
+    expect(found.named().get("attn-0")).toEqual([
+      compute,
+      { ...read(1), ...scale(2, 3) },
+      { ...read(2), ...scale(4, 5), ...shift(6, 7) },
+      read(1),
+    ]);
+    expect(found.named().get("attn-1")).toEqual([compute, read(1), read(2), { ...read(1), ...shift(8, 9) }]);
+    expect(found.named().get("mlp-0")).toEqual([compute, read(1), compute, compute]);
   });
 
   it.each([
@@ -214,7 +219,7 @@ describe("what is refused", () => {
 
   it("checks schedules that were not parsed, too", () => {
     const bound = (row: readonly (readonly [number, number])[]) =>
-      thrownBy(() => bind({ steps: 2, cells: new Map([["attn", [1, row]]]) }, table(2), dit))?.code;
+      thrownBy(() => bind({ steps: 2, cells: new Map([["attn", [1, row]]]) }, runOfBranches(table(2), dit)))?.code;
     expect(bound([])).toBe("BAD_CELL");
     expect(bound([[0, NaN]])).toBe("BAD_CELL");
     expect(bound([[1, 1]])).toBe("BAD_TERM");
@@ -245,7 +250,7 @@ describe("a plan that saves nothing", () => {
 describe("JSON", () => {
   it("comes back, with what the policy said", () => {
     const json = {
-      format: "smoothcc-plan/1",
+      format: "smoothcc-plan/2",
       steps: 3,
       policy: { name: "fora", interval: 2 },
       predicted: { computedShare: 0.5 },
@@ -258,7 +263,7 @@ describe("JSON", () => {
   it("holds what the plan was compared with, where one of them diverged", () => {
     const tried = { share: 0.5, samples: 2, isPublished: true };
     const predicted = { candidate: "uniform", error: 0.1, interval: 0.01, compared: { fora: { ...tried, error: NaN } }, found: [1] };
-    const json = { format: "smoothcc-plan/1", steps: 2, predicted, cells: { attn: [1, 0] } };
+    const json = { format: "smoothcc-plan/2", steps: 2, predicted, cells: { attn: [1, 0] } };
     expect(parseSchedule(JSON.parse(JSON.stringify(json)), "p").predicted).toEqual(predicted);
     const wrong = { ...json, predicted: { ...predicted, error: "small" } };
     expect(thrownBy(() => parseSchedule(wrong, "p"))?.message).toContain("predicted.error");
@@ -278,7 +283,7 @@ describe("JSON", () => {
         expect([...again.cells].map(([site, cells]) => [site, text(cells)])).toEqual(
           [...first.cells].map(([site, cells]) => [site, text(cells)]),
         );
-        for (const cells of first.cells.values()) {
+        for (const [, cells] of first.cells) {
           for (const [step, bound] of cells.entries()) {
             if (bound.kind !== "terms") continue;
             for (const term of bound.terms) {

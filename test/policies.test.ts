@@ -8,6 +8,7 @@ import { bind, policies, type PolicyInput, samplerTable, type ScheduleCell } fro
 import { toyInput } from "./support/toy-runs.js";
 import { choose, generator, inputOf, randomBands, rowOf, single, siteOf, statisticsWith, summingRuns } from "./support/policy-input.js";
 import { rejectedCodeOf } from "./support/thrown.js";
+import { cellsOf, runOfBranches } from "./support/runs.js";
 
 const ones = (row: readonly ScheduleCell[] | undefined): number => (row ?? []).filter((cell) => cell === 1).length;
 
@@ -302,8 +303,7 @@ describe("every policy", () => {
       const { schedule } = await choose(name, needed[name] ?? {}, input);
       const table = samplerTable({ _class_name: "DDIMScheduler", clip_sample: false }, { steps });
       const branches = input.sites.map(({ site, kind, block, stream }) => ({ site, kind, block, stream, gated: true }));
-      const plan = bind(schedule, table, branches);
-      const row = plan.cells.get("attn-0") ?? [];
+      const row = cellsOf(bind(schedule, runOfBranches(table, branches)), "attn-0");
       expect(row).toHaveLength(steps);
       expect(row[0]?.kind).toBe("compute");
     }

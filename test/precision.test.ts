@@ -54,7 +54,7 @@ describe.each(exports)("$name", (fixture) => {
     expect(narrow.dataBytes / wide.dataBytes).toBeLessThanOrEqual(0.511);
     const inputs = sampleInputs(job, 0, { seed: 3 });
     const session = await ArtifactSession.open(files.narrow, RUNTIME);
-    const loop = new ReferenceLoop(job, RUNTIME);
+    const loop = new ReferenceLoop(job.run, RUNTIME);
     const error = relativeL2(await session.run(feedsOf(job, inputs)), await loop.run(inputs, { plan }));
     await session.close();
     await loop.close();
@@ -91,7 +91,7 @@ describe("an artifact", () => {
     expect(await digests("first")).toEqual(await digests("second"));
     const artifact = await openArtifact(join(folder, "first"), RUNTIME);
     expect(artifact.manifest.recipe.precision).toBe("fp16");
-    expect(artifact.job.context.precision).toBe("float16");
+    expect(artifact.job.run.precision).toBe("float16");
     expect(artifact.manifest.inputs.map(({ elem }) => elem)).toEqual(["float", "int64"]);
     const { checks } = await verify(artifact, { ...RUNTIME, seed: 3, samples: 1 });
     expect(checks.map(({ limit, ok }) => ({ limit, ok }))).toEqual([
@@ -124,7 +124,7 @@ it.each(["dit/dynamo-20", "ltx/dynamo-20", "sana/dynamo-20"])("%s, every value r
   const job = await openFixture(fixture, nullClassOf(fixture) === undefined ? "none" : "batched", { precision: "fp16" });
   const { plan } = planOf(job, randomSchedule(job, 7).cells);
   const inputs = sampleInputs(job, 0, { seed: 3 });
-  const loop = new ReferenceLoop(job, RUNTIME);
+  const loop = new ReferenceLoop(job.run, RUNTIME);
   const truth = await loop.run(inputs, { plan });
   await loop.close();
   const latent = (await runNodeByNode((await compileModel(job, plan)).model, feedsOf(job, inputs))).get("latent");

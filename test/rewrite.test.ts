@@ -175,7 +175,7 @@ function randomGraph(): fc.Arbitrary<Graph> {
       inputs: [x],
       outputs: drawn.outputs.map((n, i) => ({ name: `y${i}`, value: at(n) })),
       nodes,
-      marks: drawn.marks.map((n, step) => ({ site: "attn-0", step, value: at(n) })),
+      marks: drawn.marks.map((n, step) => ({ site: "attn-0", half: "cond" as const, step, value: at(n) })),
     };
   });
 }

@@ -16,10 +16,12 @@ import { lift } from "../ir/lift/index.js";
 import { type TensorData, tensorOf } from "../ir/tensor.js";
 import { byteSize, elementCount, type TensorType } from "../ir/types.js";
 import { BIND_PASSES, CACHE_PASSES, RUN_PASSES, STEP_PASSES } from "../passes/index.js";
-import { type Evaluator, type PassContext, runPasses } from "../passes/pass.js";
-import { bind, NO_GUIDANCE, type SamplerTable, type ScheduleCell } from "../schedules/index.js";
+import { type Evaluator, type Pass, type PassRecord, runPasses } from "../passes/pass.js";
+import { bind, type SamplerTable, type ScheduleCell } from "../schedules/index.js";
 import { fixtures } from "./support/fixtures.js";
 import { jointStep } from "./support/joint-step.js";
+import type { AnyContext } from "../passes/index.js";
+import { runOver } from "./support/runs.js";
 
 const WIDTH = 8;
 const TOKENS = 4;
@@ -56,7 +58,7 @@ function stepModel(blocks: number): Model {
       const scaled = build.op("Mul", [h, modulation("scale")], name("scaled"), stream);
       const hidden = build.op("Tanh", [build.op("MatMul", [scaled, weight(name("w1"))], name("in"), stream)], name("hidden"), stream);
       const branch = build.op("MatMul", [hidden, weight(name("w2"))], name("out"), stream);
-      marks.push({ site: `${kind}-${block}`, step: 0, value: branch });
+      marks.push({ site: `${kind}-${block}`, half: "cond", step: 0, value: branch });
       branches.push({ site: `${kind}-${block}`, kind, block, stream: "image", gated: true });
       h = build.op("Add", [h, build.op("Mul", [branch, modulation("gate")], name("gated"), stream)], name("sum"), stream);
     }
@@ -104,22 +106,13 @@ const zeros: Evaluator = {
     Promise.resolve(new Map(graph.nodes.flatMap(({ outputs }) => outputs.flatMap((value) => (value.type ? [[value, value.type]] : []))))),
 };
 
-function contextOf(model: Model, steps: number): PassContext {
+function contextOf(model: Model, steps: number): AnyContext {
   const row = Array.from({ length: steps }, (_, k): ScheduleCell => (k % 4 === 0 || k < 8 ? 1 : k % 4 === 1 ? 0 : [[k - (k % 4), 2], [k - (k % 4) - 4, -1]])); // prettier-ignore
-  return {
-    evaluator: zeros,
-    batch: 1,
-    dims: new Map(),
-    fixed: new Map(),
-    batched: new Set<string>(),
-    guidance: NO_GUIDANCE,
-    uncond: new Map(),
-    prediction: { channelAxis: 1, sign: 1 },
-    plan: bind({ steps, cells: new Map([["attn", row]]) }, samplerOf(steps), model.dit?.branches ?? []),
-  };
+  const run = runOver(model, samplerOf(steps));
+  return { evaluator: zeros, sizes: new Map(), run, plan: bind({ steps, cells: new Map([["attn", row]]) }, run) };
 }
 
-const PIPELINE = [...BIND_PASSES, ...STEP_PASSES, ...RUN_PASSES, ...CACHE_PASSES];
+const PIPELINE: readonly Pass<AnyContext>[] = [...BIND_PASSES, ...STEP_PASSES, ...RUN_PASSES, ...CACHE_PASSES];
 
 /** Compiles `blocks` blocks over `steps` steps; answers with the size of the unrolled graph and the processor time that it took. */
 async function pipeline(blocks: number, steps: number, afterPass: (nodes: number) => void = () => undefined): Promise<Measured> {
@@ -127,10 +120,11 @@ async function pipeline(blocks: number, steps: number, afterPass: (nodes: number
   const context = contextOf(model, steps);
   const before = process.cpuUsage();
   let nodes = 0;
-  await runPasses(model, PIPELINE, context, (record) => {
-    nodes = Math.max(nodes, record.nodes);
-    afterPass(record.nodes);
-  });
+  const log = ({ nodes: now }: PassRecord): void => {
+    nodes = Math.max(nodes, now);
+    afterPass(now);
+  };
+  await runPasses<AnyContext>(model, PIPELINE, context, { log });
   return { nodes, seconds: process.cpuUsage(before).user / 1e6 };
 }
 

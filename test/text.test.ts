@@ -50,7 +50,7 @@ describe("print", () => {
           { name: "again", value: b.value },
         ],
         nodes: [a, b.node],
-        marks: [{ site: "attn-0", step: 3, value: first }],
+        marks: [{ site: "attn-0", half: "cond", step: 3, value: first }],
       }),
       metadata: new Map([["note", 'say "\\"']]),
     };
@@ -302,7 +302,7 @@ describe("round trip", () => {
             { name: "other", value: x },
           ],
           nodes: [a, b],
-          marks: [{ site: "odd site", step: 12, value: p }],
+          marks: [{ site: "odd site", half: "cond", step: 12, value: p }],
         }),
       ),
     );

@@ -5,11 +5,11 @@
 import { operands } from "../../ir/analysis.js";
 import { Builder, elemOf, shapeOf } from "../../ir/build.js";
 import { branchOwners } from "../../ir/cost.js";
-import { constant, type Graph, makeNode, type Node, type Value } from "../../ir/graph.js";
+import { constant, type Graph, makeNode, type Mark, type Node, type Value } from "../../ir/graph.js";
 import type { Subgraphs } from "../../ir/onnx/index.js";
 import { sweep } from "../../ir/rewrite.js";
 import { tensorOf } from "../../ir/tensor.js";
-import type { Cell } from "../../schedules/index.js";
+import { cacheName, type Plan } from "../../schedules/index.js";
 import { clone, operandsAt } from "../lowering/copy.js";
 import type { Iteration } from "./iteration.js";
 import { Site } from "./site.js";
@@ -28,19 +28,13 @@ export interface Decided {
 }
 
 /** The body of a loop with its cached branches decided by the plan, row by row. */
-export function decideBranches(
-  body: Graph,
-  cells: ReadonlyMap<string, readonly Cell[]>,
-  step: Iteration,
-  build: Builder,
-  subgraphs: Subgraphs,
-): Decided {
-  const marks = body.marks.filter(({ site }) => cells.get(site)?.some(({ kind }) => kind === "terms"));
+export function decideBranches(body: Graph, cells: Plan["cells"], step: Iteration, build: Builder, subgraphs: Subgraphs): Decided {
+  const marks = body.marks.filter((mark) => cells.get(mark)?.some(({ kind }) => kind === "terms"));
   const graph = sweep({ ...body, marks });
-  const sites = new Map(graph.marks.map(({ site, value }) => [site, new Site(site, value, cells.get(site) ?? [])]));
+  const sites = new Map(graph.marks.map((mark) => [mark, new Site(cacheName(mark), mark.value, cells.get(mark) ?? [])]));
   const decisions = new Decisions(step, build, subgraphs);
   for (const unit of inOrder(unitsOf(graph))) {
-    const owners = unit.sites.flatMap((site) => sites.get(site) ?? []);
+    const owners = unit.marks.flatMap((mark) => sites.get(mark) ?? []);
     if (owners.length === 0) decisions.copy(unit.nodes, build);
     else decisions.decide(unit, owners);
   }
@@ -49,7 +43,7 @@ export function decideBranches(
 
 /** Nodes that are computed at the same steps: a node that is always computed, or all that the same sites alone need. */
 interface Unit {
-  readonly sites: readonly string[];
+  readonly marks: readonly Mark[];
   readonly nodes: Node[];
   /** Results that are read outside of it. */
   readonly results: Set<Value>;
@@ -62,10 +56,10 @@ function unitsOf(graph: Graph): readonly Unit[] {
   const groups = new Map<string, Unit>();
   const unitOf = new Map<Node, Unit>();
   for (const node of graph.nodes) {
-    const sites = [...(owners.get(node) ?? [])].sort();
-    const key = sites.join();
-    const unit = groups.get(key) ?? { sites, nodes: [], results: new Set(), reads: new Set() };
-    if (sites.length > 0) groups.set(key, unit);
+    const marks = [...(owners.get(node) ?? [])].sort((a, b) => (cacheName(a) < cacheName(b) ? -1 : 1));
+    const key = marks.map(cacheName).join();
+    const unit = groups.get(key) ?? { marks, nodes: [], results: new Set(), reads: new Set() };
+    if (marks.length > 0) groups.set(key, unit);
     unit.nodes.push(node);
     unitOf.set(node, unit);
     for (const value of operands(node)) {

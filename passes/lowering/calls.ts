@@ -1,89 +1,85 @@
-/** The calls of the network that a run consists of, and what they see: the inputs of the run, or what stands for them. */
-import { Builder, shapeOf } from "../../ir/build.js";
-import { reservedName } from "../../schedules/diagnostics.js";
+/** The calls of networks that a run consists of, and what they see: the inputs of the run, or what stands for them. */
+import { Builder } from "../../ir/build.js";
+import type { Half } from "../../ir/dit.js";
 import { constant, ditView, inputValue, type Mark, type Model, type Node, type Value } from "../../ir/graph.js";
-import type { TensorData } from "../../ir/tensor.js";
 import type { TensorType } from "../../ir/types.js";
-import { type Half, type SamplerTable, uncondInput } from "../../schedules/index.js";
-import type { PassContext } from "../pass.js";
+import {
+  type Call,
+  drawingRows,
+  latentShape,
+  mainNetwork,
+  networkOf,
+  type Run,
+  RUN_PORTS,
+  type Source,
+  uncondInput,
+} from "../../schedules/index.js";
+import { reservedName } from "../../schedules/diagnostics.js";
 import type { Output } from "./guided.js";
-import { Network, type Run } from "./network.js";
+import { Network, type Placing } from "./network.js";
 import type { Step } from "./step.js";
 
-/** What the run's result is called. */
-export const OUTPUT = "latent";
-
-export class Calls implements Run {
+export class Calls implements Placing {
   readonly prologue = new Builder();
   readonly body = new Builder();
   readonly conditions = new Map<string, Record<Half, Value>>();
-  readonly kept: Run["kept"] = new Set();
+  readonly kept: Placing["kept"] = new Set();
   /** What the run is given to begin with. */
   readonly noise: Value;
   /** One unit normal for each row that adds noise, in order: [draws, …latent]; absent if there are none. */
   readonly draws: Value | undefined;
   readonly inputs: Value[] = [];
-  /** By the halves that a call sees. */
+  private readonly model: Model;
+  /** By the calls that see the same. */
   private readonly networks = new Map<string, Network>();
 
-  constructor(
-    private readonly model: Model,
-    readonly context: PassContext,
-    readonly table: SamplerTable,
-  ) {
-    const { latent: name } = ditView(model);
-    const seen = model.graph.inputs.find((input) => input.name === name);
-    if (!seen) throw new Error(`internal: the step has no input '${name}'`);
-    const shape = [context.batch, ...shapeOf(seen).slice(1)];
-    this.noise = this.given(name, { elem: "float", shape }, undefined);
+  constructor(readonly run: Run) {
+    this.model = mainNetwork(run);
+    const shape = latentShape(run);
+    this.noise = this.input(ditView(this.model).latent, { elem: "float", shape });
     this.takeConditions();
-    const draws = table.rows.filter(({ next }) => next.noise !== 0).length;
-    if (draws > 0) this.draws = this.given("noise", { elem: "float", shape: [draws, ...shape] }, undefined);
+    const draws = drawingRows(run.table).length;
+    if (draws > 0) this.draws = this.input(RUN_PORTS.noise, { elem: "float", shape: [draws, ...shape] });
     const names = this.inputs.map((input) => input.name);
-    const clash = names.find((input, i) => input === OUTPUT || names.indexOf(input) !== i);
+    const clash = names.find((input, i) => input === RUN_PORTS.latent || names.indexOf(input) !== i);
     if (clash !== undefined) throw reservedName(clash);
   }
 
   /** The conditions of the run, without guidance doubling; those that are fixed are constants. */
   private takeConditions(): void {
-    const { batch, batched, fixed, guidance, uncond } = this.context;
-    const { latent, timestep } = ditView(this.model);
-    for (const { name, type } of this.model.graph.inputs) {
-      if (name === latent || name === timestep || name === guidance.input) continue;
-      const seen = type && batched.has(name) ? { ...type, shape: [batch, ...(type.shape ?? []).slice(1)] } : type;
-      const cond = this.given(name, seen, fixed.get(name));
-      const without = uncond.get(name);
-      this.conditions.set(name, {
-        cond,
-        uncond: without ? this.given(uncondInput(name), seen, without === "input" ? undefined : without) : cond,
-      });
+    const left = new Set(this.model.graph.inputs.map(({ name }) => name));
+    for (const [name, { type, halves }] of this.run.conditions) {
+      if (!left.has(name)) continue;
+      const cond = this.source(name, halves.cond, type);
+      const isShared = halves.uncond === halves.cond;
+      this.conditions.set(name, { cond, uncond: isShared ? cond : this.source(uncondInput(name), halves.uncond, type) });
     }
   }
 
-  /** A constant, or without data an input of the run. */
-  private given(name: string, type: TensorType | undefined, data: TensorData | undefined): Value {
-    if (data) return constant(name, data);
+  /** What a half sees; a constant is called `label`. */
+  private source(label: string, source: Source, type: TensorType | undefined): Value {
+    return source.kind === "constant" ? constant(label, source.data) : this.input(source.name, type);
+  }
+
+  private input(name: string, type: TensorType | undefined): Value {
     const input = inputValue(name, type);
     this.inputs.push(input);
     return input;
   }
 
-  /** The network on a latent, once for each of the calls. */
-  at(step: Step, calls: readonly (readonly Half[])[], latent: Value): readonly Output[] {
-    return calls.map((halves) => {
-      const label = halves.includes("cond") ? step.label : `${step.label}/uncond`;
-      return { halves, value: this.network(halves).call(step, latent, label) };
+  /** The networks on a latent, once for each of the calls. */
+  at(step: Step, calls: readonly Call[], latent: Value): readonly Output[] {
+    return calls.map((call) => {
+      const label = call.halves.includes("cond") ? step.label : `${step.label}/uncond`;
+      return { halves: call.halves, value: this.network(call).call(step, latent, label) };
     });
   }
 
-  private network(halves: readonly Half[]): Network {
-    const key = halves.join();
+  private network(call: Call): Network {
+    const key = [call.network, ...call.halves].join();
     const known = this.networks.get(key);
     if (known) return known;
-    const { guidance, alone } = this.context;
-    const isAlone = guidance.form === "batched" && halves.length === 1;
-    if (isAlone && !alone) throw new Error("internal: there is no step for one half");
-    const network = new Network(this, (isAlone && alone) || this.model, halves);
+    const network = new Network(this, networkOf(this.run, call), call.halves);
     this.networks.set(key, network);
     return network;
   }
@@ -102,7 +98,7 @@ export class Calls implements Run {
       graph: {
         name: graph.name,
         inputs: this.inputs,
-        outputs: [{ name: OUTPUT, value: latent }],
+        outputs: [{ name: RUN_PORTS.latent, value: latent }],
         nodes: [...this.prologue.nodes, ...nodes],
         marks,
       },
@@ -110,7 +106,7 @@ export class Calls implements Run {
       irVersion,
       metadata: new Map(),
       // The run has no time input any more, so it is no step that could be lifted or unrolled again.
-      dit: dit && { ...dit, timestep: undefined, prediction: OUTPUT, conditions, branches },
+      dit: dit && { ...dit, timestep: undefined, prediction: RUN_PORTS.latent, conditions, branches },
     };
   }
 }

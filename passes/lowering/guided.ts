@@ -3,8 +3,8 @@ import { type Builder, shapeOf, type Weight, type WeightedValue } from "../../ir
 import { entryAt } from "../../ir/entries.js";
 import { constant, type Value } from "../../ir/graph.js";
 import { tensorOf } from "../../ir/tensor.js";
-import { type Half, type LearnedVariance, type Rescale, scaleAt } from "../../schedules/index.js";
-import type { PassContext } from "../pass.js";
+import type { Half } from "../../ir/dit.js";
+import type { LearnedVariance, Rescale, Run } from "../../schedules/index.js";
 import type { OfRow, Step } from "./step.js";
 
 /** What a call of the network gave: all channels, the halves along axis 0. */
@@ -16,7 +16,7 @@ export interface Output {
 export class Guided {
   constructor(
     private readonly body: Builder,
-    private readonly context: PassContext,
+    private readonly run: Run,
     /** Of the latent. */
     private readonly shape: readonly number[],
     /** Version of the standard operator set. */
@@ -26,7 +26,7 @@ export class Guided {
   /** Terms that add up to `factor` times the guided prediction of a step. */
   terms<W extends Weight>(outputs: readonly Output[], step: Step<W>, factor: number): readonly WeightedValue<W | number>[] {
     const { label } = step;
-    const { guidance, prediction } = this.context;
+    const { guidance, prediction } = this.run;
     const parts = outputs.map(({ halves, value }) => ({ halves, value: this.channels(value, prediction.channels, label, "prediction") }));
     const [first] = parts;
     if (first && parts.length === 1 && first.halves.length === 1) return [{ value: first.value, weight: factor }];
@@ -39,14 +39,14 @@ export class Guided {
 
   /** uncond + scale · (cond − uncond) weighs cond with the scale and uncond with 1 − scale; in channels without guidance, with 1 and 0. */
   private weighted<W extends Weight>({ halves, value }: Output, step: Step<W>, factor: number): readonly WeightedValue<W | number>[] {
-    const { guidance, prediction, batch } = this.context;
+    const { guidance, prediction, batch, rows: all } = this.run;
     const { channelAxis } = prediction;
     const { label } = step;
     const counts = guidance.channels ? (this.shape[channelAxis] ?? 1) : 1;
     const isGuided = (channel: number): boolean =>
       !guidance.channels || (channel >= guidance.channels[0] && channel < guidance.channels[1]);
     const weightOf = (half: Half, channel: number, row: number): number => {
-      const guided = isGuided(channel) ? scaleAt(guidance, row) : 1;
+      const guided = isGuided(channel) ? entryAt(all, row).scale : 1;
       return factor * (half === "cond" ? guided : 1 - guided);
     };
     const [lone, ...others] = halves;
@@ -63,7 +63,7 @@ export class Guided {
   }
 
   private cond(outputs: readonly Output[], label: string): Value {
-    const { batch } = this.context;
+    const { batch } = this.run;
     const output = outputs.find(({ halves }) => halves.includes("cond"));
     if (!output) throw new Error("internal: no call sees the conditions");
     const at = output.halves.indexOf("cond") * batch;
@@ -72,7 +72,7 @@ export class Guided {
 
   private channels(value: Value, range: readonly [number, number] | undefined, label: string, name: string): Value {
     const float = this.body.cast(value, "float", `${label}/float`);
-    return range ? this.body.slice(float, this.context.prediction.channelAxis, range[0], range[1], `${label}/${name}`) : float;
+    return range ? this.body.slice(float, this.run.prediction.channelAxis, range[0], range[1], `${label}/${name}`) : float;
   }
 
   private rescaled(guided: Value, cond: Value, { form, strength }: Rescale, label: string): Value {
@@ -113,7 +113,7 @@ export class Guided {
     const between: OfRow<LearnedVariance> = (row) => learned(row) ?? { min: 0, max: 0 };
     const spread = step.weight(`${label}/spread_weight`, (row) => (between(row).max - between(row).min) / 4);
     const mean = step.constant(`${label}/mean`, "float", [], (row) => [(between(row).max + between(row).min) / 4]);
-    const { channels, channelAxis } = this.context.prediction;
+    const { channels, channelAxis } = this.run.prediction;
     const from = channels?.[1] ?? 0;
     const type = { elem: "float", shape } as const;
     const [output] = outputs.filter(({ halves }) => halves.includes("cond"));

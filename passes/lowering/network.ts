@@ -9,22 +9,20 @@
  */
 import { dependence } from "../../ir/analysis.js";
 import { type Builder, elemOf, shapeOf } from "../../ir/build.js";
-import { LATENT, TIME } from "../../ir/dit.js";
+import { type Half, LATENT, TIME } from "../../ir/dit.js";
 import { entryAt } from "../../ir/entries.js";
 import { constant, ditView, type Mark, type Model, type Node, type Value } from "../../ir/graph.js";
 import { isElementwise } from "../../ir/ops.js";
 import { rowOperands, withRows } from "./row-wise.js";
 import { tensorOf } from "../../ir/tensor.js";
 import { elementCount } from "../../ir/types.js";
-import { cacheOf, type Half, type SamplerTable, scaleAt } from "../../schedules/index.js";
-import type { PassContext } from "../pass.js";
+import { halfOf, type Run } from "../../schedules/index.js";
 import { clone, operandsAt } from "./copy.js";
 import type { Step } from "./step.js";
 
-/** The run that calls are placed in. */
-export interface Run {
-  readonly context: PassContext;
-  readonly table: SamplerTable;
+/** Where calls are placed. */
+export interface Placing {
+  readonly run: Run;
   /** What does not depend on the latent, in front of everything. */
   readonly prologue: Builder;
   readonly body: Builder;
@@ -55,24 +53,23 @@ export class Network {
   private readonly nodes = { time: new Array<Node>(), latent: new Array<Node>() };
 
   constructor(
-    private readonly run: Run,
+    private readonly placing: Placing,
     private readonly model: Model,
     private readonly halves: readonly Half[],
   ) {
     const { latent, timestep } = ditView(model);
     if (timestep === undefined) throw new Error("internal: the model is unrolled already");
-    const { guidance } = run.context;
     this.latent = this.stepInput(latent);
     this.rows = shapeOf(this.latent)[0] ?? 1;
-    const { rows } = run.table;
+    const { guidance, rows, table } = placing.run;
     this.timed.set(
       this.stepInput(timestep),
-      rows.map((row) => row.timestep),
+      table.rows.map((row) => row.timestep),
     );
     if (guidance.input !== undefined)
       this.timed.set(
         this.stepInput(guidance.input),
-        rows.map((_, k) => scaleAt(guidance, k)),
+        rows.map(({ scale }) => scale),
       );
     for (const input of model.graph.inputs)
       if (input !== this.latent && !this.timed.has(input)) this.once.set(input, this.condition(input));
@@ -87,11 +84,11 @@ export class Network {
 
   /** What the halves of the call see of a condition, one after the other where it has rows. */
   private condition({ name }: Value): Value {
-    const seen = this.run.conditions.get(name);
+    const seen = this.placing.conditions.get(name);
     if (!seen) throw new Error(`internal: the run has no condition '${name}'`);
-    const { batched } = this.run.context;
     const parts = this.halves.map((half) => seen[half]);
-    return this.run.prologue.concat(batched.has(name) ? parts : parts.slice(0, 1), 0, `both/${name}`);
+    const isBatched = this.placing.run.conditions.get(name)?.isBatched ?? false;
+    return this.placing.prologue.concat(isBatched ? parts : parts.slice(0, 1), 0, `both/${name}`);
   }
 
   /** Places what is not needed once per step, and collects the nodes of which every step needs a copy. */
@@ -119,8 +116,8 @@ export class Network {
       operands.inputs.every((value, i) => value === node.inputs[i]) &&
       operands.captures.every(({ value }, i) => value === node.captures[i]?.value);
     const copy = isSame ? node : clone(node, operands);
-    if (!this.run.kept.has(copy)) this.run.prologue.nodes.push(copy);
-    this.run.kept.add(copy);
+    if (!this.placing.kept.has(copy)) this.placing.prologue.nodes.push(copy);
+    this.placing.kept.add(copy);
     for (const [i, output] of node.outputs.entries()) this.once.set(output, copy.outputs[i] ?? output);
   }
 
@@ -130,14 +127,14 @@ export class Network {
 
   /** Computes a node for all steps at once, if it is row-wise. */
   private hoistRows(node: Node): boolean {
-    const { prologue, table } = this.run;
+    const { prologue, run } = this.placing;
     const brings = rowOperands(node, this.rows, (value) => value !== undefined && this.hoisted.has(value));
     if (!brings) return false;
     const sources = node.inputs.map((value) => value && this.hoisted.get(value));
     const shared = node.inputs.map((value) => value && this.onceOf(value));
     if (node.inputs.some((value, i) => value && !sources[i] && !shared[i])) return false;
     const perStep = brings.every((rows, i) => !rows || sources[i]?.perStep === 1) ? 1 : this.rows;
-    const count = table.rows.length * perStep;
+    const count = run.rows.length * perStep;
     const inputs = node.inputs.map((value, i) => {
       const source = sources[i];
       if (!value || brings[i] !== true) return shared[i];
@@ -156,7 +153,7 @@ export class Network {
   /** The network on a latent at a step; answers with its output, all channels and all of its halves. */
   call(step: Step, latent: Value, label: string): Value {
     const { graph } = this.model;
-    const { body } = this.run;
+    const { body } = this.placing;
     const seen = body.concat(
       this.halves.map(() => latent),
       0,
@@ -179,7 +176,7 @@ export class Network {
     for (const node of this.nodes.latent) copy(node, body);
     for (const { site, value } of graph.marks) {
       const here = own.get(value);
-      if (here) this.marks.push({ site: cacheOf(site, this.halves), step: step.index, value: here });
+      if (here) this.marks.push({ site, half: halfOf(this.halves), step: step.index, value: here });
     }
     const out = graph.outputs[0] && own.get(graph.outputs[0].value);
     if (!out) throw new Error("internal: the prediction does not depend on the latent");

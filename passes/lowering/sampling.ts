@@ -5,9 +5,9 @@ import type { Calls } from "./calls.js";
 import type { OfRow, Step } from "./step.js";
 
 /** The unit normal of a step: rows of the input `noise` in order. In rows that add none it is that of another. */
-export function drawAt({ body, draws, noise, table }: Calls, step: Step): Value | undefined {
+export function drawAt({ body, draws, noise, run }: Calls, step: Step): Value | undefined {
   if (!draws) return undefined;
-  const adds = table.rows.map(({ next }) => next.noise !== 0);
+  const adds = run.table.rows.map(({ next }) => next.noise !== 0);
   const before = (row: number): number => adds.slice(0, row).filter(Boolean).length;
   const last = (shapeOf(draws)[0] ?? 1) - 1;
   const index = step.constant(`${step.label}/draw`, "int64", [], (row) => [Math.min(before(row), last)]);

@@ -37,7 +37,7 @@ export default {
   },
   write(schedule, branches) {
     const others = branches.filter(({ kind }) => kind !== "attn");
-    for (const [site, row] of flatRows(NAME, schedule, others, ({ site }) => site))
+    for (const [site, row] of flatRows(NAME, schedule, others, ({ name }) => name))
       if (row.includes(0)) throw planFormat(NAME, `it speaks of self-attention alone, and '${site}' is cached`);
     const rows = flatRows(
       NAME,

@@ -7,10 +7,20 @@ import { parseWith } from "../parse-with.js";
 import { predictedSchema } from "../predicted.js";
 import { parseRows, rowsSchema } from "../plan-rows.js";
 
-const FORMAT = "smoothcc-plan/1";
+const FORMAT = "smoothcc-plan/2";
 
 const schema = z.strictObject({
-  format: z.literal(FORMAT),
+  /** The first form does not say what a plan is of. */
+  format: z.enum([FORMAT, "smoothcc-plan/1"]),
+  of: z
+    .strictObject({
+      structure: z.string(),
+      cut: cutSchema.optional(),
+      steps: z.int().min(1).optional(),
+      sampler: z.strictObject({ name: z.string(), digest: z.string() }),
+      guidance: z.strictObject({ form: z.string(), scale: z.union([z.number(), z.array(z.number())]) }),
+    })
+    .optional(),
   steps: z.int().min(1),
   cut: cutSchema.optional(),
   policy: z.record(z.string(), z.unknown()).optional(),
@@ -24,15 +34,16 @@ export default {
   summary: "plan.json",
   recognises: (json) => typeof json === "object" && json !== null && "format" in json,
   read(json, source, arraysOf) {
-    const { steps, cut, policy, predicted, cells, tensors } = parseWith(schema, json, source);
+    const { of, steps, cut = of?.cut, policy, predicted, cells, tensors } = parseWith(schema, json, source);
     const adjustments = tensors === undefined ? undefined : parseAdjustments(arraysOf(tensors), source);
-    return { steps, cut, cells: parseRows(cells, steps), adjustments, policy, predicted };
+    return { of, steps, cut, cells: parseRows(cells, steps), adjustments, policy, predicted };
   },
-  write({ steps, cut, policy, predicted, cells }, _branches, tensors) {
+  write({ of, steps, cut, policy, predicted, cells }, _branches, tensors) {
     return {
       format: FORMAT,
+      ...(of && { of }),
       steps,
-      ...(cut !== undefined && { cut }),
+      ...(cut !== undefined && cut !== of?.cut && { cut }),
       ...(policy && { policy }),
       ...(predicted && { predicted }),
       cells: Object.fromEntries(cells),

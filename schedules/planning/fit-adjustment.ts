@@ -14,7 +14,7 @@ export async function fitAdjustments(
   runs: Runs,
   cells: Choice["cells"],
 ): Promise<Adjustments> {
-  const rows = sites.map((site) => [site.site, valueFor(cells, site) ?? []] as const);
+  const rows = sites.map((site) => [site.name, valueFor(cells, site) ?? []] as const);
   const moments = new Map(rows.map(([site]) => [site, new Map<number, ChannelMoments>()]));
   let done = 0;
   for (const sample of runs.samples) {

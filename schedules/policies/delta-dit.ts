@@ -33,9 +33,9 @@ export default {
     const count = blocks ?? Math.round(CACHED_BLOCKS * order.length);
     const front = new Set(order.slice(0, count));
     const rear = new Set(order.slice(Math.max(0, order.length - count)));
-    const cells = sites.map(({ site, block }) => {
+    const cells = sites.map(({ name, block }) => {
       const reuses = (k: number): boolean => k % interval !== 0 && (k < boundary ? rear : front).has(block);
-      return [site, Array.from({ length: steps }, (_, k) => (reuses(k) ? 0 : 1))] as const;
+      return [name, Array.from({ length: steps }, (_, k) => (reuses(k) ? 0 : 1))] as const;
     });
     return { cells: new Map(cells) };
   },

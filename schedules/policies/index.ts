@@ -40,10 +40,11 @@ export async function chooseSchedule(
   const needs = needsUnder(policy, parsed);
   if (needs.includes("trace") && input.sites.some(({ statistics }) => !statistics)) throw policyNeedsTrace(policy.name);
   if (needs.includes("runs") && !input.runs) throw policyNeedsModel(policy.name);
-  const { cut, cells, adjustments, predicted, warnings = [] } = await policy.choose(input, parsed);
+  const { of, cut, cells, adjustments, predicted, warnings = [] } = await policy.choose(input, parsed);
   const share = computedShare(input, cells);
   const few = share < 1 ? fewSteps(input.steps) : [];
   const schedule = {
+    of,
     steps: input.steps,
     cut,
     cells,

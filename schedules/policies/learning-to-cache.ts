@@ -44,7 +44,7 @@ export default {
       const router = ROUTER_AT[family](k, steps);
       return k === 0 || router === undefined || (routers[router]?.[placeOf(site)] ?? 1) > threshold;
     };
-    return { cells: new Map(routed.map((site) => [site.site, Array.from({ length: steps }, (_, k) => (computes(site, k) ? 1 : 0))])) };
+    return { cells: new Map(routed.map((site) => [site.name, Array.from({ length: steps }, (_, k) => (computes(site, k) ? 1 : 0))])) };
   },
 } satisfies Policy<typeof options>;
 

@@ -5,24 +5,13 @@ import { join, resolve } from "node:path";
 import { z } from "zod";
 import { elemOf, shapeOf } from "../../ir/build.js";
 import { fileMissing } from "../../ir/diagnostics.js";
-import { structureDigest } from "../../ir/digest.js";
 import { ditView, type Model, type Value } from "../../ir/graph.js";
-import { readModel, writeModel, type WriteOptions, type WriteResult, WrittenData } from "../../ir/onnx/index.js";
+import { writeModel, type WriteOptions, type WriteResult, WrittenData } from "../../ir/onnx/index.js";
 import { type TensorData, tensorFrom, tensorNumbers } from "../../ir/tensor.js";
-import type { Plan, Schedule } from "../../schedules/index.js";
+import { latentShape, type Plan, RUN_PORTS, type Schedule } from "../../schedules/index.js";
 import type { Compiled } from "../compile/index.js";
 import { fileDigest, jsonText, linked, replaceFolder } from "../files/index.js";
-import {
-  type Job,
-  latentShape,
-  openJob,
-  planFor,
-  readPlan,
-  type Recipe,
-  type RunInputs,
-  schedulerConfig,
-  writePlan,
-} from "../job/index.js";
+import { type Job, openJob, planFor, readPlan, type Recipe, type RunInputs, schedulerConfig, writePlan } from "../job/index.js";
 import { type RuntimeOptions, Session, type SessionOptions } from "../runtime/index.js";
 import type { Trace } from "../calibration/index.js";
 import { METADATA_PREFIX, VERSION } from "../words/index.js";
@@ -38,7 +27,7 @@ export interface ArtifactContents {
 
 /** Writes an artifact, whole or not at all; answers with the sizes of the emitted model. Throws what `assertReplaceable` throws. */
 export function writeArtifact(folder: string, contents: ArtifactContents, force: boolean, signal?: AbortSignal): Promise<Sizes> {
-  return replaceFolder(folder, ARTIFACT, force, (partial) => fillArtifact(partial, contents, signal));
+  return replaceFolder(folder, ARTIFACT, force, async (partial) => (await fillArtifact(partial, contents, signal)).sizes);
 }
 
 /** Bytes of the emitted model and of its weights. */
@@ -47,15 +36,21 @@ export interface Sizes {
   readonly data: number;
 }
 
+/** What was written: sizes, and where in the data files of the folder its constants lie. */
+export interface Filled {
+  readonly sizes: Sizes;
+  readonly written: WrittenData;
+}
+
 /** Writes the files of an artifact into a folder. */
 export async function fillArtifact(
   folder: string,
   { job, schedule, compiled, trace }: ArtifactContents,
   signal?: AbortSignal,
-): Promise<Sizes> {
-  const structure = structureDigest(job.model);
+): Promise<Filled> {
+  const { structure } = job.network;
   const recipe = await portableRecipe(job, folder);
-  const plan = await writePlan(join(folder, FILES.plan), schedule, false);
+  const plan = await writePlan(join(folder, FILES.plan), { ...schedule, of: job.run.of }, false);
   const tensors = "tensors" in plan ? { tensors: await fileDigest(join(folder, FILES.tensors)) } : {};
   const written = new WrittenData();
   const file = join(folder, FILES.model);
@@ -65,7 +60,7 @@ export async function fillArtifact(
   const labelled = new Map(Object.entries(metadata).map(([key, value]) => [`${METADATA_PREFIX}${key}`, value]));
   // The weights are there already: this writes the model again, with what is known only now.
   await writeEmitted({ ...compiled.model, metadata: labelled }, file, { written, signal });
-  await writeModel(await readModel(job.source.modelFile), join(folder, FILES.step), { written, signal });
+  await writeModel(job.network.read, join(folder, FILES.step), { written, signal });
   const { form, nodes, macs, memory, passes, model } = compiled;
   const port = (name: string, value: Value): Manifest["inputs"][number] => ({ name, elem: elemOf(value), shape: [...shapeOf(value)] });
   const manifest: Manifest = {
@@ -74,10 +69,10 @@ export async function fillArtifact(
     digests: { structure, model: await fileDigest(file), ...data, ...tensors },
     form,
     recipe,
-    sampler: { ...job.table },
+    sampler: { ...job.run.table },
     plan,
     steps: job.steps,
-    evaluations: job.table.rows.length,
+    evaluations: job.run.rows.length,
     inputs: model.graph.inputs.map((value) => port(value.name, value)),
     outputs: model.graph.outputs.map(({ name, value }) => port(name, value)),
     nodes: { ...nodes },
@@ -89,7 +84,7 @@ export async function fillArtifact(
   await writeFile(join(folder, FILES.recipe), jsonText(recipe));
   if (trace) await writeFile(join(folder, FILES.trace), jsonText(trace));
   await writeFile(join(folder, FILES.manifest), jsonText(manifest));
-  return sizesOf(folder);
+  return { sizes: sizesOf(folder), written };
 }
 
 /**
@@ -122,7 +117,7 @@ export function writeEmitted(model: Model, file: string, options: Pick<WriteOpti
 }
 
 /** The job's recipe with everything that it refers to inside the artifact: the step, the scheduler inline, arrays as files. */
-async function portableRecipe({ source, context }: Job, partial: string): Promise<Recipe> {
+async function portableRecipe({ source, run }: Job, partial: string): Promise<Recipe> {
   const { recipe, folder } = source;
   let carried = 0;
   const carryFile = async (from: string): Promise<string> => {
@@ -143,7 +138,7 @@ async function portableRecipe({ source, context }: Job, partial: string): Promis
   const uncond: Recipe["guidance"]["uncond"] = {};
   for (const [name, spec] of Object.entries(recipe.guidance.uncond)) uncond[name] = await carry(spec);
   const scheduler = z.record(z.string(), z.unknown()).parse(schedulerConfig(source));
-  return { ...recipe, model: FILES.step, scheduler, batch: context.batch, inputs, guidance: { ...recipe.guidance, uncond } };
+  return { ...recipe, model: FILES.step, scheduler, batch: run.batch, inputs, guidance: { ...recipe.guidance, uncond } };
 }
 
 /** An artifact on disk, with the job and the plan that it was made of. */
@@ -172,10 +167,10 @@ export async function openArtifact(folder: string, { extensions, ...runtime }: A
 
 /** What the artifact's model is given for one run. */
 export function feedsOf(job: Job, { noise, draws, conditions }: RunInputs): Map<string, TensorData> {
-  const shape = latentShape(job);
+  const shape = latentShape(job.run);
   const feeds = new Map(conditions);
   feeds.set(ditView(job.model).latent, tensorFrom("float", shape, noise));
-  if (draws) feeds.set("noise", tensorFrom("float", [draws.length / noise.length, ...shape], draws));
+  if (draws) feeds.set(RUN_PORTS.noise, tensorFrom("float", [draws.length / noise.length, ...shape], draws));
   return feeds;
 }
 
@@ -189,8 +184,8 @@ export class ArtifactSession {
 
   /** The final latent, [batch, …latent]. */
   async run(feeds: ReadonlyMap<string, TensorData>): Promise<Float32Array> {
-    const latent = (await this.session.run(feeds)).get("latent");
-    if (!latent) throw new Error("internal: the artifact has no output 'latent'");
+    const latent = (await this.session.run(feeds)).get(RUN_PORTS.latent);
+    if (!latent) throw new Error(`internal: the artifact has no output '${RUN_PORTS.latent}'`);
     return Float32Array.from(tensorNumbers(latent));
   }
 

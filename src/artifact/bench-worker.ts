@@ -35,7 +35,7 @@ async function loadLoop({ loopOf, extensions, device, threads }: LoopTask): Prom
   const { job } = await openArtifact(loopOf, { extensions, device, threads });
   const inputs = sampleInputs(job, 0, { seed: 0 });
   const started = performance.now();
-  const loop = new ReferenceLoop(job, { device, threads });
+  const loop = new ReferenceLoop(job.run, { device, threads });
   // The loop opens its session when it first runs.
   await loop.open();
   run = () => loop.run(inputs);

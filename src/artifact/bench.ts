@@ -12,7 +12,8 @@ import { type ElementType, isElementType } from "../../ir/types.js";
 import { type Artifact, feedsOf, writeEmitted } from "./artifact.js";
 import { FILES } from "./manifest.js";
 import { linked } from "../files/index.js";
-import { compileUncached } from "../compile/index.js";
+import { compileModel } from "../compile/index.js";
+import type { Model } from "../../ir/graph.js";
 import { sampleInputs } from "../job/index.js";
 import { assertKernels, type RuntimeOptions } from "../runtime/index.js";
 
@@ -38,6 +39,8 @@ export interface Bench {
 
 export interface BenchOptions extends RuntimeOptions {
   readonly runs: number;
+  /** The same run without caching, where it has been compiled already, and what of it lies in the artifact's data files. */
+  readonly uncached?: { readonly model: Model; readonly written: WrittenData } | undefined;
   readonly progress?: Progress | undefined;
 }
 
@@ -70,11 +73,11 @@ export type Answer = z.infer<typeof answerSchema>;
 /** One warm-up and `runs` timed runs of each, in turn, so that a machine that changes speed changes all of them. Throws NO_KERNELS, BENCH_FAILED. */
 export async function bench(artifact: Artifact, options: BenchOptions): Promise<Bench> {
   const { device, threads, runs, progress } = options;
-  assertKernels(artifact.job.context.precision, device);
+  assertKernels(artifact.job.run.precision, device);
   const folder = await folderBeside(artifact.folder);
   const workers: Worker[] = [];
   try {
-    const uncached = await writeUncached(artifact, folder, options.signal);
+    const uncached = await writeUncached(artifact, folder, options);
     const inputs = feedsOf(artifact.job, sampleInputs(artifact.job, 0, { seed: 0 }));
     const feeds = new Map([...inputs].map(([name, data]) => [name, { ...data, shape: [...data.shape], content: inMemory(data) }]));
     const models = [join(artifact.folder, FILES.model), uncached];
@@ -118,15 +121,24 @@ async function folderBeside(folder: string): Promise<string> {
 }
 
 /** Writes the artifact's run without caching, with the artifact's weights where they can be linked; answers with the file. */
-export async function writeUncached({ folder, job, plan, manifest }: Artifact, into: string, signal?: AbortSignal): Promise<string> {
+export async function writeUncached(
+  { folder, job, plan, manifest }: Artifact,
+  into: string,
+  { uncached, signal }: Pick<BenchOptions, "uncached" | "signal"> = {},
+): Promise<string> {
   const written = new WrittenData();
+  let isLinked = true;
   for (const name of [FILES.data, FILES.stepData]) {
-    const file = join(folder, name);
-    if (existsSync(file) && (await linked(file, join(into, name)))) written.link(name, file);
+    const data = join(folder, name);
+    if (!existsSync(data)) continue;
+    if (await linked(data, join(into, name))) written.link(name, data);
+    else isLinked = false;
   }
-  const uncached = join(into, "uncached.onnx");
-  await writeEmitted(await compileUncached(job, plan, manifest.form), uncached, { written, signal });
-  return uncached;
+  if (uncached && isLinked) written.add(uncached.written);
+  const file = join(into, "uncached.onnx");
+  const model = uncached?.model ?? (await compileModel(job, plan, { form: manifest.form })).uncached;
+  await writeEmitted(model, file, { written, signal });
+  return file;
 }
 
 /** The bytes of a tensor, to be sent to another process. */

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { notAnArtifact } from "../words/index.js";
 import { parseWith } from "../../schedules/index.js";
-import { FORMS } from "../compile/index.js";
+import { DEFAULT_FORM, forms } from "../../passes/index.js";
 import { type FolderKind, readJson } from "../files/index.js";
 import { recipeSchema } from "../job/index.js";
 
@@ -17,7 +17,10 @@ const manifestSchema = z.strictObject({
   smoothcc: z.string(),
   /** `data` is absent where no weight is large enough for a file of its own, `tensors` where the plan has none. */
   digests: z.strictObject({ structure: z.string(), model: z.string(), data: z.string().optional(), tensors: z.string().optional() }),
-  form: z.enum(FORMS).default("unrolled"),
+  form: z
+    .string()
+    .refine((name) => forms.has(name), { error: "names a form that is not known" })
+    .default(DEFAULT_FORM),
   /** Of `step.onnx`, the exporter's one-step model; also as `recipe.json`, so that an artifact is itself a MODEL. */
   recipe: recipeSchema,
   sampler: z.record(z.string(), z.unknown()),

@@ -4,8 +4,8 @@ import { join } from "node:path";
 import { FILES, readManifest } from "./manifest.js";
 import { type Artifact, ArtifactSession, feedsOf } from "./artifact.js";
 import { fileDigest } from "../files/index.js";
-import { mean, psnr, rangeOf, relativeL2 } from "../../schedules/index.js";
-import { type Job, latentShape, type SampleOptions } from "../job/index.js";
+import { latentShape, mean, psnr, rangeOf, relativeL2 } from "../../schedules/index.js";
+import { type Job, type SampleOptions } from "../job/index.js";
 import { type FloatType, isFloatType } from "../../ir/types.js";
 import type { Progress } from "../words/index.js";
 import { ReferenceLoop, startOf } from "../reference/index.js";
@@ -59,9 +59,9 @@ export async function checkFiles(folder: string): Promise<Check> {
 export async function verify(artifact: Artifact, options: VerifyOptions): Promise<Verification> {
   const { job, plan, folder } = artifact;
   const files = options.files ?? (await checkFiles(folder));
-  assertKernels(job.context.precision, options.device);
+  assertKernels(job.run.precision, options.device);
   const session = await ArtifactSession.open(join(folder, FILES.model), { ...options, prepack: false });
-  const loop = new ReferenceLoop(job, options);
+  const loop = new ReferenceLoop(job.run, options);
   const range = job.source.recipe.display?.range;
   const fromLoop: number[] = [];
   const fromUncached: number[] = [];
@@ -82,7 +82,7 @@ export async function verify(artifact: Artifact, options: VerifyOptions): Promis
       fromLoop.push(relativeL2(cached, followed));
       fromUncached.push(relativeL2(cached, uncached));
       peaks.push(psnr(cached, uncached, range ? range[1] - range[0] : rangeOf(uncached)));
-      latents ??= { shape: latentShape(job), cached, uncached };
+      latents ??= { shape: latentShape(job.run), cached, uncached };
     }
   } finally {
     await session.close();
@@ -91,12 +91,12 @@ export async function verify(artifact: Artifact, options: VerifyOptions): Promis
   if (!latents) throw new Error("internal: verification without samples");
   const problems = overflown.size > 0 ? [`not finite: the result of ${[...overflown].join(", ")}`] : [];
   const checks = [files, check("artifact = plan-aware loop over the original step", Math.max(...fromLoop), limitOf(job), problems)];
-  const fidelity = { relL2: mean(fromUncached), psnr: mean(peaks), samples: options.samples * job.context.batch };
+  const fidelity = { relL2: mean(fromUncached), psnr: mean(peaks), samples: options.samples * job.run.batch };
   return { ok: checks.every(({ ok }) => ok), checks, fidelity, latents };
 }
 
-function limitOf({ model, context }: Job): number {
-  const types = [context.precision, ...model.graph.marks.map(({ value }) => value.type?.elem)].filter(isFloatType);
+function limitOf({ model, run }: Job): number {
+  const types = [run.precision, ...model.graph.marks.map(({ value }) => value.type?.elem)].filter(isFloatType);
   return types.reduce((limit, type) => Math.max(limit, LIMITS[type]), LIMITS.float);
 }
 

@@ -1,12 +1,12 @@
 /** Calibration: uncached trajectories over the original step, and the statistics of their branches. */
 import { badOption } from "../../schedules/diagnostics.js";
-import { constantKey, structureDigest, textDigest } from "../../ir/digest.js";
+import { constantKey } from "../../ir/digest.js";
 import type { SiteStatistics } from "../../schedules/index.js";
 import { conditionsOf, guidedStep, type Job, type SampleOptions } from "../job/index.js";
 import type { Progress } from "../words/index.js";
 import { Reductions } from "./reductions.js";
-import { ReferenceLoop, startOf, type Trajectory } from "../reference/index.js";
-import { type RuntimeOptions, Sessions, type Tensors } from "../runtime/index.js";
+import { type BranchValues, ReferenceLoop, startOf, type Trajectory } from "../reference/index.js";
+import { type RuntimeOptions, Sessions } from "../runtime/index.js";
 import { assertSameCalibration, type Calibration, mergeTraces, type Trace, type TracedRun } from "./trace.js";
 import { windowOf } from "./window.js";
 
@@ -51,15 +51,15 @@ export async function calibrate(job: Job, options: CalibrateOptions): Promise<Tr
   const evaluations = missing.length * window.groups.length * steps;
   let done = 0;
   // One session at a time: each has the weights for itself.
-  const loop = new ReferenceLoop(job, options, new Sessions(options, 0));
+  const loop = new ReferenceLoop(job.run, options, new Sessions(options, 0));
   const reductions = new Reductions(steps, window, options);
   try {
     for (const sample of missing) {
       const start = await startOf(job, sample, { ...options, noise: undefined });
       const measured = new Map<string, SiteStatistics>();
       for (const [i, group] of window.groups.entries()) {
-        const observe = async (step: number, branches: Tensors): Promise<void> => {
-          await reductions.observe(step, branches);
+        const observe = async (step: number, branches: BranchValues): Promise<void> => {
+          await reductions.observe(step, branches.named());
           progress?.("calibrate", ++done, evaluations);
         };
         const trajectory = await loop.trajectory(start, { observe, only: group });
@@ -86,13 +86,15 @@ function samplesOf({ samples, shard: { index, count } = { index: 1, count: 1 } }
 }
 
 /** What a trace of the job's runs says of them. */
-export function tracedRun(job: Job): TracedRun {
-  const { form, scale } = job.context.guidance;
-  const { name, rows } = job.table;
+export function tracedRun({ run: { of, table } }: Job): TracedRun {
+  const { structure, cut, steps, sampler, guidance } = of;
+  const { form, scale } = guidance;
   return {
-    structure: structureDigest(job.model),
-    sampler: { name, digest: textDigest(JSON.stringify(job.table)), timesteps: rows.map(({ timestep }) => timestep) },
-    steps: rows.length,
+    structure,
+    cut,
+    samplingSteps: steps,
+    sampler: { ...sampler, timesteps: table.rows.map(({ timestep }) => timestep) },
+    steps: table.rows.length,
     guidance: { form, scale: typeof scale === "number" ? scale : [...scale] },
   };
 }
@@ -105,7 +107,7 @@ function calibrationOf(job: Job, { seed, inputs = new Map() }: SampleOptions): C
     seed,
     conditions: Object.fromEntries(given.map(([name, data]) => [name, constantKey(data)])),
     macs: { ...total },
-    sites: Object.fromEntries(branches.map(({ site, kind, block, stream, macs }) => [site, { kind, block, stream, macs: { ...macs } }])),
+    sites: Object.fromEntries(branches.map(({ name, kind, block, stream, macs }) => [name, { kind, block, stream, macs: { ...macs } }])),
   };
 }
 

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { badTrace, traceMismatch, traceOverlap } from "../words/index.js";
 import { BRANCH_KINDS } from "../../ir/dit.js";
-import { type ErrorBands, parseWith, type SiteStatistics } from "../../schedules/index.js";
+import { cutSchema, differenceOf, type ErrorBands, parseWith, type SiteStatistics, type RunIdentity } from "../../schedules/index.js";
 import { readJson } from "../files/index.js";
 
 const row = z.array(z.number()).readonly();
@@ -28,6 +28,10 @@ export const traceSchema = z.strictObject({
   format: z.literal("smoothcc-trace/1"),
   /** Digest of the one-step graph, weights apart. */
   structure: z.string(),
+  /** Where the network was cut. */
+  cut: cutSchema.optional(),
+  /** Steps that the sampler was set up with. */
+  samplingSteps: z.int().min(1).optional(),
   /** Name of the sampler, digest of its table, and the time of each of its rows. */
   sampler: z.strictObject({ name: z.string(), digest: z.string(), timesteps: row }),
   /** Rows of the table: evaluations of the network. */
@@ -48,7 +52,12 @@ export const traceSchema = z.strictObject({
 export type Trace = z.infer<typeof traceSchema>;
 
 /** What a trace says of the run that was measured; a plan for another run needs a trace of its own. */
-export type TracedRun = Pick<Trace, "structure" | "steps" | "sampler" | "guidance">;
+export type TracedRun = Pick<Trace, "structure" | "cut" | "samplingSteps" | "steps" | "sampler" | "guidance">;
+
+/** The run that a trace is of, as plans that are made from it say it. */
+export function runTraced({ structure, cut, samplingSteps, sampler: { name, digest }, guidance }: TracedRun): RunIdentity {
+  return { structure, cut, steps: samplingSteps, sampler: { name, digest }, guidance };
+}
 
 /** What is known before anything is measured. */
 export type Calibration = TracedRun &
@@ -81,13 +90,9 @@ export function readTrace(file: string): Trace {
 
 /** Throws TRACE_MISMATCH, with what differs first, unless the trace of `file` speaks of the run. */
 export function assertSameRun(file: string | undefined, trace: TracedRun, run: TracedRun): void {
-  const { sampler, guidance } = trace;
-  if (trace.structure !== run.structure) throw traceMismatch(file, "model", trace.structure, run.structure);
-  if (trace.steps !== run.steps) throw traceMismatch(file, "number of steps", trace.steps, run.steps);
-  const textOf = ({ name, digest }: Trace["sampler"]): string => (sampler.name === run.sampler.name ? `${name} (${digest})` : name);
-  if (sampler.digest !== run.sampler.digest) throw traceMismatch(file, "sampler", textOf(sampler), textOf(run.sampler));
-  if (JSON.stringify(guidance) !== JSON.stringify(run.guidance))
-    throw traceMismatch(file, "guidance", guidanceText(guidance), guidanceText(run.guidance));
+  const rowsOf = (traced: TracedRun): RunIdentity => ({ ...runTraced(traced), steps: traced.steps });
+  const difference = differenceOf(rowsOf(trace), rowsOf(run));
+  if (difference) throw traceMismatch(file, difference.what, difference.own, difference.other);
 }
 
 /**
@@ -131,10 +136,6 @@ export function assertSameCalibration(file: string | undefined, trace: Calibrati
 
 function conditionsText({ conditions }: Calibration): string {
   return Object.entries(conditions).map(([name, value]) => `${name}=${value}`).join(" ") || "the recipe's"; // prettier-ignore
-}
-
-function guidanceText({ form, scale }: Trace["guidance"]): string {
-  return `${form} ${Array.isArray(scale) ? `[${scale.join(", ")}]` : scale}`;
 }
 
 function sums(a: ErrorBands, b: ErrorBands): number[][] {

@@ -3,7 +3,6 @@ import { badOption } from "../../schedules/diagnostics.js";
 import { ditView } from "../../ir/graph.js";
 import { elemOf, shapeOf } from "../../ir/build.js";
 import { byteSize, elementCount } from "../../ir/types.js";
-import { callsOf } from "../../schedules/index.js";
 import type { Job } from "../job/index.js";
 import { formatQuantity } from "../words/index.js";
 import { L1_LAGS } from "./trace.js";
@@ -30,9 +29,9 @@ const CHUNK = 8;
  * if that is too much as well, as few groups of branches as will do. The weights and activations of the network come on top.
  * Throws BAD_OPTION if one branch alone does not fit.
  */
-export function windowOf({ model, table, context }: Job, memory = DEFAULT_MEMORY): Window {
-  const steps = table.rows.length;
-  const calls = callsOf(context.guidance).length;
+export function windowOf({ model, run }: Job, memory = DEFAULT_MEMORY): Window {
+  const steps = run.rows.length;
+  const calls = run.calls.length;
   const sizeOf = new Map(model.graph.marks.map(({ site, value }) => [site, calls * byteSize(elemOf(value), elementCount(shapeOf(value)))]));
   const fewest = Math.min(steps, L1_LAGS + 1) + TRANSIENT_ROWS;
   const groups: Set<string>[] = [];

@@ -3,7 +3,7 @@ import { z } from "zod";
 import { badOption } from "../../schedules/diagnostics.js";
 import { cutSchema, formats, MAX_STEPS, optionNamed } from "../../schedules/index.js";
 import { FRONT_SHARES, TIERS } from "../planning/index.js";
-import { FORMS } from "../compile/index.js";
+import { forms } from "../../passes/index.js";
 import { readNpy } from "../files/index.js";
 import { DRAWING } from "../report/index.js";
 import { type InputSpecs, MAX_BATCH, PRECISIONS, type RecipeOverrides, type SampleOptions, type ValueSpec } from "../job/index.js";
@@ -73,8 +73,8 @@ export const OPTIONS = {
   force: { flags: "--force", summary: "overwrite what is there", schema: z.boolean() },
   form: {
     flags: "--form <form>",
-    summary: "unrolled: a copy of the step for each step of the run; loop: one ONNX Loop, small and quickly loaded, for CPU hosts",
-    schema: z.enum(FORMS, { error: ({ input }) => `takes ${FORMS.join(" or ")}, not '${String(input)}'` }),
+    summary: [...forms.values()].map(({ name, summary }) => `${name}: ${summary}`).join("; "),
+    schema: text(`takes ${[...forms.keys()].join(" or ")}`, (name) => forms.has(name)),
   },
   cut: { flags: "--cut <where>", summary: "what a cache holds: branch, norm, gate, block, stack, or blocks 0-13,14-27", schema: cutSchema },
   format: { flags: "--format <name>", summary: `how the plan is written: ${[...formats.keys()].join(", ")}`, schema: z.string() },

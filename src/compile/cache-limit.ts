@@ -1,12 +1,10 @@
 /** Keeps what a plan caches within a limit: the branches that are dearest to keep are computed at every step instead. */
 import { badOption } from "../../schedules/diagnostics.js";
 import { totalMacs } from "../../ir/cost.js";
-import { ditView } from "../../ir/graph.js";
-import { cacheOf, callsOf, type Schedule, siteOf } from "../../schedules/index.js";
-import type { Form } from "./compile.js";
+import { DEFAULT_FORM, formNamed } from "../../passes/index.js";
+import { type Cell, keysOfSite, lastReaders, type Schedule } from "../../schedules/index.js";
 import { guidedStep, type Job, planFor } from "../job/index.js";
 import { bytesOf } from "../../ir/bytes.js";
-import { keptSteps } from "./memory.js";
 
 export interface Limited {
   readonly schedule: Schedule;
@@ -24,16 +22,16 @@ interface KeptSite {
   readonly price: number;
 }
 
-/** Throws BAD_OPTION for a limit on a form that keeps its cached values all the time. */
+/** Throws BAD_OPTION for a limit on a form that keeps its cached values all the time, UNKNOWN_NAME. */
 export function assertLimitable({
-  form,
+  form = DEFAULT_FORM,
   cacheMemory,
 }: {
-  readonly form?: Form | undefined;
+  readonly form?: string | undefined;
   readonly cacheMemory?: number | undefined;
 }): void {
-  if (form === "loop" && cacheMemory !== undefined)
-    throw badOption("--cache-memory", "limits unrolled runs; a loop keeps what it caches at every step");
+  if (!formNamed(form).frees && cacheMemory !== undefined)
+    throw badOption("--cache-memory", `limits unrolled runs; a ${form} keeps what it caches at every step`);
 }
 
 /**
@@ -44,7 +42,7 @@ export function limitCache(job: Job, schedule: Schedule, limit = Infinity): Limi
   let sites = keptSites(job, schedule);
   const computed: string[] = [];
   for (;;) {
-    const used = job.table.rows.map((_, step) => sites.reduce((sum, { bytes, kept }) => sum + bytes * (kept[step] ?? 0), 0));
+    const used = job.run.rows.map((_, step) => sites.reduce((sum, { bytes, kept }) => sum + bytes * (kept[step] ?? 0), 0));
     const fullest = used.indexOf(Math.max(...used));
     if ((used[fullest] ?? 0) <= limit) break;
     const [dearest] = sites.filter(({ kept }) => (kept[fullest] ?? 0) > 0).sort((a, b) => b.price - a.price);
@@ -52,8 +50,8 @@ export function limitCache(job: Job, schedule: Schedule, limit = Infinity): Limi
     computed.push(dearest.site);
     sites = sites.filter((site) => site !== dearest);
   }
-  const given = new Set(computed);
-  const others = <T>(all: ReadonlyMap<string, T>): (readonly [string, T])[] => [...all].filter(([key]) => !given.has(siteOf(key)));
+  const given = new Set(computed.flatMap(keysOfSite));
+  const others = <T>(all: ReadonlyMap<string, T>): (readonly [string, T])[] => [...all].filter(([key]) => !given.has(key));
   const rows = computed.map((site) => [site, new Array<1>(schedule.steps).fill(1)] as const);
   const cells = new Map([...others(schedule.cells), ...rows]);
   return { schedule: { ...schedule, cells, adjustments: schedule.adjustments && new Map(others(schedule.adjustments)) }, computed };
@@ -61,21 +59,18 @@ export function limitCache(job: Job, schedule: Schedule, limit = Infinity): Limi
 
 /** The sites that keep anything. */
 function keptSites(job: Job, schedule: Schedule): readonly KeptSite[] {
-  const { branches } = ditView(job.model);
   const plan = planFor(job, schedule);
-  const marked = new Map(job.model.graph.marks.map(({ site, value }) => [site, value]));
-  const macs = new Map(guidedStep(job).branches.map((branch) => [branch.site, totalMacs(branch.macs)]));
-  return branches.flatMap(({ site }) => {
-    const value = marked.get(site);
-    const caches = callsOf(job.context.guidance).flatMap((halves) => {
-      const name = cacheOf(site, halves);
-      const cells = plan.cells.get(name);
-      return cells ? [{ name, cells }] : [];
-    });
-    const spans = caches.flatMap(({ cells }) => keptSteps(cells));
-    if (!value || spans.length === 0) return [];
-    const kept = job.table.rows.map((_, step) => spans.filter(({ from, to }) => from <= step && step <= to).length);
-    const saved = caches.map(({ name, cells }) => (macs.get(name) ?? 0) * cells.filter(({ kind }) => kind === "terms").length);
+  const caches = new Map<string, { readonly macs: number; readonly cells: readonly Cell[] }[]>();
+  for (const cache of guidedStep(job).branches) {
+    const own = { macs: totalMacs(cache.macs), cells: plan.cells.get(cache) ?? [] };
+    caches.set(cache.site, [...(caches.get(cache.site) ?? []), own]);
+  }
+  return job.model.graph.marks.flatMap(({ site, value }) => {
+    const own = caches.get(site) ?? [];
+    const spans = own.flatMap(({ cells }) => [...lastReaders(cells)]);
+    if (spans.length === 0) return [];
+    const kept = job.run.rows.map((_, step) => spans.filter(([from, to]) => from <= step && step <= to).length);
+    const saved = own.map(({ macs, cells }) => macs * cells.filter(({ kind }) => kind === "terms").length);
     const bytes = bytesOf(value);
     const price = (bytes * sum(kept)) / Math.max(1, sum(saved));
     return [{ site, bytes, kept, price }];

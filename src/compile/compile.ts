@@ -1,21 +1,30 @@
 /** From a job and a plan to the emitted model: the pass pipeline, and the figures of what it did. */
-import { formUnsupported } from "../../schedules/diagnostics.js";
-import { unknownName } from "../../ir/diagnostics.js";
 import { graphMacs, totalMacs } from "../../ir/cost.js";
+import { unknownName } from "../../ir/diagnostics.js";
 import { ditView, type Model } from "../../ir/graph.js";
-import { CACHE_PASSES, LOOP_PASSES, passes, RUN_PASSES, STEP_PASSES } from "../../passes/index.js";
-import { type OwnPass, type Pass, type PassContext, type PassRecord, runPasses } from "../../passes/pass.js";
-import type { Plan } from "../../schedules/index.js";
-import { cudaCoverage, type CudaCoverage } from "./cuda-coverage.js";
+import {
+  DEFAULT_FORM,
+  formNamed,
+  type Lowering,
+  type OwnPass,
+  type Pass,
+  passes,
+  type PassContext,
+  type PassRecord,
+  type PlanContext,
+  runPasses,
+  type Stage,
+  STEP_PASSES,
+} from "../../passes/index.js";
+import { formUnsupported } from "../../schedules/diagnostics.js";
+import { mainNetwork, type Plan, type Run, withNetworks } from "../../schedules/index.js";
 import type { Job } from "../job/index.js";
+import { cudaCoverage, type CudaCoverage } from "./cuda-coverage.js";
 import { type Memory, memoryOf } from "./memory.js";
 
-/** `unrolled`: a copy of the step for each row of the sampler's table; `loop`: one ONNX Loop over the rows. */
-export const FORMS = ["unrolled", "loop"] as const;
-export type Form = (typeof FORMS)[number];
-
 export interface Compiled {
-  readonly form: Form;
+  /** The name of its form. */
+  readonly form: string;
   readonly model: Model;
   /** The same run in the same form, with every branch computed at every step. */
   readonly uncached: Model;
@@ -28,77 +37,64 @@ export interface Compiled {
 }
 
 export interface CompileOptions {
-  readonly form?: Form | undefined;
+  /** The name of the output form; unrolled if absent. */
+  readonly form?: string | undefined;
   /** Names of optional passes to leave out. */
   readonly without?: readonly string[] | undefined;
 }
 
 /**
- * Simplifies one step and makes the whole run of it, in which cached branches read earlier values. A loop computes at each step
- * what the unrolled run does, so what its body costs is counted there. Throws FORM_UNSUPPORTED, UNKNOWN_NAME for passes that
- * are not optional.
+ * Simplifies one step and makes the whole run of it, in which cached branches read earlier values. Throws FORM_UNSUPPORTED,
+ * UNKNOWN_NAME for forms that are not there and passes that are not optional.
  */
-export async function compileModel(job: Job, plan: Plan, { form = "unrolled", without = [] }: CompileOptions = {}): Promise<Compiled> {
-  const own = ownPasses(job);
-  const optional = [...passes.values(), ...own].filter(({ isOptional }) => isOptional).map(({ name }) => name);
-  for (const name of without) if (!optional.includes(name)) throw unknownName("optional pass", name, optional);
-  const unfit = own.find(({ stage }) => stage !== "step");
-  if (form === "loop" && unfit) throw formUnsupported(form, `the pass '${unfit.name}' is for steps that are unrolled`);
+export async function compileModel(
+  job: Job,
+  plan: Plan,
+  { form: name = DEFAULT_FORM, without = [] }: CompileOptions = {},
+): Promise<Compiled> {
+  const form = formNamed(name);
+  const own = job.source.extensions?.passes ?? [];
+  assertOptional(without, own);
+  const unfit = own.find(({ stage }) => !form.stages.includes(stage));
+  if (unfit) throw formUnsupported(name, `the pass '${unfit.name}' is for steps that are unrolled`);
   const records: PassRecord[] = [];
-  const log: Log = (record) => void records.push(record);
-  const isLoop = form === "loop";
-  const simplified = await simplify(job, plan, without, log);
-  const { step, context } = simplified;
-  const unrolled = await runPasses(step, passesOf(job, "run"), context, isLoop ? undefined : log);
-  const cached = await runPasses(unrolled, passesOf(job, "cache"), context, isLoop ? undefined : log);
-  const model = isLoop ? await runPasses(step, LOOP_PASSES, context, log) : cached;
-  const plain = isLoop ? await uncachedLoop(simplified) : unrolled;
-  const uncached = totalMacs(graphMacs(unrolled.graph));
-  const emitted = totalMacs(graphMacs(cached.graph));
+  const logged = { without: new Set(without), log: (record: PassRecord) => void records.push(record) };
+  const ownOf = (of: Stage | undefined): readonly Pass[] => own.filter(({ stage }) => stage === of);
+  const run = await simplified(job, [...STEP_PASSES, ...ownOf("step")], logged);
+  const context = { ...job.questions, run };
+  const lowering: Lowering = {
+    plan,
+    perform: (model, known, stage) => runPasses<PlanContext>(model, [...known, ...ownOf(stage)], { ...context, plan }, logged),
+    performBeside: (other, model, known) => runPasses(model, known, { ...context, plan: other }, { without: logged.without }),
+  };
+  const step = mainNetwork(run);
+  const { model, uncached } = await form.lower(step, lowering);
+  const macs = { uncached: totalMacs(graphMacs(uncached.graph)), emitted: totalMacs(graphMacs(model.graph)) };
   return {
-    form,
+    form: name,
     model,
-    uncached: plain,
-    nodes: { step: step.graph.nodes.length, uncached: plain.graph.nodes.length, emitted: model.graph.nodes.length },
-    macs: { uncached, emitted, bound: uncached / emitted },
+    uncached,
+    nodes: { step: step.graph.nodes.length, uncached: uncached.graph.nodes.length, emitted: model.graph.nodes.length },
+    macs: { ...macs, bound: macs.uncached / macs.emitted },
     passes: records,
-    memory: memoryOf(model, plain, ditView(job.model).latent, isLoop ? step : undefined),
-    cuda: isLoop ? { ...cudaCoverage(cached), copies: cudaCoverage(model).copies } : cudaCoverage(model),
+    memory: memoryOf(model, uncached, ditView(job.model).latent),
+    cuda: cudaCoverage(model),
   };
 }
 
-/** The same run in a form, with every branch computed at every step. Throws FORM_UNSUPPORTED. */
-export async function compileUncached(job: Job, plan: Plan, form: Form): Promise<Model> {
-  const simplified = await simplify(job, plan);
-  return form === "loop" ? uncachedLoop(simplified) : runPasses(simplified.step, passesOf(job, "run"), simplified.context);
+/** The run over networks as small as they get. */
+async function simplified(
+  { run, questions }: Job,
+  known: readonly Pass[],
+  options: Parameters<typeof runPasses<PassContext>>[3],
+): Promise<Run> {
+  const networks = new Map<string, Model>();
+  for (const [name, network] of run.networks) networks.set(name, await runPasses(network, known, { ...questions, run }, options));
+  return withNetworks(run, networks);
 }
 
-const KNOWN_PASSES: Readonly<Record<OwnPass["stage"], readonly Pass[]>> = { step: STEP_PASSES, run: RUN_PASSES, cache: CACHE_PASSES };
-
-/** The passes of a stage, with those of the user's own behind them. */
-function passesOf(job: Job, of: OwnPass["stage"]): readonly Pass[] {
-  return [...KNOWN_PASSES[of], ...ownPasses(job).filter(({ stage }) => stage === of)];
-}
-
-function ownPasses({ source }: Job): readonly OwnPass[] {
-  return source.extensions?.passes ?? [];
-}
-
-/** One step, and with what the passes go on from there. */
-interface Simplified {
-  readonly step: Model;
-  readonly context: PassContext & { readonly plan: Plan };
-}
-
-type Log = (record: PassRecord) => void;
-
-async function simplify(job: Job, plan: Plan, without: readonly string[] = [], log?: Log): Promise<Simplified> {
-  const bound = { ...job.context, plan, without: new Set(without) };
-  const known = passesOf(job, "step");
-  const step = await runPasses(job.model, known, bound, log);
-  return { step, context: { ...bound, alone: bound.alone && (await runPasses(bound.alone, known, bound, log)) } };
-}
-
-function uncachedLoop({ step, context }: Simplified): Promise<Model> {
-  return runPasses(step, LOOP_PASSES, { ...context, plan: { ...context.plan, cells: new Map() } });
+/** Throws UNKNOWN_NAME. */
+function assertOptional(names: readonly string[], own: readonly OwnPass[]): void {
+  const optional = [...passes.values(), ...own].filter(({ isOptional }) => isOptional).map(({ name }) => name);
+  for (const name of names) if (!optional.includes(name)) throw unknownName("optional pass", name, optional);
 }

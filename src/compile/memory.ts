@@ -3,7 +3,6 @@ import { dependence, executionOrder, operands } from "../../ir/analysis.js";
 import { type Graph, isOp, type Model, type Value } from "../../ir/graph.js";
 import { isElementwise } from "../../ir/ops.js";
 import { staticShape } from "../../ir/types.js";
-import type { Cell } from "../../schedules/index.js";
 import { bytesOf, weightBytes } from "../../ir/bytes.js";
 
 /** Bytes. What a kernel needs while it runs, and what the runtime's allocator adds to it, is not in them. */
@@ -13,15 +12,6 @@ export interface Memory {
   /** How much of that is due to caching: values wait for later steps, or sums of them do. */
   readonly cache: number;
   readonly weights: number;
-}
-
-/** Of a branch's values those that later steps read: made at one step, read last at another. */
-export function keptSteps(cells: readonly Cell[]): readonly { readonly from: number; readonly to: number }[] {
-  const lastReader = new Map<number, number>();
-  for (const [step, cell] of cells.entries()) {
-    if (cell.kind === "terms") for (const term of cell.terms) lastReader.set(term.step, step);
-  }
-  return Array.from(lastReader, ([from, to]) => ({ from, to }));
 }
 
 /**

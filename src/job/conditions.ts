@@ -1,18 +1,18 @@
-/** The conditions of a run: which inputs of the artifact they are, and their values. */
-import { elemOf, shapeOf } from "../../ir/build.js";
-import { missingInput } from "../words/index.js";
+/** The conditions of a run: which of its inputs they are, and their values. */
+import { shapeOf } from "../../ir/build.js";
 import { unknownName } from "../../ir/diagnostics.js";
-import type { Value } from "../../ir/graph.js";
+import { inputValue, type Value } from "../../ir/graph.js";
 import type { TensorData } from "../../ir/tensor.js";
-import { uncondInput } from "../../schedules/index.js";
-import { type BoundModel, conditionValues, halfShape } from "./bound-model.js";
+import { type Run, uncondInput } from "../../schedules/index.js";
+import { missingInput } from "../words/index.js";
+import type { Job } from "./job.js";
 import type { InputSpecs } from "./recipe.js";
 import { sampleOf, tensorFor } from "./values.js";
 
-/** Values of the artifact's condition inputs for one sample: from `given`, else what the recipe calibrates with. */
-export function conditionsOf(job: BoundModel, sample: number, given: InputSpecs = new Map()): ReadonlyMap<string, TensorData> {
+/** Values of the run's condition inputs for one sample: from `given`, else what the recipe calibrates with. */
+export function conditionsOf(job: Job, sample: number, given: InputSpecs = new Map()): ReadonlyMap<string, TensorData> {
   const { recipe, folder } = job.source;
-  const free = conditionInputs(job);
+  const free = conditionInputs(job.run);
   for (const name of given.keys()) {
     if (!free.some((value) => value.name === name))
       throw unknownName(
@@ -33,23 +33,21 @@ export function conditionsOf(job: BoundModel, sample: number, given: InputSpecs 
   );
 }
 
-/** The condition inputs of the artifact, without guidance doubling. */
-function conditionInputs({ model, context }: BoundModel): readonly Value[] {
-  return conditionValues(model).flatMap((value) => {
-    const half = { ...value, type: { elem: elemOf(value), shape: halfShape(value, context) } };
-    const cond = context.fixed.has(value.name) ? [] : [half];
-    return context.uncond.get(value.name) === "input" ? [...cond, { ...half, name: uncondInput(value.name) }] : cond;
-  });
+/** The condition inputs of a run, without guidance doubling. */
+function conditionInputs({ conditions }: Run): readonly Value[] {
+  return [...conditions.values()].flatMap(({ type, halves: { cond, uncond } }) =>
+    [...new Set([cond, uncond])].flatMap((source) => (source.kind === "input" ? [inputValue(source.name, type)] : [])),
+  );
 }
 
 /** Whether the export takes any batch and the recipe's conditions can be had for it: numbers, one a row, grids, or a file of samples. */
-export function fitsAnyBatch({ source, model, anyBatch }: BoundModel): boolean {
-  const fits = conditionValues(model).every((value) => {
+export function fitsAnyBatch({ source, run, anyBatch }: Job): boolean {
+  const fits = [...run.conditions].every(([condition, { type }]) => {
     const { inputs, guidance } = source.recipe;
-    const given = [value.name, uncondInput(value.name)].flatMap((name) => inputs[name] ?? []);
+    const given = [condition, uncondInput(condition)].flatMap((name) => inputs[name] ?? []);
     const calibrated = given.flatMap(({ calibrate = [] }) => (typeof calibrate === "string" ? [] : calibrate));
-    const specs = [...calibrated, ...given.map(({ fix }) => fix ?? 0), guidance.uncond[value.name] ?? 0];
-    return shapeOf(value).length <= 1 || specs.every((spec) => typeof spec !== "string" && !Array.isArray(spec));
+    const specs = [...calibrated, ...given.map(({ fix }) => fix ?? 0), guidance.uncond[condition] ?? 0];
+    return (type?.shape?.length ?? 0) <= 1 || specs.every((spec) => typeof spec !== "string" && !Array.isArray(spec));
   });
   return anyBatch && fits;
 }

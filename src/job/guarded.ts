@@ -34,9 +34,9 @@ export function guardedPolicy(file: string, policy: Policy): Policy {
 
 /** The pass, which throws BAD_EXTENSION where it would throw what is no CompilerError, or make what is no graph. */
 export function guardedPass(file: string, pass: OwnPass): OwnPass {
-  const run: OwnPass["run"] = (model, context) =>
+  const run: OwnPass["run"] = (model, context, count) =>
     later(file, "pass", async () => {
-      const made = await pass.run(model, context);
+      const made = await pass.run(model, context, count);
       assertWellFormed(made);
       return made;
     });

@@ -1,7 +1,7 @@
 /** What one sampling run starts from: noise and conditions, the same for the artifact and for the loop. */
 import { type TensorData, tensorFloats } from "../../ir/tensor.js";
 import { elementCount } from "../../ir/types.js";
-import { latentShape } from "./bound-model.js";
+import { drawingRows, latentShape } from "../../schedules/index.js";
 import { conditionsOf } from "./conditions.js";
 import type { Job } from "./job.js";
 import { TorchGenerator } from "./noise.js";
@@ -28,12 +28,12 @@ export interface SampleOptions {
 
 /** Noise and conditions of one sample: the initial latent is drawn first, then one latent for every row that adds noise. */
 export function sampleInputs(job: Job, sample: number, { seed, noise, inputs }: SampleOptions): RunInputs {
-  const shape = latentShape(job);
+  const shape = latentShape(job.run);
   const size = elementCount(shape);
   const given = sample === 0 && noise ? Float32Array.from(tensorFloats(forEveryRow("noise", shape, noise))) : undefined;
   const generator = new TorchGenerator(seed + sample);
   const initial = generator.randn(size);
-  const count = job.table.rows.filter(({ next }) => next.noise !== 0).length;
+  const count = drawingRows(job.run.table).length;
   const draws = new Float32Array(count * size);
   for (let draw = 0; draw < count; draw++) draws.set(generator.randn(size), draw * size);
   return { noise: given ?? initial, ...(count > 0 ? { draws } : {}), conditions: conditionsOf(job, sample, inputs) };

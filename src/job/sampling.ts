@@ -16,8 +16,10 @@ export interface Sampling {
   readonly table: SamplerTable;
   /** Steps that are run; a step may have several rows in the table, each an evaluation of the network. */
   readonly steps: number;
+  /** Steps that the sampler was set up with: more where the run starts later than from noise. */
+  readonly setUp: number;
   /** Where the run starts later than from noise, the rows of a whole run before it. */
-  readonly lead?: SamplerTable | undefined;
+  readonly skipped?: SamplerTable | undefined;
 }
 
 /**
@@ -30,14 +32,15 @@ export function samplingOf(source: Source, latent: readonly number[]): Sampling 
   const options = samplerOptions(recipe, config, latent);
   const { steps } = options;
   const { strength = 1, start = steps - Math.floor(steps * strength) } = recipe;
-  const table = told(samplerTable(config, { ...options, start }, extensions?.samplers), recipe);
-  if (start === 0) return { table, steps };
-  const whole = told(samplerTable(config, options, extensions?.samplers), recipe);
-  return { table, steps: steps - start, lead: { ...whole, rows: whole.rows.slice(0, whole.rows.length - table.rows.length) } };
+  const table = inNetworkTime(samplerTable(config, { ...options, start }, extensions?.samplers), recipe);
+  if (start === 0) return { table, steps, setUp: steps };
+  const whole = inNetworkTime(samplerTable(config, options, extensions?.samplers), recipe);
+  const skipped = { ...whole, rows: whole.rows.slice(0, whole.rows.length - table.rows.length) };
+  return { table, steps: steps - start, setUp: steps, skipped };
 }
 
 /** The table with times as the network is told them. */
-function told(table: SamplerTable, { time }: Recipe): SamplerTable {
+function inNetworkTime(table: SamplerTable, { time }: Recipe): SamplerTable {
   return { ...table, rows: table.rows.map((row) => ({ ...row, timestep: time.scale * row.timestep + time.offset })) };
 }
 

@@ -5,17 +5,15 @@ import { badExtension, planSavesNothing } from "../words/index.js";
 import { unknownName } from "../../ir/diagnostics.js";
 import { totalMacs } from "../../ir/cost.js";
 import {
-  type Cell,
+  bind,
   type Choice,
   chooseSchedule,
   type Plan,
   policies,
   type Policy,
   type PolicyInput,
-  rowsOf,
   savesNothing,
   type Schedule,
-  termsOf,
 } from "../../schedules/index.js";
 import { loadExtensions, readPlan } from "../job/index.js";
 import { readJson, readTorchFile } from "../files/index.js";
@@ -26,7 +24,7 @@ export interface Planned {
   readonly schedule: Schedule;
   /** The branches that it is for. */
   readonly sites: readonly PlannedSite[];
-  /** What each branch does at each step, by site; from a trace alone, none is known to be idle. */
+  /** What each branch does at each step; from a trace alone, none is known to be idle. */
   readonly cells: Plan["cells"];
   readonly summary: PlanSummary;
   readonly warnings: readonly string[];
@@ -35,20 +33,13 @@ export interface Planned {
 /** Lets a policy choose, which may be given by its name (`findPolicy`). Throws PLAN_SAVES_NOTHING and what finding it, the policy and `bind` throw. */
 export async function choosePlan(planning: Planning, wanted: string | Policy, options: unknown): Promise<Planned> {
   const policy = typeof wanted === "string" ? await findPolicy(wanted, planning.policies) : wanted;
-  const { schedule, warnings } = await chooseSchedule(policy, options, policyInput(planning));
-  const cells = cellsOf(planning, schedule);
+  const { schedule: chosen, warnings } = await chooseSchedule(policy, options, policyInput(planning));
+  const { run, sites } = planning;
+  // A plan may be for a network that is cut elsewhere: it is shown by the branches here.
+  const { cells } = bind({ ...chosen, of: chosen.of && { ...chosen.of, cut: undefined } }, run);
   if (policy.cachesNothing !== true && savesNothing({ cells })) throw planSavesNothing();
-  return { schedule, sites: planning.sites, cells, warnings, summary: summarise(planning, schedule, cells) };
-}
-
-/** What a schedule has each branch do at each step. */
-export function cellsOf({ bind, steps, sites }: Planning, schedule: Schedule): Plan["cells"] {
-  if (bind) return bind(schedule).cells;
-  const cells = [...rowsOf(schedule, steps, sites)].map(([site, row]): [string, readonly Cell[]] => [
-    site,
-    row.map((cell, step) => (cell === 1 ? { kind: "compute" } : { kind: "terms", terms: termsOf(cell, row.lastIndexOf(1, step)) })),
-  ]);
-  return new Map(cells);
+  const schedule = { ...chosen, of: { ...run.of, cut: chosen.cut ?? run.of.cut } };
+  return { schedule, sites, cells, warnings, summary: summarise(planning, schedule, cells) };
 }
 
 /**
@@ -69,23 +60,22 @@ export async function findPolicy(name: string, own: readonly Policy[] = []): Pro
 
 /** A plan file as a policy: it chooses what is written there. */
 function policyOf(file: string): Policy {
-  const { cut, cells, adjustments, predicted } = readPlan(file);
-  const choose = (): Choice => ({ cut, cells, adjustments, predicted });
+  const { of, cut, cells, adjustments, predicted } = readPlan(file);
+  const choose = (): Choice => ({ of, cut, cells, adjustments, predicted });
   return { name: basename(file), summary: "the plan in this file", needs: [], options: z.object({}), choose };
 }
 
-export function policyInput({ steps, timesteps, macs, sites, runs, progress }: Planning): PolicyInput {
+export function policyInput({ run, timesteps, macs, sites, runs, progress }: Planning): PolicyInput {
   const cacheable = sites.reduce((sum, { macs }) => sum + totalMacs(macs), 0);
   const shared = sites.map((site) => ({ ...site, share: totalMacs(site.macs) / cacheable }));
-  const told = (done: number, total: number): void => progress?.("plan", done, total);
   return {
-    steps,
+    steps: run.called.length,
     timesteps,
     sites: shared,
     cacheable: cacheable / totalMacs(macs),
     runs,
     readJson,
     readTensors: readTorchFile,
-    progress: told,
+    progress: (done, total) => progress?.("plan", done, total),
   };
 }

@@ -1,11 +1,10 @@
 /** Runs of the model that a policy may ask for: the calibration's samples along schedules that it tries. */
 import { CompilerError } from "../../ir/diagnostics.js";
 import { totalMacs } from "../../ir/cost.js";
-import { ditView } from "../../ir/graph.js";
 import {
+  CacheMap,
   type CachedBranch,
-  cachedBranches,
-  type Cell,
+  lastReaders,
   type Plan,
   type Row,
   type Runs,
@@ -13,8 +12,18 @@ import {
   type Term,
   valueFor,
 } from "../../schedules/index.js";
-import { guidedStep, type Job, jobFor, planFor, type SampleOptions } from "../job/index.js";
-import { type Cells, finalOf, nextOf, type Outcome, ReferenceLoop, startOf, type Trajectory, type Walk } from "../reference/index.js";
+import { guidedStep, type Job, cutFor, planFor, type SampleOptions } from "../job/index.js";
+import {
+  type Cells,
+  finalOf,
+  nextOf,
+  type Observer,
+  type StepResult,
+  ReferenceLoop,
+  startOf,
+  type Trajectory,
+  type RunUnderWay,
+} from "../reference/index.js";
 import { type RuntimeOptions, Sessions } from "../runtime/index.js";
 
 export interface ModelRuns extends Runs {
@@ -31,14 +40,14 @@ export interface RunsOptions extends RuntimeOptions, SampleOptions {
 export function runsOf(job: Job, options: RunsOptions): ModelRuns {
   const sessions = new Sessions(options);
   const { samples } = options;
-  const steps = job.table.rows.length;
+  const steps = job.run.rows.length;
   const uncached = new Map(options.known);
   let evaluations = 0;
-  const networks = new Map<string, Promise<Network>>();
+  const networks = new Map<string, Promise<CutNetwork>>();
   /** The network as a schedule wants it cut. */
-  const networkFor = (schedule: Pick<Schedule, "cut"> = {}): Promise<Network> => {
+  const networkFor = (schedule: Pick<Schedule, "cut"> = {}): Promise<CutNetwork> => {
     const { cut = job.source.recipe.cut } = schedule;
-    const known = networks.get(cut) ?? networkOf(jobFor(job, schedule, options), options, sessions);
+    const known = networks.get(cut) ?? networkOf(cutFor(job, schedule, options), options, sessions);
     networks.set(cut, known);
     return known;
   };
@@ -66,9 +75,14 @@ export function runsOf(job: Job, options: RunsOptions): ModelRuns {
       const { loop, job: own, costAt } = await networkFor(schedule);
       const plan = schedule && planFor(own, schedule);
       const known = plan && !observe ? uncached.get(sample) : undefined;
-      const begun = plan && known && { trajectory: known, from: firstRead(plan) };
+      const begun = plan && known && { trajectory: known, from: firstRead(plan, steps) };
       for (let step = begun?.from ?? 0; step < steps; step++) evaluations += costAt(step, plan);
-      return loop.run(await startOf(job, sample, options), { plan, observe, begun });
+      const named: Observer | undefined =
+        observe &&
+        ((step, branches) => {
+          observe(step, branches.named());
+        });
+      return loop.run(await startOf(job, sample, options), { plan, observe: named, begun });
     },
     async seconds() {
       const { loop } = await networkFor();
@@ -86,15 +100,14 @@ export function runsOf(job: Job, options: RunsOptions): ModelRuns {
       const exact = await whole(sample);
       const begun = { trajectory: exact, from };
       const walk = loop.start(await startOf(job, sample, options), { plan, begun });
-      const cached = cachedBranches(ditView(own.model).branches, own.context.guidance);
       return {
         async attempt(terms) {
           const { step } = walk;
           evaluations += costAt(step, plan);
-          const outcome = await loop.attempt(walk, terms && cellsWith(plan, step, cached, terms));
+          const outcome = await loop.attempt(walk, terms && cellsWith(plan, step, own.run.caches, terms));
           return {
             latent: outcome.latent,
-            deviation: () => deviationOf(job.table.rows, step, walk, outcome, exact),
+            deviation: () => deviationOf(job.run.table.rows, step, walk, outcome, exact),
             advance: () => loop.advance(walk, outcome),
           };
         },
@@ -104,7 +117,7 @@ export function runsOf(job: Job, options: RunsOptions): ModelRuns {
 }
 
 /** The network, cut in one way. */
-interface Network {
+interface CutNetwork {
   readonly job: Job;
   readonly loop: ReferenceLoop;
   /** Of the MACs of a step, what its branches take. */
@@ -115,35 +128,35 @@ interface Network {
 /** Of sums of shares. */
 const ROUNDING = 1e-9;
 
-async function networkOf(opening: Promise<Job>, options: RunsOptions, sessions: Sessions): Promise<Network> {
+async function networkOf(opening: Promise<Job>, options: RunsOptions, sessions: Sessions): Promise<CutNetwork> {
   const job = await opening;
   const shares = sharesOf(job);
   return {
     job,
-    loop: new ReferenceLoop(job, options, sessions),
-    cacheable: [...shares.values()].reduce((sum, share) => sum + share, 0),
+    loop: new ReferenceLoop(job.run, options, sessions),
+    cacheable: [...shares].reduce((sum, [, share]) => sum + share, 0),
     costAt: (step, plan) => costOf(shares, step, plan),
   };
 }
 
-/** What the branches take of the MACs of a step, by site. */
-function sharesOf(job: Job): ReadonlyMap<string, number> {
+/** What the branches take of the MACs of a step. */
+function sharesOf(job: Job): CacheMap<number> {
   const { total, branches } = guidedStep(job);
-  return new Map(branches.map(({ site, macs }) => [site, totalMacs(macs) / totalMacs(total)]));
+  return new CacheMap(branches.map((cache) => [cache, totalMacs(cache.macs) / totalMacs(total)]));
 }
 
 /** What a step costs under a plan, as a share of the MACs of one that computes everything. */
-function costOf(shares: ReadonlyMap<string, number>, step: number, plan?: Plan): number {
+function costOf(shares: CacheMap<number>, step: number, plan?: Plan): number {
   const left = [...(plan?.cells ?? [])].filter(([, cells]) => cells[step]?.kind !== "compute");
-  return left.reduce((cost, [site]) => cost - (shares.get(site) ?? 0), 1);
+  return left.reduce((cost, [cache]) => cost - (shares.get(cache) ?? 0), 1);
 }
 
 /** The terms, by keys of a plan, as cells of the branches that the plan caches at the step. */
-function cellsWith({ cells }: Plan, step: number, branches: readonly CachedBranch[], terms: ReadonlyMap<string, readonly Term[]>): Cells {
-  const changed = new Map<string, Cell>();
-  for (const branch of branches) {
-    const sum = valueFor(terms, branch);
-    if (sum && cells.get(branch.site)?.[step]?.kind === "terms") changed.set(branch.site, { kind: "terms", terms: sum });
+function cellsWith({ cells }: Plan, step: number, caches: readonly CachedBranch[], terms: ReadonlyMap<string, readonly Term[]>): Cells {
+  const changed: Cells = new CacheMap();
+  for (const cache of caches) {
+    const sum = valueFor(terms, cache);
+    if (sum && cells.get(cache)?.[step]?.kind === "terms") changed.set(cache, { kind: "terms", terms: sum });
   }
   return changed;
 }
@@ -152,7 +165,7 @@ function cellsWith({ cells }: Plan, step: number, branches: readonly CachedBranc
  * The deviation of an attempt at a step: differences to the exact run go through the sampler's sums as what differs does, up to the
  * last row that reads what the step gives; what later steps give differs by nothing.
  */
-function deviationOf(rows: readonly Row[], step: number, walk: Walk, attempt: Outcome, exact: Trajectory): Float64Array {
+function deviationOf(rows: readonly Row[], step: number, walk: RunUnderWay, attempt: StepResult, exact: Trajectory): Float64Array {
   const size = attempt.latent.length;
   const minus = (a: ArrayLike<number> = [], b: ArrayLike<number> = []): Float64Array =>
     Float64Array.from(a, (value, i) => value - (b[i] ?? NaN));
@@ -172,9 +185,7 @@ function deviationOf(rows: readonly Row[], step: number, walk: Walk, attempt: Ou
 }
 
 /** The first step of which a later one reads a branch: up to it a run does as without caching. The last step if there is none. */
-function firstRead({ table, cells }: Plan): number {
-  const read = [...cells.values()].flatMap((row) =>
-    row.flatMap((cell) => (cell.kind === "terms" ? cell.terms.map(({ step }) => step) : [])),
-  );
-  return read.reduce((least, step) => Math.min(least, step), table.rows.length - 1);
+function firstRead({ cells }: Plan, steps: number): number {
+  const read = [...cells].flatMap(([, row]) => [...lastReaders(row).keys()]);
+  return read.reduce((least, step) => Math.min(least, step), steps - 1);
 }

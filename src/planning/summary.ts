@@ -27,8 +27,8 @@ export interface PlanSummary {
 }
 
 /** The share of a guided step that a step takes of what costs as much for each of these halves. */
-function calledAt({ called }: Planning, step: number, halves: readonly Half[]): number {
-  return called ? halves.filter((half) => called[step]?.includes(half)).length / halves.length : 1;
+function calledAt({ run }: Planning, step: number, halves: readonly Half[]): number {
+  return halves.filter((half) => run.called[step]?.includes(half)).length / halves.length;
 }
 
 /** What a branch costs in a whole run: computed at every step at which it is called, and as planned. */
@@ -37,19 +37,20 @@ export interface BranchWork extends PlannedSite {
   readonly planned: Macs;
 }
 
-/** By the cells of a schedule (`cellsOf`), in the order of the branches. */
+/** By the cells of a schedule, in the order of the branches. */
 export function branchWork(planning: Planning, cells: Plan["cells"]): readonly BranchWork[] {
   return planning.sites.map((site) => {
-    const row = (cells.get(site.site) ?? []).map(({ kind }, step) => ({ kind, share: calledAt(planning, step, site.halves) }));
+    const row = (cells.get(site) ?? []).map(({ kind }, step) => ({ kind, share: calledAt(planning, step, site.halves) }));
     const whole = row.reduce((sum, { share }) => sum + share, 0);
     const computed = row.reduce((sum, { kind, share }) => sum + (kind === "compute" ? share : 0), 0);
     return { ...site, uncached: scaleMacs(site.macs, whole), planned: scaleMacs(site.macs, computed) };
   });
 }
 
-/** What a schedule costs and promises, with its cells (`cellsOf`). */
+/** What a schedule costs and promises, with its cells. */
 export function summarise(planning: Planning, schedule: Schedule, cells: Plan["cells"]): PlanSummary {
-  const { steps, macs, sites } = planning;
+  const { run, macs, sites } = planning;
+  const steps = run.called.length;
   const halves = [...new Set(sites.flatMap((site) => site.halves))];
   const calls = Array.from({ length: steps }, (_, step) => calledAt(planning, step, halves));
   const uncached = scaleMacs(
@@ -61,7 +62,7 @@ export function summarise(planning: Planning, schedule: Schedule, cells: Plan["c
   const kinds = groupBranches(work).map(({ key, sites: members }): [string, KindSummary] => [
     key,
     {
-      computed: mean(members.map(({ site }) => (cells.get(site) ?? []).filter(({ kind }) => kind === "compute").length)),
+      computed: mean(members.map((site) => (cells.get(site) ?? []).filter(({ kind }) => kind === "compute").length)),
       share: members.reduce((sum, branch) => sum + branch.planned.linear, 0) / planned.linear,
       error: meanError(members, cells),
     },
@@ -79,7 +80,7 @@ export function summarise(planning: Planning, schedule: Schedule, cells: Plan["c
 
 /** Mean over cached cells; undefined where there are none or the calibration does not say. */
 function meanError(sites: readonly PlannedSite[], cells: Plan["cells"]): number | undefined {
-  const errors = sites.flatMap(({ site, statistics }) =>
+  const errors = sites.flatMap(({ statistics, ...site }) =>
     statistics
       ? (cells.get(site) ?? []).flatMap((cell, step) => (cell.kind === "terms" ? [forecastError([statistics], step, cell.terms)] : []))
       : [],

@@ -1,2 +1,13 @@
 /** The oracle: what a sampling run has to come to, step by step. */
-export { type Cells, finalOf, nextOf, type Outcome, ReferenceLoop, startOf, type Trajectory, type Walk } from "./loop.js";
+export {
+  type BranchValues,
+  type Cells,
+  finalOf,
+  nextOf,
+  type Observer,
+  ReferenceLoop,
+  type RunUnderWay,
+  type StepResult,
+  type Trajectory,
+} from "./loop.js";
+export { startOf } from "./start.js";

@@ -23,7 +23,7 @@ export interface ReportSources {
 
 export function reportOf({ title, artifact, verification, bench }: ReportSources): ReportData {
   const { job, schedule, manifest, folder } = artifact;
-  const { guidance, batch } = job.context;
+  const { guidance, batch, table } = job.run;
   const traceFile = join(folder, FILES.trace);
   const trace = existsSync(traceFile) ? readTrace(traceFile) : undefined;
   const { name, ...options } = facts(schedule.policy ?? {});
@@ -31,23 +31,23 @@ export function reportOf({ title, artifact, verification, bench }: ReportSources
   const alpha = threshold !== undefined && (schedule.predicted?.[threshold] ?? options[threshold]);
   return {
     title,
-    sampler: job.table.name,
-    steps: job.table.rows.length,
+    sampler: table.name,
+    steps: table.rows.length,
     guidance: guidanceText(guidance),
     policy: name === undefined ? undefined : { name: String(name), options },
     settings: {
       batch,
-      ...(job.steps === job.table.rows.length ? {} : { "sampler steps, of more than one evaluation": job.steps }),
+      ...(job.steps === table.rows.length ? {} : { "sampler steps, of more than one evaluation": job.steps }),
       ...(trace ? { "calibration samples": trace.samples.length, "calibration seed": trace.seed } : {}),
     },
     versions: { smoothcc: manifest.smoothcc },
-    branches: withGroups(branchWork(planningFor(job), artifact.plan.cells)).map(({ site, group, uncached, planned }) => ({
-      site,
+    branches: withGroups(branchWork(planningFor(job), artifact.plan.cells)).map(({ name, group, uncached, planned }) => ({
+      site: name,
       group,
       uncached: totalMacs(uncached),
       emitted: totalMacs(planned),
     })),
-    cells: new Map([...artifact.plan.cells].map(([site, cells]) => [site, cells.map(cellKind)])),
+    cells: new Map([...artifact.plan.cells.named()].map(([name, cells]) => [name, cells.map(cellKind)])),
     curves: trace && groupCurves(trace),
     alpha: typeof alpha === "number" ? alpha : undefined,
     macs: manifest.macs,

@@ -100,7 +100,7 @@ describe("lemica", () => {
   it("finds the schedule of a network whose worst segment is the least, with less than whole runs", async () => {
     const job = await openFixture(fixtureNamed("dit/torchscript-17"), "none", { steps: 8 });
     const runs = runsOf(job, { samples: [0], seed: 3, threads: 1 });
-    const loop = new ReferenceLoop(job, { threads: 1 });
+    const loop = new ReferenceLoop(job.run, { threads: 1 });
     try {
       const { schedule } = await choosePlan({ ...planningFor(job), runs }, "lemica", { fills: 5, k: 6 });
       const inputs = sampleInputs(job, 0, { seed: 3 });

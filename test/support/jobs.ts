@@ -6,12 +6,11 @@ import { z } from "zod";
 import { ditView, type Model } from "../../ir/graph.js";
 import { type Cut, lift } from "../../ir/lift/index.js";
 import { readModel } from "../../ir/onnx/index.js";
-import { type Adjustment, type Adjustments, bind, type Plan, type Schedule, type ScheduleCell } from "../../schedules/index.js";
+import { type Adjustment, type Adjustments, bind, cacheName, type Plan, type Schedule, type ScheduleCell } from "../../schedules/index.js";
 import { readJson } from "../../src/files/json.js";
-import { bindModel, latentShape } from "../../src/job/bound-model.js";
-import type { Job } from "../../src/job/job.js";
+import { type Job, jobOf } from "../../src/job/job.js";
+import { structureDigest } from "../../ir/digest.js";
 import { type Recipe, recipeSchema } from "../../src/job/recipe.js";
-import { samplingOf } from "../../src/job/sampling.js";
 import { readNpy } from "../../src/files/npy.js";
 import type { Fixture } from "./fixtures.js";
 
@@ -37,7 +36,8 @@ export function nullClassOf(fixture: Fixture): number | undefined {
 }
 
 export async function openFixture(fixture: Fixture, form: Form, { steps = 4, scheduler, cut, precision }: JobSettings = {}): Promise<Job> {
-  const model = lift(await readModel(fixture.model), { cut });
+  const read = await readModel(fixture.model);
+  const model = lift(read, { cut });
   const { channels } = configOf(fixture);
   const rows = readNpy(join(fixture.folder, "inputs", `${fixture.latent}.npy`)).shape[0] ?? 1;
   const { conditions } = ditView(model);
@@ -60,8 +60,7 @@ export async function openFixture(fixture: Fixture, form: Form, { steps = 4, sch
     inputs: form === "batched" ? { [label]: { calibrate: [7, 42] } } : Object.fromEntries(recorded),
   });
   const source = { recipe, folder: fixture.folder, modelFile: fixture.model };
-  const bound = await bindModel(source, model, { threads: 1 });
-  return { ...bound, ...samplingOf(source, latentShape(bound)) };
+  return jobOf({ source, read, lifted: model, structure: structureDigest(lift(read)) }, { threads: 1 });
 }
 
 /** Sizes of the symbolic dimensions other than the batch, as recorded. */
@@ -83,13 +82,13 @@ export function planOf(
   cells: Schedule["cells"] = new Map(),
   adjustments?: Adjustments,
 ): { readonly schedule: Schedule; readonly plan: Plan } {
-  const schedule: Schedule = { steps: job.table.rows.length, cells, adjustments };
-  return { schedule, plan: bind(schedule, job.table, ditView(job.model).branches, job.context.guidance) };
+  const schedule: Schedule = { steps: job.run.rows.length, cells, adjustments };
+  return { schedule, plan: bind(schedule, job.run) };
 }
 
 /** Rows of cells that are legal, most of them not computed; the weights of forecasts are those of Taylor's, more or less. */
 export function randomSchedule(job: Job, seed: number): Schedule {
-  const steps = job.table.rows.length;
+  const steps = job.run.rows.length;
   const cells = new Map<string, readonly ScheduleCell[]>();
   const choices = fc.array(fc.record({ what: fc.constantFrom("compute", "reuse", "forecast"), order: fc.integer({ min: 1, max: 2 }), bend: fc.integer({ min: -20, max: 20 }) }), { minLength: steps, maxLength: steps }); // prettier-ignore
   const { branches } = ditView(job.model);
@@ -115,17 +114,17 @@ export function adjusted(job: Job, schedule: Schedule): Schedule {
   const adjustments = new Map<string, Map<number, Adjustment>>();
   let seed = 0;
   const vector = (site: string, centre: number): Float32Array => {
-    const length = channels.get(site.replace("@uncond", "")) ?? 0;
+    const length = channels.get(site) ?? 0;
     return Float32Array.from({ length }, () => centre + 10 * Math.sin(++seed));
   };
-  for (const [site, cells] of planOf(job, schedule.cells).plan.cells) {
+  for (const [key, cells] of planOf(job, schedule.cells).plan.cells) {
     const ofSite = new Map<number, Adjustment>();
     for (const [step, { kind }] of cells.entries()) {
       if (kind !== "terms") continue;
       const what = (step + seed) % 3;
-      ofSite.set(step, { ...(what === 0 ? {} : { scale: vector(site, 1) }), ...(what === 1 ? {} : { shift: vector(site, 0) }) });
+      ofSite.set(step, { ...(what === 0 ? {} : { scale: vector(key.site, 1) }), ...(what === 1 ? {} : { shift: vector(key.site, 0) }) });
     }
-    adjustments.set(site, ofSite);
+    adjustments.set(cacheName(key), ofSite);
   }
   return { ...schedule, adjustments };
 }

@@ -24,13 +24,27 @@ import type { Graph, Model } from "../../ir/graph.js";
 import { type TensorData, tensorOf } from "../../ir/tensor.js";
 import { parse } from "../../ir/parse.js";
 import { FLOAT_TYPES } from "../../ir/types.js";
-import type { PassContext } from "../../passes/pass.js";
-import { bind, parseSchedule, type Plan, type Row, type SamplerTable } from "../../schedules/index.js";
+import type { AnyContext } from "../../passes/index.js";
+import {
+  bind,
+  CacheMap,
+  type Condition,
+  type Guidance,
+  guidedHalves,
+  NETWORKS,
+  parseSchedule,
+  type Plan,
+  type Row,
+  type Run,
+  runOf,
+  type SamplerTable,
+  type Source,
+} from "../../schedules/index.js";
 import { evaluator } from "../../src/runtime/evaluator.js";
 
 export interface Subject {
   readonly model: Model;
-  readonly context: PassContext;
+  readonly context: AnyContext;
 }
 
 const WORDS = [
@@ -70,26 +84,43 @@ export function readSubject(text: string): Subject {
     guesses: [],
     warnings: [],
   };
+  const model = latent === undefined ? parsed : { ...parsed, dit };
   const rows = graph.inputs.find(({ name }) => name === latent)?.type?.shape?.[0];
   const table = tableOf(facts);
   const [from, to, axis] = facts.numbers("channels", /^(\d+) (\d+) @(\d+)$/);
-  const context: PassContext = {
-    evaluator: evaluator({ threads: 1 }),
-    batch: facts.number("batch", 1),
-    dims: new Map(facts.pairs("dim").map(([name, size]) => [name, Number(size)])),
-    fixed: facts.tensors("fix"),
-    guidance: guidanceOf(facts),
-    batched: new Set(graph.inputs.filter(({ type }) => type?.shape?.[0] === rows).map(({ name }) => name)),
-    uncond: facts.tensors("uncond"),
+  const guidance = guidanceOf(facts);
+  const batch = facts.number("batch", 1);
+  const [fixed, uncond] = [facts.tensors("fix"), facts.tensors("uncond")];
+  const conditions = dit.conditions.flatMap((name): [string, Condition][] => {
+    const type = graph.inputs.find((input) => input.name === name)?.type;
+    const isBatched = type !== undefined && type.shape?.[0] === rows;
+    const half = isBatched ? { ...type, shape: [batch, ...(type.shape ?? []).slice(1)] } : type;
+    const [data, without] = [fixed.get(name), uncond.get(name)];
+    const cond: Source = data ? { kind: "constant", data } : { kind: "input", name };
+    if (name === guidance.input) return [];
+    return [[name, { type: half, isBatched, halves: { cond, uncond: without ? { kind: "constant", data: without } : cond } }]];
+  });
+  const halves = guidedHalves(guidance)[0]?.length ?? 1;
+  const run = runOf({
+    networks: new Map([[halves > 1 ? NETWORKS.both : NETWORKS.one, { ...parsed, dit }]]),
+    batch,
+    conditions: new Map(conditions),
+    guidance,
     prediction: {
       channels: from !== undefined && to !== undefined ? [from, to] : undefined,
       channelAxis: axis ?? 1,
       sign: facts.one("sign") === "-1" ? -1 : 1,
     },
-    plan: table && planOf(facts, table, branches),
     precision: z.enum(FLOAT_TYPES).optional().parse(facts.one("precision")),
+    table: table ?? { name: "none", prediction: "epsilon", initialScale: 1, rows: [] },
+    structure: "case",
+  });
+  const sizes = new Map(facts.pairs("dim").map(([name, size]) => [name, Number(size)]));
+  if (typeof rows === "string") sizes.set(rows, batch * halves);
+  return {
+    model,
+    context: { evaluator: evaluator({ threads: 1 }), sizes, run, plan: table ? planOf(facts, run) : { of: run.of, cells: new CacheMap() } },
   };
-  return { model: latent === undefined ? parsed : { ...parsed, dit }, context };
 }
 
 class Facts {
@@ -147,14 +178,13 @@ const guidedSchema = z.strictObject({
   input: z.string().optional(),
 });
 
-function guidanceOf(facts: Facts): PassContext["guidance"] {
+function guidanceOf(facts: Facts): Guidance {
   const [form, scale, order] = (facts.one("guidance") ?? "none 1 cond,uncond").split(" ");
   const { scale: scales, ...guided } = guidedSchema.parse(JSON.parse(facts.one("guided") ?? "{}"));
   return {
     form: z.enum(["none", "batched", "two-calls", "embedded"]).parse(form),
     scale: scales ?? Number(scale ?? 1),
     order: order === "uncond,cond" ? ["uncond", "cond"] : ["cond", "uncond"],
-    drops: form !== "batched",
     ...guided,
   };
 }
@@ -184,13 +214,15 @@ function tableOf(facts: Facts): SamplerTable | undefined {
   return rows.length > 0 ? { name: "case", prediction: "epsilon", initialScale: facts.number("scale", 1), rows } : undefined;
 }
 
-function planOf(facts: Facts, table: SamplerTable, branches: readonly Branch[]): Plan {
+function planOf(facts: Facts, run: Run): Plan {
   const cells = Object.fromEntries(facts.pairs("plan").map(([site, row]): [string, unknown] => [site, JSON.parse(row)]));
   const vectors = facts.pairs("adjust").map(([name, json]) => [name, z.array(z.number()).parse(JSON.parse(json))] as const);
   const arrays = new Map(vectors.map(([name, vector]) => [name, tensorOf("float", [vector.length], vector)]));
-  const json = { format: "smoothcc-plan/1", steps: table.rows.length, cells, tensors: "plan.npz" };
-  const schedule = parseSchedule(json, "case", () => arrays);
-  return bind(schedule, table, branches, guidanceOf(facts));
+  const json = { format: "smoothcc-plan/2", steps: run.rows.length, cells, tensors: "plan.npz" };
+  return bind(
+    parseSchedule(json, "case", () => arrays),
+    run,
+  );
 }
 
 /** One branch for each site that is marked. */

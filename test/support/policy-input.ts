@@ -27,7 +27,7 @@ export async function rowOf(name: string, options: unknown, input: PolicyInput, 
 export function siteOf(site: string, share: number, statistics?: SiteStatistics): PolicySite {
   const [, kind, block] = /^(attn|cross_attn|mlp)-(\d+)$/.exec(site) ?? [];
   if (kind !== "attn" && kind !== "cross_attn" && kind !== "mlp") throw new Error(`${site} is no site`);
-  return { site, kind, block: Number(block), stream: "image", halves: ["cond", "uncond"], share, statistics };
+  return { site, half: "cond", name: site, kind, block: Number(block), stream: "image", halves: ["cond", "uncond"], share, statistics };
 }
 
 export function inputOf(steps: number, sites: readonly PolicySite[]): PolicyInput {

@@ -22,7 +22,7 @@ export default {
     const runtime = runtimeOptions(options, host.signal);
     const started = performance.now();
     const job = await openJob(argument, recipeOverrides(options), runtime);
-    for (const warning of [...warningsOf(job), ...fewSteps(job.table.rows.length)]) host.warn(warning);
+    for (const warning of [...warningsOf(job), ...fewSteps(job.run.rows.length)]) host.warn(warning);
     const { groups } = windowOf(job, memory);
     const file = resume ? [partial, output].find((file) => existsSync(file)) : undefined;
     const trace = await calibrate(job, {

@@ -6,8 +6,8 @@ import { badOption } from "../../../schedules/diagnostics.js";
 import { compileFigures, cudaText, limitText, memoryText } from "../compile-text.js";
 import { formatQuantity, formatRatio, planSavesNothing } from "../../words/index.js";
 import { savesNothing, type Schedule } from "../../../schedules/index.js";
-import { jobFor, openJob, planFor, readPlan, warningsOf } from "../../job/index.js";
-import { MODEL_OPTIONS, recipeOverrides, runtimeOptions } from "../options.js";
+import { openJob, planFor, readPlan, type RecipeOverrides, warningsOf } from "../../job/index.js";
+import { MODEL_OPTIONS, type Options, recipeOverrides, runtimeOptions } from "../options.js";
 import type { Command } from "../command.js";
 
 export default {
@@ -24,15 +24,15 @@ export default {
     assertLimitable(options);
     const started = performance.now();
     const runtime = runtimeOptions(options, host.signal);
-    const opened = await openJob(argument, recipeOverrides(options), runtime);
-    for (const warning of warningsOf(opened)) host.warn(warning);
-    const chosen: Schedule = cache && planFile !== undefined ? readPlan(planFile) : { steps: opened.table.rows.length, cells: new Map() };
-    if (options.cut !== undefined && chosen.cut !== undefined && chosen.cut !== options.cut)
+    const chosen = cache && planFile !== undefined ? readPlan(planFile) : undefined;
+    if (options.cut !== undefined && chosen?.cut !== undefined && chosen.cut !== options.cut)
       throw badOption("--cut", `is ${options.cut}, but the plan is for a network cut at ${chosen.cut}; leave it out`);
-    const job = await jobFor(opened, chosen, runtime);
-    const { schedule, computed } = limitCache(job, chosen, options.cacheMemory);
+    const job = await openJob(argument, { ...recipeOverrides(options), ...(chosen && takenFrom(chosen, options)) }, runtime);
+    for (const warning of warningsOf(job)) host.warn(warning);
+    if (chosen && !chosen.of) host.note("The plan does not say what it is of: that it is of this model could not be checked.");
+    const { schedule, computed } = limitCache(job, chosen ?? { steps: job.run.rows.length, cells: new Map() }, options.cacheMemory);
     const plan = planFor(job, schedule);
-    if (cache && savesNothing(plan)) throw planSavesNothing();
+    if (chosen && savesNothing(plan)) throw planSavesNothing();
     const compiled = await compileModel(job, plan, { form: options.form, without: options.passes });
     const written = await writeArtifact(output, { job, schedule, compiled }, force, host.signal);
     const seconds = (performance.now() - started) / 1000;
@@ -50,3 +50,13 @@ export default {
     };
   },
 } satisfies Command;
+
+/** What a plan says of the run that it is of, where the command line does not: cut, steps and guidance scale. */
+function takenFrom({ of, cut }: Schedule, { steps, guidance }: Options): RecipeOverrides {
+  const scale = of?.guidance.scale;
+  return {
+    ...(cut !== undefined && { cut }),
+    ...(steps === undefined && of?.steps !== undefined && { steps: of.steps }),
+    ...(guidance === undefined && typeof scale === "number" && { guidance: scale }),
+  };
+}

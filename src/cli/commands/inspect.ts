@@ -1,6 +1,6 @@
 /** `inspect MODEL`: what was found, what it costs, and what is missing. */
 import { dumpBranches, inspect, type Inspection } from "../../inspect.js";
-import { bindModel, type BoundModel, openLifted } from "../../job/index.js";
+import { bindModel, type BoundModel, openNetwork } from "../../job/index.js";
 import { CompilerError } from "../../../ir/diagnostics.js";
 import { counted, formatQuantity, missingOption, table } from "../../words/index.js";
 import { MODEL_OPTIONS, recipeOverrides, runtimeOptions } from "../options.js";
@@ -13,16 +13,14 @@ export default {
   options: [...MODEL_OPTIONS, "dumpBranches", "inputs", "force"],
   async run(argument, options, host) {
     const runtime = runtimeOptions(options, host.signal);
-    const { source, model } = await openLifted(argument, recipeOverrides(options));
+    const network = await openNetwork(argument, recipeOverrides(options));
     const { dumpBranches: folder, inputs, force = false } = options;
     if (folder !== undefined && inputs === undefined) throw missingOption("--inputs", "--dump-branches runs one step and needs its inputs");
-    const bound = await boundOrNot(() => bindModel(source, model, runtime));
-    const found = bound instanceof CompilerError ? asTheFileHasIt(inspect(model), bound) : inspect(bound.model);
+    const bound = await boundOrNot(() => bindModel(network, runtime));
+    const found = bound instanceof CompilerError ? asTheFileHasIt(inspect(network.lifted), bound) : inspect(bound.model);
     if (folder !== undefined && bound instanceof CompilerError) throw bound;
     const dumped =
-      folder !== undefined && inputs !== undefined && !(bound instanceof CompilerError)
-        ? await dumpBranches(model, inputs, folder, { ...runtime, force, context: bound.context })
-        : undefined;
+      folder !== undefined && inputs !== undefined ? await dumpBranches(network.lifted, inputs, folder, { ...runtime, force }) : undefined;
     return { json: dumped ? { ...found, dumped } : found, text: describe(found) };
   },
 } satisfies Command;

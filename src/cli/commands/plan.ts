@@ -110,7 +110,7 @@ async function planned<T extends object>(
 
 /** The plan as a picture, rows of a group that agree as one. */
 function drawn({ cells, sites, summary: { policy, steps, macs } }: Planned): string {
-  const kinds = new Map([...cells].map(([site, row]) => [site, row.map(cellKind)]));
+  const kinds = new Map([...cells.named()].map(([name, row]) => [name, row.map(cellKind)]));
   const { name, ...settings } = policy;
   const text = (value: unknown): string => (typeof value === "string" ? value : JSON.stringify(value));
   const said = Object.entries(settings).filter(([, value]) => value !== undefined);

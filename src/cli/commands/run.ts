@@ -5,7 +5,8 @@ import { badOption } from "../../../schedules/diagnostics.js";
 import { missingOption, notFinite } from "../../words/index.js";
 import { tensorFrom } from "../../../ir/tensor.js";
 import { assertFree, npyBytes, writeWhole } from "../../files/index.js";
-import { latentShape, sampleInputs } from "../../job/index.js";
+import { latentShape } from "../../../schedules/index.js";
+import { sampleInputs } from "../../job/index.js";
 import { runtimeOptions, sampleOptions } from "../options.js";
 import { latentPicture, pictureShape } from "../../report/index.js";
 import { assertKernels } from "../../runtime/index.js";
@@ -25,10 +26,10 @@ export default {
     for (const file of [output, png]) if (file !== undefined) assertFree(file, force);
     const runtime = runtimeOptions(options, host.signal);
     const { folder, job } = await openArtifact(argument, { ...runtime, extensions: options.extension });
-    assertKernels(job.context.precision, runtime.device);
-    if (job.lead && options.noise === undefined)
+    assertKernels(job.run.precision, runtime.device);
+    if (job.skipped && options.noise === undefined)
       throw missingOption("--noise", "this run starts from a latent that is given, not from noise");
-    const shape = latentShape(job);
+    const shape = latentShape(job.run);
     const range = job.source.recipe.display?.range ?? [-1, 1];
     if (png !== undefined) pictureShape(shape, range);
     const inputs = sampleInputs(job, 0, sampleOptions(options));

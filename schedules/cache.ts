@@ -1,0 +1,70 @@
+/** Caches: what of a network is kept from step to step, and what they are called where text has to name them. */
+import type { Branch, CacheKey, Half } from "../ir/dit.js";
+
+/** A cache of a branch: in a call that sees both halves of the guidance it holds both. */
+export interface CachedBranch extends Branch, CacheKey {
+  readonly halves: readonly Half[];
+  /** `attn-3`, and `attn-3@uncond` of a call of the unconditional half alone: what traces and messages call it, and a key of plan files. */
+  readonly name: string;
+}
+
+/** The half by which the caches of a call are known. */
+export function halfOf(halves: readonly Half[]): Half {
+  return halves.includes("cond") ? "cond" : "uncond";
+}
+
+export function cacheName({ site, half }: CacheKey): string {
+  return half === "cond" ? site : `${site}@${half}`;
+}
+
+/** The cache that a file calls so. */
+export function cacheNamed(name: string): CacheKey {
+  const site = name.replace(/@uncond$/, "");
+  return { site, half: site === name ? "cond" : "uncond" };
+}
+
+/** The keys of plan files that speak of this branch alone, in all calls or in one. */
+export function keysOfSite(site: string): readonly string[] {
+  return [site, `${site}@cond`, `${site}@uncond`];
+}
+
+/** The caches of a row that is guided, call by call. */
+export function cachesOf<B extends Branch>(branches: readonly B[], calls: readonly (readonly Half[])[]): readonly (B & CachedBranch)[] {
+  return calls.flatMap((halves) =>
+    branches.map((branch) => {
+      const key = { site: branch.site, half: halfOf(halves) };
+      return { ...branch, ...key, halves, name: cacheName(key) };
+    }),
+  );
+}
+
+/** Something for each cache. Keys are alike where branch and half are. */
+export class CacheMap<V> implements Iterable<readonly [CacheKey, V]> {
+  private readonly entries = new Map<string, readonly [CacheKey, V]>();
+
+  constructor(entries: Iterable<readonly [CacheKey, V]> = []) {
+    for (const [key, value] of entries) this.set(key, value);
+  }
+
+  get(key: CacheKey): V | undefined {
+    return this.entries.get(cacheName(key))?.[1];
+  }
+
+  set({ site, half }: CacheKey, value: V): this {
+    this.entries.set(cacheName({ site, half }), [{ site, half }, value]);
+    return this;
+  }
+
+  /** By names. */
+  named(): ReadonlyMap<string, V> {
+    return new Map(Array.from(this.entries, ([name, [, value]]) => [name, value]));
+  }
+
+  get size(): number {
+    return this.entries.size;
+  }
+
+  [Symbol.iterator](): Iterator<readonly [CacheKey, V]> {
+    return this.entries.values();
+  }
+}

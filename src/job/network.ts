@@ -1,0 +1,61 @@
+/** The network of a job as it was exported: read once, and lifted, with the branches and the cut that are asked for. */
+import { requireWellFormed } from "../../ir/check.js";
+import { notRecognised } from "../../ir/diagnostics.js";
+import { structureDigest } from "../../ir/digest.js";
+import type { Model } from "../../ir/graph.js";
+import { lift } from "../../ir/lift/index.js";
+import { readModel } from "../../ir/onnx/index.js";
+import { parseCut } from "../../ir/residual/cut.js";
+import { METADATA_PREFIX, missingExtension } from "../words/index.js";
+import { type Extensions, loadExtensions } from "./extensions.js";
+import type { Recipe } from "./recipe.js";
+import { openSource, type RecipeOverrides, type Source, withoutAbsentInputs } from "./source.js";
+
+export interface Network {
+  readonly source: Source;
+  /** As it stands in the file, weights apart. */
+  readonly read: Model;
+  /** With its branches, cut where the recipe says. */
+  readonly lifted: Model;
+  /** Digest of the step, whatever its cut. */
+  readonly structure: string;
+}
+
+/** Reads and lifts the model that MODEL names. Throws what reading, recipes and lifting throw. */
+export async function openNetwork(path: string, overrides: RecipeOverrides): Promise<Network> {
+  const opened = openSource(path, overrides);
+  const read = await readModel(opened.modelFile);
+  const inputs = read.graph.inputs.map(({ name }) => name);
+  const extensions = await loadExtensions(overrides.extensions ?? []);
+  const recipe = opened.isDerived ? withoutAbsentInputs(opened.recipe, inputs, overrides.inputs) : opened.recipe;
+  const source = { ...opened, recipe: withExtensions(recipe, extensions), extensions };
+  if ([...read.metadata.keys()].some((key) => key.startsWith(METADATA_PREFIX)))
+    throw notRecognised(
+      "This is a whole sampling run that smoothcc has emitted, not one step.",
+      "Name the folder of the artifact, or the model that it was made from.",
+    );
+  requireWellFormed(read, opened.modelFile);
+  const whole = liftedAt(source, read, "branch");
+  const { cut } = source.recipe;
+  return { source, read, lifted: cut === "branch" ? whole : liftedAt(source, read, cut), structure: structureDigest(whole) };
+}
+
+/** The network cut somewhere else. Throws NOT_RECOGNISED where it cannot be cut there. */
+export function recut(network: Network, cut: string): Network {
+  const { source, read } = network;
+  if (cut === source.recipe.cut) return network;
+  return { ...network, source: { ...source, recipe: { ...source.recipe, cut } }, lifted: liftedAt(source, read, cut) };
+}
+
+function liftedAt({ recipe, extensions }: Source, read: Model, cut: string): Model {
+  const { latent, timestep, prediction } = recipe;
+  return lift(read, { latent, timestep, prediction: prediction.output, cut: parseCut(cut), own: extensions?.recognisers });
+}
+
+/** The recipe, needing what was loaded for it: policies have done their work once there is a plan. Throws MISSING_EXTENSION. */
+function withExtensions(recipe: Recipe, { recognisers, samplers, passes }: Extensions): Recipe {
+  const given = [...recognisers, ...samplers, ...passes].map(({ name }) => name);
+  const missing = recipe.extensions.find((name) => !given.includes(name));
+  if (missing !== undefined) throw missingExtension(missing);
+  return { ...recipe, extensions: given };
+}

@@ -1,0 +1,17 @@
+/** What a sample starts from. */
+import type { Job, RunInputs, SampleOptions } from "../job/index.js";
+import { sampleInputs } from "../job/index.js";
+import type { RuntimeOptions } from "../runtime/index.js";
+import { ReferenceLoop } from "./loop.js";
+
+/** What sample `sample` starts from: noise, or, in a run that starts later, the latent that a whole run without caching has there. */
+export async function startOf(job: Job, sample: number, options: SampleOptions & RuntimeOptions): Promise<RunInputs> {
+  const inputs = sampleInputs(job, sample, options);
+  if (!job.skipped || (options.noise && sample === 0)) return inputs;
+  const loop = new ReferenceLoop(job.skipped, options);
+  try {
+    return { ...inputs, noise: await loop.run(sampleInputs({ ...job, run: job.skipped }, sample, options)) };
+  } finally {
+    await loop.close();
+  }
+}
