@@ -1,6 +1,6 @@
 /** Facts about a graph, computed when asked and kept beside it: uses, order of execution, dependence on inputs. All linear. */
-import type { Graph,Node,Value } from "./graph.js";
-import { isShapeOnly,type Dependence } from "./ops.js";
+import type { Graph, Node, Value } from "./graph.js";
+import { isShapeOnly, type Dependence } from "./ops.js";
 
 /** The values that a node reads, by its subgraphs too. */
 export function operands(node: Node): Value[] {

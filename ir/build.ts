@@ -1,7 +1,7 @@
 /** Typed constructors for the few operators that passes add. Nodes are collected in the order in which they are made. */
-import { type Attribute,constant,makeNode,type Node,only,type Value } from "./graph.js";
+import { type Attribute, constant, makeNode, type Node, only, type Value } from "./graph.js";
 import { tensorOf } from "./tensor.js";
-import { ELEMENT_TYPES,type ElementType,staticShape,type TensorType } from "./types.js";
+import { ELEMENT_TYPES, type ElementType, staticShape, type TensorType } from "./types.js";
 
 /** A factor: a number that is known, or a value of one element. */
 export type Weight = number | Value;

@@ -1,7 +1,7 @@
 /** Bytes of values, and of the weights that a graph reads. */
 import { operands } from "./analysis.js";
-import type { Graph,Value } from "./graph.js";
-import { byteSize,elementCount,staticShape } from "./types.js";
+import type { Graph, Value } from "./graph.js";
+import { byteSize, elementCount, staticShape } from "./types.js";
 
 /** Bytes of the constants that a graph's nodes read. */
 export function weightBytes({ nodes }: Graph): number {

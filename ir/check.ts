@@ -28,10 +28,10 @@
  */
 import type { DitView } from "./dit.js";
 import { modelMalformed } from "./diagnostics.js";
-import type { Graph,Model,Node,Value } from "./graph.js";
-import { tensorBytes,type TensorData } from "./tensor.js";
+import type { Graph, Model, Node, Value } from "./graph.js";
+import { tensorBytes, type TensorData } from "./tensor.js";
 import { excerpt } from "./print.js";
-import { elementCount,sameType,type TensorType } from "./types.js";
+import { elementCount, sameType, type TensorType } from "./types.js";
 
 /** The names of the rules at the head of this file. */
 export type Rule =

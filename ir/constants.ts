@@ -1,6 +1,6 @@
 /** What is known of a value without running anything: the payload of an initializer or of a Constant node. */
-import { isOp,type Node,type Value } from "./graph.js";
-import { type TensorData,tensorFrom,tensorNumbers,tensorOf } from "./tensor.js";
+import { isOp, type Node, type Value } from "./graph.js";
+import { type TensorData, tensorFrom, tensorNumbers, tensorOf } from "./tensor.js";
 
 /** The data of a value that is written down in the model. */
 export function constantOf(value: Value | undefined): TensorData | undefined {

@@ -1,9 +1,9 @@
 /** What a graph costs: multiply-accumulate operations of nodes, of branches, of whole graphs. Shapes must be known. */
-import { dependence,operands } from "./analysis.js";
+import { dependence, operands } from "./analysis.js";
 import { LATENT } from "./dit.js";
-import { ditView,type Graph,intAttribute,isOp,isRuntimeOp,type Mark,type Model,type Node,type Value } from "./graph.js";
-import { isShapeOnly,type Dependence } from "./ops.js";
-import { elementCount,staticShape } from "./types.js";
+import { ditView, type Graph, intAttribute, isOp, isRuntimeOp, type Mark, type Model, type Node, type Value } from "./graph.js";
+import { isShapeOnly, type Dependence } from "./ops.js";
+import { elementCount, staticShape } from "./types.js";
 
 /** Multiply-accumulate operations: `linear` with a weight (Gemm, MatMul, Conv), `attention` between activations. */
 export interface Macs {

@@ -1,6 +1,6 @@
 /** What has a kernel on ONNX Runtime's CUDA provider. */
-import { CUDA_KERNELS,type Kernel } from "./cuda-kernels.js";
-import { isOp,type Model,type Node,type Value } from "./graph.js";
+import { CUDA_KERNELS, type Kernel } from "./cuda-kernels.js";
+import { isOp, type Model, type Node, type Value } from "./graph.js";
 import type { ElementType } from "./types.js";
 
 /** An operator, with its domain in front where that is not the standard one (`com.microsoft::Attention`), and the version of its set. */

@@ -1,7 +1,7 @@
 /** Names for contents: keys that are equal where attributes, constants or whole graphs are. */
-import { createHash,type Hash } from "node:crypto";
-import type { Attribute,Model,Value } from "./graph.js";
-import type { ConvertedRange,FileRange,TensorData } from "./tensor.js";
+import { createHash, type Hash } from "node:crypto";
+import type { Attribute, Model, Value } from "./graph.js";
+import type { ConvertedRange, FileRange, TensorData } from "./tensor.js";
 
 /** Payloads up to this size are spelled out; larger ones are hashed, and those on disk named by their place. */
 const SPELLED_BYTES = 64;

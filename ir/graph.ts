@@ -1,5 +1,5 @@
 /** What a model is: immutable values, nodes, graphs; and the marks that ride along. */
-import type { CacheKey,DitView } from "./dit.js";
+import type { CacheKey, DitView } from "./dit.js";
 import type { TensorData } from "./tensor.js";
 import type { TensorType } from "./types.js";
 

@@ -1,5 +1,5 @@
 /** Small sets of operators that share a property a pass relies on. Not an operator database. */
-import { isOp,isRuntimeOp,type Node,type Value } from "./graph.js";
+import { isOp, isRuntimeOp, type Node, type Value } from "./graph.js";
 import { isFloatType } from "./types.js";
 
 /** The bit set of the sources that a value's numbers depend on; shapes are no dependence, as they are fixed when the model is bound. */

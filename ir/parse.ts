@@ -1,20 +1,20 @@
 /** The model that a text says, in the syntax of ir/print.ts. Names of nodes, which are labels, are read and not printed. */
 import { textInvalid } from "./diagnostics.js";
 import {
-type Attribute,
-constant,
-type Graph,
-inputValue,
-makeNode,
-type Mark,
-type Model,
-type Node,
-type Port,
-type Value,
+  type Attribute,
+  constant,
+  type Graph,
+  inputValue,
+  makeNode,
+  type Mark,
+  type Model,
+  type Node,
+  type Port,
+  type Value,
 } from "./graph.js";
 import type { TensorData } from "./tensor.js";
-import { byteSize,elementCount,isElementType,staticShape,type TensorType } from "./types.js";
-import { ELIDED,NOT_TENSORS,scalarOf } from "./text-syntax.js";
+import { byteSize, elementCount, isElementType, staticShape, type TensorType } from "./types.js";
+import { ELIDED, NOT_TENSORS, scalarOf } from "./text-syntax.js";
 
 /** The bytes of a literal, or nothing if it does not fit. */
 function scalarBytes({ width, number }: ReturnType<typeof scalarOf>, literal: string): Uint8Array | undefined {

@@ -3,12 +3,12 @@
  * Structure cannot tell some inputs apart (a time and a guidance scale are embedded alike): of those the one with a customary
  * name is taken, and if none has one, the first, which is a guess that the caller is told of.
  */
-import { ambiguousPort,notRecognised,unknownName } from "./diagnostics.js";
+import { ambiguousPort, notRecognised, unknownName } from "./diagnostics.js";
 import type { PortGuess } from "./dit.js";
-import { type Graph,isOp,type Node,type Port,type Value } from "./graph.js";
-import { isDataMovement,isElementwise } from "./ops.js";
+import { type Graph, isOp, type Node, type Port, type Value } from "./graph.js";
+import { isDataMovement, isElementwise } from "./ops.js";
 import { operands } from "./analysis.js";
-import type { Dim,TensorType } from "./types.js";
+import type { Dim, TensorType } from "./types.js";
 
 /** Names that the user or a recipe gives; what is left out is found by structure. */
 export interface PortNames {

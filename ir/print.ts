@@ -9,10 +9,10 @@
  *
  * Large payloads and the bytes of opaque attributes are left out: `{...}`. Neither printed nor read: node metadata, the DiT view, `extra`.
  */
-import type { Attribute,Graph,Model,Node,Value } from "./graph.js";
-import { readTensor,tensorBytes,type TensorData } from "./tensor.js";
-import { elementCount,isElementType,type TensorType } from "./types.js";
-import { ELIDED,NOT_TENSORS,scalarOf } from "./text-syntax.js";
+import type { Attribute, Graph, Model, Node, Value } from "./graph.js";
+import { readTensor, tensorBytes, type TensorData } from "./tensor.js";
+import { elementCount, isElementType, type TensorType } from "./types.js";
+import { ELIDED, NOT_TENSORS, scalarOf } from "./text-syntax.js";
 
 /** The model as text; equal structure and labels give equal text. Constants of more than `limit` elements are elided. */
 export function print(model: Model, limit = 64): string {

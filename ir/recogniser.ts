@@ -1,9 +1,9 @@
 /** What a recogniser is: a file of `lift/`, for one topology of diffusion transformers. */
 import type { Dependence } from "./ops.js";
-import type { Graph,Value } from "./graph.js";
-import { hasMethods,type Named } from "./registry.js";
+import type { Graph, Value } from "./graph.js";
+import { hasMethods, type Named } from "./registry.js";
 import type { SharedBranch } from "./residual/cut.js";
-import type { ResidualStreams,Tokens } from "./residual/index.js";
+import type { ResidualStreams, Tokens } from "./residual/index.js";
 
 /** What every recogniser starts from. */
 export interface StepFacts {

@@ -1,6 +1,6 @@
 /** Folder → registry: every file of a folder but its index is one registered thing, exported as default under the file's stem. */
 import { readdirSync } from "node:fs";
-import { basename,extname } from "node:path";
+import { basename, extname } from "node:path";
 import { fileURLToPath } from "node:url";
 
 export interface Named {

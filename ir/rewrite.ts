@@ -1,5 +1,5 @@
 /** The two walks over a graph: `rewrite` forward, `sweep` backward. Every pass is one of them. Both are linear. */
-import { type Graph,makeNode,type Node,type Port,type Value } from "./graph.js";
+import { type Graph, makeNode, type Node, type Port, type Value } from "./graph.js";
 
 /** What stands for a node: these nodes in its place, and for each of its outputs a value. */
 export interface Replacement {

@@ -1,8 +1,8 @@
 /** Tensor constants: bytes in memory or a range of a file; nothing is read until someone asks. */
-import { closeSync,openSync,readSync } from "node:fs";
-import { externalDataShort,tensorTooLarge,tensorWrongType } from "./diagnostics.js";
-import { bfloatBits,bfloatValue,halfBits,halfValue } from "./float16.js";
-import { byteSize,elementCount,type ElementType,type FloatType,isFloatType } from "./types.js";
+import { closeSync, openSync, readSync } from "node:fs";
+import { externalDataShort, tensorTooLarge, tensorWrongType } from "./diagnostics.js";
+import { bfloatBits, bfloatValue, halfBits, halfValue } from "./float16.js";
+import { byteSize, elementCount, type ElementType, type FloatType, isFloatType } from "./types.js";
 
 /** A range of a file. */
 export interface FileRange {

@@ -1,5 +1,5 @@
 /** What print and parse agree on: how constants, names of types and what is left out are spelled. */
-import { ELEMENT_TYPES,type ElementType } from "./types.js";
+import { ELEMENT_TYPES, type ElementType } from "./types.js";
 
 /** The file that the addresses of elided payloads point into. */
 export const ELIDED = "{...}";

@@ -3,7 +3,7 @@
  * frame after frame, so attention over time is the one whose tokens are turned first: in the branch, or in the stream between two
  * blocks. What follows attention in its block belongs to the same axis.
  */
-import { placed,takesTurns } from "../residual/blocks.js";
+import { placed, takesTurns } from "../residual/blocks.js";
 import type { Recogniser } from "../recogniser.js";
 
 export default {

@@ -1,17 +1,17 @@
 /** Lifting: from a plain ONNX graph of one denoising step to the view of it as a diffusion transformer. */
 import { dependence } from "../analysis.js";
-import { notRecognised,randomNode } from "../diagnostics.js";
-import { type Branch,CONDITION,type DitView,LATENT,TIME } from "../dit.js";
-import type { Graph,Mark,Model,Value } from "../graph.js";
-import { isControlFlow,isRandom } from "../ops.js";
-import { findPorts,inputNamed,type PortNames } from "../ports.js";
+import { notRecognised, randomNode } from "../diagnostics.js";
+import { type Branch, CONDITION, type DitView, LATENT, TIME } from "../dit.js";
+import type { Graph, Mark, Model, Value } from "../graph.js";
+import { isControlFlow, isRandom } from "../ops.js";
+import { findPorts, inputNamed, type PortNames } from "../ports.js";
 import { loadFolder } from "../registry.js";
-import { modulePaths,placed,type PlacedBranch } from "../residual/blocks.js";
-import { type Cut,cutAt,type CutSite,type SharedBranch } from "../residual/cut.js";
-import { type ResidualBranch,residualStreams,type ResidualStreams,type Tokens } from "../residual/index.js";
+import { modulePaths, placed, type PlacedBranch } from "../residual/blocks.js";
+import { type Cut, cutAt, type CutSite, type SharedBranch } from "../residual/cut.js";
+import { type ResidualBranch, residualStreams, type ResidualStreams, type Tokens } from "../residual/index.js";
 import { streamNames } from "../residual/stream-names.js";
-import { rewrite,sweep } from "../rewrite.js";
-import { isRecogniser,type Recogniser,type StepFacts } from "../recogniser.js";
+import { rewrite, sweep } from "../rewrite.js";
+import { isRecogniser, type Recogniser, type StepFacts } from "../recogniser.js";
 
 export const recognisers = await loadFolder(import.meta.url, isRecogniser);
 

@@ -2,8 +2,8 @@
  * Several streams of tokens that attend to each other: text and image side by side (SD3, Qwen-Image, CogVideoX), joined to one
  * later on (FLUX, AuraFlow), or refined apart before they are joined (Lumina 2, Z-Image).
  */
-import { placed,type PlacedBranch } from "../residual/blocks.js";
-import { isOp,type Value } from "../graph.js";
+import { placed, type PlacedBranch } from "../residual/blocks.js";
+import { isOp, type Value } from "../graph.js";
 import type { SharedBranch } from "../residual/cut.js";
 import type { Recogniser } from "../recogniser.js";
 

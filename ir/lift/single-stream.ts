@@ -1,5 +1,5 @@
 /** One residual stream through all blocks (DiT, PixArt, Stable Audio, HunyuanDiT, Wan, Sana, …): x ← x + gate · f(x), over and over. */
-import { placed,takesTurns } from "../residual/blocks.js";
+import { placed, takesTurns } from "../residual/blocks.js";
 import type { Recogniser } from "../recogniser.js";
 
 export default {

@@ -1,9 +1,9 @@
 /** AttributeProto to Attribute and back, and the names that subgraphs share with the graph around them. */
 import { isUtf8 } from "node:buffer";
-import { modelCorrupt,subgraphUnsupported } from "../diagnostics.js";
+import { modelCorrupt, subgraphUnsupported } from "../diagnostics.js";
 import type { Attribute } from "../graph.js";
-import { ATTRIBUTE_TYPE,decode,type Draft,encode,EXTERNAL,fromBigInt,has,type Message,toBigInt } from "./schema.js";
-import { payloadBytes,tensorDraft,type TensorReader } from "./tensors.js";
+import { ATTRIBUTE_TYPE, decode, type Draft, encode, EXTERNAL, fromBigInt, has, type Message, toBigInt } from "./schema.js";
+import { payloadBytes, tensorDraft, type TensorReader } from "./tensors.js";
 
 export interface ReadAttribute {
   readonly name: string;

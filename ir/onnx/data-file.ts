@@ -1,8 +1,8 @@
 /** Which tensors lie where in the data file beside a model, and what earlier models of the same folder have already put there. */
 import { resolve } from "node:path";
-import { tensorBytes,type TensorContent,type TensorData } from "../tensor.js";
-import type { ConvertedRange,FileRange } from "./ranges.js";
-import { contentKey,type Placement } from "./tensors.js";
+import { tensorBytes, type TensorContent, type TensorData } from "../tensor.js";
+import type { ConvertedRange, FileRange } from "./ranges.js";
+import { contentKey, type Placement } from "./tensors.js";
 
 type External = Extract<Placement, { kind: "external" }>;
 

@@ -1,6 +1,6 @@
 /** What a file said that the IR has no words for: carried in the `extra` of values, nodes, graphs and models, read by the writer alone. */
 import type { TensorType } from "../types.js";
-import type { Draft,Message,Unknowns } from "./schema.js";
+import type { Draft, Message, Unknowns } from "./schema.js";
 
 /** Fields of a graph or a model: doc strings, functions, producers, annotations. */
 export class Leftovers {

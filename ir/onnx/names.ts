@@ -1,6 +1,6 @@
 /** What every value is called in a file: names made unique, `Identity` where one value needs two names, equal constants as one. */
 import { nameClash } from "../diagnostics.js";
-import type { Graph,Node,Value } from "../graph.js";
+import type { Graph, Node, Value } from "../graph.js";
 import type { TensorContent } from "../tensor.js";
 import { subgraphNames } from "./attributes.js";
 import { contentKey } from "./tensors.js";

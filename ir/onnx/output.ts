@@ -1,9 +1,9 @@
 /** Streams bytes and ranges of other files into a new file, through one small buffer. */
-import { open,type FileHandle } from "node:fs/promises";
-import { cancelled,externalDataShort,fileMissing,fileNotWritten } from "../diagnostics.js";
+import { open, type FileHandle } from "node:fs/promises";
+import { cancelled, externalDataShort, fileMissing, fileNotWritten } from "../diagnostics.js";
 import type { Piece } from "./data-file.js";
 import { convertBytes } from "../tensor.js";
-import { type ConvertedRange,type FileRange,problemOf } from "./ranges.js";
+import { type ConvertedRange, type FileRange, problemOf } from "./ranges.js";
 
 const BUFFER_BYTES = 1 << 20;
 

@@ -1,22 +1,22 @@
 /** Reads an ONNX file into a Model: names become values, payloads stay where they are. */
 import { resolve } from "node:path";
 import {
-CompilerError,
-duplicateName,
-graphCycle,
-modelCorrupt,
-notOnnx,
-subgraphUnsupported,
-undefinedName,
-unsupportedType,
+  CompilerError,
+  duplicateName,
+  graphCycle,
+  modelCorrupt,
+  notOnnx,
+  subgraphUnsupported,
+  undefinedName,
+  unsupportedType,
 } from "../diagnostics.js";
-import { type Attribute,type Graph,makeNode,type Model,type Node,type Port,type Value } from "../graph.js";
+import { type Attribute, type Graph, makeNode, type Model, type Node, type Port, type Value } from "../graph.js";
 import type { TensorData } from "../tensor.js";
-import { type Dim,elementTypeOf,type TensorType } from "../types.js";
-import { readAttribute,subgraphNames } from "./attributes.js";
-import { Leftovers,NodeExtra,ValueExtra } from "./extra.js";
-import { scan,type Skeleton } from "./scan.js";
-import { ATTRIBUTE_TYPE,decode,type Draft,encode,EXTERNAL,has,type Message } from "./schema.js";
+import { type Dim, elementTypeOf, type TensorType } from "../types.js";
+import { readAttribute, subgraphNames } from "./attributes.js";
+import { Leftovers, NodeExtra, ValueExtra } from "./extra.js";
+import { scan, type Skeleton } from "./scan.js";
+import { ATTRIBUTE_TYPE, decode, type Draft, encode, EXTERNAL, has, type Message } from "./schema.js";
 import { TensorReader } from "./tensors.js";
 
 type Info = Message<"ValueInfoProto">;

@@ -1,8 +1,8 @@
 /** Walks a model file through a small window and cuts out the payloads of large initializers, which stay on disk. */
-import { open,realpath,stat,type FileHandle } from "node:fs/promises";
-import { fileMissing,modelCorrupt,modelTooLarge,notOnnx } from "../diagnostics.js";
-import { type FileRange,problemOf } from "./ranges.js";
-import { header,MESSAGE_LIMIT } from "./schema.js";
+import { open, realpath, stat, type FileHandle } from "node:fs/promises";
+import { fileMissing, modelCorrupt, modelTooLarge, notOnnx } from "../diagnostics.js";
+import { type FileRange, problemOf } from "./ranges.js";
+import { header, MESSAGE_LIMIT } from "./schema.js";
 
 /** Payloads above this size are left on disk. */
 const CUT_BYTES = 1024;

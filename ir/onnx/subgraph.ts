@@ -1,8 +1,8 @@
 /** Graphs inside of nodes (If, Loop). Such a graph is encoded as soon as it is whole, since no pass looks into it. */
-import { type Attribute,makeOp,type Node,type Port,type Value } from "../graph.js";
+import { type Attribute, makeOp, type Node, type Port, type Value } from "../graph.js";
 import { uniqueNames } from "./names.js";
-import { ATTRIBUTE_TYPE,encode } from "./schema.js";
-import { infoDraft,nodeDraft } from "./write.js";
+import { ATTRIBUTE_TYPE, encode } from "./schema.js";
+import { infoDraft, nodeDraft } from "./write.js";
 
 /** Its nodes read its inputs, each other, and whatever is defined around it; constants always stand around it. */
 export interface Subgraph {

@@ -1,21 +1,21 @@
 /** TensorProto to TensorData and back: payloads in the file, in typed fields, or in other files of the model's folder. */
-import { realpathSync,statSync } from "node:fs";
-import { dirname,isAbsolute,relative,resolve,sep } from "node:path";
+import { realpathSync, statSync } from "node:fs";
+import { dirname, isAbsolute, relative, resolve, sep } from "node:path";
 import {
-externalDataMalformed,
-externalDataMissing,
-externalDataOutside,
-externalDataShort,
-externalDataSize,
-fileMissing,
-tensorMalformed,
-unsupportedType,
+  externalDataMalformed,
+  externalDataMissing,
+  externalDataOutside,
+  externalDataShort,
+  externalDataSize,
+  fileMissing,
+  tensorMalformed,
+  unsupportedType,
 } from "../diagnostics.js";
-import { convertedKey,rangeKey } from "../digest.js";
-import { readTensor,type TensorContent,type TensorData } from "../tensor.js";
-import { byteSize,ELEMENT_TYPES,elementCount,type ElementType,elementTypeOf } from "../types.js";
-import { type FileRange,problemOf } from "./ranges.js";
-import { type Draft,EXTERNAL,has,type Message } from "./schema.js";
+import { convertedKey, rangeKey } from "../digest.js";
+import { readTensor, type TensorContent, type TensorData } from "../tensor.js";
+import { byteSize, ELEMENT_TYPES, elementCount, type ElementType, elementTypeOf } from "../types.js";
+import { type FileRange, problemOf } from "./ranges.js";
+import { type Draft, EXTERNAL, has, type Message } from "./schema.js";
 
 /** Reads the tensors of one model. */
 export class TensorReader {

@@ -1,18 +1,18 @@
 /** Writes a Model as an ONNX file: streamed, atomic, and the same bytes every time. */
-import { rename,rm } from "node:fs/promises";
-import { basename,dirname,join,relative,resolve } from "node:path";
-import { cancelled,CompilerError,fileNotWritten,modelTooLarge } from "../diagnostics.js";
-import type { Model,Node,Value } from "../graph.js";
+import { rename, rm } from "node:fs/promises";
+import { basename, dirname, join, relative, resolve } from "node:path";
+import { cancelled, CompilerError, fileNotWritten, modelTooLarge } from "../diagnostics.js";
+import type { Model, Node, Value } from "../graph.js";
 import type { TensorData } from "../tensor.js";
-import { type Dim,ELEMENT_TYPES,sameType,type TensorType } from "../types.js";
+import { type Dim, ELEMENT_TYPES, sameType, type TensorType } from "../types.js";
 import { attributeBytes } from "./attributes.js";
-import { DataLayout,type Piece,WrittenData } from "./data-file.js";
-import { Leftovers,NodeExtra,ValueExtra } from "./extra.js";
-import { type Alias,assignNames,type Naming } from "./names.js";
+import { DataLayout, type Piece, WrittenData } from "./data-file.js";
+import { Leftovers, NodeExtra, ValueExtra } from "./extra.js";
+import { type Alias, assignNames, type Naming } from "./names.js";
 import { writePieces } from "./output.js";
 import { problemOf } from "./ranges.js";
-import { decode,type Draft,encode,header,type Message,MESSAGE_LIMIT,type Unknowns } from "./schema.js";
-import { isWithin,payloadBytes,type Placement,tensorDraft } from "./tensors.js";
+import { decode, type Draft, encode, header, type Message, MESSAGE_LIMIT, type Unknowns } from "./schema.js";
+import { isWithin, payloadBytes, type Placement, tensorDraft } from "./tensors.js";
 
 export interface EncodeOptions {
   /** Ranges of files that lie in this folder become external data, by their path from it; all else is inside. */

@@ -5,10 +5,10 @@
  * computes from the stream. Rotary embeddings, shifts, biases, masks and position tables fail this. Two branches may run beside
  * each other, (x + f(x)) + g(x): then the branch starts from a value of the stream a few adds earlier.
  */
-import { operands,uses } from "../analysis.js";
+import { operands, uses } from "../analysis.js";
 import { constantOf } from "../constants.js";
-import { type Graph,isOp,isRuntimeOp,type Node,type Value } from "../graph.js";
-import { isDataMovement,isLinear,isShapeOnly,type Dependence } from "../ops.js";
+import { type Graph, isOp, isRuntimeOp, type Node, type Value } from "../graph.js";
+import { isDataMovement, isLinear, isShapeOnly, type Dependence } from "../ops.js";
 
 export interface ResidualAdd {
   readonly node: Node;

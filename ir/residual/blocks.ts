@@ -1,7 +1,7 @@
 /** From branches in a row to the blocks of a transformer: names, numbers, module paths. */
 import type { BranchKind } from "../dit.js";
-import type { Node,Value } from "../graph.js";
-import { isLinear,type Dependence } from "../ops.js";
+import type { Node, Value } from "../graph.js";
+import { isLinear, type Dependence } from "../ops.js";
 import { unmoved } from "./adds.js";
 import type { ResidualBranch } from "./index.js";
 

@@ -2,20 +2,20 @@
 import { operands } from "../analysis.js";
 import { constantOf } from "../constants.js";
 import type { BranchKind } from "../dit.js";
-import { isOp,type Node,type Value } from "../graph.js";
+import { isOp, type Node, type Value } from "../graph.js";
 import {
-attended,
-isActivation,
-isAttentionCore,
-isDataMovement,
-isElementwise,
-isLinear,
-isNorm,
-isProduct,
-isReduction,
-type Dependence,
+  attended,
+  isActivation,
+  isAttentionCore,
+  isDataMovement,
+  isElementwise,
+  isLinear,
+  isNorm,
+  isProduct,
+  isReduction,
+  type Dependence,
 } from "../ops.js";
-import { type ResidualAdd,unmoved } from "./adds.js";
+import { type ResidualAdd, unmoved } from "./adds.js";
 
 /** Whether a value is computed from the root of an add's branch. */
 function isWithin({ root, region }: ResidualAdd, value: Value | undefined): boolean {

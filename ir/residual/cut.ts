@@ -11,9 +11,9 @@
  * What blocks add is no value of the graph: the stream behind them becomes the stream in front of them, plus the difference of
  * the two, which is exact up to rounding and can then be read from an earlier step.
  */
-import { notRecognised,unknownName } from "../diagnostics.js";
+import { notRecognised, unknownName } from "../diagnostics.js";
 import type { BranchKind } from "../dit.js";
-import { type Graph,isOp,makeOp,type Node,type Value } from "../graph.js";
+import { type Graph, isOp, makeOp, type Node, type Value } from "../graph.js";
 import { rewrite } from "../rewrite.js";
 import type { PlacedBranch } from "./blocks.js";
 

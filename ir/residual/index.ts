@@ -1,12 +1,12 @@
 /** Residual streams of a graph, and what is added to them: the mechanism that every recogniser reads. */
 import { operands } from "../analysis.js";
-import { type BranchKind,LATENT } from "../dit.js";
-import { type Graph,intsAttribute,isOp,type Node,type Value } from "../graph.js";
-import { isLinear,type Dependence } from "../ops.js";
-import { type ResidualAdd,residualAdds } from "./adds.js";
-import { cutPoints,type CutPoints,kindOf } from "./branch.js";
+import { type BranchKind, LATENT } from "../dit.js";
+import { type Graph, intsAttribute, isOp, type Node, type Value } from "../graph.js";
+import { isLinear, type Dependence } from "../ops.js";
+import { type ResidualAdd, residualAdds } from "./adds.js";
+import { cutPoints, type CutPoints, kindOf } from "./branch.js";
 import { streamAdds } from "./streams.js";
-import { liveTokens,type Tokens,tokensOf } from "./tokens.js";
+import { liveTokens, type Tokens, tokensOf } from "./tokens.js";
 export type { TokenSource } from "./tokens.js";
 
 export type { CutPoints, ResidualAdd, Tokens };

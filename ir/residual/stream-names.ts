@@ -1,8 +1,8 @@
 /** What streams are called. */
 import type { Dependence } from "../ops.js";
 import { LATENT } from "../dit.js";
-import { type Graph,isOp,type Value } from "../graph.js";
-import type { ResidualStreams,Tokens } from "./index.js";
+import { type Graph, isOp, type Value } from "../graph.js";
+import type { ResidualStreams, Tokens } from "./index.js";
 
 /** What the tokens of a stream are called: `text` for those of a condition; for those of the latent, what it is a latent of. */
 export function streamNames(graph: Graph, latent: Value, dependsOn: Dependence, streams: ResidualStreams): (tokens: Tokens) => string {

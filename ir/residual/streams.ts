@@ -3,8 +3,8 @@
  * those of a transformer's blocks; the others stand inside a branch (the inner add of a block whose attention reaches the
  * stream through the feed-forward network only) or reach over whole blocks (long skips).
  */
-import { isOp,type Node,type Value } from "../graph.js";
-import { type ResidualAdd,unmoved } from "./adds.js";
+import { isOp, type Node, type Value } from "../graph.js";
+import { type ResidualAdd, unmoved } from "./adds.js";
 
 /** The adds that carry a stream on, in the order of the graph; `skips` gives the stream in front of a long skip by that behind it. */
 export function streamAdds(adds: readonly ResidualAdd[], skips: ReadonlyMap<Value, Value>): readonly ResidualAdd[] {

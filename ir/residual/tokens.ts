@@ -4,9 +4,9 @@
  */
 import { operands } from "../analysis.js";
 import { smallConstant } from "../constants.js";
-import { CONDITION,LATENT,TIME } from "../dit.js";
-import { type Graph,intAttribute,intsAttribute,isOp,type Node,type Value } from "../graph.js";
-import { isDataMovement,isElementwise,isLinear,isNorm,type Dependence } from "../ops.js";
+import { CONDITION, LATENT, TIME } from "../dit.js";
+import { type Graph, intAttribute, intsAttribute, isOp, type Node, type Value } from "../graph.js";
+import { isDataMovement, isElementwise, isLinear, isNorm, type Dependence } from "../ops.js";
 import type { ResidualAdd } from "./adds.js";
 
 /** Where tokens come from. */
