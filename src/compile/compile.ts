@@ -62,8 +62,8 @@ export async function compileModel(job: Job, plan: Plan, { form = "unrolled", wi
     nodes: { step: step.graph.nodes.length, uncached: plain.graph.nodes.length, emitted: model.graph.nodes.length },
     macs: { uncached, emitted, bound: uncached / emitted },
     passes: records,
-    memory: memoryOf(model, plain, ditView(job.model).latent, isLoop ? step : undefined),
-    cuda: isLoop ? { ...cudaCoverage(cached), copies: cudaCoverage(model).copies } : cudaCoverage(model),
+    memory: memoryOf(model, plain, ditView(job.model).latent),
+    cuda: cudaCoverage(model),
   };
 }
 
