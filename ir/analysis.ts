@@ -66,8 +66,12 @@ export function uses(graph: Graph): ReadonlyMap<Value, readonly Node[]> {
  */
 export function executionOrder({ nodes, outputs }: Graph): readonly Node[] {
   const places = new Map(nodes.map((node, place) => [node, place]));
+  const isHere = (node: Node | undefined): node is Node => node !== undefined && places.has(node);
   const byPlace = (values: readonly Value[]): Node[] =>
-    values.flatMap(({ producer }) => producer ?? []).sort((a, b) => (places.get(a) ?? 0) - (places.get(b) ?? 0));
+    values
+      .map(({ producer }) => producer)
+      .filter(isHere)
+      .sort((a, b) => (places.get(a) ?? 0) - (places.get(b) ?? 0));
   const order: Node[] = [];
   const seen = new Set<Node>();
   const pending = byPlace(outputs.map(({ value }) => value)).map((node) => ({ node, isRead: false }));

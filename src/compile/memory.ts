@@ -71,7 +71,7 @@ interface Buffer extends Span {
 /**
  * The buffers that results are put in, and at a node with graphs the most that one of them takes, by the rules of `AllocationPlanner` (onnxruntime/core/framework/allocation_planner.cc): a view
  * lies where its operand lies, and so does what an elementwise kernel writes over an operand that nobody else reads any more; else
- * a buffer of the same shape that is free is taken, else a new one. A buffer is given back after the last value that lies in it.
+ * a buffer of the same shape that is free is taken, else a new one. A buffer is given back after the last value that lies in it, or at the end.
  * `sources`: of the results that follow from these values only. What a side of an If gives lies where the If's results do.
  */
 function spansOf(graph: Graph, sources?: ReadonlyMap<Value, number>, isSide = false): readonly Span[] {
@@ -115,6 +115,7 @@ function spansOf(graph: Graph, sources?: ReadonlyMap<Value, number>, isSide = fa
       if (buffer.reads === 0) freeOf(buffer.shape).push(buffer);
     }
   }
-  const given = new Set(isSide ? graph.outputs.map(({ value }) => bufferOf.get(value)) : []);
-  return [...all.filter((buffer) => !given.has(buffer)), ...inner];
+  const given = new Set(graph.outputs.flatMap(({ value }) => bufferOf.get(value) ?? []));
+  for (const buffer of given) buffer.to = order.length;
+  return [...all.filter((buffer) => !isSide || !given.has(buffer)), ...inner];
 }
