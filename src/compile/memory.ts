@@ -77,6 +77,7 @@ interface Buffer extends Span {
 function spansOf(graph: Graph, sources?: ReadonlyMap<Value, number>, isSide = false): readonly Span[] {
   const order = executionOrder(graph);
   const follows = dependence(graph, sources ?? new Map());
+  const given = new Set(graph.outputs.map(({ value }) => value));
   const reads = new Map<Value, number>();
   for (const value of [...order.flatMap(operands), ...graph.outputs.map(({ value }) => value)])
     reads.set(value, (reads.get(value) ?? 0) + 1);
@@ -92,6 +93,7 @@ function spansOf(graph: Graph, sources?: ReadonlyMap<Value, number>, isSide = fa
   for (const [at, node] of order.entries()) {
     const read = operands(node).flatMap((value) => bufferOf.get(value) ?? []);
     for (const value of node.outputs) {
+      if (isSide && given.has(value)) continue;
       if (sources && follows(value) === 0) continue;
       const shape = `${value.type?.elem ?? ""} ${staticShape(value.type)?.join() ?? ""}`;
       const isView = isOp(node, "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity");
@@ -115,7 +117,9 @@ function spansOf(graph: Graph, sources?: ReadonlyMap<Value, number>, isSide = fa
       if (buffer.reads === 0) freeOf(buffer.shape).push(buffer);
     }
   }
-  const given = new Set(graph.outputs.flatMap(({ value }) => bufferOf.get(value) ?? []));
-  for (const buffer of given) buffer.to = order.length;
-  return [...all.filter((buffer) => !isSide || !given.has(buffer)), ...inner];
+  for (const value of given) {
+    const buffer = bufferOf.get(value);
+    if (buffer) buffer.to = order.length;
+  }
+  return [...all, ...inner];
 }
