@@ -1,5 +1,5 @@
 /** Facts about a graph, computed when asked and kept beside it: uses, order of execution, dependence on inputs. All linear. */
-import type { Graph, Node, Value } from "./graph.js";
+import { type Graph, isOp, type Node, type Value } from "./graph.js";
 import { isShapeOnly, type Dependence } from "./ops.js";
 
 /** The values that a node reads, by its subgraphs too. */
@@ -7,6 +7,43 @@ export function operands(node: Node): Value[] {
   const values: Value[] = [];
   for (const value of node.inputs) if (value) values.push(value);
   for (const { value } of node.captures) values.push(value);
+  for (const graph of subgraphs(node)) for (const value of freeValues(graph)) values.push(value);
+  return values;
+}
+
+/** The graphs that a node has as attributes. */
+export function subgraphs(node: Node): readonly Graph[] {
+  const graphs: Graph[] = [];
+  for (const attribute of node.attributes.values()) if (attribute.kind === "graph") graphs.push(attribute.value);
+  return graphs;
+}
+
+/** A graph, and those in its nodes at any depth. */
+export function withSubgraphs(graph: Graph): readonly Graph[] {
+  const graphs = [graph];
+  // The list grows while it is walked.
+  for (const { nodes } of graphs) for (const node of nodes) graphs.push(...subgraphs(node));
+  return graphs;
+}
+
+const free = new WeakMap<Graph, readonly Value[]>();
+
+/** The values that a graph reads and does not define, constants among them, in the order of first use. */
+export function freeValues(graph: Graph): readonly Value[] {
+  const known = free.get(graph);
+  if (known) return known;
+  const found = new Set<Value>();
+  const defined = new Set(graph.inputs);
+  const read = (value: Value): void => {
+    if (!defined.has(value)) found.add(value);
+  };
+  for (const node of graph.nodes) {
+    for (const value of operands(node)) read(value);
+    for (const output of node.outputs) defined.add(output);
+  }
+  for (const { value } of [...graph.outputs, ...graph.marks]) read(value);
+  const values = [...found];
+  free.set(graph, values);
   return values;
 }
 
@@ -29,8 +66,12 @@ export function uses(graph: Graph): ReadonlyMap<Value, readonly Node[]> {
  */
 export function executionOrder({ nodes, outputs }: Graph): readonly Node[] {
   const places = new Map(nodes.map((node, place) => [node, place]));
+  const isHere = (node: Node | undefined): node is Node => node !== undefined && places.has(node);
   const byPlace = (values: readonly Value[]): Node[] =>
-    values.flatMap(({ producer }) => producer ?? []).sort((a, b) => (places.get(a) ?? 0) - (places.get(b) ?? 0));
+    values
+      .map(({ producer }) => producer)
+      .filter(isHere)
+      .sort((a, b) => (places.get(a) ?? 0) - (places.get(b) ?? 0));
   const order: Node[] = [];
   const seen = new Set<Node>();
   const pending = byPlace(outputs.map(({ value }) => value)).map((node) => ({ node, isRead: false }));
@@ -56,4 +97,14 @@ export function dependence(graph: Graph, sources: ReadonlyMap<Value, number>): D
     if (sum !== 0) for (const output of node.outputs) bits.set(output, sum);
   }
   return (value) => (value ? (bits.get(value) ?? 0) : 0);
+}
+
+/**
+ * The bits of what a subgraph of a node is given: what stands around it has its own, an input those of all that the node reads. The
+ * number of an iteration has none.
+ */
+export function sourcesWithin(node: Node, graph: Graph, dependsOn: Dependence): ReadonlyMap<Value, number> {
+  const all = operands(node).reduce((sum, value) => sum | dependsOn(value), 0);
+  const given = isOp(node, "Loop") ? graph.inputs.slice(1) : graph.inputs;
+  return new Map([...freeValues(graph).map((value) => [value, dependsOn(value)] as const), ...given.map((value) => [value, all] as const)]);
 }

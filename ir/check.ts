@@ -1,17 +1,18 @@
 /**
- * The written list of what makes a graph well-formed. Each line is a rule: its name, then what holds.
+ * The written list of what makes a graph well-formed. Each line is a rule: its name, then what holds. A graph in a node keeps the
+ * rules, but for those of names of inputs and outputs, which are labels there; what is defined around it is defined in it.
  *
  * Values
  *   value-kind         a value is not both a result and a constant
  *   value-defined      what a node reads, its subgraphs included, is an input of the graph, a constant or an output of an earlier node
  *   value-type         fixed dimensions of a type are whole numbers, not negative
  * Nodes
- *   node-twice         no node stands in the list twice
+ *   node-twice         no node stands in the lists twice
  *   node-output        an output of a node names that node as its producer, and stands among its outputs once
- *   node-capture       the names that a node's subgraphs read by differ
+ *   node-capture       the names that a node's opaque attributes read by differ
  *   node-opset         the model has an opset of the node's domain
  * Interface
- *   input-plain        an input of the graph is no result; one that has data is an input with a default
+ *   input-plain        an input of the graph is no result; one that has data is an input with a default; in a node it has none, and is no value from around
  *   input-name         inputs have names, and they differ
  *   output-defined     what an output names is defined, as for nodes
  *   output-name        outputs have names, and they differ; the name of an input is that of an output only if both are one value
@@ -56,44 +57,77 @@ export function check(model: Model): readonly Violation[] {
   const { graph } = model;
   const found: Violation[] = [];
   const report: Report = (rule, message, place = {}) => found.push({ rule, message, ...place });
-  const defined = new Set<Value>(graph.inputs);
-  const seen = new Set<Value>();
-  const see = (value: Value, node?: Node): void => {
-    if (seen.has(value)) return;
-    seen.add(value);
-    checkValue(value, node, report);
-  };
-  const isDefined = (value: Value): boolean => value.data !== undefined || defined.has(value);
+  checkNames(graph, report);
+  new Checker(model, report).graph(graph, () => false);
+  if (model.dit) checkDit(model.dit, graph, report);
+  return found;
+}
 
-  checkInputs(graph, see, report);
-  const nodes = new Set<Node>();
-  for (const node of graph.nodes) {
-    if (nodes.has(node)) report("node-twice", `${node.opType} stands in the list twice`, { node });
-    nodes.add(node);
-    if (!hasOpset(model, node.domain)) report("node-opset", `there is no opset of domain '${node.domain}'`, { node });
+/** Whether something gives a value before it is read. */
+type IsDefined = (value: Value) => boolean;
+
+/** What is checked of every graph of a model, at any depth. */
+class Checker {
+  private readonly nodes = new Set<Node>();
+  private readonly seen = new Set<Value>();
+
+  constructor(
+    private readonly model: Model,
+    private readonly report: Report,
+  ) {}
+
+  /** `holder`: the node that the graph stands in. */
+  graph(graph: Graph, isAround: IsDefined, holder?: Node): void {
+    const defined = new Set<Value>(graph.inputs);
+    const isDefined: IsDefined = (value) => value.data !== undefined || defined.has(value) || isAround(value);
+    for (const value of graph.inputs) {
+      this.value(value, holder);
+      const subject = { node: holder, value };
+      if (value.producer) this.report("input-plain", `the input '${value.name}' is a result`, subject);
+      if (holder && (value.data !== undefined || isAround(value)))
+        this.report("input-plain", `the input '${value.name}' of a graph in a node is a value from around it`, subject);
+    }
+    for (const node of graph.nodes) {
+      this.node(node, isDefined);
+      for (const value of node.outputs) defined.add(value);
+    }
+    for (const { name, value } of graph.outputs) {
+      this.value(value, holder);
+      if (!isDefined(value))
+        this.report("output-defined", `the output '${name}' is '${value.name}', which nothing defines`, { node: holder, value });
+    }
+    checkMarks(graph, isDefined, this.report);
+  }
+
+  private node(node: Node, isDefined: IsDefined): void {
+    if (this.nodes.has(node)) this.report("node-twice", `${node.opType} stands in the lists twice`, { node });
+    this.nodes.add(node);
+    if (!hasOpset(this.model, node.domain)) this.report("node-opset", `there is no opset of domain '${node.domain}'`, { node });
     for (const value of [...node.inputs, ...node.captures.map((port) => port.value)]) {
       if (!value) continue;
-      see(value, node);
-      if (!isDefined(value)) report("value-defined", `'${value.name}' is not defined before it is read`, { node, value });
+      this.value(value, node);
+      if (!isDefined(value)) this.report("value-defined", `'${value.name}' is not defined before it is read`, { node, value });
     }
     for (const name of repeated(node.captures.map((port) => port.name)))
-      report("node-capture", `a subgraph reads two values as '${name}'`, { node });
+      this.report("node-capture", `a subgraph reads two values as '${name}'`, { node });
     for (const [name, attribute] of node.attributes) {
-      if (attribute.kind === "tensor") checkPayload(attribute.value, `attribute '${name}'`, { node }, report);
+      if (attribute.kind === "tensor") checkPayload(attribute.value, `attribute '${name}'`, { node }, this.report);
+      if (attribute.kind === "graph") this.graph(attribute.value, isDefined, node);
     }
     const own = new Set<Value>();
     for (const value of node.outputs) {
-      see(value, node);
-      if (value.producer !== node) report("node-output", `its output '${value.name}' has another producer`, { node, value });
-      if (own.has(value)) report("node-output", `'${value.name}' stands among its outputs twice`, { node, value });
+      this.value(value, node);
+      if (value.producer !== node) this.report("node-output", `its output '${value.name}' has another producer`, { node, value });
+      if (own.has(value)) this.report("node-output", `'${value.name}' stands among its outputs twice`, { node, value });
       own.add(value);
-      defined.add(value);
     }
   }
-  checkOutputs(graph, see, isDefined, report);
-  checkMarks(graph, isDefined, report);
-  if (model.dit) checkDit(model.dit, graph, report);
-  return found;
+
+  private value(value: Value, node: Node | undefined): void {
+    if (this.seen.has(value)) return;
+    this.seen.add(value);
+    checkValue(value, node, this.report);
+  }
 }
 
 /** For graphs that we made: throws an `internal:` error that shows the violations in the text of the graph. */
@@ -169,31 +203,21 @@ function hasOpset({ opsets }: Model, domain: string): boolean {
   return opsets.has(domain) || (domain === "" && opsets.has("ai.onnx")) || (domain === "ai.onnx" && opsets.has(""));
 }
 
-type See = (value: Value, node?: Node) => void;
-
-function checkInputs(graph: Graph, see: See, report: Report): void {
-  for (const value of graph.inputs) {
-    see(value);
-    if (value.producer) report("input-plain", `the input '${value.name}' is a result`, { value });
-    if (value.name === "") report("input-name", "an input has no name", { value });
-  }
-  for (const name of repeated(graph.inputs.map((value) => value.name))) report("input-name", `two inputs have the name '${name}'`);
-}
-
-function checkOutputs(graph: Graph, see: See, isDefined: (value: Value) => boolean, report: Report): void {
-  const inputs = new Map(graph.inputs.map((value) => [value.name, value]));
-  for (const { name, value } of graph.outputs) {
-    see(value);
-    if (!isDefined(value)) report("output-defined", `the output '${name}' is '${value.name}', which nothing defines`, { value });
+/** By which names the outside knows what goes in and comes out. */
+function checkNames({ inputs, outputs }: Graph, report: Report): void {
+  const named = new Map(inputs.map((value) => [value.name, value]));
+  for (const value of inputs) if (value.name === "") report("input-name", "an input has no name", { value });
+  for (const name of repeated(inputs.map((value) => value.name))) report("input-name", `two inputs have the name '${name}'`);
+  for (const { name, value } of outputs) {
     if (name === "") report("output-name", "an output has no name", { value });
-    const input = inputs.get(name);
+    const input = named.get(name);
     if (input && input !== value)
       report("output-name", `'${name}' is the name of an input and of an output that is another value`, { value });
   }
-  for (const name of repeated(graph.outputs.map((port) => port.name))) report("output-name", `two outputs have the name '${name}'`);
+  for (const name of repeated(outputs.map((port) => port.name))) report("output-name", `two outputs have the name '${name}'`);
 }
 
-function checkMarks(graph: Graph, isDefined: (value: Value) => boolean, report: Report): void {
+function checkMarks(graph: Graph, isDefined: IsDefined, report: Report): void {
   const steps = new Map<string, Set<number>>();
   for (const { site, half, step, value } of graph.marks) {
     const key = `${half} ${site}`;

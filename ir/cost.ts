@@ -1,8 +1,10 @@
 /** What a graph costs: multiply-accumulate operations of nodes, of branches, of whole graphs. Shapes must be known. */
-import { dependence, operands } from "./analysis.js";
+import { dependence, operands, sourcesWithin } from "./analysis.js";
+import { constantOf, smallConstant } from "./constants.js";
 import { LATENT } from "./dit.js";
 import { ditView, type Graph, intAttribute, isOp, isRuntimeOp, type Mark, type Model, type Node, type Value } from "./graph.js";
 import { isShapeOnly, type Dependence } from "./ops.js";
+import { tensorNumbers } from "./tensor.js";
 import { elementCount, staticShape } from "./types.js";
 
 /** Multiply-accumulate operations: `linear` with a weight (Gemm, MatMul, Conv), `attention` between activations. */
@@ -25,10 +27,67 @@ export function totalMacs({ linear, attention }: Macs): number {
   return linear + attention;
 }
 
-/** MACs of a graph. An operand that depends on no input is a weight. */
+/**
+ * MACs of a graph. An operand that depends on no input is a weight. The body of a Loop counts once for each iteration, as far as their
+ * number is written down, and an If by the side that it takes, or by the dearer one where that cannot be known.
+ */
 export function graphMacs(graph: Graph): Macs {
-  const dependsOn = dependence(graph, new Map(graph.inputs.map((input) => [input, 1])));
-  return graph.nodes.reduce((sum, node) => addMacs(sum, nodeMacs(node, dependsOn)), NO_MACS);
+  return macsOf(graph, new Map(graph.inputs.map((input) => [input, 1])), ONCE);
+}
+
+/** The times that a graph is computed: for each, the numbers of the iterations that it is in, by the values that hold them. */
+type Times = readonly ReadonlyMap<Value, number>[];
+
+const ONCE: Times = [new Map()];
+
+/** Of all of these times together. */
+function macsOf(graph: Graph, sources: ReadonlyMap<Value, number>, times: Times): Macs {
+  const dependsOn = dependence(graph, sources);
+  return graph.nodes.reduce((sum, node) => addMacs(sum, macsAt(node, dependsOn, times)), NO_MACS);
+}
+
+function macsAt(node: Node, dependsOn: Dependence, times: Times): Macs {
+  const within = (name: string, at: Times): Macs => {
+    const attribute = node.attributes.get(name);
+    if (attribute?.kind !== "graph" || at.length === 0) return NO_MACS;
+    return macsOf(attribute.value, sourcesWithin(node, attribute.value, dependsOn), at);
+  };
+  if (isOp(node, "Loop")) return within("body", iterations(node, times));
+  if (!isOp(node, "If")) return scaleMacs(nodeMacs(node, dependsOn), times.length);
+  const decides = decision(node.inputs[0]);
+  const [taken, left] = [true, false].map((side) => times.filter((time) => decides(time) === side));
+  if (taken && left && taken.length + left.length === times.length)
+    return addMacs(within("then_branch", taken), within("else_branch", left));
+  const [one, other] = [within("then_branch", times), within("else_branch", times)];
+  return totalMacs(one) < totalMacs(other) ? other : one;
+}
+
+/** The times of a Loop's body: those of the Loop itself where the number of iterations is not written down, or a condition may end them. */
+function iterations(node: Node, times: Times): Times {
+  const body = node.attributes.get("body");
+  const count = smallConstant(node.inputs[0])?.[0];
+  if (body?.kind !== "graph" || count === undefined) return times;
+  const { inputs, outputs } = body.value;
+  const [number, goesOn] = inputs;
+  if (!number || outputs[0]?.value !== goesOn) return times;
+  return times.flatMap((time) => Array.from({ length: count }, (_, i) => new Map(time).set(number, i)));
+}
+
+/** Whether a condition holds at a time: it is a constant, or read from a constant table by the number of an iteration. */
+function decision(condition: Value | undefined): (time: ReadonlyMap<Value, number>) => boolean | undefined {
+  const numbersOf = (value: Value | undefined): readonly number[] | undefined => {
+    const data = constantOf(value);
+    return data && tensorNumbers(data);
+  };
+  const known = numbersOf(condition)?.[0];
+  if (known !== undefined) return () => known !== 0;
+  const gather = condition?.producer;
+  const [table, number] = isOp(gather, "Gather") ? (gather?.inputs ?? []) : [];
+  const rows = table && table.type?.shape?.length === 1 ? numbersOf(table) : undefined;
+  return (time) => {
+    const row = number && rows?.[time.get(number) ?? -1];
+    return row === undefined ? undefined : row !== 0;
+  };
 }
 
 /** What one step costs, and how much of it each branch saves when it is not computed. */
@@ -56,7 +115,7 @@ export function stepCost(model: Model): StepCost {
   let total = NO_MACS;
   let hoisted = NO_MACS;
   for (const node of graph.nodes) {
-    const cost = nodeMacs(node, dependsOn);
+    const cost = macsAt(node, dependsOn, ONCE);
     if (totalMacs(cost) === 0) continue;
     total = addMacs(total, cost);
     const changes = (dependsOn(node.outputs[0]) & LATENT) !== 0;

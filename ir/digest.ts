@@ -1,6 +1,6 @@
 /** Names for contents: keys that are equal where attributes, constants or whole graphs are. */
 import { createHash, type Hash } from "node:crypto";
-import type { Attribute, Model, Value } from "./graph.js";
+import type { Attribute, Graph, Model, Value } from "./graph.js";
 import type { ConvertedRange, FileRange, TensorData } from "./tensor.js";
 
 /** Payloads up to this size are spelled out; larger ones are hashed, and those on disk named by their place. */
@@ -35,7 +35,7 @@ export function convertedKey({ source, from, to }: ConvertedRange): string {
   return `${to}<${from}:${rangeKey(source)}`;
 }
 
-/** Equal keys mean equal attributes, given that those on disk are the same place. */
+/** Equal keys mean equal attributes, given that those on disk are the same place. A graph is equal to itself alone. */
 export function attributeKey(attribute: Attribute): string {
   switch (attribute.kind) {
     case "int":
@@ -52,11 +52,22 @@ export function attributeKey(attribute: Attribute): string {
       return `strings:${JSON.stringify(attribute.value)}`;
     case "tensor":
       return constantKey(attribute.value);
+    case "graph":
+      return `graph:${numberOf(attribute.value)}`;
     case "opaque":
       return `opaque:${createHash("sha256").update(attribute.bytes).digest("hex")}`;
     default:
       return attribute satisfies never;
   }
+}
+
+const numbers = new WeakMap<Graph, number>();
+let numbered = 0;
+
+function numberOf(graph: Graph): number {
+  const number = numbers.get(graph) ?? numbered++;
+  numbers.set(graph, number);
+  return number;
 }
 
 function floatKey(value: number): string {
@@ -65,7 +76,7 @@ function floatKey(value: number): string {
 
 /**
  * A digest of what a graph computes but for its weights: operators, attributes, edges, types of inputs, small constants.
- * Names play no part in it, nor does the batch. As `sha256:<hex>`.
+ * Names of values and graphs play no part in it, nor does the batch. As `sha256:<hex>`.
  */
 export function structureDigest({ graph, opsets }: Model): string {
   const hash = createHash("sha256");
@@ -79,14 +90,26 @@ export function structureDigest({ graph, opsets }: Model): string {
     ids.set(value, id);
     return id;
   };
-  for (const input of graph.inputs) line(hash, "input", idOf(input), input.type?.elem, input.type?.shape?.length);
-  for (const node of graph.nodes) {
-    const attributes = [...node.attributes]
-      .sort(([a], [b]) => (a < b ? -1 : 1))
-      .map(([name, attribute]) => `${name}=${attribute.kind === "tensor" ? structuralKey(attribute.value) : attributeKey(attribute)}`);
-    line(hash, node.domain, node.opType, node.inputs.map(idOf).join(), node.outputs.map(idOf).join(), ...attributes);
-  }
-  for (const { value } of graph.outputs) line(hash, "output", idOf(value));
+  const add = (graph: Graph): void => {
+    for (const input of graph.inputs) line(hash, "input", idOf(input), input.type?.elem, input.type?.shape?.length);
+    for (const node of graph.nodes) {
+      const attributes = [...node.attributes]
+        .sort(([a], [b]) => (a < b ? -1 : 1))
+        .map(([name, attribute]) => `${name}=${keyOf(attribute)}`);
+      line(hash, node.domain, node.opType, node.inputs.map(idOf).join(), node.outputs.map(idOf).join(), ...attributes);
+    }
+    for (const { value } of graph.outputs) line(hash, "output", idOf(value));
+  };
+  /** What a graph in a node consists of stands in front of the node. */
+  const keyOf = (attribute: Attribute): string => {
+    if (attribute.kind === "tensor") return structuralKey(attribute.value);
+    if (attribute.kind !== "graph") return attributeKey(attribute);
+    line(hash, "graph");
+    add(attribute.value);
+    line(hash, "end");
+    return "graph";
+  };
+  add(graph);
   return `sha256:${hash.digest("hex")}`;
 }
 

@@ -16,7 +16,10 @@ export interface Value {
   readonly extra?: unknown;
 }
 
-/** Subgraphs, types and whatever else no pass looks into stay as the bytes of the file. */
+/**
+ * What a node is told beside its operands. The nodes of a graph may read what is defined around it. Subgraphs of files, types and
+ * whatever else no pass looks into stay as the bytes of the file.
+ */
 export type Attribute =
   | { readonly kind: "int"; readonly value: bigint }
   | { readonly kind: "float"; readonly value: number }
@@ -25,6 +28,7 @@ export type Attribute =
   | { readonly kind: "floats"; readonly value: readonly number[] }
   | { readonly kind: "strings"; readonly value: readonly string[] }
   | { readonly kind: "tensor"; readonly value: TensorData }
+  | { readonly kind: "graph"; readonly value: Graph }
   | { readonly kind: "opaque"; readonly bytes: Uint8Array };
 
 export interface Node {
@@ -34,7 +38,7 @@ export interface Node {
   readonly inputs: readonly (Value | undefined)[];
   readonly outputs: readonly Value[];
   readonly attributes: ReadonlyMap<string, Attribute>;
-  /** Values that the node's subgraphs read by name. */
+  /** Values that the node's opaque attributes read by name. */
   readonly captures: readonly Port[];
   /** Key and value strings of the exporter (module scopes among them). */
   readonly metadata: ReadonlyMap<string, string>;
@@ -55,7 +59,10 @@ export interface Mark extends CacheKey {
   readonly value: Value;
 }
 
-/** `nodes` is topologically sorted. Constants have no list: those that are read are those that there are. */
+/**
+ * `nodes` is topologically sorted. Constants have no list: those that are read are those that there are. What stands in a node is
+ * known by its place: names of its inputs and outputs are labels, as those of its values are.
+ */
 export interface Graph {
   readonly name: string;
   readonly inputs: readonly Value[];
@@ -74,6 +81,9 @@ export interface Model {
   readonly dit?: DitView | undefined;
   readonly extra?: unknown;
 }
+
+/** How deep graphs may stand in nodes: deeper than in any model, and as deep as readers of the format go. */
+export const DEPTH_LIMIT = 30;
 
 const NONE: ReadonlyMap<string, never> = new Map<string, never>();
 

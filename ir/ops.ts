@@ -24,7 +24,7 @@ export function isNondeterministic(node: Node): boolean {
   return isRandom(node) || isOp(node, "Dropout") || !isOp(node, node.opType);
 }
 
-/** Holds a subgraph: never looked into. */
+/** Holds a subgraph: never folded, never shared. */
 export function isControlFlow(node: Node): boolean {
   return isOp(node, ...CONTROL_FLOW);
 }

@@ -3,10 +3,11 @@ import { textInvalid } from "./diagnostics.js";
 import {
   type Attribute,
   constant,
+  DEPTH_LIMIT,
   type Graph,
+  type Mark,
   inputValue,
   makeNode,
-  type Mark,
   type Model,
   type Node,
   type Port,
@@ -56,18 +57,40 @@ interface Mention {
   readonly at: number;
 }
 
+/** Of a value that may be defined later. */
+interface MarkMention extends Omit<Mark, "value"> {
+  readonly value: Mention;
+}
+
 interface Declaration extends Mention {
   readonly type: TensorType | undefined;
+}
+
+/** The names of a graph; those of the graphs around it are seen in it, too. */
+class Scope {
+  private readonly values = new Map<string, Value>();
+  readonly types = new Map<string, TensorType>();
+
+  constructor(private readonly outer?: Scope) {}
+
+  get depth(): number {
+    return this.outer ? this.outer.depth + 1 : 0;
+  }
+
+  at(name: string): Value | undefined {
+    return this.values.get(name) ?? this.outer?.at(name);
+  }
+
+  define(name: string, value: Value): void {
+    this.values.set(name, value);
+  }
 }
 
 /** Recursive descent over the characters; one method for each rule of the grammar. */
 class Parser {
   private at = 0;
   private elidedBytes = 0;
-  private readonly values = new Map<string, Value>();
-  private readonly types = new Map<string, TensorType>();
-  private readonly aliases = new Map<string, Mention>();
-  private readonly marks: (Omit<Mark, "value"> & { readonly value: Mention })[] = [];
+  private scope = new Scope();
 
   constructor(private readonly text: string) {}
 
@@ -91,25 +114,37 @@ class Parser {
     return { graph, opsets, irVersion, metadata };
   }
 
+  /** A graph in a node sees what is defined so far. */
+  private subgraph(): Graph {
+    const { scope } = this;
+    this.scope = new Scope(scope);
+    if (this.scope.depth > DEPTH_LIMIT) throw this.error(`graphs are nested more than ${DEPTH_LIMIT} deep`);
+    const graph = this.graph();
+    this.scope = scope;
+    return graph;
+  }
+
   private graph(): Graph {
     const { name } = this.identifier();
     const inputs = this.list("(", ")", () => this.declaration()).map((input) => this.define(input, inputValue(input.name, input.type)));
     this.expect("=>");
     const ports = this.list("(", ")", () => this.declaration());
-    for (const port of ports) if (port.type) this.types.set(port.name, port.type);
+    for (const port of ports) if (port.type) this.scope.types.set(port.name, port.type);
     if (this.peeks("<"))
       this.list("<", ">", () => {
         this.entry();
       });
     const nodes: Node[] = [];
+    const aliases = new Map<string, Mention>();
+    const mentioned: MarkMention[] = [];
     this.expect("{");
     while (!this.accept("}")) {
-      if (this.accept("# mark ")) this.mark();
-      else if (this.accept("# output ")) this.alias();
+      if (this.accept("# mark ")) mentioned.push(this.mark());
+      else if (this.accept("# output ")) aliases.set(this.identifier().name, this.assigned());
       else nodes.push(this.node());
     }
-    const outputs: Port[] = ports.map((port) => ({ name: port.name, value: this.value(this.aliases.get(port.name) ?? port) }));
-    const marks: Mark[] = this.marks.map(({ value, ...mark }) => ({ ...mark, value: this.value(value) }));
+    const outputs: Port[] = ports.map((port) => ({ name: port.name, value: this.value(aliases.get(port.name) ?? port) }));
+    const marks = mentioned.map(({ value, ...mark }): Mark => ({ ...mark, value: this.value(value) }));
     return { name, inputs, outputs, nodes, marks };
   }
 
@@ -122,7 +157,7 @@ class Parser {
   private entry(): void {
     const { name, at, type } = this.declaration();
     if (this.accept("=")) this.define({ name, at }, constant(name, this.tensor(type)));
-    else if (type) this.types.set(name, type);
+    else if (type) this.scope.types.set(name, type);
   }
 
   private node(): Node {
@@ -144,7 +179,7 @@ class Parser {
       opType: path.at(-1) ?? "",
       name,
       inputs,
-      outputs: outputs.map((output) => ({ name: output.name, type: this.types.get(output.name) })),
+      outputs: outputs.map((output) => ({ name: output.name, type: this.scope.types.get(output.name) })),
       attributes,
       captures,
     });
@@ -166,16 +201,12 @@ class Parser {
     }
   }
 
-  private mark(): void {
+  private mark(): MarkMention {
     this.skip();
     const site = this.take(/[\w.-]+/y) ?? this.string();
     const half = this.accept("uncond") ? "uncond" : "cond";
     this.expect("@");
-    this.marks.push({ site, half, step: this.count(), value: this.assigned() });
-  }
-
-  private alias(): void {
-    this.aliases.set(this.identifier().name, this.assigned());
+    return { site, half, step: this.count(), value: this.assigned() };
   }
 
   private assigned(): Mention {
@@ -207,6 +238,10 @@ class Parser {
       this.accept("=");
       return { kind: "tensor", value: this.tensor(type) };
     }
+    const start = this.at;
+    const isGraph = this.optionalIdentifier() !== undefined && this.peeks("(");
+    this.at = start;
+    if (isGraph) return { kind: "graph", value: this.subgraph() };
     if (!this.peeks("[")) {
       const literal = this.literal();
       const kind = annotation === "float" && literal.kind === "int" ? "float" : literal.kind;
@@ -338,13 +373,13 @@ class Parser {
   }
 
   private define({ name, at }: Mention, value: Value): Value {
-    if (this.values.has(name)) throw this.error(`'${name}' is defined twice`, at);
-    this.values.set(name, value);
+    if (this.scope.at(name)) throw this.error(`'${name}' is defined twice`, at);
+    this.scope.define(name, value);
     return value;
   }
 
   private value({ name, at }: Mention): Value {
-    const value = this.values.get(name);
+    const value = this.scope.at(name);
     if (!value) throw this.error(`nothing before this defines '${name}'`, at);
     return value;
   }

@@ -7,9 +7,11 @@
  *     # output name = value         an output that has not the name of its value
  *     # capture name = value        a subgraph of the node above reads this value by this name
  *
+ * Constants that the graph of a node reads stand in the section of the outermost graph, and no two values of a text have one name.
  * Large payloads and the bytes of opaque attributes are left out: `{...}`. Neither printed nor read: node metadata, the DiT view, `extra`.
  */
-import type { Attribute, Graph, Model, Node, Value } from "./graph.js";
+import { operands, subgraphs } from "./analysis.js";
+import type { Attribute, Graph, Model, Node, Port, Value } from "./graph.js";
 import { readTensor, tensorBytes, type TensorData } from "./tensor.js";
 import { elementCount, isElementType, type TensorType } from "./types.js";
 import { ELIDED, NOT_TENSORS, scalarOf } from "./text-syntax.js";
@@ -17,43 +19,85 @@ import { ELIDED, NOT_TENSORS, scalarOf } from "./text-syntax.js";
 /** The model as text; equal structure and labels give equal text. Constants of more than `limit` elements are elided. */
 export function print(model: Model, limit = 64): string {
   const { graph } = model;
-  const label = labels(graph);
-  const name = (value: Value): string => identifier(label(value));
-  const outputs = graph.outputs.map((port) => typed(port.value.type, identifier(port.name)));
-  const aliases = graph.outputs.filter((port) => label(port.value) !== port.name);
-  const declared = [
-    ...constants(graph).map(([value, data]) => `${typeText(data)} ${name(value)} = ${payload(data, limit)}`),
-    ...typedResults(graph, label).map((value) => typed(value.type, name(value))),
-  ];
-  const lines = [
-    header(model),
-    `${identifier(graph.name)} (${graph.inputs.map((value) => typed(value.type, name(value))).join(", ")}) => (${outputs.join(", ")})`,
-  ];
-  if (declared.length > 0) lines.push("<", declared.map((line) => `  ${line}`).join(",\n"), ">");
-  lines.push("{");
-  for (const node of graph.nodes) lines.push(...nodeLines(node, label, limit));
-  for (const port of aliases) lines.push(`  # output ${identifier(port.name)} = ${name(port.value)}`);
-  for (const { site, half, step, value } of graph.marks)
-    lines.push(`  # mark ${siteText(site)}${half === "cond" ? "" : ` ${half}`} @${step} = ${name(value)}`);
-  lines.push("}");
-  return lines.join("\n");
+  const writer = new Writer(labels(graph), limit);
+  return [header(model), ...writer.graph(graph, graph.outputs, constants(graph), "")].join("\n");
 }
 
 /** The lines of those nodes that have notes, each with its notes under it; the names are those of `print`. */
 export function excerpt(model: Model, notes: ReadonlyMap<Node, readonly string[]>, limit = 64): string {
-  const label = labels(model.graph);
+  const writer = new Writer(labels(model.graph), limit);
   const lines: string[] = [];
   for (const [node, remarks] of notes) {
-    lines.push(...nodeLines(node, label, limit));
+    lines.push(...writer.node(node, "  "));
     for (const remark of remarks) lines.push(`  #   ^ ${remark}`);
   }
   return lines.join("\n");
 }
 
+/** Lines of graphs and nodes, under the names that their values have in the text. */
+class Writer {
+  constructor(
+    private readonly label: Label,
+    private readonly limit: number,
+  ) {}
+
+  /** `outputs` are given under their names, `declared` constants stand in the section of the graph; the first line is not indented. */
+  graph(graph: Graph, outputs: readonly Port[], declared: readonly (readonly [Value, TensorData])[], indent: string): readonly string[] {
+    const isAlias = ({ name, value }: Port): boolean => this.label(value) !== name;
+    const said = new Set(outputs.filter((port) => !isAlias(port)).map(({ value }) => value));
+    const results = graph.nodes.flatMap((node) =>
+      node.outputs.filter((value) => value.type && !said.has(value) && this.label(value) !== ""),
+    );
+    const section = [
+      ...declared.map(([value, data]) => `${typeText(data)} ${this.name(value)} = ${payload(data, this.limit)}`),
+      ...results.map((value) => this.typed(value)),
+    ];
+    const inputs = graph.inputs.map((value) => this.typed(value)).join(", ");
+    const ports = outputs.map(({ name, value }) => typed(value.type, identifier(name))).join(", ");
+    const lines = [`${identifier(graph.name)} (${inputs}) => (${ports})`];
+    if (section.length > 0) lines.push(`${indent}<`, section.map((line) => `${indent}  ${line}`).join(",\n"), `${indent}>`);
+    lines.push(`${indent}{`);
+    for (const node of graph.nodes) for (const line of this.node(node, `${indent}  `)) lines.push(line);
+    for (const port of outputs.filter(isAlias)) lines.push(`${indent}  # output ${identifier(port.name)} = ${this.name(port.value)}`);
+    for (const { site, half, step, value } of graph.marks)
+      lines.push(`${indent}  # mark ${siteText(site)}${half === "cond" ? "" : ` ${half}`} @${step} = ${this.name(value)}`);
+    lines.push(`${indent}}`);
+    return lines;
+  }
+
+  node(node: Node, indent: string): readonly string[] {
+    const op = [...(node.domain === "" ? [] : node.domain.split(".")), node.opType].map(identifier).join(".");
+    const left = node.outputs.map((value) => this.name(value)).join(", ");
+    const head = `${indent}${left}${left === "" ? "" : " "}= ${op}`;
+    const tail = `(${node.inputs.map((value) => this.name(value)).join(", ")})`;
+    const captures = node.captures.map((port) => `${indent}# capture ${identifier(port.name)} = ${this.name(port.value)}`);
+    const attributes = Array.from(node.attributes, ([name, attribute]) => this.attribute(name, attribute, `${indent}  `));
+    if (subgraphs(node).length === 0) return [`${head}${attributes.length > 0 ? `<${attributes.join(", ")}>` : ""}${tail}`, ...captures];
+    return [`${head}<`, attributes.map((text) => `${indent}  ${text}`).join(",\n"), `${indent}>${tail}`, ...captures];
+  }
+
+  private attribute(name: string, attribute: Attribute, indent: string): string {
+    if (attribute.kind !== "graph") return attributeText(name, attribute, this.limit);
+    const outputs = attribute.value.outputs.map(({ value }) => ({ name: this.label(value), value }));
+    return `${identifier(name)} = ${this.graph(attribute.value, outputs, [], indent).join("\n")}`;
+  }
+
+  private name(value: Value | undefined): string {
+    return identifier(value ? this.label(value) : "");
+  }
+
+  private typed(value: Value): string {
+    return typed(value.type, this.name(value));
+  }
+}
+
 /** The name of a value in the text. */
 type Label = (value: Value) => string;
 
-/** Interface names are kept; then the first value of a name has it, and later ones are numbered. Unnamed results that nothing reads stay unnamed. */
+/**
+ * Interface names are kept; then the first value of a name has it, and later ones are numbered, in the graphs of nodes too. Unnamed
+ * results that nothing reads stay unnamed.
+ */
 function labels(graph: Graph): Label {
   const names = new Map<Value, string>();
   const taken = new Set<string>([""]);
@@ -68,38 +112,34 @@ function labels(graph: Graph): Label {
     taken.add(name);
     names.set(value, name);
   };
+  const claimAll = ({ inputs, nodes, outputs, marks }: Graph): void => {
+    for (const input of inputs) claim(input);
+    for (const node of nodes) {
+      for (const value of node.inputs) if (value) claim(value);
+      for (const { value } of node.captures) claim(value);
+      for (const inner of subgraphs(node)) claimAll(inner);
+      for (const value of node.outputs) if (value.name !== "") claim(value);
+    }
+    for (const { value } of [...outputs, ...marks]) claim(value);
+  };
   for (const input of graph.inputs) claim(input);
   for (const { name, value } of graph.outputs) {
     if (!taken.has(name)) claim(value, name);
     taken.add(name);
   }
-  for (const node of graph.nodes) {
-    for (const value of node.inputs) if (value) claim(value);
-    for (const { value } of node.captures) claim(value);
-    for (const value of node.outputs) if (value.name !== "") claim(value);
-  }
-  for (const { value } of [...graph.outputs, ...graph.marks]) claim(value);
+  claimAll(graph);
   return (value) => names.get(value) ?? value.name;
 }
 
 /** The constants that are read, in the order of first use. */
 function constants(graph: Graph): [Value, TensorData][] {
   const found = new Map<Value, TensorData>();
-  const see = (value: Value | undefined): void => {
-    if (value?.data) found.set(value, value.data);
+  const see = (value: Value): void => {
+    if (value.data) found.set(value, value.data);
   };
-  for (const node of graph.nodes) {
-    for (const value of node.inputs) see(value);
-    for (const { value } of node.captures) see(value);
-  }
+  for (const node of graph.nodes) for (const value of operands(node)) see(value);
   for (const { value } of [...graph.outputs, ...graph.marks]) see(value);
   return [...found];
-}
-
-/** The results whose type stands neither in the list of outputs nor nowhere. */
-function typedResults(graph: Graph, label: Label): Value[] {
-  const said = new Set(graph.outputs.filter((port) => label(port.value) === port.name).map((port) => port.value));
-  return graph.nodes.flatMap((node) => node.outputs.filter((value) => value.type && !said.has(value) && label(value) !== ""));
 }
 
 function header(model: Model): string {
@@ -110,16 +150,7 @@ function header(model: Model): string {
   return `<${fields.join(", ")}>`;
 }
 
-function nodeLines(node: Node, label: Label, limit: number): string[] {
-  const name = (value: Value | undefined): string => identifier(value ? label(value) : "");
-  const op = [...(node.domain === "" ? [] : node.domain.split(".")), node.opType].map(identifier).join(".");
-  const attributes = [...node.attributes].map(([key, value]) => attributeText(key, value, limit)).join(", ");
-  const left = node.outputs.map(name).join(", ");
-  const line = `  ${left}${left === "" ? "" : " "}= ${op}${attributes === "" ? "" : `<${attributes}>`}(${node.inputs.map(name).join(", ")})`;
-  return [line, ...node.captures.map((port) => `  # capture ${identifier(port.name)} = ${name(port.value)}`)];
-}
-
-function attributeText(name: string, attribute: Attribute, limit: number): string {
+function attributeText(name: string, attribute: Exclude<Attribute, { readonly kind: "graph" }>, limit: number): string {
   const is = (value: string): string => `${identifier(name)} = ${value}`;
   const list = (values: readonly string[]): string =>
     values.length > 0 ? is(`[${values.join(", ")}]`) : `${identifier(name)}: ${attribute.kind} = []`;

@@ -1,5 +1,6 @@
 /** The two walks over a graph: `rewrite` forward, `sweep` backward. Every pass is one of them. Both are linear. */
-import { type Graph, makeNode, type Node, type Port, type Value } from "./graph.js";
+import { freeValues, operands } from "./analysis.js";
+import { type Attribute, type Graph, makeNode, type Node, type Port, type Value } from "./graph.js";
 
 /** What stands for a node: these nodes in its place, and for each of its outputs a value. */
 export interface Replacement {
@@ -11,7 +12,7 @@ export interface Replacement {
 export type Substitution = ReadonlyMap<Value, Value>;
 
 /**
- * Walks the nodes in order. Each is first given the current values of its inputs, then shown to `visit`, which answers
+ * Walks the nodes in order, not those inside of them. Each is first given the current values of its inputs, then shown to `visit`, which answers
  * with a replacement or with nothing to keep it. Outputs and marks follow. Returns the same graph if nothing changed.
  * `start` substitutes values before the first node: inputs, mostly.
  */
@@ -20,7 +21,7 @@ export function rewrite(graph: Graph, visit: (node: Node, original: Node) => Rep
   const nodes: Node[] = [];
   let changed = current.size > 0;
   for (const original of graph.nodes) {
-    const node = substituteInputs(original, current);
+    const node = substituteOperands(original, current);
     const replacement = visit(node, original);
     for (const made of replacement?.nodes ?? [node]) nodes.push(made);
     const outputs = replacement?.outputs ?? node.outputs;
@@ -44,14 +45,28 @@ export function rewrite(graph: Graph, visit: (node: Node, original: Node) => Rep
   };
 }
 
-function substituteInputs(node: Node, current: Substitution): Node {
-  if (!node.inputs.some((v) => v && current.has(v)) && !node.captures.some(({ value }) => current.has(value))) return node;
+function substituteOperands(node: Node, current: Substitution): Node {
+  if (!operands(node).some((value) => current.has(value))) return node;
   const at = (value: Value): Value => current.get(value) ?? value;
   return makeNode({
     ...node,
     inputs: node.inputs.map((value) => value && at(value)),
     captures: node.captures.map((port) => substitutePort(port, at)),
+    attributes: substituteAttributes(node.attributes, at),
   });
+}
+
+/** Attributes whose graphs read what stands for the values around them. */
+export function substituteAttributes(attributes: Node["attributes"], at: (value: Value) => Value): Node["attributes"] {
+  return new Map(Array.from(attributes, ([name, attribute]) => [name, substituteAttribute(attribute, at)]));
+}
+
+function substituteAttribute(attribute: Attribute, at: (value: Value) => Value): Attribute {
+  if (attribute.kind !== "graph") return attribute;
+  const { value: graph } = attribute;
+  const pairs = freeValues(graph).map((value) => [value, at(value)] as const);
+  const changed = new Map(pairs.filter(([value, next]) => next !== value));
+  return { kind: "graph", value: rewrite(graph, () => undefined, changed) };
 }
 
 function substitutePort(port: Port, at: (value: Value) => Value): Port {
@@ -78,8 +93,7 @@ function neededNodes(graph: Graph): Set<Node> {
   for (let i = graph.nodes.length - 1; i >= 0; i--) {
     const node = graph.nodes[i];
     if (!node || !needed.has(node)) continue;
-    for (const value of node.inputs) need(value);
-    for (const { value } of node.captures) need(value);
+    for (const value of operands(node)) need(value);
   }
   return needed;
 }

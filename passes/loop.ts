@@ -4,8 +4,7 @@
  */
 import { Builder, shapeOf, type Weight, type WeightedValue } from "../ir/build.js";
 import { formUnsupported } from "../schedules/diagnostics.js";
-import { constant, inputValue, makeNode, opsetOf, type Value } from "../ir/graph.js";
-import { Subgraphs } from "../ir/onnx/index.js";
+import { constant, type Graph, inputValue, makeNode, opsetOf, type Value } from "../ir/graph.js";
 import { tensorOf } from "../ir/tensor.js";
 import { type Call, type LearnedVariance, type Run, RUN_PORTS, withMainNetwork } from "../schedules/index.js";
 import type { Pass, PlanContext } from "./pass.js";
@@ -35,16 +34,18 @@ export default {
 
     const sampled: readonly Carried[] = [{ input: latent, output: next }, ...histories.flatMap(({ carried }) => carried)];
     const outputs = [goesOn, ...sampled.map(({ output }) => output)].map((value) => ({ name: value.name, value }));
-    const subgraphs = new Subgraphs(calls.inputs, [RUN_PORTS.latent]);
     const whole = { name: "step", inputs: [], outputs, nodes: body.nodes, marks: calls.marks };
-    const decided = decideBranches(whole, plan.cells, step, new Builder(), subgraphs);
+    const decided = decideBranches(whole, plan.cells, step, new Builder());
 
     const carried = [...sampled.map(({ input }) => input), ...decided.carried.map(({ input }) => input)];
-    const { attribute, captures } = subgraphs.encode("body", {
+    const results = [...decided.outputs, ...decided.carried.map(({ output }) => output)];
+    const inner: Graph = {
+      name: "body",
       inputs: [number, goesOn, ...carried],
+      outputs: results.map((value) => ({ name: value.name, value })),
       nodes: decided.nodes,
-      outputs: [...decided.outputs, ...decided.carried.map(({ output }) => output)],
-    });
+      marks: [],
+    };
     const first = prologue.weightedSum([{ value: noise, weight: run.table.initialScale }], "steps/first");
     const trips = constant("steps", tensorOf("int64", [], [steps]));
     const node = makeNode({
@@ -52,8 +53,7 @@ export default {
       name: "steps",
       inputs: [trips, undefined, first, ...carried.slice(1).map((value) => zeros(prologue, value))],
       outputs: carried.map(({ name, type }, i) => ({ name: i === 0 ? RUN_PORTS.latent : `${name}_last`, type })),
-      attributes: new Map([["body", attribute]]),
-      captures,
+      attributes: new Map([["body", { kind: "graph", value: inner }]]),
     });
     const [last] = node.outputs;
     if (!last) throw new Error("internal: the loop carries nothing");

@@ -6,6 +6,7 @@ import { CompilerError } from "../ir/diagnostics.js";
 import { constant, type Graph, inputValue, makeNode, makeOp, type Model, type Node, type Value } from "../ir/graph.js";
 import { type TensorData, tensorOf } from "../ir/tensor.js";
 import { parse } from "../ir/parse.js";
+import { LOOPED } from "./support/models.js";
 
 /** A lifted step with one of everything. */
 function fine(): Model {
@@ -47,6 +48,14 @@ function reading(graph: Graph, value: Value): Partial<Graph> {
   return { nodes: [...graph.nodes, makeOp("Exp", [value], { name: "extra" }).node] };
 }
 
+/** The graph with one more node, which has a graph. */
+function holding(graph: Graph, inner: Partial<Graph>): Partial<Graph> {
+  const value: Graph = { name: "inner", inputs: [], outputs: [], nodes: [], marks: [], ...inner };
+  return {
+    nodes: [...graph.nodes, makeNode({ opType: "If", inputs: [], outputs: [], attributes: new Map([["body", { kind: "graph", value }]]) })],
+  };
+}
+
 function floats(shape: readonly number[], bytes: number): TensorData {
   return { elem: "float", shape, content: { kind: "bytes", bytes: new Uint8Array(bytes) } };
 }
@@ -69,6 +78,12 @@ const BROKEN: readonly (readonly [Rule, string, () => Model])[] = [
   ["value-defined", "captured", () => withGraph((g) => ({
     nodes: [...g.nodes, makeNode({ opType: "If", inputs: [], outputs: [], captures: [{ name: "o", value: inputValue("stray") }] })],
   }))],
+  ["value-defined", "in the graph of a node", () => withGraph((g) => holding(g, { nodes: [makeOp("Exp", [inputValue("stray")], { name: "e" }).node] }))],
+  ["value-defined", "of the graph of a node", () => withGraph((g) => {
+    const inner = makeOp("Exp", [nth(g.inputs, 0)], { name: "e" });
+    const { nodes = [] } = holding(g, { nodes: [inner.node] });
+    return { nodes: [...nodes, makeOp("Exp", [inner.value], { name: "extra" }).node] };
+  })],
   ["value-type", "half a row", () => withGraph((g) => ({ inputs: [...g.inputs, inputValue("h", { elem: "float", shape: [1.5] })] }))],
   ["value-type", "less than nothing", () => withGraph((g) => ({
     nodes: [...g.nodes, makeOp("Exp", [], { name: "h", type: { elem: "float", shape: [-1] } }).node],
@@ -91,9 +106,12 @@ const BROKEN: readonly (readonly [Rule, string, () => Model])[] = [
     nodes: [...g.nodes, makeNode({ domain: "org.other", opType: "Op", inputs: [], outputs: [] })],
   }))],
   ["input-plain", "a result", () => withGraph((g) => ({ inputs: [...g.inputs, nth(nth(g.nodes, 0).outputs, 0)] }))],
+  ["input-plain", "of the graph of a node, from around it", () => withGraph((g) => holding(g, { inputs: [nth(g.inputs, 0)] }))],
+  ["input-plain", "of the graph of a node, with a default", () => withGraph((g) => holding(g, { inputs: [constant("k", tensorOf("float", [1], [1]))] }))],
   ["input-name", "none", () => withGraph((g) => ({ inputs: [...g.inputs, inputValue("")] }))],
   ["input-name", "two alike", () => withGraph((g) => ({ inputs: [...g.inputs, inputValue("c")] }))],
   ["output-defined", "stray", () => withGraph((g) => ({ outputs: [...g.outputs, { name: "z", value: inputValue("stray") }] }))],
+  ["output-defined", "of the graph of a node", () => withGraph((g) => holding(g, { outputs: [{ name: "z", value: inputValue("stray") }] }))],
   ["output-name", "none", () => withGraph((g) => ({ outputs: [...g.outputs, { name: "", value: nth(g.inputs, 0) }] }))],
   ["output-name", "two alike", () => withGraph((g) => ({ outputs: [...g.outputs, nth(g.outputs, 0)] }))],
   ["output-name", "an input's", () => withGraph((g) => ({ outputs: [...g.outputs, { name: "x", value: nth(g.inputs, 2) }] }))],
@@ -126,6 +144,7 @@ describe("check", () => {
   it("finds nothing in a graph that is well-formed", () => {
     expect(check(fine())).toEqual([]);
     expect(check(withDit({ timestep: undefined }))).toEqual([]);
+    expect(check(parse(LOOPED))).toEqual([]);
   });
 
   it.each(BROKEN)("%s: %s", (rule, _, broken) => {
@@ -135,6 +154,8 @@ describe("check", () => {
   it("node-twice, with what follows from it", () => {
     const twice = withGraph((g) => ({ nodes: [nth(g.nodes, 0), ...g.nodes] }));
     expect(check(twice).map(({ rule }) => rule)).toEqual(["node-twice"]);
+    const inside = withGraph((g) => holding(g, { nodes: [nth(g.nodes, 0)] }));
+    expect(check(inside).map(({ rule }) => rule)).toEqual(["node-twice"]);
   });
 
   it("dit-branch: two of a site", () => {

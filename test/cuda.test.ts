@@ -2,6 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { parse } from "../ir/parse.js";
 import { cudaCoverage } from "../src/compile/cuda-coverage.js";
+import { LOOPED } from "./support/models.js";
 
 interface Off {
   readonly missing: readonly string[];
@@ -78,6 +79,16 @@ describe("cudaCoverage", () => {
       missing: [{ node: "norm", op: "InstanceNormalization", opset: 22, types: ["float", "float", "float", "float"] }],
       copies: [],
     });
+  });
+
+  it("counts the nodes in the graphs of nodes", () => {
+    const { kernels, missing, copies } = cudaCoverage(
+      parse(LOOPED.replace("Neg(x)", "Mish(x)").replace("MatMul(h, w)", "Mish(h)").replace('"", a)', '"", x)')),
+    );
+    expect(kernels).toBe(4);
+    expect(missing.map(({ op }) => op)).toEqual(["Mish", "Mish"]);
+    // The side is decided on the host, and the condition is computed.
+    expect(copies.map(({ op }) => op)).toEqual(["If"]);
   });
 
   // A shape that is known before the run costs nothing.

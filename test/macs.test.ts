@@ -14,6 +14,10 @@ import { byteSize, elementCount } from "../ir/types.js";
 import { parseSchedule, type Schedule } from "../schedules/index.js";
 import { summarise } from "../src/planning/summary.js";
 import type { Planning } from "../src/planning/planning.js";
+import { compileModel } from "../src/compile/compile.js";
+import { fixtures } from "./support/fixtures.js";
+import { openFixture, planOf, randomSchedule } from "./support/jobs.js";
+import { LOOPED } from "./support/models.js";
 import { choose, inputOf } from "./support/policy-input.js";
 import { bind, cachesOf, type Half } from "../schedules/index.js";
 
@@ -204,6 +208,37 @@ describe("DiT-XL/2 at a batch of 64", () => {
       ]);
     });
     expect(Math.abs(saved(parseSchedule(Object.fromEntries(rows), "rows")) - (365.59 - 278.71))).toBeLessThan(0.01);
+  });
+});
+
+describe("a loop", () => {
+  it.each(["dit/dynamo-20", "sd3/torchscript-17", "flux/dynamo-23", "stdit3/dynamo-20"])(
+    "costs what the unrolled run does: %s",
+    async (name) => {
+      const fixture = fixtures.find((candidate) => candidate.name === name);
+      if (!fixture) throw new Error(`no fixture ${name}`);
+      const job = await openFixture(fixture, "none");
+      const { plan } = planOf(job, randomSchedule(job, 7).cells);
+      const [unrolled, loop] = [await compileModel(job, plan), await compileModel(job, plan, { form: "loop" })];
+      expect(graphMacs(loop.model.graph)).toEqual(graphMacs(unrolled.model.graph));
+      expect(graphMacs(loop.uncached.graph)).toEqual(graphMacs(unrolled.uncached.graph));
+      expect(loop.macs.bound).toBeGreaterThan(1.2);
+    },
+  );
+
+  const total = (text: string): number => totalMacs(graphMacs(parse(text).graph));
+
+  it("counts its body once for each iteration, and an If by the side that each takes", () => {
+    // 2·2·2 a product, in two of three iterations.
+    expect(total(LOOPED)).toBe(16);
+    expect(total(LOOPED.replace("{1, 0, 1}", "{0, 0, 1}"))).toBe(8);
+  });
+
+  it("takes the dearer side where the condition is not known, and one iteration where their number is not", () => {
+    const given = (constant: string, input: string): string =>
+      LOOPED.replace(constant, "").replace("(float[2,2] x)", `(float[2,2] x, ${input})`);
+    expect(total(given("bool[3] computes = {1, 0, 1},", "bool[3] computes"))).toBe(24);
+    expect(total(given("int64 trips = {3},", "int64 trips"))).toBe(8);
   });
 });
 

@@ -20,12 +20,24 @@ import { onnx } from "onnx-proto";
 import * as ort from "onnxruntime-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { CompilerError } from "../ir/diagnostics.js";
-import { type Attribute, constant, inputValue, makeNode, makeOp, type Model, type Node, only, type Value } from "../ir/graph.js";
+import {
+  type Attribute,
+  constant,
+  type Graph,
+  inputValue,
+  makeNode,
+  makeOp,
+  type Model,
+  type Node,
+  only,
+  type Value,
+} from "../ir/graph.js";
 import { encodeModel, readModel, writeModel, type WriteOptions, WrittenData } from "../ir/onnx/index.js";
+import { parse } from "../ir/parse.js";
 import { readTensor, type TensorData, tensorNumbers, tensorOf } from "../ir/tensor.js";
 import { readNpy } from "../src/files/npy.js";
 import { canonicalFields } from "./support/wire.js";
-import { modelOf } from "./support/models.js";
+import { LOOPED, modelOf } from "./support/models.js";
 
 const FIXTURES = join(import.meta.dirname, "fixtures");
 const WEIRD = join(FIXTURES, "weird");
@@ -510,12 +522,59 @@ describe("names", () => {
     expect(() => encodeModel(model)).toThrow(expect.objectContaining({ code: "NAME_CLASH" }));
   });
 
+  it("that opaque attributes read are exact in the graphs of nodes, too", async () => {
+    const original = nodeNamed(await readModel(join(WEIRD, "features.onnx")), "if");
+    const mid = neg(x, "m");
+    const captures = ["mid", "deep"].map((name) => ({ name, value: only(mid) }));
+    const reader = makeNode({ ...original, inputs: [], captures, outputs: [{ name: "chosen" }] });
+    const value: Graph = { name: "b", inputs: [], outputs: [{ name: "o", value: only(reader) }], nodes: [mid, reader], marks: [] };
+    const holder = makeNode({ opType: "If", inputs: [], outputs: [{ name: "y" }], attributes: new Map([["b", { kind: "graph", value }]]) });
+    const graph = written(modelOf({ inputs: [x], nodes: [neg(x, "mid"), holder] }));
+    expect(lines(graph)).toEqual(["mid_1 = Neg(x)", "y = If()"]);
+    expect(lines(graph.node?.[1]?.attribute?.[0]?.g ?? {})).toEqual(["mid = Neg(x)", "deep = Identity(mid)", "chosen = If()"]);
+  });
+
   it("of inner values are not given to outer ones", async () => {
     const source = await readModel(join(WEIRD, "features.onnx"));
     const branch = nodeNamed(source, "if");
     const reader = neg(only(branch), "inner_t");
     const graph = written({ ...source, graph: { ...source.graph, nodes: [...source.graph.nodes, reader] } });
     expect(lines(graph).at(-1)).toBe("inner_t_1 = Neg(chosen)");
+  });
+
+  it("of values in the graphs of nodes hide none from around them", () => {
+    const inner = neg(x, "a");
+    const outer = neg(x, "a");
+    const side = (name: string, node: Node, value: Value): [string, Attribute] => [
+      name,
+      {
+        kind: "graph",
+        value: {
+          name,
+          inputs: [],
+          outputs: [value, only(node), only(node)].map((given) => ({ name: "same", value: given })),
+          nodes: [node],
+          marks: [],
+        },
+      },
+    ];
+    const c = constant("c", tensorOf("float", [2], [1, 2]));
+    const branch = makeNode({
+      opType: "If",
+      inputs: [constant("flag", tensorOf("bool", [], [1]))],
+      outputs: ["p", "q", "r"].map((name) => ({ name, type })),
+      attributes: new Map([side("then_branch", inner, x), side("else_branch", neg(only(outer), "a"), c)]),
+    });
+    const ports = branch.outputs.map((value) => ({ name: value.name, value }));
+    const graph = written(modelOf({ inputs: [x], nodes: [outer, branch], outputs: ports }));
+    expect(lines(graph)).toEqual(["a = Neg(x)", "p,q,r = If(flag)"]);
+    expect(graph.initializer?.map(({ name }) => name)).toEqual(["flag", "c"]);
+    const sides = graph.node?.[1]?.attribute?.map(({ g }) => g ?? {}) ?? [];
+    expect(sides.map(lines)).toEqual([
+      ["a_1 = Neg(x)", "x_out = Identity(x)", "a_1_out = Identity(a_1)"],
+      ["a_2 = Neg(a)", "c_out = Identity(c)", "a_2_out = Identity(a_2)"],
+    ]);
+    expect(sides.map(({ output }) => output?.map(({ name }) => name))).toEqual([["x_out", "a_1", "a_1_out"], ["c_out", "a_2", "a_2_out"]]); // prettier-ignore
   });
 
   it("are one for constants with the same content, which come in the order of use", () => {
@@ -589,6 +648,25 @@ describe("in the runtime", () => {
       await writeModel(model, copy);
       expect(await prediction(copy, arch)).toEqual(wanted);
     }
+  });
+});
+
+describe("graphs in nodes", () => {
+  it("run, and are read as bytes with captures", async () => {
+    const model = parse(LOOPED);
+    const file = place();
+    await writeModel(model, file);
+    const session = await ort.InferenceSession.create(file);
+    const { y } = await session.run({ x: new ort.Tensor("float32", Float32Array.of(1, -2, 0, 3), [2, 2]) });
+    await session.release();
+    const times = ([a = 0, b = 0, c = 0, d = 0]: readonly number[]): number[] => [a + 3 * b, 2 * a + 4 * b, c + 3 * d, 2 * c + 4 * d];
+    const plus = (a: readonly number[], b: readonly number[]): number[] => a.map((number, i) => number + (b[i] ?? 0));
+    const start = [-1, 2, -0, -3];
+    const second = plus(plus(start, times(start)), start);
+    expect([...(y?.data ?? [])]).toEqual(plus(second, times(second)));
+    const [, loop] = (await readModel(file)).graph.nodes;
+    expect(loop?.attributes.get("body")?.kind).toBe("opaque");
+    expect(loop?.captures.map(({ name }) => name).sort()).toEqual(["a", "computes", "w"]);
   });
 });
 

@@ -67,6 +67,27 @@ describe("rewrite", () => {
     expect(check({ graph: next, opsets: new Map([["", 20]]), irVersion: 10, metadata: new Map() })).toEqual([]);
   });
 
+  it("substitutes in the graphs of nodes what they read from around them", () => {
+    const inner = (a: string): string => `b = Op< f = f (p) => (q) { q = Op< h = h () => (r) { r = Sum(p, x, ${a}) } >() } >()`;
+    const graph = graphOf(`g (x) => (y) { a = Exp(x) ${inner("a")} y = Neg(b) }`);
+    const next = rewrite(graph, ({ opType, inputs }) => {
+      if (opType !== "Exp") return undefined;
+      const { node, value } = makeOp("Log", inputs, { name: "new" });
+      return { nodes: [node], outputs: [value] };
+    });
+    expect(textOf(next)).toBe(`g (x) => (y) { new = Log(x) ${inner("new")} y = Neg(b) }`);
+    expect(textOf(graph)).toBe(`g (x) => (y) { a = Exp(x) ${inner("a")} y = Neg(b) }`);
+    expect(sweep(next)).toBe(next);
+    // What changes elsewhere leaves them as they are.
+    const [, before] = next.nodes;
+    const [, after] = rewrite(next, ({ opType, inputs }) => {
+      if (opType !== "Neg") return undefined;
+      const { node, value } = makeOp("Abs", inputs, { name: "y" });
+      return { nodes: [node], outputs: [value] };
+    }).nodes;
+    expect(after).toBe(before);
+  });
+
   it("drops inputs that constants and results stand for, and keeps those that other inputs stand for", () => {
     const graph = graphOf("g (p, q, r) => (y) { y = Sum(p, q, r) }");
     const [p, q] = graph.inputs;

@@ -1,13 +1,15 @@
 /** The text form: what is printed, what is read back, and where it says that a text is wrong. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { freeValues, subgraphs } from "../ir/analysis.js";
+import { structureDigest } from "../ir/digest.js";
 import { CompilerError } from "../ir/diagnostics.js";
 import { type Attribute, constant, inputValue, makeNode, makeOp, type Model, type Node, only, type Value } from "../ir/graph.js";
 import { tensorFrom, tensorNumbers, tensorOf } from "../ir/tensor.js";
 import { excerpt, print } from "../ir/print.js";
 import { parse } from "../ir/parse.js";
 import { byteSize, ELEMENT_TYPES, isElementType } from "../ir/types.js";
-import { modelOf } from "./support/models.js";
+import { LOOPED, modelOf } from "./support/models.js";
 
 const HEAD = '<ir_version: 10, opset_import: ["" : 20]>';
 
@@ -108,6 +110,26 @@ describe("print", () => {
     expect(constantNamed(again, "v").data?.content).toMatchObject({ kind: "file", offset: 260, length: 264 });
     expect(print(again, Infinity)).toBe(text);
     expect(print(parse(print(model, Infinity)), Infinity)).not.toContain("{...}");
+  });
+
+  it("writes the graphs of nodes, and their constants in the outermost one", () => {
+    const model = parse(LOOPED);
+    expect(print(model)).toBe(LOOPED);
+    const [neg, loop] = model.graph.nodes;
+    const [body] = loop ? subgraphs(loop) : [];
+    const branch = body?.nodes[1];
+    if (!neg || !body || !branch) throw new Error("no body");
+    expect(body.outputs[0]?.value).toBe(body.inputs[1]);
+    expect(subgraphs(branch).map(({ outputs }) => outputs[0]?.value)).toContain(neg.outputs[0]);
+    expect(freeValues(body).map(({ name }) => name)).toEqual(["computes", "w", "a"]);
+  });
+
+  it("gives values of different graphs different names", () => {
+    const text = `${HEAD} g (c, x) => (y) { y = If<then_branch = t () => (a) { a = Exp(x) }, else_branch = e () => (a) { a = Neg(x) }>(c) }`;
+    const printed = print(parse(text));
+    expect(printed).toContain("a = Exp(x)");
+    expect(printed).toContain("a_1 = Neg(x)");
+    expect(print(parse(printed))).toBe(printed);
   });
 
   it("shows nodes alone with remarks, under the names that they have in the whole text", () => {
@@ -229,6 +251,9 @@ describe("parse", () => {
     [`${HEAD}\ng (x) => () {\n  y = Op<a = 9223372036854775808>(x)\n}`, 3, 14, "no int64"],
     [`${HEAD}\ng (x) => () {\n  # mark attn-0 3 = x\n}`, 3, 17, "'@' expected"],
     [`${HEAD}\ng (x) => () {\n  # mark attn-0 @3 = z\n}`, 3, 22, "defines 'z'"],
+    [`${HEAD}\ng (x) => () {\n  = Op<a = f () => () { y = Exp(x) }>()\n  = Op(y)\n}`, 4, 8, "defines 'y'"],
+    [`${HEAD}\ng (x) => () {\n  = Op<a = f (x) => () {}>()\n}`, 3, 15, "'x' is defined twice"],
+    [`${HEAD}\ng (x) => () {${" = Op<a = f () => () {".repeat(31)}`, 2, 684, "more than 30 deep"],
     [`${HEAD}\ng (x) => () {} f (x) => (y) {}`, 2, 16, "end of the text"],
   ])("says where %j is wrong", (text, line, column, problem) => {
     const thrown = ((): unknown => {
@@ -242,6 +267,16 @@ describe("parse", () => {
     expect(thrown.code).toBe("TEXT_INVALID");
     expect(thrown.message).toMatch(new RegExp(`^Line ${line}, column ${column}: `));
     expect(thrown.message).toContain(problem);
+  });
+});
+
+describe("structureDigest", () => {
+  it("looks into the graphs of nodes, at anything but names", () => {
+    const digest = (text: string): string => structureDigest(parse(text));
+    const renamed = LOOPED.replaceAll("chosen", "taken").replace("body (", "inner (");
+    expect(digest(renamed)).toBe(digest(LOOPED));
+    for (const [from, to] of [["MatMul(h, w)", "MatMul(w, h)"], ["=> (bool on, float[2,2] next)", "=> (bool on, float[2,2] chosen)"]] as const)
+      expect(digest(LOOPED.replace(from, to))).not.toBe(digest(LOOPED)); // prettier-ignore
   });
 });
 

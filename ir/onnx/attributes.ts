@@ -1,7 +1,7 @@
 /** AttributeProto to Attribute and back, and the names that subgraphs share with the graph around them. */
 import { isUtf8 } from "node:buffer";
 import { modelCorrupt, subgraphUnsupported } from "../diagnostics.js";
-import type { Attribute } from "../graph.js";
+import { type Attribute, DEPTH_LIMIT, type Graph } from "../graph.js";
 import { ATTRIBUTE_TYPE, decode, type Draft, encode, EXTERNAL, fromBigInt, has, type Message, toBigInt } from "./schema.js";
 import { payloadBytes, tensorDraft, type TensorReader } from "./tensors.js";
 
@@ -65,8 +65,13 @@ function text(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("utf8");
 }
 
-/** The bytes of an AttributeProto. Tensors on disk are read. */
-export function attributeBytes(name: string, attribute: Attribute, extra: Draft<"AttributeProto"> | undefined): Uint8Array {
+/** The bytes of an AttributeProto. Tensors on disk are read; `graphBytes` gives those of a GraphProto. */
+export function attributeBytes(
+  name: string,
+  attribute: Attribute,
+  extra: Draft<"AttributeProto"> | undefined,
+  graphBytes: (graph: Graph) => Uint8Array,
+): Uint8Array {
   if (attribute.kind === "opaque") return attribute.bytes;
   const type = ATTRIBUTE_TYPE[attribute.kind];
   const rest = { $unknowns: extra?.$unknowns };
@@ -89,6 +94,8 @@ export function attributeBytes(name: string, attribute: Attribute, extra: Draft<
       const t = { ...tensorDraft(extra?.t?.name, data, { kind: "inline", bytes }), $unknowns: extra?.t?.$unknowns };
       return encode("AttributeProto", { name, type, t, ...rest });
     }
+    case "graph":
+      return encode("AttributeProto", { name, type, g: graphBytes(attribute.value), ...rest });
     default:
       return attribute satisfies never;
   }
@@ -100,9 +107,6 @@ export interface SubgraphNames {
   readonly captured: ReadonlySet<string>;
   readonly defined: ReadonlySet<string>;
 }
-
-/** Deeper than any model, and as deep as readers of the format go. */
-const DEPTH_LIMIT = 30;
 
 interface Scope {
   readonly names: ReadonlySet<string>;

@@ -1,69 +1,77 @@
 /** What every value is called in a file: names made unique, `Identity` where one value needs two names, equal constants as one. */
+import { operands, subgraphs, withSubgraphs } from "../analysis.js";
 import { nameClash } from "../diagnostics.js";
-import type { Graph, Node, Value } from "../graph.js";
+import type { Graph, Node, Port, Value } from "../graph.js";
 import type { TensorContent } from "../tensor.js";
 import { subgraphNames } from "./attributes.js";
 import { contentKey } from "./tensors.js";
 
-/** Another name for a value. */
-export interface Alias {
-  readonly name: string;
-  readonly value: Value;
-}
-
 export interface Naming {
   readonly nameOf: (value: Value) => string;
   readonly nodeName: (node: Node) => string;
-  /** The `Identity` nodes to be written before a node, or (of no node) after the last. */
-  readonly aliases: ReadonlyMap<Node | undefined, readonly Alias[]>;
-  /** The initializers in the order of first use; those that are defaults of inputs come first. */
+  /** What a graph gives, under the names that are written. */
+  readonly outputsOf: (graph: Graph) => readonly Port[];
+  /** Further names of values: the `Identity` nodes to be written before a node, or behind the last one of a graph. */
+  readonly aliases: ReadonlyMap<Node | Graph, readonly Port[]>;
+  /** The initializers, all of the outermost graph, in the order of first use; those that are defaults of inputs come first. */
   readonly constants: readonly Value[];
 }
 
 /**
- * Inputs, outputs and what subgraphs read are called exactly that; the others keep their names where these are free.
- * Throws NAME_CLASH where two values must have the same name.
+ * Inputs, outputs and what opaque attributes read are called exactly that; the others keep their names where these are free, those
+ * in graphs of nodes among them: no name hides another. Throws NAME_CLASH where two values must have the same name.
  */
 export function assignNames(graph: Graph): Naming {
   const names = new Map<Value, string>();
   const exact = new Map<string, Value>();
-  const aliases = new Map<Node | undefined, Alias[]>();
+  const aliases = new Map<Node | Graph, Port[]>();
+  /** The graph in which the alias of a name is written: it is known there alone. */
+  const aliased = new Map<string, Graph>();
 
-  /** Gives a value a name that it must have; in vain if it has one already. */
-  const claim = (value: Value, name: string): boolean => {
+  /** Gives a value a name that it must have in a graph; in vain if it has one already. */
+  const claim = (value: Value, name: string, within: Graph): boolean => {
     const owner = exact.get(name);
     if (owner && owner !== value) throw nameClash(name);
     // A name of its own, or the name of an alias that is already written.
-    if (owner) return true;
+    if (owner) return (aliased.get(name) ?? within) === within;
     if (names.has(value)) return false;
     exact.set(name, value);
     names.set(value, name);
     return true;
   };
-  const alias = (before: Node | undefined, value: Value, name: string): void => {
-    if (exact.has(name)) throw nameClash(name);
-    exact.set(name, value);
-    const list = aliases.get(before);
-    if (list) list.push({ name, value });
-    else aliases.set(before, [{ name, value }]);
+  const alias = (at: Node | Graph, port: Port): Port => {
+    const list = aliases.get(at);
+    if (list) list.push(port);
+    else aliases.set(at, [port]);
+    return port;
+  };
+  const exactAlias = (at: Node | Graph, port: Port, within: Graph): void => {
+    if (exact.has(port.name)) throw nameClash(port.name);
+    exact.set(port.name, port.value);
+    aliased.set(port.name, within);
+    alias(at, port);
   };
 
   for (const value of graph.inputs) {
     if (exact.has(value.name)) throw nameClash(value.name);
-    claim(value, value.name);
+    claim(value, value.name, graph);
   }
-  for (const node of graph.nodes) {
-    for (const { name, value } of node.captures) if (!claim(value, name)) alias(node, value, name);
+  const graphs = withSubgraphs(graph);
+  for (const within of graphs) {
+    for (const node of within.nodes) {
+      for (const port of node.captures) if (!claim(port.value, port.name, within)) exactAlias(node, port, within);
+    }
   }
   const ports = new Set<string>();
-  for (const { name, value } of graph.outputs) {
+  for (const port of graph.outputs) {
+    const { name, value } = port;
     if (ports.has(name)) throw nameClash(name);
     ports.add(name);
-    if (exact.get(name) === value) continue;
-    if (!value.producer || !claim(value, name)) alias(undefined, value, name);
+    if (exact.get(name) === value && (aliased.get(name) ?? graph) === graph) continue;
+    if (!value.producer || !claim(value, name, graph)) exactAlias(graph, port, graph);
   }
 
-  const free = uniqueNames([...exact.keys(), ...innerNames(graph)]);
+  const free = uniqueNames([...exact.keys(), ...opaqueNames(graphs)]);
   const nodeName = uniqueNames([]);
   const nodeNames = new Map<Node, string>();
   const same = new Interning();
@@ -86,30 +94,47 @@ export function assignNames(graph: Graph): Naming {
     seen.add(value);
     constants.push(value);
   }
-  const used = usedValues(graph);
-  for (const node of graph.nodes) {
-    for (const value of node.inputs) useConstant(value);
-    for (const { value } of node.captures) useConstant(value);
-    for (const value of node.outputs) {
-      if (!names.has(value)) names.set(value, value.name !== "" || used.has(value) ? free(value.name || `${node.opType}_output`) : "");
+  const nameOf = (value: Value): string => {
+    const name = names.get(value);
+    if (name === undefined) throw new Error(`internal: '${value.name}' is read and defined nowhere`);
+    return name;
+  };
+  const used = usedValues(graphs);
+  const outputs = new Map<Graph, readonly Port[]>();
+  const nameNodes = ({ nodes }: Graph): void => {
+    for (const node of nodes) {
+      for (const value of operands(node)) useConstant(value);
+      for (const inner of subgraphs(node)) nameInner(inner);
+      for (const value of node.outputs) {
+        if (!names.has(value)) names.set(value, value.name !== "" || used.has(value) ? free(value.name || `${node.opType}_output`) : "");
+      }
+      nodeNames.set(node, node.name === "" ? "" : nodeName(node.name));
     }
-    nodeNames.set(node, node.name === "" ? "" : nodeName(node.name));
-  }
+  };
+  /** A graph in a node gives results of its own, each once. */
+  const nameInner = (inner: Graph): void => {
+    for (const value of inner.inputs) if (!names.has(value)) names.set(value, free(value.name || "input"));
+    nameNodes(inner);
+    const left = new Set(inner.nodes.flatMap((node) => node.outputs));
+    const ports = inner.outputs.map(({ value }): Port => {
+      const name = nameOf(value);
+      return left.delete(value) ? { name, value } : alias(inner, { name: free(`${name}_out`), value });
+    });
+    outputs.set(inner, ports);
+  };
+  nameNodes(graph);
   for (const { value } of graph.outputs) useConstant(value);
   return {
-    nameOf: (value) => {
-      const name = names.get(value);
-      if (name === undefined) throw new Error(`internal: '${value.name}' is read and defined nowhere`);
-      return name;
-    },
+    nameOf,
     nodeName: (node) => nodeNames.get(node) ?? node.name,
+    outputsOf: (within) => outputs.get(within) ?? within.outputs,
     aliases,
     constants,
   };
 }
 
 /** Gives the wanted name to the first who asks, and numbered ones to the rest. */
-export function uniqueNames(taken: Iterable<string>): (wanted: string) => string {
+function uniqueNames(taken: Iterable<string>): (wanted: string) => string {
   const names = new Set(taken);
   const next = new Map<string, number>();
   return (wanted) => {
@@ -123,11 +148,11 @@ export function uniqueNames(taken: Iterable<string>): (wanted: string) => string
   };
 }
 
-/** No name may hide another: what subgraphs define is not free outside. */
-function innerNames(graph: Graph): Set<string> {
+/** No name may hide another: what is defined in opaque attributes is not free outside. */
+function opaqueNames(graphs: readonly Graph[]): Set<string> {
   const found = new Set<string>();
   const seen = new Set<Uint8Array>();
-  for (const node of graph.nodes) {
+  for (const node of graphs.flatMap(({ nodes }) => nodes)) {
     for (const attribute of node.attributes.values()) {
       if (attribute.kind !== "opaque" || seen.has(attribute.bytes)) continue;
       seen.add(attribute.bytes);
@@ -137,13 +162,12 @@ function innerNames(graph: Graph): Set<string> {
   return found;
 }
 
-function usedValues(graph: Graph): Set<Value> {
+function usedValues(graphs: readonly Graph[]): Set<Value> {
   const used = new Set<Value>();
-  for (const node of graph.nodes) {
-    for (const value of node.inputs) if (value) used.add(value);
-    for (const { value } of node.captures) used.add(value);
+  for (const { nodes, outputs } of graphs) {
+    for (const node of nodes) for (const value of operands(node)) used.add(value);
+    for (const { value } of outputs) used.add(value);
   }
-  for (const { value } of graph.outputs) used.add(value);
   return used;
 }
 

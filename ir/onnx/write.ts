@@ -2,13 +2,13 @@
 import { rename, rm } from "node:fs/promises";
 import { basename, dirname, join, relative, resolve } from "node:path";
 import { cancelled, CompilerError, fileNotWritten, modelTooLarge } from "../diagnostics.js";
-import type { Model, Node, Value } from "../graph.js";
+import type { Graph, Model, Node, Port, Value } from "../graph.js";
 import type { TensorData } from "../tensor.js";
 import { type Dim, ELEMENT_TYPES, sameType, type TensorType } from "../types.js";
 import { attributeBytes } from "./attributes.js";
 import { DataLayout, type Piece, WrittenData } from "./data-file.js";
 import { Leftovers, NodeExtra, ValueExtra } from "./extra.js";
-import { type Alias, assignNames, type Naming } from "./names.js";
+import { assignNames, type Naming } from "./names.js";
 import { writePieces } from "./output.js";
 import { problemOf } from "./ranges.js";
 import { decode, type Draft, encode, header, type Message, MESSAGE_LIMIT, type Unknowns } from "./schema.js";
@@ -114,7 +114,7 @@ function modelPieces(model: Model, settings: Settings): Piece[] {
   const naming = assignNames(graph);
   const frame = encode("GraphProto", {
     name: graph.name,
-    ...nodeDrafts(model, naming),
+    ...nodeDrafts(graph, naming),
     input: graph.inputs.map((value) => infoDraft(value.name, value, extraOf(value)?.info)),
     output: graph.outputs.map(({ name, value }) => infoDraft(name, value, extraOf(value)?.output)),
     value_info: settings.valueInfo === false ? [] : valueInfos(model, naming),
@@ -148,37 +148,49 @@ function tensorPieces(name: string, value: Value, { place }: Settings): Piece[] 
   return [message, header("TensorProto", "raw_data", payload.length), payload];
 }
 
-function nodeDrafts(model: Model, naming: Naming): Pick<Draft<"GraphProto">, "node" | "sparse_initializer"> {
+function nodeDrafts(graph: Graph, naming: Naming): Pick<Draft<"GraphProto">, "node" | "sparse_initializer"> {
   const nodes: Draft<"NodeProto">[] = [];
   const sparse: Uint8Array[] = [];
-  const identity = ({ name, value }: Alias): Draft<"NodeProto"> => ({
+  const identity = ({ name, value }: Port): Draft<"NodeProto"> => ({
     input: [naming.nameOf(value)],
     output: [name],
     op_type: "Identity",
   });
-  for (const node of model.graph.nodes) {
+  for (const node of graph.nodes) {
     for (const alias of naming.aliases.get(node) ?? []) nodes.push(identity(alias));
     const tensor = sparseInitializer(node, naming);
     if (tensor) sparse.push(tensor);
     else nodes.push(nodeDraft(node, naming));
   }
-  for (const alias of naming.aliases.get(undefined) ?? []) nodes.push(identity(alias));
+  for (const alias of naming.aliases.get(graph) ?? []) nodes.push(identity(alias));
   return { node: nodes, sparse_initializer: sparse };
 }
 
 /** A node, under the names that it and its values have. */
-export function nodeDraft(node: Node, naming: Pick<Naming, "nameOf" | "nodeName">): Draft<"NodeProto"> {
+function nodeDraft(node: Node, naming: Naming): Draft<"NodeProto"> {
   const extra = node.extra instanceof NodeExtra ? node.extra : undefined;
   return {
     input: node.inputs.map((value) => (value ? naming.nameOf(value) : "")),
     output: node.outputs.map(naming.nameOf),
     name: naming.nodeName(node) || undefined,
     op_type: node.opType,
-    attribute: Array.from(node.attributes, ([name, attribute]) => attributeBytes(name, attribute, extra?.attributes.get(name))),
+    attribute: Array.from(node.attributes, ([name, attribute]) =>
+      attributeBytes(name, attribute, extra?.attributes.get(name), (graph) => subgraphBytes(graph, naming)),
+    ),
     domain: node.domain || undefined,
     metadata_props: entries(node.metadata),
     $unknowns: extra?.unknowns,
   };
+}
+
+/** A graph in a node. The types of its intermediate values are left to the reader. */
+function subgraphBytes(graph: Graph, naming: Naming): Uint8Array {
+  return encode("GraphProto", {
+    name: graph.name,
+    ...nodeDrafts(graph, naming),
+    input: graph.inputs.map((value) => infoDraft(naming.nameOf(value), value)),
+    output: naming.outputsOf(graph).map(({ name, value }) => infoDraft(name, value)),
+  });
 }
 
 /** The SparseTensorProto that a node was read from. */
@@ -213,7 +225,7 @@ function valueInfos({ graph }: Model, naming: Naming): Draft<"ValueInfoProto">[]
 }
 
 /** A value's name and type, with what the file said of them as far as it still holds. */
-export function infoDraft(name: string, value: Value, said?: Message<"ValueInfoProto">): Draft<"ValueInfoProto"> {
+function infoDraft(name: string, value: Value, said?: Message<"ValueInfoProto">): Draft<"ValueInfoProto"> {
   const extra = extraOf(value);
   const known = said ?? extra?.output ?? extra?.info;
   const type = known?.type && sameType(value.type, extra?.type) ? known.type : value.type && typeDraft(value.type);

@@ -5,8 +5,7 @@
 import { operands } from "../../ir/analysis.js";
 import { Builder, elemOf, shapeOf } from "../../ir/build.js";
 import { branchOwners } from "../../ir/cost.js";
-import { constant, type Graph, makeNode, type Mark, type Node, type Value } from "../../ir/graph.js";
-import type { Subgraphs } from "../../ir/onnx/index.js";
+import { type Attribute, constant, type Graph, makeNode, type Mark, type Node, type Value } from "../../ir/graph.js";
 import { sweep } from "../../ir/rewrite.js";
 import { tensorOf } from "../../ir/tensor.js";
 import { cacheName, type Plan } from "../../schedules/index.js";
@@ -28,11 +27,11 @@ export interface Decided {
 }
 
 /** The body of a loop with its cached branches decided by the plan, row by row. */
-export function decideBranches(body: Graph, cells: Plan["cells"], step: Iteration, build: Builder, subgraphs: Subgraphs): Decided {
+export function decideBranches(body: Graph, cells: Plan["cells"], step: Iteration, build: Builder): Decided {
   const marks = body.marks.filter((mark) => cells.get(mark)?.some(({ kind }) => kind === "terms"));
   const graph = sweep({ ...body, marks });
   const sites = new Map(graph.marks.map((mark) => [mark, new Site(cacheName(mark), mark.value, cells.get(mark) ?? [])]));
-  const decisions = new Decisions(step, build, subgraphs);
+  const decisions = new Decisions(step, build);
   for (const unit of inOrder(unitsOf(graph))) {
     const owners = unit.marks.flatMap((mark) => sites.get(mark) ?? []);
     if (owners.length === 0) decisions.copy(unit.nodes, build);
@@ -108,7 +107,6 @@ class Decisions {
   constructor(
     private readonly step: Iteration,
     private readonly build: Builder,
-    private readonly subgraphs: Subgraphs,
   ) {}
 
   /** What stands for a value of the body that was given. */
@@ -174,19 +172,21 @@ class Decisions {
     otherwise: Builder,
     choices: readonly Choice[],
   ): readonly (readonly Value[])[] {
+    const side = (name: string, { nodes }: Builder, values: readonly Value[]): readonly [string, Attribute] => {
+      const outputs = values.map((value) => ({ name: value.name, value }));
+      return [name, { kind: "graph", value: { name, inputs: [], outputs, nodes, marks: [] } }];
+    };
     const sides = [
-      { name: "then_branch", nodes: then.nodes, outputs: choices.flatMap((choice) => choice.then) },
-      { name: "else_branch", nodes: otherwise.nodes, outputs: choices.flatMap((choice) => choice.otherwise) },
-    ];
-    const encoded = sides.map(({ name, ...side }) => ({ name, ...this.subgraphs.encode(name, { inputs: [], ...side }) }));
+      side("then_branch", then, choices.flatMap((choice) => choice.then)),
+      side("else_branch", otherwise, choices.flatMap((choice) => choice.otherwise)),
+    ]; // prettier-ignore
     const [label = ""] = choices.flatMap((choice) => choice.then.map(({ name }) => name));
     const node = makeNode({
       opType: "If",
       name: `${label}/if`,
       inputs: [this.condition(computes)],
       outputs: choices.flatMap((choice) => choice.then.map(({ name, type }) => ({ name: `${name}_chosen`, type }))),
-      attributes: new Map(encoded.map(({ name, attribute }) => [name, attribute])),
-      captures: [...new Map(encoded.flatMap(({ captures }) => captures.map((port) => [port.name, port]))).values()],
+      attributes: new Map(sides),
     });
     this.build.nodes.push(node);
     let given = 0;

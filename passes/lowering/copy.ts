@@ -1,9 +1,10 @@
 /** Copies of nodes, on other operands. */
 import { makeNode, type Node, type Value } from "../../ir/graph.js";
+import { substituteAttributes } from "../../ir/rewrite.js";
 import type { TensorType } from "../../ir/types.js";
 
 /** What a node reads, itself and in its subgraphs. */
-type Operands = Pick<Node, "inputs" | "captures">;
+type Operands = Pick<Node, "inputs" | "captures" | "attributes">;
 
 /** The operands of a copy of `node`, from what `at` says of the original ones. */
 export function operandsAt(node: Node, at: (value: Value) => Value | undefined): Operands {
@@ -15,11 +16,12 @@ export function operandsAt(node: Node, at: (value: Value) => Value | undefined):
   return {
     inputs: node.inputs.map((value) => value && found(value)),
     captures: node.captures.map(({ name, value }) => ({ name, value: found(value) })),
+    attributes: substituteAttributes(node.attributes, found),
   };
 }
 
 /** A node again, on other operands; under a prefix it is called by its module, too; with `rows`, on that many rows. */
-export function clone(node: Node, { inputs, captures }: Operands, prefix = "", rows?: number): Node {
+export function clone(node: Node, { inputs, captures, attributes }: Operands, prefix = "", rows?: number): Node {
   const resize = (type: TensorType | undefined): TensorType | undefined =>
     type?.shape && rows !== undefined ? { ...type, shape: [rows, ...type.shape.slice(1)] } : type;
   return makeNode({
@@ -28,7 +30,7 @@ export function clone(node: Node, { inputs, captures }: Operands, prefix = "", r
     name: prefix === "" ? node.name : prefix + pathOf(node),
     inputs,
     outputs: node.outputs.map(({ name, type }) => ({ name: prefix + name, type: resize(type) })),
-    attributes: node.attributes,
+    attributes,
     captures,
     scope: node.scope,
   });

@@ -7,7 +7,7 @@
  *   time and conditions      one copy, with one row per step and latent row.
  * Steps read their rows of it. With the timesteps known, `fold` turns the time part into data.
  */
-import { dependence } from "../../ir/analysis.js";
+import { dependence, operands } from "../../ir/analysis.js";
 import { type Builder, elemOf, shapeOf } from "../../ir/build.js";
 import { type Half, LATENT, TIME } from "../../ir/dit.js";
 import { entryAt } from "../../ir/entries.js";
@@ -111,11 +111,8 @@ export class Network {
   }
 
   private keep(node: Node): void {
-    const operands = operandsAt(node, (value) => this.onceOf(value));
-    const isSame =
-      operands.inputs.every((value, i) => value === node.inputs[i]) &&
-      operands.captures.every(({ value }, i) => value === node.captures[i]?.value);
-    const copy = isSame ? node : clone(node, operands);
+    const read = operandsAt(node, (value) => this.onceOf(value));
+    const copy = operands(node).every((value) => this.onceOf(value) === value) ? node : clone(node, read);
     if (!this.placing.kept.has(copy)) this.placing.prologue.nodes.push(copy);
     this.placing.kept.add(copy);
     for (const [i, output] of node.outputs.entries()) this.once.set(output, copy.outputs[i] ?? output);
@@ -144,7 +141,7 @@ export class Network {
       const from = source?.value ?? shared[i];
       return from && prologue.gatherRows(from, order, `steps/${value.name}`);
     });
-    const copy = clone(node, { inputs: withRows(node, inputs, count), captures: [] }, "steps/", count);
+    const copy = clone(node, { ...node, inputs: withRows(node, inputs, count) }, "steps/", count);
     prologue.nodes.push(copy);
     for (const [i, output] of node.outputs.entries()) this.hoisted.set(output, { value: copy.outputs[i] ?? output, perStep });
     return true;

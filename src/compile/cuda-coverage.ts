@@ -1,4 +1,5 @@
 /** What a model meets on ONNX Runtime's CUDA provider: nodes without a kernel there, and nodes that make host and device wait for one another. */
+import { withSubgraphs } from "../../ir/analysis.js";
 import { hasCudaKernel, versionedOperator } from "../../ir/cuda.js";
 import { isOp, type Model, type Node, type Value } from "../../ir/graph.js";
 
@@ -21,15 +22,17 @@ export interface CudaCoverage {
   readonly copies: readonly OffDevice[];
 }
 
+/** Of the nodes of a model, those of the graphs in them among them. */
 export function cudaCoverage({ graph, opsets }: Model): CudaCoverage {
+  const nodes = withSubgraphs(graph).flatMap((within) => within.nodes);
   const missing: OffDevice[] = [];
   const copies: OffDevice[] = [];
-  for (const node of graph.nodes) {
+  for (const node of nodes) {
     const list = !hasCudaKernel(node, opsets) ? missing : waitsForHost(node) ? copies : undefined;
     const types = [...node.inputs, ...node.outputs].flatMap((value) => value?.type?.elem ?? []);
     list?.push({ node: node.name, ...versionedOperator(node, opsets), types });
   }
-  return { kernels: graph.nodes.length - missing.length, missing, copies };
+  return { kernels: nodes.length - missing.length, missing, copies };
 }
 
 /**

@@ -1,5 +1,5 @@
 /** How much memory a run takes: from when each value is made and last read, known before anything runs. */
-import { dependence, executionOrder, operands } from "../../ir/analysis.js";
+import { dependence, executionOrder, operands, sourcesWithin, subgraphs } from "../../ir/analysis.js";
 import { type Graph, isOp, type Model, type Value } from "../../ir/graph.js";
 import { isElementwise } from "../../ir/ops.js";
 import { staticShape } from "../../ir/types.js";
@@ -17,13 +17,16 @@ export interface Memory {
 /**
  * Of a run whose shapes are known, as ONNX Runtime runs it when its optimiser is off; `uncached` is the same run without caching.
  * What caching adds is looked for where the latent is: of what follows from time and conditions alone, and is there before the first
- * step, a run that computes less takes less. A run that is a loop takes what it carries, and beside it what its `body` takes: the step.
+ * step, a run that computes less takes less. A Loop takes what it gives, which it carries, and beside it what its body takes.
  */
-export function memoryOf(run: Model, uncached: Model, latent: string, body?: Model): Memory {
-  const cache = peakOf(buffersOf(run.graph, latent)) - peakOf(buffersOf(uncached.graph, latent));
+export function memoryOf(run: Model, uncached: Model, latent: string): Memory {
+  const following = ({ graph }: Model): number => {
+    const inputs = graph.inputs.filter(({ name }) => name === latent);
+    return peakOf(spansOf(graph, new Map(inputs.map((input) => [input, 1]))));
+  };
   return {
-    activations: [run, ...(body ? [body] : [])].reduce((sum, { graph }) => sum + peakOf(buffersOf(graph)), 0),
-    cache: Math.max(0, cache),
+    activations: peakOf(spansOf(run.graph)),
+    cache: Math.max(0, following(run) - following(uncached)),
     weights: weightBytes(run.graph),
   };
 }
@@ -56,19 +59,20 @@ interface Buffer extends Span {
 }
 
 /**
- * The buffers that results are put in, by the rules of `AllocationPlanner` (onnxruntime/core/framework/allocation_planner.cc): a view
+ * The buffers that results are put in, and at a node with graphs the most that one of them takes, by the rules of `AllocationPlanner` (onnxruntime/core/framework/allocation_planner.cc): a view
  * lies where its operand lies, and so does what an elementwise kernel writes over an operand that nobody else reads any more; else
- * a buffer of the same shape that is free is taken, else a new one. A buffer is given back after the last value that lies in it.
- * `source`: of the results that follow from this input only.
+ * a buffer of the same shape that is free is taken, else a new one. A buffer is given back after the last value that lies in it, or at the end.
+ * `sources`: of the results that follow from these values only. What a side of an If gives lies where the If's results do.
  */
-function buffersOf(graph: Graph, source?: string): readonly Buffer[] {
+function spansOf(graph: Graph, sources?: ReadonlyMap<Value, number>, isSide = false): readonly Span[] {
   const order = executionOrder(graph);
-  const from = graph.inputs.filter(({ name }) => name === source);
-  const follows = dependence(graph, new Map(from.map((input) => [input, 1])));
+  const follows = dependence(graph, sources ?? new Map());
+  const given = new Set(graph.outputs.map(({ value }) => value));
   const reads = new Map<Value, number>();
   for (const value of [...order.flatMap(operands), ...graph.outputs.map(({ value }) => value)])
     reads.set(value, (reads.get(value) ?? 0) + 1);
   const all: Buffer[] = [];
+  const inner: Span[] = [];
   const free = new Map<string, Buffer[]>();
   const bufferOf = new Map<Value, Buffer>();
   const freeOf = (shape: string): Buffer[] => {
@@ -79,7 +83,8 @@ function buffersOf(graph: Graph, source?: string): readonly Buffer[] {
   for (const [at, node] of order.entries()) {
     const read = operands(node).flatMap((value) => bufferOf.get(value) ?? []);
     for (const value of node.outputs) {
-      if (source !== undefined && follows(value) === 0) continue;
+      if (isSide && given.has(value)) continue;
+      if (sources && follows(value) === 0) continue;
       const shape = `${value.type?.elem ?? ""} ${staticShape(value.type)?.join() ?? ""}`;
       const isView = isOp(node, "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity");
       // What is given to the run, or is a weight, is no result.
@@ -91,6 +96,10 @@ function buffersOf(graph: Graph, source?: string): readonly Buffer[] {
       buffer.reads += reads.get(value) ?? 0;
       bufferOf.set(value, buffer);
     }
+    const most = subgraphs(node).map((within) =>
+      peakOf(spansOf(within, sources && sourcesWithin(node, within, follows), isOp(node, "If"))),
+    );
+    if (most.length > 0) inner.push({ bytes: Math.max(...most), from: at, to: at });
     for (const buffer of read) buffer.reads -= 1;
     const touched = new Set([...read, ...node.outputs.flatMap((value) => bufferOf.get(value) ?? [])]);
     for (const buffer of touched) {
@@ -98,5 +107,9 @@ function buffersOf(graph: Graph, source?: string): readonly Buffer[] {
       if (buffer.reads === 0) freeOf(buffer.shape).push(buffer);
     }
   }
-  return all;
+  for (const value of given) {
+    const buffer = bufferOf.get(value);
+    if (buffer) buffer.to = order.length;
+  }
+  return [...all, ...inner];
 }

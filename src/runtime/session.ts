@@ -1,6 +1,7 @@
 /** The only door to ONNX Runtime: sessions on models in memory or on disk, and the questions that passes ask. */
 import { dirname } from "node:path";
 import { env, InferenceSession, Tensor } from "onnxruntime-node";
+import { operands } from "../../ir/analysis.js";
 import { Builder } from "../../ir/build.js";
 import { cancelled, CompilerError } from "../../ir/diagnostics.js";
 import { deviceMissing, runtimeFailed } from "../words/index.js";
@@ -131,7 +132,7 @@ function withCasts(model: Model): Model {
 function commonFolder(model: Model): string | undefined {
   const folders = new Set<string>();
   for (const node of model.graph.nodes) {
-    for (const value of node.inputs) if (value?.data?.content.kind === "file") folders.add(dirname(value.data.content.file));
+    for (const { data } of operands(node)) if (data?.content.kind === "file") folders.add(dirname(data.content.file));
   }
   const [first, ...rest] = [...folders];
   return rest.reduce<string | undefined>((common, folder) => {
