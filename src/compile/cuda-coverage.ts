@@ -1,6 +1,6 @@
 /** What a model meets on ONNX Runtime's CUDA provider: nodes without a kernel there, and nodes that make host and device wait for one another. */
 import { hasCudaKernel, versionedOperator } from "../../ir/cuda.js";
-import { isOp, type Model, type Node, type Value } from "../../ir/graph.js";
+import { isOfStandardDomain, isOp, type Model, type Node, type Value } from "../../ir/graph.js";
 
 /** A node that is no node of the device, and what there is to know of it. */
 export interface OffDevice {
@@ -46,6 +46,6 @@ function hostOperands(node: Node): readonly (Value | undefined)[] {
   if (isOp(node, "Range", "ConstantOfShape", "If", "Loop")) return node.inputs;
   const afterFirst =
     isOp(node, "Reshape", "Expand", "Slice", "Split", "Squeeze", "Unsqueeze", "Tile", "Pad", "Resize", "Clip", "TopK", "CumSum", "Trilu", "OneHot", "Dropout") || // prettier-ignore
-    (isOp(node, node.opType) && node.opType.startsWith("Reduce"));
+    (isOfStandardDomain(node) && node.opType.startsWith("Reduce"));
   return afterFirst ? node.inputs.slice(1) : [];
 }
