@@ -176,6 +176,11 @@ export function opsetOf({ opsets }: Model): number {
   return opsets.get("") ?? opsets.get("ai.onnx") ?? 0;
 }
 
+/** The model with another graph; the model itself if the graph is the one that it has. */
+export function withGraph(model: Model, graph: Graph): Model {
+  return graph === model.graph ? model : { ...model, graph };
+}
+
 /** The view of a lifted model. */
 export function ditView(model: Model): DitView {
   if (!model.dit) throw new Error("internal: the model has not been lifted");

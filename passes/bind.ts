@@ -1,7 +1,7 @@
 /** Gives every input a fixed shape. */
 import { batchAsDim, batchMismatch, unboundDim } from "../schedules/diagnostics.js";
 import { unknownName } from "../ir/diagnostics.js";
-import { ditView, inputValue, makeNode, type Value } from "../ir/graph.js";
+import { ditView, inputValue, makeNode, type Value, withGraph } from "../ir/graph.js";
 import { rewrite } from "../ir/rewrite.js";
 import { type Dim, staticShape } from "../ir/types.js";
 import type { Pass, PassContext } from "./pass.js";
@@ -10,6 +10,8 @@ export default {
   name: "bind",
   summary: "fix the shape of every input",
   preserves: "bits",
+  // Results get their types from `infer-types`, behind it.
+  leavesUntyped: true,
   run(model, context) {
     const { graph } = model;
     const latent = graph.inputs.find(({ name }) => name === ditView(model).latent);
@@ -30,13 +32,13 @@ export default {
     const bare = rewrite(
       graph,
       (node, original) => {
-        if (original.outputs.every(({ type }) => staticShape(type))) return undefined;
+        if (original.outputs.every(({ type }) => staticShape(type)) || original.outputs.every(({ type }) => !type)) return undefined;
         const untyped = makeNode({ ...node, outputs: original.outputs.map(({ name }) => ({ name })) });
         return { nodes: [untyped], outputs: untyped.outputs };
       },
       substitution,
     );
-    return { ...model, graph: bare };
+    return withGraph(model, bare);
   },
 } satisfies Pass;
 

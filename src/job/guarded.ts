@@ -37,7 +37,7 @@ export function guardedPass(file: string, pass: OwnPass): OwnPass {
   const run: OwnPass["run"] = (model, context) =>
     later(file, "pass", async () => {
       const made = await pass.run(model, context);
-      assertWellFormed(made);
+      assertWellFormed(made, model);
       return made;
     });
   return { ...pass, run };
