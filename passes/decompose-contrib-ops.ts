@@ -1,6 +1,6 @@
 /** Spells ONNX Runtime's own operators out in those of the standard, and drops the imports of domains that no node is of. */
 import { Builder, elemOf, shapeOf } from "../ir/build.js";
-import { type Attribute, constant, floatAttribute, intAttribute, type Node, opsetOf, type Value } from "../ir/graph.js";
+import { type Attribute, constant, floatAttribute, intAttribute, type Node, opsetOf, type Value, withGraph } from "../ir/graph.js";
 import { isStandardOperator, type StandardOperator } from "../ir/operators.js";
 import { isStandard } from "../ir/ops.js";
 import { rewrite } from "../ir/rewrite.js";
@@ -23,7 +23,8 @@ export default {
     });
     const domains = new Set(["", "ai.onnx", ...graph.nodes.map(({ domain }) => domain)]);
     const opsets = new Map([...model.opsets].filter(([domain]) => domains.has(domain)));
-    return { ...model, graph, opsets: opsets.size === model.opsets.size ? model.opsets : opsets };
+    const decomposed = withGraph(model, graph);
+    return opsets.size === model.opsets.size ? decomposed : { ...decomposed, opsets };
   },
 } satisfies Pass;
 

@@ -1,7 +1,7 @@
 /** Spells out in other operators what ONNX Runtime's CUDA provider has no kernel for: it would be computed on the CPU, between copies. */
 import { hasCudaKernel } from "../ir/cuda.js";
 import { Builder, elemOf, shapeOf } from "../ir/build.js";
-import { constant, floatAttribute, isOfStandardDomain, type Node, type Value } from "../ir/graph.js";
+import { constant, floatAttribute, isOfStandardDomain, type Node, type Value, withGraph } from "../ir/graph.js";
 import { rewrite } from "../ir/rewrite.js";
 import { tensorNumbers, tensorOf } from "../ir/tensor.js";
 import { elementCount, staticShape } from "../ir/types.js";
@@ -19,7 +19,7 @@ export default {
       const value = rule && known ? rule(node, build) : undefined;
       return value && { nodes: build.nodes, outputs: [value] };
     });
-    return graph === model.graph ? model : { ...model, graph };
+    return withGraph(model, graph);
   },
 } satisfies Pass;
 

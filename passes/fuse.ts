@@ -1,7 +1,7 @@
 /** Expressions that exporters spell out become the operators that the standard has for them; moves of data that undo each other go. */
 import { uses } from "../ir/analysis.js";
 import { Builder } from "../ir/build.js";
-import { type Graph, opsetOf, type Value } from "../ir/graph.js";
+import { type Graph, opsetOf, type Value, withGraph } from "../ir/graph.js";
 import { hasFixedShapes } from "./fusing/match.js";
 import { canRaise, raised } from "./fusing/opset.js";
 import { rewrite, sweep } from "../ir/rewrite.js";
@@ -30,7 +30,7 @@ export default {
       graph = sweep(walk.graph);
       opset = Math.max(opset, rule.opset);
     }
-    return raised({ ...model, graph }, opset);
+    return raised(withGraph(model, graph), opset);
   },
 } satisfies Pass;
 
