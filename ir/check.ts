@@ -32,8 +32,8 @@ import { modelMalformed } from "./diagnostics.js";
 import type { Graph, Model, Node, Value } from "./graph.js";
 import { tensorBytes, type TensorData } from "./tensor.js";
 import { excerpt, typeText } from "./print.js";
-import { resultTypes } from "./type-rules.js";
-import { elementCount, sameType, staticShape, type TensorType } from "./types.js";
+import { isFixed, resultTypes } from "./type-rules.js";
+import { elementCount, sameType, type TensorType } from "./types.js";
 
 /** The names of the rules at the head of this file. */
 export type Rule =
@@ -100,19 +100,24 @@ export function check(model: Model): readonly Violation[] {
 
 /** The rule `node-type`: what is wrong with the types of the nodes that are not those of the model before. Linear. */
 export function checkTypes(model: Model, before: Model): readonly Violation[] {
+  const found: Violation[] = [];
   const known = new Set(before.graph.nodes);
-  return model.graph.nodes.flatMap((node) => (known.has(node) ? [] : wrongTypes(node)));
+  for (const node of model.graph.nodes)
+    if (!known.has(node)) checkResults(node, (rule, message, place = {}) => found.push({ rule, message, ...place }));
+  return found;
 }
 
-function wrongTypes(node: Node): readonly Violation[] {
-  return resultTypes(node).flatMap((type, i): readonly Violation[] => {
+function checkResults(node: Node, report: Report): void {
+  for (const [i, type] of resultTypes(node).entries()) {
     const value = node.outputs[i];
-    if (!type || !value?.type || !staticShape(value.type)) return [];
-    if (type === "misfit") return [{ rule: "node-type", message: `${node.opType} takes no operands of these types`, node, value }];
-    if (sameType(type, value.type)) return [];
-    const message = `'${value.name}' is said to be ${typeText(value.type)}, and ${node.opType} gives ${typeText(type)}`;
-    return [{ rule: "node-type", message, node, value }];
-  });
+    if (!type || !isFixed(value?.type)) continue;
+    if (type === "misfit") report("node-type", `${node.opType} takes no operands of these types`, { node, value });
+    else if (!sameType(type, value.type))
+      report("node-type", `'${value.name}' is said to be ${typeText(value.type)}, and ${node.opType} gives ${typeText(type)}`, {
+        node,
+        value,
+      });
+  }
 }
 
 /**

@@ -7,11 +7,16 @@ import { constantData, constantOf } from "./constants.js";
 import { intAttribute, intsAttribute, isOfStandardDomain, type Node, type Value } from "./graph.js";
 import type { StandardOperator } from "./operators.js";
 import { tensorNumbers } from "./tensor.js";
-import { elementCount, elementTypeOf, type ElementType, sameShape, staticShape, type TensorType } from "./types.js";
+import { elementCount, elementTypeOf, type ElementType, sameShape, type TensorType } from "./types.js";
 
 /** A type with a fixed shape. */
 export interface FixedType extends TensorType {
   readonly shape: readonly number[];
+}
+
+/** Whether every dimension of a type is a number. */
+export function isFixed(type: TensorType | undefined): type is FixedType {
+  return type?.shape?.every((dim) => typeof dim === "number") ?? false;
 }
 
 /** The type of a result; undefined where it cannot be known; `misfit` where the operator takes no operands of these types. */
@@ -87,8 +92,7 @@ function each(names: readonly StandardOperator[], rule: Rule): readonly (readonl
 }
 
 function fixedOf(value: Value | undefined): FixedType | undefined {
-  const shape = staticShape(value?.type);
-  return value?.type && shape && { elem: value.type.elem, shape };
+  return isFixed(value?.type) ? value.type : undefined;
 }
 
 function typeOf(elem: ElementType | undefined, shape: readonly number[] | undefined): FixedType | undefined {
@@ -126,11 +130,14 @@ function broadcasting(elemOf: (elems: readonly ElementType[]) => ElementType | "
 /** The shape that these broadcast to, if they do. */
 function broadcast(shapes: readonly (readonly number[])[]): readonly number[] | undefined {
   const rank = Math.max(...shapes.map(({ length }) => length));
-  const dims: number[] = [];
-  for (let back = rank; back > 0; back--) {
-    const sizes = shapes.map((shape) => shape.at(-back) ?? 1).filter((size, i) => (shapes[i]?.length ?? 0) >= back && size !== 1);
-    if (sizes.some((size) => size !== sizes[0])) return undefined;
-    dims.push(sizes[0] ?? 1);
+  const dims = new Array<number>(rank).fill(1);
+  for (const shape of shapes) {
+    for (const [i, dim] of shape.entries()) {
+      const axis = rank - shape.length + i;
+      if (dim === 1) continue;
+      if (dims[axis] !== 1 && dims[axis] !== dim) return undefined;
+      dims[axis] = dim;
+    }
   }
   return dims;
 }
