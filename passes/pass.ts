@@ -108,10 +108,12 @@ export async function runPasses(
     if (context.signal?.aborted) throw cancelled();
     const started = performance.now();
     const counts = new Map<string, number>();
-    const before = current;
+    let changed: boolean;
     try {
-      current = await pass.run(before, { ...context, count: (rule, times) => counts.set(rule, times) });
-      if (current !== before) assertWellFormed(current, pass.leavesUntyped ? undefined : before);
+      const made = await pass.run(current, { ...context, count: (rule, times) => counts.set(rule, times) });
+      changed = made !== current;
+      if (changed) assertWellFormed(made, pass.leavesUntyped ? undefined : current);
+      current = made;
     } catch (error) {
       if (error instanceof CompilerError) throw error;
       const earlier = passes.slice(0, i).map((pass) => pass.name);
@@ -119,7 +121,7 @@ export async function runPasses(
     }
     const ms = Math.round(performance.now() - started);
     const { length } = current.graph.nodes;
-    log({ name, ms, nodes: length, changed: current !== before, ...(counts.size > 0 ? { counts: Object.fromEntries(counts) } : {}) });
+    log({ name, ms, nodes: length, changed, ...(counts.size > 0 ? { counts: Object.fromEntries(counts) } : {}) });
   }
   return current;
 }
