@@ -26,6 +26,11 @@ export function withSubgraphs(graph: Graph): readonly Graph[] {
   return graphs;
 }
 
+/** The nodes of a graph, and of those in its nodes at any depth. */
+export function allNodes(graph: Graph): readonly Node[] {
+  return withSubgraphs(graph).flatMap(({ nodes }) => nodes);
+}
+
 const free = new WeakMap<Graph, readonly Value[]>();
 
 /** The values that a graph reads and does not define, constants among them, in the order of first use. */

@@ -1,5 +1,6 @@
 /** Typed constructors for the few operators that passes add. Nodes are collected in the order in which they are made. */
 import { type Attribute, constant, makeNode, type Node, only, type Value } from "./graph.js";
+import type { StandardOperator } from "./operators.js";
 import { tensorOf } from "./tensor.js";
 import { ELEMENT_TYPES, type ElementType, staticShape, type TensorType } from "./types.js";
 
@@ -19,7 +20,7 @@ export class Builder {
 
   /** A node of one output; its name is that of the output. */
   op(
-    opType: string,
+    opType: StandardOperator,
     inputs: readonly (Value | undefined)[],
     name: string,
     type: TensorType,
@@ -82,7 +83,7 @@ export class Builder {
   }
 
   /** A reduction along axes (not ReduceSum), which keep a size of 1; its form depends on the version of the standard operator set. */
-  reduce(opType: string, value: Value, axes: readonly number[], opset: number, name: string): Value {
+  reduce(opType: StandardOperator, value: Value, axes: readonly number[], opset: number, name: string): Value {
     const type: TensorType = { elem: elemOf(value), shape: shapeOf(value).map((dim, axis) => (axes.includes(axis) ? 1 : dim)) };
     // The axes became an operand in opset 18.
     if (opset < 18) return this.op(opType, [value], name, type, { axes: { kind: "ints", value: axes.map(BigInt) } });

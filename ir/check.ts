@@ -11,6 +11,7 @@
  *   node-output        an output of a node names that node as its producer, and stands among its outputs once
  *   node-capture       the names that a node's opaque attributes read by differ
  *   node-opset         the model has an opset of the node's domain
+ *   node-type          the types of a node that a pass has made are those that its operator gives for its operands, where that is known
  * Interface
  *   input-plain        an input of the graph is no result; one that has data is an input with a default; in a node it has none, and is no value from around
  *   input-name         inputs have names, and they differ
@@ -27,17 +28,19 @@
  *   dit-port           latent, timestep and conditions are inputs, the prediction is an output
  *   dit-branch         sites differ, and each has a mark
  */
+import { allNodes } from "./analysis.js";
 import type { DitView } from "./dit.js";
 import { modelMalformed } from "./diagnostics.js";
 import type { Graph, Model, Node, Value } from "./graph.js";
 import { tensorBytes, type TensorData } from "./tensor.js";
-import { excerpt } from "./print.js";
+import { excerpt, typeText } from "./print.js";
+import { isFixed, resultTypes } from "./type-rules.js";
 import { elementCount, sameType, type TensorType } from "./types.js";
 
 /** The names of the rules at the head of this file. */
 export type Rule =
   | `value-${"kind" | "defined" | "type"}`
-  | `node-${"twice" | "output" | "capture" | "opset"}`
+  | `node-${"twice" | "output" | "capture" | "opset" | "type"}`
   | `input-${"plain" | "name"}`
   | `output-${"defined" | "name"}`
   | `constant-${"type" | "size"}`
@@ -130,9 +133,34 @@ class Checker {
   }
 }
 
-/** For graphs that we made: throws an `internal:` error that shows the violations in the text of the graph. */
-export function assertWellFormed(model: Model): void {
-  const violations = check(model);
+/** The rule `node-type`: what is wrong with the types of the nodes that are not those of the model before. Linear. */
+export function checkTypes(model: Model, before: Model): readonly Violation[] {
+  const found: Violation[] = [];
+  const known = new Set(allNodes(before.graph));
+  for (const node of allNodes(model.graph))
+    if (!known.has(node)) checkResults(node, (rule, message, place = {}) => found.push({ rule, message, ...place }));
+  return found;
+}
+
+function checkResults(node: Node, report: Report): void {
+  for (const [i, type] of resultTypes(node).entries()) {
+    const value = node.outputs[i];
+    if (!type || !isFixed(value?.type)) continue;
+    if (type === "misfit") report("node-type", `${node.opType} takes no operands of these types`, { node, value });
+    else if (!sameType(type, value.type))
+      report("node-type", `'${value.name}' is said to be ${typeText(value.type)}, and ${node.opType} gives ${typeText(type)}`, {
+        node,
+        value,
+      });
+  }
+}
+
+/**
+ * For graphs that we made: throws an `internal:` error that shows the violations in the text of the graph. With the model that it
+ * was made of, the types of what is new in it are looked at too.
+ */
+export function assertWellFormed(model: Model, before?: Model): void {
+  const violations = [...check(model), ...(before ? checkTypes(model, before) : [])];
   if (violations.length > 0) throw new Error(`internal: the graph '${model.graph.name}' is malformed\n${explain(model, violations)}`);
 }
 

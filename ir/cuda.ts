@@ -1,12 +1,12 @@
 /** What has a kernel on ONNX Runtime's CUDA provider. */
 import { CUDA_KERNELS, type Kernel } from "./cuda-kernels.js";
-import { isOp, type Model, type Node, type Value } from "./graph.js";
+import { isOfStandardDomain, type Model, type Node, type Value } from "./graph.js";
 import type { ElementType } from "./types.js";
 
 /** An operator, with its domain in front where that is not the standard one (`com.microsoft::Attention`), and the version of its set. */
 export function versionedOperator(node: Node, opsets: Model["opsets"]): { readonly op: string; readonly opset: number } {
   const { domain, opType } = node;
-  if (isOp(node, opType)) return { op: opType, opset: opsets.get("") ?? opsets.get("ai.onnx") ?? 0 };
+  if (isOfStandardDomain(node)) return { op: opType, opset: opsets.get("") ?? opsets.get("ai.onnx") ?? 0 };
   return { op: `${domain}::${opType}`, opset: opsets.get(domain) ?? 0 };
 }
 

@@ -1,5 +1,6 @@
 /** What a model is: immutable values, nodes, graphs; and the marks that ride along. */
 import type { CacheKey, DitView } from "./dit.js";
+import type { RuntimeOperator, StandardOperator } from "./operators.js";
 import type { TensorData } from "./tensor.js";
 import type { TensorType } from "./types.js";
 
@@ -128,7 +129,7 @@ export function makeNode(spec: NodeSpec): Node {
 
 /** A node of one output, and that output. */
 export function makeOp(
-  opType: string,
+  opType: StandardOperator,
   inputs: readonly (Value | undefined)[],
   output: OutputSpec,
   attributes: Readonly<Record<string, Attribute>> = {},
@@ -145,14 +146,23 @@ export function only(node: Node): Value {
   return value;
 }
 
-/** An operator of the standard set, whichever way its domain is spelled. */
-export function isOp(node: Node | undefined, ...opTypes: readonly string[]): boolean {
-  return node !== undefined && (node.domain === "" || node.domain === "ai.onnx") && opTypes.includes(node.opType);
+/** Of the standard's default domain, whichever way it is spelled. */
+export function isOfStandardDomain({ domain }: Pick<Node, "domain">): boolean {
+  return domain === "" || domain === "ai.onnx";
 }
 
-/** Of one of ONNX Runtime's own operators (onnxruntime, docs/ContribOperators.md). */
-export function isRuntimeOp(node: Node, ...opTypes: readonly string[]): boolean {
-  return node.domain === "com.microsoft" && opTypes.includes(node.opType);
+/** Of one of these operators of the standard. */
+export function isOp(node: Node | undefined, ...opTypes: readonly StandardOperator[]): boolean {
+  const names: readonly string[] = opTypes;
+  return node !== undefined && isOfStandardDomain(node) && names.includes(node.opType);
+}
+
+/** Of one of these operators of ONNX Runtime's own. */
+export function isRuntimeOp(node: Node, ...opTypes: readonly RuntimeOperator[]): boolean {
+  const names: readonly string[] = opTypes;
+  // The runtime has this one in the standard's domain.
+  const isOfRuntime = node.domain === "com.microsoft" || (isOfStandardDomain(node) && node.opType === "SimplifiedLayerNormalization");
+  return isOfRuntime && names.includes(node.opType);
 }
 
 export function intAttribute(node: Node, name: string, otherwise: number): number {
@@ -173,6 +183,11 @@ export function intsAttribute(node: Node, name: string): readonly number[] | und
 /** The version of the standard operator set; 0 where the model has none. */
 export function opsetOf({ opsets }: Model): number {
   return opsets.get("") ?? opsets.get("ai.onnx") ?? 0;
+}
+
+/** The model with another graph; the model itself if the graph is the one that it has. */
+export function withGraph(model: Model, graph: Graph): Model {
+  return graph === model.graph ? model : { ...model, graph };
 }
 
 /** The view of a lifted model. */

@@ -12,6 +12,7 @@ export * from "./lift/index.js";
 export * from "./recogniser.js";
 export { encodeModel as encode, readModel as read, writeModel as write, WrittenData } from "./onnx/index.js";
 export type { EncodeOptions, WriteOptions, WriteResult } from "./onnx/index.js";
+export * from "./operators.js";
 export * from "./ops.js";
 export * from "./rewrite.js";
 export * from "./tensor.js";

@@ -1,5 +1,6 @@
 /** Small sets of operators that share a property a pass relies on. Not an operator database. */
-import { isOp, isRuntimeOp, type Node, type Value } from "./graph.js";
+import { isOfStandardDomain, isOp, isRuntimeOp, type Node, type Value } from "./graph.js";
+import type { StandardOperator } from "./operators.js";
 import { isFloatType } from "./types.js";
 
 /** The bit set of the sources that a value's numbers depend on; shapes are no dependence, as they are fixed when the model is bound. */
@@ -8,10 +9,10 @@ export type Dependence = (value: Value | undefined) => number;
 const RANDOM = ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"] as const;
 const CONTROL_FLOW = ["If", "Loop", "Scan"] as const;
 
-/** Of the standard operator set in this version. ONNX Runtime puts two norms of its own into the standard's domain. */
+/** Of the standard operator set in this version. ONNX Runtime has had one norm in the standard's domain since before the standard had it. */
 export function isStandard(node: Node, opset: number): boolean {
-  if (isOp(node, "SimplifiedLayerNormalization")) return false;
-  return isOp(node, "LayerNormalization") ? opset >= 17 : isOp(node, node.opType);
+  if (isRuntimeOp(node, "SimplifiedLayerNormalization")) return false;
+  return isOp(node, "LayerNormalization") ? opset >= 17 : isOfStandardDomain(node);
 }
 
 /** Draws random numbers. */
@@ -21,7 +22,7 @@ export function isRandom(node: Node): boolean {
 
 /** Two runs may differ, or nobody here knows, as the operator is of another domain: never folded, never shared. */
 export function isNondeterministic(node: Node): boolean {
-  return isRandom(node) || isOp(node, "Dropout") || !isOp(node, node.opType);
+  return isRandom(node) || isOp(node, "Dropout") || !isOfStandardDomain(node);
 }
 
 /** Holds a subgraph: never folded, never shared. */
@@ -86,8 +87,10 @@ export function attended(node: Node): readonly (Value | undefined)[] {
 
 /** A norm in one node, whichever; its first operand is what it normalises. */
 export function isNorm(node: Node): boolean {
-  const names = ["LayerNormalization", "RMSNormalization", "GroupNormalization", "InstanceNormalization", "SimplifiedLayerNormalization"];
-  return names.includes(node.opType);
+  return (
+    isOp(node, "LayerNormalization", "RMSNormalization", "GroupNormalization", "InstanceNormalization") ||
+    isRuntimeOp(node, "SimplifiedLayerNormalization")
+  );
 }
 
 /** Reduces along axes. */
@@ -96,12 +99,12 @@ export function isReduction(node: Node): boolean {
 }
 
 /** Products accumulate in float, norms keep their statistics in float (`stash_type`), the rest rounds once. */
-const HALF_SAFE = [
-  ...["MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "Attention", "RotaryEmbedding", "LayerNormalization", "RMSNormalization"],
-  ...["Add", "Sub", "Mul", "Sum", "Neg", "Abs", "Max", "Min", "Where", "Clip"],
-  ...["Relu", "LeakyRelu", "Sigmoid", "Tanh", "Erf", "Gelu", "Swish", "HardSwish"],
-  ...["Identity", "Cast", "CastLike", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Concat", "Split", "Slice", "Expand", "Tile", "Pad"],
-  ...["Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND", "DepthToSpace", "SpaceToDepth"],
+const HALF_SAFE: readonly StandardOperator[] = [
+  "MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "Attention", "RotaryEmbedding", "LayerNormalization", "RMSNormalization",
+  "Add", "Sub", "Mul", "Sum", "Neg", "Abs", "Max", "Min", "Where", "Clip",
+  "Relu", "LeakyRelu", "Sigmoid", "Tanh", "Erf", "Gelu", "Swish", "HardSwish",
+  "Identity", "Cast", "CastLike", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Concat", "Split", "Slice", "Expand", "Tile", "Pad",
+  "Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND", "DepthToSpace", "SpaceToDepth",
 ]; // prettier-ignore
 
 /** An operator that half precision is enough for, whatever its operands within the range of the type. */

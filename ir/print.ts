@@ -192,8 +192,8 @@ function typed(type: TensorType | undefined, name: string): string {
   return type ? `${typeText(type)} ${name}` : name;
 }
 
-/** `float` is a scalar, `float[]` has no known rank. */
-function typeText({ elem, shape }: TensorType): string {
+/** A type in the syntax of the text: `float` is a scalar, `float[]` has no known rank. */
+export function typeText({ elem, shape }: TensorType): string {
   if (!shape) return `${elem}[]`;
   if (shape.length === 0) return elem;
   return `${elem}[${shape.map((dim) => (dim === null ? "?" : typeof dim === "number" ? String(dim) : identifier(dim))).join(",")}]`;

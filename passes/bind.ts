@@ -1,5 +1,5 @@
 /** Gives every input a fixed shape. */
-import { inputValue, makeNode, type Value } from "../ir/graph.js";
+import { inputValue, makeNode, type Value, withGraph } from "../ir/graph.js";
 import { rewrite } from "../ir/rewrite.js";
 import { type Dim, staticShape } from "../ir/types.js";
 import { unboundDim } from "../schedules/diagnostics.js";
@@ -9,6 +9,8 @@ export default {
   name: "bind",
   summary: "fix the shape of every input",
   preserves: "bits",
+  // Results get their types from `infer-types`, behind it.
+  leavesUntyped: true,
   run(model, { sizes }) {
     const { graph } = model;
     const substitution = new Map<Value, Value>();
@@ -21,13 +23,13 @@ export default {
     const bare = rewrite(
       graph,
       (node, original) => {
-        if (original.outputs.every(({ type }) => staticShape(type))) return undefined;
+        if (original.outputs.every(({ type }) => staticShape(type)) || original.outputs.every(({ type }) => !type)) return undefined;
         const untyped = makeNode({ ...node, outputs: original.outputs.map(({ name }) => ({ name })) });
         return { nodes: [untyped], outputs: untyped.outputs };
       },
       substitution,
     );
-    return { ...model, graph: bare };
+    return withGraph(model, bare);
   },
 } satisfies Pass<BindContext>;
 

@@ -1,6 +1,6 @@
 /** Common subexpressions: of nodes that compute the same, the first one stays; equal small constants become one. */
 import { attributeKey, constantKey } from "../ir/digest.js";
-import type { Graph, Node, Value } from "../ir/graph.js";
+import { type Graph, type Node, type Value, withGraph } from "../ir/graph.js";
 import { isCommutative, isControlFlow, isNondeterministic } from "../ir/ops.js";
 import { rewrite } from "../ir/rewrite.js";
 import type { Pass } from "./pass.js";
@@ -10,7 +10,7 @@ export default {
   summary: "compute equal expressions once",
   preserves: "bits",
   isOptional: true,
-  run: (model) => ({ ...model, graph: shareNodes(shareConstants(model.graph)) }),
+  run: (model) => withGraph(model, shareNodes(shareConstants(model.graph))),
 } satisfies Pass;
 
 function shareConstants(graph: Graph): Graph {

@@ -1,4 +1,5 @@
 /** Drops what no output needs. */
+import { withGraph } from "../ir/graph.js";
 import { sweep } from "../ir/rewrite.js";
 import type { Pass } from "./pass.js";
 
@@ -7,5 +8,5 @@ export default {
   summary: "drop nodes that no output needs",
   preserves: "bits",
   isOptional: true,
-  run: (model) => ({ ...model, graph: sweep(model.graph) }),
+  run: (model) => withGraph(model, sweep(model.graph)),
 } satisfies Pass;

@@ -1,6 +1,7 @@
 /** Spells ONNX Runtime's own operators out in those of the standard, and drops the imports of domains that no node is of. */
 import { Builder, elemOf, shapeOf } from "../ir/build.js";
-import { type Attribute, constant, floatAttribute, intAttribute, type Node, opsetOf, type Value } from "../ir/graph.js";
+import { type Attribute, constant, floatAttribute, intAttribute, type Node, opsetOf, type Value, withGraph } from "../ir/graph.js";
+import { isStandardOperator, type StandardOperator } from "../ir/operators.js";
 import { isStandard } from "../ir/ops.js";
 import { rewrite } from "../ir/rewrite.js";
 import { tensorOf } from "../ir/tensor.js";
@@ -22,7 +23,8 @@ export default {
     });
     const domains = new Set(["", "ai.onnx", ...graph.nodes.map(({ domain }) => domain)]);
     const opsets = new Map([...model.opsets].filter(([domain]) => domains.has(domain)));
-    return { ...model, graph, opsets: opsets.size === model.opsets.size ? model.opsets : opsets };
+    const decomposed = withGraph(model, graph);
+    return opsets.size === model.opsets.size ? decomposed : { ...decomposed, opsets };
   },
 } satisfies Pass;
 
@@ -129,7 +131,7 @@ function transposed(build: Builder, value: Value, name: string): Value {
 function fusedGemm(node: Node, build: Builder): readonly Value[] | undefined {
   const { name, type } = first(node);
   const activation = node.attributes.get("activation");
-  if (!type || activation?.kind !== "string") return undefined;
+  if (!type || activation?.kind !== "string" || !isStandardOperator(activation.value)) return undefined;
   const attributes = [...node.attributes];
   const ofProduct = attributes.filter(([key]) => !key.startsWith("activation"));
   const ofActivation = attributes.flatMap(([key, value]) => (key.startsWith(ITS) ? [[key.slice(ITS.length), value] as const] : []));
@@ -207,11 +209,17 @@ function number(like: Value, value: number): Value {
 }
 
 /** An operator whose result has the type of its operand. */
-function unary(build: Builder, opType: string, x: Value, name: string, attributes: Readonly<Record<string, Attribute>> = {}): Value {
+function unary(
+  build: Builder,
+  opType: StandardOperator,
+  x: Value,
+  name: string,
+  attributes: Readonly<Record<string, Attribute>> = {},
+): Value {
   return build.op(opType, [x], name, { elem: elemOf(x), shape: shapeOf(x) }, attributes);
 }
 
 /** An operator whose second operand is broadcast to its first. */
-function binary(build: Builder, opType: string, x: Value, y: Value, name: string): Value {
+function binary(build: Builder, opType: StandardOperator, x: Value, y: Value, name: string): Value {
   return build.op(opType, [x, y], name, { elem: elemOf(x), shape: shapeOf(x) });
 }

@@ -1,7 +1,7 @@
 /** Spells out in other operators what ONNX Runtime's CUDA provider has no kernel for: it would be computed on the CPU, between copies. */
 import { hasCudaKernel } from "../ir/cuda.js";
 import { Builder, elemOf, shapeOf } from "../ir/build.js";
-import { constant, floatAttribute, isOp, type Node, type Value } from "../ir/graph.js";
+import { constant, floatAttribute, isOfStandardDomain, type Node, type Value, withGraph } from "../ir/graph.js";
 import { rewrite } from "../ir/rewrite.js";
 import { tensorNumbers, tensorOf } from "../ir/tensor.js";
 import { elementCount, staticShape } from "../ir/types.js";
@@ -13,13 +13,13 @@ export default {
   preserves: "rounding",
   run(model) {
     const graph = rewrite(model.graph, (node) => {
-      const rule = isOp(node, node.opType) && !hasCudaKernel(node, model.opsets) ? RULES.get(node.opType) : undefined;
+      const rule = isOfStandardDomain(node) && !hasCudaKernel(node, model.opsets) ? RULES.get(node.opType) : undefined;
       const build = new Builder();
       const known = [...node.inputs, ...node.outputs].every((value) => !value || staticShape(value.type) !== undefined);
       const value = rule && known ? rule(node, build) : undefined;
       return value && { nodes: build.nodes, outputs: [value] };
     });
-    return graph === model.graph ? model : { ...model, graph };
+    return withGraph(model, graph);
   },
 } satisfies Pass;
 

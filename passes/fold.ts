@@ -1,7 +1,7 @@
 /** Turns what depends on no input into data: the runtime computes it, all at once, within a budget of bytes. */
 import { operands } from "../ir/analysis.js";
 import { constantData } from "../ir/constants.js";
-import { constant, type Graph, isOp, type Model, type Node, type Value } from "../ir/graph.js";
+import { constant, type Graph, isOp, type Model, type Node, type Value, withGraph } from "../ir/graph.js";
 import { isControlFlow, isNondeterministic, isShapeOnly } from "../ir/ops.js";
 import { rewrite } from "../ir/rewrite.js";
 import { convertTensor, tensorBytes, type TensorData, tensorOf } from "../ir/tensor.js";
@@ -21,8 +21,11 @@ export default {
   preserves: "rounding",
   async run(model, context) {
     const inputs = new Set(model.graph.inputs);
-    const literal = rewrite(model.graph, (node) => asData(node, inputs));
-    return { ...model, graph: await foldIslands({ ...model, graph: literal }, context) };
+    const literal = withGraph(
+      model,
+      rewrite(model.graph, (node) => asData(node, inputs)),
+    );
+    return withGraph(model, await foldIslands(literal, context));
   },
 } satisfies Pass;
 

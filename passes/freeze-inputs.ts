@@ -21,6 +21,7 @@ export default {
       const isWhole = data && elementCount(data.shape) === elementCount(staticShape(input.type) ?? data.shape);
       if (isWhole && (!condition || isShared(condition))) substitution.set(input, constant(input.name, data));
     }
+    if (substitution.size === 0) return model;
     const next = rewrite(graph, () => undefined, substitution);
     const left = new Set(next.inputs.map(({ name }) => name));
     return { ...model, graph: next, dit: { ...view, conditions: view.conditions.filter((name) => left.has(name)) } };

@@ -1,7 +1,8 @@
 /** Expressions that exporters spell out become the operators that the standard has for them; moves of data that undo each other go. */
 import { uses } from "../ir/analysis.js";
 import { Builder } from "../ir/build.js";
-import { type Graph, opsetOf, type Value } from "../ir/graph.js";
+import { CompilerError } from "../ir/diagnostics.js";
+import { type Graph, type Node, opsetOf, type Value, withGraph } from "../ir/graph.js";
 import { hasFixedShapes } from "./fusing/match.js";
 import { canRaise, raised } from "./fusing/opset.js";
 import { rewrite, sweep } from "../ir/rewrite.js";
@@ -30,12 +31,12 @@ export default {
       graph = sweep(walk.graph);
       opset = Math.max(opset, rule.opset);
     }
-    return raised({ ...model, graph }, opset);
+    return raised(withGraph(model, graph), opset);
   },
 } satisfies Pass;
 
-/** The graph in which a rule has been applied wherever it fits, and how often that was. */
-function applied(graph: Graph, rule: FuseRule): { readonly graph: Graph; readonly times: number } {
+/** The graph in which a rule has been applied wherever it fits, and how often that was. What goes wrong names the rule and the node. */
+export function applied(graph: Graph, rule: FuseRule): { readonly graph: Graph; readonly times: number } {
   const readers = uses(graph);
   const inner = innerValues(graph, readers);
   const marked = new Set(graph.marks.map(({ value }) => value));
@@ -51,7 +52,7 @@ function applied(graph: Graph, rule: FuseRule): { readonly graph: Graph; readonl
       now: (value) => current.get(value) ?? value,
     };
     const canApply = node.captures.length === 0 && hasFixedShapes(node);
-    const made = canApply ? rule.apply(node, place) : undefined;
+    const made = canApply ? attempt(rule, node, place) : undefined;
     const isNew = (value: Value): boolean => value.producer !== undefined && build.nodes.includes(value.producer);
     // A branch stays a value of its own: whoever else reads what stands for it must not be cached with it.
     const isRefused = made?.some((value, i) => !isNew(value) && isIn(marked, original.outputs[i]) && !inner.has(value));
@@ -59,7 +60,7 @@ function applied(graph: Graph, rule: FuseRule): { readonly graph: Graph; readonl
     for (const [i, output] of original.outputs.entries()) {
       const value = outputs[i];
       if (!value || !sameType(value.type, output.type))
-        throw new Error(`internal: the rule '${rule.name}' changed the type of '${output.name}'`);
+        throw new Error(`${failureOf(rule, node)}: it changed the type of '${output.name}'`);
       current.set(output, value);
       // A value that stood for another already has more readers now.
       if (!inner.has(output) || (outputs === made && !isNew(value) && !node.inputs.includes(value))) inner.delete(value);
@@ -70,6 +71,20 @@ function applied(graph: Graph, rule: FuseRule): { readonly graph: Graph; readonl
     return { nodes: build.nodes, outputs };
   });
   return { graph: next, times };
+}
+
+/** What a rule makes of a node. What it throws comes out with their names; a CompilerError stays one. */
+function attempt(rule: FuseRule, node: Node, place: Place): readonly Value[] | undefined {
+  try {
+    return rule.apply(node, place);
+  } catch (error) {
+    if (error instanceof CompilerError) throw error;
+    throw new Error(failureOf(rule, node), { cause: error });
+  }
+}
+
+function failureOf(rule: FuseRule, { opType, name }: Node): string {
+  return `internal: the rule '${rule.name}' of fuse failed at ${opType} '${name}'`;
 }
 
 /** Results that one node reads, once, and that are neither outputs nor marked. */

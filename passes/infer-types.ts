@@ -1,6 +1,6 @@
 /** Gives every value the type that the runtime infers for it, and every branch its channels. */
 import type { DitView } from "../ir/dit.js";
-import { type Graph, makeNode } from "../ir/graph.js";
+import { type Graph, makeNode, withGraph } from "../ir/graph.js";
 import { rewrite } from "../ir/rewrite.js";
 import { sameType } from "../ir/types.js";
 import type { Pass, Questions } from "./pass.js";
@@ -16,7 +16,9 @@ export default {
       const typed = makeNode({ ...node, outputs: original.outputs.map((value) => ({ ...value, type: types.get(value) ?? value.type })) });
       return { nodes: [typed], outputs: typed.outputs };
     });
-    return { ...model, graph, dit: model.dit && withChannels(model.dit, graph) };
+    const typed = withGraph(model, graph);
+    const dit = typed.dit && withChannels(typed.dit, graph);
+    return dit === typed.dit ? typed : { ...typed, dit };
   },
 } satisfies Pass<Questions>;
 
@@ -24,7 +26,7 @@ function withChannels(view: DitView, { marks }: Graph): DitView {
   const last = new Map(marks.map(({ site, value }) => [site, value.type?.shape?.at(-1)]));
   const branches = view.branches.map((branch) => {
     const channels = last.get(branch.site);
-    return typeof channels === "number" ? { ...branch, channels } : branch;
+    return typeof channels === "number" && channels !== branch.channels ? { ...branch, channels } : branch;
   });
-  return { ...view, branches };
+  return branches.every((branch, i) => branch === view.branches[i]) ? view : { ...view, branches };
 }

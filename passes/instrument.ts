@@ -7,6 +7,7 @@ export default {
   preserves: "bits",
   run(model) {
     const { graph } = model;
+    if (graph.marks.length === 0) return model;
     const probes = graph.marks.map(({ site, value }) => ({ name: site, value }));
     return { ...model, graph: { ...graph, outputs: [...graph.outputs, ...probes] } };
   },

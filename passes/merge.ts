@@ -10,7 +10,7 @@
  */
 import { operands, uses } from "../ir/analysis.js";
 import { Builder } from "../ir/build.js";
-import { type Graph, isOp, type Node, only, type Value } from "../ir/graph.js";
+import { type Graph, isOp, type Node, only, type Value, withGraph } from "../ir/graph.js";
 import { isDataMovement, isElementwise } from "../ir/ops.js";
 import { rewrite } from "../ir/rewrite.js";
 import { sameType } from "../ir/types.js";
@@ -21,7 +21,7 @@ export default {
   summary: "add sums up in the order in which their terms are ready",
   preserves: "rounding",
   isOptional: true,
-  run: (model) => ({ ...model, graph: mergeSums(model.graph) }),
+  run: (model) => withGraph(model, mergeSums(model.graph)),
 } satisfies Pass;
 
 function mergeSums(graph: Graph): Graph {

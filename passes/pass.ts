@@ -49,6 +49,9 @@ export interface Pass<Context = PassContext> extends Named {
   readonly preserves: Preserves;
   /** Whether runs come out the same without it, only slower: it can be switched off to see what it is worth. */
   readonly isOptional?: true;
+  /** Whether it leaves types as the file has them, which only the runtime can set right: they are not looked at behind it. */
+  readonly leavesUntyped?: true;
+  /** Gives back the very model that it was given where there is nothing to change. */
   run(model: Model, context: Context, count: Count): Model | Promise<Model>;
 }
 
@@ -74,6 +77,8 @@ export interface PassRecord {
   readonly name: string;
   readonly ms: number;
   readonly nodes: number;
+  /** Whether it gave back another model than it was given. */
+  readonly changed: boolean;
   /** How often each rule of the pass was applied; rules that need a newer operator set than the model can have are not there. */
   readonly counts?: Readonly<Record<string, number>>;
 }
@@ -85,7 +90,8 @@ export interface RunPassesOptions {
 }
 
 /**
- * Runs passes in order, without those that are left out; checks the abort signal before and the graph after each.
+ * Runs passes in order, without those that are left out; checks the abort signal before each and the graph after each that has
+ * changed it, with the types of what is new in it.
  * What a pass throws comes out with the pass's name; a CompilerError stays one.
  */
 export async function runPasses<Context extends Pick<Questions, "signal">>(
@@ -101,20 +107,20 @@ export async function runPasses<Context extends Pick<Questions, "signal">>(
     if (context.signal?.aborted) throw cancelled();
     const started = performance.now();
     const counts = new Map<string, number>();
+    let changed: boolean;
     try {
-      current = await pass.run(current, context, (rule, times) => counts.set(rule, times));
-      assertWellFormed(current);
+      const made = await pass.run(current, context, (rule, times) => counts.set(rule, times));
+      changed = made !== current;
+      if (changed) assertWellFormed(made, pass.leavesUntyped ? undefined : current);
+      current = made;
     } catch (error) {
       if (error instanceof CompilerError) throw error;
-      const before =
-        passes
-          .slice(0, i)
-          .map(({ name }) => name)
-          .join(", ") || "none";
-      throw new Error(`internal: pass '${name}' failed (passes before it: ${before})`, { cause: error });
+      const earlier = passes.slice(0, i).map((pass) => pass.name);
+      throw new Error(`internal: pass '${name}' failed (passes before it: ${earlier.join(", ") || "none"})`, { cause: error });
     }
     const ms = Math.round(performance.now() - started);
-    log?.({ name, ms, nodes: current.graph.nodes.length, ...(counts.size > 0 ? { counts: Object.fromEntries(counts) } : {}) });
+    const { length } = current.graph.nodes;
+    log?.({ name, ms, nodes: length, changed, ...(counts.size > 0 ? { counts: Object.fromEntries(counts) } : {}) });
   }
   return current;
 }

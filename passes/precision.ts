@@ -13,11 +13,11 @@
 import { dependence, uses } from "../ir/analysis.js";
 import { hasCudaKernel } from "../ir/cuda.js";
 import { Builder, elemOf, shapeOf } from "../ir/build.js";
-import { type Attribute, constant, type Graph, isOp, makeNode, type Model, type Node, type Value } from "../ir/graph.js";
+import { type Attribute, constant, type Graph, isOp, makeNode, type Model, type Node, type Value, withGraph } from "../ir/graph.js";
 import { isDataMovement, isElementwise, isHalfSafe, isOfOneFloatType, type Dependence } from "../ir/ops.js";
 import { type Replacement, rewrite } from "../ir/rewrite.js";
 import { convertTensor, holds, type TensorData, tensorOf } from "../ir/tensor.js";
-import { ELEMENT_TYPES, type ElementType, type FloatType, isFloatType } from "../ir/types.js";
+import { ELEMENT_TYPES, type ElementType, type FloatType, isFloatType, sameType } from "../ir/types.js";
 import type { Guidance } from "../schedules/index.js";
 import type { Pass } from "./pass.js";
 
@@ -28,7 +28,7 @@ export default {
   run(model, { run: { precision, guidance } }) {
     if (precision === undefined) return model;
     const types = nodeTypes(model, precision, besideTime(model, guidance));
-    return { ...model, graph: new Retyping(model.graph, types).run() };
+    return withGraph(model, new Retyping(model.graph, types).run());
   },
 } satisfies Pass;
 
@@ -98,10 +98,11 @@ class Retyping {
     const next = rewrite(this.graph, (node, original) => this.visit(node, original));
     const build = new Builder();
     const outputs = next.outputs.map(({ name, value }) => ({ name, value: this.formOf(value, "float", build) }));
+    if (outputs.every(({ value }, i) => value === next.outputs[i]?.value)) return next;
     return { ...next, outputs, nodes: [...next.nodes, ...build.nodes] };
   }
 
-  private visit(node: Node, original: Node): Replacement {
+  private visit(node: Node, original: Node): Replacement | undefined {
     const build = new Builder();
     const type = this.types.get(original);
     const at = (value: Value, was: Value | undefined): Value => this.formOf(value, type ?? was?.type?.elem, build);
@@ -114,7 +115,13 @@ class Retyping {
       if (value) return { nodes: build.nodes, outputs: [value] };
     }
     const outputs = node.outputs.map((value) => ({ ...value, type: typeIn(value, type) }));
-    const copy = makeNode({ ...node, inputs, captures, outputs, attributes: attributesIn(node, type) });
+    const attributes = attributesIn(node, type);
+    const isSame =
+      inputs.every((value, i) => value === node.inputs[i]) &&
+      captures.every(({ value }, i) => value === node.captures[i]?.value) &&
+      outputs.every((output, i) => sameType(output.type, node.outputs[i]?.type));
+    if (isSame && attributes === node.attributes) return undefined;
+    const copy = makeNode({ ...node, inputs, captures, outputs, attributes });
     return { nodes: [...build.nodes, copy], outputs: copy.outputs };
   }
 

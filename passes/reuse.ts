@@ -23,6 +23,7 @@ export default {
       const cell = cellOf(mark);
       if (cell?.kind === "terms") cached.set(mark.value, { mark, cell });
     }
+    if (cached.size === 0) return model;
     /** Values of the new graph by those of the old one: what a term reads may itself have been rewritten. */
     const current = new Map<Value, Value>();
     const next = rewrite(graph, (node, original) => {

@@ -168,7 +168,8 @@ describe("check", () => {
   it("has a broken graph here for every rule of its list", () => {
     const source = readFileSync(new URL("../ir/check.ts", import.meta.url), "utf8");
     const listed = [...source.slice(0, source.indexOf("*/")).matchAll(/^ \* {3}([a-z]+-[a-z]+) {2,}/gm)].map((match) => match[1]);
-    expect(new Set([...BROKEN.map(([rule]) => rule), "node-twice"])).toEqual(new Set(listed));
+    // What a pass has made is asked of two models: test/type-rules.test.ts.
+    expect(new Set([...BROKEN.map(([rule]) => rule), "node-twice", "node-type"])).toEqual(new Set(listed));
   });
 
   it("collects everything, with node and value", () => {

@@ -1,15 +1,16 @@
 /** `fuse` on what exporters write: the same numbers, and from every exporter the same operators. */
 import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { elemOf, shapeOf } from "../ir/build.js";
-import { isOp, type Model, opsetOf } from "../ir/graph.js";
+import { Builder, elemOf, shapeOf } from "../ir/build.js";
+import { type Graph, inputValue, isOp, type Model, opsetOf } from "../ir/graph.js";
 import { type TensorData, tensorNumbers, tensorOf } from "../ir/tensor.js";
 import { elementCount } from "../ir/types.js";
 import { RESHAPES } from "../passes/fusing/views.js";
 import { fuseRules } from "../passes/fuse/index.js";
 import { type PassRecord, runPasses } from "../passes/pass.js";
 import { STEP_PASSES } from "../passes/index.js";
-import fuse from "../passes/fuse.js";
+import fuse, { applied } from "../passes/fuse.js";
+import type { FuseRule } from "../passes/fuse-rule.js";
 import { relativeL2 } from "../schedules/index.js";
 import { Session, type Tensors } from "../src/runtime/session.js";
 import { type Fixture, fixtures, recordedInputs } from "./support/fixtures.js";
@@ -49,6 +50,37 @@ describe("what stands in the cases computes what stood there", () => {
       expect(after[i]?.shape).toEqual(value.shape);
       expect(relativeL2(tensorNumbers(after[i] ?? value), tensorNumbers(value))).toBeLessThanOrEqual(1e-6);
     }
+  });
+});
+
+describe("a rule that fails", () => {
+  const build = new Builder();
+  const x = inputValue("x", { elem: "float", shape: [2] });
+  const y = build.op("Neg", [x], "blocks/0/neg", { elem: "float", shape: [2] });
+  const graph: Graph = { name: "g", inputs: [x], outputs: [{ name: "y", value: y }], nodes: build.nodes, marks: [] };
+  const rule = (apply: FuseRule["apply"]): FuseRule => ({ name: "broken", opset: 1, apply });
+  const failure = (apply: FuseRule["apply"]): unknown => {
+    try {
+      return applied(graph, rule(apply));
+    } catch (error) {
+      return error;
+    }
+  };
+
+  it("is named, with the node", () => {
+    const cause = new Error("no such axis");
+    const thrown = failure(() => {
+      throw cause;
+    });
+    expect(thrown).toMatchObject({ message: "internal: the rule 'broken' of fuse failed at Neg 'blocks/0/neg'", cause });
+  });
+
+  it("is named where it changes a type or leaves an output out", () => {
+    const message = "internal: the rule 'broken' of fuse failed at Neg 'blocks/0/neg': it changed the type of 'blocks/0/neg'";
+    expect(failure((node, place) => [place.build.op("Neg", node.inputs, "other", { elem: "float", shape: [3] })])).toMatchObject({
+      message,
+    });
+    expect(failure(() => [])).toMatchObject({ message });
   });
 });
 

@@ -9,6 +9,7 @@ import { graphMacs, type Macs, stepCost, totalMacs } from "../ir/cost.js";
 import { type Attribute, constant, ditView, inputValue, type Model, type Value } from "../ir/graph.js";
 import { lift } from "../ir/lift/index.js";
 import { tensorOf } from "../ir/tensor.js";
+import type { StandardOperator } from "../ir/operators.js";
 import { parse } from "../ir/parse.js";
 import { byteSize, elementCount } from "../ir/types.js";
 import { parseSchedule, type Schedule } from "../schedules/index.js";
@@ -123,7 +124,12 @@ class Step {
     return this.op("Transpose", [value], shape, { perm: { kind: "ints", value: perm.map(BigInt) } });
   }
 
-  private op(opType: string, inputs: readonly Value[], shape: readonly number[], attributes: Record<string, Attribute> = {}): Value {
+  private op(
+    opType: StandardOperator,
+    inputs: readonly Value[],
+    shape: readonly number[],
+    attributes: Record<string, Attribute> = {},
+  ): Value {
     return this.build.op(opType, inputs, this.name(opType), { elem: "float", shape }, attributes);
   }
 

@@ -58,11 +58,11 @@ describe("rewrite", () => {
     );
     const next = rewrite(graph, (node) => {
       if (node.opType !== "Exp" && node.opType !== "Neg") return undefined;
-      const { node: made, value } = makeOp(`${node.opType}2`, node.inputs, { name: "new" });
+      const { node: made, value } = makeOp(node.opType === "Exp" ? "Log" : "Abs", node.inputs, { name: "new" });
       return { nodes: [made], outputs: [value] };
     });
     expect(textOf(next)).toBe(
-      "g (x) => (y, z) { new = Exp2(x) y = Neg2(new) z = If(x) # capture inner = new # mark attn-0 @2 = new # mark mlp-0 @2 = y }",
+      "g (x) => (y, z) { new = Log(x) y = Abs(new) z = If(x) # capture inner = new # mark attn-0 @2 = new # mark mlp-0 @2 = y }",
     );
     expect(check({ graph: next, opsets: new Map([["", 20]]), irVersion: 10, metadata: new Map() })).toEqual([]);
   });

@@ -104,7 +104,7 @@ function throughGate(value: Value, add: ResidualAdd, dependsOn: Dependence): Val
 /** The value in front of a norm, with its constant scale and shift; one node or spelled out. */
 function throughNorm(value: Value, add: ResidualAdd, dependsOn: Dependence): Value | undefined {
   let at = value;
-  for (const opType of ["Add", "Mul"]) {
+  for (const opType of ["Add", "Mul"] as const) {
     const { producer } = at;
     if (!producer || !isOp(producer, opType)) continue;
     const within = producer.inputs.filter((input) => isWithin(add, input));

@@ -1,12 +1,13 @@
 /** Questions about the node behind a value, for rules that know an expression by its last node. */
 import { constantOf, smallConstant } from "../../ir/constants.js";
 import { intAttribute, intsAttribute, isOp, type Node, type Value } from "../../ir/graph.js";
+import type { StandardOperator } from "../../ir/operators.js";
 import { isCommutative } from "../../ir/ops.js";
 import { readTensor, type TensorData, tensorNumbers } from "../../ir/tensor.js";
 import { elementCount, type ElementType, sameType, staticShape } from "../../ir/types.js";
 
 /** The producer of a value if it is one of these standard operators, and it and its operands have fixed shapes. */
-export function producerOf(value: Value | undefined, ...opTypes: readonly string[]): Node | undefined {
+export function producerOf(value: Value | undefined, ...opTypes: readonly StandardOperator[]): Node | undefined {
   const node = value?.producer;
   return node && isOp(node, ...opTypes) && hasFixedShapes(node) ? node : undefined;
 }

@@ -1,5 +1,6 @@
 /** A model in a newer version of the standard operator set. */
-import { constant, intsAttribute, isOp, makeNode, type Model, type Node, opsetOf } from "../../ir/graph.js";
+import { constant, intsAttribute, isOfStandardDomain, isOp, makeNode, type Model, type Node, opsetOf } from "../../ir/graph.js";
+import type { StandardOperator } from "../../ir/operators.js";
 import { isControlFlow } from "../../ir/ops.js";
 import { rewrite } from "../../ir/rewrite.js";
 import { tensorOf } from "../../ir/tensor.js";
@@ -11,7 +12,7 @@ const OLDEST = 13;
  * Operators that mean something else from this version on, up to 23 (onnx/docs/Changelog.md). What only took on more types
  * or options is not among them.
  */
-const CHANGED: readonly { readonly version: number; readonly ops: readonly string[] }[] = [
+const CHANGED: readonly { readonly version: number; readonly ops: readonly StandardOperator[] }[] = [
   { version: 14, ops: ["BatchNormalization"] },
   { version: 20, ops: ["DFT", "GridSample"] },
   { version: 21, ops: ["GroupNormalization"] },
@@ -35,13 +36,9 @@ export function raised(model: Model, version: number): Model {
   if (opsetOf(model) >= version) return model;
   const crosses18 = opsetOf(model) < 18 && version >= 18;
   const graph = crosses18 ? rewrite(model.graph, toVersion18) : model.graph;
-  const opsets = new Map([...model.opsets].map(([domain, own]) => [domain, isStandardDomain(domain) ? version : own]));
+  const opsets = new Map([...model.opsets].map(([domain, own]) => [domain, isOfStandardDomain({ domain }) ? version : own]));
   // The IR versions that came with these operator sets; the newest that is emitted is 10.
   return { ...model, graph, opsets, irVersion: Math.max(model.irVersion, version >= 21 ? 10 : version >= 19 ? 9 : 8) };
-}
-
-function isStandardDomain(domain: string): boolean {
-  return domain === "" || domain === "ai.onnx";
 }
 
 /** In version 18 the axes of reductions became an operand, and a Split without sizes says into how many parts. */

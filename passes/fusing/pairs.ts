@@ -1,7 +1,7 @@
 /** A proof from how a value is made: that along its last axis, as in tables of rotary embeddings, each element is there twice. */
 import { shapeOf } from "../../ir/build.js";
-import { intAttribute, isOp, type Value } from "../../ir/graph.js";
-import { numbersOf, producerOf } from "./match.js";
+import { intAttribute, isOfStandardDomain, isOp, type Value } from "../../ir/graph.js";
+import { hasFixedShapes, numbersOf, producerOf } from "./match.js";
 import { isElementwise } from "../../ir/ops.js";
 import { tensorNumbers } from "../../ir/tensor.js";
 import { elementCount, sameShape } from "../../ir/types.js";
@@ -19,7 +19,7 @@ export function isPaired(value: Value, distance: number, depth = DEPTH): boolean
   if (data) return isPairedList(tensorNumbers(data), distance);
   const node = value.producer;
   const [source] = node?.inputs ?? [];
-  if (!node || !source || depth === 0 || !producerOf(value, node.opType)) return false;
+  if (!node || !source || depth === 0 || !isOfStandardDomain(node) || !hasFixedShapes(node)) return false;
   const isSameAlong = (operand: Value | undefined): boolean =>
     operand !== undefined && (shapeOf(operand).at(-1) === 1 || isPaired(operand, distance, depth - 1));
   if (isElementwise(node)) return node.inputs.every(isSameAlong);

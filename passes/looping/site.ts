@@ -1,6 +1,7 @@
 /** A cached branch as a loop has it: at which rows it is computed, and what it is at the others, of values that are carried. */
 import { type Builder, elemOf, shapeOf } from "../../ir/build.js";
 import { inputValue, type Value } from "../../ir/graph.js";
+import type { StandardOperator } from "../../ir/operators.js";
 import type { Adjustment, Cell } from "../../schedules/index.js";
 import type { Iteration } from "./iteration.js";
 
@@ -51,7 +52,14 @@ export class Site {
   }
 
   /** Along the last axis; `neutral` in rows that say nothing. */
-  private adjusted(part: keyof Adjustment, opType: string, neutral: number, value: Value, step: Iteration, build: Builder): Value {
+  private adjusted(
+    part: keyof Adjustment,
+    opType: StandardOperator,
+    neutral: number,
+    value: Value,
+    step: Iteration,
+    build: Builder,
+  ): Value {
     const ofRow = this.cells.map((cell) => (cell.kind === "terms" ? cell[part] : undefined));
     if (ofRow.every((vector) => !vector)) return value;
     const type = { elem: elemOf(value), shape: shapeOf(value) };

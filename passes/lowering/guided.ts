@@ -2,6 +2,7 @@
 import { type Builder, shapeOf, type Weight, type WeightedValue } from "../../ir/build.js";
 import { entryAt } from "../../ir/entries.js";
 import { constant, type Value } from "../../ir/graph.js";
+import type { StandardOperator } from "../../ir/operators.js";
 import { tensorOf } from "../../ir/tensor.js";
 import type { Half } from "../../ir/dit.js";
 import type { LearnedVariance, Rescale, Run } from "../../schedules/index.js";
@@ -78,7 +79,7 @@ export class Guided {
   private rescaled(guided: Value, cond: Value, { form, strength }: Rescale, label: string): Value {
     const { body, shape } = this;
     const axes = shape.map((_, axis) => axis).slice(form === "std" ? 1 : -1);
-    const reduce = (opType: string, value: Value, name: string): Value => body.reduce(opType, value, axes, this.opset, name);
+    const reduce = (opType: StandardOperator, value: Value, name: string): Value => body.reduce(opType, value, axes, this.opset, name);
     // The count of elements cancels from the ratio of deviations.
     const size = (value: Value, name: string): Value => {
       if (form === "norm") return reduce("ReduceL2", value, `${label}/${name}_norm`);

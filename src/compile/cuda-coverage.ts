@@ -1,7 +1,7 @@
 /** What a model meets on ONNX Runtime's CUDA provider: nodes without a kernel there, and nodes that make host and device wait for one another. */
-import { withSubgraphs } from "../../ir/analysis.js";
+import { allNodes } from "../../ir/analysis.js";
 import { hasCudaKernel, versionedOperator } from "../../ir/cuda.js";
-import { isOp, type Model, type Node, type Value } from "../../ir/graph.js";
+import { isOfStandardDomain, isOp, type Model, type Node, type Value } from "../../ir/graph.js";
 
 /** A node that is no node of the device, and what there is to know of it. */
 export interface OffDevice {
@@ -24,7 +24,7 @@ export interface CudaCoverage {
 
 /** Of the nodes of a model, those of the graphs in them among them. */
 export function cudaCoverage({ graph, opsets }: Model): CudaCoverage {
-  const nodes = withSubgraphs(graph).flatMap((within) => within.nodes);
+  const nodes = allNodes(graph);
   const missing: OffDevice[] = [];
   const copies: OffDevice[] = [];
   for (const node of nodes) {
@@ -49,6 +49,6 @@ function hostOperands(node: Node): readonly (Value | undefined)[] {
   if (isOp(node, "Range", "ConstantOfShape", "If", "Loop")) return node.inputs;
   const afterFirst =
     isOp(node, "Reshape", "Expand", "Slice", "Split", "Squeeze", "Unsqueeze", "Tile", "Pad", "Resize", "Clip", "TopK", "CumSum", "Trilu", "OneHot", "Dropout") || // prettier-ignore
-    (isOp(node, node.opType) && node.opType.startsWith("Reduce"));
+    (isOfStandardDomain(node) && node.opType.startsWith("Reduce"));
   return afterFirst ? node.inputs.slice(1) : [];
 }

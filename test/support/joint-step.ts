@@ -1,6 +1,7 @@
 /** A step shaped as FLUX is, of any depth: blocks of two streams that attend to each other, then blocks of one joined stream. */
 import { Builder, shapeOf } from "../../ir/build.js";
 import { type Attribute, constant, inputValue, type Model, type Value } from "../../ir/graph.js";
+import type { StandardOperator } from "../../ir/operators.js";
 import { tensorOf } from "../../ir/tensor.js";
 
 const WIDTH = 8;
@@ -140,7 +141,12 @@ class JointStep {
     return this.op("Mul", [a, b], shapeOf(a));
   }
 
-  private op(opType: string, inputs: readonly Value[], shape: readonly number[], attributes: Record<string, Attribute> = {}): Value {
+  private op(
+    opType: StandardOperator,
+    inputs: readonly Value[],
+    shape: readonly number[],
+    attributes: Record<string, Attribute> = {},
+  ): Value {
     return this.build.op(opType, inputs, this.name(opType), { elem: "float", shape }, attributes);
   }
 

@@ -1,0 +1,368 @@
+/**
+ * What operators give: the types of a node's results from those of its operands and from constants. It is what declared types
+ * are held against, and no inference of a whole model: an operator that is not in the table, or not in this form, is left open.
+ * Formulas: onnx, docs/Operators.md.
+ */
+import { constantData, constantOf } from "./constants.js";
+import { intAttribute, intsAttribute, isOfStandardDomain, type Node, type Value } from "./graph.js";
+import type { StandardOperator } from "./operators.js";
+import { tensorNumbers } from "./tensor.js";
+import { elementCount, elementTypeOf, type ElementType, sameShape, type TensorType } from "./types.js";
+
+/** A type with a fixed shape. */
+export interface FixedType extends TensorType {
+  readonly shape: readonly number[];
+}
+
+/** Whether every dimension of a type is a number. */
+export function isFixed(type: TensorType | undefined): type is FixedType {
+  return type?.shape?.every((dim) => typeof dim === "number") ?? false;
+}
+
+/** The type of a result; undefined where it cannot be known; `misfit` where the operator takes no operands of these types. */
+export type ResultType = FixedType | "misfit" | undefined;
+
+/** The types of the results of a node, in their order; results behind the last are not known. */
+export function resultTypes(node: Node): readonly ResultType[] {
+  return (isOfStandardDomain(node) && RULES.get(node.opType)?.(node)) || [];
+}
+
+type Rule = (node: Node) => readonly ResultType[];
+
+const SAME: readonly StandardOperator[] = [
+  "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Celu", "Clip", "Cos", "Cosh", "CumSum", "Elu", "Erf", "Exp", "Floor", "Gelu",
+  "GroupNormalization", "HardSigmoid", "HardSwish", "Hardmax", "Identity", "InstanceNormalization", "LeakyRelu", "Log", "LogSoftmax", "Mish", "Neg",
+  "Not", "Reciprocal", "Relu", "RotaryEmbedding", "Round", "ScatterElements", "ScatterND", "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Softmax",
+  "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "Trilu",
+]; // prettier-ignore
+const ARITHMETIC: readonly StandardOperator[] = ["Add", "Div", "Max", "Mean", "Min", "Mod", "Mul", "Sub", "Sum"];
+const LOGIC: readonly StandardOperator[] = ["And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Or", "Xor"];
+const REDUCTIONS: readonly StandardOperator[] = [
+  "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare",
+]; // prettier-ignore
+
+const RULES: ReadonlyMap<string, Rule> = new Map<StandardOperator, Rule>([
+  ...each(
+    SAME,
+    ofFirst((x) => x),
+  ),
+  ...each(
+    ARITHMETIC,
+    broadcasting((elems) => (isUniform(elems) ? elems[0] : "misfit")),
+  ),
+  ...each(
+    LOGIC,
+    broadcasting((elems) => (isUniform(elems) ? "bool" : "misfit")),
+  ),
+  ...each(REDUCTIONS, ofFirst(reduced)),
+  ["Attention", attention],
+  ["Cast", ofFirst(({ shape }, node) => typeOf(elementTypeOf(intAttribute(node, "to", 0)), shape))],
+  ["CastLike", ofFirst(({ shape }, { inputs: [, like] }) => typeOf(like?.type?.elem, shape))],
+  ["Concat", concat],
+  ["Constant", (node) => [typeOf(constantData(node)?.elem, constantData(node)?.shape)]],
+  ["Conv", conv],
+  ["Expand", ofFirst(expanded)],
+  ["Flatten", ofFirst(flattened)],
+  ["Gather", gathered],
+  ["GatherElements", ofFirst(({ elem }, { inputs: [, indices] }) => typeOf(elem, fixedOf(indices)?.shape))],
+  ["Gemm", gemm],
+  ["LayerNormalization", layerNormalization],
+  ["MatMul", matMul],
+  ["Pad", ofFirst(padded)],
+  ["Pow", broadcasting(([base]) => base)],
+  // Its result is of the type of the scale.
+  ["RMSNormalization", ofFirst(({ shape }, { inputs: [, scale] }) => typeOf(scale?.type?.elem, shape))],
+  ["Reshape", ofFirst(reshaped)],
+  ["Shape", ofFirst(({ shape }, node) => typeOf("int64", [sizeOfPart(shape, node)]))],
+  ["Size", ofFirst(() => typeOf("int64", []))],
+  ["Slice", ofFirst(sliced)],
+  ["Split", split],
+  ["Squeeze", ofFirst(squeezed)],
+  ["Tile", ofFirst(tiled)],
+  ["Transpose", ofFirst(transposed)],
+  ["Unsqueeze", ofFirst(unsqueezed)],
+  ["Where", broadcasting(([, ...elems]) => (isUniform(elems) ? elems[0] : "misfit"))],
+]);
+
+/** The operators that there is a rule for. */
+export const TYPED_OPERATORS: readonly string[] = [...RULES.keys()].sort();
+
+function each(names: readonly StandardOperator[], rule: Rule): readonly (readonly [StandardOperator, Rule])[] {
+  return names.map((name) => [name, rule] as const);
+}
+
+function fixedOf(value: Value | undefined): FixedType | undefined {
+  return isFixed(value?.type) ? value.type : undefined;
+}
+
+function typeOf(elem: ElementType | undefined, shape: readonly number[] | undefined): FixedType | undefined {
+  return elem && shape && { elem, shape };
+}
+
+/** The first result, from the type of the first operand. */
+function ofFirst(rule: (x: FixedType, node: Node) => ResultType): Rule {
+  return (node) => {
+    const x = fixedOf(node.inputs[0]);
+    return x ? [rule(x, node)] : [];
+  };
+}
+
+/** All operands, if their types are known. */
+function allFixed(values: readonly (Value | undefined)[]): readonly FixedType[] | undefined {
+  const types = values.flatMap((value) => fixedOf(value) ?? []);
+  return types.length === values.length && types.length > 0 ? types : undefined;
+}
+
+function isUniform(elems: readonly ElementType[]): boolean {
+  return elems.every((elem) => elem === elems[0]);
+}
+
+function broadcasting(elemOf: (elems: readonly ElementType[]) => ElementType | "misfit" | undefined): Rule {
+  return ({ inputs }) => {
+    const operands = allFixed(inputs);
+    if (!operands) return [];
+    const elem = elemOf(operands.map((type) => type.elem));
+    const shape = broadcast(operands.map((type) => type.shape));
+    return [elem === "misfit" || !shape ? "misfit" : typeOf(elem, shape)];
+  };
+}
+
+/** The shape that these broadcast to, if they do. */
+function broadcast(shapes: readonly (readonly number[])[]): readonly number[] | undefined {
+  const rank = Math.max(...shapes.map(({ length }) => length));
+  const dims = new Array<number>(rank).fill(1);
+  for (const shape of shapes) {
+    for (const [i, dim] of shape.entries()) {
+      const axis = rank - shape.length + i;
+      if (dim === 1) continue;
+      if (dims[axis] !== 1 && dims[axis] !== dim) return undefined;
+      dims[axis] = dim;
+    }
+  }
+  return dims;
+}
+
+/** The whole numbers of an operand that says axes, sizes or bounds; nothing where they are not written down here. */
+function integers(value: Value | undefined): readonly number[] | undefined {
+  const data = constantOf(value);
+  const isList = data?.content.kind === "bytes" && data.shape.length <= 1 && (data.elem === "int64" || data.elem === "int32");
+  return isList ? tensorNumbers(data) : undefined;
+}
+
+/** Axes as an attribute, or as the operand that newer versions have: nothing where there are none, "unknown" where they are not written down. */
+function axesOf(node: Node, operand: number, rank: number): readonly number[] | "unknown" | undefined {
+  const value = node.inputs[operand];
+  const axes = intsAttribute(node, "axes") ?? integers(value);
+  return axes?.map((axis) => counted(axis, rank)) ?? (value ? "unknown" : undefined);
+}
+
+/** An axis counted from the first. */
+function counted(axis: number, rank: number): number {
+  return axis < 0 ? axis + rank : axis;
+}
+
+function axisOf(node: Node, otherwise: number, rank: number): number {
+  return counted(intAttribute(node, "axis", otherwise), rank);
+}
+
+function reduced({ elem, shape }: FixedType, node: Node): ResultType {
+  const given = axesOf(node, 1, shape.length);
+  if (given === "unknown") return undefined;
+  const isNone = !given || given.length === 0;
+  if (isNone && intAttribute(node, "noop_with_empty_axes", 0) !== 0) return { elem, shape };
+  const isGone = (axis: number): boolean => isNone || given.includes(axis);
+  const kept = shape.map((dim, axis) => (isGone(axis) ? 1 : dim));
+  return { elem, shape: intAttribute(node, "keepdims", 1) !== 0 ? kept : shape.filter((_, axis) => !isGone(axis)) };
+}
+
+/** [batch, heads, length, size], or [batch, length, heads · size]; the other results are left open. */
+function attention(node: Node): readonly ResultType[] {
+  const [query, keys, values] = node.inputs.slice(0, 3).map(fixedOf);
+  if (!query || !keys || !values) return [];
+  const [q, v] = [query.shape, values.shape];
+  if (!isUniform([query.elem, keys.elem]) || q.length !== v.length || q.length !== keys.shape.length) return ["misfit"];
+  const { elem } = query;
+  if (q.length === 4) return [{ elem, shape: [...q.slice(0, 3), ...v.slice(3)] }];
+  const [queryHeads, valueHeads] = [intAttribute(node, "q_num_heads", 0), intAttribute(node, "kv_num_heads", 0)];
+  if (q.length !== 3 || queryHeads === 0 || valueHeads === 0) return ["misfit"];
+  return [{ elem, shape: [...q.slice(0, 2), (queryHeads * (v[2] ?? 0)) / valueHeads] }];
+}
+
+function concat(node: Node): readonly ResultType[] {
+  const operands = allFixed(node.inputs);
+  const [first] = operands ?? [];
+  if (!operands || !first) return [];
+  const axis = axisOf(node, 1, first.shape.length);
+  const isFit = ({ elem, shape }: FixedType): boolean =>
+    elem === first.elem && shape.length === first.shape.length && shape.every((dim, i) => i === axis || dim === first.shape[i]);
+  if (first.shape[axis] === undefined || !operands.every(isFit)) return ["misfit"];
+  const size = operands.reduce((sum, { shape }) => sum + (shape[axis] ?? 0), 0);
+  return [{ elem: first.elem, shape: first.shape.with(axis, size) }];
+}
+
+function conv(node: Node): readonly ResultType[] {
+  const [x, kernel] = node.inputs.slice(0, 2).map(fixedOf);
+  const automatic = node.attributes.get("auto_pad");
+  if (!x || !kernel || (automatic?.kind === "string" && automatic.value !== "NOTSET")) return [];
+  const [rows = 0, channels = 0, ...sizes] = x.shape;
+  const [made = 0, read = 0, ...widths] = kernel.shape;
+  if (sizes.length !== widths.length || channels !== read * intAttribute(node, "group", 1)) return ["misfit"];
+  const [strides, dilations, pads] = ["strides", "dilations", "pads"].map((name) => intsAttribute(node, name));
+  const moved = sizes.map((size, i) => {
+    const reach = (dilations?.[i] ?? 1) * ((widths[i] ?? 1) - 1) + 1;
+    const padded = size + (pads?.[i] ?? 0) + (pads?.[i + sizes.length] ?? 0);
+    return Math.floor((padded - reach) / (strides?.[i] ?? 1)) + 1;
+  });
+  return [{ elem: x.elem, shape: [rows, made, ...moved] }];
+}
+
+function expanded({ elem, shape }: FixedType, { inputs: [, sizes] }: Node): ResultType {
+  const wanted = integers(sizes);
+  if (!wanted) return undefined;
+  const whole = broadcast([shape, wanted]);
+  return whole ? { elem, shape: whole } : "misfit";
+}
+
+function flattened({ elem, shape }: FixedType, node: Node): ResultType {
+  const axis = axisOf(node, 1, shape.length);
+  return { elem, shape: [elementCount(shape.slice(0, axis)), elementCount(shape.slice(axis))] };
+}
+
+function gathered(node: Node): readonly ResultType[] {
+  const [data, indices] = node.inputs.map(fixedOf);
+  if (!data || !indices) return [];
+  const axis = axisOf(node, 0, data.shape.length);
+  return [{ elem: data.elem, shape: data.shape.toSpliced(axis, 1, ...indices.shape) }];
+}
+
+function gemm(node: Node): readonly ResultType[] {
+  const [a, b] = node.inputs.slice(0, 2).map(fixedOf);
+  if (!a || !b) return [];
+  const turned = ({ shape }: FixedType, name: string): readonly number[] =>
+    intAttribute(node, name, 0) !== 0 ? shape.toReversed() : shape;
+  const [rows, inner, ...more] = turned(a, "transA");
+  const [other, columns, ...others] = turned(b, "transB");
+  if (rows === undefined || columns === undefined || more.length + others.length > 0 || inner !== other || a.elem !== b.elem)
+    return ["misfit"];
+  return [{ elem: a.elem, shape: [rows, columns] }];
+}
+
+/** The norm, and the statistics of the axes from `axis` on. */
+function layerNormalization(node: Node): readonly ResultType[] {
+  const x = fixedOf(node.inputs[0]);
+  if (!x) return [];
+  const axis = axisOf(node, -1, x.shape.length);
+  const statistics = typeOf(
+    elementTypeOf(intAttribute(node, "stash_type", 1)),
+    x.shape.map((dim, i) => (i < axis ? dim : 1)),
+  );
+  return [x, statistics, statistics];
+}
+
+function matMul(node: Node): readonly ResultType[] {
+  const [a, b] = node.inputs.map(fixedOf);
+  if (!a || !b) return [];
+  const [left, right] = [a.shape.length === 1 ? [1, ...a.shape] : a.shape, b.shape.length === 1 ? [...b.shape, 1] : b.shape];
+  const stack = broadcast([left.slice(0, -2), right.slice(0, -2)]);
+  if (!stack || left.at(-1) === undefined || left.at(-1) !== right.at(-2) || a.elem !== b.elem) return ["misfit"];
+  // An axis that was put in front of a vector, or behind it, goes again.
+  const rows = a.shape.length === 1 ? [] : left.slice(-2, -1);
+  const columns = b.shape.length === 1 ? [] : right.slice(-1);
+  return [{ elem: a.elem, shape: [...stack, ...rows, ...columns] }];
+}
+
+function padded({ elem, shape }: FixedType, node: Node): ResultType {
+  const pads = intsAttribute(node, "pads") ?? integers(node.inputs[1]);
+  const axes = axesOf(node, 3, shape.length) ?? shape.map((_, axis) => axis);
+  if (!pads || axes === "unknown") return undefined;
+  if (pads.length !== 2 * axes.length) return "misfit";
+  const added = (axis: number): number => {
+    const at = axes.indexOf(axis);
+    return at < 0 ? 0 : (pads[at] ?? 0) + (pads[at + axes.length] ?? 0);
+  };
+  return { elem, shape: shape.map((dim, axis) => dim + added(axis)) };
+}
+
+function reshaped({ elem, shape }: FixedType, node: Node): ResultType {
+  const wanted = integers(node.inputs[1]);
+  if (!wanted) return undefined;
+  const isKept = (size: number): boolean => size === 0 && intAttribute(node, "allowzero", 0) === 0;
+  const sizes = wanted.map((size, axis) => (isKept(size) ? (shape[axis] ?? 0) : size));
+  const known = elementCount(sizes.filter((size) => size !== -1));
+  const rest = known === 0 ? 0 : elementCount(shape) / known;
+  const whole = sizes.map((size) => (size === -1 ? rest : size));
+  return elementCount(whole) === elementCount(shape) && Number.isInteger(rest) ? { elem, shape: whole } : "misfit";
+}
+
+/** How many sizes of a shape `Shape` gives. */
+function sizeOfPart(shape: readonly number[], node: Node): number {
+  return shape.slice(intAttribute(node, "start", 0), intAttribute(node, "end", shape.length)).length;
+}
+
+function sliced({ elem, shape }: FixedType, node: Node): ResultType {
+  const [starts, ends] = node.inputs.slice(1, 3).map(integers);
+  const axes = axesOf(node, 3, shape.length) ?? starts?.map((_, axis) => axis);
+  const steps = node.inputs[4] ? integers(node.inputs[4]) : starts?.map(() => 1);
+  if (!starts || !ends || !axes || axes === "unknown" || !steps) return undefined;
+  const left = [...shape];
+  for (const [i, axis] of axes.entries()) {
+    const [size, start, end, step] = [shape[axis], starts[i], ends[i], steps[i]];
+    if (size === undefined || start === undefined || end === undefined || !step) return "misfit";
+    left[axis] = countBetween(size, start, end, step);
+  }
+  return { elem, shape: left };
+}
+
+/** How many elements a slice takes of an axis. */
+function countBetween(size: number, start: number, end: number, step: number): number {
+  const [lowest, highest] = step > 0 ? [0, size] : [-1, size - 1];
+  const within = (at: number, least: number): number => Math.min(highest, Math.max(least, at < 0 ? at + size : at));
+  // A slice that goes back begins at the first element at the least, and ends in front of it.
+  const length = within(end, lowest) - within(start, 0);
+  return Math.max(0, Math.ceil(length / step));
+}
+
+function split(node: Node): readonly ResultType[] {
+  const x = fixedOf(node.inputs[0]);
+  if (!x) return [];
+  const count = node.outputs.length;
+  const axis = axisOf(node, 0, x.shape.length);
+  const size = x.shape[axis];
+  if (size === undefined) return ["misfit"];
+  const equal = Math.ceil(size / count);
+  const inEqual = node.outputs.map((_, i) => (i < count - 1 ? equal : size - equal * (count - 1)));
+  const sizes = intsAttribute(node, "split") ?? (node.inputs[1] ? integers(node.inputs[1]) : inEqual);
+  if (!sizes) return [];
+  if (sizes.length !== count || sizes.reduce((sum, part) => sum + part, 0) !== size) return node.outputs.map(() => "misfit");
+  return sizes.map((part) => ({ elem: x.elem, shape: x.shape.with(axis, part) }));
+}
+
+function squeezed({ elem, shape }: FixedType, node: Node): ResultType {
+  const axes = axesOf(node, 1, shape.length);
+  if (axes === "unknown") return undefined;
+  if (axes?.some((axis) => shape[axis] !== 1)) return "misfit";
+  return { elem, shape: shape.filter((dim, axis) => (axes ? !axes.includes(axis) : dim !== 1)) };
+}
+
+function tiled({ elem, shape }: FixedType, { inputs: [, repeats] }: Node): ResultType {
+  const times = integers(repeats);
+  if (!times) return undefined;
+  return times.length === shape.length ? { elem, shape: shape.map((dim, axis) => dim * (times[axis] ?? 1)) } : "misfit";
+}
+
+function transposed({ elem, shape }: FixedType, node: Node): ResultType {
+  const perm = intsAttribute(node, "perm") ?? shape.map((_, axis) => shape.length - 1 - axis);
+  const isOrder = sameShape(
+    perm.toSorted((a, b) => a - b),
+    shape.map((_, axis) => axis),
+  );
+  return isOrder ? { elem, shape: perm.map((axis) => shape[axis] ?? 0) } : "misfit";
+}
+
+function unsqueezed({ elem, shape }: FixedType, node: Node): ResultType {
+  const given = intsAttribute(node, "axes") ?? integers(node.inputs[1]);
+  if (!given) return undefined;
+  const axes = given.map((axis) => counted(axis, shape.length + given.length));
+  const left = [...shape];
+  return { elem, shape: Array.from({ length: shape.length + axes.length }, (_, axis) => (axes.includes(axis) ? 1 : (left.shift() ?? 1))) };
+}
