@@ -12,7 +12,7 @@ export { parseWith } from "./parse-with.js";
 export * from "./plan.js";
 export * from "./policies/index.js";
 export * from "./policy.js";
-export { predictedSchema, type Compared, type Measured, type Predicted } from "./predicted.js";
+export { predictedSchema, type Compared, type Measured, type Predicted, type Tradeoff } from "./predicted.js";
 export { cellSchema } from "./plan-rows.js";
 export * from "./sampler.js";
 export { isSampler, MAX_STEPS, samplers, samplerTable, unknownKeys } from "./samplers/index.js";
