@@ -133,7 +133,7 @@ export interface BranchGroup {
  * What decides together: `stream`: branches of one kind in one stream (SmoothCache's paper); `kind`: branches of one kind
  * (SmoothCache's code: the last name of the module's path); `site`: every branch alone.
  */
-export const GROUPINGS = ["stream", "kind", "site"] as const;
+const GROUPINGS = ["stream", "kind", "site"] as const;
 export type Grouping = (typeof GROUPINGS)[number];
 
 /** The option of policies that can decide by any grouping. */

@@ -2,7 +2,7 @@
  * Transposes in a row are one, or none; one that moves only axes of one element is a reshape. The exchange of the last two axes
  * between reshapes that merge the axes before them and take them apart again, as torch.export writes it, is a transpose alone.
  */
-import { type Builder, shapeOf } from "../../ir/build.js";
+import { type Builder, lastTwoExchanged, shapeOf } from "../../ir/build.js";
 import { intsAttribute, isOp, type Node, only, type Value } from "../../ir/graph.js";
 import { isTransposeBy, producerOf } from "../fusing/match.js";
 import { permOf, reshaped, transposed } from "../fusing/views.js";
@@ -35,6 +35,5 @@ function betweenReshapes(node: Node, { build, isInner }: Place): Value | undefin
   const [rows = 1, columns = 1] = shapeOf(merged).slice(1);
   if (shape.length < 3 || shape.at(-2) !== columns || shape.at(-1) !== rows) return undefined;
   const apart = reshaped(build, merged, [...shape.slice(0, -2), rows, columns], `${name}/apart`);
-  const axes = shape.map((_, axis) => axis);
-  return transposed(build, apart, [...axes.slice(0, -2), ...axes.slice(-2).reverse()], name);
+  return transposed(build, apart, lastTwoExchanged(shape.length), name);
 }

@@ -5,7 +5,7 @@
 import { z } from "zod";
 import { badCurves, policyNeedsModel } from "../diagnostics.js";
 import { entryAt } from "../../ir/entries.js";
-import { type Choice, groupBranches, GROUPINGS, type Policy, type PolicyInput, statisticsOf } from "../policy.js";
+import { type Choice, groupBranches, groupOption, type Policy, type PolicyInput, statisticsOf } from "../policy.js";
 import { fitAdjustments } from "../planning/fit-adjustment.js";
 import { errorCurves } from "../planning/statistics.js";
 import { nearestToShare, reuseWhile, type Row, thresholdsBetween } from "../planning/threshold.js";
@@ -17,10 +17,7 @@ const options = z
   .object({
     delta: z.coerce.number().positive().optional().describe(`largest accumulated error of reuse; ${DELTA} if absent`),
     share: z.coerce.number().positive().max(1).optional().describe("share of the cacheable compute to keep: finds delta"),
-    group: z
-      .enum(GROUPINGS)
-      .default("site")
-      .describe("what decides together: branches of one kind in one stream, of one kind in all streams, or each site alone"),
+    group: groupOption("site"),
     adjust: z
       .enum(["none", "scale-shift"])
       .default("none")

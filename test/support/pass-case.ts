@@ -25,7 +25,16 @@ import { type TensorData, tensorOf } from "../../ir/tensor.js";
 import { parse } from "../../ir/parse.js";
 import { FLOAT_TYPES } from "../../ir/types.js";
 import type { PassContext } from "../../passes/pass.js";
-import { bind, parseSchedule, type Plan, type Row, type SamplerTable } from "../../schedules/index.js";
+import {
+  bind,
+  GUIDANCE_FORMS,
+  NO_GUIDANCE,
+  parseSchedule,
+  type Plan,
+  RESCALE_FORMS,
+  type Row,
+  type SamplerTable,
+} from "../../schedules/index.js";
 import { evaluator } from "../../src/runtime/evaluator.js";
 
 export interface Subject {
@@ -143,17 +152,17 @@ const guidedSchema = z.strictObject({
   scale: z.array(z.number()).optional(),
   interval: span.optional(),
   channels: span.optional(),
-  rescale: z.strictObject({ form: z.enum(["std", "norm"]), strength: z.number() }).optional(),
+  rescale: z.strictObject({ form: z.enum(RESCALE_FORMS), strength: z.number() }).optional(),
   input: z.string().optional(),
 });
 
 function guidanceOf(facts: Facts): PassContext["guidance"] {
-  const [form, scale, order] = (facts.one("guidance") ?? "none 1 cond,uncond").split(" ");
+  const [form, scale, order] = (facts.one("guidance") ?? NO_GUIDANCE.form).split(" ");
   const { scale: scales, ...guided } = guidedSchema.parse(JSON.parse(facts.one("guided") ?? "{}"));
   return {
-    form: z.enum(["none", "batched", "two-calls", "embedded"]).parse(form),
-    scale: scales ?? Number(scale ?? 1),
-    order: order === "uncond,cond" ? ["uncond", "cond"] : ["cond", "uncond"],
+    form: z.enum(GUIDANCE_FORMS).parse(form),
+    scale: scales ?? Number(scale ?? NO_GUIDANCE.scale),
+    order: order === "uncond,cond" ? ["uncond", "cond"] : NO_GUIDANCE.order,
     drops: form !== "batched",
     ...guided,
   };
