@@ -58,11 +58,11 @@ export interface Runs {
   /** The latents of a sample that computes everything: the first, and what every step leaves. */
   latents(sample: number): Promise<readonly Float32Array[]>;
   /** A run that follows the schedule, to be gone through step by step; to `from` it goes as without caching, and nothing of that is read. */
-  walk(sample: number, schedule: Schedule, from?: number): Promise<Walk>;
+  walk(sample: number, schedule: Schedule, from?: number): Promise<SteppedRun>;
 }
 
-/** A run under way. */
-export interface Walk {
+/** A run that is gone through step by step. */
+export interface SteppedRun {
   /**
    * The latent that the next step leaves where the given branches, by keys of a plan, are these sums over computed steps in
    * place of what the schedule has for them (steps that it reads somewhere); a branch that computes there does so in any case.

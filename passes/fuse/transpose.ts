@@ -6,13 +6,13 @@ import { type Builder, lastTwoExchanged, shapeOf } from "../../ir/build.js";
 import { intsAttribute, isOp, type Node, only, type Value } from "../../ir/graph.js";
 import { isTransposeBy, producerOf } from "../fusing/match.js";
 import { permOf, reshaped, transposed } from "../fusing/views.js";
-import type { FuseRule, Place } from "../fuse-rule.js";
+import type { FuseRule, Surroundings } from "../fuse-rule.js";
 
 export default {
   name: "transpose",
   opset: 5,
-  apply(node, place) {
-    const made = isOp(node, "Transpose") ? composed(node, place.build) : isOp(node, "Reshape") ? betweenReshapes(node, place) : undefined;
+  apply(node, around) {
+    const made = isOp(node, "Transpose") ? composed(node, around.build) : isOp(node, "Reshape") ? betweenReshapes(node, around) : undefined;
     return made && [made];
   },
 } satisfies FuseRule;
@@ -26,7 +26,7 @@ function composed(node: Node, build: Builder): Value | undefined {
 }
 
 /** [b, h, s, d] → [b · h, s, d] → [b · h, d, s] → [b, h, d, s] */
-function betweenReshapes(node: Node, { build, isInner }: Place): Value | undefined {
+function betweenReshapes(node: Node, { build, isInner }: Surroundings): Value | undefined {
   const turn = isInner(node.inputs[0]) ? producerOf(node.inputs[0], "Transpose") : undefined;
   const merged = producerOf(turn?.inputs[0], "Reshape")?.outputs[0];
   if (!merged || !isTransposeBy(turn, [0, 2, 1])) return undefined;

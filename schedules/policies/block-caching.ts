@@ -8,7 +8,7 @@ import { entryAt } from "../../ir/entries.js";
 import { type Choice, groupBranches, groupOption, type Policy, type PolicyInput, statisticsOf } from "../policy.js";
 import { fitAdjustments } from "../planning/fit-adjustment.js";
 import { errorCurves } from "../planning/statistics.js";
-import { nearestToShare, reuseWhile, type Row, thresholdsBetween } from "../planning/threshold.js";
+import { nearestToShare, reuseWhile, type StepMask, thresholdsBetween } from "../planning/threshold.js";
 
 /** The paper's, for LDM-512. */
 const DELTA = 0.5;
@@ -47,7 +47,7 @@ function schedule(input: PolicyInput, { delta = DELTA, share, group }: Omit<z.ou
       throw badCurves(key, "some are not finite numbers from 0 up");
     return { key, totals: runningTotals(changes) };
   });
-  const rowsAt = (threshold: number): Map<string, Row> =>
+  const rowsAt = (threshold: number): Map<string, StepMask> =>
     new Map(groups.map(({ key, totals }) => [key, reuseWhile(steps, (step, filled) => between(totals, filled, step) <= threshold)]));
   if (share === undefined) return { cells: rowsAt(delta) };
   const sums = groups.flatMap(({ totals }) =>

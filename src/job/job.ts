@@ -14,7 +14,7 @@ import { openSource, type RecipeOverrides, type Source, withoutAbsentInputs } fr
 import { type Sampling, samplingOf, schedulerConfig } from "./sampling.js";
 import type { Recipe } from "./recipe.js";
 import { assertDevice, type RuntimeOptions } from "../runtime/index.js";
-import { holds } from "./values.js";
+import { holdsNumber } from "./values.js";
 
 export interface Job extends BoundModel, Sampling {}
 
@@ -107,7 +107,7 @@ function assertTimes({ graph, dit }: Model, { name, rows }: SamplerTable): void 
   const input = graph.inputs.find((value) => value.name === dit?.timestep);
   if (!input?.type) return;
   const { elem } = input.type;
-  const misfit = rows.find(({ timestep }) => !holds(elem, timestep));
+  const misfit = rows.find(({ timestep }) => !holdsNumber(elem, timestep));
   if (!misfit) return;
   throw Number.isInteger(misfit.timestep)
     ? inputNumber(input.name, elem, misfit.timestep)
@@ -125,7 +125,7 @@ function assertGuidance({ model, table, context: { guidance, prediction } }: Job
       "Give one scale, or one for each evaluation.",
     );
   const input = model.graph.inputs.find(({ name }) => name === guidance.input);
-  const misfit = input && [scale].flat().find((number) => !holds(elemOf(input), number));
+  const misfit = input && [scale].flat().find((number) => !holdsNumber(elemOf(input), number));
   if (input && misfit !== undefined) throw inputNumber(input.name, elemOf(input), misfit);
   if (interval && (interval[0] >= interval[1] || interval[1] > rows))
     throw badGuidance(

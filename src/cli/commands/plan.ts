@@ -22,7 +22,7 @@ import { assertFree } from "../../files/index.js";
 import { formatCount, formatNumber, formatPercent, formatQuantity, formatRatio, table } from "../../words/index.js";
 import { inputSpecs, MODEL_OPTIONS, type Options, policyOptionsOf, recipeOverrides, runtimeOptions } from "../options.js";
 import { cellKind, frontPlot, schedulePlot, scheduleRows, writeDrawing } from "../../report/index.js";
-import type { Command, Host, Outcome } from "../command.js";
+import type { Command, Host, CommandResult } from "../command.js";
 
 export default {
   name: "plan",
@@ -34,7 +34,7 @@ export default {
   run: (argument, options, host) => (options.front ? planFront(argument, options.front, options, host) : planOne(argument, options, host)),
 } satisfies Command;
 
-async function planOne(argument: string, options: Options, host: Host): Promise<Outcome> {
+async function planOne(argument: string, options: Options, host: Host): Promise<CommandResult> {
   const { output = "", force = false, format = "smoothcc", policy = "", plot } = options;
   for (const file of [output, ...(plot === undefined ? [] : [plot])]) assertFree(file, force);
   formatNamed(format);
@@ -47,7 +47,7 @@ async function planOne(argument: string, options: Options, host: Host): Promise<
 }
 
 /** `--front`: `plan.json` names `plan-0.5.json` and so on, for each share; the chart is `front.svg` beside them. */
-async function planFront(argument: string, shares: readonly number[], options: Options, host: Host): Promise<Outcome> {
+async function planFront(argument: string, shares: readonly number[], options: Options, host: Host): Promise<CommandResult> {
   const { output = "", force = false, format = "smoothcc", policy = "", plot = join(dirname(output), "front.svg") } = options;
   const given = policyOptionsOf(options);
   assertBudgetsOpen("--front", policy, given);
