@@ -12,7 +12,7 @@ import { readTensor, type TensorData, tensorNumbers, tensorOf } from "../ir/tens
 import { print } from "../ir/print.js";
 import { elementCount, type TensorType } from "../ir/types.js";
 import { BIND_PASSES, CACHE_PASSES, LOOP_PASSES, passes, RUN_PASSES, STEP_PASSES } from "../passes/index.js";
-import { type Pass, type PassContext, runPasses } from "../passes/pass.js";
+import { type Pass, runPasses } from "../passes/pass.js";
 import instrument from "../passes/instrument.js";
 import kernels from "../passes/decompose-for-cuda.js";
 import standard from "../passes/decompose-contrib-ops.js";
@@ -20,15 +20,15 @@ import fold from "../passes/fold.js";
 import fix from "../passes/freeze-inputs.js";
 import dce from "../passes/dce.js";
 import cse from "../passes/cse.js";
-import { NO_GUIDANCE, relativeL2 } from "../schedules/index.js";
+import { relativeL2 } from "../schedules/index.js";
 import { feedsOf } from "../src/artifact/artifact.js";
 import { cudaCoverage } from "../src/compile/cuda-coverage.js";
 import { sampleInputs } from "../src/job/run-inputs.js";
-import { evaluator } from "../src/runtime/evaluator.js";
 import { Session, type Tensors } from "../src/runtime/session.js";
 import { type Fixture, fixtures, recorded, recordedInputs } from "./support/fixtures.js";
 import { readSubject } from "./support/pass-case.js";
 import { nullClassOf, openFixture, planOf, randomSchedule } from "./support/jobs.js";
+import { BARE } from "./support/bare-context.js";
 
 const PIPELINE = [...BIND_PASSES, ...STEP_PASSES, ...RUN_PASSES, ...CACHE_PASSES];
 /** A second run of these finds nothing left to do. */
@@ -124,18 +124,6 @@ describe.each(exports)("$name", (fixture) => {
     }
   });
 });
-
-/** What the passes of this part are told: nothing but whom to ask. */
-const BARE: PassContext = {
-  evaluator: evaluator({ threads: 1 }),
-  batch: 1,
-  dims: new Map(),
-  fixed: new Map(),
-  batched: new Set<string>(),
-  guidance: NO_GUIDANCE,
-  uncond: new Map(),
-  prediction: { channelAxis: 1, sign: 1 },
-};
 
 function modelOf(inputs: readonly Value[], { nodes }: Builder, outputs: readonly Value[]): Model {
   const ports = outputs.map((value, i) => ({ name: `out${i}`, value }));

@@ -7,19 +7,10 @@ import { constant, inputValue, type Model, type Value } from "../ir/graph.js";
 import { tensorNumbers, tensorOf } from "../ir/tensor.js";
 import { RUN_PASSES } from "../passes/index.js";
 import { runPasses } from "../passes/pass.js";
-import {
-  bind,
-  NO_GUIDANCE,
-  type SamplerOptions,
-  samplers,
-  samplerTable,
-  type SamplerTable,
-  type Term,
-  unknownKeys,
-} from "../schedules/index.js";
-import { evaluator } from "../src/runtime/evaluator.js";
+import { bind, type SamplerOptions, samplers, samplerTable, type SamplerTable, type Term, unknownKeys } from "../schedules/index.js";
 import { Session } from "../src/runtime/session.js";
 import { codeOf, thrownBy } from "./support/thrown.js";
+import { BARE } from "./support/bare-context.js";
 
 const folder = new URL("fixtures/samplers/", import.meta.url);
 const vector = z.array(z.number().nullable());
@@ -146,14 +137,8 @@ async function emitted(table: SamplerTable, recorded: Case): Promise<number[]> {
   const size = unit.length;
   const counted = { ...table, rows: table.rows.map((row, k) => ({ ...row, timestep: k })) };
   const model = await runPasses(stepOf(recorded), RUN_PASSES, {
-    evaluator: evaluator({ threads: 1 }),
-    batch: 1,
-    dims: new Map(),
-    fixed: new Map(),
-    batched: new Set<string>(),
-    guidance: NO_GUIDANCE,
-    uncond: new Map(),
-    prediction: { channels: recorded.model.extra_channels && [0, size], channelAxis: 1, sign: 1 },
+    ...BARE,
+    prediction: { ...BARE.prediction, channels: recorded.model.extra_channels && [0, size] },
     plan: bind({ steps: table.rows.length, cells: new Map() }, counted, []),
   });
   const draws = table.rows.flatMap(({ next }, k) => (next.noise === 0 ? [] : (drawAt(recorded, k)?.values ?? [])));

@@ -17,9 +17,10 @@ import { type TensorData, tensorOf } from "../ir/tensor.js";
 import { byteSize, elementCount, type TensorType } from "../ir/types.js";
 import { BIND_PASSES, CACHE_PASSES, RUN_PASSES, STEP_PASSES } from "../passes/index.js";
 import { type Evaluator, type PassContext, runPasses } from "../passes/pass.js";
-import { bind, NO_GUIDANCE, type SamplerTable, type ScheduleCell } from "../schedules/index.js";
+import { bind, type SamplerTable, type ScheduleCell } from "../schedules/index.js";
 import { fixtures } from "./support/fixtures.js";
 import { jointStep } from "./support/joint-step.js";
+import { BARE } from "./support/bare-context.js";
 
 const WIDTH = 8;
 const TOKENS = 4;
@@ -107,14 +108,8 @@ const zeros: Evaluator = {
 function contextOf(model: Model, steps: number): PassContext {
   const row = Array.from({ length: steps }, (_, k): ScheduleCell => (k % 4 === 0 || k < 8 ? 1 : k % 4 === 1 ? 0 : [[k - (k % 4), 2], [k - (k % 4) - 4, -1]])); // prettier-ignore
   return {
+    ...BARE,
     evaluator: zeros,
-    batch: 1,
-    dims: new Map(),
-    fixed: new Map(),
-    batched: new Set<string>(),
-    guidance: NO_GUIDANCE,
-    uncond: new Map(),
-    prediction: { channelAxis: 1, sign: 1 },
     plan: bind({ steps, cells: new Map([["attn", row]]) }, samplerOf(steps), model.dit?.branches ?? []),
   };
 }
