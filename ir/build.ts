@@ -96,6 +96,20 @@ export class Builder {
     return this.op("Cast", [value], name, { elem, shape: shapeOf(value) }, { to });
   }
 
+  /** A value whose axis i is axis `perm[i]` of the given one. */
+  transpose(value: Value, perm: readonly number[], name: string): Value {
+    const from = shapeOf(value);
+    const type: TensorType = { elem: elemOf(value), shape: perm.map((axis) => from[axis] ?? 1) };
+    return this.op("Transpose", [value], name, type, { perm: { kind: "ints", value: perm.map(BigInt) } });
+  }
+
+  /** x · sigmoid(alpha · x) */
+  swish(x: Value, alpha: number, name: string): Value {
+    const type: TensorType = { elem: elemOf(x), shape: shapeOf(x) };
+    const scaled = alpha === 1 ? x : this.op("Mul", [x, scalarLike(x, alpha)], `${name}/scaled`, type);
+    return this.op("Mul", [x, this.op("Sigmoid", [scaled], `${name}/sigmoid`, type)], name, type);
+  }
+
   /** The same terms with their products made: weights of 1 and −1 are left. Of float values. */
   products(terms: readonly WeightedValue[], name: string): readonly WeightedValue[] {
     return terms.map(({ value, weight }, i) => {
@@ -138,7 +152,22 @@ function factorOf(weight: Weight): Value {
 }
 
 export function floatScalar(value: number): Value {
-  return constant(`scalar_${value}`, tensorOf("float", [], [value]));
+  return scalar("float", value);
+}
+
+/** A number of the element type of another value. */
+export function scalarLike(like: Value, value: number): Value {
+  return scalar(elemOf(like), value);
+}
+
+function scalar(elem: ElementType, value: number): Value {
+  return constant(`scalar_${value}`, tensorOf(elem, [], [value]));
+}
+
+/** The order of axes that exchanges the last two. */
+export function lastTwoExchanged(rank: number): readonly number[] {
+  const axes = Array.from({ length: rank }, (_, axis) => axis);
+  return [...axes.slice(0, -2), ...axes.slice(-2).reverse()];
 }
 
 /** The fixed shape of a value. Every value has one once a model is bound. */

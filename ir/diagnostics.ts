@@ -1,7 +1,19 @@
 /** Problems with graphs, their files and their networks, and with names anywhere: code, sentence, place, hint. In alphabetical order of the codes. */
 
-/** DESIGN: 1 not good enough, 2 usage, 3 model not supported, 4 files, 5 runtime, 130 cancelled. */
-export type ExitCode = 1 | 2 | 3 | 4 | 5 | 130;
+/** What the exit codes of the program mean. */
+export const EXIT_CODES = {
+  0: "done",
+  1: "checked, and not good enough",
+  2: "a mistake in the command line, a recipe, a plan or another input",
+  3: "the model is not supported",
+  4: "a file is missing, damaged or cannot be written",
+  5: "the runtime cannot do it",
+  70: "a bug in smoothcc; please report it with the command that you ran",
+  130: "cancelled",
+} as const;
+
+/** Those of problems that a person can do something about. */
+export type ExitCode = Exclude<keyof typeof EXIT_CODES, 0 | 70>;
 
 export interface Place {
   readonly file?: string | undefined;
@@ -225,7 +237,7 @@ export function textInvalid(line: number, column: number, problem: string): Comp
     "TEXT_INVALID",
     4,
     `Line ${line}, column ${column}: ${problem}.`,
-    "The head of ir/text.ts says which part of the ONNX textual syntax is read.",
+    "The head of ir/print.ts says which part of the ONNX textual syntax is read.",
   );
 }
 

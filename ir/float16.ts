@@ -1,7 +1,7 @@
 /** The float types of 16 bits, float16 (IEEE 754 binary16) and bfloat16 (the upper half of a float): numbers to bits and back. */
 
 /** A sign, an exponent and a fraction, laid out as in IEEE 754. */
-interface Format {
+interface FloatLayout {
   readonly fractionBits: number;
   /** The stored exponent of 1. */
   readonly bias: number;
@@ -11,8 +11,8 @@ interface Format {
   readonly units: Float64Array;
 }
 
-const HALF = formatOf(5, 10);
-const BFLOAT = formatOf(8, 7);
+const HALF = layoutOf(5, 10);
+const BFLOAT = layoutOf(8, 7);
 
 /** The nearest float16, ties to even; what is too large becomes infinite. */
 export function halfBits(value: number): number {
@@ -32,7 +32,7 @@ export function bfloatValue(bits: number): number {
   return valueOf(bits, BFLOAT);
 }
 
-function formatOf(exponentBits: number, fractionBits: number): Format {
+function layoutOf(exponentBits: number, fractionBits: number): FloatLayout {
   const bias = 2 ** (exponentBits - 1) - 1;
   const units = Float64Array.from({ length: 2 * bias + 2 }, (_, exponent) => 2 ** (bias + fractionBits - exponent));
   return { fractionBits, bias, infinity: (2 * bias + 1) << fractionBits, units };
@@ -44,7 +44,7 @@ const DOUBLE_BIAS = 1023;
 /** Doubles from here on are whole: adding it and taking it away again rounds, ties to even. */
 const WHOLE = 2 ** 52;
 
-function bitsOf(value: number, { fractionBits, bias, infinity, units }: Format): number {
+function bitsOf(value: number, { fractionBits, bias, infinity, units }: FloatLayout): number {
   if (Number.isNaN(value)) return infinity | (1 << (fractionBits - 1));
   number[0] = value;
   const upper = words[1] ?? 0;
@@ -55,7 +55,7 @@ function bitsOf(value: number, { fractionBits, bias, infinity, units }: Format):
   return ((upper >>> 16) & 0x8000) | Math.min(infinity, ((exponent - 1) << fractionBits) + significand);
 }
 
-function valueOf(bits: number, { fractionBits, infinity, units }: Format): number {
+function valueOf(bits: number, { fractionBits, infinity, units }: FloatLayout): number {
   const sign = bits & 0x8000 ? -1 : 1;
   const size = bits & 0x7fff;
   if (size >= infinity) return size === infinity ? sign * Infinity : NaN;

@@ -1,10 +1,9 @@
 /** Spells ONNX Runtime's own operators out in those of the standard, and drops the imports of domains that no node is of. */
-import { Builder, elemOf, shapeOf } from "../ir/build.js";
-import { type Attribute, constant, floatAttribute, intAttribute, type Node, opsetOf, type Value, withGraph } from "../ir/graph.js";
+import { Builder, elemOf, lastTwoExchanged, scalarLike, shapeOf } from "../ir/build.js";
+import { type Attribute, floatAttribute, intAttribute, type Node, opsetOf, type Value, withGraph } from "../ir/graph.js";
 import { isStandardOperator, type StandardOperator } from "../ir/operators.js";
 import { isStandard } from "../ir/ops.js";
 import { rewrite } from "../ir/rewrite.js";
-import { tensorOf } from "../ir/tensor.js";
 import { type ElementType, staticShape } from "../ir/types.js";
 import type { Pass } from "./pass.js";
 
@@ -63,14 +62,9 @@ const RULES: ReadonlyMap<string, Rule> = new Map<string, Rule>([
   ["SkipSimplifiedLayerNormalization", skipLayerNorm],
 ]);
 
-/** x · sigmoid(alpha · x) */
 function quickGelu(node: Node, build: Builder): readonly Value[] | undefined {
   const [x] = node.inputs;
-  if (!x) return undefined;
-  const { name } = first(node);
-  const alpha = floatAttribute(node, "alpha", 1.702);
-  const scaled = alpha === 1 ? x : binary(build, "Mul", x, number(x, alpha), `${name}/scaled`);
-  return [binary(build, "Mul", x, unary(build, "Sigmoid", scaled, `${name}/sigmoid`), name)];
+  return x && [build.swish(x, floatAttribute(node, "alpha", 1.702), first(node).name)];
 }
 
 /** x / 2 · (1 + erf(x / √2)) */
@@ -78,7 +72,7 @@ function gelu(node: Node, x: Value | undefined, build: Builder, opset: number): 
   if (!x) return undefined;
   const { name } = first(node);
   if (opset >= 20) return [unary(build, "Gelu", x, name)];
-  const part = unary(build, "Erf", binary(build, "Mul", x, number(x, Math.SQRT1_2), `${name}/scaled`), `${name}/erf`);
+  const part = unary(build, "Erf", binary(build, "Mul", x, scalarLike(x, Math.SQRT1_2), `${name}/scaled`), `${name}/erf`);
   return [halfOfOneAnd(part, x, build, name)];
 }
 
@@ -89,14 +83,20 @@ function fastGelu(node: Node, build: Builder, opset: number): readonly Value[] |
   const { name } = first(node);
   if (opset >= 20) return [unary(build, "Gelu", x, name, { approximate: { kind: "string", value: "tanh" } })];
   const square = binary(build, "Mul", x, x, `${name}/square`);
-  const factor = binary(build, "Mul", square, number(x, 0.044715 * Math.sqrt(2 / Math.PI)), `${name}/cubic`);
-  const inner = binary(build, "Mul", x, binary(build, "Add", factor, number(x, Math.sqrt(2 / Math.PI)), `${name}/factor`), `${name}/inner`);
+  const factor = binary(build, "Mul", square, scalarLike(x, 0.044715 * Math.sqrt(2 / Math.PI)), `${name}/cubic`);
+  const inner = binary(
+    build,
+    "Mul",
+    x,
+    binary(build, "Add", factor, scalarLike(x, Math.sqrt(2 / Math.PI)), `${name}/factor`),
+    `${name}/inner`,
+  );
   return [halfOfOneAnd(unary(build, "Tanh", inner, `${name}/tanh`), x, build, name)];
 }
 
 function halfOfOneAnd(part: Value, x: Value, build: Builder, name: string): Value {
-  const half = binary(build, "Mul", x, number(x, 0.5), `${name}/half`);
-  return binary(build, "Mul", half, binary(build, "Add", part, number(x, 1), `${name}/one_and`), name);
+  const half = binary(build, "Mul", x, scalarLike(x, 0.5), `${name}/half`);
+  return binary(build, "Mul", half, binary(build, "Add", part, scalarLike(x, 1), `${name}/one_and`), name);
 }
 
 /** The first operand, with the second added if there is one. */
@@ -110,21 +110,14 @@ function fusedMatMul(node: Node, build: Builder): readonly Value[] | undefined {
   const [a, b] = node.inputs;
   if (!a || !b || intAttribute(node, "transBatchA", 0) || intAttribute(node, "transBatchB", 0)) return undefined;
   const { name, type } = first(node);
-  const turned = (value: Value, side: "A" | "B"): Value =>
-    intAttribute(node, `trans${side}`, 0) ? transposed(build, value, `${name}/${side}_turned`) : value;
+  const turned = (value: Value, side: "A" | "B"): Value => {
+    const rank = shapeOf(value).length;
+    const isTurned = intAttribute(node, `trans${side}`, 0) !== 0 && rank > 1;
+    return isTurned ? build.transpose(value, lastTwoExchanged(rank), `${name}/${side}_turned`) : value;
+  };
   const alpha = floatAttribute(node, "alpha", 1);
-  const scaled = alpha === 1 ? a : binary(build, "Mul", a, number(a, alpha), `${name}/scaled`);
+  const scaled = alpha === 1 ? a : binary(build, "Mul", a, scalarLike(a, alpha), `${name}/scaled`);
   return type && [build.op("MatMul", [turned(scaled, "A"), turned(b, "B")], name, type)];
-}
-
-/** The last two axes exchanged. */
-function transposed(build: Builder, value: Value, name: string): Value {
-  const shape = shapeOf(value);
-  const axes = shape.map((_, axis) => axis);
-  if (axes.length < 2) return value;
-  const perm = [...axes.slice(0, -2), ...axes.slice(-2).reverse()];
-  const type = { elem: elemOf(value), shape: perm.map((axis) => shape[axis] ?? 1) };
-  return build.op("Transpose", [value], name, type, { perm: { kind: "ints", value: perm.map(BigInt) } });
 }
 
 /** activation(alpha · A · B + beta · C): a Gemm and the standard operator that the activation names, with its attributes. */
@@ -191,7 +184,7 @@ function normalised(
   const wide = build.cast(x, "float", part("wide"));
   const centred = isCentred ? binary(build, "Sub", wide, mean(wide, "mean"), part("centred")) : wide;
   const variance = mean(binary(build, "Mul", centred, centred, part("square")), "variance");
-  const positive = binary(build, "Add", variance, number(variance, epsilon), part("positive"));
+  const positive = binary(build, "Add", variance, scalarLike(variance, epsilon), part("positive"));
   const unit = binary(build, "Div", centred, unary(build, "Sqrt", positive, part("deviation")), part("unit"));
   const narrow = build.cast(unit, elemOf(x), part("narrow"));
   if (!shift) return binary(build, "Mul", narrow, scale, name);
@@ -202,10 +195,6 @@ function first(node: Node): Value {
   const [output] = node.outputs;
   if (!output) throw new Error(`internal: ${node.opType} '${node.name}' has no outputs`);
   return output;
-}
-
-function number(like: Value, value: number): Value {
-  return constant(`scalar_${value}`, tensorOf(elemOf(like), [], [value]));
 }
 
 /** An operator whose result has the type of its operand. */

@@ -45,16 +45,10 @@ function mish({ inputs: [x], outputs: [result] }: Node, build: Builder): Value |
   return build.op("Mul", [x, build.op("Tanh", [soft], `${result.name}/tanh`, type)], result.name, type);
 }
 
-/** x · sigmoid(alpha · x) */
 function swish(node: Node, build: Builder): Value | undefined {
   const [x] = node.inputs;
   const [result] = node.outputs;
-  if (!x?.type || !result) return undefined;
-  const { type } = x;
-  const alpha = floatAttribute(node, "alpha", 1);
-  const factor = constant(`scalar_${alpha}`, tensorOf(type.elem, [], [alpha]));
-  const scaled = alpha === 1 ? x : build.op("Mul", [x, factor], `${result.name}/scaled`, type);
-  return build.op("Mul", [x, build.op("Sigmoid", [scaled], `${result.name}/sigmoid`, type)], result.name, type);
+  return x?.type && result && build.swish(x, floatAttribute(node, "alpha", 1), result.name);
 }
 
 /** A constant beside it on either side, axis by axis. */

@@ -4,7 +4,7 @@ import type { Node, Value } from "../ir/graph.js";
 import type { Named } from "../ir/registry.js";
 
 /** What a rule is told about the graph around a node, and where it builds. */
-export interface Place {
+export interface Surroundings {
   readonly build: Builder;
   /** Whether one node alone needs a value: no other reads it, no output and no mark is it. Only such a value may go. */
   readonly isInner: (value: Value | undefined) => boolean;
@@ -18,5 +18,5 @@ export interface FuseRule extends Named {
   /** The first version of the standard operator set that has the operators which the rule makes. */
   readonly opset: number;
   /** What stands for the outputs of `node`, of the same types, if an expression of the rule ends there. Shapes of its operands and outputs are fixed. */
-  apply(node: Node, place: Place): readonly Value[] | undefined;
+  apply(node: Node, around: Surroundings): readonly Value[] | undefined;
 }

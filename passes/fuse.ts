@@ -8,7 +8,7 @@ import { canRaise, raised } from "./fusing/opset.js";
 import { rewrite, sweep } from "../ir/rewrite.js";
 import { sameType } from "../ir/types.js";
 import { fuseRules } from "./fuse/index.js";
-import type { FuseRule, Place } from "./fuse-rule.js";
+import type { FuseRule, Surroundings } from "./fuse-rule.js";
 import type { Pass } from "./pass.js";
 
 /** The newest version of the standard operator set that is emitted. */
@@ -45,14 +45,14 @@ export function applied(graph: Graph, rule: FuseRule): { readonly graph: Graph; 
   const next = rewrite(graph, (node, original) => {
     const build = new Builder(original.scope);
     const [first] = original.inputs;
-    const place: Place = {
+    const around: Surroundings = {
       build,
       isInner: (value) => value !== undefined && inner.has(value),
       siblings: () => (first ? (readers.get(first) ?? []) : []).filter(({ inputs }) => inputs[0] === first),
       now: (value) => current.get(value) ?? value,
     };
     const canApply = node.captures.length === 0 && hasFixedShapes(node);
-    const made = canApply ? attempt(rule, node, place) : undefined;
+    const made = canApply ? attempt(rule, node, around) : undefined;
     const isNew = (value: Value): boolean => value.producer !== undefined && build.nodes.includes(value.producer);
     // A branch stays a value of its own: whoever else reads what stands for it must not be cached with it.
     const isRefused = made?.some((value, i) => !isNew(value) && isIn(marked, original.outputs[i]) && !inner.has(value));
@@ -74,9 +74,9 @@ export function applied(graph: Graph, rule: FuseRule): { readonly graph: Graph; 
 }
 
 /** What a rule makes of a node. What it throws comes out with their names; a CompilerError stays one. */
-function attempt(rule: FuseRule, node: Node, place: Place): readonly Value[] | undefined {
+function attempt(rule: FuseRule, node: Node, around: Surroundings): readonly Value[] | undefined {
   try {
-    return rule.apply(node, place);
+    return rule.apply(node, around);
   } catch (error) {
     if (error instanceof CompilerError) throw error;
     throw new Error(failureOf(rule, node), { cause: error });

@@ -1,10 +1,12 @@
 /** Guidance: how the outputs that the network has with and without its conditions become one. */
 import type { Half } from "../ir/dit.js";
 
+/** How the network is called for the halves. `batched`: both in one call, along axis 0; `two-calls`: one after the other; `embedded`: the scale is an input of the model. */
+export const GUIDANCE_FORMS = ["none", "batched", "two-calls", "embedded"] as const;
+
 /** How the model's conditional and unconditional outputs become one: guided = uncond + scale · (cond − uncond) (arXiv 2207.12598, eq. 6). */
 export interface Guidance {
-  /** `batched`: both in one call, along axis 0; `two-calls`: one after the other; `embedded`: the scale is an input of the model. */
-  readonly form: "none" | "batched" | "two-calls" | "embedded";
+  readonly form: (typeof GUIDANCE_FORMS)[number];
   /** One for all rows of the sampler's table, or one a row. */
   readonly scale: number | readonly number[];
   /** Rows [from, to) that are guided; at the others the scale is 1 (arXiv 2404.07724). */
@@ -18,17 +20,21 @@ export interface Guidance {
   readonly input?: string | undefined;
 }
 
+/** By which size a guided prediction is rescaled. */
+export const RESCALE_FORMS = ["std", "norm"] as const;
+
 /**
  * Brings the guided prediction back to the size of cond: guided · (1 − strength + strength · size(cond) / size(guided)), where size is
  * `std`: the standard deviation of a latent (arXiv 2305.08891, §3.4; `rescale_noise_cfg` in diffusers);
  * `norm`: the L2 norm over the last axis (diffusers' pipelines of Lumina 2 and Qwen-Image, at strength 1).
  */
 export interface Rescale {
-  readonly form: "std" | "norm";
+  readonly form: (typeof RESCALE_FORMS)[number];
   readonly strength: number;
 }
 
-export const NO_GUIDANCE: Guidance = { form: "none", scale: 1, order: ["cond", "uncond"] };
+/** What holds where nothing is said. */
+export const NO_GUIDANCE = { form: "none", scale: 1, order: ["cond", "uncond"] } as const satisfies Guidance;
 
 /** The scale at a row of the sampler's table. */
 export function scaleAt({ scale, interval }: Guidance, row: number): number {

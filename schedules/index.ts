@@ -14,7 +14,7 @@ export { parseWith } from "./parse-with.js";
 export * from "./plan.js";
 export * from "./policies/index.js";
 export * from "./policy.js";
-export { predictedSchema, type Compared, type Measured, type Predicted } from "./predicted.js";
+export { predictedSchema, type Compared, type Measured, type Predicted, type Tradeoff } from "./predicted.js";
 export { cellSchema } from "./plan-rows.js";
 export * from "./run.js";
 export * from "./sampler.js";

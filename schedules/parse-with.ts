@@ -21,7 +21,12 @@ export function parseWith<S extends z.ZodType>(schema: S, value: unknown, source
 /** The keys that a schema knows at a path. */
 function keysAt(schema: unknown, path: readonly string[]): readonly string[] {
   const [key, ...rest] = path;
-  if (schema instanceof z.ZodOptional || schema instanceof z.ZodDefault || schema instanceof z.ZodNullable)
+  if (
+    schema instanceof z.ZodOptional ||
+    schema instanceof z.ZodDefault ||
+    schema instanceof z.ZodPrefault ||
+    schema instanceof z.ZodNullable
+  )
     return keysAt(schema.unwrap(), path);
   if (schema instanceof z.ZodRecord) return keysAt(schema.valueType, rest);
   if (!(schema instanceof z.ZodObject)) return [];

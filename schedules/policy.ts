@@ -58,11 +58,11 @@ export interface Runs {
   /** The latents of a sample that computes everything: the first, and what every step leaves. */
   latents(sample: number): Promise<readonly Float32Array[]>;
   /** A run that follows the schedule, to be gone through step by step; to `from` it goes as without caching, and nothing of that is read. */
-  walk(sample: number, schedule: Schedule, from?: number): Promise<Walk>;
+  walk(sample: number, schedule: Schedule, from?: number): Promise<SteppedRun>;
 }
 
-/** A run under way. */
-export interface Walk {
+/** A run that is gone through step by step. */
+export interface SteppedRun {
   /**
    * The latent that the next step leaves where the given branches, by keys of a plan, are these sums over computed steps in
    * place of what the schedule has for them (steps that it reads somewhere); a branch that computes there does so in any case.
@@ -135,7 +135,7 @@ export interface BranchGroup {
  * What decides together: `stream`: branches of one kind in one stream (SmoothCache's paper); `kind`: branches of one kind
  * (SmoothCache's code: the last name of the module's path); `site`: every branch alone.
  */
-export const GROUPINGS = ["stream", "kind", "site"] as const;
+const GROUPINGS = ["stream", "kind", "site"] as const;
 export type Grouping = (typeof GROUPINGS)[number];
 
 /** The option of policies that can decide by any grouping. */

@@ -24,10 +24,14 @@ export interface Measured {
   readonly interval?: number | undefined;
 }
 
-/** A plan that was tried. */
-export interface Compared extends Measured {
+/** A plan's error, and what it keeps for it. */
+export interface Tradeoff extends Measured {
   /** Of the cacheable compute, that is left. */
   readonly share: number;
+}
+
+/** A plan that was tried. */
+export interface Compared extends Tradeoff {
   readonly samples: number;
   /** Whether the literature has it. */
   readonly isPublished: boolean;
@@ -35,10 +39,9 @@ export interface Compared extends Measured {
 
 /** Policies say what else a person may want to know under names of their own. */
 export interface Predicted {
-  readonly error?: number | undefined;
-  readonly interval?: number | undefined;
-  /** Of the cacheable compute, that is left. */
-  readonly computedShare?: number | undefined;
+  readonly error?: Measured["error"] | undefined;
+  readonly interval?: Measured["interval"];
+  readonly computedShare?: Tradeoff["share"] | undefined;
   /** What the plan was before it was chosen. */
   readonly candidate?: string | undefined;
   /** All that was tried for the same budget, published methods among it, by name. */

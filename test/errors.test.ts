@@ -3,7 +3,7 @@
  * other files of the folder are their input, and `*.onnx.json` is an ONNX file in the JSON form of its messages. What no
  * command line reaches is called here.
  */
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import {
   closeSync,
   cpSync,
@@ -248,6 +248,12 @@ describe("the catalogue", () => {
   it("has every code once", () => {
     expect(new Set(known).size).toBe(known.length);
     expect(known.length).toBe([...source.matchAll(/new CompilerError\(/g)].length);
+  });
+
+  it("is written down as the sources have it: `npm run docs`", () => {
+    const printed = execFileSync(process.execPath, [join(ROOT, "docs", "make-errors.js")], { encoding: "utf8" });
+    expect(readFileSync(join(ROOT, "docs", "errors.md"), "utf8")).toBe(printed);
+    for (const code of known) expect(printed).toContain(`\n| \`${code}\` | `);
   });
 
   it("suggests names that are near, and no others", () => {

@@ -12,7 +12,7 @@ import { readTensor, type TensorData, tensorNumbers, tensorOf } from "../ir/tens
 import { print } from "../ir/print.js";
 import { elementCount, type TensorType } from "../ir/types.js";
 import { type AnyContext, BIND_PASSES, CACHE_PASSES, LOOP_PASSES, passes, RUN_PASSES, STEP_PASSES } from "../passes/index.js";
-import { type Pass, type PassContext, type PassRecord, runPasses } from "../passes/pass.js";
+import { type Pass, type PassRecord, runPasses } from "../passes/pass.js";
 import instrument from "../passes/instrument.js";
 import kernels from "../passes/decompose-for-cuda.js";
 import standard from "../passes/decompose-contrib-ops.js";
@@ -25,10 +25,9 @@ import { relativeL2 } from "../schedules/index.js";
 import { feedsOf } from "../src/artifact/artifact.js";
 import { cudaCoverage } from "../src/compile/cuda-coverage.js";
 import { sampleInputs } from "../src/job/run-inputs.js";
-import { evaluator } from "../src/runtime/evaluator.js";
 import { Session, type Tensors } from "../src/runtime/session.js";
 import { type Fixture, fixtures, recorded, recordedInputs } from "./support/fixtures.js";
-import { NO_ROWS, runOver } from "./support/runs.js";
+import { BARE } from "./support/runs.js";
 import { readSubject } from "./support/pass-case.js";
 import { nullClassOf, openFixture, planOf, randomSchedule } from "./support/jobs.js";
 
@@ -189,9 +188,6 @@ describe.each(exports)("$name", (fixture) => {
     }
   });
 });
-
-/** What the passes of this part are told: nothing but whom to ask. */
-const BARE: PassContext = { evaluator: evaluator({ threads: 1 }), run: runOver(undefined, NO_ROWS) };
 
 function modelOf(inputs: readonly Value[], { nodes }: Builder, outputs: readonly Value[]): Model {
   const ports = outputs.map((value, i) => ({ name: `out${i}`, value }));

@@ -59,7 +59,15 @@ const full: ReportData = {
   ]),
   alpha: 0.08,
   macs: { uncached: 42e6, emitted: 34e6, bound: 42 / 34 },
-  times: { device: "cpu", threads: 2, runs: 5, artifact: timing, uncached: { ...timing, medianMs: 2305.2 }, loop: timing },
+  times: {
+    device: "cpu",
+    threads: 2,
+    runs: 5,
+    artifact: timing,
+    uncached: { ...timing, medianMs: 2305.2 },
+    loop: timing,
+    speedup: { measured: 1.2, macBound: 42 / 34, ofBound: (1.2 * 34) / 42 },
+  },
   verify: {
     checks: [{ name: "plan-aware loop", relL2: 4.1e-7, limit: 1e-5, ok: true }],
     fidelity: { relL2: 0.0312, psnr: 34.5, samples: 8 },
@@ -67,9 +75,11 @@ const full: ReportData = {
   comparison: {
     error: 0.03,
     interval: 0.002,
-    methods: new Map([
-      ["path; closed loop", { share: 0.5, error: 0.028, interval: 0.002, samples: 10, isChosen: true }],
-      ["fora", { share: 0.5, error: 0.11, samples: 1, isChosen: false }],
+    share: 0.5,
+    candidate: "path; closed loop",
+    compared: new Map([
+      ["fora", { share: 0.5, error: 0.11, samples: 1, isPublished: true }],
+      ["path; closed loop", { share: 0.5, error: 0.028, interval: 0.002, samples: 10, isPublished: false }],
     ]),
   },
   pictures: {

@@ -8,10 +8,9 @@ import { tensorNumbers, tensorOf } from "../ir/tensor.js";
 import { RUN_PASSES } from "../passes/index.js";
 import { runPasses } from "../passes/pass.js";
 import { type SamplerOptions, samplers, samplerTable, type SamplerTable, type Term, unknownKeys } from "../schedules/index.js";
-import { evaluator } from "../src/runtime/evaluator.js";
 import { Session } from "../src/runtime/session.js";
 import { codeOf, thrownBy } from "./support/thrown.js";
-import { runOver } from "./support/runs.js";
+import { BARE, runOver } from "./support/runs.js";
 
 const folder = new URL("fixtures/samplers/", import.meta.url);
 const vector = z.array(z.number().nullable());
@@ -139,8 +138,7 @@ async function emitted(table: SamplerTable, recorded: Case): Promise<number[]> {
   const counted = { ...table, rows: table.rows.map((row, k) => ({ ...row, timestep: k })) };
   const step = stepOf(recorded);
   const prediction = { channels: recorded.model.extra_channels && ([0, size] as const), channelAxis: 1, sign: 1 } as const;
-  const run = runOver(step, counted, { prediction });
-  const model = await runPasses(step, RUN_PASSES, { evaluator: evaluator({ threads: 1 }), run });
+  const model = await runPasses(step, RUN_PASSES, { ...BARE, run: runOver(step, counted, { prediction }) });
   const draws = table.rows.flatMap(({ next }, k) => (next.noise === 0 ? [] : (drawAt(recorded, k)?.values ?? [])));
   const feeds = new Map([["x", tensorOf("float", [1, size], unit)]]);
   if (draws.length > 0) feeds.set("noise", tensorOf("float", [draws.length / size, 1, size], draws));

@@ -8,7 +8,7 @@ import { isAlongLast, operandPairs, producerOf, withNumber } from "../fusing/mat
 import { tensorOf } from "../../ir/tensor.js";
 import { sameShape, sameType } from "../../ir/types.js";
 import { reshaped, transposed } from "../fusing/views.js";
-import type { FuseRule, Place } from "../fuse-rule.js";
+import type { FuseRule, Surroundings } from "../fuse-rule.js";
 
 export default {
   name: "attention",
@@ -41,7 +41,7 @@ interface Scaled {
 }
 
 /** A value as a multiple of another one. */
-function scaled(value: Value, isInner: Place["isInner"]): Scaled {
+function scaled(value: Value, isInner: Surroundings["isInner"]): Scaled {
   const node = isInner(value) ? producerOf(value, "Mul", "Div") : undefined;
   const found = withNumber(node);
   if (!node || !found) return { value, factor: 1 };

@@ -4,7 +4,7 @@
  */
 import { isOp, type Node, only, type Value } from "../../ir/graph.js";
 import { isNear, producerOf, uniformOf, withNumber } from "../fusing/match.js";
-import type { FuseRule, Place } from "../fuse-rule.js";
+import type { FuseRule, Surroundings } from "../fuse-rule.js";
 
 export default {
   name: "gelu",
@@ -36,7 +36,7 @@ interface Product {
 }
 
 /** A product taken apart: the factors that are values, and the product of those that are numbers. */
-function factorsOf(node: Node, isInner: Place["isInner"], depth = 3): Product {
+function factorsOf(node: Node, isInner: Surroundings["isInner"], depth = 3): Product {
   const operands = node.inputs.flatMap((value) => value ?? []);
   if (isOp(node, "Div")) {
     const divisor = uniformOf(operands[1]);
@@ -48,7 +48,7 @@ function factorsOf(node: Node, isInner: Place["isInner"], depth = 3): Product {
   return { number: parts.reduce((product, { number }) => product * number, 1), values: parts.flatMap(({ values }) => values) };
 }
 
-function factorsOfValue(value: Value, isInner: Place["isInner"], depth: number): Product {
+function factorsOfValue(value: Value, isInner: Surroundings["isInner"], depth: number): Product {
   const number = uniformOf(value);
   if (number !== undefined) return { number, values: [] };
   const node = depth > 0 && isInner(value) ? producerOf(value, "Mul", "Div") : undefined;
@@ -56,7 +56,7 @@ function factorsOfValue(value: Value, isInner: Place["isInner"], depth: number):
 }
 
 /** The coefficients, lowest first, of a value that is a polynomial of x; nothing where it is none, or of a degree above 3. */
-function polynomial(value: Value | undefined, x: Value, isInner: Place["isInner"], depth = 6): readonly number[] | undefined {
+function polynomial(value: Value | undefined, x: Value, isInner: Surroundings["isInner"], depth = 6): readonly number[] | undefined {
   if (value === x) return [0, 1];
   const number = uniformOf(value);
   if (number !== undefined) return [number];

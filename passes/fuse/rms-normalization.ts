@@ -3,7 +3,7 @@ import { elemOf, shapeOf } from "../../ir/build.js";
 import { constant, isOp, only, type Value } from "../../ir/graph.js";
 import { isMeanOfLast, operandPairs, producerOf, uniformOf, withNumber } from "../fusing/match.js";
 import { tensorOf } from "../../ir/tensor.js";
-import type { FuseRule, Place } from "../fuse-rule.js";
+import type { FuseRule, Surroundings } from "../fuse-rule.js";
 
 export default {
   name: "rms-normalization",
@@ -25,14 +25,14 @@ export default {
 } satisfies FuseRule;
 
 /** What a value is 1 divided by. */
-function reciprocated(value: Value, isInner: Place["isInner"]): Value | undefined {
+function reciprocated(value: Value, isInner: Surroundings["isInner"]): Value | undefined {
   const node = isInner(value) ? producerOf(value, "Reciprocal", "Div") : undefined;
   if (!isOp(node, "Div")) return node?.inputs[0];
   return uniformOf(node?.inputs[0]) === 1 ? node?.inputs[1] : undefined;
 }
 
 /** The epsilon, if the value is √(mean(x²) + epsilon). */
-function epsilonOf(root: Value, x: Value, isInner: Place["isInner"]): number | undefined {
+function epsilonOf(root: Value, x: Value, isInner: Surroundings["isInner"]): number | undefined {
   const sum = isInner(root) ? producerOf(root, "Sqrt")?.inputs[0] : undefined;
   const shifted = isInner(sum) ? withNumber(producerOf(sum, "Add")) : undefined;
   const mean = isInner(shifted?.value) ? producerOf(shifted?.value, "ReduceMean") : undefined;

@@ -10,7 +10,7 @@ import { isPaired } from "../fusing/pairs.js";
 import { tensorOf } from "../../ir/tensor.js";
 import { elementCount, sameShape } from "../../ir/types.js";
 import { reshaped, RESHAPES } from "../fusing/views.js";
-import type { FuseRule, Place } from "../fuse-rule.js";
+import type { FuseRule, Surroundings } from "../fuse-rule.js";
 
 export default {
   name: "rotary-embedding",
@@ -33,7 +33,7 @@ export default {
 } satisfies FuseRule;
 
 /** How far apart the elements of a pair are, if the value is x with the elements of each pair exchanged and the first negated. */
-function distanceOfPairs(value: Value, x: Value, isInner: Place["isInner"]): number | undefined {
+function distanceOfPairs(value: Value, x: Value, isInner: Surroundings["isInner"]): number | undefined {
   const unshaped = (shaped: Value | undefined): Value | undefined => {
     let source = shaped;
     while (isInner(source) && producerOf(source, ...RESHAPES)) source = source?.producer?.inputs[0];

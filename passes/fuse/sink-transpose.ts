@@ -8,7 +8,7 @@ import { type Attribute, constant, intAttribute, intsAttribute, isOp, makeNode, 
 import { isAlongLast, isTransposeBy, producerOf } from "../fusing/match.js";
 import { tensorOf } from "../../ir/tensor.js";
 import { permOf, transposed } from "../fusing/views.js";
-import type { FuseRule, Place } from "../fuse-rule.js";
+import type { FuseRule, Surroundings } from "../fuse-rule.js";
 
 export default {
   name: "sink-transpose",
@@ -39,7 +39,7 @@ interface Before {
   readonly perm: readonly number[];
 }
 
-function movedBefore(node: Node, source: Value, perm: readonly number[], isInner: Place["isInner"]): Before | undefined {
+function movedBefore(node: Node, source: Value, perm: readonly number[], isInner: Surroundings["isInner"]): Before | undefined {
   const [, ...others] = node.inputs;
   const own = (axis: number): number => perm[axis < 0 ? axis + perm.length : axis] ?? 0;
   const axisAttribute = (axis: number): Readonly<Record<string, Attribute>> => ({ axis: { kind: "int", value: BigInt(axis) } });

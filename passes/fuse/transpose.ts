@@ -2,17 +2,17 @@
  * Transposes in a row are one, or none; one that moves only axes of one element is a reshape. The exchange of the last two axes
  * between reshapes that merge the axes before them and take them apart again, as torch.export writes it, is a transpose alone.
  */
-import { type Builder, shapeOf } from "../../ir/build.js";
+import { type Builder, lastTwoExchanged, shapeOf } from "../../ir/build.js";
 import { intsAttribute, isOp, type Node, only, type Value } from "../../ir/graph.js";
 import { isTransposeBy, producerOf } from "../fusing/match.js";
 import { permOf, reshaped, transposed } from "../fusing/views.js";
-import type { FuseRule, Place } from "../fuse-rule.js";
+import type { FuseRule, Surroundings } from "../fuse-rule.js";
 
 export default {
   name: "transpose",
   opset: 5,
-  apply(node, place) {
-    const made = isOp(node, "Transpose") ? composed(node, place.build) : isOp(node, "Reshape") ? betweenReshapes(node, place) : undefined;
+  apply(node, around) {
+    const made = isOp(node, "Transpose") ? composed(node, around.build) : isOp(node, "Reshape") ? betweenReshapes(node, around) : undefined;
     return made && [made];
   },
 } satisfies FuseRule;
@@ -26,7 +26,7 @@ function composed(node: Node, build: Builder): Value | undefined {
 }
 
 /** [b, h, s, d] → [b · h, s, d] → [b · h, d, s] → [b, h, d, s] */
-function betweenReshapes(node: Node, { build, isInner }: Place): Value | undefined {
+function betweenReshapes(node: Node, { build, isInner }: Surroundings): Value | undefined {
   const turn = isInner(node.inputs[0]) ? producerOf(node.inputs[0], "Transpose") : undefined;
   const merged = producerOf(turn?.inputs[0], "Reshape")?.outputs[0];
   if (!merged || !isTransposeBy(turn, [0, 2, 1])) return undefined;
@@ -35,6 +35,5 @@ function betweenReshapes(node: Node, { build, isInner }: Place): Value | undefin
   const [rows = 1, columns = 1] = shapeOf(merged).slice(1);
   if (shape.length < 3 || shape.at(-2) !== columns || shape.at(-1) !== rows) return undefined;
   const apart = reshaped(build, merged, [...shape.slice(0, -2), rows, columns], `${name}/apart`);
-  const axes = shape.map((_, axis) => axis);
-  return transposed(build, apart, [...axes.slice(0, -2), ...axes.slice(-2).reverse()], name);
+  return transposed(build, apart, lastTwoExchanged(shape.length), name);
 }

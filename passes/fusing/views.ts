@@ -36,7 +36,7 @@ export function transposed(build: Builder, value: Value, perm: readonly number[]
   // What is left in order when axes of one element are not looked at moves nothing.
   const moved = order.filter((axis) => from[axis] !== 1);
   if (moved.every((axis, i) => i === 0 || axis > (moved[i - 1] ?? 0))) return reshaped(build, source, shape, name);
-  return build.op("Transpose", [source], name, { elem: elemOf(value), shape }, { perm: { kind: "ints", value: order.map(BigInt) } });
+  return build.transpose(source, order, name);
 }
 
 /** The order of the axes that a transpose makes; without one it is the reverse. */

@@ -6,7 +6,7 @@
 import { entryAt } from "../../ir/entries.js";
 import { ridgeWeights } from "../planning/least-squares.js";
 import { cellOf, EVERY_BRANCH, type Schedule, type ScheduleCell, termsOf } from "../plan.js";
-import { type Attempt, everywhere, type PolicyInput, type Runs, type Walk } from "../policy.js";
+import { type Attempt, everywhere, type PolicyInput, type Runs, type SteppedRun } from "../policy.js";
 import { sumOfTerms, type Term } from "../sampler.js";
 
 /** Directions in which a forecast over the newest fills is changed: F₀ − F₁, and F₀ − 2F₁ + F₂. */
@@ -49,7 +49,7 @@ export async function closedLoop(
   );
   const schedule = sharedBy(input, { row: base, cut });
   const groups = [...schedule.cells.keys()];
-  const walks: Walk[] = [];
+  const walks: SteppedRun[] = [];
   for (const sample of samples) walks.push(await runs.walk(sample, schedule));
   const rows = new Map(groups.map((key) => [key, [...base]]));
   const attempt = async (terms?: ReadonlyMap<string, readonly Term[]>): Promise<readonly Attempt[]> => {

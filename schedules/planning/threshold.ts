@@ -1,10 +1,11 @@
 /** Rules that reuse a value until an error passes a threshold, and the threshold at which they compute a given share. */
 import { type Choice, computedShare, type PolicyInput } from "../policy.js";
 
-export type Row = (0 | 1)[];
+/** Step by step, whether a branch computes (1) or reuses (0). */
+export type StepMask = (0 | 1)[];
 
 /** Walks the steps; each may reuse what was last computed, at `filled`, or computes. The first has nothing to reuse. */
-export function reuseWhile(steps: number, mayReuse: (step: number, filled: number) => boolean): Row {
+export function reuseWhile(steps: number, mayReuse: (step: number, filled: number) => boolean): StepMask {
   let filled = 0;
   return Array.from({ length: steps }, (_, step) => {
     if (step > 0 && mayReuse(step, filled)) return 0;

@@ -5,10 +5,10 @@
 import { z } from "zod";
 import { badCurves, policyNeedsModel } from "../diagnostics.js";
 import { entryAt } from "../../ir/entries.js";
-import { type Choice, groupBranches, GROUPINGS, type Policy, type PolicyInput, statisticsOf } from "../policy.js";
+import { type Choice, groupBranches, groupOption, type Policy, type PolicyInput, statisticsOf } from "../policy.js";
 import { fitAdjustments } from "../planning/fit-adjustment.js";
 import { errorCurves } from "../planning/statistics.js";
-import { nearestToShare, reuseWhile, type Row, thresholdsBetween } from "../planning/threshold.js";
+import { nearestToShare, reuseWhile, type StepMask, thresholdsBetween } from "../planning/threshold.js";
 
 /** The paper's, for LDM-512. */
 const DELTA = 0.5;
@@ -17,10 +17,7 @@ const options = z
   .object({
     delta: z.coerce.number().positive().optional().describe(`largest accumulated error of reuse; ${DELTA} if absent`),
     share: z.coerce.number().positive().max(1).optional().describe("share of the cacheable compute to keep: finds delta"),
-    group: z
-      .enum(GROUPINGS)
-      .default("site")
-      .describe("what decides together: branches of one kind in one stream, of one kind in all streams, or each site alone"),
+    group: groupOption("site"),
     adjust: z
       .enum(["none", "scale-shift"])
       .default("none")
@@ -50,7 +47,7 @@ function schedule(input: PolicyInput, { delta = DELTA, share, group }: Omit<z.ou
       throw badCurves(key, "some are not finite numbers from 0 up");
     return { key, totals: runningTotals(changes) };
   });
-  const rowsAt = (threshold: number): Map<string, Row> =>
+  const rowsAt = (threshold: number): Map<string, StepMask> =>
     new Map(groups.map(({ key, totals }) => [key, reuseWhile(steps, (step, filled) => between(totals, filled, step) <= threshold)]));
   if (share === undefined) return { cells: rowsAt(delta) };
   const sums = groups.flatMap(({ totals }) =>

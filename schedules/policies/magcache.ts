@@ -8,7 +8,7 @@ import { entryAt } from "../../ir/entries.js";
 import { parseWith } from "../parse-with.js";
 import { everywhere, type Policy, type PolicyInput, statisticsOf } from "../policy.js";
 import { roundHalfEven } from "../solvers/spacing.js";
-import { nearestToShare, reuseWhile, type Row, thresholdsBetween } from "../planning/threshold.js";
+import { nearestToShare, reuseWhile, type StepMask, thresholdsBetween } from "../planning/threshold.js";
 
 /** diffusers' (`hooks/mag_cache.py`), for FLUX. */
 const DELTA = 0.06;
@@ -36,7 +36,7 @@ export default {
     const gamma = ratios === undefined ? measuredRatios(input) : givenRatios(input, ratios);
     const first = Math.floor(retention * steps + 0.5);
     const errorOf = accumulatedErrors(gamma);
-    const rowAt = (threshold: number): Row =>
+    const rowAt = (threshold: number): StepMask =>
       reuseWhile(steps, (step, filled) => step >= first && step - filled <= k && errorOf(step, filled) <= threshold);
     if (share === undefined) return { cells: everywhere(sites, rowAt(delta)) };
     const errors = gamma.flatMap((_, filled) =>

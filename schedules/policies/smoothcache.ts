@@ -7,7 +7,7 @@ import { badCurves } from "../diagnostics.js";
 import { unknownName } from "../../ir/diagnostics.js";
 import { groupBranches, groupOption, type Policy, statisticsOf } from "../policy.js";
 import { type ErrorBands, errorCurves } from "../planning/statistics.js";
-import { nearestToShare, reuseWhile, type Row, thresholdsBetween } from "../planning/threshold.js";
+import { nearestToShare, reuseWhile, type StepMask, thresholdsBetween } from "../planning/threshold.js";
 
 const SHARE = 0.5;
 
@@ -46,7 +46,7 @@ export default {
         checked(key, errorCurves(statisticsOf(sites))[curves], k, input.steps),
       ]),
     );
-    const rowsAt = (thresholdOf: (key: string) => number): Map<string, Row> =>
+    const rowsAt = (thresholdOf: (key: string) => number): Map<string, StepMask> =>
       new Map([...bands].map(([key, band]) => [key, scan(band, thresholdOf(key), input.steps)]));
     if (alpha !== undefined) return { cells: rowsAt(thresholdsOf(alpha, [...bands.keys()])) };
     const errors = [...bands.values()].flatMap((band) => band.flatMap((row, i) => row.slice(i + 1)));
@@ -73,12 +73,12 @@ const RULES = { paper: { curves: "mean", scan: scanByPaper }, code: { curves: "p
  * Eq. 4: walk the steps; reuse while the error against the last computed step is below alpha and its distance at most k.
  * The paper says nothing of the ends: the first has nothing to reuse, and the last is computed as in every published schedule.
  */
-function scanByPaper(bands: ErrorBands, alpha: number, steps: number): Row {
+function scanByPaper(bands: ErrorBands, alpha: number, steps: number): StepMask {
   return reuseWhile(steps, (step, filled) => step < steps - 1 && (bands[step - filled - 1]?.[step] ?? Infinity) < alpha);
 }
 
 /** `_scan_nrows_sublists`: from each computed step the largest gap whose farthest error is at most alpha; both ends computed afterwards. */
-function scanByCode(bands: ErrorBands, alpha: number, steps: number): Row {
+function scanByCode(bands: ErrorBands, alpha: number, steps: number): StepMask {
   const row = new Array<0 | 1>(steps).fill(0);
   for (let i = 0; i < steps;) {
     row[i] = 1;

@@ -26,7 +26,6 @@ export default {
   table(config, { start, steps }) {
     if (config.solver_order === 3)
       throw unsupportedScheduler(className, '"solver_order": 3', "the library does not define it", 'Set "solver_order": 2.');
-    const solverType = config.solver_type === "heun" ? "heun" : "midpoint";
     const prediction = edmPrediction(className, config);
     const rows = edmRows({
       sigmas: edmSigmas(config, steps),
@@ -34,7 +33,7 @@ export default {
       prediction,
       timeOf: angularTime,
       orderAt: (k) => dpmOrder(k, steps, config, start),
-      solve: (nodes, to) => dpmStep("sde-dpmsolver++", solverType, nodes, to, 1 / 2),
+      solve: (nodes, to) => dpmStep("sde-dpmsolver++", config.solver_type, nodes, to, 1 / 2),
     });
     return { name: "cosine-dpmsolver-multistep", prediction, initialScale: edmInitialScale(config), rows };
   },

@@ -3,7 +3,7 @@ import { z } from "zod";
 import { unsupportedScheduler } from "../diagnostics.js";
 import { entryAt } from "../../ir/entries.js";
 import { refuseThresholding, thresholdingKeys } from "../solvers/clipping.js";
-import { dpmOrder, dpmPrediction, dpmStep, refuseDpmSettings } from "../solvers/dpm-solver.js";
+import { algorithmOf, dpmOrder, dpmPrediction, dpmSolverType, dpmStep, refuseDpmSettings } from "../solvers/dpm-solver.js";
 import { lambdaGrid, lambdaGridKeys, lambdaMinClipped, predictionLabel, refuseIdleMu } from "../solvers/lambda-grid.js";
 import { levelOf } from "../solvers/levels.js";
 import { noiseScheduleKeys } from "../solvers/noise-schedule.js";
@@ -18,8 +18,7 @@ const config = z.object({
   ...thresholdingKeys,
   solver_order: z.int().min(1).max(3).default(2),
   algorithm_type: z.enum(["dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++", "deis"]).default("dpmsolver++"),
-  /** The last three are other classes' solvers, for which the library takes midpoint. */
-  solver_type: z.enum(["midpoint", "heun", "logrho", "bh1", "bh2"]).default("midpoint"),
+  solver_type: dpmSolverType,
   lower_order_final: z.boolean().default(true),
   euler_at_final: z.boolean().default(false),
   use_lu_lambdas: z.boolean().default(false),
@@ -41,19 +40,18 @@ export default {
   table(config, options) {
     refuseThresholding(className, config);
     refuseIdleMu(className, config, options);
-    const algorithm = config.algorithm_type === "deis" ? "dpmsolver++" : config.algorithm_type;
+    const algorithm = algorithmOf(config.algorithm_type);
     refuseDpmSettings(className, algorithm, config);
     if (algorithm === "sde-dpmsolver" && config.solver_order === 3) {
       const hint = 'Set "solver_order": 2, or "algorithm_type": "sde-dpmsolver++".';
       throw unsupportedScheduler(className, '"solver_order": 3', "sde-dpmsolver is not defined at this order", hint);
     }
-    const solverType = config.solver_type === "heun" ? "heun" : "midpoint";
     const { times, sigmas } = lambdaGrid(className, config, options, { truncatesOnCosine: true });
     const levels = sigmas.map((sigma) => levelOf(sigma, config.use_flow_sigmas));
     const rows = times.map((time, k): Row => {
       const nodes = Array.from({ length: dpmOrder(k, times.length, config, options.start) }, (_, back) => entryAt(levels, k - back));
       // The third order takes half of the curvature's integral, as its authors' code does.
-      const { x, m, noise } = dpmStep(algorithm, solverType, nodes, entryAt(levels, k + 1), 1 / 2);
+      const { x, m, noise } = dpmStep(algorithm, config.solver_type, nodes, entryAt(levels, k + 1), 1 / 2);
       return {
         timestep: time,
         sigma: entryAt(sigmas, k),

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { entryAt } from "../../ir/entries.js";
 import { refuseThresholding, thresholdingKeys } from "../solvers/clipping.js";
-import { dpmPrediction, dpmStep, refuseDpmSettings } from "../solvers/dpm-solver.js";
+import { algorithmOf, dpmPrediction, dpmSolverType, dpmStep, refuseDpmSettings } from "../solvers/dpm-solver.js";
 import { lambdaGrid, lambdaGridKeys, lambdaMinClipped, predictionLabel, refuseIdleMu } from "../solvers/lambda-grid.js";
 import { levelOf } from "../solvers/levels.js";
 import { betaKeys } from "../solvers/noise-schedule.js";
@@ -16,8 +16,7 @@ const config = z.object({
   ...thresholdingKeys,
   solver_order: z.int().min(1).max(3).default(2),
   algorithm_type: z.enum(["dpmsolver", "dpmsolver++", "sde-dpmsolver++", "deis"]).default("dpmsolver++"),
-  /** The last three are other classes' solvers, for which the library takes midpoint. */
-  solver_type: z.enum(["midpoint", "heun", "logrho", "bh1", "bh2"]).default("midpoint"),
+  solver_type: dpmSolverType,
   lower_order_final: z.boolean().default(false),
   final_sigmas_type: z.enum(["zero", "sigma_min"]).default("zero"),
   lambda_min_clipped: lambdaMinClipped,
@@ -36,7 +35,7 @@ export default {
   table(config, options) {
     refuseThresholding(className, config);
     refuseIdleMu(className, config, options);
-    const algorithm = config.algorithm_type === "deis" ? "dpmsolver++" : config.algorithm_type;
+    const algorithm = algorithmOf(config.algorithm_type);
     refuseDpmSettings(className, algorithm, config);
     const { times, sigmas } = lambdaGrid(className, config, options);
     const levels = sigmas.map((sigma) => levelOf(sigma, config.use_flow_sigmas));

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { unsupportedScheduler } from "../diagnostics.js";
 import { refuseThresholding, thresholdingKeys } from "../solvers/clipping.js";
-import { dpmOrder, dpmStep } from "../solvers/dpm-solver.js";
+import { algorithmOf, dpmOrder, dpmStep } from "../solvers/dpm-solver.js";
 import { edmInitialScale, edmKeys, edmPrediction, edmRows, edmSigmas, edmSolverKeys, logTime } from "../solvers/edm.js";
 import type { Sampler } from "../sampler.js";
 
@@ -23,12 +23,11 @@ export default {
   takes: [],
   table(config, { start, steps }) {
     refuseThresholding(className, config);
-    const algorithm = config.algorithm_type === "deis" ? "dpmsolver++" : config.algorithm_type;
+    const algorithm = algorithmOf(config.algorithm_type);
     if (algorithm === "sde-dpmsolver++" && config.solver_order === 3) {
       const hint = 'Set "solver_order": 2, or "algorithm_type": "dpmsolver++".';
       throw unsupportedScheduler(className, '"solver_order": 3', "sde-dpmsolver++ is not defined at this order", hint);
     }
-    const solverType = config.solver_type === "heun" ? "heun" : "midpoint";
     const prediction = edmPrediction(className, config);
     const rows = edmRows({
       sigmas: edmSigmas(config, steps),
@@ -36,7 +35,7 @@ export default {
       prediction,
       timeOf: logTime,
       orderAt: (k) => dpmOrder(k, steps, config, start),
-      solve: (nodes, to) => dpmStep(algorithm, solverType, nodes, to, 1 / 2),
+      solve: (nodes, to) => dpmStep(algorithm, config.solver_type, nodes, to, 1 / 2),
     });
     return { name: "edm-dpmsolver-multistep", prediction, initialScale: edmInitialScale(config), rows };
   },

@@ -1,4 +1,5 @@
 /** One step of the DPM-Solver family (arXiv 2206.00927, 2211.01095), in all the forms in which diffusers has it. */
+import { z } from "zod";
 import { unsupportedScheduler } from "../diagnostics.js";
 import { entryAt } from "../../ir/entries.js";
 import { lambdaStep, type LambdaStep, type Moments, slopeOfMean } from "./lambda-step.js";
@@ -6,6 +7,17 @@ import { type Level, noiseOf, type PredictionType, sampleOf } from "./levels.js"
 
 /** In terms of predicted samples (`++`) or predicted noise; as an ODE or, with fresh noise at every step, as an SDE. */
 export type DpmAlgorithm = "dpmsolver" | "dpmsolver++" | "sde-dpmsolver" | "sde-dpmsolver++";
+
+/** The algorithm that a configuration names; `deis` is another class's, for which the library takes `dpmsolver++`. */
+export function algorithmOf<A extends DpmAlgorithm>(named: A | "deis"): A | "dpmsolver++" {
+  return named === "deis" ? "dpmsolver++" : named;
+}
+
+/** `solver_type` of a configuration: the last three are other classes' solvers, for which the library takes midpoint. */
+export const dpmSolverType = z
+  .enum(["midpoint", "heun", "logrho", "bh1", "bh2"])
+  .default("midpoint")
+  .transform((type) => (type === "heun" ? type : "midpoint"));
 
 /** How an SDE goes: `eta` is its noise as a multiple of the reverse diffusion's. */
 export interface SdeForm {

@@ -1,5 +1,6 @@
 /** EDM (arXiv 2206.00364): x = sample + sigma · noise, networks between scalings that depend on sigma, and multistep rows for them. */
 import { z } from "zod";
+import { dpmSolverType } from "./dpm-solver.js";
 import { unsupportedScheduler } from "../diagnostics.js";
 import { entryAt } from "../../ir/entries.js";
 import type { LambdaStep } from "./lambda-step.js";
@@ -25,8 +26,7 @@ export type EdmConfig = z.output<z.ZodObject<typeof edmKeys>>;
 /** The keys of its multistep solvers. */
 export const edmSolverKeys = {
   solver_order: z.int().min(1).max(3).default(2),
-  /** The last three are other classes' solvers, for which the library takes midpoint. */
-  solver_type: z.enum(["midpoint", "heun", "logrho", "bh1", "bh2"]).default("midpoint"),
+  solver_type: dpmSolverType,
   lower_order_final: z.boolean().default(true),
   euler_at_final: z.boolean().default(false),
 };

@@ -28,10 +28,13 @@ export interface Timing {
 
 export interface Bench {
   readonly device: string;
+  /** Null: as many as the runtime takes. */
   readonly threads: number | null;
   readonly runs: number;
   readonly artifact: Timing;
+  /** The whole run as one model, nothing reused. */
   readonly uncached: Timing;
+  /** The original step, called once a step. */
   readonly loop: Timing;
   /** Uncached artifact against artifact: as measured, as MACs would have it, and the one by the other. */
   readonly speedup: { readonly measured: number; readonly macBound: number; readonly ofBound: number };

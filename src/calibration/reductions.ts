@@ -17,7 +17,7 @@ const RATIO_DIGITS = 7;
 
 /** Statistics of one trajectory after another. Memory is taken once and used again for all of them. */
 export class Reductions {
-  private readonly sites = new Map<string, Site>();
+  private readonly sites = new Map<string, MeasuredBranch>();
   private readonly spare = new Map<number, Uint8Array[]>();
   private readonly sessions = new Map<ElementType, Session>();
   /** Lags that differences are taken at, those of one step at least. */
@@ -71,7 +71,7 @@ export class Reductions {
     for (const session of this.sessions.values()) await session.close();
   }
 
-  private open({ elem, shape }: TensorData): Site {
+  private open({ elem, shape }: TensorData): MeasuredBranch {
     const width = shape.at(-1) ?? 1;
     const tokens = elementCount(shape) / width;
     const most = Math.ceil(tokens / Math.max(1, Math.round((tokens * width) / BLOCK_ELEMENTS)));
@@ -92,7 +92,7 @@ export class Reductions {
   }
 
   /** Adds what the rows that are new contribute; `step` is that of the last of them. */
-  private async reduce(name: string, site: Site, step: number): Promise<void> {
+  private async reduce(name: string, site: MeasuredBranch, step: number): Promise<void> {
     const { held, reduced } = this;
     const { norm, diff, gram, gain } = site.sums;
     const first = step - held + 1;
@@ -140,7 +140,7 @@ export class Reductions {
 }
 
 /** One branch during a trajectory. */
-interface Site {
+interface MeasuredBranch {
   readonly elem: ElementType;
   /** Elements of a token: those of the last axis. */
   readonly width: number;
@@ -156,7 +156,7 @@ interface Block {
   readonly bytes: Uint8Array;
 }
 
-function put({ blocks }: Site, row: number, value: Uint8Array): void {
+function put({ blocks }: MeasuredBranch, row: number, value: Uint8Array): void {
   let at = 0;
   for (const { bytes, rowBytes } of blocks) {
     bytes.set(value.subarray(at, at + rowBytes), row * rowBytes);
@@ -164,7 +164,7 @@ function put({ blocks }: Site, row: number, value: Uint8Array): void {
   }
 }
 
-function rowsOf({ elem, width }: Site, { tokens, rowBytes, bytes }: Block, from: number, to: number): TensorData {
+function rowsOf({ elem, width }: MeasuredBranch, { tokens, rowBytes, bytes }: Block, from: number, to: number): TensorData {
   return { elem, shape: [to - from, tokens, width], content: { kind: "bytes", bytes: bytes.subarray(from * rowBytes, to * rowBytes) } };
 }
 

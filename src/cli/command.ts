@@ -13,7 +13,7 @@ export interface Host {
 }
 
 /** A result: `json` is one document of the contract, `text` the same for people. Exit code 1: checked and not good enough. */
-export interface Outcome {
+export interface CommandResult {
   readonly json: unknown;
   readonly text: string;
   readonly exitCode?: 0 | 1;
@@ -28,7 +28,7 @@ export interface Command extends Named {
   /** Whether it chooses a plan, and so takes the options of every policy. */
   readonly plans?: boolean;
   /** `others`: the arguments after the first. */
-  run(argument: string, options: Options, host: Host, others: readonly string[]): Promise<Outcome>;
+  run(argument: string, options: Options, host: Host, others: readonly string[]): Promise<CommandResult>;
 }
 
 export function isCommand(candidate: unknown): candidate is Command {

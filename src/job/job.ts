@@ -22,7 +22,7 @@ import { bindModel, latentInput } from "./bound-model.js";
 import { type Network, openNetwork, recut } from "./network.js";
 import { samplingOf, schedulerConfig } from "./sampling.js";
 import type { RecipeOverrides, Source } from "./source.js";
-import { holds } from "./values.js";
+import { holdsNumber } from "./values.js";
 
 export interface Job {
   /** What was read and lifted for it: binding it again reads nothing. */
@@ -124,7 +124,7 @@ function assertTimes({ model: { graph, dit }, run: { table } }: Job): void {
   const input = graph.inputs.find((value) => value.name === dit?.timestep);
   if (!input?.type) return;
   const { elem } = input.type;
-  const misfit = table.rows.find(({ timestep }) => !holds(elem, timestep));
+  const misfit = table.rows.find(({ timestep }) => !holdsNumber(elem, timestep));
   if (!misfit) return;
   throw Number.isInteger(misfit.timestep)
     ? inputNumber(input.name, elem, misfit.timestep)
@@ -142,7 +142,7 @@ function assertGuidance({ model, run: { guidance, prediction, rows } }: Job): vo
       "Give one scale, or one for each evaluation.",
     );
   const input = model.graph.inputs.find(({ name }) => name === guidance.input);
-  const misfit = input && [scale].flat().find((number) => !holds(elemOf(input), number));
+  const misfit = input && [scale].flat().find((number) => !holdsNumber(elemOf(input), number));
   if (input && misfit !== undefined) throw inputNumber(input.name, elemOf(input), misfit);
   if (interval && (interval[0] >= interval[1] || interval[1] > count))
     throw badGuidance(

@@ -1,7 +1,7 @@
 /** recipe.json: all that the ONNX file does not say. Its form, where it is found, and how options override it. */
 import { z } from "zod";
 import type { FloatType } from "../../ir/types.js";
-import { cutSchema, MAX_STEPS, shiftRule } from "../../schedules/index.js";
+import { cutSchema, GUIDANCE_FORMS, MAX_STEPS, NO_GUIDANCE, RESCALE_FORMS, shiftRule } from "../../schedules/index.js";
 
 /**
  * A number fills the tensor, a list gives its elements or those of each row of the batch, a string names a `.npy` file
@@ -32,18 +32,19 @@ export function isInput(spec: z.infer<typeof uncondSchema> | undefined): spec is
 }
 
 const guidanceSchema = z.strictObject({
-  form: z.enum(["none", "batched", "two-calls", "embedded"]),
+  form: z.enum(GUIDANCE_FORMS),
   /** A list has one for each call of the sampler, which is one a step where a step has one evaluation. */
-  scale: z.union([z.number(), z.array(z.number()).min(1)]).default(1),
+  scale: z.union([z.number(), z.array(z.number()).min(1)]).default(NO_GUIDANCE.scale),
   /** Steps [from, to) that are guided. */
   interval: z.tuple([z.int().min(0), z.int().min(1)]).optional(),
   order: z
     .union([z.tuple([z.literal("cond"), z.literal("uncond")]), z.tuple([z.literal("uncond"), z.literal("cond")])])
-    .default(["cond", "uncond"]),
+    .readonly()
+    .default(NO_GUIDANCE.order),
   uncond: z.record(z.string(), uncondSchema).default({}),
   /** Channels [from, to) of the prediction that are guided; the others are the conditional half's. */
   channels: z.tuple([z.int().min(0), z.int().min(1)]).optional(),
-  rescale: z.strictObject({ form: z.enum(["std", "norm"]), strength: z.number().default(1) }).optional(),
+  rescale: z.strictObject({ form: z.enum(RESCALE_FORMS), strength: z.number().default(1) }).optional(),
   /** The input that takes an embedded scale. */
   input: z.string().optional(),
 });
@@ -101,7 +102,7 @@ export const recipeSchema = z.strictObject({
     .default({ channelAxis: 1, sign: 1 }),
   /** Where the network is cut: what a cache holds (ir/residual/cut.ts). */
   cut: cutSchema.default("branch"),
-  guidance: guidanceSchema.default({ form: "none", scale: 1, order: ["cond", "uncond"], uncond: {} }),
+  guidance: guidanceSchema.prefault({ form: NO_GUIDANCE.form }),
   inputs: z.record(z.string(), inputSchema).default({}),
   dims: z.record(z.string(), z.int().min(1)).default({}),
   /** Names of recognisers, samplers and passes of the user's own, without which it cannot be followed. */

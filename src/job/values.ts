@@ -77,13 +77,13 @@ function retyped(value: Value, data: TensorData): TensorData {
 /** Numbers as a tensor of the input's element type. Throws INPUT_NUMBER for one that the type does not have. */
 function numbersFor(value: Value, shape: readonly number[], numbers: readonly number[]): TensorData {
   const elem = elemOf(value);
-  const misfit = numbers.find((number) => !holds(elem, number));
+  const misfit = numbers.find((number) => !holdsNumber(elem, number));
   if (misfit !== undefined) throw inputNumber(value.name, elem, misfit);
   return tensorOf(elem, shape, numbers);
 }
 
 /** Whether an element type has a number; float types round. */
-export function holds(elem: ElementType, number: number): boolean {
+export function holdsNumber(elem: ElementType, number: number): boolean {
   if (elem === "bool") return number === 0 || number === 1;
   const integer = /^(u?)int(\d+)$/.exec(elem);
   if (!integer) return !Number.isNaN(number);

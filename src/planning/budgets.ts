@@ -1,6 +1,6 @@
 /** Several budgets for one calibration: the shares of a front, the tiers of a build, and what the policy says of each plan. */
 import { badOption } from "../../schedules/diagnostics.js";
-import { type Compared, type Measured, optionWord, policies, type Predicted } from "../../schedules/index.js";
+import { type Compared, optionWord, policies, type Predicted, type Tradeoff } from "../../schedules/index.js";
 
 /** The policy that plans for them where none is named. */
 export const BUDGET = "budget";
@@ -24,9 +24,7 @@ export function assertBudgetsOpen(flag: string, policy: string, options: Readonl
 }
 
 /** What a plan was compared with before it was chosen. */
-export interface Comparison extends Measured {
-  /** Of the cacheable compute, that is left. */
-  readonly computedShare: number;
+export interface Comparison extends Tradeoff {
   readonly candidate: string;
   /** By name; what did not diverge. */
   readonly compared: ReadonlyMap<string, Compared>;
@@ -34,8 +32,8 @@ export interface Comparison extends Measured {
 
 /** What is predicted of a plan and the plans that it was compared with; undefined where it was compared with none. */
 export function comparisonOf(predicted: Predicted = {}): Comparison | undefined {
-  const { computedShare, error, interval, candidate, compared } = predicted;
-  if (computedShare === undefined || error === undefined || candidate === undefined || !compared) return undefined;
+  const { computedShare: share, error, interval, candidate, compared } = predicted;
+  if (share === undefined || error === undefined || candidate === undefined || !compared) return undefined;
   const finite = Object.entries(compared).filter(([, { error }]) => Number.isFinite(error));
-  return { computedShare, error, interval, candidate, compared: new Map(finite) };
+  return { share, error, interval, candidate, compared: new Map(finite) };
 }

@@ -25,7 +25,7 @@ export async function front(
     const planned = await choosePlan(planning, BUDGET, { ...options, share });
     const comparison = comparisonOf(planned.summary.predicted);
     if (!comparison) throw new Error("internal: a plan for a budget says nothing of its error");
-    if (points.every((point) => point.comparison.computedShare !== comparison.computedShare)) points.push({ share, planned, comparison });
+    if (points.every((point) => point.comparison.share !== comparison.share)) points.push({ share, planned, comparison });
   }
   return points;
 }

@@ -1,5 +1,5 @@
 /** Error curves as line charts: how much the branches of a group change against an earlier step, step by step. */
-import type { ReportCurve } from "./data.js";
+import type { MeasuredCurve } from "../planning/index.js";
 import { formatNumber } from "../words/index.js";
 import { markup, type Markup } from "./html.js";
 import { lineChart, type Point, stepAxis } from "./line-chart.js";
@@ -9,7 +9,7 @@ import { ticks } from "./ticks.js";
 const LAGS = 3;
 
 /** One chart a group, all with the same scales, with a legend of the lags; undefined where there is nothing to draw. */
-export function curveCharts(curves: ReadonlyMap<string, ReportCurve>, steps: number, alpha?: number): Markup | undefined {
+export function curveCharts(curves: ReadonlyMap<string, MeasuredCurve>, steps: number, alpha?: number): Markup | undefined {
   const groups = [...curves].map(([group, { mean, confidence }]) => ({
     group,
     lines: mean.slice(0, LAGS).map((line, i) => points(line, confidence?.[i], i + 1, steps)),

@@ -1,4 +1,5 @@
 /** The front as a picture: the error against the share of the compute that is left, of the plans and of what is published. */
+import type { Tradeoff } from "../../schedules/index.js";
 import { formatNumber, formatPercent } from "../words/index.js";
 import { markup } from "./html.js";
 import { CHART_HEIGHT, CHART_WIDTH, type Line, lineChart } from "./line-chart.js";
@@ -17,27 +18,18 @@ path.chosen { fill: none; stroke: #24588f; stroke-width: 1.8px; stroke-linejoin:
 .chosen circle { fill: #24588f; }
 ${COLOURS.map((colour, i) => markup`.published-${i} circle { fill: ${colour}; } path.published-${i} { fill: none; }\n`)}`;
 
-/** What was measured of one plan. */
-export interface FrontMeasure {
-  /** Of the cacheable compute. */
-  readonly share: number;
-  /** Relative L2 of the final latent, mean over samples. */
-  readonly error: number;
-  readonly interval?: number | undefined;
-}
-
 export interface FrontPlot {
   readonly title: string;
   readonly subtitle: string;
   /** The plans of the front, drawn as a line. */
-  readonly chosen: readonly FrontMeasure[];
+  readonly chosen: readonly Tradeoff[];
   /** By the method's name, drawn as points. */
-  readonly published: ReadonlyMap<string, readonly FrontMeasure[]>;
+  readonly published: ReadonlyMap<string, readonly Tradeoff[]>;
 }
 
 /** One SVG document. Errors that are 0 or not finite have no place on it. */
 export function frontPlot({ title, subtitle, chosen, published }: FrontPlot): string {
-  const line = (name: string, label: string, measures: readonly FrontMeasure[]): Line => ({
+  const line = (name: string, label: string, measures: readonly Tradeoff[]): Line => ({
     name,
     points: measures
       .filter(({ error }) => error > 0 && Number.isFinite(error))

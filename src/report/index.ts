@@ -1,5 +1,5 @@
 /** The report, charts and pictures. */
-export { type FrontMeasure, frontPlot } from "./front-plot.js";
+export { frontPlot } from "./front-plot.js";
 export { latentPicture, pictureShape } from "./picture.js";
 export { DRAWING, writeDrawing } from "./raster.js";
 export { renderReport, type ReportData } from "./render.js";

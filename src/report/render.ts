@@ -1,6 +1,8 @@
 /** The report: one HTML file that says what was saved, what it cost, and how anyone could tell; it opens from disk and loads nothing. */
 import { curveCharts } from "./curves.js";
-import type { Facts, ReportComparison, ReportData, ReportPictures, ReportTimes, ReportVerify, Timing } from "./data.js";
+import type { Bench, Timing } from "../artifact/index.js";
+import type { Comparison } from "../planning/index.js";
+import type { Facts, ReportData, ReportPictures, ReportVerify } from "./data.js";
 import { counted, formatCount, formatDuration, formatNumber, formatPercent, formatQuantity, formatRatio } from "../words/index.js";
 import { type Content, markup, type Markup } from "./html.js";
 import { scheduleChart, scheduleRows } from "./schedule.js";
@@ -29,7 +31,7 @@ ${scheduleSection(data)}
 ${chart && curvesSection(chart, alpha)}
 ${data.comparison && comparisonSection(data.comparison, verify)}
 ${workSection(data)}
-${times && timesSection(times, data.macs.bound)}
+${times && timesSection(times)}
 ${verify && checksSection(verify)}
 ${settingsSection(data)}
 </main>
@@ -43,17 +45,13 @@ export function headline({ macs, steps, times, verify }: ReportData): string {
   if (!reuses(macs.bound)) return `all ${steps} steps in one model, nothing reused`;
   return [
     `${formatRatio(macs.bound)} less computation`,
-    ...(times ? [`${formatRatio(speedup(times))} faster`] : []),
+    ...(times ? [`${formatRatio(times.speedup.measured)} faster`] : []),
     ...(verify ? [`error ${formatPercent(verify.fidelity.relL2)}`] : []),
   ].join(", ");
 }
 
 function reuses(bound: number): boolean {
   return bound > 1.0005;
-}
-
-function speedup({ artifact, uncached }: ReportTimes): number {
-  return uncached.medianMs / artifact.medianMs;
 }
 
 function opening(data: ReportData): Markup {
@@ -68,7 +66,7 @@ function opening(data: ReportData): Markup {
       markup`${quantity(macs.emitted)} instead of ${quantity(macs.uncached)} (multiply-accumulate operations of a whole run)`,
     ]),
     times &&
-      figure("faster, measured", formatRatio(speedup(times)), [
+      figure("faster, measured", formatRatio(times.speedup.measured), [
         markup`${formatDuration(times.artifact.medianMs)} instead of ${formatDuration(times.uncached.medianMs)} for a run, on ${device(times)}`,
       ]),
     verify &&
@@ -133,9 +131,10 @@ function curvesSection(chart: Markup, alpha: number | undefined): Markup {
   );
 }
 
-function comparisonSection({ error, interval, methods }: ReportComparison, verify?: ReportVerify): Markup {
+function comparisonSection({ error, interval, candidate, compared }: Comparison, verify?: ReportVerify): Markup {
   const within = (error: number, interval?: number): string =>
     `${formatNumber(error)}${interval === undefined ? "" : ` ± ${formatNumber(interval)}`}`;
+  const ranked = [...compared].sort(([, a], [, b]) => a.error - b.error);
   return section(
     "How the plan was chosen",
     "Schedules for the same budget were run on the samples of the calibration; the weaker ones on a few of them only. “Stack” forecasts what all blocks add as one answer, “closed loop” has weights that are fitted along such runs. Relative L2 distances from the results without reuse: means ± 95 % confidence.",
@@ -147,9 +146,9 @@ function comparisonSection({ error, interval, methods }: ReportComparison, verif
     ]),
     table(
       ["schedule", "computed", "distance", "samples"],
-      markup`${[...methods].map(
-        ([name, { share, error, interval, samples, isChosen }]) => markup`
-<tr><th scope="row">${isChosen ? markup`<b>${name}</b> <small>chosen</small>` : name}</th><td>${formatPercent(share)}</td><td>${within(error, interval)}</td><td>${samples}</td></tr>`,
+      markup`${ranked.map(
+        ([name, { share, error, interval, samples }]) => markup`
+<tr><th scope="row">${name === candidate ? markup`<b>${name}</b> <small>chosen</small>` : name}</th><td>${formatPercent(share)}</td><td>${within(error, interval)}</td><td>${samples}</td></tr>`,
       )}`,
     ),
   );
@@ -193,16 +192,14 @@ function workSection({ branches, macs, nodes, bytes, cachePeakBytes }: ReportDat
   );
 }
 
-function timesSection(times: ReportTimes, bound: number): Markup {
+function timesSection(times: Bench): Markup {
   const row = (name: string, timing: Timing): Markup => markup`
 <tr><th scope="row">${name}</th><td>${formatDuration(timing.medianMs)}</td><td>${formatDuration(timing.iqrMs)}</td><td>${formatRatio(
     timing.medianMs / times.artifact.medianMs,
   )}</td><td>${formatDuration(timing.loadMs)}</td><td>${formatQuantity(timing.rssBytes, "B")}</td></tr>`;
   return section(
     "Measured times",
-    markup`One whole run, ${times.runs} times each in turn, on ${device(times)}; the median, and the distance between the quartiles (IQR). Other machines give other times; what reuse can gain at most is the same everywhere, ${formatRatio(
-      bound,
-    )}, and ${formatPercent(speedup(times) / bound)} of it is reached here.`,
+    markup`One whole run, ${times.runs} times each in turn, on ${device(times)}; the median, and the distance between the quartiles (IQR). Other machines give other times; what reuse can gain at most is the same everywhere, ${formatRatio(times.speedup.macBound)}, and ${formatPercent(times.speedup.ofBound)} of it is reached here.`,
     table(
       ["", "median", "IQR", "relative", "loading", "memory"],
       markup`${row("this model", times.artifact)}${row("one model, no reuse", times.uncached)}${row("step by step", times.loop)}`,
@@ -276,8 +273,8 @@ function quantity(macs: number): string {
   return formatQuantity(macs, "MAC");
 }
 
-function device({ device: name, threads }: ReportTimes): string {
-  return threads === undefined ? `${name}, the runtime's own number of threads` : `${name} with ${counted(threads, "thread")}`;
+function device({ device: name, threads }: Bench): string {
+  return threads === null ? `${name}, the runtime's own number of threads` : `${name} with ${counted(threads, "thread")}`;
 }
 
 function sentence(text: string): string {

@@ -2,11 +2,11 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { totalMacs } from "../../ir/cost.js";
-import { type Guidance, policies, type Predicted, withGroups } from "../../schedules/index.js";
+import { type Guidance, policies, withGroups } from "../../schedules/index.js";
 import { type Artifact, type Bench, FILES, sizesOf, type Verification } from "../artifact/index.js";
 import { branchWork, comparisonOf, groupCurves, planningFor } from "../planning/index.js";
 import { differencePicture, latentPicture } from "./picture.js";
-import type { Facts, ReportComparison, ReportData, ReportPictures } from "./render.js";
+import type { Facts, ReportData, ReportPictures } from "./render.js";
 import { cellKind } from "./schedule.js";
 import { readTrace } from "../calibration/index.js";
 import { counted } from "../words/index.js";
@@ -54,23 +54,10 @@ export function reportOf({ title, artifact, verification, bench }: ReportSources
     nodes: manifest.nodes,
     bytes: sizesOf(folder),
     cachePeakBytes: manifest.cache.peakBytes,
-    times: bench && { ...bench, threads: bench.threads ?? undefined },
+    times: bench,
     verify: verification,
-    comparison: comparedWith(schedule.predicted),
+    comparison: comparisonOf(schedule.predicted),
     pictures: picturesOf(artifact, verification),
-  };
-}
-
-/** What the plan was chosen from, the best first. */
-function comparedWith(predicted?: Predicted): ReportComparison | undefined {
-  const comparison = comparisonOf(predicted);
-  if (!comparison) return undefined;
-  const { error, interval, candidate, compared } = comparison;
-  const methods = [...compared].sort(([, a], [, b]) => a.error - b.error);
-  return {
-    error,
-    interval,
-    methods: new Map(methods.map(([name, measured]) => [name, { ...measured, isChosen: name === candidate }])),
   };
 }
 

@@ -1,6 +1,6 @@
 /** The schedule as a chart: a row for every group of branches, or every branch where those of a group differ; a cell for every step. */
 import type { Cell } from "../../schedules/index.js";
-import type { CellKind, ReportBranch } from "./data.js";
+import { CELL_KINDS, type CellKind, type ReportBranch } from "./data.js";
 import { markup, type Markup } from "./html.js";
 import { ticks } from "./ticks.js";
 
@@ -36,7 +36,6 @@ export function scheduleRows(
 }
 
 const WORDS: Readonly<Record<CellKind, string>> = { compute: "computed", reuse: "reused", forecast: "forecast", idle: "not guided" };
-const KINDS = ["compute", "reuse", "forecast", "idle"] as const;
 
 /** Bars differ in height as well as in colour, so that the chart can be read without colours. */
 const TOP: Readonly<Record<CellKind, number>> = { compute: 0, reuse: 17, forecast: 9, idle: 22 };
@@ -61,7 +60,7 @@ export function scheduleChart(rows: readonly ScheduleRow[], steps: number): Mark
 
 /** The kinds of cell that occur, and what they are called. */
 export function legend(rows: readonly ScheduleRow[]): readonly { readonly kind: CellKind; readonly word: string }[] {
-  return KINDS.filter((kind) => rows.some(({ cells }) => cells.includes(kind))).map((kind) => ({ kind, word: WORDS[kind] }));
+  return CELL_KINDS.filter((kind) => rows.some(({ cells }) => cells.includes(kind))).map((kind) => ({ kind, word: WORDS[kind] }));
 }
 
 function scheduleRow(row: ScheduleRow, steps: number): Markup {
@@ -112,7 +111,7 @@ export function axisLabels(steps: number): Markup {
 
 /** "computed at 0–4, 6, 8; reused at 5, 7". */
 function description(cells: readonly CellKind[]): string {
-  return KINDS.flatMap((kind) => {
+  return CELL_KINDS.flatMap((kind) => {
     const steps = cells.flatMap((cell, step) => (cell === kind ? [step] : []));
     return steps.length === 0 ? [] : [`${WORDS[kind]} at ${ranges(steps)}`];
   }).join("; ");

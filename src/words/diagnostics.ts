@@ -2,11 +2,10 @@
 import { CompilerError, nearest } from "../../ir/diagnostics.js";
 
 export function badChannels(channels: readonly number[] | undefined, axis: number, have: number, need: number): CompilerError {
-  const asked = channels ? `channels ${channels.join(" to ")}` : "all channels";
   return new CompilerError(
     "BAD_CHANNELS",
     2,
-    `The prediction takes ${asked} of axis ${axis}, where the output has ${have} and the latent ${need}.`,
+    `The prediction takes ${channels ? `channels ${channels.join(" to ")}` : "all channels"} of axis ${axis}, where the output has ${have} and the latent ${need}.`,
     `Set "prediction": { "channels": [0, ${need}], "channelAxis": ${axis} } in recipe.json to what the network predicts.`,
   );
 }

@@ -30,10 +30,13 @@ import {
   CacheMap,
   type Condition,
   type Guidance,
+  GUIDANCE_FORMS,
   guidedHalves,
   NETWORKS,
+  NO_GUIDANCE,
   parseSchedule,
   type Plan,
+  RESCALE_FORMS,
   type Row,
   type Run,
   runOf,
@@ -174,17 +177,17 @@ const guidedSchema = z.strictObject({
   scale: z.array(z.number()).optional(),
   interval: span.optional(),
   channels: span.optional(),
-  rescale: z.strictObject({ form: z.enum(["std", "norm"]), strength: z.number() }).optional(),
+  rescale: z.strictObject({ form: z.enum(RESCALE_FORMS), strength: z.number() }).optional(),
   input: z.string().optional(),
 });
 
 function guidanceOf(facts: Facts): Guidance {
-  const [form, scale, order] = (facts.one("guidance") ?? "none 1 cond,uncond").split(" ");
+  const [form, scale, order] = (facts.one("guidance") ?? NO_GUIDANCE.form).split(" ");
   const { scale: scales, ...guided } = guidedSchema.parse(JSON.parse(facts.one("guided") ?? "{}"));
   return {
-    form: z.enum(["none", "batched", "two-calls", "embedded"]).parse(form),
-    scale: scales ?? Number(scale ?? 1),
-    order: order === "uncond,cond" ? ["uncond", "cond"] : ["cond", "uncond"],
+    form: z.enum(GUIDANCE_FORMS).parse(form),
+    scale: scales ?? Number(scale ?? NO_GUIDANCE.scale),
+    order: order === "uncond,cond" ? ["uncond", "cond"] : NO_GUIDANCE.order,
     ...guided,
   };
 }

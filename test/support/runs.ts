@@ -1,6 +1,7 @@
 /** Sampling runs for tests, with as little around them as may be. */
 import type { Branch } from "../../ir/dit.js";
 import type { Model } from "../../ir/graph.js";
+import type { PassContext } from "../../passes/pass.js";
 import {
   cacheNamed,
   cachesOf,
@@ -18,6 +19,7 @@ import {
   withNetworks,
 } from "../../schedules/index.js";
 import type { Job } from "../../src/job/job.js";
+import { evaluator } from "../../src/runtime/evaluator.js";
 
 /** A table of no rows. */
 export const NO_ROWS: SamplerTable = { name: "none", prediction: "epsilon", initialScale: 1, rows: [] };
@@ -59,3 +61,6 @@ export function inTwoCalls(job: Job): Job {
 export function cellsOf({ cells }: Plan, name: string): readonly Cell[] {
   return cells.get(cacheNamed(name)) ?? [];
 }
+
+/** What passes are told that ask of the run as little as may be. */
+export const BARE: PassContext = { evaluator: evaluator({ threads: 1 }), run: runOver(undefined, NO_ROWS) };

@@ -1,5 +1,5 @@
 /** A sampling run made of numbers, to plan with: two branches (or one, of both, where it is cut at the stack), latents of a few numbers, and nothing of the product's loop. */
-import type { Attempt, PolicyInput, Runs, Schedule, ScheduleCell, Term, Walk } from "../../schedules/index.js";
+import type { Attempt, PolicyInput, Runs, Schedule, ScheduleCell, Term, SteppedRun } from "../../schedules/index.js";
 import { generator, inputOf, siteOf, statisticsOfValues } from "./policy-input.js";
 
 const SITES = ["attn-0", "mlp-0"];
@@ -19,7 +19,7 @@ export async function toyInput(steps: number, samples: readonly number[], size =
   const begin = (
     sample: number,
     schedule?: Schedule,
-  ): Walk & { readonly latents: Float32Array[]; readonly values: (readonly number[])[][] } => {
+  ): SteppedRun & { readonly latents: Float32Array[]; readonly values: (readonly number[])[][] } => {
     const latents = [noise(sample)];
     const isWhole = schedule?.cut === "stack";
     const sites = isWhole ? ["*"] : SITES;

@@ -1,7 +1,7 @@
 /** `plan TRACE -o PLAN --policy NAME`: chooses what is computed when. */
 import { dirname, join, parse } from "node:path";
 import { badOption } from "../../../schedules/diagnostics.js";
-import { formatNamed, type Measured, type Predicted, withGroups } from "../../../schedules/index.js";
+import { formatNamed, type Measured, type Predicted, type Tradeoff, withGroups } from "../../../schedules/index.js";
 import {
   assertBudgetsOpen,
   choosePlan,
@@ -21,8 +21,8 @@ import { type Job, loadExtensions, openJob, warningsOf, writePlan } from "../../
 import { assertFree } from "../../files/index.js";
 import { formatCount, formatNumber, formatPercent, formatQuantity, formatRatio, table } from "../../words/index.js";
 import { inputSpecs, MODEL_OPTIONS, type Options, policyOptionsOf, recipeOverrides, runtimeOptions } from "../options.js";
-import { cellKind, type FrontMeasure, frontPlot, schedulePlot, scheduleRows, writeDrawing } from "../../report/index.js";
-import type { Command, Host, Outcome } from "../command.js";
+import { cellKind, frontPlot, schedulePlot, scheduleRows, writeDrawing } from "../../report/index.js";
+import type { Command, Host, CommandResult } from "../command.js";
 
 export default {
   name: "plan",
@@ -34,7 +34,7 @@ export default {
   run: (argument, options, host) => (options.front ? planFront(argument, options.front, options, host) : planOne(argument, options, host)),
 } satisfies Command;
 
-async function planOne(argument: string, options: Options, host: Host): Promise<Outcome> {
+async function planOne(argument: string, options: Options, host: Host): Promise<CommandResult> {
   const { output = "", force = false, format = "smoothcc", policy = "", plot } = options;
   for (const file of [output, ...(plot === undefined ? [] : [plot])]) assertFree(file, force);
   formatNamed(format);
@@ -47,7 +47,7 @@ async function planOne(argument: string, options: Options, host: Host): Promise<
 }
 
 /** `--front`: `plan.json` names `plan-0.5.json` and so on, for each share; the chart is `front.svg` beside them. */
-async function planFront(argument: string, shares: readonly number[], options: Options, host: Host): Promise<Outcome> {
+async function planFront(argument: string, shares: readonly number[], options: Options, host: Host): Promise<CommandResult> {
   const { output = "", force = false, format = "smoothcc", policy = "", plot = join(dirname(output), "front.svg") } = options;
   const given = policyOptionsOf(options);
   assertBudgetsOpen("--front", policy, given);
@@ -62,14 +62,14 @@ async function planFront(argument: string, shares: readonly number[], options: O
   for (const { share, planned } of points) await writePlan(fileOf(share), planned.schedule, force, format, planned.sites);
   await writeDrawing(plot, drawnFront(points), force);
   const found = points.map(({ share, planned, comparison }): FrontEntry => {
-    const { computedShare, error, interval, candidate } = comparison;
-    return { plan: fileOf(share), share: computedShare, macs: planned.summary.macs, error, interval, candidate };
+    const { share: kept, error, interval, candidate } = comparison;
+    return { plan: fileOf(share), share: kept, macs: planned.summary.macs, error, interval, candidate };
   });
   return { json: { front: found, plot, evaluations }, text: describeFront(found, plot, evaluations) };
 }
 
 /** A plan of a front, as it is told. */
-interface FrontEntry extends FrontMeasure, Pick<Comparison, "candidate">, Pick<PlanSummary, "macs"> {
+interface FrontEntry extends Omit<Comparison, "compared">, Pick<PlanSummary, "macs"> {
   /** Its file. */
   readonly plan: string;
 }
@@ -124,7 +124,7 @@ function drawn({ cells, sites, summary: { policy, steps, macs } }: Planned): str
 
 /** The front as a picture, with what is published of all that its plans were compared with. */
 function drawnFront(points: readonly FrontPoint[]): string {
-  const published = new Map<string, FrontMeasure[]>();
+  const published = new Map<string, Tradeoff[]>();
   for (const { comparison } of points)
     for (const [name, measured] of comparison.compared)
       if (measured.isPublished) published.set(name, [...(published.get(name) ?? []), measured]);
@@ -132,7 +132,7 @@ function drawnFront(points: readonly FrontPoint[]): string {
   return frontPlot({
     title: "Error over compute",
     subtitle: `${points[0]?.planned.summary.steps ?? 0} steps; means over samples of the calibration (at most ${Math.max(...samples)}) ± 95 % confidence`,
-    chosen: points.map(({ comparison: { computedShare, error, interval } }) => ({ share: computedShare, error, interval })),
+    chosen: points.map(({ comparison }) => comparison),
     published,
   });
 }

@@ -2,7 +2,7 @@
 import { type Check, checkFiles, openArtifact, type Verification, verify } from "../../artifact/index.js";
 import { runtimeOptions, sampleOptions } from "../options.js";
 import { counted, table } from "../../words/index.js";
-import type { Command, Outcome } from "../command.js";
+import type { Command, CommandResult } from "../command.js";
 
 export default {
   name: "verify",
@@ -22,7 +22,7 @@ export default {
   },
 } satisfies Command;
 
-function outcome(checks: readonly Check[], fidelity?: Verification["fidelity"]): Outcome {
+function outcome(checks: readonly Check[], fidelity?: Verification["fidelity"]): CommandResult {
   const ok = checks.every((check) => check.ok);
   const rows = checks.map(({ name, relL2, limit, ok, problem }) => {
     const verdict = ok ? "ok" : problem === undefined ? "FAILED" : `FAILED: ${problem}`;
