@@ -50,20 +50,26 @@ afterAll(() => {
 });
 
 /** Compiles a job along a schedule into a new folder, with nothing in it that keeps it from CUDA; answers with the folder. */
-async function emit(job: Job, schedule: Schedule): Promise<string> {
+async function emit(job: Job, schedule: Schedule, form?: string): Promise<string> {
   const { plan } = planOf(job, schedule.cells, schedule.adjustments);
   const target = join(mkdtempSync(join(folder, "x")), "artifact");
-  const compiled = await compileModel(job, plan);
-  expect(compiled.cuda).toEqual({ kernels: compiled.nodes.emitted, missing: [], copies: [] });
+  const compiled = await compileModel(job, plan, { form });
+  // What decides is read by the CPU: a loop has conditions, an unrolled run has none.
+  const isUnrolled = form !== "loop";
+  expect(compiled.cuda).toMatchObject({ missing: [], ...(isUnrolled && { kernels: compiled.nodes.emitted, copies: [] }) });
   await writeArtifact(target, { job, schedule, compiled }, false);
   return target;
 }
 
 /** The artifact of a schedule on disk gives what the loop gives that follows it, and not what the uncached loop gives. */
-async function expectLoop(job: Job, schedule: Schedule, limit = 1e-5): Promise<void> {
+async function expectLoop(
+  job: Job,
+  schedule: Schedule,
+  { limit = 1e-5, form }: { readonly limit?: number; readonly form?: string } = {},
+): Promise<void> {
   const { plan } = planOf(job, schedule.cells, schedule.adjustments);
   const inputs = sampleInputs(job, 0, { seed: 3 });
-  const session = await ArtifactSession.open(join(await emit(job, schedule), FILES.model), RUNTIME);
+  const session = await ArtifactSession.open(join(await emit(job, schedule, form), FILES.model), RUNTIME);
   const loop = new ReferenceLoop(job.run, RUNTIME);
   try {
     const truth = await loop.run(inputs, { plan });
@@ -75,14 +81,14 @@ async function expectLoop(job: Job, schedule: Schedule, limit = 1e-5): Promise<v
   }
 }
 
-const forms = (fixture: Fixture): readonly Form[] => (nullClassOf(fixture) === undefined ? ["none"] : ["none", "batched"]);
+const guidances = (fixture: Fixture): readonly Form[] => (nullClassOf(fixture) === undefined ? ["none"] : ["none", "batched"]);
 
-describe.each(fixtures.flatMap((fixture, i) => forms(fixture).map((form) => ({ ...fixture, fixture, form, seed: i }))))(
-  "$name, guidance $form",
-  ({ fixture, form, seed }) => {
-    it("computes what the loop over the step computes, along a random plan", async () => {
-      const job = await openFixture(fixture, form);
-      await expectLoop(job, randomSchedule(job, seed), fixture.isHalf ? 5e-3 : 1e-5);
+describe.each(fixtures.flatMap((fixture, i) => guidances(fixture).map((guidance) => ({ ...fixture, fixture, guidance, seed: i }))))(
+  "$name, guidance $guidance",
+  ({ fixture, guidance, seed }) => {
+    it.each(["unrolled", "loop"])("computes what the loop over the step computes, along a random plan: %s", async (form) => {
+      const job = await openFixture(fixture, guidance);
+      await expectLoop(job, randomSchedule(job, seed), { form, limit: fixture.isHalf ? 5e-3 : 1e-5 });
     });
   },
 );
@@ -192,7 +198,7 @@ it.each([
 ])("scales and shifts of what is cached: $name", async ({ name, form }) => {
   const fixture = fixtureNamed(name);
   const job = await openFixture(fixture, form);
-  await expectLoop(job, adjusted(job, randomSchedule(job, 4)), fixture.isHalf ? 5e-3 : 1e-5);
+  await expectLoop(job, adjusted(job, randomSchedule(job, 4)), { limit: fixture.isHalf ? 5e-3 : 1e-5 });
 });
 
 it("opens with the scales and shifts that it was written with, and knows when they changed", async () => {

@@ -100,6 +100,18 @@ const ADDITIONS: readonly Addition[] = [
     after: '"name": "mine"',
   },
   {
+    kind: "form",
+    file: "dist/passes/forms/mine.js",
+    text: `import { uncached } from "../../schedules/index.js";
+      import { LOOP_PASSES as passes } from "../stages.js";
+      const lower = async (step, { plan, perform, performBeside }) =>
+        ({ model: await perform(step, passes), uncached: await performBeside(uncached(plan), step, passes) });
+      export default { name: "mine", summary: "a form of mine", passes, stages: ["step"], frees: false, lower };`,
+    argv: () => ["compile", MODEL, ...RUN, "--no-cache", "--form", "mine", "-o", join(copy, "form"), "--json"],
+    before: "takes loop or unrolled, not 'mine'",
+    after: '"form": "mine"',
+  },
+  {
     kind: "pipeline",
     file: "dist/src/job/pipelines/mine.js",
     text: `import { z } from "zod";

@@ -12,7 +12,7 @@ import { ReferenceLoop, startOf } from "../reference/index.js";
 import { assertKernels, type RuntimeOptions } from "../runtime/index.js";
 
 /**
- * How far the artifact may be from the loop, by the coarsest type that either computes in (CONTRACT, verify). Rounding to
+ * How far the artifact may be from the loop, by the coarsest type that either computes in. Rounding to
  * float16 was measured to change latents by 1.1e-3 over 4 steps, 5e-4 where the CPU leaves roundings out; bfloat16 has three bits less.
  */
 const LIMITS: Readonly<Record<FloatType, number>> = { float: 1e-5, float16: 5e-3, bfloat16: 4e-2 };

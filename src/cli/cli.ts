@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url";
 import { Command as Program, CommanderError } from "commander";
 import type { z } from "zod";
 import { badUsage, silent, VERSION } from "../words/index.js";
-import { cancelled, CompilerError, fileNotWritten } from "../../ir/diagnostics.js";
+import { cancelled, CompilerError, EXIT_CODES, fileNotWritten } from "../../ir/diagnostics.js";
 import { passes } from "../../passes/index.js";
 import { optionWord, policies } from "../../schedules/index.js";
 import { commands } from "./commands/index.js";
@@ -13,8 +13,8 @@ import type { Command, Host } from "./command.js";
 import { isRepeatable, OPTIONS, parseOptions } from "./options.js";
 import { progressOn, type ProgressStream } from "./progress.js";
 
-const INTERNAL_ERROR = 70;
-const USAGE_ERROR = 2;
+const INTERNAL_ERROR = 70 satisfies keyof typeof EXIT_CODES;
+const USAGE_ERROR = 2 satisfies keyof typeof EXIT_CODES;
 
 /** The world of a command line: what it prints to, and what cancels it. */
 export interface Terminal {

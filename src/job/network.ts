@@ -17,7 +17,7 @@ export interface Network {
   readonly read: Model;
   /** With its branches, cut where the recipe says. */
   readonly lifted: Model;
-  /** Digest of the step, whatever its cut. */
+  /** Digest of what stands in the file. */
   readonly structure: string;
 }
 
@@ -35,9 +35,7 @@ export async function openNetwork(path: string, overrides: RecipeOverrides): Pro
       "Name the folder of the artifact, or the model that it was made from.",
     );
   requireWellFormed(read, opened.modelFile);
-  const whole = liftedAt(source, read, "branch");
-  const { cut } = source.recipe;
-  return { source, read, lifted: cut === "branch" ? whole : liftedAt(source, read, cut), structure: structureDigest(whole) };
+  return { source, read, lifted: liftedAt(source, read, source.recipe.cut), structure: structureDigest(read) };
 }
 
 /** The network cut somewhere else. Throws NOT_RECOGNISED where it cannot be cut there. */
