@@ -11,11 +11,13 @@ export function operands(node: Node): Value[] {
   return values;
 }
 
+const NONE: readonly Graph[] = [];
+
 /** The graphs that a node has as attributes. */
 export function subgraphs(node: Node): readonly Graph[] {
-  const graphs: Graph[] = [];
-  for (const attribute of node.attributes.values()) if (attribute.kind === "graph") graphs.push(attribute.value);
-  return graphs;
+  let graphs: Graph[] | undefined;
+  for (const attribute of node.attributes.values()) if (attribute.kind === "graph") (graphs ??= []).push(attribute.value);
+  return graphs ?? NONE;
 }
 
 /** A graph, and those in its nodes at any depth. */

@@ -58,6 +58,7 @@ function substituteOperands(node: Node, current: Substitution): Node {
 
 /** Attributes whose graphs read what stands for the values around them. */
 export function substituteAttributes(attributes: Node["attributes"], at: (value: Value) => Value): Node["attributes"] {
+  if (!Array.from(attributes.values()).some(({ kind }) => kind === "graph")) return attributes;
   return new Map(Array.from(attributes, ([name, attribute]) => [name, substituteAttribute(attribute, at)]));
 }
 
