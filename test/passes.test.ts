@@ -11,7 +11,7 @@ import { isStandard } from "../ir/ops.js";
 import { readTensor, type TensorData, tensorNumbers, tensorOf } from "../ir/tensor.js";
 import { print } from "../ir/print.js";
 import { elementCount, type TensorType } from "../ir/types.js";
-import { type AnyContext, BIND_PASSES, CACHE_PASSES, LOOP_PASSES, passes, RUN_PASSES, STEP_PASSES } from "../passes/index.js";
+import { type AnyContext, BIND_PASSES, CACHE_PASSES, forms, LOOP_PASSES, passes, RUN_PASSES, STEP_PASSES } from "../passes/index.js";
 import { type Pass, type PassRecord, runPasses } from "../passes/pass.js";
 import instrument from "../passes/instrument.js";
 import kernels from "../passes/decompose-for-cuda.js";
@@ -60,7 +60,7 @@ function expectFaithful(after: TensorData, before: TensorData, { name, preserves
 it("every file of a pass is registered under its name, and has its place", () => {
   const stems = readdirSync(new URL("../passes/", import.meta.url)).flatMap((file) => /^(.*)\.ts$/.exec(file)?.[1] ?? []);
   expect([...passes.keys()]).toEqual(stems.filter((stem) => !["form", "fuse-rule", "index", "pass", "stages"].includes(stem)).sort());
-  const placed = new Set([...PIPELINE, ...LOOP_PASSES, instrument]);
+  const placed = new Set([...PIPELINE, ...[...forms.values()].flatMap((form) => form.passes), instrument]);
   expect([...placed].map(({ name }) => name).sort()).toEqual([...passes.keys()]);
 });
 

@@ -1,4 +1,4 @@
-/** What a command is, and the registry of them: one file a command. */
+/** The known commands. */
 import { loadFolder } from "../../../ir/registry.js";
 import { isCommand } from "../command.js";
 
