@@ -78,9 +78,8 @@ async function glyphs(batch: number, steps: number): Promise<{ readonly job: Job
 }
 
 describe("the memory of a run", () => {
-  it.each([...forms.keys()])("is what the system says it is, %s", async (form) => {
-    // There is no /proc elsewhere.
-    if (process.platform !== "linux") return;
+  it.for([...forms.keys()])("is what the system says it is, %s", async (form, ctx) => {
+    if (process.platform !== "linux") return ctx.skip("there is no /proc");
     const { job, everyOther } = await glyphs(32, 4);
     const { plan } = planOf(job, new Map([["attn", everyOther], ["mlp", everyOther]])); // prettier-ignore
     const { model, memory } = await compileModel(job, plan, { form });
