@@ -121,9 +121,9 @@ export class Builder {
 
   /** Σ weight · value over values of one type and shape. Sums run in float whatever the type; weights of 1 and −1 cost no product. */
   weightedSum(terms: readonly WeightedValue<Weight>[], name: string): Value {
-    const [lone] = terms;
-    if (lone && terms.length === 1 && lone.weight === 1) return lone.value;
-    const narrow = lone && elemOf(lone.value) !== "float" ? elemOf(lone.value) : undefined;
+    const [single] = terms;
+    if (single && terms.length === 1 && single.weight === 1) return single.value;
+    const narrow = single && elemOf(single.value) !== "float" ? elemOf(single.value) : undefined;
     if (narrow) {
       const wide = terms.map(({ value, weight }, i) => ({ weight, value: this.cast(value, "float", `${name}_wide${i}`) }));
       return this.cast(this.weightedSum(wide, `${name}_sum`), narrow, name);

@@ -38,7 +38,7 @@ import { isFixed, resultTypes } from "./type-rules.js";
 import { elementCount, sameType, type TensorType } from "./types.js";
 
 /** The names of the rules at the head of this file. */
-export type Rule =
+export type RuleName =
   | `value-${"kind" | "defined" | "type"}`
   | `node-${"twice" | "output" | "capture" | "opset" | "type"}`
   | `input-${"plain" | "name"}`
@@ -49,7 +49,7 @@ export type Rule =
 
 /** A rule that does not hold, and where. */
 export interface Violation {
-  readonly rule: Rule;
+  readonly rule: RuleName;
   readonly message: string;
   readonly node?: Node | undefined;
   readonly value?: Value | undefined;
@@ -194,7 +194,7 @@ interface Subject {
   readonly value?: Value | undefined;
 }
 
-type Report = (rule: Rule, message: string, subject?: Subject) => void;
+type Report = (rule: RuleName, message: string, subject?: Subject) => void;
 
 function checkValue(value: Value, node: Node | undefined, report: Report): void {
   const subject = { node, value };

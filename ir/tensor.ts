@@ -74,15 +74,15 @@ export function tensorOf(elem: ElementType, shape: readonly number[], values: Ar
 }
 
 /** How numbers become the elements of a type, and elements numbers. */
-interface Elements {
+interface NumberConversion {
   readonly from: (numbers: readonly number[]) => ArrayBufferView;
   readonly numbers: (buffer: ArrayBufferLike) => number[];
 }
 
-const BYTES: Elements = { from: (numbers) => Uint8Array.from(numbers), numbers: (buffer) => Array.from(new Uint8Array(buffer)) };
+const BYTES: NumberConversion = { from: (numbers) => Uint8Array.from(numbers), numbers: (buffer) => Array.from(new Uint8Array(buffer)) };
 
 /** Types that JavaScript has arrays of, and those that stand in such. */
-const ELEMENTS: ReadonlyMap<ElementType, Elements> = new Map<ElementType, Elements>([
+const ELEMENTS: ReadonlyMap<ElementType, NumberConversion> = new Map<ElementType, NumberConversion>([
   ["float", { from: (numbers) => Float32Array.from(numbers), numbers: (buffer) => Array.from(new Float32Array(buffer)) }],
   ["double", { from: (numbers) => Float64Array.from(numbers), numbers: (buffer) => Array.from(new Float64Array(buffer)) }],
   ["float16", { from: (numbers) => Uint16Array.from(numbers, halfBits), numbers: (buffer) => Array.from(new Uint16Array(buffer), halfValue) }],
@@ -98,7 +98,7 @@ const ELEMENTS: ReadonlyMap<ElementType, Elements> = new Map<ElementType, Elemen
   ["bool", BYTES],
 ]); // prettier-ignore
 
-function arraysOf(elem: ElementType): Elements {
+function arraysOf(elem: ElementType): NumberConversion {
   const elements = ELEMENTS.get(elem);
   if (!elements) throw tensorWrongType("numbers", elem);
   return elements;

@@ -24,10 +24,10 @@ export type ResultType = FixedType | "misfit" | undefined;
 
 /** The types of the results of a node, in their order; results behind the last are not known. */
 export function resultTypes(node: Node): readonly ResultType[] {
-  return (isOfStandardDomain(node) && RULES.get(node.opType)?.(node)) || [];
+  return (isOfStandardDomain(node) && TYPE_RULES.get(node.opType)?.(node)) || [];
 }
 
-type Rule = (node: Node) => readonly ResultType[];
+type TypeRule = (node: Node) => readonly ResultType[];
 
 const SAME: readonly StandardOperator[] = [
   "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Celu", "Clip", "Cos", "Cosh", "CumSum", "Elu", "Erf", "Exp", "Floor", "Gelu",
@@ -41,7 +41,7 @@ const REDUCTIONS: readonly StandardOperator[] = [
   "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare",
 ]; // prettier-ignore
 
-const RULES: ReadonlyMap<string, Rule> = new Map<StandardOperator, Rule>([
+const TYPE_RULES: ReadonlyMap<string, TypeRule> = new Map<StandardOperator, TypeRule>([
   ...each(
     SAME,
     ofFirst((x) => x),
@@ -85,9 +85,9 @@ const RULES: ReadonlyMap<string, Rule> = new Map<StandardOperator, Rule>([
 ]);
 
 /** The operators that there is a rule for. */
-export const TYPED_OPERATORS: readonly string[] = [...RULES.keys()].sort();
+export const TYPED_OPERATORS: readonly string[] = [...TYPE_RULES.keys()].sort();
 
-function each(names: readonly StandardOperator[], rule: Rule): readonly (readonly [StandardOperator, Rule])[] {
+function each(names: readonly StandardOperator[], rule: TypeRule): readonly (readonly [StandardOperator, TypeRule])[] {
   return names.map((name) => [name, rule] as const);
 }
 
@@ -100,7 +100,7 @@ function typeOf(elem: ElementType | undefined, shape: readonly number[] | undefi
 }
 
 /** The first result, from the type of the first operand. */
-function ofFirst(rule: (x: FixedType, node: Node) => ResultType): Rule {
+function ofFirst(rule: (x: FixedType, node: Node) => ResultType): TypeRule {
   return (node) => {
     const x = fixedOf(node.inputs[0]);
     return x ? [rule(x, node)] : [];
@@ -117,7 +117,7 @@ function isUniform(elems: readonly ElementType[]): boolean {
   return elems.every((elem) => elem === elems[0]);
 }
 
-function broadcasting(elemOf: (elems: readonly ElementType[]) => ElementType | "misfit" | undefined): Rule {
+function broadcasting(elemOf: (elems: readonly ElementType[]) => ElementType | "misfit" | undefined): TypeRule {
   return ({ inputs }) => {
     const operands = allFixed(inputs);
     if (!operands) return [];

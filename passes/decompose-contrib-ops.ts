@@ -47,9 +47,9 @@ function isTyped({ inputs, outputs }: Node): boolean {
  * The named outputs of a node, computed by standard operators of the opset; nothing where they cannot be. The types of its
  * operands and outputs are known. Formulas: onnxruntime, docs/ContribOperators.md, and the kernels where that says nothing.
  */
-type Rule = (node: Node, build: Builder, opset: number) => readonly (Value | undefined)[] | undefined;
+type Decomposition = (node: Node, build: Builder, opset: number) => readonly (Value | undefined)[] | undefined;
 
-const RULES: ReadonlyMap<string, Rule> = new Map<string, Rule>([
+const RULES: ReadonlyMap<string, Decomposition> = new Map<string, Decomposition>([
   ["QuickGelu", quickGelu],
   ["Gelu", (node, build, opset) => gelu(node, node.inputs[0], build, opset)],
   ["BiasGelu", (node, build, opset) => gelu(node, biased(node, build), build, opset)],

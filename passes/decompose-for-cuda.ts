@@ -24,9 +24,9 @@ export default {
 } satisfies Pass;
 
 /** The result of a node of one result; nothing where it stays as it is. Formulas: onnx, docs/Operators.md. */
-type Rule = (node: Node, build: Builder) => Value | undefined;
+type Decomposition = (node: Node, build: Builder) => Value | undefined;
 
-const RULES: ReadonlyMap<string, Rule> = new Map<string, Rule>([
+const RULES: ReadonlyMap<string, Decomposition> = new Map<string, Decomposition>([
   ["CastLike", castLike],
   ["Mish", mish],
   ["Pad", pad],

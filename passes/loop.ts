@@ -9,10 +9,10 @@ import { tensorOf } from "../ir/tensor.js";
 import { type Call, type LearnedVariance, type Run, RUN_PORTS, withMainNetwork } from "../schedules/index.js";
 import type { Pass, PlanContext } from "./pass.js";
 import { type Carried, decideBranches, zeros } from "./looping/branches.js";
-import { History, type Sums } from "./looping/history.js";
+import { History, type SumsByRow } from "./looping/history.js";
 import { Iteration } from "./looping/iteration.js";
 import { Calls } from "./lowering/calls.js";
-import { Guided } from "./lowering/guided.js";
+import { GuidedPrediction } from "./lowering/guided.js";
 import { clamped, drawAt } from "./lowering/sampling.js";
 import type { OfRow } from "./lowering/step.js";
 import { sumsOf } from "./lowering/sums.js";
@@ -85,12 +85,12 @@ function sample(
   const scale = perRow("input_scale", (row) => rows[row]?.inputScale ?? 1);
   const seen = body.weightedSum([{ value: latent, weight: scale }], `${label}/scaled`);
   const outputs = calls.at(step, called, seen);
-  const guided = new Guided(body, run, shapeOf(latent), opset);
+  const guided = new GuidedPrediction(body, run, shapeOf(latent), opset);
   const out = body.weightedSum(guided.terms(outputs, step, run.prediction.sign), `${label}/guided`);
 
   const sums = sumsOf(rows);
   const histories = [new History("x", latent, sums.next), new History("out", out, sums.next)];
-  const termsOf = (of: Sums, name: string): readonly WeightedValue<Weight>[] =>
+  const termsOf = (of: SumsByRow, name: string): readonly WeightedValue<Weight>[] =>
     histories.flatMap((history) => history.terms(of, step, `${label}/${name}`));
   if (sums.clamped.some((sum) => sum)) {
     const free = body.weightedSum(termsOf(sums.clamped, "history"), `${label}/history`);

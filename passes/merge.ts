@@ -31,12 +31,12 @@ function mergeSums(graph: Graph): Graph {
   const readiness = new Readiness();
   return rewrite(graph, (node, original) => {
     readiness.add(node);
-    if (!isPlainSum(node)) return undefined;
+    if (!isSumOfEqualTypes(node)) return undefined;
     if (inner.has(original)) {
       open.add(node);
       return { nodes: [], outputs: node.outputs };
     }
-    const terms = termsOf(node, open);
+    const terms = summandsOf(node, open);
     if (terms.length === 2) return undefined;
     const build = new Builder();
     const total = addUp(
@@ -73,7 +73,7 @@ class Readiness {
 }
 
 /** What a sum adds up, by way of the sums in `open`. */
-function termsOf(sum: Node, open: ReadonlySet<Node>): Value[] {
+function summandsOf(sum: Node, open: ReadonlySet<Node>): Value[] {
   const terms: Value[] = [];
   const pending = operands(sum).reverse();
   for (let value = pending.pop(); value; value = pending.pop()) {
@@ -89,15 +89,15 @@ function innerSums(graph: Graph): ReadonlySet<Node> {
   const outputs = new Set(graph.outputs.map(({ value }) => value));
   return new Set(
     graph.nodes.filter((node) => {
-      if (!isPlainSum(node) || outputs.has(only(node))) return false;
+      if (!isSumOfEqualTypes(node) || outputs.has(only(node))) return false;
       const [reader, ...more] = readers.get(only(node)) ?? [];
-      return reader !== undefined && more.length === 0 && isPlainSum(reader);
+      return reader !== undefined && more.length === 0 && isSumOfEqualTypes(reader);
     }),
   );
 }
 
 /** Of two values of the same type, none of which is spread over the other. */
-function isPlainSum(node: Node): boolean {
+function isSumOfEqualTypes(node: Node): boolean {
   if (!isOp(node, "Add")) return false;
   const { type } = only(node);
   return type?.shape !== undefined && node.inputs.every((value) => sameType(value?.type, type));

@@ -50,7 +50,7 @@ function nodeTypes(model: Model, target: FloatType, dependsOn: Dependence): Read
     if (!isOfOneFloatType(node)) continue;
     const isTimed = dependsOn(node.outputs[0]) === 0;
     const isUnsafe = !isTimed && !(isHalfSafe(node) && node.inputs.every((value, i) => isMask(node, i) || isHeld(value)));
-    const follows = isPliant(node) && node.inputs.some((value) => value && wide.has(value));
+    const follows = isElementwiseOrMove(node) && node.inputs.some((value) => value && wide.has(value));
     types.set(node, isTimed || isUnsafe || follows || !hasCudaKernel(node, model.opsets, narrowed) ? "float" : target);
     if (isUnsafe || (follows && isDataMovement(node))) for (const output of node.outputs) wide.add(output);
   }
@@ -59,7 +59,7 @@ function nodeTypes(model: Model, target: FloatType, dependsOn: Dependence): Read
   const leads = (value: Value): boolean =>
     !shown.has(value) && (readers.get(value)?.every((reader) => types.get(reader) === "float") ?? false);
   for (const node of [...graph.nodes].reverse()) {
-    if (types.has(node) && isPliant(node) && node.outputs.every(leads)) types.set(node, "float");
+    if (types.has(node) && isElementwiseOrMove(node) && node.outputs.every(leads)) types.set(node, "float");
   }
   return types;
 }
@@ -76,7 +76,7 @@ function held(target: FloatType): (value: Value | undefined) => boolean {
   };
 }
 
-function isPliant(node: Node): boolean {
+function isElementwiseOrMove(node: Node): boolean {
   return isElementwise(node) || isDataMovement(node);
 }
 

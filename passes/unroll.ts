@@ -8,9 +8,9 @@ import { opsetOf, type Value } from "../ir/graph.js";
 import { RUN_PORTS, withMainNetwork } from "../schedules/index.js";
 import type { Pass } from "./pass.js";
 import { Calls } from "./lowering/calls.js";
-import { Guided } from "./lowering/guided.js";
+import { GuidedPrediction } from "./lowering/guided.js";
 import { clamped as clampedTo, drawAt } from "./lowering/sampling.js";
-import { KnownStep, Parts } from "./lowering/step.js";
+import { KnownStep, StepParts } from "./lowering/step.js";
 import { type Sum, sumsOf } from "./lowering/sums.js";
 
 export default {
@@ -30,9 +30,9 @@ function sample(calls: Calls, opset: number): Value {
   const { rows, initialScale } = run.table;
   const digits = String(rows.length - 1).length;
   const label = (k: number): string => `step${String(k).padStart(digits, "0")}`;
-  const guided = new Guided(body, run, shapeOf(noise), opset);
-  const parts = new Parts(prologue, rows.length);
-  const { next, clamped, lone } = sumsOf(rows);
+  const guided = new GuidedPrediction(body, run, shapeOf(noise), opset);
+  const parts = new StepParts(prologue, rows.length);
+  const { next, clamped, singleUseWeights } = sumsOf(rows);
   const { sign } = run.prediction;
   let latent = body.weightedSum([{ value: noise, weight: initialScale }], `${label(0)}/latent`);
   const latents = [latent];
@@ -40,7 +40,7 @@ function sample(calls: Calls, opset: number): Value {
   const outs: (readonly WeightedValue[])[] = [];
   const histories = new Map<number, Value>();
   const outOf = ([step, weight]: readonly [number, number]): readonly WeightedValue[] =>
-    entryAt(outs, step).map((term) => (lone.has(step) ? term : { ...term, weight: term.weight * weight }));
+    entryAt(outs, step).map((term) => (singleUseWeights.has(step) ? term : { ...term, weight: term.weight * weight }));
   const historyOf = ([step, weight]: readonly [number, number]): WeightedValue => ({ value: required(histories.get(step)), weight });
   /** The terms of a sum of row `k` that are known before the network is called, and those that the call gives. */
   const earlier = (sum: Sum | undefined, k: number): readonly WeightedValue[] => [
@@ -67,8 +67,10 @@ function sample(calls: Calls, opset: number): Value {
     const kept = body.products(earlier(next[k], k), name);
     const seen = body.weightedSum([{ value: latent, weight: row.inputScale }], `${label(k)}/scaled`);
     const outputs = calls.at(step, entryAt(run.rows, k).calls, seen);
-    const terms = guided.terms(outputs, step, sign * (lone.get(k) ?? 1));
-    outs.push(lone.has(k) || terms.length === 1 ? terms : [{ value: body.weightedSum(terms, `${label(k)}/guided`), weight: 1 }]);
+    const terms = guided.terms(outputs, step, sign * (singleUseWeights.get(k) ?? 1));
+    outs.push(
+      singleUseWeights.has(k) || terms.length === 1 ? terms : [{ value: body.weightedSum(terms, `${label(k)}/guided`), weight: 1 }],
+    );
     const history = clamped[k] && body.weightedSum([...earlier(clamped[k], k), ...called(clamped[k], k)], `${label(k)}/history`);
     if (history)
       histories.set(

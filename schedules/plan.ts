@@ -128,7 +128,7 @@ export function bind(schedule: Schedule, { of, caches, called }: PlannedRun): Pl
     const calls = called.map((halves) => halves.filter((half) => cache.halves.includes(half)).length);
     const bound = bindRow(row, calls);
     const adjustments = schedule.adjustments && valueFor(schedule.adjustments, cache);
-    cells.set(cache, adjustments ? adjusted(cache, row, bound, adjustments) : bound);
+    cells.set(cache, adjustments ? withAdjustments(cache, row, bound, adjustments) : bound);
   }
   return { of, cells };
 }
@@ -160,7 +160,7 @@ export function termsOf(cell: Exclude<ScheduleCell, 1>, latest: number): readonl
 }
 
 /** The cells of a row with its adjustments. One of a cell that the schedule caches, but that has to compute here, has no effect. */
-function adjusted(
+function withAdjustments(
   branch: PlannedCache,
   row: readonly ScheduleCell[],
   cells: readonly Cell[],

@@ -51,11 +51,11 @@ export interface Condition {
   /** Whether axis 0 counts latents: a call of two halves sees both of it, one behind the other. */
   readonly isBatched: boolean;
   /** What each half sees; the same object where both see the same. */
-  readonly halves: Readonly<Record<Half, Source>>;
+  readonly halves: Readonly<Record<Half, ConditionSource>>;
 }
 
 /** Where what a half sees comes from: an input of the run, or a constant. */
-export type Source = { readonly kind: "input"; readonly name: string } | { readonly kind: "constant"; readonly data: TensorData };
+export type ConditionSource = { readonly kind: "input"; readonly name: string } | { readonly kind: "constant"; readonly data: TensorData };
 
 /** What the network's combined output means: which of its channels are the prediction, and with which sign. */
 export interface PredictionSlice {
@@ -100,7 +100,7 @@ export function runOf({ structure, cut, steps, ...facts }: RunFacts): Run {
   const [first] = calls;
   const network = first && networks.get(first.network);
   const branches = network?.dit?.branches ?? [];
-  const rows = rowsOf(guidance, table, calls, networks.has(NETWORKS.one));
+  const rows = runRowsOf(guidance, table, calls, networks.has(NETWORKS.one));
   const counting = evaluationsThatCount(table);
   const { form, scale } = guidance;
   return {
@@ -116,7 +116,7 @@ export function runOf({ structure, cut, steps, ...facts }: RunFacts): Run {
   };
 }
 
-function rowsOf(guidance: Guidance, { rows }: SamplerTable, guided: readonly Call[], canDrop: boolean): readonly RunRow[] {
+function runRowsOf(guidance: Guidance, { rows }: SamplerTable, guided: readonly Call[], canDrop: boolean): readonly RunRow[] {
   const alone: readonly Call[] = [{ network: NETWORKS.one, halves: ["cond"] }];
   return rows.map((_, k) => {
     const scale = scaleAt(guidance, k);

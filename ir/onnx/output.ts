@@ -10,7 +10,7 @@ const BUFFER_BYTES = 1 << 20;
 /** Writes the pieces one after the other. Throws CANCELLED, FILE_NOT_WRITTEN, FILE_MISSING, EXTERNAL_DATA_SHORT. */
 export async function writePieces(file: string, pieces: readonly Piece[], signal?: AbortSignal): Promise<void> {
   const handle = await writing(file, () => open(file, "w"));
-  const output = new Output(file, handle, signal);
+  const output = new BufferedWriter(file, handle, signal);
   try {
     for (const piece of pieces) {
       if (typeof piece === "number") await output.zeros(piece);
@@ -32,7 +32,7 @@ async function writing<T>(file: string, action: () => Promise<T>): Promise<T> {
   }
 }
 
-class Output {
+class BufferedWriter {
   private readonly buffer = Buffer.alloc(BUFFER_BYTES);
   private held = 0;
   /** What is converted, before it is. */

@@ -55,7 +55,7 @@ export async function scan(file: string): Promise<Skeleton> {
 
 async function scanHandle(handle: FileHandle, file: string, size: number, real: string): Promise<Skeleton> {
   if (size === 0) throw notOnnx(file, "it is empty");
-  const window = new Window(handle, file, size);
+  const window = new FileWindow(handle, file, size);
   const model = new Cutting();
   const payloads = new Map<number, FileRange>();
   let graphs = 0;
@@ -98,7 +98,7 @@ async function scanHandle(handle: FileHandle, file: string, size: number, real: 
 }
 
 /** The fields of the message that lies between two offsets, without going into them. */
-async function* fields(window: Window, from: number, to: number): AsyncGenerator<Field> {
+async function* fields(window: FileWindow, from: number, to: number): AsyncGenerator<Field> {
   for (let at = from; at < to;) {
     if (!window.holds(at)) await window.load(at);
     const tag = window.varint(at, to);
@@ -122,7 +122,7 @@ async function* fields(window: Window, from: number, to: number): AsyncGenerator
 }
 
 /** The part of a file that is in memory. */
-class Window {
+class FileWindow {
   private readonly buffer = Buffer.alloc(WINDOW_BYTES);
   private start = 0;
   private length = 0;

@@ -104,17 +104,17 @@ type Encoded<T> = T extends `${infer E}[]`
       : never;
 
 /** A decoded message. Absent fields read as their defaults; `has` tells them apart. */
-export type Message<S extends MessageName> = { readonly [F in keyof Schema[S]]: Elements<Decoded<Type<S, F>>> } & {
+export type Message<S extends MessageName> = { readonly [F in keyof Schema[S]]: WithoutNulls<Decoded<Type<S, F>>> } & {
   readonly $unknowns?: Unknowns;
 };
 
 /** A message to be encoded: a decoded one, or any of its fields. */
-export type Draft<S extends MessageName> = { readonly [F in keyof Schema[S]]?: Elements<Encoded<Type<S, F>>> | undefined } & {
+export type Draft<S extends MessageName> = { readonly [F in keyof Schema[S]]?: WithoutNulls<Encoded<Type<S, F>>> | undefined } & {
   readonly $unknowns?: Unknowns | undefined;
 };
 
 /** The elements of a list are never null. */
-type Elements<T> = T extends readonly (infer E)[] ? readonly NonNullable<E>[] : T;
+type WithoutNulls<T> = T extends readonly (infer E)[] ? readonly NonNullable<E>[] : T;
 
 const TABLE: Readonly<Record<string, Readonly<Record<string, readonly [id: number, type: string]>>>> = SCHEMA;
 

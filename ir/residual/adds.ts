@@ -43,7 +43,7 @@ export function residualAdds(graph: Graph, dependsOn: Dependence): ResidualAdds 
   const found = new Map<Value, ResidualAdd>();
   const skips = new Map<Value, Value>();
   for (const node of graph.nodes) {
-    const add = summands(node);
+    const add = additionOf(node);
     if (!add || dependsOn(add.a) === 0 || dependsOn(add.b) === 0) continue;
     const whole = startOf(add.a, add.b, add) ?? startOf(add.b, add.a, add);
     if (!whole) continue;
@@ -63,11 +63,11 @@ export function residualAdds(graph: Graph, dependsOn: Dependence): ResidualAdds 
   }
 
   /** The add with `before` as its stream, if `operand` is computed from it. */
-  function startOf(before: Value, operand: Value, { node, sum }: Summands): ResidualAdd | undefined {
+  function startOf(before: Value, operand: Value, { node, sum }: Addition): ResidualAdd | undefined {
     let at: Value | undefined = unscaled(before);
     for (let back = 0; at && back < MOST_PARALLEL; back++) {
       const root = unmoved(at);
-      const region = parts(at) ? between(root, operand, levels) : undefined;
+      const region = hasOtherReaders(at) ? nodesBetween(root, operand, levels) : undefined;
       // An earlier value of the stream itself is no branch.
       if (region && (region.size > 0 || back === 0)) return { node, before, operand, sum, root, region, parallel: back > 0 };
       at = found.get(root)?.before;
@@ -83,13 +83,13 @@ export function residualAdds(graph: Graph, dependsOn: Dependence): ResidualAdds 
   }
 
   /** Whether someone else reads the value, or what it is a reshaping of: where nobody does, nothing can start from it. */
-  function parts(value: Value): boolean {
+  function hasOtherReaders(value: Value): boolean {
     const hasOthers = (readers.get(value)?.length ?? 0) > 1;
-    return hasOthers || (unmoved(value) !== value && value.producer?.inputs[0] !== undefined && parts(value.producer.inputs[0]));
+    return hasOthers || (unmoved(value) !== value && value.producer?.inputs[0] !== undefined && hasOtherReaders(value.producer.inputs[0]));
   }
 }
 
-interface Summands {
+interface Addition {
   readonly node: Node;
   readonly a: Value;
   readonly b: Value;
@@ -97,7 +97,7 @@ interface Summands {
 }
 
 /** The operands and the sum of a node that adds two values: an Add, or ONNX Runtime's fusion of one with the norm behind it. */
-function summands(node: Node): Summands | undefined {
+function additionOf(node: Node): Addition | undefined {
   const [a, b] = node.inputs;
   const isFused = isRuntimeOp(node, "SkipLayerNormalization", "SkipSimplifiedLayerNormalization");
   // Its fourth output is the sum; without readers it is left out.
@@ -126,7 +126,7 @@ function levelsOf(graph: Graph): ReadonlyMap<Node, number> {
 }
 
 /** The nodes on the paths from `start` to `end`, or nothing if there are none. Only what lies above `start` is visited. */
-function between(start: Value, end: Value, levels: ReadonlyMap<Node, number>): ReadonlySet<Node> | undefined {
+function nodesBetween(start: Value, end: Value, levels: ReadonlyMap<Node, number>): ReadonlySet<Node> | undefined {
   const levelOf = (node: Node | undefined): number => (node ? (levels.get(node) ?? 0) : -1);
   const floor = levelOf(start.producer);
   const visited = new Set<Node>();

@@ -18,7 +18,7 @@ import {
 import { type ResidualAdd, unmoved } from "./adds.js";
 
 /** Whether a value is computed from the root of an add's branch. */
-function isWithin({ root, region }: ResidualAdd, value: Value | undefined): boolean {
+function isOfBranch({ root, region }: ResidualAdd, value: Value | undefined): boolean {
   return value !== undefined && (value === root || (value.producer !== undefined && region.has(value.producer)));
 }
 
@@ -32,7 +32,7 @@ export function kindOf(add: ResidualAdd, dependsOn: Dependence): BranchKind | un
   }
   if (activationBypasses(add, new Set(cores))) return "single";
   const attendsToItself = (core: Node): boolean => {
-    const within = attended(core).filter((value) => isWithin(add, value));
+    const within = attended(core).filter((value) => isOfBranch(add, value));
     return isProduct(core) ? within.length === 2 : within.length > 0;
   };
   return cores.some(attendsToItself) ? "attn" : "cross_attn";
@@ -96,8 +96,8 @@ export function cutPoints(add: ResidualAdd, dependsOn: Dependence): CutPoints {
 function throughGate(value: Value, add: ResidualAdd, dependsOn: Dependence): Value | undefined {
   if (!isOp(value.producer, "Mul")) return undefined;
   const [a, b] = value.producer?.inputs ?? [];
-  if (!a || !b || isWithin(add, a) === isWithin(add, b)) return undefined;
-  const [branch, gate] = isWithin(add, a) ? [a, b] : [b, a];
+  if (!a || !b || isOfBranch(add, a) === isOfBranch(add, b)) return undefined;
+  const [branch, gate] = isOfBranch(add, a) ? [a, b] : [b, a];
   return dependsOn(gate) !== 0 || (constantOf(gate)?.shape.length ?? 0) > 0 ? branch : undefined;
 }
 
@@ -107,7 +107,7 @@ function throughNorm(value: Value, add: ResidualAdd, dependsOn: Dependence): Val
   for (const opType of ["Add", "Mul"] as const) {
     const { producer } = at;
     if (!producer || !isOp(producer, opType)) continue;
-    const within = producer.inputs.filter((input) => isWithin(add, input));
+    const within = producer.inputs.filter((input) => isOfBranch(add, input));
     if (within.length === 1 && within[0] && producer.inputs.some((input) => dependsOn(input) === 0)) at = unmoved(within[0]);
   }
   const node = at.producer;
@@ -130,7 +130,7 @@ function isStatisticOf(value: Value, of: Value, add: ResidualAdd): boolean {
   const open = [value];
   let reduces = false;
   for (let at = open.pop(); at; at = open.pop()) {
-    if (at === of || at === origin || !isWithin(add, at)) continue;
+    if (at === of || at === origin || !isOfBranch(add, at)) continue;
     const node = at.producer;
     if (!node || !(isElementwise(node) || isDataMovement(node) || isReduction(node))) return false;
     if (seen.has(node)) continue;

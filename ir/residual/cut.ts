@@ -82,17 +82,17 @@ export function cutAt(
     case "block":
     case "ranges":
     case "stack":
-      return aroundBlocks(graph, runsOf(branches, cut));
+      return aroundBlocks(graph, blockRangesOf(branches, cut));
     default:
       throw new Error(`internal: a cut at ${String(cut satisfies never)}`);
   }
 }
 
 /** Branches of one stream that are cached together. */
-type Run = readonly PlacedBranch[];
+type BlockRange = readonly PlacedBranch[];
 
 /** The runs of blocks of each stream, in execution order. Blocks outside of all ranges are in none. */
-function runsOf(branches: readonly SharedBranch[], cut: Cut): readonly Run[] {
+function blockRangesOf(branches: readonly SharedBranch[], cut: Cut): readonly BlockRange[] {
   const most = branches.reduce((last, { block }) => Math.max(last, block), 0);
   const outside = cut.at === "ranges" ? cut.ranges.find(([, last]) => last > most) : undefined;
   if (outside) throw unknownName("range of blocks", outside.join("-"), [`0-${most}`]);
@@ -110,9 +110,9 @@ function runsOf(branches: readonly SharedBranch[], cut: Cut): readonly Run[] {
   return [...runs.values()];
 }
 
-function aroundBlocks(graph: Graph, runs: readonly Run[]): { readonly graph: Graph; readonly sites: readonly CutSite[] } {
-  const begins = new Map<Node, Run>();
-  const ends = new Map<Node, Run>();
+function aroundBlocks(graph: Graph, runs: readonly BlockRange[]): { readonly graph: Graph; readonly sites: readonly CutSite[] } {
+  const begins = new Map<Node, BlockRange>();
+  const ends = new Map<Node, BlockRange>();
   for (const run of runs) {
     const [first, last] = [run[0]?.branch.add, run.at(-1)?.branch.add];
     if (!first || !last) continue;
@@ -125,8 +125,8 @@ function aroundBlocks(graph: Graph, runs: readonly Run[]): { readonly graph: Gra
     begins.set(first.node, run);
     ends.set(last.node, run);
   }
-  const fronts = new Map<Run, Value>();
-  const sites = new Map<Run, CutSite>();
+  const fronts = new Map<BlockRange, Value>();
+  const sites = new Map<BlockRange, CutSite>();
   const next = rewrite(graph, (node, original) => {
     const begun = begins.get(original);
     const before = begun?.[0]?.branch.add.before;

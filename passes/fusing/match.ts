@@ -18,7 +18,7 @@ export function hasFixedShapes({ inputs, outputs }: Node): boolean {
 }
 
 /** Larger constants are weights, and not looked at. */
-const LOOKED_AT = 1 << 14;
+const MOST_ELEMENTS = 1 << 14;
 /** Types whose elements JavaScript has as numbers, and that factors and terms are of. */
 const NUMBERS: ReadonlySet<ElementType> = new Set<ElementType>(["float", "double", "float16", "int64", "int32"]);
 
@@ -31,7 +31,7 @@ export function numbersOf(value: Value | undefined, limit: number): TensorData |
 
 /** The number that all elements of a constant are; nothing for large constants. */
 export function uniformOf(value: Value | undefined): number | undefined {
-  const data = numbersOf(value, LOOKED_AT);
+  const data = numbersOf(value, MOST_ELEMENTS);
   if (!data) return undefined;
   const bytes = readTensor(data);
   const width = bytes.byteLength / elementCount(data.shape);

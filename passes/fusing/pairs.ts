@@ -10,12 +10,12 @@ import { RESHAPES } from "./views.js";
 /** Nodes in a row that are looked through. */
 const DEPTH = 12;
 /** Larger constants are not looked at. */
-const LOOKED_AT = 1 << 22;
+const MOST_TABLE_ELEMENTS = 1 << 22;
 
 /** Whether the last axis is known to consist of runs of `distance` elements, each of which is there twice in a row. */
 export function isPaired(value: Value, distance: number, depth = DEPTH): boolean {
   const size = shapeOf(value).at(-1) ?? 1;
-  const data = numbersOf(value, LOOKED_AT);
+  const data = numbersOf(value, MOST_TABLE_ELEMENTS);
   if (data) return isPairedList(tensorNumbers(data), distance);
   const node = value.producer;
   const [source] = node?.inputs ?? [];

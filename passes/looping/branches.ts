@@ -93,7 +93,7 @@ function inOrder(units: readonly Unit[]): readonly Unit[] {
 }
 
 /** What an `If` gives from either side: values of the same types. */
-interface Choice {
+interface Alternatives {
   readonly then: readonly Value[];
   readonly otherwise: readonly Value[];
 }
@@ -133,11 +133,11 @@ class Decisions {
     const siteOf = new Map(owners.map((site) => [site.value, site]));
     const computes = this.step.rows.map((row) => owners.some((site) => site.computes[row]));
     const isAlike = owners.every((site) => site.computes.every((own, row) => own === computes[row]));
-    const choices = values.map((value): Choice => {
+    const alternatives = values.map((value): Alternatives => {
       const site = isAlike ? siteOf.get(value) : undefined;
-      return site ? this.choiceOf(site, this.at(value), otherwise) : { then: [this.at(value)], otherwise: [zeros(otherwise, value)] };
+      return site ? this.alternativesOf(site, this.at(value), otherwise) : { then: [this.at(value)], otherwise: [zeros(otherwise, value)] };
     });
-    const chosen = this.choose(computes, then, otherwise, choices);
+    const chosen = this.addIf(computes, then, otherwise, alternatives);
     for (const [i, value] of values.entries()) {
       const site = siteOf.get(value);
       const [made = value, ...kept] = chosen[i] ?? [];
@@ -150,14 +150,16 @@ class Decisions {
   /** A site whose value may have been computed for the sake of others. */
   private decideSite(site: Site, value: Value): void {
     const otherwise = new Builder();
-    const [[made = value, ...kept] = []] = this.choose(site.computes, new Builder(), otherwise, [this.choiceOf(site, value, otherwise)]);
+    const [[made = value, ...kept] = []] = this.addIf(site.computes, new Builder(), otherwise, [
+      this.alternativesOf(site, value, otherwise),
+    ]);
     this.settle(site, made, kept);
   }
 
   /** The value of a site, and behind it what the next iteration is given, unless that is the value itself. */
-  private choiceOf(site: Site, value: Value, otherwise: Builder): Choice {
+  private alternativesOf(site: Site, value: Value, otherwise: Builder): Alternatives {
     const forecast = site.forecast(this.step.within(otherwise), otherwise);
-    if (site.isPlain) return { then: [value], otherwise: [forecast] };
+    if (site.isPureReuse) return { then: [value], otherwise: [forecast] };
     return { then: [value, value, ...site.kept.slice(0, -1)], otherwise: [forecast, ...site.kept] };
   }
 
@@ -166,31 +168,31 @@ class Decisions {
     for (const [i, input] of site.kept.entries()) this.carried.push({ input, output: kept[i] ?? value });
   }
 
-  private choose(
+  private addIf(
     computes: readonly boolean[],
     then: Builder,
     otherwise: Builder,
-    choices: readonly Choice[],
+    alternatives: readonly Alternatives[],
   ): readonly (readonly Value[])[] {
     const side = (name: string, { nodes }: Builder, values: readonly Value[]): readonly [string, Attribute] => {
       const outputs = values.map((value) => ({ name: value.name, value }));
       return [name, { kind: "graph", value: { name, inputs: [], outputs, nodes, marks: [] } }];
     };
     const sides = [
-      side("then_branch", then, choices.flatMap((choice) => choice.then)),
-      side("else_branch", otherwise, choices.flatMap((choice) => choice.otherwise)),
+      side("then_branch", then, alternatives.flatMap((each) => each.then)),
+      side("else_branch", otherwise, alternatives.flatMap((each) => each.otherwise)),
     ]; // prettier-ignore
-    const [label = ""] = choices.flatMap((choice) => choice.then.map(({ name }) => name));
+    const [label = ""] = alternatives.flatMap((each) => each.then.map(({ name }) => name));
     const node = makeNode({
       opType: "If",
       name: `${label}/if`,
       inputs: [this.condition(computes)],
-      outputs: choices.flatMap((choice) => choice.then.map(({ name, type }) => ({ name: `${name}_chosen`, type }))),
+      outputs: alternatives.flatMap((each) => each.then.map(({ name, type }) => ({ name: `${name}_chosen`, type }))),
       attributes: new Map(sides),
     });
     this.build.nodes.push(node);
     let given = 0;
-    return choices.map(({ then: values }) => node.outputs.slice(given, (given += values.length)));
+    return alternatives.map(({ then: values }) => node.outputs.slice(given, (given += values.length)));
   }
 
   private condition(computes: readonly boolean[]): Value {

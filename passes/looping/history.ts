@@ -6,7 +6,7 @@ import type { Sum } from "../lowering/sums.js";
 import type { Carried } from "./branches.js";
 
 /** Sums by row; rows without one add nothing. */
-export type Sums = readonly (Sum | undefined)[];
+export type SumsByRow = readonly (Sum | undefined)[];
 
 export class History {
   /** Of the step before, the one before that, and so on: as many as some row reads. Inputs of the body. */
@@ -16,7 +16,7 @@ export class History {
     private readonly part: keyof Sum,
     /** Of the step itself. */
     private readonly value: Value,
-    read: Sums,
+    read: SumsByRow,
   ) {
     const ages = read.flatMap((sum, row) => Array.from(sum?.[part] ?? [], ([step]) => row - step));
     const count = Math.max(0, ...ages);
@@ -24,7 +24,7 @@ export class History {
   }
 
   /** What this adds to a sum of each row. */
-  terms(sums: Sums, step: Step, label: string): readonly WeightedValue<Weight>[] {
+  terms(sums: SumsByRow, step: Step, label: string): readonly WeightedValue<Weight>[] {
     return [this.value, ...this.earlier].map((value, age) => {
       const weight: OfRow<number> = (row) => sums[row]?.[this.part].get(row - age) ?? 0;
       return { value, weight: step.weight(`${label}/${this.part}_${age}`, weight) };

@@ -10,7 +10,7 @@ export class Site {
   /** The values of the latest steps that computed, the latest first: as many as some step reads. Inputs of the body. */
   readonly kept: readonly Value[];
   /** Whether every other step is the latest value as it is. */
-  readonly isPlain: boolean;
+  readonly isPureReuse: boolean;
   /** The weight of each kept value, row by row. */
   private readonly weights: readonly (readonly number[])[];
 
@@ -29,14 +29,14 @@ export class Site {
     });
     const count = Math.max(1, ...this.weights.map(({ length }) => length));
     this.kept = Array.from({ length: count }, (_, i) => inputValue(`cache/${site}_${i}`, value.type));
-    this.isPlain =
+    this.isPureReuse =
       count === 1 && cells.every((cell, row) => cell.kind !== "terms" || (this.weights[row]?.[0] === 1 && !cell.scale && !cell.shift));
   }
 
   /** What stands for the value in a row that does not compute it: scale · Σ weight · kept + shift. */
   forecast(step: Iteration, build: Builder): Value {
     const { name } = this.value;
-    if (this.isPlain) return build.weightedSum([{ value: this.latest, weight: 1 }], name);
+    if (this.isPureReuse) return build.weightedSum([{ value: this.latest, weight: 1 }], name);
     const terms = this.kept.map((value, i) => ({
       value,
       weight: step.weight(`${name}_weight${i}`, (row) => this.weights[row]?.[i] ?? 0),

@@ -11,12 +11,12 @@ import {
   networkOf,
   type Run,
   RUN_PORTS,
-  type Source,
+  type ConditionSource,
   uncondInput,
 } from "../../schedules/index.js";
 import { reservedName } from "../../schedules/diagnostics.js";
-import type { Output } from "./guided.js";
-import { Network, type Placing } from "./network.js";
+import type { CallOutput } from "./guided.js";
+import { HoistedNetwork, type Placing } from "./hoisted-network.js";
 import type { Step } from "./step.js";
 
 export class Calls implements Placing {
@@ -31,7 +31,7 @@ export class Calls implements Placing {
   readonly inputs: Value[] = [];
   private readonly model: Model;
   /** By the calls that see the same. */
-  private readonly networks = new Map<string, Network>();
+  private readonly networks = new Map<string, HoistedNetwork>();
 
   constructor(readonly run: Run) {
     this.model = mainNetwork(run);
@@ -57,7 +57,7 @@ export class Calls implements Placing {
   }
 
   /** What a half sees; a constant is called `label`. */
-  private source(label: string, source: Source, type: TensorType | undefined): Value {
+  private source(label: string, source: ConditionSource, type: TensorType | undefined): Value {
     return source.kind === "constant" ? constant(label, source.data) : this.input(source.name, type);
   }
 
@@ -68,18 +68,18 @@ export class Calls implements Placing {
   }
 
   /** The networks on a latent, once for each of the calls. */
-  at(step: Step, calls: readonly Call[], latent: Value): readonly Output[] {
+  at(step: Step, calls: readonly Call[], latent: Value): readonly CallOutput[] {
     return calls.map((call) => {
       const label = call.halves.includes("cond") ? step.label : `${step.label}/uncond`;
       return { halves: call.halves, value: this.network(call).call(step, latent, label) };
     });
   }
 
-  private network(call: Call): Network {
+  private network(call: Call): HoistedNetwork {
     const key = [call.network, ...call.halves].join();
     const known = this.networks.get(key);
     if (known) return known;
-    const network = new Network(this, networkOf(this.run, call), call.halves);
+    const network = new HoistedNetwork(this, networkOf(this.run, call), call.halves);
     this.networks.set(key, network);
     return network;
   }

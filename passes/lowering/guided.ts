@@ -9,12 +9,12 @@ import type { LearnedVariance, Rescale, Run } from "../../schedules/index.js";
 import type { OfRow, Step } from "./step.js";
 
 /** What a call of the network gave: all channels, the halves along axis 0. */
-export interface Output {
+export interface CallOutput {
   readonly halves: readonly Half[];
   readonly value: Value;
 }
 
-export class Guided {
+export class GuidedPrediction {
   constructor(
     private readonly body: Builder,
     private readonly run: Run,
@@ -25,7 +25,7 @@ export class Guided {
   ) {}
 
   /** Terms that add up to `factor` times the guided prediction of a step. */
-  terms<W extends Weight>(outputs: readonly Output[], step: Step<W>, factor: number): readonly WeightedValue<W | number>[] {
+  terms<W extends Weight>(outputs: readonly CallOutput[], step: Step<W>, factor: number): readonly WeightedValue<W | number>[] {
     const { label } = step;
     const { guidance, prediction } = this.run;
     const parts = outputs.map(({ halves, value }) => ({ halves, value: this.channels(value, prediction.channels, label, "prediction") }));
@@ -39,7 +39,7 @@ export class Guided {
   }
 
   /** uncond + scale · (cond − uncond) weighs cond with the scale and uncond with 1 − scale; in channels without guidance, with 1 and 0. */
-  private weighted<W extends Weight>({ halves, value }: Output, step: Step<W>, factor: number): readonly WeightedValue<W | number>[] {
+  private weighted<W extends Weight>({ halves, value }: CallOutput, step: Step<W>, factor: number): readonly WeightedValue<W | number>[] {
     const { guidance, prediction, batch, rows: all } = this.run;
     const { channelAxis } = prediction;
     const { label } = step;
@@ -50,9 +50,9 @@ export class Guided {
       const guided = isGuided(channel) ? entryAt(all, row).scale : 1;
       return factor * (half === "cond" ? guided : 1 - guided);
     };
-    const [lone, ...others] = halves;
-    if (lone && others.length === 0 && counts === 1)
-      return [{ value, weight: step.weight(`${label}/weight_${lone}`, (row) => weightOf(lone, 0, row)) }];
+    const [onlyHalf, ...others] = halves;
+    if (onlyHalf && others.length === 0 && counts === 1)
+      return [{ value, weight: step.weight(`${label}/weight_${onlyHalf}`, (row) => weightOf(onlyHalf, 0, row)) }];
     const rows = halves.length > 1 ? batch : 1;
     const dims = this.shape.map((_, axis) => (axis === 0 ? rows * halves.length : axis === channelAxis ? counts : 1));
     const numbers: OfRow<readonly number[]> = (row) =>
@@ -63,7 +63,7 @@ export class Guided {
     return split.map((half) => ({ value: half, weight: 1 }));
   }
 
-  private cond(outputs: readonly Output[], label: string): Value {
+  private cond(outputs: readonly CallOutput[], label: string): Value {
     const { batch } = this.run;
     const output = outputs.find(({ halves }) => halves.includes("cond"));
     if (!output) throw new Error("internal: no call sees the conditions");
@@ -108,7 +108,7 @@ export class Guided {
   }
 
   /** The unit normal `draw` with the deviation that the network gives: exp((max − min)/4 · v + (max + min)/4), which is 1 in rows without. */
-  learnedNoise(outputs: readonly Output[], draw: Value, learned: OfRow<LearnedVariance | undefined>, step: Step): Value {
+  learnedNoise(outputs: readonly CallOutput[], draw: Value, learned: OfRow<LearnedVariance | undefined>, step: Step): Value {
     const { body, shape } = this;
     const { label } = step;
     const between: OfRow<LearnedVariance> = (row) => learned(row) ?? { min: 0, max: 0 };

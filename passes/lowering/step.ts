@@ -25,7 +25,7 @@ export interface Step<W extends Weight = Weight> {
 }
 
 /** Steps in front of which values of all steps are cut into parts: by one node for all of them. */
-export class Parts {
+export class StepParts {
   private readonly parts = new Map<Value, readonly Value[]>();
 
   constructor(
@@ -48,7 +48,7 @@ export class KnownStep implements Step<number> {
     readonly index: number,
     readonly label: string,
     readonly early: Builder,
-    private readonly parts: Parts,
+    private readonly parts: StepParts,
   ) {}
 
   weight(_name: string, of: OfRow<number>): number {

@@ -8,23 +8,25 @@ export interface Sum {
   readonly m: ReadonlyMap<number, number>;
 }
 
-export interface Sums {
+export interface SamplerSums {
   /** The next latent of each row, but for the noise. */
   readonly next: readonly Sum[];
   /** m_k before it is clamped, of the rows that clamp it. Others enter as their terms: no such m is ever computed. */
   readonly clamped: readonly (Sum | undefined)[];
   /** The weight of an output that is read once; outputs that are read more often are absent. */
-  readonly lone: ReadonlyMap<number, number>;
+  readonly singleUseWeights: ReadonlyMap<number, number>;
 }
 
-export function sumsOf(rows: readonly Row[]): Sums {
+export function sumsOf(rows: readonly Row[]): SamplerSums {
   const next = rows.map(({ next: { x, m, out = [] } }) => sumOf(rows, x, m, out));
   const clamped = rows.map(({ m }, k) =>
     m.clip === undefined ? undefined : sumOf([], [{ step: k, weight: m.x }], [], [{ step: k, weight: m.out }]),
   );
   const uses = rows.map((_, k) => [...next, ...clamped].flatMap((sum) => sum?.out.get(k) ?? []));
-  const lone = new Map(uses.flatMap(([weight, ...more], k) => (weight !== undefined && more.length === 0 ? [[k, weight] as const] : [])));
-  return { next, clamped, lone };
+  const singleUseWeights = new Map(
+    uses.flatMap(([weight, ...more], k) => (weight !== undefined && more.length === 0 ? [[k, weight] as const] : [])),
+  );
+  return { next, clamped, singleUseWeights };
 }
 
 function sumOf(rows: readonly Row[], x: readonly Term[], m: readonly Term[], out: readonly Term[]): Sum {

@@ -16,7 +16,7 @@ export interface Filling {
 }
 
 /** The order of the polynomials that continue the values of computed steps. */
-export const ORDER = 2;
+export const FORECAST_ORDER = 2;
 
 /** What is published for a uniform schedule: rows for all branches, by name. */
 export function published({ steps }: PolicyInput, fills: number): ReadonlyMap<string, readonly ScheduleCell[]> {
@@ -84,7 +84,7 @@ export function leastPath(
       const errors = Array.from({ length: to - from - 1 }, (_, i): { readonly weight: number; readonly terms: readonly Term[] } => {
         const step = from + 1 + i;
         const weight = entryAt(sensitivity.get(key) ?? [], step) ** power / Math.sqrt(innerProduct(pooled, step, step));
-        return { weight, terms: [{ step, weight: -1 }, ...polynomial(ORDER)(step, nodes)] };
+        return { weight, terms: [{ step, weight: -1 }, ...polynomial(FORECAST_ORDER)(step, nodes)] };
       });
       return sum + squaredNorm(pooled, sumOfTerms(errors));
     }, 0);

@@ -28,21 +28,21 @@ const PROBE = 0.5;
 const RIDGE = 1;
 
 /** A row for all branches, and where the network is cut for it (`Schedule`). */
-export interface Shared {
+export interface SharedRow {
   readonly row: readonly ScheduleCell[];
   readonly cut?: string | undefined;
 }
 
 /**
  * The row with weights of its own for every group: those nearest, by ridge regression over the samples, to the latents of the runs without
- * caching. A step costs two attempts for every group, and two, of every sample; `told` is called at each.
+ * caching. A step costs two attempts for every group, and two, of every sample; `onStep` is called at each.
  */
 export async function closedLoop(
   input: PolicyInput,
   runs: Runs,
   samples: readonly number[],
-  { row, cut }: Shared,
-  told: () => void = () => undefined,
+  { row, cut }: SharedRow,
+  onStep: () => void = () => undefined,
 ): Promise<Schedule> {
   const base = row.map((cell, step): ScheduleCell =>
     cell === 1 ? 1 : cellOf(overFills(row, step, termsOf(cell, row.lastIndexOf(1, step)))),
@@ -58,7 +58,7 @@ export async function closedLoop(
     return attempts;
   };
   for (const [step, cell] of base.entries()) {
-    told();
+    onStep();
     if (cell === 1) {
       for (const attempted of await attempt()) await attempted.advance();
       continue;
@@ -95,7 +95,7 @@ export async function closedLoop(
 }
 
 /** The schedule of a row that all branches share: a key for every kind, or one for all where what is cached holds several kinds. */
-export function sharedBy({ steps, sites }: PolicyInput, { row, cut }: Shared): Schedule {
+export function sharedBy({ steps, sites }: PolicyInput, { row, cut }: SharedRow): Schedule {
   return { steps, cut, cells: cut === undefined ? everywhere(sites, row) : new Map([[EVERY_BRANCH, row]]) };
 }
 

@@ -7,8 +7,8 @@ import { forecastRow, polynomial } from "../planning/forecast.js";
 import type { Schedule } from "../plan.js";
 import { computedShare, type Choice, type PolicyInput, type Runs } from "../policy.js";
 import type { Compared, Measured } from "../predicted.js";
-import { type Filling, fillings, ORDER, published, uniformWithin } from "./candidates.js";
-import { closedLoop, type Shared, sharedBy } from "./closed-loop.js";
+import { type Filling, fillings, FORECAST_ORDER, published, uniformWithin } from "./candidates.js";
+import { closedLoop, type SharedRow, sharedBy } from "./closed-loop.js";
 import { type Entry, errorOf, meanWithin, Trials } from "./selection.js";
 import type { Sensitivity } from "./sensitivity.js";
 
@@ -29,7 +29,7 @@ export interface Search {
 }
 
 /** Its error is that on the unseen samples. */
-export interface Found extends Measured {
+export interface FoundPlan extends Measured {
   readonly name: string;
   readonly schedule: Schedule;
   /** All that was tried, by name; what was given up sooner, on the samples that it ran. */
@@ -41,21 +41,21 @@ const SCREENED = 4;
 
 /** A plan of our own: a filling, forecast in one way. */
 interface Forecast extends Entry {
-  readonly shared: Shared;
+  readonly shared: SharedRow;
 }
 
 /** The best plan that computes `fills` steps at most, and what it was compared with. */
-export async function bestPlan(search: Search, fills: number): Promise<Found> {
+export async function bestPlan(search: Search, fills: number): Promise<FoundPlan> {
   const { input, runs, unseen, cut, fit, effects } = search;
   const { samples } = runs;
-  const candidates = fillings(input, fills, effects).map((filling) => forecast(input, filling, cut));
+  const candidates = fillings(input, fills, effects).map((filling) => forecastOf(input, filling, cut));
   // At most about so many runs, and the fitting, whose steps count as runs.
   const work = SCREENED * candidates.length + 3 * samples.length + (fit === "none" ? 0 : input.steps);
   let done = 0;
-  const told = (): void => {
+  const onRun = (): void => {
     input.progress(Math.min(++done, work - 1), work);
   };
-  const trials = new Trials(runs, told);
+  const trials = new Trials(runs, onRun);
   const screened = samples.slice(0, SCREENED);
   const uniform = entryAt(candidates, 0);
   const likely = await trials.simplest(candidates, screened);
@@ -63,7 +63,7 @@ export async function bestPlan(search: Search, fills: number): Promise<Found> {
   const known = await trials.best(publishedWithin(search, fills), screened);
   const isRival = entryAt(await trials.ranked([filled, known], screened), 0) === known;
   const taken = isRival ? await trials.simplest([filled, known], samples) : filled;
-  const winner = taken === filled && fit !== "none" ? await withWeights(search, filled, told) : taken;
+  const winner = taken === filled && fit !== "none" ? await withWeights(search, filled, onRun) : taken;
   const measured = await trials.measure(winner, unseen);
   input.progress(work, work);
   const errors = unseen.map((sample) => measured.get(sample) ?? NaN);
@@ -76,14 +76,14 @@ export async function bestPlan(search: Search, fills: number): Promise<Found> {
 }
 
 /** With weights that are fitted along the run. Not raced against the plan without: what they gain or lose is less than ten samples can tell. */
-async function withWeights({ input, runs, fitted }: Search, { name, shared }: Forecast, told: () => void): Promise<Entry> {
-  return { name: `${name}; closed loop`, schedule: await closedLoop(input, runs, fitted, shared, told), isPublished: false };
+async function withWeights({ input, runs, fitted }: Search, { name, shared }: Forecast, onRun: () => void): Promise<Entry> {
+  return { name: `${name}; closed loop`, schedule: await closedLoop(input, runs, fitted, shared, onRun), isPublished: false };
 }
 
 /** The error of a uniform plan on one sample. */
 export function quickError({ input, runs, unseen, cut }: Search, fills: number): Promise<number> {
   const uniform = { name: "uniform", computes: uniformWithin(input.steps, fills) };
-  return errorOf(runs, entryAt(unseen, 0), forecast(input, uniform, cut).schedule);
+  return errorOf(runs, entryAt(unseen, 0), forecastOf(input, uniform, cut).schedule);
 }
 
 /** What the literature has for so many computed steps, where the recipe cuts the network. */
@@ -96,8 +96,8 @@ function publishedWithin({ input, smoothcache }: Search, fills: number): readonl
   return isWithin ? [...entries, { name: "smoothcache", schedule: { steps, cells: smooth }, isPublished: true }] : entries;
 }
 
-function forecast(input: PolicyInput, filling: Filling, cut: string | undefined): Forecast {
-  const shared = { row: forecastRow(filling.computes, polynomial(ORDER)), cut };
+function forecastOf(input: PolicyInput, filling: Filling, cut: string | undefined): Forecast {
+  const shared = { row: forecastRow(filling.computes, polynomial(FORECAST_ORDER)), cut };
   const name = cut === undefined ? filling.name : `${filling.name}; ${cut}`;
   return { name, schedule: sharedBy(input, shared), isPublished: false, shared };
 }

@@ -27,10 +27,10 @@ export type Errors = ReadonlyMap<number, number>;
 export class Trials {
   private readonly errors = new Map<Entry, Map<number, number>>();
 
-  /** `told` is called after every run. */
+  /** `onRun` is called after every run. */
   constructor(
     private readonly runs: Runs,
-    private readonly told: () => void = () => undefined,
+    private readonly onRun: () => void = () => undefined,
   ) {}
 
   /** On each of the samples, and what has been measured before. */
@@ -40,7 +40,7 @@ export class Trials {
     for (const sample of samples) {
       if (known.has(sample)) continue;
       known.set(sample, await errorOf(this.runs, sample, entry.schedule));
-      this.told();
+      this.onRun();
     }
     return known;
   }

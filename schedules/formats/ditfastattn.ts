@@ -31,7 +31,7 @@ export default {
     const rows = Object.entries(blocks).map(([block, methods]): [string, readonly ScheduleCell[]] => {
       const found = Object.keys(methods).length;
       if (found !== steps) throw badPlan(source, `${block} has ${found} steps, and block0 has ${steps}`);
-      return [`attn-${block.slice("block".length)}`, Array.from({ length: steps }, (_, k) => cellOf(block, `step${k}`, methods, source))];
+      return [`attn-${block.slice("block".length)}`, Array.from({ length: steps }, (_, k) => cellAt(block, `step${k}`, methods, source))];
     });
     return { steps, cells: new Map(rows) };
   },
@@ -51,7 +51,7 @@ export default {
   },
 } satisfies Format;
 
-function cellOf(block: string, step: string, methods: Readonly<Record<string, string>>, source: string): ScheduleCell {
+function cellAt(block: string, step: string, methods: Readonly<Record<string, string>>, source: string): ScheduleCell {
   const method = methods[step];
   if (method === undefined) throw badPlan(source, `${block} has no ${step}`);
   const cell = METHODS.get(method);

@@ -48,10 +48,10 @@ function schedule(input: PolicyInput, { delta = DELTA, share, group }: Omit<z.ou
     return { key, totals: runningTotals(changes) };
   });
   const rowsAt = (threshold: number): Map<string, StepMask> =>
-    new Map(groups.map(({ key, totals }) => [key, reuseWhile(steps, (step, filled) => between(totals, filled, step) <= threshold)]));
+    new Map(groups.map(({ key, totals }) => [key, reuseWhile(steps, (step, filled) => changeBetween(totals, filled, step) <= threshold)]));
   if (share === undefined) return { cells: rowsAt(delta) };
   const sums = groups.flatMap(({ totals }) =>
-    totals.flatMap((_, from) => totals.slice(from + 1).map((_, i) => between(totals, from, from + 1 + i))),
+    totals.flatMap((_, from) => totals.slice(from + 1).map((_, i) => changeBetween(totals, from, from + 1 + i))),
   );
   return nearestToShare(input, share, "delta", thresholdsBetween(sums), rowsAt);
 }
@@ -63,6 +63,6 @@ function runningTotals(changes: readonly number[]): readonly number[] {
 }
 
 /** Σ of the changes from the step that was computed to this one. */
-function between(totals: readonly number[], filled: number, step: number): number {
+function changeBetween(totals: readonly number[], filled: number, step: number): number {
   return entryAt(totals, step) - entryAt(totals, filled);
 }

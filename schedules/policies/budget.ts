@@ -45,7 +45,7 @@ const FITTED = 4;
 const LEAST_STEPS = 4;
 
 /** Runs of at most so many steps have none to spare. */
-const FEW_STEPS = 8;
+const TOO_SHORT_TO_SPARE = 8;
 
 export default {
   name: "budget",
@@ -74,7 +74,8 @@ export default {
     };
     const warnings = samples.length > 1 ? [] : ["With one sample a plan is checked on what it was fitted to."];
     let fills = steps - 1;
-    if (steps <= FEW_STEPS) warnings.push(`A run of ${steps} steps has none to spare: one of them is cached, whatever the budget is.`);
+    if (steps <= TOO_SHORT_TO_SPARE)
+      warnings.push(`A run of ${steps} steps has none to spare: one of them is cached, whatever the budget is.`);
     else fills = maxError === undefined ? await fillsFor(input, runs, asked) : await cheapestWithin(search, maxError);
     let found = await bestPlan(search, fills);
     while (maxError !== undefined && found.error > maxError && fills < steps - 1) found = await bestPlan(search, ++fills);

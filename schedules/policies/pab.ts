@@ -28,12 +28,12 @@ export default {
     const [low = 0, high = 0] = window.split(",").map(Number);
     // As diffusers decides, `hooks/pyramid_attention_broadcast.py`: the count goes on outside of the window.
     const rowOf = (range: number): (0 | 1)[] => timesteps.map((time, k) => (low < time && time < high && k % range !== 0 ? 0 : 1));
-    return { cells: new Map(groupBranches(sites).map(({ key, sites: [site] }) => [key, rowOf(site ? ranges[rangeOf(site)] : 1)])) };
+    return { cells: new Map(groupBranches(sites).map(({ key, sites: [site] }) => [key, rowOf(site ? ranges[rangeOptionOf(site)] : 1)])) };
   },
 } satisfies Policy<typeof options>;
 
 /** The option that speaks of a branch. */
-function rangeOf({ kind, stream }: PolicySite): "spatial" | "temporal" | "cross" | "mlp" {
+function rangeOptionOf({ kind, stream }: PolicySite): "spatial" | "temporal" | "cross" | "mlp" {
   if (kind === "cross_attn") return "cross";
   if (kind !== "attn") return "mlp";
   return stream === "temporal" ? "temporal" : "spatial";

@@ -15,7 +15,7 @@ import { type Job, openJob, planFor, readPlan, type Recipe, type RunInputs, sche
 import { type RuntimeOptions, Session, type SessionOptions } from "../runtime/index.js";
 import type { Trace } from "../calibration/index.js";
 import { METADATA_PREFIX, VERSION } from "../words/index.js";
-import { ARTIFACT, FILES, FORMAT, type Manifest, readManifest } from "./manifest.js";
+import { ARTIFACT, FILES, MANIFEST_FORMAT, type Manifest, readManifest } from "./manifest.js";
 
 /** What an artifact is written from. */
 export interface ArtifactContents {
@@ -64,7 +64,7 @@ export async function fillArtifact(
   const { form, nodes, macs, memory, passes, model } = compiled;
   const port = (name: string, value: Value): Manifest["inputs"][number] => ({ name, elem: elemOf(value), shape: [...shapeOf(value)] });
   const manifest: Manifest = {
-    format: `${FORMAT}1`,
+    format: `${MANIFEST_FORMAT}1`,
     smoothcc: VERSION,
     digests: { structure, model: await fileDigest(file), ...data, ...tensors },
     form,

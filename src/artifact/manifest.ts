@@ -10,10 +10,10 @@ import { recipeSchema } from "../job/index.js";
 
 const portSchema = z.strictObject({ name: z.string(), elem: z.string(), shape: z.array(z.int()) });
 
-export const FORMAT = "smoothcc-artifact/";
+export const MANIFEST_FORMAT = "smoothcc-artifact/";
 
 const manifestSchema = z.strictObject({
-  format: z.literal(`${FORMAT}1`),
+  format: z.literal(`${MANIFEST_FORMAT}1`),
   smoothcc: z.string(),
   /** `data` is absent where no weight is large enough for a file of its own, `tensors` where the plan has none. */
   digests: z.strictObject({ structure: z.string(), model: z.string(), data: z.string().optional(), tensors: z.string().optional() }),
@@ -61,4 +61,9 @@ export function readManifest(folder: string): Manifest {
   return parseWith(manifestSchema, readJson(file), file);
 }
 
-export const ARTIFACT: FolderKind = { called: "an artifact", entries: Object.values(FILES), file: FILES.manifest, text: `"${FORMAT}` };
+export const ARTIFACT: FolderKind = {
+  called: "an artifact",
+  entries: Object.values(FILES),
+  file: FILES.manifest,
+  text: `"${MANIFEST_FORMAT}`,
+};

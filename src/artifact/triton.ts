@@ -41,7 +41,7 @@ export interface PackageOptions {
 }
 
 /** An input or output as the configuration has it. */
-interface Tensor {
+interface TensorConfig {
   readonly name: string;
   readonly type: string;
   readonly dims: readonly number[];
@@ -51,8 +51,8 @@ export interface Packaged {
   /** The model's folder in the repository. */
   readonly folder: string;
   readonly name: string;
-  readonly inputs: readonly Tensor[];
-  readonly outputs: readonly Tensor[];
+  readonly inputs: readonly TensorConfig[];
+  readonly outputs: readonly TensorConfig[];
   /** By their paths in the folder; `linked`: the same file on disk as the artifact's. */
   readonly files: readonly { readonly path: string; readonly bytes: number; readonly linked: boolean }[];
 }
@@ -67,8 +67,8 @@ export async function packageModel(artifact: string, repository: string, options
   if (!existsSync(file)) throw fileMissing(file, "The artifact is not whole.");
   const { graph } = await readModel(file);
   const name = options.name ?? legalName(basename(resolve(artifact)));
-  const inputs = graph.inputs.map((value) => tensorOf(value.name, value));
-  const outputs = graph.outputs.map(({ name, value }) => tensorOf(name, value));
+  const inputs = graph.inputs.map((value) => tensorConfig(value.name, value));
+  const outputs = graph.outputs.map(({ name, value }) => tensorConfig(name, value));
   const config = configText({ name, inputs, outputs, load, instances: instancesOf(options.device) });
   const folder = join(repository, name);
   // A model of several files is a folder of the name that a model of one file has.
@@ -94,7 +94,7 @@ function legalName(folder: string): string {
   return folder.replaceAll(/[^\w.-]|^[.-]|\.(?=\.|$)/g, "_");
 }
 
-function tensorOf(name: string, value: Value): Tensor {
+function tensorConfig(name: string, value: Value): TensorConfig {
   const elem = elemOf(value);
   const type = DATA_TYPES[elem];
   if (type === undefined) throw unsupportedType(ELEMENT_TYPES[elem].code, { value: name });
@@ -115,7 +115,7 @@ function configText({
   load,
   instances,
 }: Pick<Packaged, "name" | "inputs" | "outputs"> & { readonly load: Manifest["load"]; readonly instances: string }): string {
-  const tensors = (all: readonly Tensor[]): string => all.map(tensorText).join(",\n");
+  const tensors = (all: readonly TensorConfig[]): string => all.map(tensorText).join(",\n");
   return [
     `${SIGNATURE} ${VERSION}.`,
     `name: ${JSON.stringify(name)}`,
@@ -133,7 +133,7 @@ function configText({
 }
 
 /** A scalar has one size for Triton, which is taken away again for the model. */
-function tensorText({ name, type, dims }: Tensor): string {
+function tensorText({ name, type, dims }: TensorConfig): string {
   const sizes = dims.length === 0 ? "dims: [ 1 ], reshape { shape: [ ] }" : `dims: [ ${dims.join(", ")} ]`;
   return `  { name: ${JSON.stringify(name)}, data_type: ${type}, ${sizes} }`;
 }

@@ -47,7 +47,7 @@ export async function calibrate(job: Job, options: CalibrateOptions): Promise<Tr
   const { steps } = calibration;
   if (found) assertSameCalibration(found.file, found.trace, calibration);
   let trace = found?.trace;
-  const missing = samplesOf(options).filter((sample) => !found?.trace.samples.includes(sample));
+  const missing = sampleNumbers(options).filter((sample) => !found?.trace.samples.includes(sample));
   const evaluations = missing.length * window.groups.length * steps;
   let done = 0;
   // One session at a time: each has the weights for itself.
@@ -79,7 +79,7 @@ export async function calibrate(job: Job, options: CalibrateOptions): Promise<Tr
 }
 
 /** The numbers of the samples that are run. Throws BAD_OPTION for a shard that has none. */
-function samplesOf({ samples, shard: { index, count } = { index: 1, count: 1 } }: CalibrateOptions): readonly number[] {
+function sampleNumbers({ samples, shard: { index, count } = { index: 1, count: 1 } }: CalibrateOptions): readonly number[] {
   const own = Array.from({ length: samples }, (_, sample) => sample).filter((sample) => sample % count === index - 1);
   if (own.length === 0) throw badOption("--shard", `part ${index} of ${count} has none of ${samples} samples`);
   return own;

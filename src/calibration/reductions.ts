@@ -7,7 +7,7 @@ import { byteSize, ELEMENT_TYPES, elementCount, type ElementType, type TensorTyp
 import type { SiteStatistics } from "../../schedules/index.js";
 import { type RuntimeOptions, Session, type Tensors } from "../runtime/index.js";
 import { L1_LAGS } from "./trace.js";
-import type { Window } from "./window.js";
+import type { StepWindow } from "./window.js";
 
 /** Elements of a block, more or less; its differences between the steps of the window are what a reduction needs besides it. */
 const BLOCK_ELEMENTS = 1 << 14;
@@ -28,7 +28,7 @@ export class Reductions {
 
   constructor(
     private readonly steps: number,
-    private readonly window: Pick<Window, "rows" | "lags">,
+    private readonly window: Pick<StepWindow, "rows" | "lags">,
     private readonly options: RuntimeOptions = {},
   ) {
     this.lags = Math.max(1, Math.min(L1_LAGS, window.lags));
@@ -100,7 +100,7 @@ export class Reductions {
     const moves: Moves = { toPivot: [], toMoves: [] };
     const session = await this.sessionFor(site.elem);
     for (const block of site.blocks) {
-      const rows = (from: number, to: number): TensorData => rowsOf(site, block, from, to);
+      const rows = (from: number, to: number): TensorData => rowsTensor(site, block, from, to);
       const feeds = new Map([
         ["values", rows(0, held)],
         ["fresh", rows(reduced, held)],
@@ -113,12 +113,12 @@ export class Reductions {
       difference("old", 1, 1, pivot + 1);
       for (let lag = 1; lag <= this.lags; lag++) difference(`${lag}`, lag, Math.max(reduced, lag), held);
       const results = await session.run(feeds);
-      const sizes = numbersOf(results, "size");
-      addTo(norm, first + reduced, numbersOf(results, "norm"));
-      for (const [lag, sums] of diff.entries()) addTo(sums, first + Math.max(reduced, lag + 1), numbersOf(results, `diff_${lag + 1}`));
+      const sizes = resultNumbers(results, "size");
+      addTo(norm, first + reduced, resultNumbers(results, "norm"));
+      for (const [lag, sums] of diff.entries()) addTo(sums, first + Math.max(reduced, lag + 1), resultNumbers(results, `diff_${lag + 1}`));
       if (reduced === 0) addTo(gram[0] ?? [], first, [sizes.slice(0, block.tokens).reduce((sum, size) => sum + size ** 2, 0)]);
-      addTo(moves.toPivot, 0, numbersOf(results, "to_pivot"));
-      addTo(moves.toMoves, 0, numbersOf(results, "to_moves"));
+      addTo(moves.toPivot, 0, resultNumbers(results, "to_pivot"));
+      addTo(moves.toMoves, 0, resultNumbers(results, "to_moves"));
       addTo(gain, first + Math.max(reduced, 1), gains(sizes, block.tokens, Math.max(reduced, 1), held));
     }
     extend(gram, first, pivot, held, moves);
@@ -164,7 +164,7 @@ function put({ blocks }: MeasuredBranch, row: number, value: Uint8Array): void {
   }
 }
 
-function rowsOf({ elem, width }: MeasuredBranch, { tokens, rowBytes, bytes }: Block, from: number, to: number): TensorData {
+function rowsTensor({ elem, width }: MeasuredBranch, { tokens, rowBytes, bytes }: Block, from: number, to: number): TensorData {
   return { elem, shape: [to - from, tokens, width], content: { kind: "bytes", bytes: bytes.subarray(from * rowBytes, to * rowBytes) } };
 }
 
@@ -273,7 +273,7 @@ function reductionModel(elem: ElementType, lags: number): Model {
   };
 }
 
-function numbersOf(results: Tensors, name: string): readonly number[] {
+function resultNumbers(results: Tensors, name: string): readonly number[] {
   const data = results.get(name);
   if (!data) throw new Error(`internal: the reductions have no '${name}'`);
   return tensorNumbers(data);

@@ -8,7 +8,7 @@ import { formatQuantity } from "../words/index.js";
 import { L1_LAGS } from "./trace.js";
 
 /** What is held: of every branch the values of `rows` steps. */
-export interface Window {
+export interface StepWindow {
   readonly rows: number;
   /** How many steps back values are compared; new values are taken in by `rows − lags`. */
   readonly lags: number;
@@ -29,7 +29,7 @@ const CHUNK = 8;
  * if that is too much as well, as few groups of branches as will do. The weights and activations of the network come on top.
  * Throws BAD_OPTION if one branch alone does not fit.
  */
-export function windowOf({ model, run }: Job, memory = DEFAULT_MEMORY): Window {
+export function windowOf({ model, run }: Job, memory = DEFAULT_MEMORY): StepWindow {
   const steps = run.rows.length;
   const calls = run.calls.length;
   const sizeOf = new Map(model.graph.marks.map(({ site, value }) => [site, calls * byteSize(elemOf(value), elementCount(shapeOf(value)))]));

@@ -16,19 +16,19 @@ import {
   NETWORKS,
   type PredictionSlice,
   type RunFacts,
-  type Source as ConditionSource,
+  type ConditionSource,
   uncondInput,
 } from "../../schedules/index.js";
 import { evaluator, type RuntimeOptions } from "../runtime/index.js";
 import { badChannels, predictionShape } from "../words/index.js";
 import type { Network } from "./network.js";
 import { floatTypeOf, isInput, type Recipe, type ValueSpec } from "./recipe.js";
-import type { Source } from "./source.js";
+import type { JobSource } from "./source.js";
 import { tensorFor } from "./values.js";
 
 export interface BoundModel {
   readonly network: Network;
-  readonly source: Source;
+  readonly source: JobSource;
   /** The step as a guided row calls it: lifted, with every shape bound and every value typed; otherwise as the exporter wrote it. */
   readonly model: Model;
   /** Whether the export's batch is symbolic. */
@@ -44,7 +44,7 @@ export async function bindModel(network: Network, runtime: RuntimeOptions): Prom
   const lifted = withoutScaleInput(network.lifted, guidance);
   const batch = recipe.batch ?? exportedBatch(lifted, guidance);
   const bindTo = (halves: number): Promise<Model> => {
-    const sizes = sizesOf(lifted, recipe, batch, halves);
+    const sizes = dimSizesOf(lifted, recipe, batch, halves);
     return runPasses(lifted, BIND_PASSES, { evaluator: evaluator(runtime), signal: runtime.signal, sizes });
   };
   const halves = halvesOfCall(guidance);
@@ -64,7 +64,7 @@ export async function bindModel(network: Network, runtime: RuntimeOptions): Prom
         ...(single ? [[NETWORKS.one, single === model ? shown : single] as const] : []),
       ]),
       batch,
-      conditions: conditionsOf(source, model, { batch, guidance, isBatched: batchedInputs(lifted, batch * halves) }),
+      conditions: conditionSourcesOf(source, model, { batch, guidance, isBatched: batchedInputs(lifted, batch * halves) }),
       guidance,
       prediction,
       precision: floatTypeOf(recipe),
@@ -80,7 +80,7 @@ function halvesOfCall(guidance: Guidance): number {
 }
 
 /** Sizes of the symbolic dimensions, that of the batch among them. Throws BATCH_MISMATCH, BATCH_AS_DIM, UNKNOWN_NAME. */
-function sizesOf(lifted: Model, { dims, guidance }: Recipe, batch: number, halves: number): ReadonlyMap<string, number> {
+function dimSizesOf(lifted: Model, { dims, guidance }: Recipe, batch: number, halves: number): ReadonlyMap<string, number> {
   const rows = latentRows(lifted);
   if (typeof rows === "number" && rows !== batch * halves) throw batchMismatch(rows, batch, guidance.form);
   const free = new Set(
@@ -110,7 +110,7 @@ interface Halving {
 }
 
 /** What the halves of the guidance see of each condition. Throws UNKNOWN_NAME, and what values that do not fit throw. */
-function conditionsOf({ recipe, folder }: Source, model: Model, halving: Halving): ReadonlyMap<string, Condition> {
+function conditionSourcesOf({ recipe, folder }: JobSource, model: Model, halving: Halving): ReadonlyMap<string, Condition> {
   const { uncond } = recipe.guidance;
   const values = conditionValues(model);
   const known = values.map(({ name }) => name);

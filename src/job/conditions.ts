@@ -7,7 +7,7 @@ import { type Run, uncondInput } from "../../schedules/index.js";
 import { missingInput } from "../words/index.js";
 import type { Job } from "./job.js";
 import type { InputSpecs } from "./recipe.js";
-import { sampleOf, tensorFor } from "./values.js";
+import { sampleTensor, tensorFor } from "./values.js";
 
 /** Values of the run's condition inputs for one sample: from `given`, else what the recipe calibrates with. */
 export function conditionsOf(job: Job, sample: number, given: InputSpecs = new Map()): ReadonlyMap<string, TensorData> {
@@ -28,7 +28,7 @@ export function conditionsOf(job: Job, sample: number, given: InputSpecs = new M
       if (spec !== undefined) return [value.name, tensorFor(value, shape, spec, process.cwd())];
       const calibrate = recipe.inputs[value.name]?.calibrate;
       if (calibrate === undefined) throw missingInput(value.name, shape);
-      return [value.name, sampleOf(value, shape, calibrate, sample, folder)];
+      return [value.name, sampleTensor(value, shape, calibrate, sample, folder)];
     }),
   );
 }

@@ -21,13 +21,13 @@ import { badGuidance, fractionalTime, inputNumber, noVariance } from "../words/i
 import { bindModel, latentInput } from "./bound-model.js";
 import { type Network, openNetwork, recut } from "./network.js";
 import { samplingOf, schedulerConfig } from "./sampling.js";
-import type { RecipeOverrides, Source } from "./source.js";
+import type { RecipeOverrides, JobSource } from "./source.js";
 import { holdsNumber } from "./values.js";
 
 export interface Job {
   /** What was read and lifted for it: binding it again reads nothing. */
   readonly network: Network;
-  readonly source: Source;
+  readonly source: JobSource;
   /** The step as a guided row calls it. */
   readonly model: Model;
   /** Whether the export's batch is symbolic. */

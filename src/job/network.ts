@@ -9,10 +9,10 @@ import { parseCut } from "../../ir/residual/cut.js";
 import { METADATA_PREFIX, missingExtension } from "../words/index.js";
 import { type Extensions, loadExtensions } from "./extensions.js";
 import type { Recipe } from "./recipe.js";
-import { openSource, type RecipeOverrides, type Source, withoutAbsentInputs } from "./source.js";
+import { openJobSource, type RecipeOverrides, type JobSource, withoutAbsentInputs } from "./source.js";
 
 export interface Network {
-  readonly source: Source;
+  readonly source: JobSource;
   /** As it stands in the file, weights apart. */
   readonly read: Model;
   /** With its branches, cut where the recipe says. */
@@ -23,7 +23,7 @@ export interface Network {
 
 /** Reads and lifts the model that MODEL names. Throws what reading, recipes and lifting throw. */
 export async function openNetwork(path: string, overrides: RecipeOverrides): Promise<Network> {
-  const opened = openSource(path, overrides);
+  const opened = openJobSource(path, overrides);
   const read = await readModel(opened.modelFile);
   const inputs = read.graph.inputs.map(({ name }) => name);
   const extensions = await loadExtensions(overrides.extensions ?? []);
@@ -45,7 +45,7 @@ export function recut(network: Network, cut: string): Network {
   return { ...network, source: { ...source, recipe: { ...source.recipe, cut } }, lifted: liftedAt(source, read, cut) };
 }
 
-function liftedAt({ recipe, extensions }: Source, read: Model, cut: string): Model {
+function liftedAt({ recipe, extensions }: JobSource, read: Model, cut: string): Model {
   const { latent, timestep, prediction } = recipe;
   return lift(read, { latent, timestep, prediction: prediction.output, cut: parseCut(cut), own: extensions?.recognisers });
 }

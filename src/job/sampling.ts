@@ -7,7 +7,7 @@ import { noScheduler } from "../words/index.js";
 import { readJson } from "../files/index.js";
 import { linspace, type SamplerOptions, samplerTable, type SamplerTable, shiftOf } from "../../schedules/index.js";
 import type { Recipe } from "./recipe.js";
-import type { Source } from "./source.js";
+import type { JobSource } from "./source.js";
 
 const DEFAULT_STEPS = 50;
 
@@ -26,7 +26,7 @@ export interface Sampling {
  * The sampler of a source, for its number of steps and the shape of its latent; times are those that the network is told.
  * Throws NO_SCHEDULER and what reading and tabulating throw.
  */
-export function samplingOf(source: Source, latent: readonly number[]): Sampling {
+export function samplingOf(source: JobSource, latent: readonly number[]): Sampling {
   const { recipe, extensions } = source;
   const config = schedulerConfig(source);
   const options = samplerOptions(recipe, config, latent);
@@ -61,13 +61,13 @@ function samplerOptions({ sampling, steps }: Recipe, config: unknown, latent: re
     steps: count,
     sigmas: ruled,
     timesteps,
-    mu: typeof mu === "object" ? (isDynamic ? shiftOf(mu.rule, tokensOf(latent, mu), count, config) : undefined) : mu,
+    mu: typeof mu === "object" ? (isDynamic ? shiftOf(mu.rule, tokenCountOf(latent, mu), count, config) : undefined) : mu,
     eta,
     nonlinear: true,
   };
 }
 
-function tokensOf(latent: readonly number[], { axes, patch }: { readonly axes: readonly number[]; readonly patch: number }): number {
+function tokenCountOf(latent: readonly number[], { axes, patch }: { readonly axes: readonly number[]; readonly patch: number }): number {
   return axes.reduce((tokens, axis) => {
     const size = latent.at(axis);
     if (size === undefined) throw badJsonField("recipe", "sampling.mu.axes", `has ${axis}, and the latent is [${latent.join(", ")}]`);
@@ -76,7 +76,7 @@ function tokensOf(latent: readonly number[], { axes, patch }: { readonly axes: r
 }
 
 /** The scheduler's configuration as JSON. Throws NO_SCHEDULER, FILE_MISSING, BAD_JSON. */
-export function schedulerConfig({ recipe, folder, modelFile }: Source): unknown {
+export function schedulerConfig({ recipe, folder, modelFile }: JobSource): unknown {
   const { scheduler } = recipe;
   if (typeof scheduler === "object") return scheduler;
   const file = scheduler === undefined ? join(dirname(modelFile), "scheduler_config.json") : resolve(folder, scheduler);

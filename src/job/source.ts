@@ -27,7 +27,7 @@ export interface RecipeOverrides {
 }
 
 /** A recipe, the folder that its paths start from, and the model file. */
-export interface Source {
+export interface JobSource {
   readonly recipe: Recipe;
   readonly folder: string;
   readonly modelFile: string;
@@ -42,7 +42,7 @@ export interface Source {
  * with a `recipe.json`, or a folder as diffusers saves it, whose recipe is derived.
  * Throws NOT_A_MODEL, FILE_MISSING, BAD_JSON, BAD_JSON_FIELD, UNKNOWN_PIPELINE, UNSUPPORTED_PIPELINE.
  */
-export function openSource(model: string, overrides: RecipeOverrides = {}): Source {
+export function openJobSource(model: string, overrides: RecipeOverrides = {}): JobSource {
   if (!existsSync(model)) throw fileMissing(model, "There is no such file or folder.");
   const isFolder = statSync(model).isDirectory();
   const beside = join(isFolder ? model : dirname(model), "recipe.json");

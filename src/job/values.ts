@@ -11,7 +11,7 @@ import { readNpy } from "../files/index.js";
 import type { ValueSpec } from "./recipe.js";
 
 /** Sample `sample` of a calibration list; of an input with one number a row, numbers are taken in turn. */
-export function sampleOf(
+export function sampleTensor(
   value: Value,
   shape: readonly number[],
   calibrate: readonly ValueSpec[] | string,
@@ -19,7 +19,7 @@ export function sampleOf(
   folder: string,
 ): TensorData {
   if (typeof calibrate === "string") {
-    return retyped(value, samplesOf(value, shape, readNpy(resolve(folder, calibrate)), sample));
+    return retyped(value, fileSample(value, shape, readNpy(resolve(folder, calibrate)), sample));
   }
   const rows = shape[0] ?? 1;
   const numbers = calibrate.flat().filter((entry) => typeof entry === "number");
@@ -31,7 +31,7 @@ export function sampleOf(
 }
 
 /** Sample `sample` of a file whose axis 0 counts samples: whole conditions, or one row of the batch each. */
-function samplesOf(value: Value, shape: readonly number[], all: TensorData, sample: number): TensorData {
+function fileSample(value: Value, shape: readonly number[], all: TensorData, sample: number): TensorData {
   const [samples = 0, ...rest] = all.shape;
   const rows = rowsIn(shape, rest);
   if (samples === 0 || rows === undefined) throw inputShapeMismatch(value.name, ["samples", ...shape], all.shape);

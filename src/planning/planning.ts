@@ -25,7 +25,7 @@ export interface Planning {
 }
 
 /** Planning from a trace alone: every half counts as called at every step. */
-export function planningOf(trace: Trace): Planning {
+export function planningFromTrace(trace: Trace): Planning {
   const { steps, macs, sampler, guidance } = trace;
   const sites = Object.entries(trace.sites).map(([name, measured]): PlannedSite => {
     const { kind, block, stream, macs } = measured;
@@ -38,7 +38,7 @@ export function planningOf(trace: Trace): Planning {
 }
 
 /** Planning for a job, at its batch. */
-export function planningFor(job: Job, trace?: Trace): Planning {
+export function planningForJob(job: Job, trace?: Trace): Planning {
   const { total, branches } = guidedStep(job);
   const timesteps = job.run.table.rows.map(({ timestep }) => timestep);
   const sites = branches.map((branch) => ({ ...branch, statistics: trace?.sites[branch.name] }));

@@ -47,7 +47,7 @@ export function runsOf(job: Job, options: RunsOptions): ModelRuns {
   /** The network as a schedule wants it cut. */
   const networkFor = (schedule: Pick<Schedule, "cut"> = {}): Promise<CutNetwork> => {
     const { cut = job.source.recipe.cut } = schedule;
-    const known = networks.get(cut) ?? networkOf(cutFor(job, schedule, options), options, sessions);
+    const known = networks.get(cut) ?? cutNetworkOf(cutFor(job, schedule, options), options, sessions);
     networks.set(cut, known);
     return known;
   };
@@ -128,7 +128,7 @@ interface CutNetwork {
 /** Of sums of shares. */
 const ROUNDING = 1e-9;
 
-async function networkOf(opening: Promise<Job>, options: RunsOptions, sessions: Sessions): Promise<CutNetwork> {
+async function cutNetworkOf(opening: Promise<Job>, options: RunsOptions, sessions: Sessions): Promise<CutNetwork> {
   const job = await opening;
   const shares = sharesOf(job);
   return {

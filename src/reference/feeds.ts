@@ -4,7 +4,7 @@ import { entryAt } from "../../ir/entries.js";
 import { ditView, type Value } from "../../ir/graph.js";
 import { readTensor, type TensorData, tensorFloats, tensorFrom, tensorOf } from "../../ir/tensor.js";
 import { elementCount, staticShape } from "../../ir/types.js";
-import { type Adjustment, mainNetwork, type Run, type Source } from "../../schedules/index.js";
+import { type Adjustment, mainNetwork, type Run, type ConditionSource } from "../../schedules/index.js";
 
 /** What an input of the network sees at row `k` of a run, in a call of these halves. */
 export function inputAt(
@@ -33,7 +33,7 @@ export function inputAt(
   return elementCount(first.shape) === count ? first : joined(seen, shape);
 }
 
-function dataOf(source: Source, given: ReadonlyMap<string, TensorData>): TensorData {
+function dataOf(source: ConditionSource, given: ReadonlyMap<string, TensorData>): TensorData {
   const data = source.kind === "constant" ? source.data : given.get(source.name);
   if (!data) throw new Error(`internal: there is no value for '${source.kind === "input" ? source.name : ""}'`);
   return data;
@@ -65,7 +65,7 @@ export function forecast(
 }
 
 /** One of the two halves of axis 0. */
-export function halfOf(data: TensorData, index: number): TensorData {
+export function halfOfRows(data: TensorData, index: number): TensorData {
   const [rows = 0, ...rest] = data.shape;
   const bytes = readTensor(data);
   const size = bytes.byteLength / 2;

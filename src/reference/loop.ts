@@ -20,7 +20,7 @@ import {
 } from "../../schedules/index.js";
 import type { RunInputs } from "../job/index.js";
 import { type RuntimeOptions, type Session, Sessions } from "../runtime/index.js";
-import { accumulate, forecast, halfOf as halfOfRows, inputAt } from "./feeds.js";
+import { accumulate, forecast, halfOfRows as halfOfRows, inputAt } from "./feeds.js";
 import { guided, learnedDeviation, predictionsOf, varianceOf } from "./prediction.js";
 import { cacheInput, PREDICTION, stepWith } from "./step-model.js";
 
@@ -205,10 +205,10 @@ export class ReferenceLoop {
 }
 
 /** What a row sums up: latents, history values and outputs, by step. */
-export type Summands = Readonly<Record<"x" | "m" | "out", (step: number) => ArrayLike<number> | undefined>>;
+export type EarlierValues = Readonly<Record<"x" | "m" | "out", (step: number) => ArrayLike<number> | undefined>>;
 
 /** The latent that a row leaves, but for noise. */
-export function nextOf({ next }: Row, size: number, { x, m, out }: Summands): Float64Array {
+export function nextOf({ next }: Row, size: number, { x, m, out }: EarlierValues): Float64Array {
   const sum = new Float64Array(size);
   for (const term of next.x) accumulate(sum, x(term.step), term.weight);
   for (const term of next.m) accumulate(sum, m(term.step), term.weight);

@@ -39,7 +39,7 @@ interface AllSteps {
 }
 
 /** A step, bound to the rows of the halves that a call sees. */
-export class Network {
+export class HoistedNetwork {
   readonly marks: Mark[] = [];
   /** Values of the step that are the same in every step, and what stands for them. */
   private readonly once = new Map<Value, Value>();
