@@ -66,10 +66,10 @@ export function check(model: Model): readonly Violation[] {
   return found;
 }
 
-/** Whether something gives a value before it is read. */
+/** Whether a value is defined before it is read. */
 type IsDefined = (value: Value) => boolean;
 
-/** What is checked of every graph of a model, at any depth. */
+/** The checks of every graph of a model, at any depth. */
 class Checker {
   private readonly nodes = new Set<Node>();
   private readonly seen = new Set<Value>();
@@ -133,7 +133,7 @@ class Checker {
   }
 }
 
-/** The rule `node-type`: what is wrong with the types of the nodes that are not those of the model before. Linear. */
+/** The rule `node-type`: violations in nodes that the model `before` does not have. Linear. */
 export function checkTypes(model: Model, before: Model): readonly Violation[] {
   const found: Violation[] = [];
   const known = new Set(allNodes(before.graph));
@@ -156,8 +156,8 @@ function checkResults(node: Node, report: Report): void {
 }
 
 /**
- * For graphs that we made: throws an `internal:` error that shows the violations in the text of the graph. With the model that it
- * was made of, the types of what is new in it are looked at too.
+ * For graphs that the compiler made: throws an `internal:` error that shows the violations in the text of the graph. Given the model
+ * `before`, it also checks the types of the nodes that are new.
  */
 export function assertWellFormed(model: Model, before?: Model): void {
   const violations = [...check(model), ...(before ? checkTypes(model, before) : [])];
@@ -171,7 +171,7 @@ export function requireWellFormed(model: Model, file?: string): void {
   if (first) throw modelMalformed(explain(model, violations), { file, node: first.node?.name, value: first.value?.name });
 }
 
-/** More than these help nobody. */
+/** The most violations that are shown. */
 const SHOWN = 20;
 
 /** Violations as text: those of a node under that node's line, the others after. */
@@ -231,7 +231,7 @@ function hasOpset({ opsets }: Model, domain: string): boolean {
   return opsets.has(domain) || (domain === "" && opsets.has("ai.onnx")) || (domain === "ai.onnx" && opsets.has(""));
 }
 
-/** By which names the outside knows what goes in and comes out. */
+/** The rules `input-name` and `output-name`. */
 function checkNames({ inputs, outputs }: Graph, report: Report): void {
   const named = new Map(inputs.map((value) => [value.name, value]));
   for (const value of inputs) if (value.name === "") report("input-name", "an input has no name", { value });
@@ -270,7 +270,7 @@ function checkDit(dit: DitView, graph: Graph, report: Report): void {
   for (const site of repeated(dit.branches.map((branch) => branch.site))) report("dit-branch", `two branches have the site '${site}'`);
 }
 
-/** The strings that occur again, as often as they do. */
+/** Every repetition of a string that occurred before. */
 function repeated(names: readonly string[]): string[] {
   const seen = new Set<string>();
   return names.filter((name) => seen.size === seen.add(name).size);

@@ -1,6 +1,6 @@
 /**
- * One step becomes the whole run as one `Loop` over the rows of the sampler's table. Its body is one step: what differs between
- * rows is read from tables, cached branches are decided by an `If`, and what later steps read of a step is carried to them.
+ * Makes the whole run from one step, as one `Loop` over the rows of the sampler's table. Its body is one step. It reads numbers that
+ * differ between rows from tables, decides cached branches by an `If`, and carries the values that later steps read.
  */
 import { Builder, shapeOf, type Weight, type WeightedValue } from "../ir/build.js";
 import { formUnsupported } from "../schedules/diagnostics.js";
@@ -61,7 +61,7 @@ export default {
   },
 } satisfies Pass<PlanContext>;
 
-/** The calls of networks, which the one body makes for all rows. Throws FORM_UNSUPPORTED where rows differ. */
+/** The network calls that all rows have in common, as there is only one body. Throws FORM_UNSUPPORTED where rows differ. */
 function sameCalls({ rows }: Run): readonly Call[] {
   const text = (calls: readonly Call[]): string => calls.map(({ network, halves }) => `${network}: ${halves.join()}`).join("; ");
   const [first = [], ...others] = rows.map(({ calls }) => calls);
@@ -70,7 +70,7 @@ function sameCalls({ rows }: Run): readonly Call[] {
   return first;
 }
 
-/** One step of the sampling run: the latent that follows, and the values that later steps read. */
+/** One step of the sampling run: the next latent, and the values that later steps read. */
 function sample(
   calls: Calls,
   step: Iteration,

@@ -1,4 +1,4 @@
-/** Problems with samplers, plans and policies, and with what passes are told: code, sentence, place, hint. In alphabetical order of the codes. */
+/** Errors about samplers, plans and policies, and about the input of passes: code, sentence, place, hint. In alphabetical order of the codes. */
 import { CompilerError, nearest } from "../ir/diagnostics.js";
 
 export function badAdjustment(site: string, step: number, problem: string): CompilerError {

@@ -8,11 +8,11 @@ import { payloadBytes, tensorDraft, type TensorReader } from "./tensors.js";
 export interface ReadAttribute {
   readonly name: string;
   readonly attribute: Attribute;
-  /** What the attribute has no words for. */
+  /** Fields of the proto that `Attribute` cannot hold. */
   readonly extra?: Draft<"AttributeProto"> | undefined;
 }
 
-/** An attribute that no pass can look into is opaque: the bytes as they are. */
+/** The attribute of the bytes of an AttributeProto. One that no pass can look into becomes opaque. */
 export function readAttribute(bytes: Uint8Array, tensors: TensorReader): ReadAttribute {
   const proto = decode("AttributeProto", bytes);
   const attribute = interpret(proto, tensors);
@@ -45,7 +45,7 @@ function interpret(proto: Message<"AttributeProto">, tensors: TensorReader): Att
   }
 }
 
-/** Models before IR 4 need not say the type. */
+/** The type that follows from the fields: models before IR version 4 need not state it. */
 function impliedType(proto: Message<"AttributeProto">): number | undefined {
   if (has(proto, "f")) return ATTRIBUTE_TYPE.float;
   if (has(proto, "i")) return ATTRIBUTE_TYPE.int;
@@ -161,7 +161,7 @@ function isDefined(scope: SubgraphScope, name: string): boolean {
   return false;
 }
 
-/** Such a tensor would lose its file as soon as the model is written elsewhere. */
+/** Refuses external data in a subgraph: its path would no longer hold once the model is written elsewhere. */
 function refuseExternal(tensor: Message<"TensorProto"> | null, file: string | undefined): void {
   if (tensor?.data_location === EXTERNAL) throw subgraphUnsupported(file, tensor.name);
 }

@@ -24,7 +24,7 @@ export default {
   },
 } satisfies FuseRule;
 
-/** What a value is 1 divided by. */
+/** The divisor d of a value that is 1 / d. */
 function reciprocated(value: Value, isInner: Surroundings["isInner"]): Value | undefined {
   const node = isInner(value) ? producerOf(value, "Reciprocal", "Div") : undefined;
   if (!isOp(node, "Div")) return node?.inputs[0];

@@ -1,6 +1,6 @@
 /**
- * Cached branches within a loop: what only they need stands in an `If`, whose other side reads the values that earlier
- * iterations left.
+ * Cached branches in a loop: the nodes that only they need are moved into an `If`, whose other side reads values of earlier
+ * iterations.
  */
 import { operands } from "../../ir/analysis.js";
 import { Builder, elemOf, shapeOf } from "../../ir/build.js";
@@ -13,7 +13,7 @@ import { clone, operandsAt } from "../lowering/copy.js";
 import type { Iteration } from "./iteration.js";
 import { Site } from "./site.js";
 
-/** What an iteration is given by the one before it, and gives to the next. */
+/** A value that the loop carries: `input` comes from the previous iteration, `output` goes to the next. */
 export interface Carried {
   readonly input: Value;
   readonly output: Value;
@@ -21,12 +21,12 @@ export interface Carried {
 
 export interface Decided {
   readonly nodes: readonly Node[];
-  /** In the order of the outputs of the body that was given. */
+  /** In the order of the outputs of the original body. */
   readonly outputs: readonly Value[];
   readonly carried: readonly Carried[];
 }
 
-/** The body of a loop with its cached branches decided by the plan, row by row. */
+/** The body of a loop in which the plan decides row by row whether a cached branch is computed. */
 export function decideBranches(body: Graph, cells: Plan["cells"], step: Iteration, build: Builder): Decided {
   const marks = body.marks.filter((mark) => cells.get(mark)?.some(({ kind }) => kind === "terms"));
   const graph = sweep({ ...body, marks });
@@ -40,11 +40,11 @@ export function decideBranches(body: Graph, cells: Plan["cells"], step: Iteratio
   return { nodes: build.nodes, outputs: graph.outputs.map(({ value }) => decisions.at(value)), carried: decisions.carried };
 }
 
-/** Nodes that are computed at the same steps: a node that is always computed, or all that the same sites alone need. */
+/** Nodes that are computed at the same steps: a single node that is always computed, or all nodes that only the same sites need. */
 interface Unit {
   readonly marks: readonly Mark[];
   readonly nodes: Node[];
-  /** Results that are read outside of it. */
+  /** Results that other units or the outputs read. */
   readonly results: Set<Value>;
   /** The units whose results it reads. */
   readonly reads: Set<Unit>;
@@ -73,8 +73,8 @@ function unitsOf(graph: Graph): readonly Unit[] {
 }
 
 /**
- * Units behind those that they read. There is such an order: what leads to the value of a site does not follow from it, and a
- * unit of several sites leads to all of them.
+ * Units in topological order. There is one: nodes that lead to the value of a site do not depend on that value, and a unit of several
+ * sites leads to all of them.
  */
 function inOrder(units: readonly Unit[]): readonly Unit[] {
   const waiting = new Map(units.map((unit) => [unit, unit.reads.size]));
@@ -92,7 +92,7 @@ function inOrder(units: readonly Unit[]): readonly Unit[] {
   return order;
 }
 
-/** What an `If` gives from either side: values of the same types. */
+/** The results of both sides of an `If`, of the same types. */
 interface Alternatives {
   readonly then: readonly Value[];
   readonly otherwise: readonly Value[];
@@ -101,7 +101,7 @@ interface Alternatives {
 class Decisions {
   readonly carried: Carried[] = [];
   private readonly current = new Map<Value, Value>();
-  /** By the rows at which they hold. */
+  /** Condition values, by the rows in which they are true. */
   private readonly conditions = new Map<string, Value>();
 
   constructor(
@@ -109,7 +109,7 @@ class Decisions {
     private readonly build: Builder,
   ) {}
 
-  /** What stands for a value of the body that was given. */
+  /** The value in the new body that replaces one of the original body. */
   at(value: Value): Value {
     return this.current.get(value) ?? value;
   }
@@ -125,7 +125,7 @@ class Decisions {
     }
   }
 
-  /** A unit that is computed where one of its sites is. Where all of them are at the same steps, it decides for them. */
+  /** Places a unit in an `If`: it is computed if any of its sites is. If its sites are all computed at the same steps, this `If` decides for them too. */
   decide({ nodes, results }: Unit, owners: readonly Site[]): void {
     const [then, otherwise] = [new Builder(), new Builder()];
     this.copy(nodes, then);
@@ -147,7 +147,7 @@ class Decisions {
     }
   }
 
-  /** A site whose value may have been computed for the sake of others. */
+  /** Decides a site by an `If` of its own, as its value is also computed in rows where only other sites need the unit. */
   private decideSite(site: Site, value: Value): void {
     const otherwise = new Builder();
     const [[made = value, ...kept] = []] = this.addIf(site.computes, new Builder(), otherwise, [
@@ -156,7 +156,7 @@ class Decisions {
     this.settle(site, made, kept);
   }
 
-  /** The value of a site, and behind it what the next iteration is given, unless that is the value itself. */
+  /** Both results for the value of a site, followed by the values that the next iteration keeps, unless that is just the value itself. */
   private alternativesOf(site: Site, value: Value, otherwise: Builder): Alternatives {
     const forecast = site.forecast(this.step.within(otherwise), otherwise);
     if (site.isPureReuse) return { then: [value], otherwise: [forecast] };
@@ -204,7 +204,7 @@ class Decisions {
   }
 }
 
-/** Of the type of `value`. */
+/** Zeros of the type and shape of `value`. */
 export function zeros(build: Builder, value: Value): Value {
   const shape = shapeOf(value);
   const sizes = constant(`${value.name}_shape`, tensorOf("int64", [shape.length], shape));

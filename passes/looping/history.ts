@@ -1,4 +1,4 @@
-/** A value of every step that later steps read: the latent, the guided output, or what is clamped of them. */
+/** A value of every step that later steps read: the latent, the guided output, or the clamped history value. */
 import type { Weight, WeightedValue } from "../../ir/build.js";
 import { inputValue, type Value } from "../../ir/graph.js";
 import type { OfRow, Step } from "../lowering/step.js";
@@ -9,12 +9,12 @@ import type { Carried } from "./branches.js";
 export type SumsByRow = readonly (Sum | undefined)[];
 
 export class History {
-  /** Of the step before, the one before that, and so on: as many as some row reads. Inputs of the body. */
+  /** The values of the previous step, of the one before it, and so on, as far back as any row reads. Inputs of the body. */
   private readonly earlier: readonly Value[];
 
   constructor(
     private readonly part: keyof Sum,
-    /** Of the step itself. */
+    /** The value of the current step. */
     private readonly value: Value,
     read: SumsByRow,
   ) {
@@ -23,7 +23,7 @@ export class History {
     this.earlier = Array.from({ length: count }, (_, i) => inputValue(`history/${part}_${i + 1}`, value.type));
   }
 
-  /** What this adds to a sum of each row. */
+  /** The terms that this history contributes to the sum of each row. */
   terms(sums: SumsByRow, step: Step, label: string): readonly WeightedValue<Weight>[] {
     return [this.value, ...this.earlier].map((value, age) => {
       const weight: OfRow<number> = (row) => sums[row]?.[this.part].get(row - age) ?? 0;

@@ -1,4 +1,4 @@
-/** From the network's outputs at one row to what the sampler sums: the guided prediction, and the learned noise. All in float. */
+/** Builds the guided prediction and the learned noise from the outputs of the network calls of one row. All in float. */
 import { type Builder, shapeOf, type Weight, type WeightedValue } from "../../ir/build.js";
 import { entryAt } from "../../ir/entries.js";
 import { constant, type Value } from "../../ir/graph.js";
@@ -8,7 +8,7 @@ import type { Half } from "../../ir/dit.js";
 import type { LearnedVariance, Rescale, Run } from "../../schedules/index.js";
 import type { OfRow, Step } from "./step.js";
 
-/** What a call of the network gave: all channels, the halves along axis 0. */
+/** The output of a network call: all channels, with the halves along axis 0. */
 export interface CallOutput {
   readonly halves: readonly Half[];
   readonly value: Value;
@@ -18,7 +18,7 @@ export class GuidedPrediction {
   constructor(
     private readonly body: Builder,
     private readonly run: Run,
-    /** Of the latent. */
+    /** The shape of the latent. */
     private readonly shape: readonly number[],
     /** Version of the standard operator set. */
     private readonly opset: number,
@@ -38,7 +38,7 @@ export class GuidedPrediction {
     return [{ value: rescaled, weight: factor }];
   }
 
-  /** uncond + scale · (cond − uncond) weighs cond with the scale and uncond with 1 − scale; in channels without guidance, with 1 and 0. */
+  /** The weights in uncond + scale · (cond − uncond) are scale for cond and 1 − scale for uncond; in channels without guidance, 1 and 0. */
   private weighted<W extends Weight>({ halves, value }: CallOutput, step: Step<W>, factor: number): readonly WeightedValue<W | number>[] {
     const { guidance, prediction, batch, rows: all } = this.run;
     const { channelAxis } = prediction;
@@ -80,7 +80,7 @@ export class GuidedPrediction {
     const { body, shape } = this;
     const axes = shape.map((_, axis) => axis).slice(form === "std" ? 1 : -1);
     const reduce = (opType: StandardOperator, value: Value, name: string): Value => body.reduce(opType, value, axes, this.opset, name);
-    // The count of elements cancels from the ratio of deviations.
+    // The number of elements cancels in the ratio of deviations, so L2 norms are enough.
     const size = (value: Value, name: string): Value => {
       if (form === "norm") return reduce("ReduceL2", value, `${label}/${name}_norm`);
       const centred = body.op("Sub", [value, reduce("ReduceMean", value, `${label}/${name}_mean`)], `${label}/${name}_centred`, {
@@ -107,7 +107,7 @@ export class GuidedPrediction {
     return body.op("Mul", [guided, mixed], `${label}/rescaled`, { elem: "float", shape });
   }
 
-  /** The unit normal `draw` with the deviation that the network gives: exp((max − min)/4 · v + (max + min)/4), which is 1 in rows without. */
+  /** The unit normal `draw` times the learned standard deviation exp((max − min)/4 · v + (max + min)/4), which is 1 in rows without a learned variance. */
   learnedNoise(outputs: readonly CallOutput[], draw: Value, learned: OfRow<LearnedVariance | undefined>, step: Step): Value {
     const { body, shape } = this;
     const { label } = step;

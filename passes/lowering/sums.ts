@@ -1,7 +1,7 @@
-/** The rows of a sampler's table with what can be merged merged: each next latent as one weighted sum, in float64. */
+/** Rewrites each row of a sampler's table as one weighted sum of latents, outputs and clamped history values. Weights are added in float64. */
 import type { Row, Term } from "../../schedules/index.js";
 
-/** Weights by step of the latents, of the guided outputs, and of the history values that are clamped. */
+/** A weighted sum: the weights by step of latents (x), of guided outputs (out) and of clamped history values (m). */
 export interface Sum {
   readonly x: ReadonlyMap<number, number>;
   readonly out: ReadonlyMap<number, number>;
@@ -9,11 +9,11 @@ export interface Sum {
 }
 
 export interface SamplerSums {
-  /** The next latent of each row, but for the noise. */
+  /** The next latent of each row, without the noise. */
   readonly next: readonly Sum[];
-  /** m_k before it is clamped, of the rows that clamp it. Others enter as their terms: no such m is ever computed. */
+  /** m_k before clamping, for rows that clamp it. Other history values are never computed: sums contain their terms instead. */
   readonly clamped: readonly (Sum | undefined)[];
-  /** The weight of an output that is read once; outputs that are read more often are absent. */
+  /** The weight of each output that exactly one sum reads, by step. */
   readonly singleUseWeights: ReadonlyMap<number, number>;
 }
 
