@@ -143,7 +143,7 @@ export function planFormat(format: string, problem: string): CompilerError {
   );
 }
 
-/** `what`: "model", "cut", "sampler", …; the plan's own, and that of the run. */
+/** `what` is "model", "cut", "sampler", …; `planned` is that of the plan, `found` that of the run. */
 export function planMismatch(what: string, planned: string, found: string): CompilerError {
   return new CompilerError(
     "PLAN_MISMATCH",

@@ -1,4 +1,4 @@
-/** Decisions as data, and the only door to them: samplers as tables, plans, policies. */
+/** Decisions as data: samplers as tables, plans, policies. The public interface of this folder. */
 export { adjustmentArrays, type Adjustment, type Adjustments } from "./adjustment.js";
 export * from "./fidelity.js";
 export { fewSteps } from "./few-steps.js";

@@ -13,7 +13,16 @@ import {
   type Verification,
   verify,
 } from "./artifact/index.js";
-import { assertBudgetsOpen, choosePlan, findPolicy, type Planned, planningFor, type PlanSummary, runsOf, TIERS } from "./planning/index.js";
+import {
+  assertBudgetsOpen,
+  choosePlan,
+  findPolicy,
+  type Planned,
+  planningForJob,
+  type PlanSummary,
+  runsOf,
+  TIERS,
+} from "./planning/index.js";
 import { assertLimitable, type Compiled, compileModel, limitCache, type Limited } from "./compile/index.js";
 import { calibrate, type Trace } from "./calibration/index.js";
 import { unknownName } from "../ir/diagnostics.js";
@@ -174,7 +183,7 @@ async function plan(
   try {
     const chosen: Planned[] = [];
     for (const { policyOptions } of targets)
-      chosen.push(await choosePlan({ ...planningFor(job, trace), runs, progress }, policy, policyOptions));
+      chosen.push(await choosePlan({ ...planningForJob(job, trace), runs, progress }, policy, policyOptions));
     return { trace, chosen };
   } finally {
     await runs.close();

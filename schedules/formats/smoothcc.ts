@@ -1,4 +1,4 @@
-/** Our own form of a plan: plan.json, with vectors of adjustments in a file beside it. It holds every schedule. */
+/** Our own plan format: plan.json, with the vectors of adjustments in a file beside it. It can hold every schedule. */
 import { z } from "zod";
 import { parseAdjustments } from "../adjustment.js";
 import type { Format } from "../format.js";
@@ -10,7 +10,7 @@ import { parseRows, rowsSchema } from "../plan-rows.js";
 const PLAN_FORMAT = "smoothcc-plan/2";
 
 const schema = z.strictObject({
-  /** The first form does not say what a plan is of. */
+  /** Version 1 does not state the run that a plan belongs to. */
   format: z.enum([PLAN_FORMAT, "smoothcc-plan/1"]),
   of: z
     .strictObject({

@@ -1,6 +1,6 @@
 /**
- * Block Caching ("Cache Me if You Can", arXiv 2312.03209): a branch is reused while the changes of its neighbouring steps add up
- * to little, each branch by itself.
+ * Block Caching ("Cache Me if You Can", arXiv 2312.03209): a branch is reused while its changes from step to step add up to less than a
+ * threshold. Each branch decides by itself.
  */
 import { z } from "zod";
 import { badCurves, policyNeedsModel } from "../diagnostics.js";
@@ -56,7 +56,7 @@ function schedule(input: PolicyInput, { delta = DELTA, share, group }: Omit<z.ou
   return nearestToShare(input, share, "delta", thresholdsBetween(sums), rowsAt);
 }
 
-/** Of every step, Σ of the changes from the first step to it. */
+/** For every step, Σ of the changes from the first step up to it. */
 function runningTotals(changes: readonly number[]): readonly number[] {
   let sum = 0;
   return [0, ...changes.map((change) => (sum += change))];

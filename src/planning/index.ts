@@ -3,6 +3,6 @@ export { assertBudgetsOpen, BUDGET, type Comparison, comparisonOf, FRONT_SHARES,
 export { choosePlan, findPolicy, type Planned } from "./choose.js";
 export { groupCurves, type MeasuredCurve } from "./curves.js";
 export { front, type FrontPoint } from "./front.js";
-export { type Planning, planningForJob as planningFor, planningFromTrace as planningOf } from "./planning.js";
+export { type Planning, planningForJob, planningFromTrace } from "./planning.js";
 export { type ModelRuns, runsOf } from "./runs.js";
 export { branchWork, type PlanSummary } from "./summary.js";

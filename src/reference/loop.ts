@@ -20,7 +20,7 @@ import {
 } from "../../schedules/index.js";
 import type { RunInputs } from "../job/index.js";
 import { type RuntimeOptions, type Session, Sessions } from "../runtime/index.js";
-import { accumulate, forecast, halfOfRows as halfOfRows, inputAt } from "./feeds.js";
+import { accumulate, forecast, halfOfRows, inputAt } from "./feeds.js";
 import { guided, learnedDeviation, predictionsOf, varianceOf } from "./prediction.js";
 import { cacheInput, PREDICTION, stepWith } from "./step-model.js";
 

@@ -11,8 +11,8 @@ import {
   type FrontPoint,
   type Planned,
   type Planning,
-  planningFor,
-  planningOf,
+  planningForJob,
+  planningFromTrace,
   type PlanSummary,
   runsOf,
 } from "../../planning/index.js";
@@ -90,18 +90,18 @@ async function planned<T extends object>(
   };
   if (!argument.endsWith(".json")) {
     if (model !== undefined) throw badOption("--model", `the argument is a model already: '${argument}'`);
-    return { ...(await choose(planningFor(await open(argument)))), evaluations: 0 };
+    return { ...(await choose(planningForJob(await open(argument)))), evaluations: 0 };
   }
   const trace = readTrace(argument);
   if (model === undefined) {
     const { policies } = await loadExtensions(options.extension ?? []);
-    return { ...(await choose({ ...planningOf(trace), policies })), evaluations: 0 };
+    return { ...(await choose({ ...planningFromTrace(trace), policies })), evaluations: 0 };
   }
   const job = await open(model);
   assertSameRun(argument, trace, tracedRun(job));
   const runs = runsOf(job, { ...runtime, samples: trace.samples, seed: trace.seed, inputs: inputSpecs(options) });
   try {
-    const chosen = await choose({ ...planningFor(job, trace), runs, progress: host.progress });
+    const chosen = await choose({ ...planningForJob(job, trace), runs, progress: host.progress });
     return { ...chosen, evaluations: Math.ceil(runs.evaluations()) };
   } finally {
     await runs.close();
