@@ -28,7 +28,7 @@ const predictAndCorrect: Forecaster = (step, fills) => {
   const now = [{ step: step - 1, weight: 1 }];
   const before = [{ step: step - 2, weight: 1 }];
   const anchor = difference(1, fills);
-  // Of a forecast eq. 8 gives back the slope that went into it: its step is the mean of that slope and the anchor.
+  // By eq. 8 the step to a forecast was the mean of the predictor's slope and the anchor, so that slope follows from the step.
   const slope =
     step - 1 === fills[0]
       ? anchor

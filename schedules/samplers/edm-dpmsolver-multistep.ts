@@ -12,7 +12,7 @@ const config = z.object({
   ...edmKeys,
   ...edmSolverKeys,
   ...thresholdingKeys,
-  /** The last is another class's, for which the library takes the first. */
+  /** The last belongs to another class; the library uses the first for it. */
   algorithm_type: z.enum(["dpmsolver++", "sde-dpmsolver++", "deis"]).default("dpmsolver++"),
 });
 

@@ -1,4 +1,4 @@
-/** EDM (arXiv 2206.00364): x = sample + sigma · noise, networks between scalings that depend on sigma, and multistep rows for them. */
+/** EDM (arXiv 2206.00364): x = sample + sigma · noise, the scalings by sigma around the network, and multistep rows. */
 import { z } from "zod";
 import { dpmSolverType } from "./dpm-solver.js";
 import { unsupportedScheduler } from "../diagnostics.js";
@@ -35,7 +35,7 @@ export const edmSolverKeys = {
 export function edmSigmas({ sigma_schedule, sigma_min, sigma_max, rho, final_sigmas_type }: EdmConfig, steps: number): readonly number[] {
   const last = final_sigmas_type === "zero" ? 0 : sigma_min;
   if (sigma_schedule === "karras") return [...karrasSigmas(sigma_max, sigma_min, steps, rho), last];
-  // The library fills this grid from its lower end, which is what is left at one step.
+  // The library fills this grid from its lower end, so a single step is at sigma_min.
   return [...exponentialSigmas(steps === 1 ? sigma_min : sigma_max, sigma_min, steps), last];
 }
 
@@ -44,7 +44,7 @@ export function edmInitialScale({ sigma_max }: { readonly sigma_max: number }): 
   return Math.sqrt(sigma_max ** 2 + 1);
 }
 
-/** Throws UNSUPPORTED_SCHEDULER for the prediction that the library has in its lists and does not define. */
+/** Throws UNSUPPORTED_SCHEDULER for the prediction type that the library lists but does not define. */
 export function edmPrediction(className: string, { prediction_type: prediction }: EdmConfig): "epsilon" | "v_prediction" {
   if (prediction !== "sample") return prediction;
   const hint = 'EDM networks predict "epsilon" or "v_prediction".';

@@ -21,7 +21,7 @@ const manifestSchema = z.strictObject({
     .string()
     .refine((name) => forms.has(name), { error: "names a form that is not known" })
     .default(DEFAULT_FORM),
-  /** Of `step.onnx`, the exporter's one-step model; also as `recipe.json`, so that an artifact is itself a MODEL. */
+  /** The recipe of `step.onnx`, the exporter's one-step model. It is also written as `recipe.json`, so that an artifact can be opened as a MODEL. */
   recipe: recipeSchema,
   sampler: z.record(z.string(), z.unknown()),
   plan: z.record(z.string(), z.unknown()),
@@ -34,7 +34,7 @@ const manifestSchema = z.strictObject({
   macs: z.strictObject({ uncached: z.number(), emitted: z.number(), bound: z.number() }),
   cache: z.strictObject({ peakBytes: z.number() }),
   passes: z.array(z.strictObject({ name: z.string(), nodes: z.int() })),
-  /** How the model wants to be loaded. */
+  /** The session options to load the model with. */
   load: z.strictObject({ graphOptimizationLevel: z.string(), enableMemPattern: z.boolean() }),
 });
 

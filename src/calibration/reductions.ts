@@ -1,4 +1,4 @@
-/** Reduces the branch values of a trajectory to their statistics as they come, in the runtime, holding a window of steps. */
+/** Reduces the branch values of a trajectory to statistics, step by step, with models that the runtime executes. Holds a window of steps. */
 import { Builder } from "../../ir/build.js";
 import { badCurves } from "../../schedules/diagnostics.js";
 import { constant, inputValue, type Model, type Value } from "../../ir/graph.js";
@@ -9,18 +9,18 @@ import { type RuntimeOptions, Session, type Tensors } from "../runtime/index.js"
 import { L1_LAGS } from "./trace.js";
 import type { StepWindow } from "./window.js";
 
-/** Elements of a block, more or less; its differences between the steps of the window are what a reduction needs besides it. */
+/** The approximate number of elements in a block. It limits the memory of a reduction, which holds the block's differences between steps. */
 const BLOCK_ELEMENTS = 1 << 14;
 
-/** Digits of the ratios: measurements are no better, and they are most of a trace's text. */
+/** Digits of the ratios. Measurements are no more precise, and ratios make up most of a trace file. */
 const RATIO_DIGITS = 7;
 
-/** Statistics of one trajectory after another. Memory is taken once and used again for all of them. */
+/** Computes the statistics of one trajectory after another, with the same memory for all. */
 export class Reductions {
   private readonly sites = new Map<string, MeasuredBranch>();
   private readonly spare = new Map<number, Uint8Array[]>();
   private readonly sessions = new Map<ElementType, Session>();
-  /** Lags that differences are taken at, those of one step at least. */
+  /** The number of lags that differences are taken at, at least 1. */
   private readonly lags: number;
   /** Rows of the window that hold a step, and those of them that have been reduced. */
   private held = 0;
@@ -149,7 +149,7 @@ interface MeasuredBranch {
   readonly sums: Readonly<Record<"norm" | "gain", number[]> & Record<"diff" | "gram", number[][]>>;
 }
 
-/** Some tokens of a branch; their values at the steps of the window lie one behind the other, so that rows are views. */
+/** Some tokens of a branch. Their values at the steps of the window are stored one after the other, so that rows are views. */
 interface Block {
   readonly tokens: number;
   readonly rowBytes: number;
@@ -181,15 +181,15 @@ function gains(sizes: readonly number[], tokens: number, from: number, to: numbe
 }
 
 /**
- * Enters the inner products of the rows behind `pivot`, up to `held`, of which the first is that of step `first`. They are put
- * together from those of the moves M_q = V_q − V_{q−1}: what a forecast misses is a sum of moves, much smaller than the values, and
- * would be lost in the rounding of products of these. `moves` has ⟨M_p, V_pivot⟩ of the rows p behind the pivot, and ⟨M_p, M_q⟩ by p,
- * then q from 1. With E_i = V_i − V_pivot:
+ * Adds the inner products of the rows after `pivot`, up to `held`; row 0 belongs to step `first`. They are computed from those of the
+ * moves M_q = V_q − V_{q−1}: the error of a forecast is a sum of moves, which is much smaller than the values and would be lost in the
+ * rounding of products of values. `moves` has ⟨M_p, V_pivot⟩ of the rows p after the pivot, and ⟨M_p, M_q⟩ by p, then q from 1.
+ * With E_i = V_i − V_pivot:
  *   ⟨V_i, V_j⟩ = ⟨V_pivot, V_j⟩ + ⟨E_i, V_j⟩ where ⟨E_i, V_j⟩ − ⟨E_i, V_{j−1}⟩ = ⟨E_i, M_j⟩
- * Squares are off by some 3 · 10⁻⁷ of the first one: by a thousandth where a branch shrinks to an 80th in the course of a run.
+ * The error of squared norms is about 3 · 10⁻⁷ of the first one; that is a thousandth where a branch shrinks to an 80th during a run.
  */
 function extend(gram: readonly number[][], first: number, pivot: number, held: number, moves: Moves): void {
-  // Of the row i at hand: ⟨E_i, V_pivot⟩, ⟨E_i, M_q⟩ for all q, ⟨V_pivot, V_j⟩ for all j up to it.
+  // For the current row i: ⟨E_i, V_pivot⟩, ⟨E_i, M_q⟩ for all q, ⟨V_pivot, V_j⟩ for all j up to i.
   let toPivot = 0;
   const toMoves = new Float64Array(held);
   const ofPivot = Array.from({ length: pivot + 1 }, (_, j) => gram[pivot - j]?.[first + pivot] ?? NaN);
@@ -216,7 +216,7 @@ function extend(gram: readonly number[][], first: number, pivot: number, held: n
   }
 }
 
-/** Of the moves of a branch behind the pivot, their inner products with its value there and with all moves of the window. */
+/** The inner products of a branch's moves after the pivot with its value at the pivot, and with all moves of the window. */
 interface Moves {
   readonly toPivot: number[];
   readonly toMoves: number[];
@@ -239,7 +239,7 @@ function reductionModel(elem: ElementType, lags: number): Model {
   const flat = (value: Value): Value => build.op("Flatten", [value], `${value.name}_flat`, matrix);
   const sumOver = (axis: number, value: Value, name: string): Value =>
     build.op("ReduceSum", [value, constant(`axis_${axis}`, tensorOf("int64", [1], [axis]))], name, { elem: "float", shape: null }, { keepdims: { kind: "int", value: 0n } }); // prettier-ignore
-  // ONNX Runtime is a few times faster at Abs and ReduceSum than at ReduceL1, and so with ReduceL2.
+  // In ONNX Runtime, Abs and ReduceSum are a few times faster than ReduceL1; the same holds for ReduceL2.
   const l1 = (value: Value, name: string): Value => sumOver(1, flat(build.op("Abs", [value], `${name}_abs`, rowsType("float"))), name);
 
   const difference = (name: string): Value => {

@@ -36,7 +36,7 @@ export function assertWritable(path: string): void {
   }
 }
 
-/** Where a path leads to: a link stays when what is behind it is replaced. */
+/** The target of a path, so that replacing a file keeps the link to it. */
 export function behindLinks(path: string): string {
   return existsSync(path) ? realpathSync(path) : resolve(path);
 }
@@ -57,8 +57,7 @@ export async function writeWhole(file: string, content: string | Uint8Array, for
 }
 
 /**
- * Makes a folder, and those above it that are missing. Node's own recursive way never returns where the system will not
- * have it, as in /proc.
+ * Makes a folder and its missing parents. Node's own recursive option never returns where the system refuses the folder, as in /proc.
  */
 export async function makeFolder(folder: string): Promise<void> {
   if (existsSync(folder)) return;
@@ -70,7 +69,7 @@ export async function makeFolder(folder: string): Promise<void> {
   }
 }
 
-/** What the system says of a path as FILE_NOT_WRITTEN; other errors as they are. */
+/** A system error about a path as FILE_NOT_WRITTEN; other errors unchanged. */
 export function notWritten(path: string, error: unknown): unknown {
   return error instanceof Error && "syscall" in error ? fileNotWritten(path, error.message) : error;
 }

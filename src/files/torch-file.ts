@@ -16,7 +16,7 @@ const STORAGES: ReadonlyMap<string, ElementType> = new Map([
   ["IntStorage", "int32"],
 ]);
 
-/** The bytes that a pickled tensor looks at. */
+/** The bytes that a pickled tensor is a view of. */
 class Storage {
   constructor(
     readonly elem: ElementType,
@@ -56,7 +56,7 @@ export function parseTorchFile(bytes: Uint8Array, file: string): ReadonlyMap<str
   return tensors;
 }
 
-/** Adds the tensors below a value. Keys that are a dictionary twice, as in a cycle, lead there once. */
+/** Collects the tensors below a value. A dictionary that is reachable more than once, as in a cycle, is visited once. */
 function collect(value: unknown, path: readonly string[], tensors: Map<string, TensorData>, seen = new Set<unknown>()): void {
   if (value instanceof RebuiltTensor) tensors.set(path.join("."), value.data);
   if (!(value instanceof Map) || seen.has(value)) return;
@@ -77,14 +77,14 @@ function rebuild(...given: readonly unknown[]): RebuiltTensor {
   return new RebuiltTensor({ elem, shape, content: { kind: "bytes", bytes: content } });
 }
 
-/** The value that a pickle describes: dictionaries as Map, tensors as Tensor. `storageOf` gives the bytes of a storage. */
+/** The value that a pickle describes: dictionaries as Map, tensors as RebuiltTensor. `storageOf` gives the bytes of a storage. */
 function unpickle(pickle: Uint8Array, storageOf: (key: string) => Uint8Array | undefined, refuse: (problem: string) => Error): unknown {
   const storageTypes = new Map<unknown, ElementType>();
   const known: Readonly<Record<string, (...given: unknown[]) => unknown>> = {
     "collections.OrderedDict": () => new Map(),
     "torch._utils._rebuild_tensor_v2": rebuild,
     "torch._utils._rebuild_parameter": (tensor) => tensor,
-    // What a training script was called with; its attributes are put into an object of no further meaning.
+    // The arguments of a training script; its attributes are put into a plain object.
     "argparse.Namespace": function Namespace() {
       return {};
     },

@@ -1,4 +1,4 @@
-/** The network of a job as it was exported: read once, and lifted, with the branches and the cut that are asked for. */
+/** The network of a job as it was exported, read once and lifted with the requested branches and cut. */
 import { requireWellFormed } from "../../ir/check.js";
 import { notRecognised } from "../../ir/diagnostics.js";
 import { structureDigest } from "../../ir/digest.js";
@@ -13,11 +13,11 @@ import { openJobSource, type RecipeOverrides, type JobSource, withoutAbsentInput
 
 export interface Network {
   readonly source: JobSource;
-  /** As it stands in the file, weights apart. */
+  /** The model as in the file; its weights stay on disk. */
   readonly read: Model;
-  /** With its branches, cut where the recipe says. */
+  /** The model with its branches, cut as in the recipe. */
   readonly lifted: Model;
-  /** Digest of what stands in the file. */
+  /** Digest of `read` (`structureDigest`). */
   readonly structure: string;
 }
 
@@ -50,7 +50,7 @@ function liftedAt({ recipe, extensions }: JobSource, read: Model, cut: string): 
   return lift(read, { latent, timestep, prediction: prediction.output, cut: parseCut(cut), own: extensions?.recognisers });
 }
 
-/** The recipe, needing what was loaded for it: policies have done their work once there is a plan. Throws MISSING_EXTENSION. */
+/** The recipe with the loaded extensions as its requirements; policies are not needed any more once there is a plan. Throws MISSING_EXTENSION. */
 function withExtensions(recipe: Recipe, { recognisers, samplers, passes }: Extensions): Recipe {
   const given = [...recognisers, ...samplers, ...passes].map(({ name }) => name);
   const missing = recipe.extensions.find((name) => !given.includes(name));

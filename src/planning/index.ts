@@ -1,4 +1,4 @@
-/** From what was measured to a plan. */
+/** From a calibration to a plan. */
 export { assertBudgetsOpen, BUDGET, type Comparison, comparisonOf, FRONT_SHARES, TIERS } from "./budgets.js";
 export { choosePlan, findPolicy, type Planned } from "./choose.js";
 export { groupCurves, type MeasuredCurve } from "./curves.js";

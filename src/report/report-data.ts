@@ -1,4 +1,4 @@
-/** Gathers what the report shows of an artifact. */
+/** Collects the data of an artifact's report. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { totalMacs } from "../../ir/cost.js";
@@ -11,7 +11,7 @@ import { cellKind } from "./schedule.js";
 import { readTrace } from "../calibration/index.js";
 import { counted } from "../words/index.js";
 
-/** Pixels a latent element; small latents are made large enough to be seen. */
+/** The smallest side of a picture in pixels: small latents are enlarged. */
 const SMALLEST_SIDE = 96;
 
 export interface ReportSources {

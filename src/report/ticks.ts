@@ -10,7 +10,7 @@ export function ticks(max: number, count: number): readonly number[] {
   return Array.from({ length: Math.ceil(max / step - 1e-9) + 1 }, (_, i) => Number((i * step).toFixed(digits)));
 }
 
-/** The same from the last of them below `min` to the first above `max`. */
+/** Such ticks from the last one below `min` to the first one above `max`. */
 export function ticksBetween(min: number, max: number, count: number): readonly number[] {
   const [, step] = ticks(max - min, count);
   if (step === undefined) return [min];

@@ -1,4 +1,4 @@
-/** What a command is, and the registry of them: one file a command. */
+/** The registry of commands: one file per command. */
 import { loadFolder } from "../../../ir/registry.js";
 import { isCommand } from "../command.js";
 

@@ -4,7 +4,7 @@ import { channelKeys, type Pipeline, predictionOf } from "../pipeline.js";
 
 const config = z.object({ transformer: z.object({ ...channelKeys, num_embeds_ada_norm: z.int().min(1).default(1000) }) });
 
-/** Classes that calibration runs with, evenly over all. */
+/** The number of classes that calibration uses, spread evenly over all. */
 const CALIBRATION_CLASSES = 16;
 
 export default {

@@ -54,7 +54,7 @@ export function deriveRecipe(folder: string): RecipeFacts {
   };
 }
 
-/** The pipeline decides where it is named, since one network serves several; optimum puts ORT before the name. */
+/** The entry of a folder, by its pipeline class if that is named, as several pipelines use the same network. optimum prefixes the class with ORT. */
 function pipelineOf(
   index: string | undefined,
   transformer: string | undefined,
