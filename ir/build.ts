@@ -82,7 +82,10 @@ export class Builder {
     return node.outputs;
   }
 
-  /** A reduction along axes, which stay with size 1. Not for ReduceSum, whose axes became an operand in another version of the operator set. */
+  /**
+   * A reduction along axes, which stay with size 1.
+   * Not for ReduceSum, whose axes became an operand in another version of the operator set.
+   */
   reduce(opType: StandardOperator, value: Value, axes: readonly number[], opset: number, name: string): Value {
     const type: TensorType = { elem: elemOf(value), shape: shapeOf(value).map((dim, axis) => (axes.includes(axis) ? 1 : dim)) };
     // The axes became an operand in opset 18.
@@ -119,7 +122,10 @@ export class Builder {
     });
   }
 
-  /** Σ weight · value over values of one type and shape. The sum is computed in float whatever the type; weights of 1 and −1 cost no product. */
+  /**
+   * Σ weight · value over values of one type and shape.
+   * The sum is computed in float whatever the type; weights of 1 and −1 cost no product.
+   */
   weightedSum(terms: readonly WeightedValue<Weight>[], name: string): Value {
     const [single] = terms;
     if (single && terms.length === 1 && single.weight === 1) return single.value;

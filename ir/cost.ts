@@ -62,7 +62,10 @@ function macsAt(node: Node, dependsOn: Dependence, times: Times): Macs {
   return totalMacs(one) < totalMacs(other) ? other : one;
 }
 
-/** The executions of a Loop's body: one per iteration, or those of the Loop itself where the number of iterations is not constant or a condition may end it. */
+/**
+ * The executions of a Loop's body: one per iteration,
+ * or those of the Loop itself where the number of iterations is not constant or a condition may end it.
+ */
 function iterations(node: Node, times: Times): Times {
   const body = node.attributes.get("body");
   const count = smallConstant(node.inputs[0])?.[0];
@@ -127,7 +130,10 @@ export function stepCost(model: Model): StepCost {
   return { total, hoisted, branches };
 }
 
-/** For every node from which each path to an output passes a marked value: the marks of the first such value on each path. One backward walk. */
+/**
+ * For every node from which each path to an output passes a marked value:
+ * the marks of the first such value on each path. One backward walk.
+ */
 export function branchOwners(graph: Graph): ReadonlyMap<Node, ReadonlySet<Mark>> {
   const trunk = "trunk" as const;
   const owners = new Map<Value, ReadonlySet<Mark> | typeof trunk>();

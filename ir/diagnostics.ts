@@ -1,4 +1,7 @@
-/** Errors about graphs, model files and networks, and about unknown names: code, sentence, place, hint. In alphabetical order of the codes. */
+/**
+ * Errors about graphs, model files and networks, and about unknown names: code, sentence, place, hint.
+ * In alphabetical order of the codes.
+ */
 
 /** What the exit codes of the program mean. */
 export const EXIT_CODES = {

@@ -1,4 +1,7 @@
-/** The view of a step graph as a diffusion transformer, which lifting finds. It holds names and numbers; the graph's marks hold the values. */
+/**
+ * The view of a step graph as a diffusion transformer, which lifting finds.
+ * It holds names and numbers; the graph's marks hold the values.
+ */
 
 /** What a value of a step graph depends on, as bits: the latent, the time, the conditions (all other inputs). */
 export const LATENT = 1;
@@ -8,7 +11,10 @@ export const CONDITION = 4;
 /** The half of classifier-free guidance (arXiv 2207.12598) that a call of the network computes: with the conditions or without. */
 export type Half = "cond" | "uncond";
 
-/** What is cached from step to step: the values of a branch in one call of the network. A call that sees both halves has the key of `cond`. */
+/**
+ * The key of a cache, which holds the values of a branch in one call of the network.
+ * A call that sees both halves has the half `cond` in its key.
+ */
 export interface CacheKey {
   readonly site: string;
   readonly half: Half;

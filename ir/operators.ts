@@ -1,4 +1,7 @@
-/** The names of operators as types, so that a misspelt name does not compile. `isOp` and `isRuntimeOp` (ir/graph.ts) test nodes against them. */
+/**
+ * The names of operators as types, so that a misspelt name does not compile.
+ * `isOp` and `isRuntimeOp` (ir/graph.ts) test nodes against them.
+ */
 
 /** The operators of the standard's default domain up to opset 24, including removed ones (onnx 1.23.2, `onnx.defs`). */
 export const STANDARD_OPERATORS = [

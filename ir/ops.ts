@@ -3,13 +3,19 @@ import { isOfStandardDomain, isOp, isRuntimeOp, type Node, type Value } from "./
 import type { StandardOperator } from "./operators.js";
 import { isFloatType } from "./types.js";
 
-/** The bit set of the sources that a value's numbers depend on. Reading a shape is no dependence, as shapes are fixed once a model is bound. */
+/**
+ * The bit set of the sources that a value's numbers depend on.
+ * Reading a shape is no dependence, as shapes are fixed once a model is bound.
+ */
 export type Dependence = (value: Value | undefined) => number;
 
 const RANDOM = ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"] as const;
 const CONTROL_FLOW = ["If", "Loop", "Scan"] as const;
 
-/** Whether a node is in this version of the standard operator set. ONNX Runtime had one norm in the standard domain before the standard did. */
+/**
+ * Whether a node is in this version of the standard operator set.
+ * ONNX Runtime had one norm in the standard domain before the standard did.
+ */
 export function isStandard(node: Node, opset: number): boolean {
   if (isRuntimeOp(node, "SimplifiedLayerNormalization")) return false;
   return isOp(node, "LayerNormalization") ? opset >= 17 : isOfStandardDomain(node);
@@ -98,7 +104,10 @@ export function isReduction(node: Node): boolean {
   return isOp(node, "ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMin");
 }
 
-/** Operators that are accurate in half precision: products accumulate in float, norms keep their statistics in float (`stash_type`), the others round once. */
+/**
+ * Operators that are accurate in half precision:
+ * products accumulate in float, norms keep their statistics in float (`stash_type`), the others round once.
+ */
 const HALF_SAFE: readonly StandardOperator[] = [
   "MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "Attention", "RotaryEmbedding", "LayerNormalization", "RMSNormalization",
   "Add", "Sub", "Mul", "Sum", "Neg", "Abs", "Max", "Min", "Where", "Clip",

@@ -26,7 +26,9 @@ export interface Ports {
 
 const FLOATS: readonly string[] = ["float", "float16", "bfloat16", "double"];
 
-/** Throws UNKNOWN_NAME for a name that is not there, NOT_RECOGNISED for a graph that has no latent or no time, AMBIGUOUS_PORT for outputs. */
+/**
+ * Throws UNKNOWN_NAME for a name that is not there, NOT_RECOGNISED for a graph that has no latent or no time, AMBIGUOUS_PORT for outputs.
+ */
 export function findPorts(graph: Graph, names: PortNames): Ports {
   const latents = latentCandidates(graph, names.latent);
   const guesses: PortGuess[] = [];
@@ -64,7 +66,10 @@ function latentCandidates(graph: Graph, name: string | undefined): readonly Valu
   return floats;
 }
 
-/** The candidates most similar to the prediction: of the same rank, with the fewest dimensions that surely differ, then the most that are equal. */
+/**
+ * The candidates most similar to the prediction:
+ * of the same rank, with the fewest dimensions that surely differ, then the most that are equal.
+ */
 function mostAlike(candidates: readonly Value[], prediction: Port): readonly Value[] {
   const scored = candidates.map((value) => ({ value, score: likeness(value.type, prediction.value.type) }));
   const best = Math.max(...scored.map(({ score }) => score));

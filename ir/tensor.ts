@@ -109,7 +109,10 @@ export function tensorFrom(elem: ElementType, shape: readonly number[], array: A
   return { elem, shape, content: { kind: "bytes", bytes: new Uint8Array(array.buffer, array.byteOffset, array.byteLength) } };
 }
 
-/** The elements as numbers, for reading only: a view of their memory where that is aligned, else a copy. Throws what `tensorNumbers` throws. */
+/**
+ * The elements as numbers, for reading only: a view of their memory where that is aligned, else a copy.
+ * Throws what `tensorNumbers` throws.
+ */
 export function tensorFloats(data: TensorData): ArrayLike<number> {
   const { content } = data;
   if (data.elem === "float" && content.kind === "bytes" && content.bytes.byteOffset % 4 === 0) {

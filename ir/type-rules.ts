@@ -149,7 +149,9 @@ function integers(value: Value | undefined): readonly number[] | undefined {
   return isList ? tensorNumbers(data) : undefined;
 }
 
-/** Axes from the attribute, or from the operand of newer versions: undefined where there are none, "unknown" where they are not constant. */
+/**
+ * Axes from the attribute, or from the operand of newer versions: undefined where there are none, "unknown" where they are not constant.
+ */
 function axesOf(node: Node, operand: number, rank: number): readonly number[] | "unknown" | undefined {
   const value = node.inputs[operand];
   const axes = intsAttribute(node, "axes") ?? integers(value);

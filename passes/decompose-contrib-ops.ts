@@ -105,7 +105,9 @@ function biased(node: Node, build: Builder): Value | undefined {
   return x && bias ? binary(build, "Add", x, bias, `${first(node).name}/biased`) : x;
 }
 
-/** alpha · A · B, with A or B transposed. A is multiplied by alpha, as the operand is smaller than attention's scores and overflows later. */
+/**
+ * alpha · A · B, with A or B transposed. A is multiplied by alpha, as the operand is smaller than attention's scores and overflows later.
+ */
 function fusedMatMul(node: Node, build: Builder): readonly Value[] | undefined {
   const [a, b] = node.inputs;
   if (!a || !b || intAttribute(node, "transBatchA", 0) || intAttribute(node, "transBatchB", 0)) return undefined;

@@ -1,4 +1,6 @@
-/** Replaces operators without a kernel in ONNX Runtime's CUDA provider by others: they would run on the CPU, with copies before and after. */
+/**
+ * Replaces operators without a kernel in ONNX Runtime's CUDA provider by others: they would run on the CPU, with copies before and after.
+ */
 import { hasCudaKernel } from "../ir/cuda.js";
 import { Builder, elemOf, shapeOf } from "../ir/build.js";
 import { constant, floatAttribute, isOfStandardDomain, type Node, type Value, withGraph } from "../ir/graph.js";

@@ -1,4 +1,7 @@
-/** The interface of a rule of `fuse`, a file of `fuse/`. A rule recognises one expression by its last node and replaces it by a shorter one that computes the same up to rounding. */
+/**
+ * The interface of a rule of `fuse`, a file of `fuse/`. A rule recognises one expression by its last node and replaces it by a shorter
+ * one that computes the same up to rounding.
+ */
 import type { Builder } from "../ir/build.js";
 import type { Node, Value } from "../ir/graph.js";
 import type { Named } from "../ir/registry.js";
@@ -17,6 +20,9 @@ export interface Surroundings {
 export interface FuseRule extends Named {
   /** The first version of the standard operator set with the operators that the rule makes. */
   readonly opset: number;
-  /** The values that replace the outputs of `node`, with the same types, if the rule's expression ends there. Shapes of its operands and outputs are fixed. */
+  /**
+   * The values that replace the outputs of `node`, with the same types, if the rule's expression ends there.
+   * Shapes of its operands and outputs are fixed.
+   */
   apply(node: Node, around: Surroundings): readonly Value[] | undefined;
 }

@@ -38,7 +38,10 @@ export interface PlanContext extends PassContext {
 
 const PRESERVES = ["bits", "rounding", "precision", "plan"] as const;
 
-/** What a pass preserves. `bits`: the same numbers; `rounding`: the same up to rounding; `precision`: up to the precision of the requested type; `plan`: the result that the plan defines. */
+/**
+ * What a pass preserves. `bits`: the same numbers; `rounding`: the same up to rounding; `precision`: up to the precision of the requested
+ * type; `plan`: the result that the plan defines.
+ */
 export type Preserves = (typeof PRESERVES)[number];
 
 /** A pass with several rules calls it with the number of times that each was applied. */

@@ -1,4 +1,7 @@
-/** Replaces the value of a branch at each cached step by a weighted sum of its values at earlier steps, with its adjustment. A cache read is an edge of the graph. */
+/**
+ * Replaces the value of a branch at each cached step by a weighted sum of its values at earlier steps, with its adjustment.
+ * A cache read is an edge of the graph.
+ */
 import { Builder, elemOf, shapeOf } from "../ir/build.js";
 import { badTerm } from "../schedules/diagnostics.js";
 import { constant, type Mark, type Value } from "../ir/graph.js";

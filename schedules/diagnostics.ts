@@ -1,4 +1,7 @@
-/** Errors about samplers, plans and policies, and about the input of passes: code, sentence, place, hint. In alphabetical order of the codes. */
+/**
+ * Errors about samplers, plans and policies, and about the input of passes: code, sentence, place, hint.
+ * In alphabetical order of the codes.
+ */
 import { CompilerError, nearest } from "../ir/diagnostics.js";
 
 export function badAdjustment(site: string, step: number, problem: string): CompilerError {

@@ -1,10 +1,16 @@
 /** Classifier-free guidance: how the conditional and the unconditional output of the network are combined. */
 import type { Half } from "../ir/dit.js";
 
-/** How the network is called for the two halves. `batched`: both in one call, along axis 0; `two-calls`: one call each; `embedded`: one call, with the scale as an input of the model. */
+/**
+ * How the network is called for the two halves. `batched`: both in one call, along axis 0; `two-calls`: one call each; `embedded`: one
+ * call, with the scale as an input of the model.
+ */
 export const GUIDANCE_FORMS = ["none", "batched", "two-calls", "embedded"] as const;
 
-/** The parameters of guided = uncond + scale · (cond − uncond) (arXiv 2207.12598, eq. 6), where cond and uncond are outputs of the network. */
+/**
+ * The parameters of guided = uncond + scale · (cond − uncond) (arXiv 2207.12598, eq.
+ * 6), where cond and uncond are outputs of the network.
+ */
 export interface Guidance {
   readonly form: (typeof GUIDANCE_FORMS)[number];
   /** One scale for all rows of the sampler's table, or one per row. */
@@ -13,7 +19,10 @@ export interface Guidance {
   readonly interval?: readonly [from: number, to: number] | undefined;
   /** Which half of a batched call comes first. */
   readonly order: readonly ["cond", "uncond"] | readonly ["uncond", "cond"];
-  /** Channels [from, to) of the prediction that are guided; the others are those of cond (`forward_with_cfg` of facebookresearch/DiT, models.py). */
+  /**
+   * Channels [from, to) of the prediction that are guided;
+   * the others are those of cond (`forward_with_cfg` of facebookresearch/DiT, models.py).
+   */
   readonly channels?: readonly [from: number, to: number] | undefined;
   readonly rescale?: Rescale | undefined;
   /** Under `embedded`, the input that takes the scale. */

@@ -1,4 +1,7 @@
-/** Plans: which branch is computed at which step, and what is read instead. A schedule is the form of plan files; binding it to a run makes a plan. */
+/**
+ * Plans: which branch is computed at which step, and what is read instead.
+ * A schedule is the form of plan files; binding it to a run makes a plan.
+ */
 import { badAdjustment, badCell, badTerm, planFirstStep, planLength, planMismatch } from "./diagnostics.js";
 import { unknownName } from "../ir/diagnostics.js";
 import type { BranchKind } from "../ir/dit.js";
@@ -33,7 +36,10 @@ export type PlannedCache = Omit<CachedBranch, "gated" | "module">;
 /** 1: compute; 0: reuse the latest computed value; a list: the sum of terms [step, weight]. */
 export type ScheduleCell = 0 | 1 | readonly (readonly [step: number, weight: number])[];
 
-/** A plan as in plan.json: maps keys (sites, kinds and blocks, kinds, `*`) to rows of `steps` cells. A branch without a key is always computed. */
+/**
+ * A plan as in plan.json: maps keys (sites, kinds and blocks, kinds, `*`) to rows of `steps` cells.
+ * A branch without a key is always computed.
+ */
 export interface Schedule {
   readonly steps: number;
   /** The run that it was made for, if the file states it. */
@@ -159,7 +165,10 @@ export function termsOf(cell: Exclude<ScheduleCell, 1>, latest: number): readonl
   return cell === 0 ? [{ step: latest, weight: 1 }] : cell.map(([step, weight]) => ({ step, weight }));
 }
 
-/** Adds adjustments to the cells of a row. An adjustment has no effect on a cell that the schedule caches but that must be computed in this run. */
+/**
+ * Adds adjustments to the cells of a row.
+ * An adjustment has no effect on a cell that the schedule caches but that must be computed in this run.
+ */
 function withAdjustments(
   branch: PlannedCache,
   row: readonly ScheduleCell[],

@@ -57,7 +57,10 @@ export interface Runs {
   seconds(): Promise<number>;
   /** The latents of a sample without caching: the initial one, and the one after every step. */
   latents(sample: number): Promise<readonly Float32Array[]>;
-  /** Starts a run that follows the schedule step by step. Up to the step `from` it is the run without caching, whose branches it must not read. */
+  /**
+   * Starts a run that follows the schedule step by step.
+   * Up to the step `from` it is the run without caching, whose branches it must not read.
+   */
   walk(sample: number, schedule: Schedule, from?: number): Promise<SteppedRun>;
 }
 

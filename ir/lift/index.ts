@@ -129,7 +129,9 @@ function guessed(role: string, option: string, [taken = "", ...others]: readonly
   return `'${taken}' is taken for the ${role}; ${others.map((name) => `'${name}'`).join(", ")} would fit as well: name it as "${option}" in recipe.json.`;
 }
 
-/** Unique site names: `kind-block`, prefixed with the stream if there are several, and numbered if a block has several branches of a kind. */
+/**
+ * Unique site names: `kind-block`, prefixed with the stream if there are several, and numbered if a block has several branches of a kind.
+ */
 function named(sites: readonly CutSite[]): readonly string[] {
   const severalStreams = new Set(sites.map(({ stream }) => stream)).size > 1;
   const taken = new Map<string, number>();

@@ -1,4 +1,7 @@
-/** Fields of a file that the IR has no place for. The `extra` of values, nodes, graphs and models carries them; only the writer reads them. */
+/**
+ * Fields of a file that the IR has no place for.
+ * The `extra` of values, nodes, graphs and models carries them; only the writer reads them.
+ */
 import type { TensorType } from "../types.js";
 import type { Draft, Message, Unknowns } from "./schema.js";
 

@@ -112,7 +112,10 @@ export function isWithin(path: string, folder: string): boolean {
   return way !== ".." && !way.startsWith(`..${sep}`) && !isAbsolute(way);
 }
 
-/** The typed field that holds elements of a type, and the bytes that a number takes after decoding; 0 if the field holds the bytes of the elements. */
+/**
+ * The typed field that holds elements of a type, and the bytes that a number takes after decoding;
+ * 0 if the field holds the bytes of the elements.
+ */
 function typedField(
   elem: Exclude<ElementType, "string">,
 ): readonly ["float_data" | "double_data" | "int32_data" | "int64_data" | "uint64_data", number] {

@@ -22,7 +22,10 @@ export interface EncodeOptions {
 }
 
 export interface WriteOptions {
-  /** `none`: everything in the model file. Else tensors of `threshold` bytes (default: 1024) go to `file` beside it (default: `<model file>.data`). */
+  /**
+   * `none`: everything in the model file.
+   * Else tensors of `threshold` bytes (default: 1024) go to `file` beside it (default: `<model file>.data`).
+   */
   readonly external?: "none" | { readonly file?: string | undefined; readonly threshold?: number | undefined } | undefined;
   readonly valueInfo?: boolean | undefined;
   /** What earlier calls wrote to data files of the same folder; this call adds its own contents. */
@@ -74,7 +77,10 @@ export async function writeModel(model: Model, file: string, options: WriteOptio
   return { modelBytes, dataBytes: layout.size, dataFile: layout.size > 0 ? data : undefined };
 }
 
-/** The model as a byte string, to be handed to a runtime. Throws NAME_CLASH, MODEL_TOO_LARGE, and FILE_MISSING or EXTERNAL_DATA_SHORT for weights that are gone. */
+/**
+ * The model as a byte string, to be handed to a runtime.
+ * Throws NAME_CLASH, MODEL_TOO_LARGE, and FILE_MISSING or EXTERNAL_DATA_SHORT for weights that are gone.
+ */
 export function encodeModel(model: Model, options: EncodeOptions = {}): Uint8Array {
   const base = options.base === undefined ? undefined : resolve(options.base);
   const place = ({ content }: TensorData): Placement => {

@@ -54,13 +54,19 @@ export interface CutSite {
   readonly branches: readonly PlacedBranch[];
 }
 
-/** A branch as a recogniser returns it. If several streams share it, `value` is its whole output and `places` are all the adds of its slices. */
+/**
+ * A branch as a recogniser returns it.
+ * If several streams share it, `value` is its whole output and `places` are all the adds of its slices.
+ */
 export interface SharedBranch extends PlacedBranch {
   readonly value?: Value | undefined;
   readonly places?: readonly PlacedBranch[] | undefined;
 }
 
-/** The sites of a cut, in execution order, and the graph with their values. Throws NOT_RECOGNISED where a fused node hides the end of a block, UNKNOWN_NAME for blocks that do not exist. */
+/**
+ * The sites of a cut, in execution order, and the graph with their values. Throws NOT_RECOGNISED where a fused node hides the end of a
+ * block, UNKNOWN_NAME for blocks that do not exist.
+ */
 export function cutAt(
   graph: Graph,
   branches: readonly SharedBranch[],

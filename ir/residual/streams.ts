@@ -11,7 +11,8 @@ export function streamAdds(adds: readonly ResidualAdd[], skips: ReadonlyMap<Valu
   const bySum = new Map(adds.map((add) => [add.sum, add]));
   const previous = (add: ResidualAdd): ResidualAdd | undefined => bySum.get(whole(add.before));
 
-  // `lengths`: the longest chain from an add to the end, with the add itself. Of adds that start from the same value, the one with the longest chain continues the stream.
+  // `lengths`: the longest chain from an add to the end, with the add itself. Of adds that start from the same value, the one with the
+  // longest chain continues the stream.
   const next = new Map<Value, ResidualAdd>();
   const lengths = new Map<ResidualAdd, number>();
   const lengthOf = (add: ResidualAdd): number => lengths.get(add) ?? 0;

@@ -90,7 +90,10 @@ function transposed(node: Node, tokens: Tokens): Tokens {
   return perm && perm.at(-1) === perm.length - 1 && perm.some((axis, i) => axis !== i) ? { ...tokens, turned: !tokens.turned } : tokens;
 }
 
-/** The tokens of the parts of a value. A part of joined tokens has those of the first source or of the last; other parts keep the tokens of the whole. */
+/**
+ * The tokens of the parts of a value. A part of joined tokens has those of the first source or of the last;
+ * other parts keep the tokens of the whole.
+ */
 function parts(node: Node, tokens: Tokens): readonly Tokens[] {
   const { sources, turned } = tokens;
   const [first, last] = [sources[0], sources.at(-1)];

@@ -1,4 +1,7 @@
-/** The rules of `fuse`. Each recognises one expression by its last node, and replaces it by a shorter one that computes the same up to rounding. */
+/**
+ * The rules of `fuse`. Each recognises one expression by its last node,
+ * and replaces it by a shorter one that computes the same up to rounding.
+ */
 import affineNormalization from "./affine-normalization.js";
 import attention from "./attention.js";
 import gelu from "./gelu.js";

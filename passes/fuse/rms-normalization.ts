@@ -1,4 +1,7 @@
-/** x / √(mean(x²) + epsilon) along the last axis. Formula: Zhang and Sennrich, Root Mean Square Layer Normalization, equation 4; ONNX, RMSNormalization-23. */
+/**
+ * x / √(mean(x²) + epsilon) along the last axis.
+ * Formula: Zhang and Sennrich, Root Mean Square Layer Normalization, equation 4; ONNX, RMSNormalization-23.
+ */
 import { elemOf, shapeOf } from "../../ir/build.js";
 import { constant, isOp, only, type Value } from "../../ir/graph.js";
 import { isMeanOfLast, operandPairs, producerOf, uniformOf, withNumber } from "../fusing/match.js";

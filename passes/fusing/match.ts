@@ -46,7 +46,10 @@ export interface WithNumber {
   readonly number: number;
 }
 
-/** The operands of a binary node if one is a number: the second, or either if the operator is commutative. The result has the type of the other operand. */
+/**
+ * The operands of a binary node if one is a number: the second, or either if the operator is commutative.
+ * The result has the type of the other operand.
+ */
 export function withNumber(node: Node | undefined): WithNumber | undefined {
   const [first, second] = node?.inputs ?? [];
   const pairs = node && isCommutative(node) ? [[first, second] as const, [second, first] as const] : [[first, second] as const];

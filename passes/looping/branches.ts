@@ -1,6 +1,6 @@
 /**
- * Cached branches in a loop: the nodes that only they need are moved into an `If`, whose other side reads values of earlier
- * iterations.
+ * Cached branches in a loop: the nodes that only they need are moved into an `If`,
+ * whose other side reads values of earlier iterations.
  */
 import { operands } from "../../ir/analysis.js";
 import { Builder, elemOf, shapeOf } from "../../ir/build.js";
@@ -125,7 +125,10 @@ class Decisions {
     }
   }
 
-  /** Places a unit in an `If`: it is computed if any of its sites is. If its sites are all computed at the same steps, this `If` decides for them too. */
+  /**
+   * Places a unit in an `If`: it is computed if any of its sites is.
+   * If its sites are all computed at the same steps, this `If` decides for them too.
+   */
   decide({ nodes, results }: Unit, owners: readonly Site[]): void {
     const [then, otherwise] = [new Builder(), new Builder()];
     this.copy(nodes, then);

@@ -20,7 +20,10 @@ export function operandsAt(node: Node, at: (value: Value) => Value | undefined):
   };
 }
 
-/** A copy of a node with other operands. With a prefix, its name also gets its module path; with `rows`, its results have that size along axis 0. */
+/**
+ * A copy of a node with other operands.
+ * With a prefix, its name also gets its module path; with `rows`, its results have that size along axis 0.
+ */
 export function clone(node: Node, { inputs, captures, attributes }: Operands, prefix = "", rows?: number): Node {
   const resize = (type: TensorType | undefined): TensorType | undefined =>
     type?.shape && rows !== undefined ? { ...type, shape: [rows, ...type.shape.slice(1)] } : type;

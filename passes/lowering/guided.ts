@@ -107,7 +107,10 @@ export class GuidedPrediction {
     return body.op("Mul", [guided, mixed], `${label}/rescaled`, { elem: "float", shape });
   }
 
-  /** The unit normal `draw` times the learned standard deviation exp((max − min)/4 · v + (max + min)/4), which is 1 in rows without a learned variance. */
+  /**
+   * The unit normal `draw` times the learned standard deviation exp((max − min)/4 · v + (max + min)/4),
+   * which is 1 in rows without a learned variance.
+   */
   learnedNoise(outputs: readonly CallOutput[], draw: Value, learned: OfRow<LearnedVariance | undefined>, step: Step): Value {
     const { body, shape } = this;
     const { label } = step;

@@ -1,4 +1,7 @@
-/** Rewrites each row of a sampler's table as one weighted sum of latents, outputs and clamped history values. Weights are added in float64. */
+/**
+ * Rewrites each row of a sampler's table as one weighted sum of latents, outputs and clamped history values.
+ * Weights are added in float64.
+ */
 import type { Row, Term } from "../../schedules/index.js";
 
 /** A weighted sum: the weights by step of latents (x), of guided outputs (out) and of clamped history values (m). */

@@ -28,7 +28,10 @@ export function published({ steps }: PolicyInput, fills: number): ReadonlyMap<st
   return new Map(rows);
 }
 
-/** Exponents of the sensitivity in the cost of a path. With 1, an error counts by its effect on the result; smaller exponents weigh all steps more equally. */
+/**
+ * Exponents of the sensitivity in the cost of a path.
+ * With 1, an error counts by its effect on the result; smaller exponents weigh all steps more equally.
+ */
 const POWERS = [0.25, 1];
 
 /** The uniform filling, the one with two gap lengths, and the paths of least expected error, without duplicates. */
@@ -54,7 +57,10 @@ export function twoGaps(steps: number, fills: number): readonly boolean[] {
   return Array.from({ length: steps }, (_, step) => computed.has(step));
 }
 
-/** Every n-th step and the last one, as published methods do, with the shortest interval that fits the number of fills. Fills that are left over extend the warm-up. */
+/**
+ * Every n-th step and the last one, as published methods do, with the shortest interval that fits the number of fills. Fills that are
+ * left over extend the warm-up.
+ */
 export function uniformWithin(steps: number, fills: number): readonly boolean[] {
   for (let interval = 1; ; interval++) {
     const rows = Array.from({ length: fills }, (_, i) => uniformSteps(steps, { interval, warmup: fills - i, phase: "smoothcache" }));

@@ -37,7 +37,10 @@ export interface FoundPlan extends Measured {
   readonly compared: Readonly<Record<string, Compared>>;
 }
 
-/** The number of samples that every comparison starts with. Between samples, the ratio of the errors of two good plans varies by half of its value. */
+/**
+ * The number of samples that every comparison starts with.
+ * Between samples, the ratio of the errors of two good plans varies by half of its value.
+ */
 const SCREENED = 4;
 
 /** Our own kind of plan: a filling whose other steps are forecast. */

@@ -43,7 +43,10 @@ function maskOf(json: unknown, source: string): readonly unknown[] {
   return parseWith(mask, json, source);
 }
 
-/** `_steps_mask` of `cache_interface.py`: computed and cached bins alternate, starting with a computed one, and end after `total_steps`. Throws BAD_PLAN if they cover fewer steps. */
+/**
+ * `_steps_mask` of `cache_interface.py`: computed and cached bins alternate, starting with a computed one, and end after `total_steps`.
+ * Throws BAD_PLAN if they cover fewer steps.
+ */
 function maskOfBins(
   { compute_bins: compute, cache_bins: cache, total_steps: total }: z.infer<typeof binsSchema>,
   source: string,

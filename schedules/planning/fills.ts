@@ -1,4 +1,7 @@
-/** Chooses which steps compute (fills) as a path through the run: each edge from fill to fill has a cost, and the number of fills is given. */
+/**
+ * Chooses which steps compute (fills) as a path through the run:
+ * each edge from fill to fill has a cost, and the number of fills is given.
+ */
 import { badOption } from "../diagnostics.js";
 import { missedShare } from "./threshold.js";
 
@@ -82,7 +85,10 @@ function fillsOf<Cost>({ fill, before }: Path<Cost>): readonly number[] {
   return before ? [...fillsOf(before), fill] : [fill];
 }
 
-/** The number of steps that compute, from a number or a share of the steps, at least `least`. With a warning if that is another share than asked for. */
+/**
+ * The number of steps that compute, from a number or a share of the steps, at least `least`.
+ * With a warning if that is another share than asked for.
+ */
 export function budgetOf(
   policy: string,
   { fills, share }: { readonly fills?: number | undefined; readonly share?: number | undefined },

@@ -9,7 +9,10 @@ import { sumOfTerms, type Term } from "../sampler.js";
  */
 export type Forecaster = (step: number, fills: readonly number[]) => readonly Term[];
 
-/** The row in which all steps that do not compute are forecast. Forecasts of forecasts are expanded into sums over fills. The first step must compute. */
+/**
+ * The row in which all steps that do not compute are forecast.
+ * Forecasts of forecasts are expanded into sums over fills. The first step must compute.
+ */
 export function forecastRow(computes: readonly boolean[], forecast: Forecaster): readonly ScheduleCell[] {
   const fills: number[] = [];
   const values: (readonly Term[])[] = [];

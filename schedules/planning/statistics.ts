@@ -52,7 +52,10 @@ export function confidence(sites: readonly SiteStatistics[]): ErrorBands | undef
   return bandsOf(sites, (lag, step) => halfWidth(depthMeans(sites, lag, step)) ?? NaN);
 }
 
-/** Half-width of the 95 % confidence interval of a mean: Student's t with n − 1 degrees of freedom times the standard error. Undefined for a single value. */
+/**
+ * Half-width of the 95 % confidence interval of a mean: Student's t with n − 1 degrees of freedom times the standard error.
+ * Undefined for a single value.
+ */
 export function halfWidth(values: readonly number[]): number | undefined {
   const error = standardError(values);
   return error === undefined ? undefined : studentQuantile(values.length - 1) * error;

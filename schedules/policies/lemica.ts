@@ -45,7 +45,10 @@ function segment(from: number, to: number): string {
   return `${from}-${to}`;
 }
 
-/** For every two fills at most k + 1 apart: the mean absolute difference of x₀ if only the steps between them are cached, mean over samples. */
+/**
+ * For every two fills at most k + 1 apart:
+ * the mean absolute difference of x₀ if only the steps between them are cached, mean over samples.
+ */
 async function segmentErrors(
   { steps, sites, progress }: PolicyInput,
   runs: Runs,

@@ -54,7 +54,9 @@ function measuredRatios({ steps, sites }: PolicyInput): readonly number[] {
   return Array.from({ length: steps }, (_, step) => (step === 0 ? 1 : ratioAt(step)));
 }
 
-/** For every step, the nearest of the ratios in a file, as in diffusers' `nearest_interp`. Throws FILE_MISSING, BAD_JSON, BAD_JSON_FIELD. */
+/**
+ * For every step, the nearest of the ratios in a file, as in diffusers' `nearest_interp`. Throws FILE_MISSING, BAD_JSON, BAD_JSON_FIELD.
+ */
 function givenRatios({ steps, readJson }: PolicyInput, file: string): readonly number[] {
   const ratios = parseWith(z.array(z.number().positive()).min(1), readJson(file), file);
   // In float32, as there: rounding can decide which of two is nearest.

@@ -54,7 +54,10 @@ export default {
   },
 } satisfies Policy<typeof options>;
 
-/** The threshold of every group, from one number for all or from `attn=0.2,mlp=0.1`. A kind that is not named is always computed. Throws UNKNOWN_NAME. */
+/**
+ * The threshold of every group, from one number for all or from `attn=0.2,mlp=0.1`.
+ * A kind that is not named is always computed. Throws UNKNOWN_NAME.
+ */
 function thresholdsOf(alpha: number | string, keys: readonly string[]): (key: string) => number {
   if (typeof alpha === "number") return () => alpha;
   const given = new Map(

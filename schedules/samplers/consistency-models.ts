@@ -1,4 +1,7 @@
-/** Consistency models on EDM's scalings (arXiv 2303.01469, algorithm 1), as diffusers' `schedulers/scheduling_consistency_models.py` samples them. */
+/**
+ * Consistency models on EDM's scalings (arXiv 2303.01469, algorithm 1),
+ * as diffusers' `schedulers/scheduling_consistency_models.py` samples them.
+ */
 import { z } from "zod";
 import { samplerOption } from "../diagnostics.js";
 import { entryAt } from "../../ir/entries.js";

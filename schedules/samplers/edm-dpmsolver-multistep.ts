@@ -1,4 +1,7 @@
-/** DPM-Solver++ multistep (arXiv 2211.01095) on EDM's noise levels, as diffusers' `schedulers/scheduling_edm_dpmsolver_multistep.py` runs it. */
+/**
+ * DPM-Solver++ multistep (arXiv 2211.01095) on EDM's noise levels,
+ * as diffusers' `schedulers/scheduling_edm_dpmsolver_multistep.py` runs it.
+ */
 import { z } from "zod";
 import { unsupportedScheduler } from "../diagnostics.js";
 import { refuseThresholding, thresholdingKeys } from "../solvers/clipping.js";

@@ -1,4 +1,6 @@
-/** Euler steps in sigma (arXiv 2206.00364, algorithm 2 without churn), as diffusers' `schedulers/scheduling_euler_discrete.py` runs them. */
+/**
+ * Euler steps in sigma (arXiv 2206.00364, algorithm 2 without churn), as diffusers' `schedulers/scheduling_euler_discrete.py` runs them.
+ */
 import { z } from "zod";
 import { samplerOption } from "../diagnostics.js";
 import { entryAt } from "../../ir/entries.js";

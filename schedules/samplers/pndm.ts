@@ -1,4 +1,7 @@
-/** Pseudo numerical methods (arXiv 2202.09778), Runge–Kutta then linear multistep, as diffusers' `schedulers/scheduling_pndm.py` runs them. */
+/**
+ * Pseudo numerical methods (arXiv 2202.09778), Runge–Kutta then linear multistep,
+ * as diffusers' `schedulers/scheduling_pndm.py` runs them.
+ */
 import { z } from "zod";
 import { samplerOption } from "../diagnostics.js";
 import { entryAt } from "../../ir/entries.js";

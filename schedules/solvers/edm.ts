@@ -31,7 +31,10 @@ export const edmSolverKeys = {
   euler_at_final: z.boolean().default(false),
 };
 
-/** Sigmas of a run, one more than its steps, as `set_timesteps` of diffusers' `schedulers/scheduling_edm_dpmsolver_multistep.py` lays them out. */
+/**
+ * Sigmas of a run, one more than its steps,
+ * as `set_timesteps` of diffusers' `schedulers/scheduling_edm_dpmsolver_multistep.py` lays them out.
+ */
 export function edmSigmas({ sigma_schedule, sigma_min, sigma_max, rho, final_sigmas_type }: EdmConfig, steps: number): readonly number[] {
   const last = final_sigmas_type === "zero" ? 0 : sigma_min;
   if (sigma_schedule === "karras") return [...karrasSigmas(sigma_max, sigma_min, steps, rho), last];

@@ -1,8 +1,13 @@
-/** One step of an exponential integrator: it solves the linear part of the diffusion exactly and interpolates past predictions by a polynomial in lambda. */
+/**
+ * One step of an exponential integrator:
+ * it solves the linear part of the diffusion exactly and interpolates past predictions by a polynomial in lambda.
+ */
 import { type Level, mirrored } from "./levels.js";
 import { exponentialMoments, interpolationWeights } from "./quadrature.js";
 
-/** What is kept of the model's output (sample or noise), and how much fresh noise a step adds: `tau`² times that of the reverse diffusion. */
+/**
+ * What is kept of the model's output (sample or noise), and how much fresh noise a step adds: `tau`² times that of the reverse diffusion.
+ */
 export interface Integrator {
   readonly keeps: "sample" | "noise";
   readonly tau: number;
@@ -16,7 +21,10 @@ export interface LambdaStep {
   readonly noise: number;
 }
 
-/** Replaces the exact integrals by coarser ones: `exact[n]` is the integral of (lambda − lambda_base)^n; `reach` as in `exponentialMoments`. */
+/**
+ * Replaces the exact integrals by coarser ones: `exact[n]` is the integral of (lambda − lambda_base)^n;
+ * `reach` as in `exponentialMoments`.
+ */
 export type Moments = (exact: readonly number[], length: number, reach: number) => readonly number[];
 
 /**

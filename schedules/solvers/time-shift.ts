@@ -1,4 +1,7 @@
-/** The rules by which pipelines choose mu, the logarithm of the time shift, from the number of latent tokens: larger latents get more noise. */
+/**
+ * The rules by which pipelines choose mu, the logarithm of the time shift, from the number of latent tokens:
+ * larger latents get more noise.
+ */
 import { z } from "zod";
 
 /** `linear`: between two sizes that the scheduler's configuration names; `flux2`: also by the number of steps, as measured for FLUX.2. */

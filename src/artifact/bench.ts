@@ -73,7 +73,10 @@ const answerSchema = z.union([
 ]);
 export type Answer = z.infer<typeof answerSchema>;
 
-/** One warm-up and `runs` timed runs of each, in turn, so that a machine that changes speed changes all of them. Throws NO_KERNELS, BENCH_FAILED. */
+/**
+ * One warm-up and `runs` timed runs of each, in turn, so that a machine that changes speed changes all of them.
+ * Throws NO_KERNELS, BENCH_FAILED.
+ */
 export async function bench(artifact: Artifact, options: BenchOptions): Promise<Bench> {
   const { device, threads, runs, progress } = options;
   assertKernels(artifact.job.run.precision, device);

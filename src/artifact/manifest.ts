@@ -21,7 +21,10 @@ const manifestSchema = z.strictObject({
     .string()
     .refine((name) => forms.has(name), { error: "names a form that is not known" })
     .default(DEFAULT_FORM),
-  /** The recipe of `step.onnx`, the exporter's one-step model. It is also written as `recipe.json`, so that an artifact can be opened as a MODEL. */
+  /**
+   * The recipe of `step.onnx`, the exporter's one-step model.
+   * It is also written as `recipe.json`, so that an artifact can be opened as a MODEL.
+   */
   recipe: recipeSchema,
   sampler: z.record(z.string(), z.unknown()),
   plan: z.record(z.string(), z.unknown()),

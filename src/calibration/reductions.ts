@@ -1,4 +1,6 @@
-/** Reduces the branch values of a trajectory to statistics, step by step, with models that the runtime executes. Holds a window of steps. */
+/**
+ * Reduces the branch values of a trajectory to statistics, step by step, with models that the runtime executes. Holds a window of steps.
+ */
 import { Builder } from "../../ir/build.js";
 import { badCurves } from "../../schedules/diagnostics.js";
 import { constant, inputValue, type Model, type Value } from "../../ir/graph.js";
@@ -9,7 +11,9 @@ import { type RuntimeOptions, Session, type Tensors } from "../runtime/index.js"
 import { L1_LAGS } from "./trace.js";
 import type { StepWindow } from "./window.js";
 
-/** The approximate number of elements in a block. It limits the memory of a reduction, which holds the block's differences between steps. */
+/**
+ * The approximate number of elements in a block. It limits the memory of a reduction, which holds the block's differences between steps.
+ */
 const BLOCK_ELEMENTS = 1 << 14;
 
 /** Digits of the ratios. Measurements are no more precise, and ratios make up most of a trace file. */

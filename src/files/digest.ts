@@ -4,7 +4,10 @@ import { createReadStream } from "node:fs";
 import { link } from "node:fs/promises";
 import { pipeline } from "node:stream/promises";
 
-/** Makes a hard link to a file; returns whether the system could do that. Not every file system has hard links, and none has them across disks. */
+/**
+ * Makes a hard link to a file; returns whether the system could do that.
+ * Not every file system has hard links, and none has them across disks.
+ */
 export async function linked(file: string, name: string): Promise<boolean> {
   try {
     await link(file, name);

@@ -41,7 +41,10 @@ export function behindLinks(path: string): string {
   return existsSync(path) ? realpathSync(path) : resolve(path);
 }
 
-/** Writes a file under another name and renames it. Throws FILE_EXISTS if it is there and `force` is not set, NOT_REPLACEABLE, FILE_NOT_WRITTEN. */
+/**
+ * Writes a file under another name and renames it.
+ * Throws FILE_EXISTS if it is there and `force` is not set, NOT_REPLACEABLE, FILE_NOT_WRITTEN.
+ */
 export async function writeWhole(file: string, content: string | Uint8Array, force: boolean): Promise<void> {
   assertFree(file, force);
   const target = behindLinks(file);

@@ -219,7 +219,10 @@ function batchedInputs(lifted: Model, boundRows: number): ReadonlySet<string> {
   return new Set(lifted.graph.inputs.filter(({ type }) => type?.shape?.[0] === rows).map(({ name }) => name));
 }
 
-/** The channels that are the prediction: those of the recipe, or the first ones, as many as the latent has, if the network also predicts a variance. */
+/**
+ * The channels that are the prediction:
+ * those of the recipe, or the first ones, as many as the latent has, if the network also predicts a variance.
+ */
 function predictionSlice(model: Model, recipe: PredictionSlice): PredictionSlice {
   const wanted = staticShape(latentInput(model)?.type);
   const found = staticShape(model.graph.outputs[0]?.value.type);

@@ -40,7 +40,10 @@ function conditionInputs({ conditions }: Run): readonly Value[] {
   );
 }
 
-/** Whether the export accepts any batch, and the recipe's conditions can be made for any batch: numbers, one per row, grids, or a file of samples. */
+/**
+ * Whether the export accepts any batch, and the recipe's conditions can be made for any batch:
+ * numbers, one per row, grids, or a file of samples.
+ */
 export function fitsAnyBatch({ source, run, anyBatch }: Job): boolean {
   const fits = [...run.conditions].every(([condition, { type }]) => {
     const { inputs, guidance } = source.recipe;

@@ -41,7 +41,10 @@ export interface Job {
   readonly skipped?: Run | undefined;
 }
 
-/** The job of a model and its recipe. `runtime` has the options of the runtime, for the run and for compilation. Throws what its parts throw. */
+/**
+ * The job of a model and its recipe. `runtime` has the options of the runtime, for the run and for compilation.
+ * Throws what its parts throw.
+ */
 export async function openJob(path: string, overrides: RecipeOverrides, runtime: RuntimeOptions = {}): Promise<Job> {
   await assertDevice(runtime.device);
   const network = await openNetwork(path, overrides);
@@ -119,7 +122,10 @@ export function warningsOf({ source, model, run }: Job): readonly string[] {
   return [...ditView(model).warnings, ...unknown, ...(unguided ? [noUncond] : []), ...(idle ? [noDrop] : [])];
 }
 
-/** Throws FRACTIONAL_TIME if the sampler's times are no whole numbers and the network takes nothing else, INPUT_NUMBER if they are too large for it. */
+/**
+ * Throws FRACTIONAL_TIME if the sampler's times are no whole numbers and the network takes nothing else,
+ * INPUT_NUMBER if they are too large for it.
+ */
 function assertTimes({ model: { graph, dit }, run: { table } }: Job): void {
   const input = graph.inputs.find((value) => value.name === dit?.timestep);
   if (!input?.type) return;

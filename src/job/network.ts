@@ -50,7 +50,10 @@ function liftedAt({ recipe, extensions }: JobSource, read: Model, cut: string): 
   return lift(read, { latent, timestep, prediction: prediction.output, cut: parseCut(cut), own: extensions?.recognisers });
 }
 
-/** The recipe with the loaded extensions as its requirements; policies are not needed any more once there is a plan. Throws MISSING_EXTENSION. */
+/**
+ * The recipe with the loaded extensions as its requirements; policies are not needed any more once there is a plan.
+ * Throws MISSING_EXTENSION.
+ */
 function withExtensions(recipe: Recipe, { recognisers, samplers, passes }: Extensions): Recipe {
   const given = [...recognisers, ...samplers, ...passes].map(({ name }) => name);
   const missing = recipe.extensions.find((name) => !given.includes(name));

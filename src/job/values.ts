@@ -63,7 +63,10 @@ export function forEveryRow(input: string, shape: readonly number[], data: Tenso
   return { elem: data.elem, shape, content: { kind: "bytes", bytes: Uint8Array.from(bytes) } };
 }
 
-/** The number of rows of an input that an array of shape `found` holds: all, or one (with or without the batch axis). Undefined if the shape does not fit. */
+/**
+ * The number of rows of an input that an array of shape `found` holds: all, or one (with or without the batch axis).
+ * Undefined if the shape does not fit.
+ */
 function rowsIn([rows = 1, ...row]: readonly number[], found: readonly number[]): number | undefined {
   const is = (...shape: readonly number[]): boolean => shape.join() === found.join();
   return is(rows, ...row) ? rows : is(1, ...row) || is(...row) ? 1 : undefined;

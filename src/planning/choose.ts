@@ -30,7 +30,10 @@ export interface Planned {
   readonly warnings: readonly string[];
 }
 
-/** Lets a policy, given by itself or by its name (`findPolicy`), choose a plan. Throws PLAN_SAVES_NOTHING, and what `findPolicy`, the policy and `bind` throw. */
+/**
+ * Lets a policy, given by itself or by its name (`findPolicy`), choose a plan.
+ * Throws PLAN_SAVES_NOTHING, and what `findPolicy`, the policy and `bind` throw.
+ */
 export async function choosePlan(planning: Planning, wanted: string | Policy, options: unknown): Promise<Planned> {
   const policy = typeof wanted === "string" ? await findPolicy(wanted, planning.policies) : wanted;
   const { schedule: chosen, warnings } = await chooseSchedule(policy, options, policyInput(planning));

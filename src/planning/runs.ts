@@ -184,7 +184,9 @@ function deviationOf(rows: readonly Row[], step: number, walk: RunUnderWay, atte
   return ahead.at(-1) ?? new Float64Array();
 }
 
-/** The first step whose branches a later step reads, or the last step if there is none. Up to there a run equals the one without caching. */
+/**
+ * The first step whose branches a later step reads, or the last step if there is none. Up to there a run equals the one without caching.
+ */
 function firstRead({ cells }: Plan, steps: number): number {
   const read = [...cells].flatMap(([, row]) => [...lastReaders(row).keys()]);
   return read.reduce((least, step) => Math.min(least, step), steps - 1);

@@ -45,7 +45,10 @@ function splitHalves(all: ArrayLike<number>, halves: readonly Half[]): ReadonlyM
   return new Map(halves.map((half, at) => [half, Float64Array.from({ length: size }, (_, i) => all[at * size + i] ?? NaN)]));
 }
 
-/** Scales every group of values (a latent, or one line along the last axis) to its size in `cond`, and mixes the result with the original by the strength. */
+/**
+ * Scales every group of values (a latent, or one line along the last axis) to its size in `cond`,
+ * and mixes the result with the original by the strength.
+ */
 function rescaled(guided: Float64Array, cond: Float64Array, shape: readonly number[], { form, strength }: Rescale): Float64Array {
   const length = form === "std" ? elementCount(shape.slice(1)) : (shape.at(-1) ?? 1);
   const size = form === "std" ? deviation : norm;

@@ -4,7 +4,10 @@ import { sampleInputs } from "../job/index.js";
 import type { RuntimeOptions } from "../runtime/index.js";
 import { ReferenceLoop } from "./loop.js";
 
-/** The inputs of sample `sample`. If the run does not start from noise, its noise is the latent of a whole run without caching at the start. */
+/**
+ * The inputs of sample `sample`. If the run does not start from noise,
+ * its noise is the latent of a whole run without caching at the start.
+ */
 export async function startOf(job: Job, sample: number, options: SampleOptions & RuntimeOptions): Promise<RunInputs> {
   const inputs = sampleInputs(job, sample, options);
   if (!job.skipped || (options.noise && sample === 0)) return inputs;

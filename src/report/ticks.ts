@@ -19,7 +19,10 @@ export function ticksBetween(min: number, max: number, count: number): readonly 
   return Array.from({ length: intervals + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)));
 }
 
-/** For a logarithmic axis: numbers of the form 1, 2 or 5 · 10ⁿ from the last below `min` to the first above `max`, both above 0; beyond two decades powers of ten alone. */
+/**
+ * For a logarithmic axis: numbers of the form 1, 2 or 5 · 10ⁿ from the last below `min` to the first above `max`, both above 0; beyond
+ * two decades powers of ten alone.
+ */
 export function logarithmicTicks(min: number, max: number): readonly number[] {
   if (!(min > 0 && max < Infinity)) return [1];
   const digits = max / min > 100 ? [1] : [1, 2, 5];

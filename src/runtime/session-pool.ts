@@ -1,4 +1,7 @@
-/** A pool of sessions on variants of one exported network. Each has its own copy of the weights, so only as many stay open as fit in memory. */
+/**
+ * A pool of sessions on variants of one exported network.
+ * Each has its own copy of the weights, so only as many stay open as fit in memory.
+ */
 import { totalmem } from "node:os";
 import type { Model } from "../../ir/graph.js";
 import { weightBytes } from "../../ir/bytes.js";

@@ -108,7 +108,10 @@ function explain(error: unknown, device: string): Error {
   return device.startsWith("cuda") && /provider|backend|CUDA/i.test(message) ? deviceMissing(device, message) : runtimeFailed(message);
 }
 
-/** Replaces constants that are converted file ranges by casts of these ranges in the runtime, so that they need not be converted in memory here. */
+/**
+ * Replaces constants that are converted file ranges by casts of these ranges in the runtime,
+ * so that they need not be converted in memory here.
+ */
 function withCasts(model: Model): Model {
   const made = new Map<Value, Value>();
   const graph = rewrite(model.graph, (node) => {

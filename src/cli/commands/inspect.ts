@@ -25,7 +25,9 @@ export default {
   },
 } satisfies Command;
 
-/** The bound model, or the reason why it cannot be bound: `inspect` also shows models with unknown sizes, or that this machine cannot run. */
+/**
+ * The bound model, or the reason why it cannot be bound: `inspect` also shows models with unknown sizes, or that this machine cannot run.
+ */
 async function boundOrNot(bind: () => Promise<BoundModel>): Promise<BoundModel | CompilerError> {
   try {
     return await bind();

@@ -54,7 +54,10 @@ export function deriveRecipe(folder: string): RecipeFacts {
   };
 }
 
-/** The entry of a folder, by its pipeline class if that is named, as several pipelines use the same network. optimum prefixes the class with ORT. */
+/**
+ * The entry of a folder, by its pipeline class if that is named, as several pipelines use the same network.
+ * optimum prefixes the class with ORT.
+ */
 function pipelineOf(
   index: string | undefined,
   transformer: string | undefined,
