@@ -1,27 +1,27 @@
 /**
- * The written list of what makes a graph well-formed. Each line is a rule: its name, then what holds. A graph in a node keeps the
- * rules, but for those of names of inputs and outputs, which are labels there; what is defined around it is defined in it.
+ * The rules of a well-formed graph. Each line is a rule: its name, then what must hold. Subgraphs follow the same rules, except those
+ * for the names of inputs and outputs, which are only labels there. Values of the graphs around a subgraph are defined in it.
  *
  * Values
  *   value-kind         a value is not both a result and a constant
  *   value-defined      what a node reads, its subgraphs included, is an input of the graph, a constant or an output of an earlier node
  *   value-type         fixed dimensions of a type are whole numbers, not negative
  * Nodes
- *   node-twice         no node stands in the lists twice
- *   node-output        an output of a node names that node as its producer, and stands among its outputs once
- *   node-capture       the names that a node's opaque attributes read by differ
+ *   node-twice         no node is in the lists twice
+ *   node-output        an output of a node has that node as its producer, and is among its outputs once
+ *   node-capture       the names by which a node's opaque attributes read values differ
  *   node-opset         the model has an opset of the node's domain
- *   node-type          the types of a node that a pass has made are those that its operator gives for its operands, where that is known
+ *   node-type          the result types of a node that a pass made are those that its operator has for its operands, as far as known
  * Interface
- *   input-plain        an input of the graph is no result; one that has data is an input with a default; in a node it has none, and is no value from around
+ *   input-plain        an input is no result; data is its default; in a subgraph it has no data and is no value of an outer graph
  *   input-name         inputs have names, and they differ
  *   output-defined     what an output names is defined, as for nodes
- *   output-name        outputs have names, and they differ; the name of an input is that of an output only if both are one value
+ *   output-name        outputs have names, and they differ; an input and an output only share a name if they are the same value
  * Constants (of values and of attributes)
  *   constant-type      the type of a constant value is that of its data
- *   constant-size      the payload has the length that type and shape ask for
+ *   constant-size      the payload has the length that type and shape require
  * Marks
- *   mark-twice         a branch has one mark a step and call
+ *   mark-twice         a branch has one mark per step and call
  *   mark-step          steps are whole numbers from 0
  *   mark-defined       what a mark names is defined, as for nodes
  * DiT view
@@ -47,7 +47,7 @@ export type RuleName =
   | `mark-${"twice" | "step" | "defined"}`
   | `dit-${"port" | "branch"}`;
 
-/** A rule that does not hold, and where. */
+/** A violated rule, and where. */
 export interface Violation {
   readonly rule: RuleName;
   readonly message: string;
@@ -55,7 +55,7 @@ export interface Violation {
   readonly value?: Value | undefined;
 }
 
-/** Everything that is wrong with a model, in the order in which a reader meets it; nothing if it is well-formed. Linear. */
+/** All violations in a model, in the order of the graph; an empty list if it is well-formed. Linear. */
 export function check(model: Model): readonly Violation[] {
   const { graph } = model;
   const found: Violation[] = [];

@@ -17,7 +17,7 @@ import type { TensorData } from "./tensor.js";
 import { byteSize, elementCount, isElementType, staticShape, type TensorType } from "./types.js";
 import { ELIDED, NOT_TENSORS, scalarOf } from "./text-syntax.js";
 
-/** The bytes of a literal, or nothing if it does not fit. */
+/** The bytes of a literal; undefined if it does not fit. */
 function scalarBytes({ width, number }: ReturnType<typeof scalarOf>, literal: string): Uint8Array | undefined {
   const bytes = new Uint8Array(width);
   const view = new DataView(bytes.buffer);

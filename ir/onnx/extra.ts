@@ -15,7 +15,7 @@ export class NodeExtra {
     readonly unknowns: Unknowns | undefined,
     /** By the name of the attribute: its doc string, the name and metadata of its tensor. */
     readonly attributes: ReadonlyMap<string, Draft<"AttributeProto">>,
-    /** The node stands for a sparse initializer: a `Constant` with a `sparse_value`. */
+    /** The node was read from a sparse initializer: it is a `Constant` with a `sparse_value`. */
     readonly isSparseInitializer = false,
   ) {}
 }

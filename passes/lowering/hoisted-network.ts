@@ -48,7 +48,7 @@ export class HoistedNetwork {
   private readonly timed = new Map<Value, readonly number[]>();
   /** The number of latent rows that a call sees: size of axis 0. */
   private readonly rows: number;
-  /** The nodes of which every step needs a copy: those that depend on the time and not on the latent, and those that do. */
+  /** The nodes of which every step needs a copy: `time` depends on the time but not on the latent, `latent` on the latent. */
   private readonly nodes = { time: new Array<Node>(), latent: new Array<Node>() };
 
   constructor(

@@ -51,7 +51,7 @@ export default {
   },
 } satisfies Sampler<typeof config>;
 
-/** Times, and sigmas: one more, the one where the run ends. */
+/** Times, and sigmas: one more than times, as the last is where the run ends. */
 function gridOf(config: Config, options: SamplerOptions): { readonly times: readonly number[]; readonly sigmas: readonly number[] } {
   const { steps, sigmas: given, timesteps } = options;
   if (given) {

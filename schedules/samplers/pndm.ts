@@ -55,7 +55,7 @@ export default {
     const moves = config.skip_prk_steps ? skippingWarmUp(times, stride) : warmingUp(times, stride);
     const rows = moves.map(({ time, base, from, to, outs }): Row => {
       const transfer = transferBetween(barAt(from), barAt(to));
-      // An output v stands for the noise alpha · v + sigma · x, with x the latent at the step's base.
+      // A v-prediction v is the predicted noise alpha · v + sigma · x, with x the latent at the step's base.
       const isV = config.prediction_type === "v_prediction";
       const scale = transfer.noise * (isV ? Math.sqrt(barAt(from)) : 1);
       const x = transfer.x + (isV ? transfer.noise * Math.sqrt(1 - barAt(from)) : 0);

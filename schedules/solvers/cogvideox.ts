@@ -24,7 +24,7 @@ export const cogVideoXKeys = {
 
 export type CogVideoXConfig = z.output<z.ZodObject<typeof cogVideoXKeys>>;
 
-/** One step: the time that the model is told, the level there, and the level where the step ends. */
+/** One step: the time that the model gets, the level there, and the level where the step ends. */
 export interface CogVideoXStep {
   readonly time: number;
   readonly from: Level;

@@ -59,7 +59,7 @@ export interface EdmRun {
   readonly sigmas: readonly number[];
   readonly sigmaData: number;
   readonly prediction: "epsilon" | "v_prediction";
-  /** What the model is told at a sigma. */
+  /** The time that the model gets at a sigma. */
   readonly timeOf: (sigma: number) => number;
   /** How many predicted samples row k uses, at most k + 1. */
   readonly orderAt: (k: number) => number;

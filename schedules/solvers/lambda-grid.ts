@@ -1,4 +1,4 @@
-/** Grids of the solvers that step in lambda (DPM-Solver, DEIS, UniPC, SA-Solver): times that the model is told, and their sigmas. */
+/** Grids of the solvers that step in lambda (DPM-Solver, DEIS, UniPC, SA-Solver): the times that the model gets, and their sigmas. */
 import { z } from "zod";
 import { samplerOption } from "../diagnostics.js";
 import { entryAt } from "../../ir/entries.js";
@@ -8,7 +8,7 @@ import type { Prediction, SamplerOptions } from "../sampler.js";
 import { interpolate, namedGrid, namedGridKeys, namedSigmas, shiftedSigma, timeOfSigma } from "./sigma-grid.js";
 import { linspace, roundHalfEven, spacedTimes, type TimestepSpacing } from "./spacing.js";
 
-/** Times that the model is told, and sigmas: one more, the one where the run ends. */
+/** The times that the model gets, and sigmas: one more than times, as the last is where the run ends. */
 export interface Grid {
   readonly times: readonly number[];
   readonly sigmas: readonly number[];

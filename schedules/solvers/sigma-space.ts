@@ -27,7 +27,7 @@ export const midpointKeys = {
 };
 
 export interface SigmaGrid {
-  /** Times that the model is told. */
+  /** The times that the model gets. */
   readonly times: readonly number[];
   /** As many as `times`; the sigma where the run ends is not included. */
   readonly sigmas: readonly number[];

@@ -126,7 +126,7 @@ async function folderBeside(folder: string): Promise<string> {
   }
 }
 
-/** Writes the artifact's run without caching, with the artifact's weights where they can be linked; answers with the file. */
+/** Writes the artifact's run without caching, linked to the artifact's weights if possible; returns the model file. */
 export async function writeUncached(
   { folder, job, plan, manifest }: Artifact,
   into: string,

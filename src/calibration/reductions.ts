@@ -227,7 +227,7 @@ interface Moves {
 }
 
 /**
- * Of a block, all [rows, tokens, width]: `values` and `fresh` (those of its rows that have not been reduced) → `size` (L2 of the
+ * The model that reduces a block. Inputs are [rows, tokens, width]: `values` and `fresh` (rows not yet reduced) → `size` (L2 of the
  * tokens), `norm` (L1 of the fresh rows); `later_<lag>`, `earlier_<lag>` → `diff_<lag>`, the L1 norms of their differences; those of
  * lag 1 with `pivot` (one row) → `to_pivot`, and with themselves behind those of `later_old`, `earlier_old` → `to_moves`: inner products.
  */

@@ -24,7 +24,7 @@ export function assertFree(file: string, force: boolean): void {
   if (!force) throw fileExists(file);
 }
 
-/** Throws FILE_NOT_WRITTEN if the folder of a path, or the nearest one above it that is there, takes no files. */
+/** Throws FILE_NOT_WRITTEN if the folder of a path, or its nearest existing parent, is not writable. */
 export function assertWritable(path: string): void {
   let folder = dirname(resolve(path));
   try {

@@ -1,4 +1,4 @@
-/** Folders that appear whole or not at all, in place of those that we wrote before. */
+/** Writes folders that appear completely or not at all, and that may replace folders that we wrote before. */
 import { randomUUID } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { rename, rm } from "node:fs/promises";

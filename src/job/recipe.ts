@@ -82,14 +82,14 @@ export const recipeSchema = z.strictObject({
   steps: z.int().min(1).max(MAX_STEPS).optional(),
   /** The first step that is run; the run begins with the latent that it is given there. */
   start: z.int().min(0).optional(),
-  /** The same as a share of the steps, as diffusers' image-to-image pipelines have it: the last ⌊steps · strength⌋ are run. */
+  /** `start` as a share of the steps, as in diffusers' image-to-image pipelines: the last ⌊steps · strength⌋ steps are run. */
   strength: z.number().positive().max(1).optional(),
   /** Latents of one run. Default: what the export was made for, or 1. */
   batch: z.int().min(1).max(MAX_BATCH).optional(),
   latent: z.string().optional(),
   /** Several names where several inputs get the same time. */
   timestep: z.union([z.string(), z.array(z.string()).min(1)]).optional(),
-  /** The network is told scale · t + offset, where t is the scheduler's time. */
+  /** The network gets the time scale · t + offset, where t is the scheduler's time. */
   time: z.strictObject({ scale: z.number().default(1), offset: z.number().default(0) }).default({ scale: 1, offset: 0 }),
   sampling: samplingSchema.default({}),
   prediction: z

@@ -45,7 +45,7 @@ export interface ReportData {
   /** Programs and files by name, with their versions. */
   readonly versions: Facts;
   readonly branches: readonly ReportBranch[];
-  /** A row of `steps` cells for every branch that a plan speaks of. */
+  /** A row of `steps` cells for every branch that a plan covers. */
   readonly cells: ReadonlyMap<string, readonly CellKind[]>;
   /** By group. */
   readonly curves?: ReadonlyMap<string, MeasuredCurve> | undefined;

@@ -18,7 +18,7 @@ export default {
     return {
       steps: 50,
       prediction: predictionOf(transformer),
-      // The class after the last one stands for none.
+      // The class after the last one means no class.
       guidance: { form: "batched", scale: 4, order: ["cond", "uncond"], uncond: { class_labels: classes } },
       inputs: { class_labels: { calibrate: spread } },
     };
