@@ -20,7 +20,7 @@ import {
   openJob,
   plan,
   planFor,
-  planningFor,
+  planningForJob,
   psnr,
   rangeOf,
   ReferenceLoop,
@@ -86,7 +86,7 @@ const uniformFills = (interval) => 1 + Math.ceil((job.run.table.rows.length - 1)
 async function measured(name, budget) {
   const options = CANDIDATES[name](budget);
   if (name === "fewer steps") return uncachedWith(options.steps);
-  const { schedule } = await plan({ ...planningFor(job, trace), runs }, name.split(",")[0], options);
+  const { schedule } = await plan({ ...planningForJob(job, trace), runs }, name.split(",")[0], options);
   const own = await cutFor(job, schedule);
   const compiled = await compile(own, planFor(own, schedule));
   await writeArtifact(folder, { job: own, schedule, compiled }, true);

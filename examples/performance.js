@@ -10,7 +10,7 @@ import { cpus, tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { bench, compile, openArtifact, openJob, plan, planFor, planningFor, writeArtifact } from "smoothcc";
+import { bench, compile, openArtifact, openJob, plan, planFor, planningForJob, writeArtifact } from "smoothcc";
 import { passes } from "smoothcc/passes";
 
 const number = { type: "string" };
@@ -30,7 +30,7 @@ const head = (cells) => {
 };
 
 async function compiledAt(job, interval, options = {}) {
-  const { schedule } = await plan(planningFor(job), "fora", { interval });
+  const { schedule } = await plan(planningForJob(job), "fora", { interval });
   const bound = planFor(job, schedule);
   return { schedule, compiled: await compile(job, bound, options) };
 }

@@ -1,8 +1,8 @@
-/** Facts about a graph, computed when asked and kept beside it: uses, order of execution, dependence on inputs. All linear. */
+/** Analyses of a graph, computed on demand: operands and subgraphs, uses, order of execution, dependence on inputs. All are linear. */
 import { type Graph, isOp, type Node, type Value } from "./graph.js";
 import { isShapeOnly, type Dependence } from "./ops.js";
 
-/** The values that a node reads, by its subgraphs too. */
+/** The values that a node reads, including those that its subgraphs read. */
 export function operands(node: Node): Value[] {
   const values: Value[] = [];
   for (const value of node.inputs) if (value) values.push(value);
@@ -54,7 +54,7 @@ export function freeValues(graph: Graph): readonly Value[] {
   return values;
 }
 
-/** Who reads a value; a node that reads it twice counts twice. Outputs of the graph are not counted. */
+/** The nodes that read each value; a node that reads it twice is listed twice. Outputs of the graph do not count as reads. */
 export function uses(graph: Graph): ReadonlyMap<Value, readonly Node[]> {
   const readers = new Map<Value, Node[]>();
   for (const node of graph.nodes) {
@@ -68,8 +68,8 @@ export function uses(graph: Graph): ReadonlyMap<Value, readonly Node[]> {
 }
 
 /**
- * The nodes as ONNX Runtime runs them: from the outputs back, and of the nodes that a node reads the one that stands last goes first
- * (`ReverseDFSFrom`, onnxruntime/core/graph/graph.cc). Nodes that no output needs are left out.
+ * The nodes in the order in which ONNX Runtime runs them: a depth-first search back from the outputs, which visits the last of the nodes
+ * that a node reads first (`ReverseDFSFrom`, onnxruntime/core/graph/graph.cc). Nodes that no output needs are left out.
  */
 export function executionOrder({ nodes, outputs }: Graph): readonly Node[] {
   const places = new Map(nodes.map((node, place) => [node, place]));
@@ -107,8 +107,8 @@ export function dependence(graph: Graph, sources: ReadonlyMap<Value, number>): D
 }
 
 /**
- * The bits of what a subgraph of a node is given: what stands around it has its own, an input those of all that the node reads. The
- * number of an iteration has none.
+ * The bits of the values that a subgraph of a node reads from outside: a value of an outer graph keeps its bits, an input has those of
+ * all operands of the node, and an iteration counter has none.
  */
 export function sourcesWithin(node: Node, graph: Graph, dependsOn: Dependence): ReadonlyMap<Value, number> {
   const all = operands(node).reduce((sum, value) => sum | dependsOn(value), 0);

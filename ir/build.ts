@@ -4,7 +4,7 @@ import type { StandardOperator } from "./operators.js";
 import { tensorOf } from "./tensor.js";
 import { ELEMENT_TYPES, type ElementType, staticShape, type TensorType } from "./types.js";
 
-/** A factor: a number that is known, or a value of one element. */
+/** A factor: a known number, or a value of one element. */
 export type Weight = number | Value;
 
 export interface WeightedValue<W extends Weight = number> {
@@ -12,7 +12,7 @@ export interface WeightedValue<W extends Weight = number> {
   readonly weight: W;
 }
 
-/** A list of nodes under construction, in topological order; all of them are of the module `scope`, if one is given. */
+/** A list of nodes under construction, in topological order. All of them belong to the module `scope`, if one is given. */
 export class Builder {
   readonly nodes: Node[] = [];
 
@@ -82,7 +82,10 @@ export class Builder {
     return node.outputs;
   }
 
-  /** A reduction along axes (not ReduceSum), which keep a size of 1; its form depends on the version of the standard operator set. */
+  /**
+   * A reduction along axes, which stay with size 1.
+   * Not for ReduceSum, whose axes became an operand in another version of the operator set.
+   */
   reduce(opType: StandardOperator, value: Value, axes: readonly number[], opset: number, name: string): Value {
     const type: TensorType = { elem: elemOf(value), shape: shapeOf(value).map((dim, axis) => (axes.includes(axis) ? 1 : dim)) };
     // The axes became an operand in opset 18.
@@ -110,7 +113,7 @@ export class Builder {
     return this.op("Mul", [x, this.op("Sigmoid", [scaled], `${name}/sigmoid`, type)], name, type);
   }
 
-  /** The same terms with their products made: weights of 1 and −1 are left. Of float values. */
+  /** Multiplies out the weights of float terms: what comes back has weights of 1 and −1 only. */
   products(terms: readonly WeightedValue[], name: string): readonly WeightedValue[] {
     return terms.map(({ value, weight }, i) => {
       if (Math.abs(weight) === 1) return { value, weight };
@@ -119,11 +122,14 @@ export class Builder {
     });
   }
 
-  /** Σ weight · value over values of one type and shape. Sums run in float whatever the type; weights of 1 and −1 cost no product. */
+  /**
+   * Σ weight · value over values of one type and shape.
+   * The sum is computed in float whatever the type; weights of 1 and −1 cost no product.
+   */
   weightedSum(terms: readonly WeightedValue<Weight>[], name: string): Value {
-    const [lone] = terms;
-    if (lone && terms.length === 1 && lone.weight === 1) return lone.value;
-    const narrow = lone && elemOf(lone.value) !== "float" ? elemOf(lone.value) : undefined;
+    const [single] = terms;
+    if (single && terms.length === 1 && single.weight === 1) return single.value;
+    const narrow = single && elemOf(single.value) !== "float" ? elemOf(single.value) : undefined;
     if (narrow) {
       const wide = terms.map(({ value, weight }, i) => ({ weight, value: this.cast(value, "float", `${name}_wide${i}`) }));
       return this.cast(this.weightedSum(wide, `${name}_sum`), narrow, name);
@@ -133,7 +139,7 @@ export class Builder {
     const [first] = parts;
     if (!first) throw new Error("internal: a sum without terms");
     const type: TensorType = { elem: elemOf(first.value), shape: shapeOf(first.value) };
-    // The first term is always added; those after it may be taken away.
+    // The first term is always added; later terms of weight −1 are subtracted.
     const added = parts.filter(({ weight }, i) => i === 0 || weight !== -1);
     const taken = parts.slice(added.length);
     const scaled = added.map(({ value, weight }, i) =>

@@ -1,27 +1,27 @@
 /**
- * The written list of what makes a graph well-formed. Each line is a rule: its name, then what holds. A graph in a node keeps the
- * rules, but for those of names of inputs and outputs, which are labels there; what is defined around it is defined in it.
+ * The rules of a well-formed graph. Each line is a rule: its name, then what must hold. Subgraphs follow the same rules, except those
+ * for the names of inputs and outputs, which are only labels there. Values of the graphs around a subgraph are defined in it.
  *
  * Values
  *   value-kind         a value is not both a result and a constant
  *   value-defined      what a node reads, its subgraphs included, is an input of the graph, a constant or an output of an earlier node
  *   value-type         fixed dimensions of a type are whole numbers, not negative
  * Nodes
- *   node-twice         no node stands in the lists twice
- *   node-output        an output of a node names that node as its producer, and stands among its outputs once
- *   node-capture       the names that a node's opaque attributes read by differ
+ *   node-twice         no node is in the lists twice
+ *   node-output        an output of a node has that node as its producer, and is among its outputs once
+ *   node-capture       the names by which a node's opaque attributes read values differ
  *   node-opset         the model has an opset of the node's domain
- *   node-type          the types of a node that a pass has made are those that its operator gives for its operands, where that is known
+ *   node-type          the result types of a node that a pass made are those that its operator has for its operands, as far as known
  * Interface
- *   input-plain        an input of the graph is no result; one that has data is an input with a default; in a node it has none, and is no value from around
+ *   input-plain        an input is no result; data is its default; in a subgraph it has no data and is no value of an outer graph
  *   input-name         inputs have names, and they differ
  *   output-defined     what an output names is defined, as for nodes
- *   output-name        outputs have names, and they differ; the name of an input is that of an output only if both are one value
+ *   output-name        outputs have names, and they differ; an input and an output only share a name if they are the same value
  * Constants (of values and of attributes)
  *   constant-type      the type of a constant value is that of its data
- *   constant-size      the payload has the length that type and shape ask for
+ *   constant-size      the payload has the length that type and shape require
  * Marks
- *   mark-twice         a branch has one mark a step and call
+ *   mark-twice         a branch has one mark per step and call
  *   mark-step          steps are whole numbers from 0
  *   mark-defined       what a mark names is defined, as for nodes
  * DiT view
@@ -38,7 +38,7 @@ import { isFixed, resultTypes } from "./type-rules.js";
 import { elementCount, sameType, type TensorType } from "./types.js";
 
 /** The names of the rules at the head of this file. */
-export type Rule =
+export type RuleName =
   | `value-${"kind" | "defined" | "type"}`
   | `node-${"twice" | "output" | "capture" | "opset" | "type"}`
   | `input-${"plain" | "name"}`
@@ -47,15 +47,15 @@ export type Rule =
   | `mark-${"twice" | "step" | "defined"}`
   | `dit-${"port" | "branch"}`;
 
-/** A rule that does not hold, and where. */
+/** A violated rule, and where. */
 export interface Violation {
-  readonly rule: Rule;
+  readonly rule: RuleName;
   readonly message: string;
   readonly node?: Node | undefined;
   readonly value?: Value | undefined;
 }
 
-/** Everything that is wrong with a model, in the order in which a reader meets it; nothing if it is well-formed. Linear. */
+/** All violations in a model, in the order of the graph; an empty list if it is well-formed. Linear. */
 export function check(model: Model): readonly Violation[] {
   const { graph } = model;
   const found: Violation[] = [];
@@ -66,10 +66,10 @@ export function check(model: Model): readonly Violation[] {
   return found;
 }
 
-/** Whether something gives a value before it is read. */
+/** Whether a value is defined before it is read. */
 type IsDefined = (value: Value) => boolean;
 
-/** What is checked of every graph of a model, at any depth. */
+/** The checks of every graph of a model, at any depth. */
 class Checker {
   private readonly nodes = new Set<Node>();
   private readonly seen = new Set<Value>();
@@ -133,7 +133,7 @@ class Checker {
   }
 }
 
-/** The rule `node-type`: what is wrong with the types of the nodes that are not those of the model before. Linear. */
+/** The rule `node-type`: violations in nodes that the model `before` does not have. Linear. */
 export function checkTypes(model: Model, before: Model): readonly Violation[] {
   const found: Violation[] = [];
   const known = new Set(allNodes(before.graph));
@@ -156,8 +156,8 @@ function checkResults(node: Node, report: Report): void {
 }
 
 /**
- * For graphs that we made: throws an `internal:` error that shows the violations in the text of the graph. With the model that it
- * was made of, the types of what is new in it are looked at too.
+ * For graphs that the compiler made: throws an `internal:` error that shows the violations in the text of the graph. Given the model
+ * `before`, it also checks the types of the nodes that are new.
  */
 export function assertWellFormed(model: Model, before?: Model): void {
   const violations = [...check(model), ...(before ? checkTypes(model, before) : [])];
@@ -171,7 +171,7 @@ export function requireWellFormed(model: Model, file?: string): void {
   if (first) throw modelMalformed(explain(model, violations), { file, node: first.node?.name, value: first.value?.name });
 }
 
-/** More than these help nobody. */
+/** The most violations that are shown. */
 const SHOWN = 20;
 
 /** Violations as text: those of a node under that node's line, the others after. */
@@ -194,7 +194,7 @@ interface Subject {
   readonly value?: Value | undefined;
 }
 
-type Report = (rule: Rule, message: string, subject?: Subject) => void;
+type Report = (rule: RuleName, message: string, subject?: Subject) => void;
 
 function checkValue(value: Value, node: Node | undefined, report: Report): void {
   const subject = { node, value };
@@ -231,7 +231,7 @@ function hasOpset({ opsets }: Model, domain: string): boolean {
   return opsets.has(domain) || (domain === "" && opsets.has("ai.onnx")) || (domain === "ai.onnx" && opsets.has(""));
 }
 
-/** By which names the outside knows what goes in and comes out. */
+/** The rules `input-name` and `output-name`. */
 function checkNames({ inputs, outputs }: Graph, report: Report): void {
   const named = new Map(inputs.map((value) => [value.name, value]));
   for (const value of inputs) if (value.name === "") report("input-name", "an input has no name", { value });
@@ -270,7 +270,7 @@ function checkDit(dit: DitView, graph: Graph, report: Report): void {
   for (const site of repeated(dit.branches.map((branch) => branch.site))) report("dit-branch", `two branches have the site '${site}'`);
 }
 
-/** The strings that occur again, as often as they do. */
+/** Every repetition of a string that occurred before. */
 function repeated(names: readonly string[]): string[] {
   const seen = new Set<string>();
   return names.filter((name) => seen.size === seen.add(name).size);

@@ -2,12 +2,12 @@
 import { isOp, type Node, type Value } from "./graph.js";
 import { type TensorData, tensorFrom, tensorNumbers, tensorOf } from "./tensor.js";
 
-/** The data of a value that is written down in the model. */
+/** The data of a value that the model holds as a constant. */
 export function constantOf(value: Value | undefined): TensorData | undefined {
   return value?.data ?? (isOp(value?.producer, "Constant") && value?.producer ? constantData(value.producer) : undefined);
 }
 
-/** The numbers of a constant of at most a few elements, such as axes and slice bounds; nothing for larger ones. */
+/** The numbers of a constant of at most 16 elements, such as axes or slice bounds; undefined for anything larger. */
 export function smallConstant(value: Value | undefined): readonly number[] | undefined {
   const data = constantOf(value);
   return data && data.shape.length <= 1 && (data.shape[0] ?? 1) <= 16 && data.elem !== "string" ? tensorNumbers(data) : undefined;

@@ -1,4 +1,4 @@
-/** What a graph costs: multiply-accumulate operations of nodes, of branches, of whole graphs. Shapes must be known. */
+/** Compute cost: the multiply-accumulate operations of nodes, of branches and of whole graphs. Shapes must be known. */
 import { dependence, operands, sourcesWithin } from "./analysis.js";
 import { constantOf, smallConstant } from "./constants.js";
 import { LATENT } from "./dit.js";
@@ -28,19 +28,19 @@ export function totalMacs({ linear, attention }: Macs): number {
 }
 
 /**
- * MACs of a graph. An operand that depends on no input is a weight. The body of a Loop counts once for each iteration, as far as their
- * number is written down, and an If by the side that it takes, or by the dearer one where that cannot be known.
+ * MACs of a graph. An operand that depends on no input is a weight. The body of a Loop counts once per iteration where the number of
+ * iterations is constant, else once. An If counts the side that it takes, or the more expensive side where that is not known.
  */
 export function graphMacs(graph: Graph): Macs {
   return macsOf(graph, new Map(graph.inputs.map((input) => [input, 1])), ONCE);
 }
 
-/** The times that a graph is computed: for each, the numbers of the iterations that it is in, by the values that hold them. */
+/** The executions of a graph. Each maps the iteration counters of the loops around the graph to their numbers. */
 type Times = readonly ReadonlyMap<Value, number>[];
 
 const ONCE: Times = [new Map()];
 
-/** Of all of these times together. */
+/** The MACs of all these executions together. */
 function macsOf(graph: Graph, sources: ReadonlyMap<Value, number>, times: Times): Macs {
   const dependsOn = dependence(graph, sources);
   return graph.nodes.reduce((sum, node) => addMacs(sum, macsAt(node, dependsOn, times)), NO_MACS);
@@ -62,7 +62,10 @@ function macsAt(node: Node, dependsOn: Dependence, times: Times): Macs {
   return totalMacs(one) < totalMacs(other) ? other : one;
 }
 
-/** The times of a Loop's body: those of the Loop itself where the number of iterations is not written down, or a condition may end them. */
+/**
+ * The executions of a Loop's body: one per iteration,
+ * or those of the Loop itself where the number of iterations is not constant or a condition may end it.
+ */
 function iterations(node: Node, times: Times): Times {
   const body = node.attributes.get("body");
   const count = smallConstant(node.inputs[0])?.[0];
@@ -73,7 +76,7 @@ function iterations(node: Node, times: Times): Times {
   return times.flatMap((time) => Array.from({ length: count }, (_, i) => new Map(time).set(number, i)));
 }
 
-/** Whether a condition holds at a time: it is a constant, or read from a constant table by the number of an iteration. */
+/** Whether a condition holds in an execution. It is known if it is a constant, or read from a constant table by an iteration counter. */
 function decision(condition: Value | undefined): (time: ReadonlyMap<Value, number>) => boolean | undefined {
   const numbersOf = (value: Value | undefined): readonly number[] | undefined => {
     const data = constantOf(value);
@@ -93,7 +96,7 @@ function decision(condition: Value | undefined): (time: ReadonlyMap<Value, numbe
 /** What one step costs, and how much of it each branch saves when it is not computed. */
 export interface StepCost {
   readonly total: Macs;
-  /** Of what does not depend on the latent: it leaves the steps when they are unrolled. */
+  /** The MACs that do not depend on the latent: lowering moves them in front of the steps. */
   readonly hoisted: Macs;
   /** By site. */
   readonly branches: ReadonlyMap<string, Macs>;
@@ -101,9 +104,9 @@ export interface StepCost {
 
 /**
  * A node belongs to a branch if it depends on the latent and every path from it to the prediction goes through the branch's
- * value. What lies in front of several branches at once (the attention of two streams to each other) is divided between them by
- * their size: it is saved when all of them are cached. What does not depend on the latent is hoisted out of the steps and is no
- * branch's to save.
+ * value. A node that only several branches together need (the joint attention of two streams) is saved when all of them are cached;
+ * its cost is divided between them by their size. What does not depend on the latent is hoisted out of the steps, so no branch
+ * saves it.
  */
 export function stepCost(model: Model): StepCost {
   const { graph } = model;
@@ -127,7 +130,10 @@ export function stepCost(model: Model): StepCost {
   return { total, hoisted, branches };
 }
 
-/** For every node from which each path to an output goes through a marked value, the marks of the first such values. One backward walk. */
+/**
+ * For every node from which each path to an output passes a marked value:
+ * the marks of the first such value on each path. One backward walk.
+ */
 export function branchOwners(graph: Graph): ReadonlyMap<Node, ReadonlySet<Mark>> {
   const trunk = "trunk" as const;
   const owners = new Map<Value, ReadonlySet<Mark> | typeof trunk>();
@@ -174,7 +180,7 @@ function nodeMacs(node: Node, dependsOn: Dependence): Macs {
   if (isOp(node, "Attention") || isRuntimeOp(node, "MultiHeadAttention", "GroupQueryAttention"))
     return { linear: 0, attention: attentionMacs(right ? elementCount(left) : elementCount(out), right ?? left, out) };
   if (isRuntimeOp(node, "Attention") && right) {
-    // It projects by itself; queries and keys are of one size.
+    // This operator contains the projections; queries and keys have the same size.
     const [inner = 1, projected = 0] = right;
     const rows = elementCount(left) / inner;
     const query = (rows * projected - elementCount(out)) / 2;
@@ -200,8 +206,8 @@ function einsumContraction(node: Node, left: readonly number[], right: readonly 
 }
 
 /**
- * Every element of the query meets each of the keys, and every one of the result comes of as many values. Their number stands before the
- * last axis, or second where heads with keys and values in one stand behind it.
+ * Each element of the query is multiplied with every key, and each element of the result sums over as many values. The number of keys is
+ * the second to last axis, or the second one where keys and values are packed in one tensor.
  */
 function attentionMacs(query: number, keys: readonly number[], out: readonly number[]): number {
   const length = (keys.length > 4 ? keys[1] : keys.at(-2)) ?? 1;

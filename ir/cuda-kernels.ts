@@ -1,15 +1,18 @@
 /**
- * What ONNX Runtime's CUDA provider registers: 1.30.0, docs/OperatorKernels.md at commit cc8e901ecc3feaf75fd05204c19c93068afba9d9; versions of
- * schemas and positions of types from onnx 1.23.2.
+ * The kernels of ONNX Runtime's CUDA provider: 1.30.0, docs/OperatorKernels.md at commit
+ * cc8e901ecc3feaf75fd05204c19c93068afba9d9; versions of schemas and positions of types from onnx 1.23.2.
  */
 
 export interface Kernel {
-  /** Versions of the operator's schema, the last one included. Without a last one it is the first alone: `VerifyVersion` in kernel_registry.cc. */
+  /**
+   * The versions of the operator's schema from `first` to `last`, both included.
+   * If `last` is null, it is `first` alone (`VerifyVersion` in kernel_registry.cc).
+   */
   readonly since: readonly [first: number, last: number | null];
-  /** Type variables by position, empty where any type will do; what comes after the last is as the last. */
+  /** Type variables by position, empty where any type is accepted. Further positions are like the last one. */
   readonly inputs: readonly string[];
   readonly outputs: readonly string[];
-  /** What each variable may be, with blanks between. */
+  /** The types that each variable may be, separated by blanks. */
   readonly types: Readonly<Record<string, string>>;
 }
 
@@ -19,7 +22,7 @@ export interface Operator {
   readonly kernels: readonly Kernel[];
 }
 
-/** By name, with the domain in front where that is not the standard one: `com.microsoft::Attention`. */
+/** By operator name, with the domain in front if it is not the standard one: `com.microsoft::Attention`. */
 export const CUDA_KERNELS: ReadonlyMap<string, Operator> = new Map<string, Operator>([
   ["Abs", {"versions": [1, 6, 13], "kernels": [{"since": [13, null], "inputs": ["T"], "outputs": ["T"], "types": {"T": "float float16 bfloat16 double int16 int32 int64 int8 uint16 uint32 uint64 uint8"}}, {"since": [6, 12], "inputs": ["T"], "outputs": ["T"], "types": {"T": "float float16 double int16 int32 int64 int8 uint16 uint32 uint64 uint8"}}]}],
   ["Add", {"versions": [1, 6, 7, 13, 14], "kernels": [{"since": [14, null], "inputs": ["T"], "outputs": ["T"], "types": {"T": "float float16 bfloat16 double int16 int32 int64 int8 uint16 uint32 uint64 uint8"}}, {"since": [13, 13], "inputs": ["T"], "outputs": ["T"], "types": {"T": "float float16 bfloat16 double int32 int64 uint32 uint64"}}, {"since": [7, 12], "inputs": ["T"], "outputs": ["T"], "types": {"T": "float float16 double int32 int64 uint32 uint64"}}]}],

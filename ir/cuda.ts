@@ -1,16 +1,22 @@
-/** What has a kernel on ONNX Runtime's CUDA provider. */
+/** Which nodes have a kernel on ONNX Runtime's CUDA provider. */
 import { CUDA_KERNELS, type Kernel } from "./cuda-kernels.js";
 import { isOfStandardDomain, type Model, type Node, type Value } from "./graph.js";
 import type { ElementType } from "./types.js";
 
-/** An operator, with its domain in front where that is not the standard one (`com.microsoft::Attention`), and the version of its set. */
+/**
+ * The operator of a node, with its domain in front where that is not the standard one (`com.microsoft::Attention`),
+ * and the opset version of that domain.
+ */
 export function versionedOperator(node: Node, opsets: Model["opsets"]): { readonly op: string; readonly opset: number } {
   const { domain, opType } = node;
   if (isOfStandardDomain(node)) return { op: opType, opset: opsets.get("") ?? opsets.get("ai.onnx") ?? 0 };
   return { op: `${domain}::${opType}`, opset: opsets.get(domain) ?? 0 };
 }
 
-/** Whether there is a kernel for a node with these element types; unknown ones fit any. Attributes, for which a kernel may still refuse a node, are not looked at. */
+/**
+ * Whether there is a kernel for a node with these element types; an unknown type fits any. Attributes are not checked, though a kernel
+ * may refuse a node for them.
+ */
 export function hasCudaKernel(
   node: Node,
   opsets: Model["opsets"],

@@ -1,4 +1,7 @@
-/** Problems with graphs, their files and their networks, and with names anywhere: code, sentence, place, hint. In alphabetical order of the codes. */
+/**
+ * Errors about graphs, model files and networks, and about unknown names: code, sentence, place, hint.
+ * In alphabetical order of the codes.
+ */
 
 /** What the exit codes of the program mean. */
 export const EXIT_CODES = {
@@ -12,7 +15,7 @@ export const EXIT_CODES = {
   130: "cancelled",
 } as const;
 
-/** Those of problems that a person can do something about. */
+/** Exit codes of problems that a person can do something about. */
 export type ExitCode = Exclude<keyof typeof EXIT_CODES, 0 | 70>;
 
 export interface Place {

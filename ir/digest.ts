@@ -1,9 +1,9 @@
-/** Names for contents: keys that are equal where attributes, constants or whole graphs are. */
+/** Keys of contents: two attributes, constants or graphs with equal keys are equal. */
 import { createHash, type Hash } from "node:crypto";
 import type { Attribute, Graph, Model, Value } from "./graph.js";
 import type { ConvertedRange, FileRange, TensorData } from "./tensor.js";
 
-/** Payloads up to this size are spelled out; larger ones are hashed, and those on disk named by their place. */
+/** A key spells out payloads up to this size and hashes larger ones; it names a payload on disk by its file and offset. */
 const SPELLED_BYTES = 64;
 
 /** Equal keys mean equal tensors. Nothing is read from disk. */
@@ -35,7 +35,7 @@ export function convertedKey({ source, from, to }: ConvertedRange): string {
   return `${to}<${from}:${rangeKey(source)}`;
 }
 
-/** Equal keys mean equal attributes, given that those on disk are the same place. A graph is equal to itself alone. */
+/** Equal keys mean equal attributes. A graph is only equal to itself. */
 export function attributeKey(attribute: Attribute): string {
   switch (attribute.kind) {
     case "int":
@@ -75,8 +75,8 @@ function floatKey(value: number): string {
 }
 
 /**
- * A digest of what a graph computes but for its weights: operators, attributes, edges, types of inputs, small constants.
- * Names of values and graphs play no part in it, nor does the batch. As `sha256:<hex>`.
+ * A digest of what a graph computes, without its weights: operators, attributes, edges, types of inputs and small constants.
+ * It ignores the batch and the names of values and graphs. As `sha256:<hex>`.
  */
 export function structureDigest({ graph, opsets }: Model): string {
   const hash = createHash("sha256");
@@ -100,7 +100,7 @@ export function structureDigest({ graph, opsets }: Model): string {
     }
     for (const { value } of graph.outputs) line(hash, "output", idOf(value));
   };
-  /** What a graph in a node consists of stands in front of the node. */
+  /** The lines of a subgraph come before the line of the node that holds it. */
   const keyOf = (attribute: Attribute): string => {
     if (attribute.kind === "tensor") return structuralKey(attribute.value);
     if (attribute.kind !== "graph") return attributeKey(attribute);

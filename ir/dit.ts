@@ -1,20 +1,26 @@
-/** What lifting found: the view of a step graph as a diffusion transformer. Plain facts; the values are in the graph's marks. */
+/**
+ * The view of a step graph as a diffusion transformer, which lifting finds.
+ * It holds names and numbers; the graph's marks hold the values.
+ */
 
 /** What a value of a step graph depends on, as bits: the latent, the time, the conditions (all other inputs). */
 export const LATENT = 1;
 export const TIME = 2;
 export const CONDITION = 4;
 
-/** The network with the conditions, or with what stands for none (classifier-free guidance, arXiv 2207.12598). */
+/** The half of classifier-free guidance (arXiv 2207.12598) that a call of the network computes: with the conditions or without. */
 export type Half = "cond" | "uncond";
 
-/** What is cached from step to step: the values of a branch in one call of the network, which sees this half, or this one and the other. */
+/**
+ * The key of a cache, which holds the values of a branch in one call of the network.
+ * A call that sees both halves has the half `cond` in its key.
+ */
 export interface CacheKey {
   readonly site: string;
   readonly half: Half;
 }
 
-/** `single`: one branch that holds attention and feed-forward network. `block`: all that one or more blocks add to their stream. */
+/** `single`: attention and feed-forward network in one branch. `block`: everything that one or more blocks add to their stream. */
 export const BRANCH_KINDS = ["attn", "cross_attn", "mlp", "single", "block"] as const;
 export type BranchKind = (typeof BRANCH_KINDS)[number];
 
@@ -25,22 +31,22 @@ export interface Branch {
   readonly kind: BranchKind;
   /** Index of the transformer block, from 0 in execution order. */
   readonly block: number;
-  /** What the residual stream carries: `image`, `video`, `audio`, or the part of the model's tokens that it is. */
+  /** The name of the residual stream, after the tokens that it carries: `image`, `video`, `audio`, `text`, … */
   readonly stream: string;
   /** Whether the output is multiplied by a modulation before it is added to the stream. */
   readonly gated: boolean;
   /** Length of the last axis of the output, once the types are known. */
   readonly channels?: number | undefined;
-  /** Module path as the exporter wrote it, where it did. */
+  /** Module path, if the exporter wrote one. */
   readonly module?: string | undefined;
 }
 
-/** An input that was taken for one thing where others would do as well. */
+/** A choice between several inputs that fit a role equally well. */
 export interface PortGuess {
   readonly role: string;
   /** The key of the recipe that names it. */
   readonly option: string;
-  /** The first was taken. */
+  /** The first of them was chosen. */
   readonly candidates: readonly string[];
 }
 
@@ -55,10 +61,10 @@ export interface DitView {
   readonly prediction: string;
   /** In execution order. */
   readonly branches: readonly Branch[];
-  /** Branches that do not depend on the latent: they leave the steps, and are no sites. */
+  /** Branches that do not depend on the latent. They are hoisted out of the steps, so they are no cacheable sites. */
   readonly constant: readonly Branch[];
   /** What the structure of the graph leaves open. */
   readonly guesses: readonly PortGuess[];
-  /** Sentences for the user: what was seen and not taken for a branch, and why. */
+  /** Sentences for the user: what looked like a branch but is not treated as one, and why. */
   readonly warnings: readonly string[];
 }

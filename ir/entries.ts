@@ -1,4 +1,4 @@
-/** Entries of lists that cannot be missing, where a value in their place would hide a mistake. */
+/** Access to list entries that must exist: a default value in their place would hide a mistake. */
 
 /** The entry at an index that exists. */
 export function entryAt<T>(values: readonly T[], i: number): T {

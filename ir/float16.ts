@@ -7,7 +7,7 @@ interface FloatLayout {
   readonly bias: number;
   /** The bits of infinity. */
   readonly infinity: number;
-  /** By the stored exponent: what a number is multiplied by so that its significand is whole. */
+  /** By stored exponent: the factor that turns the significand of a number into an integer. */
   readonly units: Float64Array;
 }
 
@@ -41,7 +41,7 @@ function layoutOf(exponentBits: number, fractionBits: number): FloatLayout {
 const number = new Float64Array(1);
 const words = new Uint32Array(number.buffer);
 const DOUBLE_BIAS = 1023;
-/** Doubles from here on are whole: adding it and taking it away again rounds, ties to even. */
+/** Doubles from 2⁵² up are integers, so adding this number and subtracting it again rounds, ties to even. */
 const WHOLE = 2 ** 52;
 
 function bitsOf(value: number, { fractionBits, bias, infinity, units }: FloatLayout): number {
@@ -51,7 +51,7 @@ function bitsOf(value: number, { fractionBits, bias, infinity, units }: FloatLay
   // Numbers below the smallest normal one share its exponent.
   const exponent = Math.min(2 * bias + 1, Math.max(1, ((upper >>> 20) & 0x7ff) - DOUBLE_BIAS + bias));
   const significand = Math.abs(value) * (units[exponent] ?? NaN) + WHOLE - WHOLE;
-  // The leading bit of the significand, and a carry out of it, count into the exponent, and out of the largest one into infinity.
+  // The leading bit of the significand and a carry out of it add to the exponent; past the largest exponent that gives infinity.
   return ((upper >>> 16) & 0x8000) | Math.min(infinity, ((exponent - 1) << fractionBits) + significand);
 }
 

@@ -1,25 +1,25 @@
-/** What a model is: immutable values, nodes, graphs; and the marks that ride along. */
+/** The graph IR: immutable models, graphs, nodes and values, and the marks on values of branches. */
 import type { CacheKey, DitView } from "./dit.js";
 import type { RuntimeOperator, StandardOperator } from "./operators.js";
 import type { TensorData } from "./tensor.js";
 import type { TensorType } from "./types.js";
 
 /**
- * A result of a node (`producer`), a constant (`data`), or else an input of the graph.
- * Identity is the object; `name` is a label that the writer makes unique.
+ * The result of a node (`producer`), a constant (`data`), or else an input of the graph. A value is identified by its object;
+ * `name` is only a label, which the writer makes unique.
  */
 export interface Value {
   readonly name: string;
   readonly type?: TensorType | undefined;
   readonly producer?: Node | undefined;
   readonly data?: TensorData | undefined;
-  /** What the file said of this value that nothing here interprets; kept for writing back. */
+  /** What the file says about this value beyond the fields of the IR; kept for writing it back. */
   readonly extra?: unknown;
 }
 
 /**
- * What a node is told beside its operands. The nodes of a graph may read what is defined around it. Subgraphs of files, types and
- * whatever else no pass looks into stay as the bytes of the file.
+ * An attribute of a node. The nodes of a `graph` attribute may read values of the graphs around it. Subgraphs that were read from
+ * a file, types, and everything else that no pass looks into stay `opaque`: the bytes of the file.
  */
 export type Attribute =
   | { readonly kind: "int"; readonly value: bigint }
@@ -41,28 +41,28 @@ export interface Node {
   readonly attributes: ReadonlyMap<string, Attribute>;
   /** Values that the node's opaque attributes read by name. */
   readonly captures: readonly Port[];
-  /** Key and value strings of the exporter (module scopes among them). */
+  /** The exporter's metadata, module scopes among it. */
   readonly metadata: ReadonlyMap<string, string>;
-  /** The module path that the exporter left, as `blocks.3.attn`; a label, never evidence. */
+  /** The module path that the exporter left, such as `blocks.3.attn`. Only a label: no decision depends on it. */
   readonly scope?: string | undefined;
   readonly extra?: unknown;
 }
 
-/** A value under the name by which the outside knows it. */
+/** A value and the name by which the outside knows it. */
 export interface Port {
   readonly name: string;
   readonly value: Value;
 }
 
-/** A weak pointer from a branch (`site`), in a call of the network (`half`) at a step, to the value that it has there; keeps nothing alive. */
+/** The value of a branch (`site`) at a step, in a call of the network (`half`). A mark keeps no node alive. */
 export interface Mark extends CacheKey {
   readonly step: number;
   readonly value: Value;
 }
 
 /**
- * `nodes` is topologically sorted. Constants have no list: those that are read are those that there are. What stands in a node is
- * known by its place: names of its inputs and outputs are labels, as those of its values are.
+ * `nodes` is topologically sorted. There is no list of constants: a graph has those that its nodes read. In a subgraph the names of
+ * inputs and outputs are only labels, as its node knows them by position.
  */
 export interface Graph {
   readonly name: string;
@@ -83,7 +83,7 @@ export interface Model {
   readonly extra?: unknown;
 }
 
-/** How deep graphs may stand in nodes: deeper than in any model, and as deep as readers of the format go. */
+/** How deep subgraphs may be nested: deeper than in any known model, and as deep as other readers of the format go. */
 export const DEPTH_LIMIT = 30;
 
 const NONE: ReadonlyMap<string, never> = new Map<string, never>();
@@ -127,7 +127,7 @@ export function makeNode(spec: NodeSpec): Node {
   return node;
 }
 
-/** A node of one output, and that output. */
+/** A node with one output, and that output. */
 export function makeOp(
   opType: StandardOperator,
   inputs: readonly (Value | undefined)[],
@@ -138,7 +138,7 @@ export function makeOp(
   return { node, value: only(node) };
 }
 
-/** The one output of a node that has one. */
+/** The only output of a node. */
 export function only(node: Node): Value {
   const [value] = node.outputs;
   if (!value || node.outputs.length !== 1)
@@ -146,21 +146,21 @@ export function only(node: Node): Value {
   return value;
 }
 
-/** Of the standard's default domain, whichever way it is spelled. */
+/** Whether a node is in the default domain of the ONNX standard, which has two spellings. */
 export function isOfStandardDomain({ domain }: Pick<Node, "domain">): boolean {
   return domain === "" || domain === "ai.onnx";
 }
 
-/** Of one of these operators of the standard. */
+/** Whether a node is one of these standard operators. */
 export function isOp(node: Node | undefined, ...opTypes: readonly StandardOperator[]): boolean {
   const names: readonly string[] = opTypes;
   return node !== undefined && isOfStandardDomain(node) && names.includes(node.opType);
 }
 
-/** Of one of these operators of ONNX Runtime's own. */
+/** Whether a node is one of these operators of ONNX Runtime. */
 export function isRuntimeOp(node: Node, ...opTypes: readonly RuntimeOperator[]): boolean {
   const names: readonly string[] = opTypes;
-  // The runtime has this one in the standard's domain.
+  // The runtime registers this one in the standard domain.
   const isOfRuntime = node.domain === "com.microsoft" || (isOfStandardDomain(node) && node.opType === "SimplifiedLayerNormalization");
   return isOfRuntime && names.includes(node.opType);
 }
@@ -185,7 +185,7 @@ export function opsetOf({ opsets }: Model): number {
   return opsets.get("") ?? opsets.get("ai.onnx") ?? 0;
 }
 
-/** The model with another graph; the model itself if the graph is the one that it has. */
+/** The model with another graph; the same object if that is the graph it already has. */
 export function withGraph(model: Model, graph: Graph): Model {
   return graph === model.graph ? model : { ...model, graph };
 }

@@ -1,6 +1,9 @@
-/** The names of operators, so that a misspelt one does not compile. Which node is of one: `isOp` and `isRuntimeOp` (ir/graph.ts). */
+/**
+ * The names of operators as types, so that a misspelt name does not compile.
+ * `isOp` and `isRuntimeOp` (ir/graph.ts) test nodes against them.
+ */
 
-/** The operators of the standard's default domain up to opset 24, those that it has given up included (onnx 1.23.2, `onnx.defs`). */
+/** The operators of the standard's default domain up to opset 24, including removed ones (onnx 1.23.2, `onnx.defs`). */
 export const STANDARD_OPERATORS = [
   "Abs", "Acos", "Acosh", "Add", "AffineGrid", "And", "ArgMax", "ArgMin", "Asin", "Asinh", "Atan", "Atanh", "Attention", "AveragePool",
   "BatchNormalization", "Bernoulli", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "BlackmanWindow", "Cast",
@@ -24,7 +27,7 @@ export const STANDARD_OPERATORS = [
   "Tile", "TopK", "Transpose", "Trilu", "Unique", "Unsqueeze", "Upsample", "Where", "Xor",
 ] as const; // prettier-ignore
 
-/** Operators of ONNX Runtime's own, those of them that a network may have (onnxruntime, docs/ContribOperators.md). */
+/** The operators that ONNX Runtime adds to the standard, as far as a network may use them (onnxruntime, docs/ContribOperators.md). */
 export const RUNTIME_OPERATORS = [
   "Attention", "BiasAdd", "BiasGelu", "BiasSoftmax", "BiasSplitGelu", "DecoderMaskedMultiHeadAttention", "DynamicQuantizeMatMul",
   "EmbedLayerNormalization", "FastGelu", "FusedConv", "FusedGemm", "FusedMatMul", "FusedMatMulActivation", "GatedRelativePositionBias",
@@ -37,7 +40,7 @@ export const RUNTIME_OPERATORS = [
 /** The name of an operator of the standard's default domain. */
 export type StandardOperator = (typeof STANDARD_OPERATORS)[number];
 
-/** The name of an operator of ONNX Runtime's own. */
+/** The name of an operator that ONNX Runtime adds to the standard. */
 export type RuntimeOperator = (typeof RUNTIME_OPERATORS)[number];
 
 const standard: ReadonlySet<string> = new Set(STANDARD_OPERATORS);

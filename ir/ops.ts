@@ -3,13 +3,19 @@ import { isOfStandardDomain, isOp, isRuntimeOp, type Node, type Value } from "./
 import type { StandardOperator } from "./operators.js";
 import { isFloatType } from "./types.js";
 
-/** The bit set of the sources that a value's numbers depend on; shapes are no dependence, as they are fixed when the model is bound. */
+/**
+ * The bit set of the sources that a value's numbers depend on.
+ * Reading a shape is no dependence, as shapes are fixed once a model is bound.
+ */
 export type Dependence = (value: Value | undefined) => number;
 
 const RANDOM = ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"] as const;
 const CONTROL_FLOW = ["If", "Loop", "Scan"] as const;
 
-/** Of the standard operator set in this version. ONNX Runtime has had one norm in the standard's domain since before the standard had it. */
+/**
+ * Whether a node is in this version of the standard operator set.
+ * ONNX Runtime had one norm in the standard domain before the standard did.
+ */
 export function isStandard(node: Node, opset: number): boolean {
   if (isRuntimeOp(node, "SimplifiedLayerNormalization")) return false;
   return isOp(node, "LayerNormalization") ? opset >= 17 : isOfStandardDomain(node);
@@ -20,7 +26,7 @@ export function isRandom(node: Node): boolean {
   return isOp(node, ...RANDOM);
 }
 
-/** Two runs may differ, or nobody here knows, as the operator is of another domain: never folded, never shared. */
+/** Two runs of it may differ; this is assumed of every operator of another domain. Such nodes are never folded and never shared. */
 export function isNondeterministic(node: Node): boolean {
   return isRandom(node) || isOp(node, "Dropout") || !isOfStandardDomain(node);
 }
@@ -50,7 +56,7 @@ export function isElementwise(node: Node): boolean {
   ); // prettier-ignore
 }
 
-/** A nonlinearity between two linear maps: what makes a feed-forward network of them. */
+/** A nonlinearity, as it stands between the linear layers of a feed-forward network. */
 export function isActivation(node: Node): boolean {
   return (
     isOp(node, "Relu", "LeakyRelu", "Elu", "Gelu", "Sigmoid", "Tanh", "Erf", "Softplus", "Swish", "Mish", "HardSwish") ||
@@ -98,7 +104,10 @@ export function isReduction(node: Node): boolean {
   return isOp(node, "ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMin");
 }
 
-/** Products accumulate in float, norms keep their statistics in float (`stash_type`), the rest rounds once. */
+/**
+ * Operators that are accurate in half precision:
+ * products accumulate in float, norms keep their statistics in float (`stash_type`), the others round once.
+ */
 const HALF_SAFE: readonly StandardOperator[] = [
   "MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "Attention", "RotaryEmbedding", "LayerNormalization", "RMSNormalization",
   "Add", "Sub", "Mul", "Sum", "Neg", "Abs", "Max", "Min", "Where", "Clip",
@@ -107,18 +116,18 @@ const HALF_SAFE: readonly StandardOperator[] = [
   "Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND", "DepthToSpace", "SpaceToDepth",
 ]; // prettier-ignore
 
-/** An operator that half precision is enough for, whatever its operands within the range of the type. */
+/** An operator for which half precision is enough, for all operands in the range of the type. */
 export function isHalfSafe(node: Node): boolean {
-  // A quotient by what is known is a product. Others may be by next to nothing.
+  // Dividing by a constant is a product. Other divisors may be close to 0.
   if (isOp(node, "Div")) return node.inputs[1]?.data !== undefined;
   // A norm's further outputs are float.
   if (isNorm(node) && node.outputs.filter(({ name }) => name !== "").length > 1) return false;
-  // Between floats: what other types become may be as large as they are.
+  // Only between floats: an integer may be beyond the range of the half type.
   if (isOp(node, "Cast", "CastLike")) return isFloatType(node.inputs[0]?.type?.elem);
   return isOp(node, ...HALF_SAFE);
 }
 
-/** An operator whose float operands and results are all of one type, which may be any that it is given. */
+/** An operator whose float operands and results must all have the same type, whichever it is. */
 export function isOfOneFloatType(node: Node): boolean {
   return isOp(node, ...HALF_SAFE, "Softmax", "LogSoftmax", "CumSum") || isElementwise(node) || isReduction(node) || isNorm(node);
 }

@@ -1,4 +1,4 @@
-/** The model that a text says, in the syntax of ir/print.ts. Names of nodes, which are labels, are read and not printed. */
+/** Parses the text form of a model, in the syntax of ir/print.ts. It accepts names of nodes, which print leaves out. */
 import { textInvalid } from "./diagnostics.js";
 import {
   type Attribute,
@@ -17,7 +17,7 @@ import type { TensorData } from "./tensor.js";
 import { byteSize, elementCount, isElementType, staticShape, type TensorType } from "./types.js";
 import { ELIDED, NOT_TENSORS, scalarOf } from "./text-syntax.js";
 
-/** The bytes of a literal, or nothing if it does not fit. */
+/** The bytes of a literal; undefined if it does not fit. */
 function scalarBytes({ width, number }: ReturnType<typeof scalarOf>, literal: string): Uint8Array | undefined {
   const bytes = new Uint8Array(width);
   const view = new DataView(bytes.buffer);
@@ -40,7 +40,7 @@ function floatOf(literal: string): number {
   return literal.startsWith("-") ? -size : size;
 }
 
-/** The model that a text says. Throws TEXT_INVALID with line and column. */
+/** The model of a text. Throws TEXT_INVALID with line and column. */
 export function parse(text: string): Model {
   return new Parser(text).model();
 }
@@ -66,7 +66,7 @@ interface Declaration extends Mention {
   readonly type: TensorType | undefined;
 }
 
-/** The names of a graph; those of the graphs around it are seen in it, too. */
+/** The names that are visible in a graph: its own and those of the graphs around it. */
 class Scope {
   private readonly values = new Map<string, Value>();
   readonly types = new Map<string, TensorType>();
@@ -190,7 +190,7 @@ class Parser {
     return node;
   }
 
-  /** Names with commas between them; one that is blank or `""` is missing, and a comma at the end adds nothing. */
+  /** Names separated by commas. A blank or `""` is a missing operand, and a trailing comma adds nothing. */
   private mentions(): Mention[] {
     const found: Mention[] = [];
     for (;;) {
@@ -256,7 +256,7 @@ class Parser {
     throw this.error("an empty list needs its type, as in 'axes: ints = []'");
   }
 
-  /** A type, unless something else comes. */
+  /** A type, or undefined if something else follows. */
   private type(): TensorType | undefined {
     this.skip();
     const start = this.at;
@@ -399,7 +399,7 @@ class Parser {
     return this.text.startsWith(token, this.at);
   }
 
-  /** Spaces, and comments that say nothing to us. */
+  /** Skips spaces, and comments without a meaning here. */
   private skip(): void {
     this.take(/(?:\s+|#(?! (?:mark|output|capture) )[^\n]*)*/y);
   }

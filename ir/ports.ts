@@ -1,7 +1,7 @@
 /**
  * Which inputs and outputs of a step graph are the latent, the time and the prediction: by name if given, else by structure.
- * Structure cannot tell some inputs apart (a time and a guidance scale are embedded alike): of those the one with a customary
- * name is taken, and if none has one, the first, which is a guess that the caller is told of.
+ * Structure cannot tell some inputs apart (a time and a guidance scale are embedded alike). Of these, the one with a customary name
+ * is chosen, else the first; that is a guess, and the caller is told of it.
  */
 import { ambiguousPort, notRecognised, unknownName } from "./diagnostics.js";
 import type { PortGuess } from "./dit.js";
@@ -26,7 +26,9 @@ export interface Ports {
 
 const FLOATS: readonly string[] = ["float", "float16", "bfloat16", "double"];
 
-/** Throws UNKNOWN_NAME for a name that is not there, NOT_RECOGNISED for a graph that has no latent or no time, AMBIGUOUS_PORT for outputs. */
+/**
+ * Throws UNKNOWN_NAME for a name that is not there, NOT_RECOGNISED for a graph that has no latent or no time, AMBIGUOUS_PORT for outputs.
+ */
 export function findPorts(graph: Graph, names: PortNames): Ports {
   const latents = latentCandidates(graph, names.latent);
   const guesses: PortGuess[] = [];
@@ -64,14 +66,17 @@ function latentCandidates(graph: Graph, name: string | undefined): readonly Valu
   return floats;
 }
 
-/** Those that look most like the prediction: of the same rank, with the fewest dimensions that differ for sure and the most that are the same. */
+/**
+ * The candidates most similar to the prediction:
+ * of the same rank, with the fewest dimensions that surely differ, then the most that are equal.
+ */
 function mostAlike(candidates: readonly Value[], prediction: Port): readonly Value[] {
   const scored = candidates.map((value) => ({ value, score: likeness(value.type, prediction.value.type) }));
   const best = Math.max(...scored.map(({ score }) => score));
   return scored.filter(({ score }) => score === best).map(({ value }) => value);
 }
 
-/** Channels may differ, as a network may also give a variance. Sizes that only one of the two has a number for say nothing. */
+/** Channels may differ, as a network may also predict a variance. A size that is known in only one of the two shapes does not count. */
 function likeness(a: TensorType | undefined, b: TensorType | undefined): number {
   const [own, other] = [a?.shape, b?.shape];
   if (!own || !other || own.length !== other.length) return -Infinity;

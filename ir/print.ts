@@ -1,14 +1,15 @@
 /**
  * A model as text: ONNX textual syntax (onnx/docs/Syntax.md), a subset, with our marks in comments.
  *
- * Comments that begin with these words, between the braces, say what the syntax has no words for; the official parser skips them:
+ * Comments between the braces that begin with one of these words hold what the syntax cannot express; the official parser skips them:
  *
  *     # mark attn-0 @3 = value      the branch attn-0 has this value at step 3; `attn-0 uncond`: in a call of that half alone
- *     # output name = value         an output that has not the name of its value
+ *     # output name = value         an output whose name is not that of its value
  *     # capture name = value        a subgraph of the node above reads this value by this name
  *
- * Constants that the graph of a node reads stand in the section of the outermost graph, and no two values of a text have one name.
- * Large payloads and the bytes of opaque attributes are left out: `{...}`. Neither printed nor read: node metadata, the DiT view, `extra`.
+ * Constants that a subgraph reads are declared in the section of the outermost graph, and no two values of a text share a name.
+ * Large payloads and the bytes of opaque attributes are elided as `{...}`. Node metadata, the DiT view and `extra` are neither printed
+ * nor read.
  */
 import { operands, subgraphs } from "./analysis.js";
 import type { Attribute, Graph, Model, Node, Port, Value } from "./graph.js";
@@ -23,7 +24,7 @@ export function print(model: Model, limit = 64): string {
   return [header(model), ...writer.graph(graph, graph.outputs, constants(graph), "")].join("\n");
 }
 
-/** The lines of those nodes that have notes, each with its notes under it; the names are those of `print`. */
+/** Only the lines of nodes that have notes, each with its notes below it, under the names that `print` gives. */
 export function excerpt(model: Model, notes: ReadonlyMap<Node, readonly string[]>, limit = 64): string {
   const writer = new Writer(labels(model.graph), limit);
   const lines: string[] = [];
@@ -41,7 +42,7 @@ class Writer {
     private readonly limit: number,
   ) {}
 
-  /** `outputs` are given under their names, `declared` constants stand in the section of the graph; the first line is not indented. */
+  /** Prints `outputs` under their names and `declared` constants in the graph's section. The first line is not indented. */
   graph(graph: Graph, outputs: readonly Port[], declared: readonly (readonly [Value, TensorData])[], indent: string): readonly string[] {
     const isAlias = ({ name, value }: Port): boolean => this.label(value) !== name;
     const said = new Set(outputs.filter((port) => !isAlias(port)).map(({ value }) => value));
@@ -95,8 +96,8 @@ class Writer {
 type Label = (value: Value) => string;
 
 /**
- * Interface names are kept; then the first value of a name has it, and later ones are numbered, in the graphs of nodes too. Unnamed
- * results that nothing reads stay unnamed.
+ * Inputs and outputs keep their names. Of other values with equal names the first keeps it and later ones are numbered, in subgraphs
+ * too. Unnamed results that nothing reads stay unnamed.
  */
 function labels(graph: Graph): Label {
   const names = new Map<Value, string>();
@@ -228,7 +229,7 @@ function shortFloat(value: number, single = true): string {
   return String(digits === undefined ? value : Number(value.toPrecision(digits)));
 }
 
-/** An attribute has no other sign of its type than the point. */
+/** A float with a point: without one, an attribute would be read as an integer. */
 function pointedFloat(value: number): string {
   const text = shortFloat(Math.fround(value));
   return /^-?\d+$/.test(text) ? `${text}.0` : text;

@@ -1,4 +1,4 @@
-/** What a recogniser is: a file of `lift/`, for one topology of diffusion transformers. */
+/** The interface of a recogniser: a file of `lift/` for one topology of diffusion transformers. */
 import type { Dependence } from "./ops.js";
 import type { Graph, Value } from "./graph.js";
 import { hasMethods, type Named } from "./registry.js";
@@ -20,7 +20,7 @@ export interface StepFacts {
 
 /** One topology of diffusion transformers. */
 export interface Recogniser extends Named {
-  /** The branches in execution order, with the streams and blocks that they belong to; nothing if this is not the topology. */
+  /** The branches in execution order, with the streams and blocks that they belong to; undefined if the network has another topology. */
   recognise(facts: StepFacts): readonly SharedBranch[] | undefined;
 }
 

@@ -1,4 +1,4 @@
-/** Folder → registry: every file of a folder but its index is one registered thing, exported as default under the file's stem. */
+/** Folders as registries: every file of a folder except its index exports one entry as default, whose name is the stem of the file. */
 import { readdirSync } from "node:fs";
 import { basename, extname } from "node:path";
 import { fileURLToPath } from "node:url";

@@ -2,18 +2,18 @@
 import { freeValues, operands } from "./analysis.js";
 import { type Attribute, type Graph, makeNode, type Node, type Port, type Value } from "./graph.js";
 
-/** What stands for a node: these nodes in its place, and for each of its outputs a value. */
+/** What replaces a node: the nodes in its place, and a value for each of its outputs. */
 export interface Replacement {
   readonly nodes: readonly Node[];
   readonly outputs: readonly Value[];
 }
 
-/** Old values and what stands for them. Values that are not in it stand for themselves. */
+/** Maps old values to new ones. A value that is not in it stays. */
 export type Substitution = ReadonlyMap<Value, Value>;
 
 /**
- * Walks the nodes in order, not those inside of them. Each is first given the current values of its inputs, then shown to `visit`, which answers
- * with a replacement or with nothing to keep it. Outputs and marks follow. Returns the same graph if nothing changed.
+ * Walks the nodes in order, without those of subgraphs. Each node is first given the current values of its inputs and then passed to
+ * `visit`, which returns a replacement, or undefined to keep the node. Outputs and marks follow. Returns the same graph if nothing changed.
  * `start` substitutes values before the first node: inputs, mostly.
  */
 export function rewrite(graph: Graph, visit: (node: Node, original: Node) => Replacement | undefined, start?: Substitution): Graph {
@@ -56,7 +56,7 @@ function substituteOperands(node: Node, current: Substitution): Node {
   });
 }
 
-/** Attributes whose graphs read what stands for the values around them. */
+/** The attributes of a node with the values that its subgraphs read replaced by those of `at`. */
 export function substituteAttributes(attributes: Node["attributes"], at: (value: Value) => Value): Node["attributes"] {
   if (!Array.from(attributes.values()).some(({ kind }) => kind === "graph")) return attributes;
   return new Map(Array.from(attributes, ([name, attribute]) => [name, substituteAttribute(attribute, at)]));

@@ -1,4 +1,4 @@
-/** Tensor constants: bytes in memory or a range of a file; nothing is read until someone asks. */
+/** Tensor constants: bytes in memory, or a range of a file that is read only on demand. */
 import { closeSync, openSync, readSync } from "node:fs";
 import { externalDataShort, tensorTooLarge, tensorWrongType } from "./diagnostics.js";
 import { bfloatBits, bfloatValue, halfBits, halfValue } from "./float16.js";
@@ -12,7 +12,7 @@ export interface FileRange {
   readonly length: number;
 }
 
-/** The numbers of a range, which are of the type `from` there, in the type `to`; `length`: the bytes that they take in it. */
+/** The numbers of a file range, stored there as `from`, converted to `to`. `length` is their size in bytes after the conversion. */
 export interface ConvertedRange {
   readonly kind: "converted";
   readonly source: FileRange;
@@ -34,7 +34,7 @@ export interface TensorData {
   readonly content: TensorContent;
 }
 
-/** No constant that a pass looks at is larger than this; weights are copied, never looked at. */
+/** Passes only read constants up to this size in bytes; weights are copied without being read. */
 const READ_LIMIT = 1 << 28;
 
 /** Bytes that the elements take; strings count their bytes. */
@@ -73,16 +73,16 @@ export function tensorOf(elem: ElementType, shape: readonly number[], values: Ar
   return tensorFrom(elem, shape, arraysOf(elem).from(Array.from(values)));
 }
 
-/** How numbers become the elements of a type, and elements numbers. */
-interface Elements {
+/** Conversions between JavaScript numbers and the elements of a type. */
+interface NumberConversion {
   readonly from: (numbers: readonly number[]) => ArrayBufferView;
   readonly numbers: (buffer: ArrayBufferLike) => number[];
 }
 
-const BYTES: Elements = { from: (numbers) => Uint8Array.from(numbers), numbers: (buffer) => Array.from(new Uint8Array(buffer)) };
+const BYTES: NumberConversion = { from: (numbers) => Uint8Array.from(numbers), numbers: (buffer) => Array.from(new Uint8Array(buffer)) };
 
-/** Types that JavaScript has arrays of, and those that stand in such. */
-const ELEMENTS: ReadonlyMap<ElementType, Elements> = new Map<ElementType, Elements>([
+/** Types that JavaScript has typed arrays for, and types that are stored in one of those. */
+const ELEMENTS: ReadonlyMap<ElementType, NumberConversion> = new Map<ElementType, NumberConversion>([
   ["float", { from: (numbers) => Float32Array.from(numbers), numbers: (buffer) => Array.from(new Float32Array(buffer)) }],
   ["double", { from: (numbers) => Float64Array.from(numbers), numbers: (buffer) => Array.from(new Float64Array(buffer)) }],
   ["float16", { from: (numbers) => Uint16Array.from(numbers, halfBits), numbers: (buffer) => Array.from(new Uint16Array(buffer), halfValue) }],
@@ -98,7 +98,7 @@ const ELEMENTS: ReadonlyMap<ElementType, Elements> = new Map<ElementType, Elemen
   ["bool", BYTES],
 ]); // prettier-ignore
 
-function arraysOf(elem: ElementType): Elements {
+function arraysOf(elem: ElementType): NumberConversion {
   const elements = ELEMENTS.get(elem);
   if (!elements) throw tensorWrongType("numbers", elem);
   return elements;
@@ -109,7 +109,10 @@ export function tensorFrom(elem: ElementType, shape: readonly number[], array: A
   return { elem, shape, content: { kind: "bytes", bytes: new Uint8Array(array.buffer, array.byteOffset, array.byteLength) } };
 }
 
-/** The elements as numbers to read, without a copy where their memory allows it. Throws what `tensorNumbers` throws. */
+/**
+ * The elements as numbers, for reading only: a view of their memory where that is aligned, else a copy.
+ * Throws what `tensorNumbers` throws.
+ */
 export function tensorFloats(data: TensorData): ArrayLike<number> {
   const { content } = data;
   if (data.elem === "float" && content.kind === "bytes" && content.bytes.byteOffset % 4 === 0) {
@@ -137,7 +140,7 @@ const CODECS: Readonly<Record<FloatType, Codec>> = {
   bfloat16: { array: Uint16Array, encode: bfloatBits, decode: bfloatValue },
 };
 
-/** The numbers of one type in another, rounded to nearest, ties to even; what is too large becomes infinite. */
+/** Converts numbers from one type to another, rounding to nearest, ties to even. Numbers that are too large become infinite. */
 export function convertBytes(bytes: Uint8Array, from: FloatType, to: FloatType): Uint8Array {
   const { decode } = CODECS[from];
   const { array, encode } = CODECS[to];
@@ -147,7 +150,7 @@ export function convertBytes(bytes: Uint8Array, from: FloatType, to: FloatType):
   return new Uint8Array(result.buffer);
 }
 
-/** The tensor in another type; what is in a file is converted when it is read. Throws TENSOR_WRONG_TYPE. */
+/** The tensor in another type. The contents of a file are only converted when they are read. Throws TENSOR_WRONG_TYPE. */
 export function convertTensor(data: TensorData, to: FloatType): TensorData {
   const { elem, shape, content } = data;
   if (elem === to) return data;
@@ -157,15 +160,15 @@ export function convertTensor(data: TensorData, to: FloatType): TensorData {
   return { elem: to, shape, content: { kind: "bytes", bytes: convertBytes(readTensor(data), elem, to) } };
 }
 
-/** Files are looked through in parts of this size. */
+/** `holds` reads files in parts of this many bytes. */
 const PART_BYTES = 1 << 20;
 
-/** A number that stands alone is held if it is rounded by no larger share of it. */
+/** The largest relative rounding error at which a type holds a scalar. */
 const LONE_ERROR = 2 ** -8;
 
 /**
- * Whether a type has the numbers of a tensor: none of those that are finite becomes infinite, and one that stands alone stays
- * what it is. (Of many, those near zero may vanish.) Reads all of the tensor, a part at a time. Throws TENSOR_WRONG_TYPE.
+ * Whether a type holds the numbers of a tensor: no finite number becomes infinite, and a scalar keeps its value up to `LONE_ERROR`.
+ * In larger tensors numbers near zero may become 0. Reads all of the tensor, a part at a time. Throws TENSOR_WRONG_TYPE.
  */
 export function holds(to: FloatType, data: TensorData): boolean {
   const { elem, shape, content } = data;
@@ -188,7 +191,7 @@ function* partsOf(range: FileRange): Generator<Uint8Array> {
     yield readRange({ ...range, offset: range.offset + at, length: Math.min(PART_BYTES, range.length - at) });
 }
 
-/** The elements, in memory of their own: the bytes may lie anywhere. */
+/** A copy of the elements, as the bytes need not be aligned. */
 function elementsOf(bytes: Uint8Array, elem: FloatType): Float32Array | Uint16Array {
   return new CODECS[elem].array(Uint8Array.from(bytes).buffer);
 }

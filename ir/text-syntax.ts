@@ -1,7 +1,7 @@
-/** What print and parse agree on: how constants, names of types and what is left out are spelled. */
+/** Spellings that print and parse share: constants, names of types and elided payloads. */
 import { ELEMENT_TYPES, type ElementType } from "./types.js";
 
-/** The file that the addresses of elided payloads point into. */
+/** The spelling of an elided payload; also the file that its address names after parsing. */
 export const ELIDED = "{...}";
 
 /** Words that the syntax reads as the start of a type. */

@@ -1,6 +1,6 @@
 /**
- * What operators give: the types of a node's results from those of its operands and from constants. It is what declared types
- * are held against, and no inference of a whole model: an operator that is not in the table, or not in this form, is left open.
+ * The types of a node's results, from the types of its operands and from constants. Declared types are checked against them. This is
+ * no type inference for whole models: an operator that is not in the table, or not in this form, has an unknown result.
  * Formulas: onnx, docs/Operators.md.
  */
 import { constantData, constantOf } from "./constants.js";
@@ -19,15 +19,15 @@ export function isFixed(type: TensorType | undefined): type is FixedType {
   return type?.shape?.every((dim) => typeof dim === "number") ?? false;
 }
 
-/** The type of a result; undefined where it cannot be known; `misfit` where the operator takes no operands of these types. */
+/** The type of a result; undefined where it is not known; `misfit` where the operator does not accept operands of these types. */
 export type ResultType = FixedType | "misfit" | undefined;
 
-/** The types of the results of a node, in their order; results behind the last are not known. */
+/** The types of a node's results, in order; results beyond the end of the list are not known. */
 export function resultTypes(node: Node): readonly ResultType[] {
-  return (isOfStandardDomain(node) && RULES.get(node.opType)?.(node)) || [];
+  return (isOfStandardDomain(node) && TYPE_RULES.get(node.opType)?.(node)) || [];
 }
 
-type Rule = (node: Node) => readonly ResultType[];
+type TypeRule = (node: Node) => readonly ResultType[];
 
 const SAME: readonly StandardOperator[] = [
   "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Celu", "Clip", "Cos", "Cosh", "CumSum", "Elu", "Erf", "Exp", "Floor", "Gelu",
@@ -41,7 +41,7 @@ const REDUCTIONS: readonly StandardOperator[] = [
   "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare",
 ]; // prettier-ignore
 
-const RULES: ReadonlyMap<string, Rule> = new Map<StandardOperator, Rule>([
+const TYPE_RULES: ReadonlyMap<string, TypeRule> = new Map<StandardOperator, TypeRule>([
   ...each(
     SAME,
     ofFirst((x) => x),
@@ -85,9 +85,9 @@ const RULES: ReadonlyMap<string, Rule> = new Map<StandardOperator, Rule>([
 ]);
 
 /** The operators that there is a rule for. */
-export const TYPED_OPERATORS: readonly string[] = [...RULES.keys()].sort();
+export const TYPED_OPERATORS: readonly string[] = [...TYPE_RULES.keys()].sort();
 
-function each(names: readonly StandardOperator[], rule: Rule): readonly (readonly [StandardOperator, Rule])[] {
+function each(names: readonly StandardOperator[], rule: TypeRule): readonly (readonly [StandardOperator, TypeRule])[] {
   return names.map((name) => [name, rule] as const);
 }
 
@@ -100,7 +100,7 @@ function typeOf(elem: ElementType | undefined, shape: readonly number[] | undefi
 }
 
 /** The first result, from the type of the first operand. */
-function ofFirst(rule: (x: FixedType, node: Node) => ResultType): Rule {
+function ofFirst(rule: (x: FixedType, node: Node) => ResultType): TypeRule {
   return (node) => {
     const x = fixedOf(node.inputs[0]);
     return x ? [rule(x, node)] : [];
@@ -117,7 +117,7 @@ function isUniform(elems: readonly ElementType[]): boolean {
   return elems.every((elem) => elem === elems[0]);
 }
 
-function broadcasting(elemOf: (elems: readonly ElementType[]) => ElementType | "misfit" | undefined): Rule {
+function broadcasting(elemOf: (elems: readonly ElementType[]) => ElementType | "misfit" | undefined): TypeRule {
   return ({ inputs }) => {
     const operands = allFixed(inputs);
     if (!operands) return [];
@@ -142,14 +142,16 @@ function broadcast(shapes: readonly (readonly number[])[]): readonly number[] | 
   return dims;
 }
 
-/** The whole numbers of an operand that says axes, sizes or bounds; nothing where they are not written down here. */
+/** The integers of an operand that gives axes, sizes or bounds; undefined where it is not a constant. */
 function integers(value: Value | undefined): readonly number[] | undefined {
   const data = constantOf(value);
   const isList = data?.content.kind === "bytes" && data.shape.length <= 1 && (data.elem === "int64" || data.elem === "int32");
   return isList ? tensorNumbers(data) : undefined;
 }
 
-/** Axes as an attribute, or as the operand that newer versions have: nothing where there are none, "unknown" where they are not written down. */
+/**
+ * Axes from the attribute, or from the operand of newer versions: undefined where there are none, "unknown" where they are not constant.
+ */
 function axesOf(node: Node, operand: number, rank: number): readonly number[] | "unknown" | undefined {
   const value = node.inputs[operand];
   const axes = intsAttribute(node, "axes") ?? integers(value);
@@ -265,7 +267,7 @@ function matMul(node: Node): readonly ResultType[] {
   const [left, right] = [a.shape.length === 1 ? [1, ...a.shape] : a.shape, b.shape.length === 1 ? [...b.shape, 1] : b.shape];
   const stack = broadcast([left.slice(0, -2), right.slice(0, -2)]);
   if (!stack || left.at(-1) === undefined || left.at(-1) !== right.at(-2) || a.elem !== b.elem) return ["misfit"];
-  // An axis that was put in front of a vector, or behind it, goes again.
+  // The axis that was added to a vector operand is removed from the result.
   const rows = a.shape.length === 1 ? [] : left.slice(-2, -1);
   const columns = b.shape.length === 1 ? [] : right.slice(-1);
   return [{ elem: a.elem, shape: [...stack, ...rows, ...columns] }];
@@ -317,7 +319,7 @@ function sliced({ elem, shape }: FixedType, node: Node): ResultType {
 function countBetween(size: number, start: number, end: number, step: number): number {
   const [lowest, highest] = step > 0 ? [0, size] : [-1, size - 1];
   const within = (at: number, least: number): number => Math.min(highest, Math.max(least, at < 0 ? at + size : at));
-  // A slice that goes back begins at the first element at the least, and ends in front of it.
+  // A slice with a negative step may start at the first element at the earliest and end just before it.
   const length = within(end, lowest) - within(start, 0);
   return Math.max(0, Math.ceil(length / step));
 }

@@ -32,7 +32,7 @@ export const ELEMENT_TYPES = {
 
 export type ElementType = keyof typeof ELEMENT_TYPES;
 
-/** A fixed size, a symbolic one (its name), or nothing known. */
+/** A fixed size, the name of a symbolic size, or null where nothing is known. */
 export type Dim = number | string | null;
 
 /** `shape` is null when not even the rank is known. */
@@ -41,13 +41,13 @@ export interface TensorType {
   readonly shape: readonly Dim[] | null;
 }
 
-/** Types of tensors that a runtime is given and gives back. */
+/** Types of the tensors that go into a runtime and come out of it. */
 export const RUNTIME_TYPES = [
   ...(["float", "double", "float16", "bool"] as const),
   ...(["int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8"] as const),
 ] satisfies readonly ElementType[];
 
-/** The types that a network computes in; a tensor of one can be converted to any other (ir/tensor.ts). */
+/** The types that a network can compute in; ir/tensor.ts converts tensors between them. */
 export const FLOAT_TYPES = ["float", "float16", "bfloat16"] as const satisfies readonly ElementType[];
 
 export type FloatType = (typeof FLOAT_TYPES)[number];

@@ -9,7 +9,7 @@ export default {
   name: "bind",
   summary: "fix the shape of every input",
   preserves: "bits",
-  // Results get their types from `infer-types`, behind it.
+  // The next pass, `infer-types`, gives results their types.
   leavesUntyped: true,
   run(model, { sizes }) {
     const { graph } = model;
@@ -19,7 +19,7 @@ export default {
       if (input.type && shape && !staticShape(input.type))
         substitution.set(input, inputValue(input.name, { elem: input.type.elem, shape }));
     }
-    // The exporter's types of other values may name dimensions that are numbers now.
+    // The exporter's types of results may contain symbolic dimensions that now have a size, so they are dropped.
     const bare = rewrite(
       graph,
       (node, original) => {

@@ -40,7 +40,7 @@ function shareNodes(graph: Graph): Graph {
     return ids.size - 1;
   };
   const first = new Map<string, Node>();
-  // A branch stays a value of its own: the plan may cache it, and whoever else computes the same must not be cached with it.
+  // The value of a branch is never shared: the plan may cache it, and other readers must not see the cached value.
   const marked = new Set(graph.marks.map(({ value }) => value.producer));
   return rewrite(graph, (node, original) => {
     if (isNondeterministic(node) || isControlFlow(node) || node.captures.length > 0 || marked.has(original)) return undefined;

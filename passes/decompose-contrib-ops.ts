@@ -1,4 +1,4 @@
-/** Spells ONNX Runtime's own operators out in those of the standard, and drops the imports of domains that no node is of. */
+/** Replaces ONNX Runtime's own operators by standard ones, and drops the opset imports of domains without nodes. */
 import { Builder, elemOf, lastTwoExchanged, scalarLike, shapeOf } from "../ir/build.js";
 import { type Attribute, floatAttribute, intAttribute, type Node, opsetOf, type Value, withGraph } from "../ir/graph.js";
 import { isStandardOperator, type StandardOperator } from "../ir/operators.js";
@@ -17,7 +17,7 @@ export default {
       const rule = isStandard(node, opset) ? undefined : RULES.get(node.opType);
       const build = new Builder();
       const outputs = rule && isTyped(node) ? rule(node, build, opset) : undefined;
-      // Outputs that a rule does not give have no name: nobody reads them.
+      // A rule only leaves out outputs without a name, which nothing reads.
       return outputs && { nodes: build.nodes, outputs: original.outputs.map((value, i) => outputs[i] ?? value) };
     });
     const domains = new Set(["", "ai.onnx", ...graph.nodes.map(({ domain }) => domain)]);
@@ -27,13 +27,13 @@ export default {
   },
 } satisfies Pass;
 
-/** Whether a node that is not of the standard set stays as it is: there is no rule for it, or none for its types and attributes. */
+/** Whether a node outside the standard set stays as it is, as there is no rule for the operator, or none for these types and attributes. */
 export function staysForeign(node: Node, opset: number): boolean {
   const rule = RULES.get(node.opType);
   return !rule || !isTyped(node) || rule(node, new Builder(), opset) === undefined;
 }
 
-/** Types in which the numbers of a formula can be written down. */
+/** Types in which the constants of a formula can be written. */
 const WRITABLE: ReadonlySet<ElementType> = new Set<ElementType>(["float", "float16", "double"]);
 
 /** Whether operands and outputs are known to be of one such type, with fixed shapes. */
@@ -44,12 +44,12 @@ function isTyped({ inputs, outputs }: Node): boolean {
 }
 
 /**
- * The named outputs of a node, computed by standard operators of the opset; nothing where they cannot be. The types of its
- * operands and outputs are known. Formulas: onnxruntime, docs/ContribOperators.md, and the kernels where that says nothing.
+ * The named outputs of a node, computed by standard operators of the opset; undefined where that is not possible. The types of its
+ * operands and outputs are known. Formulas: onnxruntime, docs/ContribOperators.md, and the kernels where that is silent.
  */
-type Rule = (node: Node, build: Builder, opset: number) => readonly (Value | undefined)[] | undefined;
+type Decomposition = (node: Node, build: Builder, opset: number) => readonly (Value | undefined)[] | undefined;
 
-const RULES: ReadonlyMap<string, Rule> = new Map<string, Rule>([
+const RULES: ReadonlyMap<string, Decomposition> = new Map<string, Decomposition>([
   ["QuickGelu", quickGelu],
   ["Gelu", (node, build, opset) => gelu(node, node.inputs[0], build, opset)],
   ["BiasGelu", (node, build, opset) => gelu(node, biased(node, build), build, opset)],
@@ -105,7 +105,9 @@ function biased(node: Node, build: Builder): Value | undefined {
   return x && bias ? binary(build, "Add", x, bias, `${first(node).name}/biased`) : x;
 }
 
-/** alpha · A · B, either of them transposed. The factor goes to A: of an attention's scores it is the smaller, and it overflows later. */
+/**
+ * alpha · A · B, with A or B transposed. A is multiplied by alpha, as the operand is smaller than attention's scores and overflows later.
+ */
 function fusedMatMul(node: Node, build: Builder): readonly Value[] | undefined {
   const [a, b] = node.inputs;
   if (!a || !b || intAttribute(node, "transBatchA", 0) || intAttribute(node, "transBatchB", 0)) return undefined;
@@ -132,10 +134,10 @@ function fusedGemm(node: Node, build: Builder): readonly Value[] | undefined {
   return [build.op(activation.value, [product], name, type, Object.fromEntries(ofActivation))];
 }
 
-/** In front of what is an attribute of the activation. */
+/** The prefix of the activation's attributes. */
 const ITS = "activation_";
 
-/** Over the axes from `axis` on. The second output, and a third, are of use in training only. */
+/** A norm over the axes from `axis` on. Its second and third output are only used in training. */
 function layerNorm(node: Node, build: Builder, opset: number): readonly Value[] | undefined {
   const [x, scale, bias] = node.inputs;
   if (!x || !scale || node.outputs.slice(1).some(({ name }) => name !== "")) return undefined;
@@ -155,7 +157,7 @@ function skipLayerNorm(node: Node, build: Builder, opset: number): readonly (Val
   return [normalised(node, whole, [scale, shift], -1, build, opset), undefined, undefined, whole];
 }
 
-/** (x − mean) / √(variance + epsilon) · scale + shift, in float; the simplified ones take no mean away and have no shift. */
+/** (x − mean) / √(variance + epsilon) · scale + shift, in float. The simplified norms subtract no mean and have no shift. */
 function normalised(
   node: Node,
   x: Value,

@@ -1,4 +1,6 @@
-/** Spells out in other operators what ONNX Runtime's CUDA provider has no kernel for: it would be computed on the CPU, between copies. */
+/**
+ * Replaces operators without a kernel in ONNX Runtime's CUDA provider by others: they would run on the CPU, with copies before and after.
+ */
 import { hasCudaKernel } from "../ir/cuda.js";
 import { Builder, elemOf, shapeOf } from "../ir/build.js";
 import { constant, floatAttribute, isOfStandardDomain, type Node, type Value, withGraph } from "../ir/graph.js";
@@ -23,10 +25,10 @@ export default {
   },
 } satisfies Pass;
 
-/** The result of a node of one result; nothing where it stays as it is. Formulas: onnx, docs/Operators.md. */
-type Rule = (node: Node, build: Builder) => Value | undefined;
+/** The result of a node with one result; undefined if the node stays as it is. Formulas: onnx, docs/Operators.md. */
+type Decomposition = (node: Node, build: Builder) => Value | undefined;
 
-const RULES: ReadonlyMap<string, Rule> = new Map<string, Rule>([
+const RULES: ReadonlyMap<string, Decomposition> = new Map<string, Decomposition>([
   ["CastLike", castLike],
   ["Mish", mish],
   ["Pad", pad],
@@ -51,7 +53,7 @@ function swish(node: Node, build: Builder): Value | undefined {
   return x?.type && result && build.swish(x, floatAttribute(node, "alpha", 1), result.name);
 }
 
-/** A constant beside it on either side, axis by axis. */
+/** Concatenates a constant block on either side, axis by axis. */
 function pad(node: Node, build: Builder): Value | undefined {
   const [x, pads, filling, axes] = node.inputs;
   const [result] = node.outputs;

@@ -1,4 +1,4 @@
-/** Turns what depends on no input into data: the runtime computes it, all at once, within a budget of bytes. */
+/** Constant folding: the runtime computes all values that depend on no input in one call, within a budget of bytes. */
 import { operands } from "../ir/analysis.js";
 import { constantData } from "../ir/constants.js";
 import { constant, type Graph, isOp, type Model, type Node, type Value, withGraph } from "../ir/graph.js";
@@ -8,11 +8,11 @@ import { convertTensor, tensorBytes, type TensorData, tensorOf } from "../ir/ten
 import { byteSize, ELEMENT_TYPES, elementCount, type ElementType, isFloatType, RUNTIME_TYPES, staticShape } from "../ir/types.js";
 import type { Pass, Questions } from "./pass.js";
 
-/** A folded value may always take this much; above it, no more than what it is made of. */
+/** A folded value may always take this many bytes; a larger one may take no more than the operands of its node. */
 const FREE_BYTES = 1 << 16;
-/** All folded values of one run of the pass together: they are held in memory. */
+/** The bytes of all folded values of one run of the pass, which are held in memory. */
 const BUDGET_BYTES = 1 << 29;
-/** What can come back from the runtime as numbers. */
+/** Element types that the runtime can return. */
 const EVALUATED: ReadonlySet<ElementType> = new Set<ElementType>(RUNTIME_TYPES);
 
 export default {
@@ -29,7 +29,7 @@ export default {
   },
 } satisfies Pass;
 
-/** Constant nodes, shapes that are known, and other float types of data need no runtime. */
+/** The result of a node that can be folded without the runtime: a Constant, a known shape, or a cast between float types. */
 function asData(
   node: Node,
   inputs: ReadonlySet<Value>,
@@ -39,7 +39,7 @@ function asData(
   return data && output ? { nodes: [], outputs: [constant(output.name, data)] } : undefined;
 }
 
-/** Data in a float type of no more bits: what is in a file stays there. */
+/** A constant cast to a float type of no more bits. Contents of a file stay there. */
 function castData(node: Node, inputs: ReadonlySet<Value>): TensorData | undefined {
   const [value] = node.inputs;
   const to = node.outputs[0]?.type?.elem;
@@ -72,7 +72,7 @@ async function foldIslands(model: Model, context: Pick<Questions, "evaluator">):
     marks: [],
   };
   const { opsets, irVersion } = model;
-  // What nobody reads goes unasked.
+  // The runtime is not asked for values that nothing reads.
   const results = frontier.length > 0 ? await context.evaluator.evaluate({ graph: islands, opsets, irVersion, metadata: new Map() }) : [];
   const overridable = new Set(graph.inputs);
   const folded = new Map<Value, Value>();

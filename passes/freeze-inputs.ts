@@ -1,4 +1,7 @@
-/** Turns inputs whose value is known at compile time into constants. What the halves of the guidance see differently is left to the forms. */
+/**
+ * Turns inputs whose value is known at compile time into constants.
+ * The forms handle inputs that differ between the halves of the guidance.
+ */
 import { constant, ditView, type Value } from "../ir/graph.js";
 import { rewrite } from "../ir/rewrite.js";
 import { elementCount, staticShape } from "../ir/types.js";

@@ -1,22 +1,28 @@
-/** What a rule of `fuse` is: a file of `fuse/`. It knows one expression by its last node, and a shorter one that computes the same up to rounding. */
+/**
+ * The interface of a rule of `fuse`, a file of `fuse/`. A rule recognises one expression by its last node and replaces it by a shorter
+ * one that computes the same up to rounding.
+ */
 import type { Builder } from "../ir/build.js";
 import type { Node, Value } from "../ir/graph.js";
 import type { Named } from "../ir/registry.js";
 
-/** What a rule is told about the graph around a node, and where it builds. */
+/** What a rule knows about the graph around a node, and where it builds its nodes. */
 export interface Surroundings {
   readonly build: Builder;
-  /** Whether one node alone needs a value: no other reads it, no output and no mark is it. Only such a value may go. */
+  /** Whether only one node reads a value, and it is neither an output nor marked. Only such a value may be removed. */
   readonly isInner: (value: Value | undefined) => boolean;
-  /** The nodes, in their order, whose first operand is that of the node, as they were before the walk. */
+  /** The nodes with the same first operand as this node, in order, as they were before the walk. */
   readonly siblings: () => readonly Node[];
-  /** What stands by now for a value as it was before the walk. */
+  /** The value that has replaced a value from before the walk by now. */
   readonly now: (value: Value) => Value;
 }
 
 export interface FuseRule extends Named {
-  /** The first version of the standard operator set that has the operators which the rule makes. */
+  /** The first version of the standard operator set with the operators that the rule makes. */
   readonly opset: number;
-  /** What stands for the outputs of `node`, of the same types, if an expression of the rule ends there. Shapes of its operands and outputs are fixed. */
+  /**
+   * The values that replace the outputs of `node`, with the same types, if the rule's expression ends there.
+   * Shapes of its operands and outputs are fixed.
+   */
   apply(node: Node, around: Surroundings): readonly Value[] | undefined;
 }

@@ -1,4 +1,4 @@
-/** Expressions that exporters spell out become the operators that the standard has for them; moves of data that undo each other go. */
+/** Replaces expressions that exporters spell out by the standard's operators for them, and removes data movement that cancels out. */
 import { uses } from "../ir/analysis.js";
 import { Builder } from "../ir/build.js";
 import { CompilerError } from "../ir/diagnostics.js";
@@ -35,7 +35,7 @@ export default {
   },
 } satisfies Pass;
 
-/** The graph in which a rule has been applied wherever it fits, and how often that was. What goes wrong names the rule and the node. */
+/** Applies a rule wherever it fits; returns the graph and the number of times. An error names the rule and the node. */
 export function applied(graph: Graph, rule: FuseRule): { readonly graph: Graph; readonly times: number } {
   const readers = uses(graph);
   const inner = innerValues(graph, readers);
@@ -54,7 +54,7 @@ export function applied(graph: Graph, rule: FuseRule): { readonly graph: Graph; 
     const canApply = node.captures.length === 0 && hasFixedShapes(node);
     const made = canApply ? attempt(rule, node, around) : undefined;
     const isNew = (value: Value): boolean => value.producer !== undefined && build.nodes.includes(value.producer);
-    // A branch stays a value of its own: whoever else reads what stands for it must not be cached with it.
+    // A branch must stay a value of its own: other readers of its replacement must not see the cached value.
     const isRefused = made?.some((value, i) => !isNew(value) && isIn(marked, original.outputs[i]) && !inner.has(value));
     const outputs = made && isRefused !== true ? made : node.outputs;
     for (const [i, output] of original.outputs.entries()) {
@@ -62,7 +62,7 @@ export function applied(graph: Graph, rule: FuseRule): { readonly graph: Graph; 
       if (!value || !sameType(value.type, output.type))
         throw new Error(`${failureOf(rule, node)}: it changed the type of '${output.name}'`);
       current.set(output, value);
-      // A value that stood for another already has more readers now.
+      // An existing value that replaces another one gets that one's readers too.
       if (!inner.has(output) || (outputs === made && !isNew(value) && !node.inputs.includes(value))) inner.delete(value);
       else if (outputs !== made || isNew(value)) inner.add(value);
     }
@@ -73,7 +73,7 @@ export function applied(graph: Graph, rule: FuseRule): { readonly graph: Graph; 
   return { graph: next, times };
 }
 
-/** What a rule makes of a node. What it throws comes out with their names; a CompilerError stays one. */
+/** Applies a rule to a node. Adds the names of both to an error, except to a CompilerError. */
 function attempt(rule: FuseRule, node: Node, around: Surroundings): readonly Value[] | undefined {
   try {
     return rule.apply(node, around);
@@ -87,7 +87,7 @@ function failureOf(rule: FuseRule, { opType, name }: Node): string {
   return `internal: the rule '${rule.name}' of fuse failed at ${opType} '${name}'`;
 }
 
-/** Results that one node reads, once, and that are neither outputs nor marked. */
+/** Results that exactly one node reads, once, and that are neither outputs nor marked. */
 function innerValues(graph: Graph, readers: ReturnType<typeof uses>): Set<Value> {
   const inner = new Set<Value>();
   for (const [value, nodes] of readers) if (nodes.length === 1 && value.producer) inner.add(value);

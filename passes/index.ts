@@ -1,4 +1,4 @@
-/** Passes: graph → graph; and the forms that runs are emitted in. */
+/** The passes, which turn a model into another, and the forms in which runs are emitted. */
 import { forms } from "./forms/index.js";
 import instrument from "./instrument.js";
 import type { BindContext, Pass, PlanContext } from "./pass.js";
@@ -11,7 +11,7 @@ export * from "./pass.js";
 export * from "./stages.js";
 export { instrument };
 
-/** What any pass can be run with. */
+/** A context that every pass can run in. */
 export type AnyContext = BindContext & PlanContext;
 
 const all: readonly Pass<AnyContext>[] = [

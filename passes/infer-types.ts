@@ -1,4 +1,4 @@
-/** Gives every value the type that the runtime infers for it, and every branch its channels. */
+/** Gives every value the type that the runtime infers for it, and every branch its number of channels. */
 import type { DitView } from "../ir/dit.js";
 import { type Graph, makeNode, withGraph } from "../ir/graph.js";
 import { rewrite } from "../ir/rewrite.js";

@@ -1,6 +1,6 @@
 /**
- * One step becomes the whole run as one `Loop` over the rows of the sampler's table. Its body is one step: what differs between
- * rows is read from tables, cached branches are decided by an `If`, and what later steps read of a step is carried to them.
+ * Makes the whole run from one step, as one `Loop` over the rows of the sampler's table. Its body is one step. It reads numbers that
+ * differ between rows from tables, decides cached branches by an `If`, and carries the values that later steps read.
  */
 import { Builder, shapeOf, type Weight, type WeightedValue } from "../ir/build.js";
 import { formUnsupported } from "../schedules/diagnostics.js";
@@ -9,10 +9,10 @@ import { tensorOf } from "../ir/tensor.js";
 import { type Call, type LearnedVariance, type Run, RUN_PORTS, withMainNetwork } from "../schedules/index.js";
 import type { Pass, PlanContext } from "./pass.js";
 import { type Carried, decideBranches, zeros } from "./looping/branches.js";
-import { History, type Sums } from "./looping/history.js";
+import { History, type SumsByRow } from "./looping/history.js";
 import { Iteration } from "./looping/iteration.js";
 import { Calls } from "./lowering/calls.js";
-import { Guided } from "./lowering/guided.js";
+import { GuidedPrediction } from "./lowering/guided.js";
 import { clamped, drawAt } from "./lowering/sampling.js";
 import type { OfRow } from "./lowering/step.js";
 import { sumsOf } from "./lowering/sums.js";
@@ -61,7 +61,7 @@ export default {
   },
 } satisfies Pass<PlanContext>;
 
-/** The calls of networks, which the one body makes for all rows. Throws FORM_UNSUPPORTED where rows differ. */
+/** The network calls that all rows have in common, as there is only one body. Throws FORM_UNSUPPORTED where rows differ. */
 function sameCalls({ rows }: Run): readonly Call[] {
   const text = (calls: readonly Call[]): string => calls.map(({ network, halves }) => `${network}: ${halves.join()}`).join("; ");
   const [first = [], ...others] = rows.map(({ calls }) => calls);
@@ -70,7 +70,7 @@ function sameCalls({ rows }: Run): readonly Call[] {
   return first;
 }
 
-/** One step of the sampling run: the latent that follows, and the values that later steps read. */
+/** One step of the sampling run: the next latent, and the values that later steps read. */
 function sample(
   calls: Calls,
   step: Iteration,
@@ -85,12 +85,12 @@ function sample(
   const scale = perRow("input_scale", (row) => rows[row]?.inputScale ?? 1);
   const seen = body.weightedSum([{ value: latent, weight: scale }], `${label}/scaled`);
   const outputs = calls.at(step, called, seen);
-  const guided = new Guided(body, run, shapeOf(latent), opset);
+  const guided = new GuidedPrediction(body, run, shapeOf(latent), opset);
   const out = body.weightedSum(guided.terms(outputs, step, run.prediction.sign), `${label}/guided`);
 
   const sums = sumsOf(rows);
   const histories = [new History("x", latent, sums.next), new History("out", out, sums.next)];
-  const termsOf = (of: Sums, name: string): readonly WeightedValue<Weight>[] =>
+  const termsOf = (of: SumsByRow, name: string): readonly WeightedValue<Weight>[] =>
     histories.flatMap((history) => history.terms(of, step, `${label}/${name}`));
   if (sums.clamped.some((sum) => sum)) {
     const free = body.weightedSum(termsOf(sums.clamped, "history"), `${label}/history`);

@@ -1,12 +1,12 @@
 /**
- * Adds sums up in the order in which their terms are ready.
+ * Adds up sums in the order in which their terms become available.
  *
- * Where neighbouring branches are cached, nobody reads the stream between them but the next addition: x + g₁F₁ + g₂F₂ + … is
- * one sum. All of it but x has been known since the step that computed the F, so it is added up there: every product right
- * behind its branch, into one value that waits for x. If no other step reads the F, that one is kept in place of all of them.
+ * If neighbouring branches are cached, only the next addition reads the stream between them: x + g₁F₁ + g₂F₂ + … is one sum. All of its
+ * terms except x are known since the step that computed the F. So each product is added right after its branch, into one value that
+ * waits for x. If no other step reads the F, this one value is kept in memory instead of all of them.
  *
- * So it is where nodes run as ONNX Runtime runs them (`executionOrder`): the additions of a sum stand behind all of its terms,
- * so that the runtime, when it comes to a term, has added up the ones before it.
+ * This relies on the order in which ONNX Runtime runs nodes (`executionOrder`): the additions of a sum come after all of its terms in
+ * the list, and the runtime then adds each term before it computes the next one.
  */
 import { operands, uses } from "../ir/analysis.js";
 import { Builder } from "../ir/build.js";
@@ -26,17 +26,17 @@ export default {
 
 function mergeSums(graph: Graph): Graph {
   const inner = innerSums(graph);
-  /** The same in the new graph, which they are in no more. */
+  /** The nodes of inner sums after rewriting; the new graph does not contain them. */
   const open = new Set<Node>();
   const readiness = new Readiness();
   return rewrite(graph, (node, original) => {
     readiness.add(node);
-    if (!isPlainSum(node)) return undefined;
+    if (!isSumOfEqualTypes(node)) return undefined;
     if (inner.has(original)) {
       open.add(node);
       return { nodes: [], outputs: node.outputs };
     }
-    const terms = termsOf(node, open);
+    const terms = summandsOf(node, open);
     if (terms.length === 2) return undefined;
     const build = new Builder();
     const total = addUp(
@@ -49,7 +49,7 @@ function mergeSums(graph: Graph): Graph {
   });
 }
 
-/** One addition after the other, of values that have the type of `sum`, whose name the last one takes. */
+/** Adds the terms one after the other. The last addition takes the name of the sum; all have its type. */
 function addUp(build: Builder, terms: readonly Value[], { name, type }: Value): Value {
   return terms.reduce((sum, term, i) => {
     if (!type) throw new Error(`internal: '${name}' has no type`);
@@ -57,7 +57,7 @@ function addUp(build: Builder, terms: readonly Value[], { name, type }: Value): 
   });
 }
 
-/** When values are known: the place of the latest node in front of them that takes time. */
+/** When a value becomes available: the position of the last expensive node that it depends on. */
 class Readiness {
   private readonly since = new Map<Node, number>();
 
@@ -72,8 +72,8 @@ class Readiness {
   }
 }
 
-/** What a sum adds up, by way of the sums in `open`. */
-function termsOf(sum: Node, open: ReadonlySet<Node>): Value[] {
+/** The terms of a sum, with inner sums (those in `open`) replaced by their terms. */
+function summandsOf(sum: Node, open: ReadonlySet<Node>): Value[] {
   const terms: Value[] = [];
   const pending = operands(sum).reverse();
   for (let value = pending.pop(); value; value = pending.pop()) {
@@ -83,21 +83,21 @@ function termsOf(sum: Node, open: ReadonlySet<Node>): Value[] {
   return terms;
 }
 
-/** Sums that nobody reads but one other. */
+/** Sums whose only reader is another sum. */
 function innerSums(graph: Graph): ReadonlySet<Node> {
   const readers = uses(graph);
   const outputs = new Set(graph.outputs.map(({ value }) => value));
   return new Set(
     graph.nodes.filter((node) => {
-      if (!isPlainSum(node) || outputs.has(only(node))) return false;
+      if (!isSumOfEqualTypes(node) || outputs.has(only(node))) return false;
       const [reader, ...more] = readers.get(only(node)) ?? [];
-      return reader !== undefined && more.length === 0 && isPlainSum(reader);
+      return reader !== undefined && more.length === 0 && isSumOfEqualTypes(reader);
     }),
   );
 }
 
-/** Of two values of the same type, none of which is spread over the other. */
-function isPlainSum(node: Node): boolean {
+/** Whether a node adds two values of the same type, without broadcasting. */
+function isSumOfEqualTypes(node: Node): boolean {
   if (!isOp(node, "Add")) return false;
   const { type } = only(node);
   return type?.shape !== undefined && node.inputs.every((value) => sameType(value?.type, type));

@@ -1,4 +1,4 @@
-/** What a pass is, what it is told, and how passes are run. */
+/** The interface of a pass, the contexts that passes get, and how passes are run. */
 import { assertWellFormed } from "../ir/check.js";
 import { cancelled, CompilerError } from "../ir/diagnostics.js";
 import type { Model, Value } from "../ir/graph.js";
@@ -15,43 +15,46 @@ export interface Evaluator {
   types(model: Model): Promise<ReadonlyMap<Value, TensorType>>;
 }
 
-/** What every pass is told. */
+/** The context of every pass. */
 export interface Questions {
   readonly evaluator: Evaluator;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Passes that make shapes known are told the sizes of symbolic dimensions, by name: there is no run yet. */
+/** The context of passes that bind shapes, before there is a run: the sizes of symbolic dimensions, by name. */
 export interface BindContext extends Questions {
   readonly sizes: ReadonlyMap<string, number>;
 }
 
-/** Passes over the networks of a run, and over the run made of them. */
+/** The context of passes over the networks of a run, and over the run that is made of them. */
 export interface PassContext extends Questions {
   readonly run: Run;
 }
 
-/** Passes that follow a plan. */
+/** The context of passes that follow a plan. */
 export interface PlanContext extends PassContext {
   readonly plan: Plan;
 }
 
 const PRESERVES = ["bits", "rounding", "precision", "plan"] as const;
 
-/** `bits`: same numbers; `rounding`: same up to rounding; `precision`: up to that of the type asked for; `plan`: what the plan says. */
+/**
+ * What a pass preserves. `bits`: the same numbers; `rounding`: the same up to rounding; `precision`: up to the precision of the requested
+ * type; `plan`: the result that the plan defines.
+ */
 export type Preserves = (typeof PRESERVES)[number];
 
-/** Told by a pass of several rules how often each was applied. */
+/** A pass with several rules calls it with the number of times that each was applied. */
 export type Count = (rule: string, times: number) => void;
 
 export interface Pass<Context = PassContext> extends Named {
   readonly summary: string;
   readonly preserves: Preserves;
-  /** Whether runs come out the same without it, only slower: it can be switched off to see what it is worth. */
+  /** Whether the pass only makes runs faster. Such a pass can be switched off to measure its effect. */
   readonly isOptional?: true;
-  /** Whether it leaves types as the file has them, which only the runtime can set right: they are not looked at behind it. */
+  /** Whether it leaves results without correct types, which only the runtime can infer. They are not checked after it. */
   readonly leavesUntyped?: true;
-  /** Gives back the very model that it was given where there is nothing to change. */
+  /** Returns the same object if there is nothing to change. */
   run(model: Model, context: Context, count: Count): Model | Promise<Model>;
 }
 
@@ -60,9 +63,9 @@ const STAGES = ["step", "run", "cache"] as const;
 /** `step`: one step, before it is copied; `run`: the whole run, uncached; `cache`: the run as planned. */
 export type Stage = (typeof STAGES)[number];
 
-/** A pass in a file of a user's own. */
+/** A pass from a user's own file. */
 export interface OwnPass extends Pass {
-  /** It runs after the passes of this stage and is not cleaned up after. */
+  /** It runs after the passes of this stage, and no pass cleans up after it. */
   readonly stage: Stage;
 }
 
@@ -77,9 +80,9 @@ export interface PassRecord {
   readonly name: string;
   readonly ms: number;
   readonly nodes: number;
-  /** Whether it gave back another model than it was given. */
+  /** Whether it returned another model than it was given. */
   readonly changed: boolean;
-  /** How often each rule of the pass was applied; rules that need a newer operator set than the model can have are not there. */
+  /** How often each rule of the pass was applied. Rules that need a newer operator set than the model can have are left out. */
   readonly counts?: Readonly<Record<string, number>>;
 }
 
@@ -90,9 +93,8 @@ export interface RunPassesOptions {
 }
 
 /**
- * Runs passes in order, without those that are left out; checks the abort signal before each and the graph after each that has
- * changed it, with the types of what is new in it.
- * What a pass throws comes out with the pass's name; a CompilerError stays one.
+ * Runs passes in order, except those in `without`. Checks the abort signal before each pass, and the graph and the types of new nodes
+ * after each pass that changed the model. Adds the name of the pass to an error that it throws, except to a CompilerError.
  */
 export async function runPasses<Context extends Pick<Questions, "signal">>(
   model: Model,

@@ -1,14 +1,14 @@
 /**
- * The float type that the network computes in. Inputs keep their types and the prediction is float, whatever lies between.
+ * Makes the network compute in a half type where that is accurate enough. Inputs keep their types, and the prediction is float.
  *
- * In a half type run the operators that it is enough for (ir/ops.ts): products, norms in one node, sums, moves of data. In
- * float run
- *   what depends on the time alone: it becomes data first, and is rounded once;
- *   all other operators: squares and what they are summed to leave the range of float16;
- *   what reads a constant that the half type does not hold: a mask of −3·10³⁸, an epsilon of 10⁻⁶;
- *   elementwise nodes that read what such a node made, or that are read by such nodes alone: nothing is narrowed in between;
- *   what CUDA has no kernel for in the half type.
- * Casts stand where a value goes from one to the other. Constants are converted, those in files when they are written.
+ * Operators that are accurate in half precision (`isHalfSafe`: products, fused norms, sums, data movement) run in the half type.
+ * These nodes run in float:
+ *   nodes that depend on no input but the time: they are folded into constants, and the result is rounded once;
+ *   all other operators: squares, for example, and sums of them can leave the range of float16;
+ *   nodes that read a constant which the half type does not hold, such as a mask of −3·10³⁸ or an epsilon of 10⁻⁶;
+ *   elementwise nodes after such a node, or with only such readers, so that no value is narrowed between two float nodes;
+ *   nodes without a CUDA kernel for the half type.
+ * A cast stands wherever a value goes from one type to the other. Constants are converted; those in files are when they are written.
  */
 import { dependence, uses } from "../ir/analysis.js";
 import { hasCudaKernel } from "../ir/cuda.js";
@@ -32,25 +32,25 @@ export default {
   },
 } satisfies Pass;
 
-/** What a value's numbers depend on beside what the sampler's table sets: 0 if on nothing. */
+/** Whether a value depends on any input besides those that the sampler's table sets (the time and an embedded scale): 0 if not. */
 function besideTime({ graph, dit }: Model, { input }: Guidance): Dependence {
   const others = graph.inputs.filter(({ name }) => name !== dit?.timestep && name !== input);
   return dependence(graph, new Map(others.map((value) => [value, 1])));
 }
 
-/** The type that each node computes in. Those that are not in it read and give the types that they did. */
+/** The type that each node computes in. A node that is missing keeps the types of its operands and results. */
 function nodeTypes(model: Model, target: FloatType, dependsOn: Dependence): ReadonlyMap<Node, FloatType> {
   const { graph } = model;
   const types = new Map<Node, FloatType>();
   const isHeld = held(target);
   const narrowed = ({ type }: Value): ElementType | undefined => (isFloatType(type?.elem) ? target : type?.elem);
-  /** Results that are not to be narrowed before an elementwise node has read them. */
+  /** Results that an elementwise node should read before they are narrowed. */
   const wide = new Set<Value>();
   for (const node of graph.nodes) {
     if (!isOfOneFloatType(node)) continue;
     const isTimed = dependsOn(node.outputs[0]) === 0;
     const isUnsafe = !isTimed && !(isHalfSafe(node) && node.inputs.every((value, i) => isMask(node, i) || isHeld(value)));
-    const follows = isPliant(node) && node.inputs.some((value) => value && wide.has(value));
+    const follows = isElementwiseOrMove(node) && node.inputs.some((value) => value && wide.has(value));
     types.set(node, isTimed || isUnsafe || follows || !hasCudaKernel(node, model.opsets, narrowed) ? "float" : target);
     if (isUnsafe || (follows && isDataMovement(node))) for (const output of node.outputs) wide.add(output);
   }
@@ -59,12 +59,12 @@ function nodeTypes(model: Model, target: FloatType, dependsOn: Dependence): Read
   const leads = (value: Value): boolean =>
     !shown.has(value) && (readers.get(value)?.every((reader) => types.get(reader) === "float") ?? false);
   for (const node of [...graph.nodes].reverse()) {
-    if (types.has(node) && isPliant(node) && node.outputs.every(leads)) types.set(node, "float");
+    if (types.has(node) && isElementwiseOrMove(node) && node.outputs.every(leads)) types.set(node, "float");
   }
   return types;
 }
 
-/** Whether a type holds the numbers of an operand, where they are written down. */
+/** Whether a type holds the numbers of an operand; true unless it is a float constant. */
 function held(target: FloatType): (value: Value | undefined) => boolean {
   const known = new Map<TensorData, boolean>();
   return (value) => {
@@ -76,12 +76,12 @@ function held(target: FloatType): (value: Value | undefined) => boolean {
   };
 }
 
-function isPliant(node: Node): boolean {
+function isElementwiseOrMove(node: Node): boolean {
   return isElementwise(node) || isDataMovement(node);
 }
 
 class Retyping {
-  /** What has been made of a value, by its type. */
+  /** The forms of a value in other types. */
   private readonly forms = new Map<Value, Map<ElementType, Value>>();
   private readonly inputs: ReadonlySet<Value>;
   private readonly marked: ReadonlySet<Value>;
@@ -125,7 +125,7 @@ class Retyping {
     return { nodes: [...build.nodes, copy], outputs: copy.outputs };
   }
 
-  /** A value in another float type: a constant converted, else the result of a cast, of which there is one. */
+  /** A value in another float type: a converted constant, or the result of a cast, which is made once per value and type. */
   private formOf(value: Value, elem: ElementType | undefined, build: Builder): Value {
     if (!isFloatType(elem) || !isFloatType(value.type?.elem) || value.type.elem === elem) return value;
     const forms = this.forms.get(value) ?? new Map<ElementType, Value>();
@@ -137,25 +137,25 @@ class Retyping {
     return form;
   }
 
-  /** What a cast to a float type comes to: between floats its operand, which is of the type by now. */
+  /** The replacement of a cast to a float type; just its operand if that already has the type. */
   private cast(original: Node, operand: Value | undefined, type: FloatType, build: Builder): Value | undefined {
     const [output] = original.outputs;
     if (!operand || !output || !isFloatType(output.type?.elem)) return undefined;
     if (elemOf(operand) !== type) return build.cast(operand, type, output.name);
-    // A branch stays a value of its own.
+    // The value of a branch must not become another value.
     return this.marked.has(output) ? build.op("Identity", [operand], output.name, { elem: type, shape: shapeOf(operand) }) : operand;
   }
 }
 
-/** The least finite number of each half type. */
+/** The lowest finite number of each half type. */
 const LOWEST = { float16: -65504, bfloat16: -(2 - 2 ** -7) * 2 ** 127 } as const;
 
-/** What is added to the scores of attention in one node. */
+/** Whether an operand is the mask of a fused attention. */
 function isMask(node: Node, operand: number): boolean {
   return isOp(node, "Attention") && operand === 3;
 }
 
-/** A mask whose numbers stay finite when it is narrowed: where all of a row is masked, infinities would make it no number. */
+/** Clamps a mask so that it stays finite when it is narrowed: a row of only −∞ would make the softmax NaN. */
 function withinRange(mask: Value, type: FloatType | undefined, build: Builder): Value {
   if (type === undefined || type === "float" || mask.type?.elem !== "float") return mask;
   const lowest = constant("lowest", tensorOf("float", [], [LOWEST[type]]));
@@ -166,7 +166,7 @@ function typeIn({ type }: Value, elem: FloatType | undefined): Value["type"] {
   return type && elem && isFloatType(type.elem) ? { ...type, elem } : type;
 }
 
-/** Attention in half precision has its softmax in float. */
+/** Attention in half precision computes its softmax in float. */
 function attributesIn(node: Node, type: FloatType | undefined): Node["attributes"] {
   const softmax: Attribute = { kind: "int", value: BigInt(ELEMENT_TYPES.float.code) };
   return type && type !== "float" && isOp(node, "Attention")

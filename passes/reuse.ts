@@ -1,4 +1,7 @@
-/** At each cached (site, step) the value becomes a weighted sum of the values of earlier steps, adjusted. A cache read is an edge. */
+/**
+ * Replaces the value of a branch at each cached step by a weighted sum of its values at earlier steps, with its adjustment.
+ * A cache read is an edge of the graph.
+ */
 import { Builder, elemOf, shapeOf } from "../ir/build.js";
 import { badTerm } from "../schedules/diagnostics.js";
 import { constant, type Mark, type Value } from "../ir/graph.js";
@@ -24,7 +27,7 @@ export default {
       if (cell?.kind === "terms") cached.set(mark.value, { mark, cell });
     }
     if (cached.size === 0) return model;
-    /** Values of the new graph by those of the old one: what a term reads may itself have been rewritten. */
+    /** Maps values of the old graph to those of the new one, as a value that a term reads may itself have been rewritten. */
     const current = new Map<Value, Value>();
     const next = rewrite(graph, (node, original) => {
       const build = new Builder();
@@ -46,13 +49,13 @@ export default {
       });
       return outputs.every((value, i) => value === node.outputs[i]) ? undefined : { nodes: [node, ...build.nodes], outputs };
     });
-    // A cached cell no longer has a value of its own.
+    // A cached cell has no value of its own any more.
     const marks = next.marks.filter((mark) => cellOf(mark)?.kind !== "terms");
     return { ...model, graph: { ...next, marks } };
   },
 } satisfies Pass<PlanContext>;
 
-/** What a step reads that has the conditional half alone: that half of a value of both. */
+/** The conditional half of a cached value, if the reading step only calls that half; else the whole value. */
 function condOf(build: Builder, read: Value, reader: Value, { order }: Guidance): Value {
   const [all, rows] = [read.type?.shape?.[0], reader.type?.shape?.[0]];
   if (typeof rows !== "number" || all === rows) return read;

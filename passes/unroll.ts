@@ -1,6 +1,6 @@
 /**
- * One step becomes the whole run: the network is called for every row of the sampler's table, once or for each half of the
- * guidance, and the sampler's sums and the guidance are wired between the calls.
+ * Makes the whole run from one step. It calls the network for every row of the sampler's table, once or for each half of the guidance,
+ * and places the guidance and the sampler's sums between the calls.
  */
 import { shapeOf, type WeightedValue } from "../ir/build.js";
 import { entryAt } from "../ir/entries.js";
@@ -8,9 +8,9 @@ import { opsetOf, type Value } from "../ir/graph.js";
 import { RUN_PORTS, withMainNetwork } from "../schedules/index.js";
 import type { Pass } from "./pass.js";
 import { Calls } from "./lowering/calls.js";
-import { Guided } from "./lowering/guided.js";
+import { GuidedPrediction } from "./lowering/guided.js";
 import { clamped as clampedTo, drawAt } from "./lowering/sampling.js";
-import { KnownStep, Parts } from "./lowering/step.js";
+import { KnownStep, StepParts } from "./lowering/step.js";
 import { type Sum, sumsOf } from "./lowering/sums.js";
 
 export default {
@@ -24,25 +24,25 @@ export default {
   },
 } satisfies Pass;
 
-/** The sampling run; answers with its last latent. */
+/** Builds the sampling run; returns its last latent. */
 function sample(calls: Calls, opset: number): Value {
   const { body, prologue, noise, run } = calls;
   const { rows, initialScale } = run.table;
   const digits = String(rows.length - 1).length;
   const label = (k: number): string => `step${String(k).padStart(digits, "0")}`;
-  const guided = new Guided(body, run, shapeOf(noise), opset);
-  const parts = new Parts(prologue, rows.length);
-  const { next, clamped, lone } = sumsOf(rows);
+  const guided = new GuidedPrediction(body, run, shapeOf(noise), opset);
+  const parts = new StepParts(prologue, rows.length);
+  const { next, clamped, singleUseWeights } = sumsOf(rows);
   const { sign } = run.prediction;
   let latent = body.weightedSum([{ value: noise, weight: initialScale }], `${label(0)}/latent`);
   const latents = [latent];
-  /** What adds up to the weight of an output that is read once, or else to the output. */
+  /** The terms of each output. An output that is read once already has its weight in them. */
   const outs: (readonly WeightedValue[])[] = [];
   const histories = new Map<number, Value>();
   const outOf = ([step, weight]: readonly [number, number]): readonly WeightedValue[] =>
-    entryAt(outs, step).map((term) => (lone.has(step) ? term : { ...term, weight: term.weight * weight }));
+    entryAt(outs, step).map((term) => (singleUseWeights.has(step) ? term : { ...term, weight: term.weight * weight }));
   const historyOf = ([step, weight]: readonly [number, number]): WeightedValue => ({ value: required(histories.get(step)), weight });
-  /** The terms of a sum of row `k` that are known before the network is called, and those that the call gives. */
+  /** `earlier`: the terms of a sum of row `k` that are known before the call of the network; `called`: those that the call gives. */
   const earlier = (sum: Sum | undefined, k: number): readonly WeightedValue[] => [
     ...Array.from(sum?.x ?? [], ([step, weight]) => ({ value: entryAt(latents, step), weight })),
     ...Array.from(sum?.out ?? [])
@@ -63,12 +63,14 @@ function sample(calls: Calls, opset: number): Value {
   for (const [k, row] of rows.entries()) {
     const step = new KnownStep(k, label(k), prologue, parts);
     const name = k === rows.length - 1 ? RUN_PORTS.latent : `${label(k + 1)}/latent`;
-    // In front of the call, so that a runtime that begins with what stands last does not begin with these.
+    // These products come before the call: the runtime visits later nodes first (`executionOrder`), and so computes the call before them.
     const kept = body.products(earlier(next[k], k), name);
     const seen = body.weightedSum([{ value: latent, weight: row.inputScale }], `${label(k)}/scaled`);
     const outputs = calls.at(step, entryAt(run.rows, k).calls, seen);
-    const terms = guided.terms(outputs, step, sign * (lone.get(k) ?? 1));
-    outs.push(lone.has(k) || terms.length === 1 ? terms : [{ value: body.weightedSum(terms, `${label(k)}/guided`), weight: 1 }]);
+    const terms = guided.terms(outputs, step, sign * (singleUseWeights.get(k) ?? 1));
+    outs.push(
+      singleUseWeights.has(k) || terms.length === 1 ? terms : [{ value: body.weightedSum(terms, `${label(k)}/guided`), weight: 1 }],
+    );
     const history = clamped[k] && body.weightedSum([...earlier(clamped[k], k), ...called(clamped[k], k)], `${label(k)}/history`);
     if (history)
       histories.set(

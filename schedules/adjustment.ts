@@ -1,11 +1,11 @@
-/** Adjustments: the scale and shift, channel by channel, of what a cached branch gives; and the arrays that hold them in a file. */
+/** Adjustments: a scale and a shift per channel for the value of a cached branch, and the arrays that hold them in a file. */
 import { badAdjustment, badPlan } from "./diagnostics.js";
 import type { CachedBranch } from "./cache.js";
 import { type TensorData, tensorFrom, tensorNumbers } from "../ir/tensor.js";
 
 /**
- * What a cached value is multiplied by, and what is then added to it: a number for each channel, the last axis of the branch's
- * output. In Block Caching (arXiv 2312.03209) both follow from the time, so they are constants once the steps are known.
+ * A scale that multiplies a cached value and a shift that is then added: a number for each channel, which is the last axis of the
+ * branch's output. In Block Caching (arXiv 2312.03209) both depend on the time, so they are constants once the steps are known.
  */
 export interface Adjustment {
   readonly scale?: Float32Array | undefined;
@@ -14,7 +14,7 @@ export interface Adjustment {
 
 const PARTS = ["scale", "shift"] as const satisfies readonly (keyof Adjustment)[];
 
-/** By the key of a plan, and by the step. */
+/** By plan key, then by step. */
 export type Adjustments = ReadonlyMap<string, ReadonlyMap<number, Adjustment>>;
 
 /** Named arrays, as a `.npz` file holds them. */
@@ -49,7 +49,7 @@ export function adjustmentArrays(adjustments: Adjustments): Arrays {
   return arrays;
 }
 
-/** Throws BAD_ADJUSTMENT if the vectors do not fit the branch's channels, as far as these are known, or are not finite. */
+/** Throws BAD_ADJUSTMENT if the vectors are not finite or do not fit the number of the branch's channels, if that is known. */
 export function assertFits(adjustment: Adjustment, { name, channels }: Pick<CachedBranch, "name" | "channels">, step: number): void {
   for (const part of PARTS) {
     const vector = adjustment[part];

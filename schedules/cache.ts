@@ -1,14 +1,14 @@
-/** Caches: what of a network is kept from step to step, and what they are called where text has to name them. */
+/** Caches: the values of a network that are kept from step to step, and their names in texts and files. */
 import type { Branch, CacheKey, Half } from "../ir/dit.js";
 
-/** A cache of a branch: in a call that sees both halves of the guidance it holds both. */
+/** A cache of a branch. In a call that sees both halves of the guidance it holds both. */
 export interface CachedBranch extends Branch, CacheKey {
   readonly halves: readonly Half[];
-  /** `attn-3`, and `attn-3@uncond` of a call of the unconditional half alone: what traces and messages call it, and a key of plan files. */
+  /** `attn-3`, or `attn-3@uncond` in a call of the unconditional half alone. The name in traces and messages, and a key of plan files. */
   readonly name: string;
 }
 
-/** The half by which the caches of a call are known. */
+/** The half that identifies the caches of a call: `cond` if the call sees it. */
 export function halfOf(halves: readonly Half[]): Half {
   return halves.includes("cond") ? "cond" : "uncond";
 }
@@ -17,18 +17,18 @@ export function cacheName({ site, half }: CacheKey): string {
   return half === "cond" ? site : `${site}@${half}`;
 }
 
-/** The cache that a file calls so. */
+/** The cache with this name (`cacheName` backwards). */
 export function cacheNamed(name: string): CacheKey {
   const site = name.replace(/@uncond$/, "");
   return { site, half: site === name ? "cond" : "uncond" };
 }
 
-/** The keys of plan files that speak of this branch alone, in all calls or in one. */
+/** The plan keys that only apply to this branch: in all calls, or in one. */
 export function keysOfSite(site: string): readonly string[] {
   return [site, `${site}@cond`, `${site}@uncond`];
 }
 
-/** The caches of a row that is guided, call by call. */
+/** The caches of a guided row, call by call. */
 export function cachesOf<B extends Branch>(branches: readonly B[], calls: readonly (readonly Half[])[]): readonly (B & CachedBranch)[] {
   return calls.flatMap((halves) =>
     branches.map((branch) => {
@@ -38,7 +38,7 @@ export function cachesOf<B extends Branch>(branches: readonly B[], calls: readon
   );
 }
 
-/** Something for each cache. Keys are alike where branch and half are. */
+/** A map from caches to values. Keys are equal if branch and half are. */
 export class CacheMap<V> implements Iterable<readonly [CacheKey, V]> {
   private readonly entries = new Map<string, readonly [CacheKey, V]>();
 

@@ -1,4 +1,4 @@
-/** Where recipes and plans say that the network is cut. */
+/** The schema of the cut of the network in recipes and plans. */
 import { z } from "zod";
 import { CUT_WORDS, parseCut } from "../ir/residual/cut.js";
 

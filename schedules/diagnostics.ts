@@ -1,4 +1,7 @@
-/** Problems with samplers, plans and policies, and with what passes are told: code, sentence, place, hint. In alphabetical order of the codes. */
+/**
+ * Errors about samplers, plans and policies, and about the input of passes: code, sentence, place, hint.
+ * In alphabetical order of the codes.
+ */
 import { CompilerError, nearest } from "../ir/diagnostics.js";
 
 export function badAdjustment(site: string, step: number, problem: string): CompilerError {
@@ -143,7 +146,7 @@ export function planFormat(format: string, problem: string): CompilerError {
   );
 }
 
-/** `what`: "model", "cut", "sampler", …; the plan's own, and that of the run. */
+/** `what` is "model", "cut", "sampler", …; `planned` is that of the plan, `found` that of the run. */
 export function planMismatch(what: string, planned: string, found: string): CompilerError {
   return new CompilerError(
     "PLAN_MISMATCH",

@@ -1,4 +1,4 @@
-/** How far two results are from each other. */
+/** Measures of the difference between two results. */
 
 /** ‖a − b‖₂ / ‖b‖₂. */
 export function relativeL2(a: ArrayLike<number>, b: ArrayLike<number>): number {

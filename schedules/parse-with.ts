@@ -1,14 +1,14 @@
-/** Checking what others wrote against a schema. */
+/** Checks JSON from outside against a schema. */
 import { z } from "zod";
 import { badJsonField } from "./diagnostics.js";
 import { nearest } from "../ir/diagnostics.js";
 
-/** The value as the schema gives it. Throws BAD_JSON_FIELD with an unknown key and the nearest known one, else the first problem. */
+/** The parsed value. Throws BAD_JSON_FIELD for an unknown key, with the nearest known one, else for the first problem. */
 export function parseWith<S extends z.ZodType>(schema: S, value: unknown, source: string): z.output<S> {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
   const { issues } = result.error;
-  // A key that is misspelled is also one that is missing: the first says more.
+  // A misspelled key often also leaves a required key missing; the unknown key is the better message.
   const issue = issues.find(({ code }) => code === "unrecognized_keys") ?? issues[0];
   const path = issue?.path.map(String) ?? [];
   if (issue?.code === "unrecognized_keys") {

@@ -1,4 +1,4 @@
-/** Rows of cells as plan files have them: read as anyone writes them, and flattened for programs that know 0 and 1 alone. */
+/** Rows of cells in plan files: parsed, and flattened for programs that only know 0 and 1. */
 import { z } from "zod";
 import { badCell, planFormat, planLength } from "./diagnostics.js";
 import { type BranchName, type Schedule, type ScheduleCell, valueFor } from "./plan.js";
@@ -28,8 +28,8 @@ function parseCell(key: string, step: number, cell: unknown): ScheduleCell {
 }
 
 /**
- * The rows of all branches, under a format's own keys. Throws PLAN_FORMAT where a cell is more than 1 or 0, or where branches
- * differ that have one key.
+ * The rows of all branches, under a format's own keys. Throws PLAN_FORMAT for a cell other than 1 or 0, and if two branches with the
+ * same key have different rows.
  */
 export function flatRows(
   format: string,

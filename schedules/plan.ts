@@ -1,4 +1,7 @@
-/** Plans: which branch is computed at which step, and what is read instead. The unbound form of plan files, and its binding to a run. */
+/**
+ * Plans: which branch is computed at which step, and what is read instead.
+ * A schedule is the form of plan files; binding it to a run makes a plan.
+ */
 import { badAdjustment, badCell, badTerm, planFirstStep, planLength, planMismatch } from "./diagnostics.js";
 import { unknownName } from "../ir/diagnostics.js";
 import type { BranchKind } from "../ir/dit.js";
@@ -9,61 +12,64 @@ import { differenceOf, type Run, type RunIdentity } from "./run.js";
 import type { Term } from "./sampler.js";
 
 /**
- * What happens to one branch at one step: it is computed, or is scale · Σ weight · value + shift over its values at earlier
- * steps that compute; or it is idle, as the guidance does not call its half of the network there or the sampler does not use
- * what it gives.
+ * What happens to one branch at one step. It is computed; or it is scale · Σ weight · value + shift over its values at earlier
+ * computed steps; or it is idle, because guidance does not call its half of the network at this step, or because the sampler does
+ * not use the output.
  */
 export type Cell =
   { readonly kind: "compute" } | ({ readonly kind: "terms"; readonly terms: readonly Term[] } & Adjustment) | { readonly kind: "idle" };
 
-/** A schedule bound to a run: for every cache a row of one cell a step. Only `bind` makes one. */
+/** A schedule bound to a run: a row for every cache, with one cell per step. Made by `bind`. */
 export interface Plan {
   readonly of: RunIdentity;
   readonly cells: CacheMap<readonly Cell[]>;
 }
 
-/** What binding needs to know of a run. */
+/** The parts of a run that binding needs. */
 export interface PlannedRun extends Pick<Run, "of" | "called"> {
   readonly caches: readonly PlannedCache[];
 }
 
-/** A cache as plans know it. */
+/** A cache, as far as plans need it. */
 export type PlannedCache = Omit<CachedBranch, "gated" | "module">;
 
-/** 1 compute, 0 reuse the latest computed value, or terms [step, weight]. */
+/** 1: compute; 0: reuse the latest computed value; a list: the sum of terms [step, weight]. */
 export type ScheduleCell = 0 | 1 | readonly (readonly [step: number, weight: number])[];
 
-/** A plan as it stands in plan.json: keys (sites, kinds and blocks, kinds, `*`) to rows of `steps` cells; a key left out computes always. */
+/**
+ * A plan as in plan.json: maps keys (sites, kinds and blocks, kinds, `*`) to rows of `steps` cells.
+ * A branch without a key is always computed.
+ */
 export interface Schedule {
   readonly steps: number;
-  /** The run that it was made for; absent in plans that do not say so. */
+  /** The run that it was made for, if the file states it. */
   readonly of?: RunIdentity | undefined;
-  /** Where the network is cut for it (`cutSchema`); where the recipe says if absent. */
+  /** Where the network must be cut (`cutSchema`). Default: the cut of the recipe. */
   readonly cut?: string | undefined;
   readonly cells: ReadonlyMap<string, readonly ScheduleCell[]>;
-  /** Of steps that are cached; keys are those of the cells. */
+  /** Adjustments of cached cells, under the same keys as the cells. */
   readonly adjustments?: Adjustments | undefined;
-  /** Who chose it, with the options. */
+  /** The policy that chose it, with its options. */
   readonly policy?: Readonly<Record<string, unknown>> | undefined;
   readonly predicted?: Predicted | undefined;
 }
 
-/** Kinds, and the names that diffusers' transformer blocks give to their modules: SmoothCache's files use these as keys, too. */
+/** By kind, the name of the module in diffusers' transformer blocks: SmoothCache's files also use these names as keys. */
 export const MODULE_NAMES: ReadonlyMap<BranchKind, string> = new Map([
   ["attn", "attn1"],
   ["cross_attn", "attn2"],
   ["mlp", "ff"],
 ]);
 
-/** What of a branch the keys of a plan speak of. */
+/** The fields of a branch that plan keys are made from. */
 export type BranchName = Pick<PlannedCache, "site" | "name" | "stream" | "kind" | "block" | "halves">;
 
-/** The key that speaks of every branch. */
+/** The key that applies to every branch. */
 export const EVERY_BRANCH = "*";
 
 /**
- * Keys that speak of a branch, the most specific first: its site, kind and block, kind, each with its stream before it or without; every branch.
- * A branch of one of two calls is also spoken of with its half behind the key, as in `attn@uncond`, before the key without it.
+ * The keys that apply to a branch, the most specific first: its site, kind and block, kind (each with and without its stream in front), and
+ * the key for every branch. A branch in one of two calls has each key also with its half, as in `attn@uncond`, before the plain key.
  */
 function keysOf({ site, stream, kind, block, halves }: BranchName): readonly string[] {
   const module = MODULE_NAMES.get(kind);
@@ -74,14 +80,14 @@ function keysOf({ site, stream, kind, block, halves }: BranchName): readonly str
   return halves.length > 1 ? keys : keys.flatMap((key) => [`${key}@${halves.join()}`, key]);
 }
 
-/** What the most specific key gives a branch, if any speaks of it. */
+/** The entry under the most specific key that applies to a branch, if there is one. */
 export function valueFor<V>(entries: ReadonlyMap<string, V>, branch: BranchName): V | undefined {
   return entries.get(keysOf(branch).find((key) => entries.has(key)) ?? "");
 }
 
 /**
- * The row of every cache in a run of `steps` steps, by its name; the most specific key wins, and a branch that none speaks of
- * computes always. Throws UNKNOWN_NAME for a key that speaks of no branch, PLAN_LENGTH, PLAN_FIRST_STEP, BAD_CELL, BAD_TERM.
+ * The row of every cache in a run of `steps` steps, by the name of the cache. The most specific key wins, and a branch without a key is
+ * always computed. Throws UNKNOWN_NAME for a key that applies to no branch, PLAN_LENGTH, PLAN_FIRST_STEP, BAD_CELL, BAD_TERM.
  */
 export function rowsOf(
   { cells, adjustments }: Schedule,
@@ -114,9 +120,9 @@ function checkCells(site: string, row: readonly ScheduleCell[]): void {
 }
 
 /**
- * The plan of a schedule for a run. A cell that would read a step at which the guidance did not call its half, or whose output the
- * sampler does not use, computes.
- * Throws what `rowsOf` throws, PLAN_MISMATCH for a schedule that is of another run, and BAD_ADJUSTMENT.
+ * Binds a schedule to a run. A cached cell is computed after all if it would read a step whose value is missing: guidance did not call
+ * all of the halves there, or the sampler does not use that step's output.
+ * Throws what `rowsOf` throws, PLAN_MISMATCH for a schedule of another run, and BAD_ADJUSTMENT.
  */
 export function bind(schedule: Schedule, { of, caches, called }: PlannedRun): Plan {
   const difference = schedule.of && differenceOf(schedule.of, of);
@@ -128,7 +134,7 @@ export function bind(schedule: Schedule, { of, caches, called }: PlannedRun): Pl
     const calls = called.map((halves) => halves.filter((half) => cache.halves.includes(half)).length);
     const bound = bindRow(row, calls);
     const adjustments = schedule.adjustments && valueFor(schedule.adjustments, cache);
-    cells.set(cache, adjustments ? adjusted(cache, row, bound, adjustments) : bound);
+    cells.set(cache, adjustments ? withAdjustments(cache, row, bound, adjustments) : bound);
   }
   return { of, cells };
 }
@@ -149,18 +155,21 @@ function bindRow(row: readonly ScheduleCell[], called: readonly number[]): reado
   });
 }
 
-/** The cell that is a sum of these terms. */
+/** The schedule cell for a sum of these terms. */
 export function cellOf(terms: readonly Term[]): ScheduleCell {
   return terms.map(({ step, weight }) => [step, weight]);
 }
 
-/** What a cached cell is the sum of, where `latest` is the latest step that computes. */
+/** The terms of a cached cell. `latest` is the latest computed step before it, which a 0 reuses. */
 export function termsOf(cell: Exclude<ScheduleCell, 1>, latest: number): readonly Term[] {
   return cell === 0 ? [{ step: latest, weight: 1 }] : cell.map(([step, weight]) => ({ step, weight }));
 }
 
-/** The cells of a row with its adjustments. One of a cell that the schedule caches, but that has to compute here, has no effect. */
-function adjusted(
+/**
+ * Adds adjustments to the cells of a row.
+ * An adjustment has no effect on a cell that the schedule caches but that must be computed in this run.
+ */
+function withAdjustments(
   branch: PlannedCache,
   row: readonly ScheduleCell[],
   cells: readonly Cell[],
@@ -173,7 +182,7 @@ function adjusted(
   return cells.map((cell, step) => (cell.kind === "terms" ? { ...cell, ...adjustments.get(step) } : cell));
 }
 
-/** The keys that a person would write: kinds, then sites. */
+/** The keys that `UNKNOWN_NAME` suggests: kinds, then names of caches. */
 function shortestKeys(branches: readonly BranchName[]): readonly string[] {
   return [...new Set([...branches.map(({ kind }) => kind), ...branches.map(({ name }) => name)])];
 }
@@ -188,7 +197,7 @@ export function uncached({ of }: Plan): Plan {
   return { of, cells: new CacheMap() };
 }
 
-/** Of the steps whose values later ones read, the last that does. */
+/** For each step whose value later steps read, the last step that reads it. */
 export function lastReaders(cells: readonly Cell[]): ReadonlyMap<number, number> {
   const last = new Map<number, number>();
   for (const [step, cell] of cells.entries()) if (cell.kind === "terms") for (const term of cell.terms) last.set(term.step, step);

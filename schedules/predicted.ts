@@ -1,7 +1,7 @@
-/** What a policy expects of its plan, and what it found on its way, as a plan carries it. */
+/** What a policy predicts about its plan, and the other plans that it tried. Plan files store it. */
 import { z } from "zod";
 
-/** JSON has null for numbers that are not finite. */
+/** In JSON, a number that is not finite is null. */
 const measured = {
   error: z.number().nullable().transform((error) => error ?? NaN), // prettier-ignore
   interval: z.number().nullish().transform((interval) => interval ?? undefined), // prettier-ignore
@@ -17,34 +17,34 @@ export const predictedSchema = z.looseObject({
   compared: z.record(z.string(), comparedSchema).optional(),
 });
 
-/** The relative L2 error of the final latent, mean over samples of the calibration. */
+/** The relative L2 error of the final latent: mean over calibration samples. */
 export interface Measured {
   readonly error: number;
-  /** Half-width of its 95 % confidence interval; none for one sample. */
+  /** Half-width of the 95 % confidence interval; absent for one sample. */
   readonly interval?: number | undefined;
 }
 
-/** A plan's error, and what it keeps for it. */
+/** The error of a plan and the compute that it keeps. */
 export interface Tradeoff extends Measured {
-  /** Of the cacheable compute, that is left. */
+  /** The share of the cacheable compute that is still computed. */
   readonly share: number;
 }
 
-/** A plan that was tried. */
+/** The result of a plan that was tried. */
 export interface Compared extends Tradeoff {
   readonly samples: number;
-  /** Whether the literature has it. */
+  /** Whether the plan is a published method. */
   readonly isPublished: boolean;
 }
 
-/** Policies say what else a person may want to know under names of their own. */
+/** Policies may add further fields of their own for the user. */
 export interface Predicted {
   readonly error?: Measured["error"] | undefined;
   readonly interval?: Measured["interval"];
   readonly computedShare?: Tradeoff["share"] | undefined;
-  /** What the plan was before it was chosen. */
+  /** The name of the chosen candidate. */
   readonly candidate?: string | undefined;
-  /** All that was tried for the same budget, published methods among it, by name. */
+  /** All plans that were tried for the same budget, including published methods, by name. */
   readonly compared?: Readonly<Record<string, Compared>> | undefined;
   readonly [what: string]: unknown;
 }

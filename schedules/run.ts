@@ -1,4 +1,4 @@
-/** A sampling run as a value: everything that decides its numbers, beside weights and plan. */
+/** A sampling run as a value: everything that determines its result, except the weights and the plan. */
 import { textDigest } from "../ir/digest.js";
 import type { Half } from "../ir/dit.js";
 import { ditView, type Model } from "../ir/graph.js";
@@ -9,36 +9,36 @@ import { guidedHalves, scaleAt, type Guidance } from "./guidance.js";
 import { evaluationsThatCount, type SamplerTable } from "./sampler.js";
 
 export interface Run {
-  /** The networks that rows call, by the names that calls have for them: one step each, every shape bound, every value typed. */
+  /** The networks that rows call, by name (`Call.network`). Each is one step with all shapes bound and all values typed. */
   readonly networks: ReadonlyMap<string, Model>;
-  /** Latents that leave the run. A call sees as many rows for each of its halves. */
+  /** The number of latents that the run produces. A call sees this many rows for each of its halves. */
   readonly batch: number;
-  /** What networks see beside latent, time and scale, by the name of their input. */
+  /** The inputs of the networks besides latent, time and scale, by name. */
   readonly conditions: ReadonlyMap<string, Condition>;
   readonly guidance: Guidance;
   readonly prediction: PredictionSlice;
   /** The float type that networks compute in; the exporter's if absent. */
   readonly precision?: FloatType | undefined;
   readonly table: SamplerTable;
-  /** Where rows of the table differ beside what the table says of them. */
+  /** What the rows of the sampler's table do with the networks. */
   readonly rows: readonly RunRow[];
-  /** The calls of a row that is guided: all that have caches. */
+  /** The calls of a guided row. All caches belong to one of these. */
   readonly calls: readonly Call[];
   /** In execution order, call by call. */
   readonly caches: readonly CachedBranch[];
-  /** The halves that the networks are called for at each row; none where the sampler does not use what they give. */
+  /** The halves that the networks are called for in each row; empty if the sampler does not use the output of the row. */
   readonly called: readonly (readonly Half[])[];
-  /** What plans and traces say of the run that they are of. */
+  /** The identity of this run in plans and traces. */
   readonly of: RunIdentity;
 }
 
-/** What a row does: the one place where a step differs from another. */
+/** The scale and the network calls of a row. */
 export interface RunRow {
   readonly calls: readonly Call[];
   readonly scale: number;
 }
 
-/** One evaluation of a network: which, and the halves that it sees, in the order of its rows. */
+/** One evaluation of a network: its name, and the halves that it sees, in the order of its rows. */
 export interface Call {
   readonly network: string;
   readonly halves: readonly Half[];
@@ -46,44 +46,44 @@ export interface Call {
 
 /** An input of the network that the sampler does not set. */
 export interface Condition {
-  /** As one half sees it: without guidance doubling. */
+  /** The type for one half, without guidance doubling. */
   readonly type: TensorType | undefined;
-  /** Whether axis 0 counts latents: a call of two halves sees both of it, one behind the other. */
+  /** Whether axis 0 counts latents. If so, a call of two halves sees the values of both, concatenated. */
   readonly isBatched: boolean;
-  /** What each half sees; the same object where both see the same. */
-  readonly halves: Readonly<Record<Half, Source>>;
+  /** The source for each half; the same object if both halves see the same value. */
+  readonly halves: Readonly<Record<Half, ConditionSource>>;
 }
 
-/** Where what a half sees comes from: an input of the run, or a constant. */
-export type Source = { readonly kind: "input"; readonly name: string } | { readonly kind: "constant"; readonly data: TensorData };
+/** The source of the value that a half sees: an input of the run, or a constant. */
+export type ConditionSource = { readonly kind: "input"; readonly name: string } | { readonly kind: "constant"; readonly data: TensorData };
 
-/** What the network's combined output means: which of its channels are the prediction, and with which sign. */
+/** The channels of the network's output that are the prediction, and their sign. */
 export interface PredictionSlice {
   readonly channels?: readonly [number, number] | undefined;
   readonly channelAxis: number;
   readonly sign: 1 | -1;
 }
 
-/** By what a plan knows the run that it is of. */
+/** What identifies the run that a plan or a trace belongs to. */
 export interface RunIdentity {
-  /** Digest of the step as it was exported, its weights and its batch apart. */
+  /** Digest of the exported step, without its weights and its batch (`structureDigest`). */
   readonly structure: string;
-  /** Where the network is cut, in words; absent where nobody said. */
+  /** Where the network is cut, as text (`parseCut`); absent if not stated. */
   readonly cut?: string | undefined;
-  /** Steps that the sampler was set up with, as `--steps` takes them; of these a run that starts late makes the last. */
+  /** The number of steps that the sampler was set up with (`--steps`). A run that starts later only executes the last of them. */
   readonly steps?: number | undefined;
-  /** Name of the sampler, and digest of its table. */
+  /** The name of the sampler and the digest of its table. */
   readonly sampler: { readonly name: string; readonly digest: string };
   readonly guidance: { readonly form: string; readonly scale: number | readonly number[] };
 }
 
-/** The ports of an emitted run that are not named by the network's inputs. */
+/** The names of an emitted run's ports that do not come from the network's inputs. */
 export const RUN_PORTS = { latent: "latent", noise: "noise" } as const;
 
-/** The networks of a run are bound to the rows of one half, or of both. */
+/** The names of a run's networks, which are bound to the rows of one half or of both. */
 export const NETWORKS = { one: "one half", both: "both halves" } as const;
 
-/** What a run is made of; the rest follows. */
+/** The parts of a run from which all others follow. */
 export interface RunFacts extends Omit<Run, "rows" | "calls" | "caches" | "called" | "of"> {
   readonly structure: string;
   readonly cut?: string | undefined;
@@ -91,8 +91,8 @@ export interface RunFacts extends Omit<Run, "rows" | "calls" | "caches" | "calle
 }
 
 /**
- * The run of these facts. A row at scale 1 leaves the unconditional half out, where there is a network for one half: it would
- * weigh nothing.
+ * The run of these facts. If there is a network for one half, a row with scale 1 leaves out the unconditional half, which would have
+ * no weight.
  */
 export function runOf({ structure, cut, steps, ...facts }: RunFacts): Run {
   const { networks, guidance, table } = facts;
@@ -100,7 +100,7 @@ export function runOf({ structure, cut, steps, ...facts }: RunFacts): Run {
   const [first] = calls;
   const network = first && networks.get(first.network);
   const branches = network?.dit?.branches ?? [];
-  const rows = rowsOf(guidance, table, calls, networks.has(NETWORKS.one));
+  const rows = runRowsOf(guidance, table, calls, networks.has(NETWORKS.one));
   const counting = evaluationsThatCount(table);
   const { form, scale } = guidance;
   return {
@@ -116,7 +116,7 @@ export function runOf({ structure, cut, steps, ...facts }: RunFacts): Run {
   };
 }
 
-function rowsOf(guidance: Guidance, { rows }: SamplerTable, guided: readonly Call[], canDrop: boolean): readonly RunRow[] {
+function runRowsOf(guidance: Guidance, { rows }: SamplerTable, guided: readonly Call[], canDrop: boolean): readonly RunRow[] {
   const alone: readonly Call[] = [{ network: NETWORKS.one, halves: ["cond"] }];
   return rows.map((_, k) => {
     const scale = scaleAt(guidance, k);
@@ -128,18 +128,18 @@ function samplerIdentity(table: SamplerTable): RunIdentity["sampler"] {
   return { name: table.name, digest: textDigest(JSON.stringify(table)) };
 }
 
-/** The same run with another sampler, or other guidance over it. */
+/** The same run with another sampler and, if given, other guidance. */
 export function sampledBy(run: Run, table: SamplerTable, guidance = run.guidance): Run {
   const { structure, cut, steps } = run.of;
   return runOf({ ...run, structure, cut, steps, table, guidance });
 }
 
-/** The same run over other forms of its networks. */
+/** The same run with its networks transformed. */
 export function withNetworks(run: Run, networks: Run["networks"]): Run {
   return { ...run, networks };
 }
 
-/** The same run over another form of its main network. */
+/** The same run with its main network transformed. */
 export function withMainNetwork(run: Run, model: Model): Run {
   const [first] = run.calls;
   return first ? withNetworks(run, new Map([...run.networks, [first.network, model]])) : run;
@@ -152,14 +152,14 @@ export function networkOf({ networks }: Pick<Run, "networks">, { network }: Call
   return found;
 }
 
-/** The network as the first call of a guided row sees it: what the run is shown by. */
+/** The network of the first call in a guided row. It stands for the run wherever one network is needed. */
 export function mainNetwork(run: Pick<Run, "networks" | "calls">): Model {
   const [first] = run.calls;
   if (!first) throw new Error("internal: a run without calls");
   return networkOf(run, first);
 }
 
-/** The shape of the latent that leaves the run: [batch, …]. */
+/** The shape of the latent that the run produces: [batch, …]. */
 export function latentShape(run: Pick<Run, "networks" | "calls" | "batch">): readonly number[] {
   const network = mainNetwork(run);
   const { latent } = ditView(network);
@@ -172,7 +172,7 @@ export function drawingRows({ rows }: SamplerTable): readonly number[] {
   return rows.flatMap(({ next }, k) => (next.noise === 0 ? [] : [k]));
 }
 
-/** What two runs differ in, in words, and what each has there; nothing where a plan of the one is a plan of the other. */
+/** The first difference between two runs, with both values; undefined if a plan of one is valid for the other. */
 export function differenceOf(
   own: RunIdentity,
   other: RunIdentity,
@@ -190,7 +190,7 @@ export function differenceOf(
   ];
   for (const [what, textOf] of facts) {
     const [here, there] = [textOf(own), textOf(other)];
-    // What one of them does not say cannot differ.
+    // A field that one of them does not state cannot differ.
     if (here !== undefined && there !== undefined && here !== there) return { what, own: here, other: there };
   }
   return undefined;

@@ -1,4 +1,4 @@
-/** How steps chain: a sampler as a table of numbers. */
+/** A sampler as a table of numbers, which says how each latent follows from earlier values. */
 import type { z } from "zod";
 import type { Named } from "../ir/registry.js";
 
@@ -8,7 +8,7 @@ export interface Term {
   readonly weight: number;
 }
 
-/** A sum of sums, each with a weight, as one sum in which every step stands once. */
+/** The weighted sum of several sums as one sum in which every step occurs once. */
 export function sumOfTerms(parts: readonly { readonly weight: number; readonly terms: readonly Term[] }[]): readonly Term[] {
   const weights = new Map<number, number>();
   for (const part of parts) {
@@ -17,13 +17,13 @@ export function sumOfTerms(parts: readonly { readonly weight: number; readonly t
   return [...weights].map(([step, weight]) => ({ step, weight }));
 }
 
-/** One model evaluation. */
+/** One evaluation of the network. */
 export interface Row {
-  /** What the model is told as time. */
+  /** The time that the network gets. */
   readonly timestep: number;
   /**
    * The noise level of x_k, in the class's own terms: x = sample + sigma · noise (where alpha is not 1, of x / alpha), in flows
-   * x = (1 − sigma) · sample + sigma · noise. Absent in classes that do not speak of one. For people: nothing is computed from it.
+   * x = (1 − sigma) · sample + sigma · noise. Absent in classes without one. Only for display: nothing is computed from it.
    */
   readonly sigma?: number | undefined;
   /** The model sees `inputScale` · x_k. */
@@ -34,10 +34,10 @@ export interface Row {
   readonly next: {
     readonly x: readonly Term[];
     readonly m: readonly Term[];
-    /** Raw outputs: only needed where m is clamped, and something else comes from what it was. */
+    /** Raw outputs: only needed if m is clamped but another term needs the value before clamping. */
     readonly out?: readonly Term[] | undefined;
     readonly noise: number;
-    /** std is 1 unless the model says it, between two logarithms of a variance. */
+    /** Present if the model predicts std, interpolated between two logarithms of a variance; else std is 1. */
     readonly learned?: LearnedVariance | undefined;
   };
 }
@@ -51,10 +51,10 @@ export interface LearnedVariance {
   readonly max: number;
 }
 
-/** What the model predicts; a label for people, as the rows already turn it into the next latent. */
+/** What the model predicts. Only a label, as the rows already contain the conversion. */
 export type Prediction = "epsilon" | "v_prediction" | "sample" | "flow";
 
-/** A sampler, whole: x_0 = `initialScale` · unit normal noise, then one row per model evaluation. */
+/** A whole sampler: x_0 = `initialScale` · unit normal noise, then one row per evaluation of the network. */
 export interface SamplerTable {
   readonly name: string;
   readonly prediction: Prediction;
@@ -62,7 +62,7 @@ export interface SamplerTable {
   readonly rows: readonly Row[];
 }
 
-/** The rows whose output of the network reaches a later latent: a step of no length, or without signal, has none that does. */
+/** The rows whose network output has an effect on a later latent. A step of length 0 or without signal has none. */
 export function evaluationsThatCount({ rows }: SamplerTable): ReadonlySet<number> {
   const counts = rows.flatMap(({ next }, k) => [
     ...(next.learned ? [{ step: k }] : []),
@@ -73,8 +73,8 @@ export function evaluationsThatCount({ rows }: SamplerTable): ReadonlySet<number
 }
 
 /**
- * The rows of a table from `start` on: a run that is given x_start itself, as nothing came before it.
- * Undefined where a row reads what did. A sampler with a history looks at `options.start` and begins it anew there.
+ * The rows of a table from `start` on, for a run that is given x_start. Undefined if a row reads values from before `start`; a sampler
+ * with a history avoids that by starting its history at `options.start`.
  */
 export function tableFrom(table: SamplerTable, start: number): SamplerTable | undefined {
   if (start === 0) return table;
@@ -87,7 +87,7 @@ export function tableFrom(table: SamplerTable, start: number): SamplerTable | un
   return reachesBack ? undefined : { ...table, initialScale: 1, rows };
 }
 
-/** The settings of one sampling run, beside the scheduler's own configuration. */
+/** The settings of one sampling run, besides the scheduler's configuration. */
 export interface SamplerOptions {
   readonly steps: number;
   /** The grid of noise levels in sampling order, as long as `steps`. */
@@ -96,11 +96,11 @@ export interface SamplerOptions {
   readonly timesteps?: readonly number[] | undefined;
   /** Logarithm of the time shift under dynamic shifting. */
   readonly mu?: number | undefined;
-  /** Share of fresh noise in DDIM: 0 none, 1 as much as DDPM. */
+  /** The share of fresh noise in DDIM: 0 for none, 1 for as much as DDPM. */
   readonly eta?: number | undefined;
-  /** The first step that is run, from 0: the run begins with the latent of that step, as image-to-image does. */
+  /** The first step that is run, counted from 0. The run starts from the latent of that step, as in image-to-image. */
   readonly start?: number | undefined;
-  /** Whether rows may be more than weighted sums (`clip`, `learned`); refused otherwise. Those who emit them as nodes say so. */
+  /** Whether rows may be more than weighted sums (`clip`, `learned`). If not set, such samplers are refused. */
   readonly nonlinear?: boolean | undefined;
 }
 
@@ -110,12 +110,12 @@ export type SamplerSetting = Exclude<keyof SamplerOptions, "steps" | "start" | "
 export interface Sampler<Config extends z.ZodObject = z.ZodObject> extends Named {
   /** `_class_name` in the scheduler's configuration. */
   readonly className: string;
-  /** Other names that configurations have for it. */
+  /** Other class names for it in configurations. */
   readonly aliases?: readonly string[] | undefined;
   /** The keys of the configuration that this class knows, with the library's defaults. */
   readonly config: Config;
   /** The settings beside `steps` that it takes; others are refused. */
   readonly takes: readonly SamplerSetting[];
-  /** The table. Throws UNSUPPORTED_SCHEDULER for what no row can say, and SAMPLER_OPTION for settings that do not fit. */
+  /** The table. Throws UNSUPPORTED_SCHEDULER for what a row cannot express, and SAMPLER_OPTION for settings that do not fit. */
   table(config: z.output<Config>, options: SamplerOptions): SamplerTable;
 }

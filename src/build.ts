@@ -13,7 +13,16 @@ import {
   type Verification,
   verify,
 } from "./artifact/index.js";
-import { assertBudgetsOpen, choosePlan, findPolicy, type Planned, planningFor, type PlanSummary, runsOf, TIERS } from "./planning/index.js";
+import {
+  assertBudgetsOpen,
+  choosePlan,
+  findPolicy,
+  type Planned,
+  planningForJob,
+  type PlanSummary,
+  runsOf,
+  TIERS,
+} from "./planning/index.js";
 import { assertLimitable, type Compiled, compileModel, limitCache, type Limited } from "./compile/index.js";
 import { calibrate, type Trace } from "./calibration/index.js";
 import { unknownName } from "../ir/diagnostics.js";
@@ -59,7 +68,7 @@ export interface Built {
   readonly artifact: string;
   readonly plan: PlanSummary;
   readonly compiled: Compiled;
-  /** Sites that the limit of the cache has computed at every step. */
+  /** Sites that are computed at every step because of the cache limit. */
   readonly computed: Limited["computed"];
   readonly bytes: { readonly model: number; readonly data: number };
   /** Whether its weights are the same file on disk as those of another artifact of the build. */
@@ -75,8 +84,8 @@ export async function build(model: string, options: BuildOptions): Promise<Built
 }
 
 /**
- * Builds an artifact for each of the tiers, in a folder of its name inside the output, from one calibration. Files of weights that
- * came out the same are one file on disk. Throws UNKNOWN_NAME, BAD_OPTION if the options name another policy or a budget, and
+ * Builds an artifact for each of the tiers from one calibration, in a subfolder with the name of the tier. Equal weights files are one
+ * file on disk. Throws UNKNOWN_NAME, BAD_OPTION if the options name another policy or a budget, and
  * what `build` throws.
  */
 export async function buildTiers(
@@ -95,7 +104,7 @@ export async function buildTiers(
   return new Map(built.map((one, i) => [entryAt(targets, i).name, one]));
 }
 
-/** Where an artifact goes, and what its plan is asked for. */
+/** The folder of an artifact, and the policy options of its plan. */
 type Target = Pick<BuildOptions, "output" | "policyOptions">;
 
 async function buildAll(model: string, options: BuildOptions, targets: readonly Target[]): Promise<readonly Built[]> {
@@ -114,7 +123,7 @@ async function buildAll(model: string, options: BuildOptions, targets: readonly 
   return built;
 }
 
-/** Compiles, writes, verifies and times one artifact; `others` are there already. */
+/** Compiles, writes, verifies and times one artifact; `others` have been built before. */
 async function makeArtifact(
   whole: Job,
   { trace, planned }: { readonly trace: Trace | undefined; readonly planned: Planned },
@@ -150,14 +159,14 @@ async function makeArtifact(
 }
 
 /**
- * Calibration runs one latent at a time where the export and the conditions allow it: that costs least, and no error
- * depends on the batch.
+ * The job for calibration. It runs one latent at a time if the export and the conditions allow it: that is cheapest, and the errors do
+ * not depend on the batch.
  */
 async function calibrationJob(job: Job, options: BuildOptions): Promise<Job> {
   return fitsAnyBatch(job) && job.run.batch > 1 ? withBatch(job, 1, options) : job;
 }
 
-/** What the policy chooses for each target from runs of `single`, and what was measured for it where it needs that. */
+/** The plan that the policy chooses for each target, from runs of `single`, and the trace if the policy needs one. */
 async function plan(
   job: Job,
   single: Job,
@@ -174,7 +183,7 @@ async function plan(
   try {
     const chosen: Planned[] = [];
     for (const { policyOptions } of targets)
-      chosen.push(await choosePlan({ ...planningFor(job, trace), runs, progress }, policy, policyOptions));
+      chosen.push(await choosePlan({ ...planningForJob(job, trace), runs, progress }, policy, policyOptions));
     return { trace, chosen };
   } finally {
     await runs.close();

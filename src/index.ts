@@ -40,8 +40,8 @@ export {
 export {
   choosePlan as plan,
   front,
-  planningFor,
-  planningOf,
+  planningForJob,
+  planningFromTrace,
   runsOf,
   type FrontPoint,
   type ModelRuns,

@@ -1,4 +1,4 @@
-/** What a model is found to be: its ports, blocks and branches, and what they cost. */
+/** What is known about a model: its ports, blocks and branches, and their cost. */
 import { join } from "node:path";
 import { type Macs, NO_MACS, stepCost, totalMacs } from "../ir/cost.js";
 import type { Branch } from "../ir/dit.js";
@@ -13,7 +13,7 @@ export interface PortReport {
   readonly name: string;
   readonly elem: string;
   readonly shape: readonly (number | string | null)[] | null;
-  /** What it is taken for: latent, timestep, condition, guidance (an embedded scale), prediction. */
+  /** latent, timestep, condition, guidance (an embedded scale) or prediction. */
   readonly role: string;
 }
 
@@ -33,14 +33,14 @@ export interface Inspection {
   readonly inputs: readonly PortReport[];
   readonly outputs: readonly PortReport[];
   readonly branches: readonly BranchReport[];
-  /** Branches that do not depend on the latent: they leave the steps, and are no sites of a plan. */
+  /** Branches that do not depend on the latent. They are hoisted out of the steps, so plans do not cover them. */
   readonly constant: readonly Branch[];
-  /** Of one step at the bound batch; `hoisted` depends on time and conditions alone and leaves the steps. */
+  /** Of one step at the bound batch. `hoisted` depends only on time and conditions and is moved out of the steps. */
   readonly macs: Macs & { readonly total: number; readonly cacheable: number; readonly hoisted: number };
   readonly warnings: readonly string[];
 }
 
-/** Shapes and MACs are as far as the model has them: a bound one has all. */
+/** Shapes and MACs are included as far as they are known; in a bound model all are. */
 export function inspect(model: Model): Inspection {
   const { graph } = model;
   const view = ditView(model);
@@ -84,12 +84,12 @@ function port(name: string, type: TensorType | undefined, role: string): PortRep
 }
 
 export interface DumpOptions extends RuntimeOptions {
-  /** Write over files that are there. */
+  /** Whether to overwrite existing files. */
   readonly force: boolean;
 }
 
 /**
- * Runs one step on the `.npy` files of a folder and writes `<site>.npy` for every branch; answers with the sites.
+ * Runs one step on the `.npy` files of a folder and writes `<site>.npy` for every branch; returns the sites.
  * Throws FILE_MISSING, FILE_EXISTS and what else reading, running and writing throw.
  */
 export async function dumpBranches(lifted: Model, inputs: string, output: string, options: DumpOptions): Promise<readonly string[]> {

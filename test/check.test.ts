@@ -1,7 +1,7 @@
 /** Each rule of the list at the head of ir/check.ts: a graph that breaks it and no other. */
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { assertWellFormed, check, requireWellFormed, type Rule } from "../ir/check.js";
+import { assertWellFormed, check, requireWellFormed, type RuleName } from "../ir/check.js";
 import { CompilerError } from "../ir/diagnostics.js";
 import { constant, type Graph, inputValue, makeNode, makeOp, type Model, type Node, type Value } from "../ir/graph.js";
 import { type TensorData, tensorOf } from "../ir/tensor.js";
@@ -60,7 +60,7 @@ function floats(shape: readonly number[], bytes: number): TensorData {
   return { elem: "float", shape, content: { kind: "bytes", bytes: new Uint8Array(bytes) } };
 }
 
-const BROKEN: readonly (readonly [Rule, string, () => Model])[] = [
+const BROKEN: readonly (readonly [RuleName, string, () => Model])[] = [
   ["value-kind", "result and constant", () => withGraph((g) => {
     const node = makeNode({ opType: "Exp", inputs: [], outputs: [] });
     const value: Value = { ...constant("k", tensorOf("float", [1], [1])), producer: node };

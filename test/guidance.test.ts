@@ -17,7 +17,7 @@ import { calibrate } from "../src/calibration/calibrate.js";
 import { type Compiled, compileModel } from "../src/compile/compile.js";
 import { type Job, openJob, warningsOf } from "../src/job/job.js";
 import { choosePlan } from "../src/planning/choose.js";
-import { planningFor } from "../src/planning/planning.js";
+import { planningForJob } from "../src/planning/planning.js";
 import { writePlan } from "../src/job/plan-file.js";
 import { ReferenceLoop } from "../src/reference/loop.js";
 import { sampleInputs } from "../src/job/run-inputs.js";
@@ -172,7 +172,7 @@ const ROW: Schedule = { steps: 6, cells: new Map([["attn", [1, 0, 0, 1, 0, 0]], 
 async function priced(job: Job, schedule: Schedule): Promise<readonly number[]> {
   const file = join(mkdtempSync(join(folder, "x")), "plan.json");
   await writePlan(file, schedule, false);
-  const { macs, attention } = (await choosePlan(planningFor(job), file, {})).summary;
+  const { macs, attention } = (await choosePlan(planningForJob(job), file, {})).summary;
   return [macs.uncached + attention.uncached, macs.planned + attention.planned];
 }
 

@@ -17,7 +17,7 @@ import { conditionsOf } from "../src/job/conditions.js";
 import { openJob, warningsOf } from "../src/job/job.js";
 import { writeNpy } from "../src/files/npy.js";
 import { pipelines } from "../src/job/pipelines/index.js";
-import { openSource } from "../src/job/source.js";
+import { openJobSource } from "../src/job/source.js";
 import { samplingOf } from "../src/job/sampling.js";
 import type { Recipe, ValueSpec } from "../src/job/recipe.js";
 import { thrownBy } from "./support/thrown.js";
@@ -108,8 +108,8 @@ function flattened(like: unknown): number[] {
 
 describe.each(Object.entries(recorded))("%s", (_, run) => {
   const folder = folderOf(run);
-  const { recipe } = openSource(folder);
-  const source = openSource(folder, { steps: run.steps });
+  const { recipe } = openJobSource(folder);
+  const source = openJobSource(folder, { steps: run.steps });
   const { table } = samplingOf(source, run.shape);
   const cond = run.calls.flat().includes(COND) ? COND : (run.calls[0]?.[0] ?? NaN);
 

@@ -10,7 +10,7 @@ import { gridPoints } from "../src/job/grid.js";
 import { writeNpy } from "../src/files/npy.js";
 import { type RecipeFacts, recipeSchema } from "../src/job/recipe.js";
 import { samplingOf } from "../src/job/sampling.js";
-import { sampleOf, tensorFor } from "../src/job/values.js";
+import { sampleTensor, tensorFor } from "../src/job/values.js";
 import { codeOf, thrownBy } from "./support/thrown.js";
 
 const LATENT = [1, 4, 8, 8];
@@ -99,7 +99,7 @@ describe("an array for an input [2, 3, 4]", () => {
     await writeNpy(join(folder, "words.npy"), tensorOf("float", found, upTo(count)));
     return {
       whole: () => tensorNumbers(tensorFor(value, shape, "words.npy", folder)),
-      samples: () => [0, 1].map((sample) => tensorNumbers(sampleOf(value, shape, "words.npy", sample, folder))),
+      samples: () => [0, 1].map((sample) => tensorNumbers(sampleTensor(value, shape, "words.npy", sample, folder))),
     };
   }
 

@@ -1,7 +1,7 @@
 /**
- * Blocks of a video model that attend over the space of a frame and over time in turn (Latte, Open-Sora's STDiT3). Patches stand
- * frame after frame, so attention over time is the one whose tokens are turned first: in the branch, or in the stream between two
- * blocks. What follows attention in its block belongs to the same axis.
+ * Video models whose blocks attend over the space of a frame and over time in turn (Latte, Open-Sora's STDiT3). Patches are laid out
+ * frame after frame, so temporal attention transposes the token axes first: in its branch, or in the stream between two blocks. The
+ * branches that follow an attention in its block belong to the same axis.
  */
 import { placed, takesTurns } from "../residual/blocks.js";
 import type { Recogniser } from "../recogniser.js";

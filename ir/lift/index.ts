@@ -19,19 +19,19 @@ export type { Cut, SharedBranch };
 export { placed, type PlacedBranch };
 export type { ResidualBranch, ResidualStreams, Tokens };
 
-/** How a step is to be read. */
+/** Options of lifting. */
 export interface LiftOptions extends Omit<PortNames, "timestep"> {
-  /** Several names where several inputs get the same time: they become one, under the first name. */
+  /** Several names if several inputs take the same time: they are merged into one input with the first name. */
   readonly timestep?: string | readonly string[] | undefined;
-  /** Where the sites are; at the branches if left out. */
+  /** Where the cacheable sites are. Default: at the branches. */
   readonly cut?: Cut | undefined;
   /** Recognisers that are asked before those of this folder. */
   readonly own?: readonly Recogniser[] | undefined;
 }
 
 /**
- * The model with its `dit` view and a mark (step 0) on every branch. Names are used only where `names` gives them, and to choose
- * between inputs that structure cannot tell apart.
+ * The model with its `dit` view and a mark (step 0) on every branch. Names only matter if `names` gives them, or to choose between
+ * inputs that structure cannot tell apart.
  * Throws NOT_RECOGNISED with the nearest miss if no recogniser finds a branch, and what finding the ports throws.
  */
 export function lift(read: Model, { cut = { at: "branch" }, own = [], ...names }: LiftOptions = {}): Model {
@@ -96,7 +96,7 @@ export function lift(read: Model, { cut = { at: "branch" }, own = [], ...names }
   return { ...model, graph: { ...whole, marks }, dit };
 }
 
-/** The graph with one input where several get the same value. Throws UNKNOWN_NAME. */
+/** The graph with the inputs `others` replaced by the input `name`. Throws UNKNOWN_NAME. */
 function withOneInput(graph: Graph, name: string | undefined, others: readonly string[]): Graph {
   if (name === undefined || others.length === 0) return graph;
   const kept = inputNamed(graph, name);
@@ -104,7 +104,7 @@ function withOneInput(graph: Graph, name: string | undefined, others: readonly s
   return { ...merged, inputs: [...new Set(merged.inputs)] };
 }
 
-/** The topology that explains the network. */
+/** The first recogniser that finds branches, and those branches. */
 function recognised(facts: StepFacts, own: readonly Recogniser[]): { readonly name: string; readonly branches: readonly SharedBranch[] } {
   const { others, resampling } = facts.streams;
   const hint = "Export the denoising network alone, one step, with time as an input.";
@@ -129,7 +129,9 @@ function guessed(role: string, option: string, [taken = "", ...others]: readonly
   return `'${taken}' is taken for the ${role}; ${others.map((name) => `'${name}'`).join(", ")} would fit as well: name it as "${option}" in recipe.json.`;
 }
 
-/** Unique sites: `kind-block`, with the stream in front where there are several, and a number behind where a block has several of a kind. */
+/**
+ * Unique site names: `kind-block`, prefixed with the stream if there are several, and numbered if a block has several branches of a kind.
+ */
 function named(sites: readonly CutSite[]): readonly string[] {
   const severalStreams = new Set(sites.map(({ stream }) => stream)).size > 1;
   const taken = new Map<string, number>();

@@ -24,7 +24,7 @@ export default {
   },
 } satisfies Recogniser;
 
-/** The value of one feed-forward network for the tokens of several streams, each of which adds its slice of it (CogVideoX). */
+/** The output of a feed-forward network that several streams share: each stream adds its own slice of it (CogVideoX). */
 function sharedOutput({ branch: { kind, output, entry } }: PlacedBranch): Value | undefined {
   const { producer } = output;
   return kind === "mlp" && entry.sources.length > 1 && isOp(producer, "Slice", "Split") ? producer?.inputs[0] : undefined;

@@ -1,4 +1,4 @@
-/** One residual stream through all blocks (DiT, PixArt, Stable Audio, HunyuanDiT, Wan, Sana, …): x ← x + gate · f(x), over and over. */
+/** One residual stream through all blocks, x ← x + gate · f(x) (DiT, PixArt, Stable Audio, HunyuanDiT, Wan, Sana, …). */
 import { placed, takesTurns } from "../residual/blocks.js";
 import type { Recogniser } from "../recogniser.js";
 

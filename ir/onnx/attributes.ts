@@ -8,11 +8,11 @@ import { payloadBytes, tensorDraft, type TensorReader } from "./tensors.js";
 export interface ReadAttribute {
   readonly name: string;
   readonly attribute: Attribute;
-  /** What the attribute has no words for. */
+  /** Fields of the proto that `Attribute` cannot hold. */
   readonly extra?: Draft<"AttributeProto"> | undefined;
 }
 
-/** An attribute that no pass can look into is opaque: the bytes as they are. */
+/** The attribute of the bytes of an AttributeProto. One that no pass can look into becomes opaque. */
 export function readAttribute(bytes: Uint8Array, tensors: TensorReader): ReadAttribute {
   const proto = decode("AttributeProto", bytes);
   const attribute = interpret(proto, tensors);
@@ -31,7 +31,7 @@ function interpret(proto: Message<"AttributeProto">, tensors: TensorReader): Att
     case ATTRIBUTE_TYPE.float:
       return { kind: "float", value: proto.f };
     case ATTRIBUTE_TYPE.string:
-      return isUtf8(bytesOf(proto.s)) ? { kind: "string", value: text(bytesOf(proto.s)) } : undefined;
+      return isUtf8(bytesOrEmpty(proto.s)) ? { kind: "string", value: text(bytesOrEmpty(proto.s)) } : undefined;
     case ATTRIBUTE_TYPE.tensor:
       return proto.t ? { kind: "tensor", value: tensors.read(proto.t) } : undefined;
     case ATTRIBUTE_TYPE.ints:
@@ -45,7 +45,7 @@ function interpret(proto: Message<"AttributeProto">, tensors: TensorReader): Att
   }
 }
 
-/** Models before IR 4 need not say the type. */
+/** The type that follows from the fields: models before IR version 4 need not state it. */
 function impliedType(proto: Message<"AttributeProto">): number | undefined {
   if (has(proto, "f")) return ATTRIBUTE_TYPE.float;
   if (has(proto, "i")) return ATTRIBUTE_TYPE.int;
@@ -57,7 +57,7 @@ function impliedType(proto: Message<"AttributeProto">): number | undefined {
 }
 
 /** An absent bytes field reads as an empty list. */
-function bytesOf(value: Uint8Array): Uint8Array {
+function bytesOrEmpty(value: Uint8Array): Uint8Array {
   return value.length === 0 ? new Uint8Array() : value;
 }
 
@@ -108,17 +108,17 @@ export interface SubgraphNames {
   readonly defined: ReadonlySet<string>;
 }
 
-interface Scope {
+interface SubgraphScope {
   readonly names: ReadonlySet<string>;
-  readonly outer: Scope | undefined;
+  readonly outer: SubgraphScope | undefined;
   readonly depth: number;
 }
 
 export function subgraphNames(bytes: Uint8Array, file?: string): SubgraphNames {
   const captured = new Set<string>();
   const defined = new Set<string>();
-  const pending: { readonly bytes: Uint8Array; readonly outer: Scope | undefined }[] = [];
-  const enter = (attribute: Uint8Array, outer: Scope | undefined): void => {
+  const pending: { readonly bytes: Uint8Array; readonly outer: SubgraphScope | undefined }[] = [];
+  const enter = (attribute: Uint8Array, outer: SubgraphScope | undefined): void => {
     const { g, graphs, t, tensors } = decode("AttributeProto", attribute);
     for (const tensor of [t, ...tensors]) refuseExternal(tensor, file);
     for (const graph of graphs) pending.push({ bytes: graph, outer });
@@ -143,7 +143,7 @@ export function subgraphNames(bytes: Uint8Array, file?: string): SubgraphNames {
     }
     for (const { output } of graph.node) for (const name of output) names.add(name);
     for (const name of names) defined.add(name);
-    const scope: Scope = { names, outer, depth };
+    const scope: SubgraphScope = { names, outer, depth };
     const use = (name: string): void => {
       if (name !== "" && !isDefined(scope, name)) captured.add(name);
     };
@@ -156,12 +156,12 @@ export function subgraphNames(bytes: Uint8Array, file?: string): SubgraphNames {
   return { captured, defined };
 }
 
-function isDefined(scope: Scope, name: string): boolean {
-  for (let at: Scope | undefined = scope; at; at = at.outer) if (at.names.has(name)) return true;
+function isDefined(scope: SubgraphScope, name: string): boolean {
+  for (let at: SubgraphScope | undefined = scope; at; at = at.outer) if (at.names.has(name)) return true;
   return false;
 }
 
-/** Such a tensor would lose its file as soon as the model is written elsewhere. */
+/** Refuses external data in a subgraph: its path would no longer hold once the model is written elsewhere. */
 function refuseExternal(tensor: Message<"TensorProto"> | null, file: string | undefined): void {
   if (tensor?.data_location === EXTERNAL) throw subgraphUnsupported(file, tensor.name);
 }

@@ -1,4 +1,4 @@
-/** Which tensors lie where in the data file beside a model, and what earlier models of the same folder have already put there. */
+/** The layout of the data file beside a model, and what earlier models of the same folder have already written. */
 import { resolve } from "node:path";
 import { tensorBytes, type TensorContent, type TensorData } from "../tensor.js";
 import type { ConvertedRange, FileRange } from "./ranges.js";
@@ -7,14 +7,14 @@ import { contentKey, type Placement } from "./tensors.js";
 type External = Extract<Placement, { kind: "external" }>;
 
 /**
- * Where contents lie in the data files of one folder. Given to several `writeModel` calls for that folder, it lets later
- * models refer to what earlier ones wrote. Ranges of files are known by their place, bytes in memory as objects.
+ * Where contents lie in the data files of one folder. Passed to several `writeModel` calls for that folder, it lets later models refer
+ * to what earlier ones wrote. Ranges of files are identified by file and offset, bytes in memory by their object.
  */
 export class WrittenData {
   private readonly places = new Map<string | Uint8Array, External>();
   private readonly links = new Map<string, string>();
 
-  /** Says that a file of the folder is the same as another, of which nothing then has to be written again. */
+  /** Records that `name`, a file of the folder, has the same bytes as `file`, so that ranges of `file` are not written again. */
   link(name: string, file: string): void {
     this.links.set(resolve(file), name);
   }
@@ -34,20 +34,20 @@ export class WrittenData {
     if (key !== undefined) this.places.set(key, place);
   }
 
-  /** Takes over what another has. */
+  /** Adds the entries of another. */
   add(other: WrittenData): void {
     for (const [key, place] of other.places) this.places.set(key, place);
   }
 }
 
-/** Bytes, a range of a file, as it is or converted, or a number of zeros. */
+/** Bytes, a range of a file (as it is or converted), or a number of zero bytes. */
 export type Piece = Uint8Array | FileRange | ConvertedRange | number;
 
 /** Pages of 64 KiB can be mapped on every system; vector instructions want 64 bytes. */
 const PAGE = 1 << 16;
 const LINE = 64;
 
-/** The data file of one model, laid out as tensors come: each content once. */
+/** The data file of one model: tensors in the order in which they come, each content once. */
 export class DataLayout {
   readonly pieces: Piece[] = [];
   size = 0;

@@ -1,4 +1,7 @@
-/** What a file said that the IR has no words for: carried in the `extra` of values, nodes, graphs and models, read by the writer alone. */
+/**
+ * Fields of a file that the IR has no place for.
+ * The `extra` of values, nodes, graphs and models carries them; only the writer reads them.
+ */
 import type { TensorType } from "../types.js";
 import type { Draft, Message, Unknowns } from "./schema.js";
 
@@ -12,14 +15,14 @@ export class NodeExtra {
     readonly unknowns: Unknowns | undefined,
     /** By the name of the attribute: its doc string, the name and metadata of its tensor. */
     readonly attributes: ReadonlyMap<string, Draft<"AttributeProto">>,
-    /** The node stands for a sparse initializer: a `Constant` with a `sparse_value`. */
+    /** The node was read from a sparse initializer: it is a `Constant` with a `sparse_value`. */
     readonly isSparseInitializer = false,
   ) {}
 }
 
 export class ValueExtra {
   constructor(
-    /** The type that the value had when it was read: if it still has it, what the file said of the type still holds. */
+    /** The type of the value when it was read. As long as that has not changed, the file's own description of the type still holds. */
     readonly type: TensorType | undefined,
     /** The entry among the inputs, or in value_info. */
     readonly info: Message<"ValueInfoProto"> | undefined,

@@ -1,4 +1,4 @@
-/** What every value is called in a file: names made unique, `Identity` where one value needs two names, equal constants as one. */
+/** Assigns the names of a file: unique ones for all values, an `Identity` where one value needs two names, one constant for equal ones. */
 import { operands, subgraphs, withSubgraphs } from "../analysis.js";
 import { nameClash } from "../diagnostics.js";
 import type { Graph, Node, Port, Value } from "../graph.js";
@@ -9,7 +9,7 @@ import { contentKey } from "./tensors.js";
 export interface Naming {
   readonly nameOf: (value: Value) => string;
   readonly nodeName: (node: Node) => string;
-  /** What a graph gives, under the names that are written. */
+  /** The outputs of a graph under the names that are written. */
   readonly outputsOf: (graph: Graph) => readonly Port[];
   /** Further names of values: the `Identity` nodes to be written before a node, or behind the last one of a graph. */
   readonly aliases: ReadonlyMap<Node | Graph, readonly Port[]>;
@@ -18,21 +18,21 @@ export interface Naming {
 }
 
 /**
- * Inputs, outputs and what opaque attributes read are called exactly that; the others keep their names where these are free, those
- * in graphs of nodes among them: no name hides another. Throws NAME_CLASH where two values must have the same name.
+ * Inputs, outputs and values that opaque attributes read keep exactly their names. All other values, in subgraphs too, keep theirs if
+ * it is free, so that no name hides another. Throws NAME_CLASH where two values must have the same name.
  */
 export function assignNames(graph: Graph): Naming {
   const names = new Map<Value, string>();
   const exact = new Map<string, Value>();
   const aliases = new Map<Node | Graph, Port[]>();
-  /** The graph in which the alias of a name is written: it is known there alone. */
+  /** For each alias, the graph in which it is written: it is only visible there. */
   const aliased = new Map<string, Graph>();
 
-  /** Gives a value a name that it must have in a graph; in vain if it has one already. */
+  /** Gives a value a name that it must have in a graph; false if the value already has another name. Throws NAME_CLASH. */
   const claim = (value: Value, name: string, within: Graph): boolean => {
     const owner = exact.get(name);
     if (owner && owner !== value) throw nameClash(name);
-    // A name of its own, or the name of an alias that is already written.
+    // The value already has this name, itself or by an alias.
     if (owner) return (aliased.get(name) ?? within) === within;
     if (names.has(value)) return false;
     exact.set(name, value);
@@ -90,7 +90,7 @@ export function assignNames(graph: Graph): Naming {
   };
   for (const value of graph.inputs) {
     if (!value.data) continue;
-    // Whoever runs the model may give the input another value: no constant may stand for it.
+    // A caller may give the input another value, so no constant may replace it.
     seen.add(value);
     constants.push(value);
   }
@@ -111,7 +111,7 @@ export function assignNames(graph: Graph): Naming {
       nodeNames.set(node, node.name === "" ? "" : nodeName(node.name));
     }
   };
-  /** A graph in a node gives results of its own, each once. */
+  /** Each output of a subgraph must be a different result of its own nodes; any other output gets an alias. */
   const nameInner = (inner: Graph): void => {
     for (const value of inner.inputs) if (!names.has(value)) names.set(value, free(value.name || "input"));
     nameNodes(inner);
@@ -133,7 +133,7 @@ export function assignNames(graph: Graph): Naming {
   };
 }
 
-/** Gives the wanted name to the first who asks, and numbered ones to the rest. */
+/** Returns the wanted name the first time, and numbered variants of it afterwards. */
 function uniqueNames(taken: Iterable<string>): (wanted: string) => string {
   const names = new Set(taken);
   const next = new Map<string, number>();
@@ -148,7 +148,7 @@ function uniqueNames(taken: Iterable<string>): (wanted: string) => string {
   };
 }
 
-/** No name may hide another: what is defined in opaque attributes is not free outside. */
+/** The names that opaque attributes define. They are taken outside too, as no name may hide another. */
 function opaqueNames(graphs: readonly Graph[]): Set<string> {
   const found = new Set<string>();
   const seen = new Set<Uint8Array>();
@@ -171,7 +171,7 @@ function usedValues(graphs: readonly Graph[]): Set<Value> {
   return used;
 }
 
-/** The first constant with the same type and the same content, where that can be told without reading. */
+/** Finds the first constant with the same type and content, as far as that can be decided without reading files. */
 class Interning {
   private readonly values = new Map<string | Uint8Array, Map<string, Value>>();
 

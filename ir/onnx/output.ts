@@ -10,7 +10,7 @@ const BUFFER_BYTES = 1 << 20;
 /** Writes the pieces one after the other. Throws CANCELLED, FILE_NOT_WRITTEN, FILE_MISSING, EXTERNAL_DATA_SHORT. */
 export async function writePieces(file: string, pieces: readonly Piece[], signal?: AbortSignal): Promise<void> {
   const handle = await writing(file, () => open(file, "w"));
-  const output = new Output(file, handle, signal);
+  const output = new BufferedWriter(file, handle, signal);
   try {
     for (const piece of pieces) {
       if (typeof piece === "number") await output.zeros(piece);
@@ -32,10 +32,10 @@ async function writing<T>(file: string, action: () => Promise<T>): Promise<T> {
   }
 }
 
-class Output {
+class BufferedWriter {
   private readonly buffer = Buffer.alloc(BUFFER_BYTES);
   private held = 0;
-  /** What is converted, before it is. */
+  /** Holds numbers before their conversion. */
   private readonly scratch = Buffer.alloc(BUFFER_BYTES);
   /** The file that the last range came from. */
   private source: { readonly file: string; readonly handle: FileHandle } | undefined;
@@ -82,7 +82,7 @@ class Output {
     }
   }
 
-  /** Reads bytes of a range from its byte `at` on, one at least; answers with their number. */
+  /** Reads at least one byte of a range from its byte `at` on; returns the number of bytes. */
   private async readSource({ file, offset, length }: FileRange, at: number, into: Buffer): Promise<number> {
     const got = await this.readFile(file, into, offset + at);
     if (got === 0) throw externalDataShort(file, offset + length);
@@ -102,7 +102,7 @@ class Output {
     }
   }
 
-  /** The free bytes of the buffer, of which there is one at least. */
+  /** The number of free bytes in the buffer, at least one: a full buffer is written out first. */
   private async room(): Promise<number> {
     if (this.held === this.buffer.length) await this.flush();
     return this.buffer.length - this.held;

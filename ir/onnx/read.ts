@@ -22,8 +22,8 @@ import { TensorReader } from "./tensors.js";
 type Info = Message<"ValueInfoProto">;
 
 /**
- * The model in a file. Asynchronous, as the file is walked in pieces; what is then in memory is taken apart in one go.
- * Nodes are sorted where they are not. Payloads of more than 1 KiB and external data are addresses, checked and not read.
+ * The model in a file. Unsorted nodes are sorted. Payloads of more than 1 KiB and external data become file ranges, which are checked
+ * but not read.
  * Throws FILE_MISSING, NOT_ONNX, MODEL_CORRUPT, TENSOR_MALFORMED, UNSUPPORTED_TYPE, EXTERNAL_DATA_*, DUPLICATE_NAME,
  * UNDEFINED_NAME, GRAPH_CYCLE, SUBGRAPH_UNSUPPORTED.
  */
@@ -33,7 +33,7 @@ export async function readModel(file: string): Promise<Model> {
   try {
     return interpret(skeleton, path);
   } catch (error) {
-    // What the codec throws at bytes that are no message.
+    // Only errors of the codec, which it throws for bytes that are no message, are turned into MODEL_CORRUPT.
     if (error instanceof CompilerError || !(error instanceof Error) || error.message.startsWith("internal:")) throw error;
     throw modelCorrupt(path, error.message);
   }
@@ -93,7 +93,7 @@ class GraphReader {
     return { name: graph.name, inputs, outputs, nodes, marks: [], extra: new Leftovers(graph.$unknowns) };
   }
 
-  /** An input that is an initializer too has a default: it is one value, with data. */
+  /** An input that is also an initializer has a default: both are one value with data. */
   private input(name: string): Value {
     const known = this.values.get(name);
     return known ?? this.define(this.value(name));
@@ -147,7 +147,7 @@ class GraphReader {
     return { node, attributes, captured: [...captured], extra: new NodeExtra(node.$unknowns, extras) };
   }
 
-  /** A `Constant` node that the writer turns back: no other kind of value has to be thought of. */
+  /** A sparse initializer as a `Constant` node, which the writer turns back. So the IR needs no further kind of value. */
   private sparseInitializer(bytes: Uint8Array): RawNode {
     const { values, indices } = decode("SparseTensorProto", bytes);
     const name = values?.name ?? "";
@@ -162,7 +162,7 @@ class GraphReader {
     };
   }
 
-  /** The nodes in an order in which each comes after what it reads; as they are where that holds, else moved as little as need be. */
+  /** The nodes in topological order, which is the order of the file as far as possible. */
   private sorted(nodes: readonly RawNode[]): RawNode[] {
     const producers = new Map<string, RawNode>();
     for (const raw of nodes) {
@@ -229,7 +229,7 @@ function metadataOf(entries: readonly Message<"StringStringEntryProto">[]): Read
   return new Map(entries.map(({ key, value }) => [key, value]));
 }
 
-/** The module path in what torch.export leaves in the metadata (a Python list), or in a TorchScript name: `/blocks.0/attn/MatMul`. */
+/** The module path, from torch.export's metadata (a Python list) or from a TorchScript name such as `/blocks.0/attn/MatMul`. */
 function scopeOf(name: string, metadata: ReadonlyMap<string, string>): string | undefined {
   const scopes = metadata.get("pkg.torch.onnx.name_scopes");
   if (scopes !== undefined) {

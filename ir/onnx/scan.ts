@@ -7,7 +7,7 @@ import { header, MESSAGE_LIMIT } from "./schema.js";
 /** Payloads above this size are left on disk. */
 const CUT_BYTES = 1024;
 
-/** Few seeks for graphs of many small nodes, little read in vain between large payloads. */
+/** Large enough for few reads in graphs of many small nodes, small enough to read little in vain between large payloads. */
 const WINDOW_BYTES = 1 << 16;
 
 /** The longest tag and length that there can be. */
@@ -23,7 +23,7 @@ const DELIMITED = 2;
 export interface Skeleton {
   /** A ModelProto without the large payloads. */
   readonly bytes: Uint8Array;
-  /** Where the payloads are, by the index of the initializer: in the file itself, where a link stands for it. */
+  /** Where the payloads are, by the index of the initializer. A link to the model file is resolved. */
   readonly payloads: ReadonlyMap<number, FileRange>;
 }
 
@@ -55,7 +55,7 @@ export async function scan(file: string): Promise<Skeleton> {
 
 async function scanHandle(handle: FileHandle, file: string, size: number, real: string): Promise<Skeleton> {
   if (size === 0) throw notOnnx(file, "it is empty");
-  const window = new Window(handle, file, size);
+  const window = new FileWindow(handle, file, size);
   const model = new Cutting();
   const payloads = new Map<number, FileRange>();
   let graphs = 0;
@@ -81,7 +81,7 @@ async function scanHandle(handle: FileHandle, file: string, size: number, real: 
       let payload: FileRange | undefined;
       for await (const { id, wire, start, body, end } of fields(window, part.body, part.end)) {
         const isPayload = id === RAW_DATA && wire === DELIMITED;
-        // Of a field that stands there twice, the last one counts.
+        // Of a repeated field the last one counts.
         if (isPayload) payload = end - body > CUT_BYTES ? { kind: "file", file: real, offset: body, length: end - body } : undefined;
         if (!isPayload || !payload) tensor.keep(start, end);
       }
@@ -98,7 +98,7 @@ async function scanHandle(handle: FileHandle, file: string, size: number, real: 
 }
 
 /** The fields of the message that lies between two offsets, without going into them. */
-async function* fields(window: Window, from: number, to: number): AsyncGenerator<Field> {
+async function* fields(window: FileWindow, from: number, to: number): AsyncGenerator<Field> {
   for (let at = from; at < to;) {
     if (!window.holds(at)) await window.load(at);
     const tag = window.varint(at, to);
@@ -122,7 +122,7 @@ async function* fields(window: Window, from: number, to: number): AsyncGenerator
 }
 
 /** The part of a file that is in memory. */
-class Window {
+class FileWindow {
   private readonly buffer = Buffer.alloc(WINDOW_BYTES);
   private start = 0;
   private length = 0;
@@ -146,7 +146,7 @@ class Window {
     this.length = wanted;
   }
 
-  /** A number of at most 64 bits that ends before `to`; above 2⁵³ it is not exact, and no offset. */
+  /** A number of at most 64 bits that ends before `to`. Above 2⁵³ it is not exact, but no offset is that large. */
   varint(at: number, to: number): { readonly value: number; readonly end: number } {
     let value = 0;
     let scale = 1;

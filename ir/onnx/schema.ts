@@ -3,9 +3,9 @@ import Long from "long";
 import protobuf from "protobufjs/light.js";
 
 /**
- * Field number and type, as in onnx.proto (v1.22, proto2: explicit zeros are kept). What is not listed is kept as the bytes
- * that it was. Two listings differ from onnx.proto on purpose, in that they take a field as bytes to be decoded on demand:
- * attributes and subgraphs, so that they can stay opaque; and the packed numbers of tensors, so that they need no arrays.
+ * Field number and type, as in onnx.proto (v1.22, proto2: explicit zeros are kept). Fields that are not listed stay as their bytes.
+ * Two kinds of fields are declared as bytes on purpose and decoded on demand: attributes and subgraphs, so that they can stay opaque;
+ * and the packed numbers of tensors, which would need large arrays.
  */
 const SCHEMA = {
   ModelProto: {
@@ -104,17 +104,17 @@ type Encoded<T> = T extends `${infer E}[]`
       : never;
 
 /** A decoded message. Absent fields read as their defaults; `has` tells them apart. */
-export type Message<S extends MessageName> = { readonly [F in keyof Schema[S]]: Elements<Decoded<Type<S, F>>> } & {
+export type Message<S extends MessageName> = { readonly [F in keyof Schema[S]]: WithoutNulls<Decoded<Type<S, F>>> } & {
   readonly $unknowns?: Unknowns;
 };
 
 /** A message to be encoded: a decoded one, or any of its fields. */
-export type Draft<S extends MessageName> = { readonly [F in keyof Schema[S]]?: Elements<Encoded<Type<S, F>>> | undefined } & {
+export type Draft<S extends MessageName> = { readonly [F in keyof Schema[S]]?: WithoutNulls<Encoded<Type<S, F>>> | undefined } & {
   readonly $unknowns?: Unknowns | undefined;
 };
 
 /** The elements of a list are never null. */
-type Elements<T> = T extends readonly (infer E)[] ? readonly NonNullable<E>[] : T;
+type WithoutNulls<T> = T extends readonly (infer E)[] ? readonly NonNullable<E>[] : T;
 
 const TABLE: Readonly<Record<string, Readonly<Record<string, readonly [id: number, type: string]>>>> = SCHEMA;
 
@@ -146,7 +146,7 @@ export function decode<S extends MessageName>(name: S, bytes: Uint8Array): Messa
   return message;
 }
 
-/** That the fields have the types of the table is what the codec, made from the same table, is for. */
+/** The codec is made from the same table as the types, so it ensures that the fields have these types. */
 function isMessage<S extends MessageName>(name: S, message: unknown): message is Message<S> {
   return message instanceof codecOf(name).ctor;
 }

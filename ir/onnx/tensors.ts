@@ -87,7 +87,7 @@ export class TensorReader {
     let info;
     try {
       real = realpathSync(path);
-      // As the runtime has it: where the model itself is a link (a download cache), its data may lie beside the real one.
+      // As in the runtime: if the model file is a link (as in a download cache), its data may lie beside the file it links to.
       folders = [realpathSync(this.folder), dirname(realpathSync(this.file))];
       info = statSync(real);
     } catch (error) {
@@ -95,7 +95,7 @@ export class TensorReader {
     }
     if (!folders.some((folder) => isWithin(real, folder))) throw externalDataOutside(this.file, tensor, location);
     if (!info.isFile()) throw externalDataMissing(path, tensor, "it is not a file");
-    // The runtime reads weights in the folder of the real file only.
+    // The runtime only reads weights in the folder of the real file.
     const found = { path: real, size: info.size };
     this.files.set(location, found);
     return found;
@@ -112,7 +112,10 @@ export function isWithin(path: string, folder: string): boolean {
   return way !== ".." && !way.startsWith(`..${sep}`) && !isAbsolute(way);
 }
 
-/** The typed field that holds elements of a type, and the bytes of a number in it; 0: they are stored as they are. */
+/**
+ * The typed field that holds elements of a type, and the bytes that a number takes after decoding;
+ * 0 if the field holds the bytes of the elements.
+ */
 function typedField(
   elem: Exclude<ElementType, "string">,
 ): readonly ["float_data" | "double_data" | "int32_data" | "int64_data" | "uint64_data", number] {
@@ -137,7 +140,7 @@ function typedField(
 
 /** Packed varints as little-endian numbers of `width` bytes; undefined unless they fill `size` bytes. */
 function numbers(chunks: readonly Uint8Array[], width: number, size: number): Uint8Array | undefined {
-  // A number takes a byte at least: sizes that a damaged shape asks for are never allocated.
+  // A varint takes at least one byte, so a damaged shape cannot ask for a huge allocation.
   if (chunks.reduce((sum, chunk) => sum + chunk.length, 0) * width < size) return undefined;
   const bytes = Buffer.alloc(size);
   let at = 0;
@@ -175,7 +178,7 @@ export function payloadBytes(content: Exclude<TensorContent, { kind: "strings" }
 /** Where a payload goes. */
 export type Placement =
   | { readonly kind: "inline"; readonly bytes: Uint8Array }
-  /** Follows the message by other means. */
+  /** The caller writes the payload after the encoded message. */
   | { readonly kind: "appended" }
   | { readonly kind: "external"; readonly location: string; readonly offset: number; readonly length: number };
 
@@ -201,7 +204,7 @@ export function tensorDraft(name: string | undefined, data: TensorData, placemen
   }
 }
 
-/** A key of the place where a content is; equal keys mean equal bytes. Contents in memory are told apart as objects. */
+/** A key of a content; equal keys mean equal bytes. Bytes in memory are their own key, and strings have none. */
 export function contentKey(content: TensorContent): string | Uint8Array | undefined {
   switch (content.kind) {
     case "file":

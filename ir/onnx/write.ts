@@ -15,29 +15,32 @@ import { decode, type Draft, encode, header, type Message, MESSAGE_LIMIT, type U
 import { isWithin, payloadBytes, type Placement, tensorDraft } from "./tensors.js";
 
 export interface EncodeOptions {
-  /** Ranges of files that lie in this folder become external data, by their path from it; all else is inside. */
+  /** File ranges in this folder become external data with a relative path; all other payloads are written into the model. */
   readonly base?: string | undefined;
-  /** Say the types of intermediate values, where they are known. Default: true. */
+  /** Whether to write the known types of intermediate values. Default: true. */
   readonly valueInfo?: boolean | undefined;
 }
 
 export interface WriteOptions {
-  /** `none`: everything in the model file. Else tensors of `threshold` bytes (default: 1024) go to `file` beside it (default: `<model file>.data`). */
+  /**
+   * `none`: everything in the model file.
+   * Else tensors of `threshold` bytes (default: 1024) go to `file` beside it (default: `<model file>.data`).
+   */
   readonly external?: "none" | { readonly file?: string | undefined; readonly threshold?: number | undefined } | undefined;
   readonly valueInfo?: boolean | undefined;
-  /** What earlier calls wrote to data files of the same folder; what this one writes is added. */
+  /** What earlier calls wrote to data files of the same folder; this call adds its own contents. */
   readonly written?: WrittenData | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
 export interface WriteResult {
   readonly modelBytes: number;
-  /** 0: there was nothing to put in a data file, and none was written. */
+  /** 0 if no data file was needed, so that none was written. */
   readonly dataBytes: number;
   readonly dataFile?: string | undefined;
 }
 
-/** Tensors of no more bytes are never external for a session: shapes and indices must be readable when it is made. */
+/** Tensors up to this size are never external for a session, as it needs shapes and indices when it is created. */
 const SMALL_BYTES = 1024;
 
 /** Tells the temporaries of one process apart. */
@@ -74,7 +77,10 @@ export async function writeModel(model: Model, file: string, options: WriteOptio
   return { modelBytes, dataBytes: layout.size, dataFile: layout.size > 0 ? data : undefined };
 }
 
-/** The model as a byte string, to be handed to a runtime. Throws NAME_CLASH, MODEL_TOO_LARGE, and FILE_MISSING or EXTERNAL_DATA_SHORT for weights that are gone. */
+/**
+ * The model as a byte string, to be handed to a runtime.
+ * Throws NAME_CLASH, MODEL_TOO_LARGE, and FILE_MISSING or EXTERNAL_DATA_SHORT for weights that are gone.
+ */
 export function encodeModel(model: Model, options: EncodeOptions = {}): Uint8Array {
   const base = options.base === undefined ? undefined : resolve(options.base);
   const place = ({ content }: TensorData): Placement => {
@@ -203,7 +209,7 @@ function sparseInitializer(node: Node, naming: Naming): Uint8Array | undefined {
   return encode("SparseTensorProto", { values, indices: tensor.indices, dims: tensor.dims, $unknowns: tensor.$unknowns });
 }
 
-/** What is known of the values that are neither inputs nor outputs; of constants, what the file said beside their type. */
+/** The value_info entries: values that are neither inputs nor outputs, and constants for which the file had an entry. */
 function valueInfos({ graph }: Model, naming: Naming): Draft<"ValueInfoProto">[] {
   const ports = new Set(graph.outputs.map(({ name }) => name));
   const inputs = new Set(graph.inputs);
@@ -224,7 +230,7 @@ function valueInfos({ graph }: Model, naming: Naming): Draft<"ValueInfoProto">[]
   return infos;
 }
 
-/** A value's name and type, with what the file said of them as far as it still holds. */
+/** A value's name and type, with the file's own description as far as it still holds. */
 function infoDraft(name: string, value: Value, said?: Message<"ValueInfoProto">): Draft<"ValueInfoProto"> {
   const extra = extraOf(value);
   const known = said ?? extra?.output ?? extra?.info;

@@ -1,4 +1,4 @@
-/** From branches in a row to the blocks of a transformer: names, numbers, module paths. */
+/** Assigns branches to transformer blocks: block numbers and module paths. */
 import type { BranchKind } from "../dit.js";
 import type { Node, Value } from "../graph.js";
 import { isLinear, type Dependence } from "../ops.js";
@@ -13,7 +13,7 @@ export interface PlacedBranch {
   readonly block: number;
 }
 
-/** Numbers the blocks of each stream. A block begins with attention, and has one branch of a kind, besides those that run beside it. */
+/** Numbers the blocks of each stream. A block begins with attention and has one branch of each kind, not counting parallel branches. */
 export function placed(branches: readonly ResidualBranch[], streamOf: (branch: ResidualBranch) => string): readonly PlacedBranch[] {
   const blocks = new Map<string, { block: number; readonly kinds: Set<BranchKind> }>();
   return branches.map((branch) => {
@@ -28,12 +28,12 @@ export function placed(branches: readonly ResidualBranch[], streamOf: (branch: R
   });
 }
 
-/** Whether attention works on the tokens as they stand in some blocks, and on turned ones in others. */
+/** Whether some attentions see the tokens in their order and others see them turned. */
 export function takesTurns(branches: readonly ResidualBranch[]): boolean {
   return new Set(branches.filter(({ kind }) => kind === "attn").map(({ entry }) => entry.turned)).size > 1;
 }
 
-/** What a module path is made from. */
+/** A site, as far as its module path depends on it. */
 interface Computed {
   readonly stream: string;
   readonly block: number;
@@ -41,7 +41,7 @@ interface Computed {
   readonly branches: readonly PlacedBranch[];
 }
 
-/** The paths of the modules that compute sites, as far as the exporter left them: labels for people, never evidence. */
+/** The paths of the modules that compute the sites, if the exporter left any. They are only labels for people. */
 export function modulePaths<T extends Computed>(
   sites: readonly T[],
   nodes: readonly Node[],
@@ -64,7 +64,7 @@ export function modulePaths<T extends Computed>(
   const paths = new Map<T, string>();
   for (const [site, path] of common) {
     const paired = siblings.get(blockOf(site)) ?? [];
-    // The module one level below what the branches of a block have in common; of a lone branch, its last weight's.
+    // The module one level below the common prefix of the block's branches; for a single branch, the module of its last weight.
     const last = site.branches.length === 1 ? pathOf([weightBehind(site.value)?.scope]) : [];
     const own = paired.length > 1 ? path.slice(0, commonPrefix(paired).length + 1) : last.length > 0 ? last : path;
     paths.set(site, own.join("."));

@@ -1,4 +1,4 @@
-/** What a residual add adds: attention, a feed-forward network or both, and where it can be cut off. */
+/** Classifies the branch of a residual add (attention, feed-forward network or both) and finds where it can be cut. */
 import { operands } from "../analysis.js";
 import { constantOf } from "../constants.js";
 import type { BranchKind } from "../dit.js";
@@ -17,12 +17,12 @@ import {
 } from "../ops.js";
 import { type ResidualAdd, unmoved } from "./adds.js";
 
-/** Whether a value is computed from the root of an add's branch. */
-function isWithin({ root, region }: ResidualAdd, value: Value | undefined): boolean {
+/** Whether a value belongs to the branch: it is the root, or is computed from it. */
+function isOfBranch({ root, region }: ResidualAdd, value: Value | undefined): boolean {
   return value !== undefined && (value === root || (value.producer !== undefined && region.has(value.producer)));
 }
 
-/** What kind of branch it is; nothing if it is none of a transformer's. */
+/** The kind of the branch; undefined if it is no branch of a transformer block. */
 export function kindOf(add: ResidualAdd, dependsOn: Dependence): BranchKind | undefined {
   const nodes = [...add.region];
   const cores = nodes.filter((node) => isAttentionCore(node, dependsOn));
@@ -32,15 +32,15 @@ export function kindOf(add: ResidualAdd, dependsOn: Dependence): BranchKind | un
   }
   if (activationBypasses(add, new Set(cores))) return "single";
   const attendsToItself = (core: Node): boolean => {
-    const within = attended(core).filter((value) => isWithin(add, value));
+    const within = attended(core).filter((value) => isOfBranch(add, value));
     return isProduct(core) ? within.length === 2 : within.length > 0;
   };
   return cores.some(attendsToItself) ? "attn" : "cross_attn";
 }
 
 /**
- * Whether a nonlinearity reaches the branch's end without passing through attention: a feed-forward network beside it or behind it.
- * What attention's result is multiplied by is a gate of it, and no network of its own.
+ * Whether the branch has a feed-forward network besides attention: a nonlinearity reaches its end without passing through attention.
+ * A factor that the output of attention is multiplied by does not count: it is a gate.
  */
 function activationBypasses({ operand, region }: ResidualAdd, cores: ReadonlySet<Node>): boolean {
   const behind = new Set(cores);
@@ -60,11 +60,11 @@ function activationBypasses({ operand, region }: ResidualAdd, cores: ReadonlySet
   return false;
 }
 
-/** The values at which a branch can be cut off, from the inside out. Where there is no norm or no gate, they are the same. */
+/** The values at which a branch can be cut, from the inside out. They coincide where there is no norm or no gate. */
 export interface CutPoints {
-  /** What the branch's module gives: before norm, gate and reshaping. */
+  /** The output of the branch's module, before norm, gate and reshaping. */
   readonly output: Value;
-  /** Behind the norm between branch and gate. */
+  /** The value after the norm between branch and gate. */
   readonly normed: Value;
   /** What is added to the stream. */
   readonly gatedOutput: Value;
@@ -77,7 +77,7 @@ export function cutPoints(add: ResidualAdd, dependsOn: Dependence): CutPoints {
   let at = add.operand;
   for (;;) {
     const here = unmoved(at);
-    // The scale of a norm is no gate, so that norms are looked for first; and no gate stands in front of a norm.
+    // Norms are tried first, as the scale of a norm is no gate. There is no gate before a norm.
     const beforeNorm = normed ? undefined : throughNorm(here, add, dependsOn);
     const beforeGate = normed || beforeNorm ? undefined : throughGate(here, add, dependsOn);
     if (beforeNorm) normed = here;
@@ -86,28 +86,28 @@ export function cutPoints(add: ResidualAdd, dependsOn: Dependence): CutPoints {
     if (!next) break;
     at = next;
   }
-  // A module that ends in a weight may be reshaped behind it; one that does not ends where it ends.
+  // The output of a linear layer is taken before any reshaping; other modules end at `at` itself.
   const end = unmoved(at);
   const output = endsInWeight(end, dependsOn) ? end : at;
   return { output, normed: normed ?? output, gatedOutput: add.operand, gated };
 }
 
-/** The branch's value in front of its gate: the other factor does not come from the branch, and is more than a constant number. */
+/** The value before a gate. The gate is the other factor: it is not computed from the branch, and is no constant number. */
 function throughGate(value: Value, add: ResidualAdd, dependsOn: Dependence): Value | undefined {
   if (!isOp(value.producer, "Mul")) return undefined;
   const [a, b] = value.producer?.inputs ?? [];
-  if (!a || !b || isWithin(add, a) === isWithin(add, b)) return undefined;
-  const [branch, gate] = isWithin(add, a) ? [a, b] : [b, a];
+  if (!a || !b || isOfBranch(add, a) === isOfBranch(add, b)) return undefined;
+  const [branch, gate] = isOfBranch(add, a) ? [a, b] : [b, a];
   return dependsOn(gate) !== 0 || (constantOf(gate)?.shape.length ?? 0) > 0 ? branch : undefined;
 }
 
-/** The value in front of a norm, with its constant scale and shift; one node or spelled out. */
+/** The value before a norm with a constant scale and shift, whether the norm is one node or spelled out. */
 function throughNorm(value: Value, add: ResidualAdd, dependsOn: Dependence): Value | undefined {
   let at = value;
   for (const opType of ["Add", "Mul"] as const) {
     const { producer } = at;
     if (!producer || !isOp(producer, opType)) continue;
-    const within = producer.inputs.filter((input) => isWithin(add, input));
+    const within = producer.inputs.filter((input) => isOfBranch(add, input));
     if (within.length === 1 && within[0] && producer.inputs.some((input) => dependsOn(input) === 0)) at = unmoved(within[0]);
   }
   const node = at.producer;
@@ -117,20 +117,20 @@ function throughNorm(value: Value, add: ResidualAdd, dependsOn: Dependence): Val
   if (!isOp(node, "Mul", "Div") || !a || !b) return undefined;
   const normalised = isStatisticOf(b, a, add) ? a : isOp(node, "Mul") && isStatisticOf(a, b, add) ? b : undefined;
   if (!normalised) return undefined;
-  // LayerNorm takes the mean away first.
+  // LayerNorm subtracts the mean first.
   const centred = unmoved(normalised);
   const [minuend, mean] = isOp(centred.producer, "Sub") ? (centred.producer?.inputs ?? []) : [];
   return minuend && mean && isStatisticOf(mean, minuend, add) ? unmoved(minuend) : centred;
 }
 
-/** Whether `value` is a number computed from reductions of `of` and nothing else of the branch. */
+/** Whether `value` is a statistic of `of`: computed from reductions of it, and from nothing else in the branch. */
 function isStatisticOf(value: Value, of: Value, add: ResidualAdd): boolean {
   const origin = unmoved(of);
   const seen = new Set<Node>();
   const open = [value];
   let reduces = false;
   for (let at = open.pop(); at; at = open.pop()) {
-    if (at === of || at === origin || !isWithin(add, at)) continue;
+    if (at === of || at === origin || !isOfBranch(add, at)) continue;
     const node = at.producer;
     if (!node || !(isElementwise(node) || isDataMovement(node) || isReduction(node))) return false;
     if (seen.has(node)) continue;
@@ -141,7 +141,7 @@ function isStatisticOf(value: Value, of: Value, add: ResidualAdd): boolean {
   return reduces;
 }
 
-/** Whether a value is the product with a weight, with its bias. */
+/** Whether a value is the output of a linear layer, with or without a bias. */
 function endsInWeight(value: Value, dependsOn: Dependence): boolean {
   const node = value.producer;
   if (!node) return false;

@@ -1,15 +1,15 @@
 /**
  * Where the cached sites of a network are: at each of its branches, or around whole blocks.
  *
- *   branch   the branch's own output, before its norm and its gate (SmoothCache, FORA)
- *   norm     behind the norm that some networks have between branch and gate
- *   gate     behind the gate: what is added to the stream
- *   block    what a block adds to its stream in all (Block Caching, Δ-DiT)
- *   ranges   the same of runs of blocks
- *   stack    the same of all blocks (MagCache, TaylorSeer-Lite, TeaCache)
+ *   branch   the output of the branch, before its norm and its gate (SmoothCache, FORA)
+ *   norm     after the norm that some networks have between branch and gate
+ *   gate     after the gate: the value that is added to the stream
+ *   block    everything that a block adds to its stream (Block Caching, Δ-DiT)
+ *   ranges   everything that a range of blocks adds to its stream
+ *   stack    everything that all blocks add to their stream (MagCache, TaylorSeer-Lite, TeaCache)
  *
- * What blocks add is no value of the graph: the stream behind them becomes the stream in front of them, plus the difference of
- * the two, which is exact up to rounding and can then be read from an earlier step.
+ * The sum of what blocks add is no value of the graph. So the stream after the blocks is rewritten as the stream before them plus the
+ * difference of the two. That is exact up to rounding, and the difference can be read from an earlier step.
  */
 import { notRecognised, unknownName } from "../diagnostics.js";
 import type { BranchKind } from "../dit.js";
@@ -25,7 +25,7 @@ export type Cut =
 const PLACES = ["branch", "norm", "gate", "block", "stack"] as const;
 const RANGES = /^\d+-\d+(,\d+-\d+)*$/;
 
-/** What people write for a cut: `branch`, `norm`, `gate`, `block`, `stack`, or ranges of blocks, `0-13,14-27`; undefined for anything else. */
+/** The cut of a text: `branch`, `norm`, `gate`, `block`, `stack`, or ranges of blocks such as `0-13,14-27`; undefined for anything else. */
 export function parseCut(text: string): Cut | undefined {
   const at = PLACES.find((known) => known === text);
   if (at) return { at };
@@ -38,29 +38,35 @@ export function parseCut(text: string): Cut | undefined {
   return RANGES.test(text) && ascend ? { at: "ranges", ranges } : undefined;
 }
 
-/** Says what `parseCut` takes. */
+/** A description of the texts that `parseCut` takes. */
 export const CUT_WORDS = `${PLACES.join(", ")}, or ranges of blocks such as 0-13,14-27`;
 
-/** A place where the network is cut, and the branches that are behind it. */
+/** A place where the network is cut, and the branches that it covers. */
 export interface CutSite {
   readonly kind: BranchKind;
   readonly stream: string;
-  /** The first block of it. */
+  /** The first block that it covers. */
   readonly block: number;
-  /** The last block, where there are several. */
+  /** The last block, if it covers several. */
   readonly last?: number | undefined;
   readonly gated: boolean;
   readonly value: Value;
   readonly branches: readonly PlacedBranch[];
 }
 
-/** A branch as its recogniser gives it: `value` where several streams share it, with all the places where it is added. */
+/**
+ * A branch as a recogniser returns it.
+ * If several streams share it, `value` is its whole output and `places` are all the adds of its slices.
+ */
 export interface SharedBranch extends PlacedBranch {
   readonly value?: Value | undefined;
   readonly places?: readonly PlacedBranch[] | undefined;
 }
 
-/** The sites of a cut, in execution order, and the graph that has them. Throws NOT_RECOGNISED where a fused node hides the end of a block, UNKNOWN_NAME for blocks that are not there. */
+/**
+ * The sites of a cut, in execution order, and the graph with their values. Throws NOT_RECOGNISED where a fused node hides the end of a
+ * block, UNKNOWN_NAME for blocks that do not exist.
+ */
 export function cutAt(
   graph: Graph,
   branches: readonly SharedBranch[],
@@ -82,17 +88,17 @@ export function cutAt(
     case "block":
     case "ranges":
     case "stack":
-      return aroundBlocks(graph, runsOf(branches, cut));
+      return aroundBlocks(graph, blockRangesOf(branches, cut));
     default:
       throw new Error(`internal: a cut at ${String(cut satisfies never)}`);
   }
 }
 
-/** Branches of one stream that are cached together. */
-type Run = readonly PlacedBranch[];
+/** The branches of consecutive blocks of one stream, which are cached together. */
+type BlockRange = readonly PlacedBranch[];
 
-/** The runs of blocks of each stream, in execution order. Blocks outside of all ranges are in none. */
-function runsOf(branches: readonly SharedBranch[], cut: Cut): readonly Run[] {
+/** The block ranges of each stream that the cut asks for, in execution order. */
+function blockRangesOf(branches: readonly SharedBranch[], cut: Cut): readonly BlockRange[] {
   const most = branches.reduce((last, { block }) => Math.max(last, block), 0);
   const outside = cut.at === "ranges" ? cut.ranges.find(([, last]) => last > most) : undefined;
   if (outside) throw unknownName("range of blocks", outside.join("-"), [`0-${most}`]);
@@ -110,9 +116,9 @@ function runsOf(branches: readonly SharedBranch[], cut: Cut): readonly Run[] {
   return [...runs.values()];
 }
 
-function aroundBlocks(graph: Graph, runs: readonly Run[]): { readonly graph: Graph; readonly sites: readonly CutSite[] } {
-  const begins = new Map<Node, Run>();
-  const ends = new Map<Node, Run>();
+function aroundBlocks(graph: Graph, runs: readonly BlockRange[]): { readonly graph: Graph; readonly sites: readonly CutSite[] } {
+  const begins = new Map<Node, BlockRange>();
+  const ends = new Map<Node, BlockRange>();
   for (const run of runs) {
     const [first, last] = [run[0]?.branch.add, run.at(-1)?.branch.add];
     if (!first || !last) continue;
@@ -125,8 +131,8 @@ function aroundBlocks(graph: Graph, runs: readonly Run[]): { readonly graph: Gra
     begins.set(first.node, run);
     ends.set(last.node, run);
   }
-  const fronts = new Map<Run, Value>();
-  const sites = new Map<Run, CutSite>();
+  const fronts = new Map<BlockRange, Value>();
+  const sites = new Map<BlockRange, CutSite>();
   const next = rewrite(graph, (node, original) => {
     const begun = begins.get(original);
     const before = begun?.[0]?.branch.add.before;

@@ -1,4 +1,4 @@
-/** Residual streams of a graph, and what is added to them: the mechanism that every recogniser reads. */
+/** Finds the residual streams of a graph and the branches that are added to them. All recognisers start from these. */
 import { operands } from "../analysis.js";
 import { type BranchKind, LATENT } from "../dit.js";
 import { type Graph, intsAttribute, isOp, type Node, type Value } from "../graph.js";
@@ -17,24 +17,24 @@ export interface ResidualBranch extends CutPoints {
   readonly add: ResidualAdd;
   /** The tokens of the stream that it is added to. */
   readonly tokens: Tokens;
-  /** The tokens that its first weights are applied to. */
+  /** The tokens that enter its first linear layer. */
   readonly entry: Tokens;
-  /** How many branches precede it on the way through the network, at most. */
+  /** The largest number of branches on a path from the inputs to it. */
   readonly depth: number;
 }
 
 export interface ResidualStreams {
-  /** Those whose value changes with the latent, in the order of execution; of those that run beside each other, the latent's first. */
+  /** Branches that depend on the latent, in execution order; of parallel ones, those of the latent's stream come first. */
   readonly branches: readonly ResidualBranch[];
-  /** Those that do not depend on the latent. */
+  /** Branches that do not depend on the latent. */
   readonly constant: readonly ResidualBranch[];
-  /** Adds to a stream that are no branch of a block: neither attention nor a feed-forward network behind some. */
+  /** Residual adds whose branch belongs to no block: it is neither attention nor a feed-forward network after one. */
   readonly others: readonly ResidualAdd[];
   /** A node between two blocks that changes the resolution of the stream. */
   readonly resampling?: Node | undefined;
 }
 
-/** What is added to the residual streams of a graph without dead nodes. */
+/** The residual streams of a graph without dead nodes. */
 export function residualStreams(graph: Graph, dependsOn: Dependence): ResidualStreams {
   const { adds: all, skips } = residualAdds(graph, dependsOn);
   const kinds = new Map<ResidualAdd, BranchKind>();
@@ -66,8 +66,8 @@ export function residualStreams(graph: Graph, dependsOn: Dependence): ResidualSt
 }
 
 /**
- * How many branches of blocks precede each add of a block. Blocks begin with attention: a feed-forward network without any
- * attention in front of it embeds something, and is left out.
+ * For each add of a block, the number of block branches before it. Blocks begin with attention, so a feed-forward network without
+ * any attention before it is an embedding and is left out.
  */
 function depthsOf(
   graph: Graph,
@@ -94,7 +94,7 @@ function depthsOf(
 /** The first node between two residual adds that changes how many tokens a stream has. */
 function resamplingOf(graph: Graph, adds: readonly ResidualAdd[]): Node | undefined {
   const sums = new Set(adds.map(({ node }) => node));
-  /** Behind an add: by which node the stream was resampled there, if it was. */
+  /** For values after an add: the node that has resampled the stream since, if any. */
   const behind = new Map<Value, Node | undefined>();
   for (const node of graph.nodes) {
     const known = operands(node).filter((value) => behind.has(value));

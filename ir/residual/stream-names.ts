@@ -1,17 +1,17 @@
-/** What streams are called. */
+/** Names of streams. */
 import type { Dependence } from "../ops.js";
 import { LATENT } from "../dit.js";
 import { type Graph, isOp, type Value } from "../graph.js";
 import type { ResidualStreams, Tokens } from "./index.js";
 
-/** What the tokens of a stream are called: `text` for those of a condition; for those of the latent, what it is a latent of. */
+/** The name of a stream by its tokens: `text` for tokens of a condition, the modality for tokens of the latent. */
 export function streamNames(graph: Graph, latent: Value, dependsOn: Dependence, streams: ResidualStreams): (tokens: Tokens) => string {
   const modality = modalityOf();
   return ({ sources }) => [...new Set(sources.map((source) => (source === "latent" ? modality : "text")))].join("+") || modality;
 
   /**
-   * Pictures have rank 4, or 5 with a single frame; videos rank 5. Of rank 3 are sounds, which are convolved along the sequence,
-   * and patches packed in a row: of pictures where text stands beside them, of videos where it does not, as a rule.
+   * The modality by the rank of the latent. Pictures have rank 4, or 5 with a single frame; videos have rank 5. Rank 3 is audio if it is
+   * convolved along the sequence. Otherwise it is a sequence of patches: as a rule of pictures if there is a text stream, else of videos.
    */
   function modalityOf(): string {
     const shape = latent.type?.shape ?? [];

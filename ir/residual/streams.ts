@@ -1,17 +1,18 @@
 /**
- * Streams: chains of residual adds, each of which starts from the sum of the one before. Of all the adds in a graph they are
- * those of a transformer's blocks; the others stand inside a branch (the inner add of a block whose attention reaches the
- * stream through the feed-forward network only) or reach over whole blocks (long skips).
+ * Streams: chains of residual adds, each of which starts from the sum of the one before. They select the adds of transformer blocks
+ * from all residual adds of a graph. The others are inside a branch (in blocks whose attention reaches the stream only through the
+ * feed-forward network) or span whole blocks (long skips).
  */
 import { isOp, type Node, type Value } from "../graph.js";
 import { type ResidualAdd, unmoved } from "./adds.js";
 
-/** The adds that carry a stream on, in the order of the graph; `skips` gives the stream in front of a long skip by that behind it. */
+/** The adds that form streams, in the order of the graph. `skips` maps the stream after a long skip to the stream before it. */
 export function streamAdds(adds: readonly ResidualAdd[], skips: ReadonlyMap<Value, Value>): readonly ResidualAdd[] {
   const bySum = new Map(adds.map((add) => [add.sum, add]));
   const previous = (add: ResidualAdd): ResidualAdd | undefined => bySum.get(whole(add.before));
 
-  // The longest chain that goes on from an add, itself counted; of the adds that start from one value, only the longest goes on.
+  // `lengths`: the longest chain from an add to the end, with the add itself. Of adds that start from the same value, the one with the
+  // longest chain continues the stream.
   const next = new Map<Value, ResidualAdd>();
   const lengths = new Map<ResidualAdd, number>();
   const lengthOf = (add: ResidualAdd): number => lengths.get(add) ?? 0;
@@ -20,7 +21,7 @@ export function streamAdds(adds: readonly ResidualAdd[], skips: ReadonlyMap<Valu
     lengths.set(add, 1 + (follower ? lengthOf(follower) : 0));
     const from = whole(add.before);
     const rival = next.get(from);
-    // Walking backwards, the rival is the outer one.
+    // The walk goes backwards, so of two equally long chains the outer add, which came first here, stays.
     if (!rival || lengthOf(add) > lengthOf(rival)) next.set(from, add);
   }
   const carried = adds.filter((add) => next.get(whole(add.before)) === add);
@@ -30,7 +31,7 @@ export function streamAdds(adds: readonly ResidualAdd[], skips: ReadonlyMap<Valu
     const before = previous(add);
     chains.set(add, (before && chains.get(before)) ?? lengthOf(add));
   }
-  // Longer chains first: what stands inside one of their branches, or has one of their adds inside, is no stream.
+  // Longer chains first. An add inside one of their branches, or whose branch contains one of their adds, is no part of a stream.
   const byLength = carried.map((add, i) => ({ add, i, length: chains.get(add) ?? 1 })).sort((a, b) => b.length - a.length || a.i - b.i);
   const accepted = new Set<ResidualAdd>();
   const sums = new Set<Node>();
@@ -43,7 +44,7 @@ export function streamAdds(adds: readonly ResidualAdd[], skips: ReadonlyMap<Valu
   }
   return carried.filter((add) => accepted.has(add));
 
-  /** What a value is a reshaping of, or all slices of put together again, or a long skip to. */
+  /** The value of the stream behind reshapings, reassembled slices and long skips. */
   function whole(value: Value): Value {
     const at = unmoved(value);
     const part = skips.get(at) ?? sliced(at);
@@ -51,7 +52,7 @@ export function streamAdds(adds: readonly ResidualAdd[], skips: ReadonlyMap<Valu
   }
 }
 
-/** The value that a Concat puts together again from its slices. */
+/** The value whose slices a Concat reassembles, if it does. */
 function sliced(value: Value): Value | undefined {
   if (!isOp(value.producer, "Concat")) return undefined;
   const parts = (value.producer?.inputs ?? []).map((part) => {

@@ -1,6 +1,6 @@
 /**
- * Which tokens a value carries: those that come from the latent, those that come from a condition (text), or both in a row; and
- * whether their order has been turned, as models of video do that attend over space and over time in turn.
+ * Which tokens a value carries: tokens of the latent, of a condition (text), or both concatenated; and whether their axes have been
+ * transposed, as in video models that attend over space and over time in turn.
  */
 import { operands } from "../analysis.js";
 import { smallConstant } from "../constants.js";
@@ -13,9 +13,9 @@ import type { ResidualAdd } from "./adds.js";
 export type TokenSource = "latent" | "condition";
 
 export interface Tokens {
-  /** In the order in which they stand; none where a value holds no tokens but a time, say. */
+  /** The sources in the order of the sequence; empty if the value carries no tokens, such as an embedded time. */
   readonly sources: readonly TokenSource[];
-  /** Whether axes of tokens have changed places an odd number of times. */
+  /** Whether the token axes have been transposed an odd number of times. */
   readonly turned: boolean;
 }
 
@@ -39,7 +39,7 @@ export function tokensOf(graph: Graph, adds: readonly ResidualAdd[], dependsOn: 
   return at;
 }
 
-/** What the outputs of a node carry of what its operands carry; nothing for a node that mixes tokens or makes new ones. */
+/** The tokens of a node's outputs, from those of its operands; undefined for a node that mixes tokens or makes new ones. */
 function carried(node: Node, at: (value: Value | undefined) => Tokens, dependsOn: Dependence): readonly Tokens[] | undefined {
   const [first] = node.inputs;
   const all = (tokens: Tokens): readonly Tokens[] => node.outputs.map(() => tokens);
@@ -53,7 +53,7 @@ function carried(node: Node, at: (value: Value | undefined) => Tokens, dependsOn
   const active = operands(node).filter((value) => dependsOn(value) !== 0);
   const main = active.find((value) => (dependsOn(value) & LATENT) !== 0);
   if (main) return all(at(main));
-  // A condition to which a time is added is a time.
+  // Once it depends on the time, a condition is no longer a sequence of tokens.
   return dependsOn(node.outputs[0]) === CONDITION
     ? all(
         joined(
@@ -71,12 +71,12 @@ function joined(all: readonly Tokens[]): Tokens {
   return { sources: sources.filter((source, i) => source !== sources[i - 1]), turned: all.some(({ turned }) => turned) };
 }
 
-/** Weights that are applied to the channels of each token, [batch, tokens, channels]. */
+/** Whether a linear layer is applied to the channels of each token of [batch, tokens, channels]. */
 function isTokenwiseLinear(node: Node, dependsOn: Dependence): boolean {
   return isLinear(node, dependsOn) && !isOp(node, "Conv", "Einsum") && dependsOn(node.inputs[1]) === 0;
 }
 
-/** Whether a Concat puts tokens behind tokens, [batch, tokens, channels], and not channels behind channels. */
+/** Whether a Concat joins values of [batch, tokens, channels] along the token axis. */
 function joinsTokens(node: Node): boolean {
   const rank = node.outputs[0]?.type?.shape?.length;
   const axis = intAttribute(node, "axis", 0);
@@ -84,13 +84,16 @@ function joinsTokens(node: Node): boolean {
   return rank <= 3 && (axis < 0 ? axis + rank : axis) === rank - 2;
 }
 
-/** A transposition that leaves the channels last turns the tokens. */
+/** A transpose that keeps the channels last turns the tokens. */
 function transposed(node: Node, tokens: Tokens): Tokens {
   const perm = intsAttribute(node, "perm");
   return perm && perm.at(-1) === perm.length - 1 && perm.some((axis, i) => axis !== i) ? { ...tokens, turned: !tokens.turned } : tokens;
 }
 
-/** Parts of joined tokens: the first of them, or the last. Parts of anything else are of the same tokens. */
+/**
+ * The tokens of the parts of a value. A part of joined tokens has those of the first source or of the last;
+ * other parts keep the tokens of the whole.
+ */
 function parts(node: Node, tokens: Tokens): readonly Tokens[] {
   const { sources, turned } = tokens;
   const [first, last] = [sources[0], sources.at(-1)];
@@ -107,8 +110,8 @@ function parts(node: Node, tokens: Tokens): readonly Tokens[] {
 }
 
 /**
- * Whether any tokens of a value's stream reach the prediction: a network that cuts the text off at its end has computed the text
- * half of its last block for nothing. One backward walk.
+ * Whether any tokens of a value reach the prediction. A network that drops the text tokens at its end does not need the text part of
+ * its last block. One backward walk.
  */
 export function liveTokens(graph: Graph, at: (value: Value) => Tokens, dependsOn: Dependence): (value: Value) => boolean {
   const live = new Map<Value, Set<TokenSource>>();
@@ -129,7 +132,7 @@ export function liveTokens(graph: Graph, at: (value: Value) => Tokens, dependsOn
   return (value) => (live.get(value)?.size ?? 0) > 0;
 }
 
-/** Whether no token of a node's results depends on another token. */
+/** Whether each token of a node's results depends on no other token. */
 function keepsTokensApart(node: Node, dependsOn: Dependence): boolean {
   if (isOp(node, "Concat")) return joinsTokens(node);
   return isElementwise(node) || isDataMovement(node) || isNorm(node) || isOp(node, "Slice", "Split") || isTokenwiseLinear(node, dependsOn);

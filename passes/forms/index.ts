@@ -10,7 +10,7 @@ function isForm(candidate: unknown): candidate is Form {
 /** By name, in alphabetical order. */
 export const forms: ReadonlyMap<string, Form> = await loadFolder(import.meta.url, isForm);
 
-/** The form of a run for which nobody names another. */
+/** The form that is used unless another is named. */
 export const DEFAULT_FORM = "unrolled";
 
 /** Throws UNKNOWN_NAME. */

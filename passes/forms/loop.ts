@@ -1,4 +1,4 @@
-/** One ONNX Loop over the rows of the sampler's table, whose body is the step: small, quickly loaded, and with control flow. */
+/** One ONNX Loop over the rows of the sampler's table, whose body is the step: a small model that loads quickly, but has control flow. */
 import { uncached } from "../../schedules/index.js";
 import type { Form } from "../form.js";
 import { LOOP_PASSES } from "../stages.js";

@@ -1,6 +1,6 @@
 /**
- * A norm without scale, times a vector, plus a vector: both go into the norm. Only vectors of the last axis do: ONNX Runtime
- * computes others, such as the modulation of adaLN, faster apart (DiT-S/2, one thread: 0.30 ms against 0.50 ms a norm).
+ * A norm without scale, times a vector, plus a vector, becomes a norm with scale and shift. This only holds for vectors of the last axis:
+ * ONNX Runtime is faster if others, such as the modulation of adaLN, stay separate (DiT-S/2, one thread: 0.30 ms against 0.50 ms a norm).
  */
 import { shapeOf } from "../../ir/build.js";
 import { isOp, makeNode, type Node, only, type Value } from "../../ir/graph.js";

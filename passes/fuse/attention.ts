@@ -48,7 +48,7 @@ function scaled(value: Value, isInner: Surroundings["isInner"]): Scaled {
   return { value: found.value, factor: isOp(node, "Div") ? 1 / found.number : found.number };
 }
 
-/** What the scores and the mask may be. */
+/** The ways to read a value as masked scores. */
 function masked(value: Value | undefined): readonly { readonly scores: Value; readonly mask?: Value }[] {
   if (!value) return [];
   const sum = producerOf(value, "Add");
@@ -56,7 +56,7 @@ function masked(value: Value | undefined): readonly { readonly scores: Value; re
   return operandPairs(sum).flatMap(([scores, mask]) => (sameType(scores.type, value.type) ? [{ scores, mask }] : []));
 }
 
-/** Whether all three have the same batch and heads: a product would broadcast them, an attention does not. */
+/** Whether all have the same batch and heads. A matrix product would broadcast them, Attention does not. */
 function isSameHeads(values: readonly Value[]): boolean {
   const [first, ...others] = values.map((value) => shapeOf(value).slice(0, -2));
   return first?.length === 2 && others.every((other) => sameShape(other, first));

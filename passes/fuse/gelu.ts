@@ -35,7 +35,7 @@ interface Product {
   readonly values: readonly Value[];
 }
 
-/** A product taken apart: the factors that are values, and the product of those that are numbers. */
+/** The factors of a product: those that are values, and the product of those that are numbers. */
 function factorsOf(node: Node, isInner: Surroundings["isInner"], depth = 3): Product {
   const operands = node.inputs.flatMap((value) => value ?? []);
   if (isOp(node, "Div")) {
@@ -55,7 +55,7 @@ function factorsOfValue(value: Value, isInner: Surroundings["isInner"], depth: n
   return node ? factorsOf(node, isInner, depth - 1) : { number: 1, values: [value] };
 }
 
-/** The coefficients, lowest first, of a value that is a polynomial of x; nothing where it is none, or of a degree above 3. */
+/** The coefficients, lowest first, of a value that is a polynomial of x; undefined if it is none, or its degree is above 3. */
 function polynomial(value: Value | undefined, x: Value, isInner: Surroundings["isInner"], depth = 6): readonly number[] | undefined {
   if (value === x) return [0, 1];
   const number = uniformOf(value);

@@ -1,5 +1,5 @@
 /**
- * Keys and values of which each head is repeated for a group of query heads: Attention repeats them itself. Formula: Ainslie
+ * Keys and values whose heads are each repeated for a group of query heads: Attention can repeat them itself. Formula: Ainslie
  * et al., GQA, section 2.2; ONNX, Attention-23: query head i reads key head ⌊i / group⌋.
  */
 import { type Builder, shapeOf } from "../../ir/build.js";
@@ -23,7 +23,7 @@ export default {
   },
 } satisfies FuseRule;
 
-/** [batch, heads, length, size] of which every head is there once, from one in which each is repeated as a neighbour. */
+/** The value [batch, heads, length, size] with each head once, from one in which each head is repeated next to itself. */
 function ungrouped(build: Builder, value: Value): Value | undefined {
   const turn = isTransposeBy(value.producer, TURN) ? value.producer : undefined;
   const flat = turn?.inputs[0] ?? value;

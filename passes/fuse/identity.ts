@@ -1,4 +1,4 @@
-/** What gives its operand back is that operand: casts to the same type, products with 1, shapes that stay. */
+/** Removes nodes that return their operand: casts to the same type, products with 1, reshapes to the same shape. */
 import { isOp, type Node, type Value } from "../../ir/graph.js";
 import { smallConstant } from "../../ir/constants.js";
 import { withNumber } from "../fusing/match.js";

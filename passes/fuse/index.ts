@@ -1,4 +1,7 @@
-/** The rules of `fuse`. Each knows one expression by its last node, and a shorter one that computes the same up to rounding. */
+/**
+ * The rules of `fuse`. Each recognises one expression by its last node,
+ * and replaces it by a shorter one that computes the same up to rounding.
+ */
 import affineNormalization from "./affine-normalization.js";
 import attention from "./attention.js";
 import gelu from "./gelu.js";
@@ -14,7 +17,7 @@ import split from "./split.js";
 import transpose from "./transpose.js";
 import type { FuseRule } from "../fuse-rule.js";
 
-/** In the order of their walks: what clears the view comes first, and what is made of fused operators after those. */
+/** In the order in which they run: rules that simplify come first, and rules over fused operators after those that make them. */
 export const fuseRules: readonly FuseRule[] = [
   ...[identity, split],
   ...[rotaryEmbedding, gelu, rmsNormalization, layerNormalization, affineNormalization],

@@ -1,4 +1,7 @@
-/** The RMSNormalization of x − mean(x) is the LayerNormalization of x. Formula: Ba, Kiros and Hinton, Layer Normalization, equation 4; ONNX, LayerNormalization-17. */
+/**
+ * The RMSNormalization of x − mean(x) is the LayerNormalization of x. Formula: Ba, Kiros and Hinton, Layer Normalization, equation 4;
+ * ONNX, LayerNormalization-17.
+ */
 import { isOp, only } from "../../ir/graph.js";
 import { isAlongLast, isMeanOfLast, producerOf } from "../fusing/match.js";
 import type { FuseRule } from "../fuse-rule.js";

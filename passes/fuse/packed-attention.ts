@@ -19,7 +19,7 @@ export default {
     if (!turned || !attention || attention.outputs.length !== 1 || !query || !keys || !values || past.some(Boolean)) return undefined;
     const { name } = only(node);
     const operands = [query, keys, values];
-    // A kernel turns the operands itself; that is worth it if fewer than two have to be turned back for it.
+    // The kernel transposes the operands itself. That pays if fewer than two of them need a new transpose for it.
     if (operands.filter((value) => isTransposeBy(value.producer, TURN)).length < 2) return undefined;
     const heads = (value: Value): Attribute => ({ kind: "int", value: BigInt(shapeOf(value)[1] ?? 1) });
     const made = makeNode({

@@ -1,4 +1,4 @@
-/** Reshapes, squeezes and unsqueezes in a row are one reshape, or none. */
+/** Consecutive reshapes, squeezes and unsqueezes become one reshape, or none. */
 import { shapeOf } from "../../ir/build.js";
 import { isOp, only } from "../../ir/graph.js";
 import { producerOf } from "../fusing/match.js";

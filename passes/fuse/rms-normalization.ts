@@ -1,4 +1,7 @@
-/** x / √(mean(x²) + epsilon) along the last axis. Formula: Zhang and Sennrich, Root Mean Square Layer Normalization, equation 4; ONNX, RMSNormalization-23. */
+/**
+ * x / √(mean(x²) + epsilon) along the last axis.
+ * Formula: Zhang and Sennrich, Root Mean Square Layer Normalization, equation 4; ONNX, RMSNormalization-23.
+ */
 import { elemOf, shapeOf } from "../../ir/build.js";
 import { constant, isOp, only, type Value } from "../../ir/graph.js";
 import { isMeanOfLast, operandPairs, producerOf, uniformOf, withNumber } from "../fusing/match.js";
@@ -24,7 +27,7 @@ export default {
   },
 } satisfies FuseRule;
 
-/** What a value is 1 divided by. */
+/** The divisor d of a value that is 1 / d. */
 function reciprocated(value: Value, isInner: Surroundings["isInner"]): Value | undefined {
   const node = isInner(value) ? producerOf(value, "Reciprocal", "Div") : undefined;
   if (!isOp(node, "Div")) return node?.inputs[0];

@@ -1,7 +1,7 @@
 /**
  * x · cos + rotated(x) · sin, where `rotated` exchanges the elements of every pair and negates the first: pairs of neighbours,
- * or of the two halves of a head. Formula: Su et al., RoFormer, equation 34; ONNX, RotaryEmbedding-23, which has a table of one
- * element a pair. That the exporter's tables hold each element for both of a pair is proven from how they are made.
+ * or of the two halves of a head. Formula: Su et al., RoFormer, equation 34; ONNX, RotaryEmbedding-23, whose tables have one element
+ * per pair. The exporter's tables must hold each element twice, once for either member of a pair; `isPaired` proves it.
  */
 import { type Builder, elemOf, shapeOf } from "../../ir/build.js";
 import { constant, intAttribute, isOp, only, type Value } from "../../ir/graph.js";
@@ -48,7 +48,7 @@ function distanceOfPairs(value: Value, x: Value, isInner: Surroundings["isInner"
   if (!joint || !split || !source || !lower || joint.inputs.length !== 2 || split.outputs.length !== 2) return undefined;
   if (split.outputs[0] !== lower || split.outputs[1] !== upper || originOf(source) !== originOf(x)) return undefined;
   if (source !== x && !isInner(source)) return undefined;
-  // Reshapes keep the order of elements, so that the distance alone says which are together.
+  // Reshapes keep the order of elements, so the distance determines the pairs.
   const distance = elementsFrom(lower, intAttribute(split, "axis", 0));
   const isSame =
     sameShape(shapeOf(lower), shapeOf(upper ?? lower)) && first && elementsFrom(first, intAttribute(joint, "axis", 0)) === distance;
@@ -62,7 +62,7 @@ function originOf(value: Value): Value {
   return source;
 }
 
-/** Elements of the axes from `axis` on. */
+/** The number of elements in the axes from `axis` on. */
 function elementsFrom(value: Value, axis: number): number {
   return elementCount(shapeOf(value).slice(axis));
 }

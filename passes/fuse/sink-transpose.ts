@@ -1,6 +1,6 @@
 /**
- * A transpose moves behind what treats its axes alike: norms of a last axis that stays last, splits, squeezes, and joints of
- * values that are all transposed in the same way. There it meets the transpose that undoes it.
+ * Moves a transpose behind operators that work on any order of axes: norms of a last axis that stays last, splits, squeezes, and
+ * concatenations of values that are all transposed in the same way. There it can cancel with the opposite transpose.
  */
 import { elemOf, shapeOf } from "../../ir/build.js";
 import { smallConstant } from "../../ir/constants.js";
@@ -32,7 +32,7 @@ export default {
   },
 } satisfies FuseRule;
 
-/** A node in front of the transpose: what it reads and does there, and how its results are to be transposed. */
+/** The node when it comes before the transpose: its operands and attributes there, and the transpose of its results. */
 interface Before {
   readonly inputs: Node["inputs"];
   readonly attributes?: Readonly<Record<string, Attribute>>;

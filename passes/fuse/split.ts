@@ -1,4 +1,4 @@
-/** Slices that cut an axis into parts, all of it, are one Split. */
+/** Slices that together cut a whole axis into parts become one Split. */
 import { type Builder, shapeOf } from "../../ir/build.js";
 import { smallConstant } from "../../ir/constants.js";
 import { constant, isOp, makeNode, type Node, only, type Value } from "../../ir/graph.js";
@@ -32,7 +32,7 @@ interface Part {
   readonly value: Value;
 }
 
-/** The part that a slice takes, if it is of one axis, in steps of 1. */
+/** The part that a slice takes, if it slices one axis in steps of 1. */
 function partOf(node: Node): Part | undefined {
   const [x, ...bounds] = node.inputs;
   if (!isOp(node, "Slice") || !x) return undefined;

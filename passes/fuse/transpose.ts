@@ -1,6 +1,6 @@
 /**
- * Transposes in a row are one, or none; one that moves only axes of one element is a reshape. The exchange of the last two axes
- * between reshapes that merge the axes before them and take them apart again, as torch.export writes it, is a transpose alone.
+ * Consecutive transposes become one, or none; a transpose that only moves axes of size 1 becomes a reshape. torch.export merges the
+ * leading axes by a reshape, exchanges the last two axes, and splits the leading axes again: that becomes a single transpose.
  */
 import { type Builder, lastTwoExchanged, shapeOf } from "../../ir/build.js";
 import { intsAttribute, isOp, type Node, only, type Value } from "../../ir/graph.js";
@@ -21,7 +21,7 @@ function composed(node: Node, build: Builder): Value | undefined {
   const [source] = node.inputs;
   if (!source) return undefined;
   const made = transposed(build, source, permOf(source, intsAttribute(node, "perm")), only(node).name);
-  // The transpose that it was already is no change.
+  // Undefined if this is the transpose that the node already was.
   return isOp(made.producer, "Transpose") && made.producer?.inputs[0] === source ? undefined : made;
 }
 

@@ -1,16 +1,16 @@
-/** A model in a newer version of the standard operator set. */
+/** Converts a model to a newer version of the standard operator set. */
 import { constant, intsAttribute, isOfStandardDomain, isOp, makeNode, type Model, type Node, opsetOf } from "../../ir/graph.js";
 import type { StandardOperator } from "../../ir/operators.js";
 import { isControlFlow } from "../../ir/ops.js";
 import { rewrite } from "../../ir/rewrite.js";
 import { tensorOf } from "../../ir/tensor.js";
 
-/** Below it, too much is different. */
+/** The oldest version that can be converted: before it, too much is different. */
 const OLDEST = 13;
 
 /**
- * Operators that mean something else from this version on, up to 23 (onnx/docs/Changelog.md). What only took on more types
- * or options is not among them.
+ * Operators whose meaning changes with this version, up to 23 (onnx/docs/Changelog.md). Operators that only gained types or options
+ * are not listed.
  */
 const CHANGED: readonly { readonly version: number; readonly ops: readonly StandardOperator[] }[] = [
   { version: 14, ops: ["BatchNormalization"] },
@@ -23,7 +23,7 @@ const REDUCTIONS = [
   ...(["ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"] as const),
 ];
 
-/** Whether `raised` can make the model one of this version. Subgraphs are not looked into, so a model with one cannot be raised. */
+/** Whether `raised` can convert the model to this version. It does not convert subgraphs, so a model with one cannot be raised. */
 export function canRaise(model: Model, version: number): boolean {
   const opset = opsetOf(model);
   if (opset >= version) return true;
@@ -31,7 +31,7 @@ export function canRaise(model: Model, version: number): boolean {
   return opset >= OLDEST && model.graph.nodes.every((node) => !isControlFlow(node) && !isOp(node, ...changed));
 }
 
-/** The model in this version of the standard operator set, if it has an older one. `canRaise` says whether that can be. */
+/** The model in this version of the standard operator set, or unchanged if its version is not older. Requires `canRaise`. */
 export function raised(model: Model, version: number): Model {
   if (opsetOf(model) >= version) return model;
   const crosses18 = opsetOf(model) < 18 && version >= 18;
@@ -41,7 +41,7 @@ export function raised(model: Model, version: number): Model {
   return { ...model, graph, opsets, irVersion: Math.max(model.irVersion, version >= 21 ? 10 : version >= 19 ? 9 : 8) };
 }
 
-/** In version 18 the axes of reductions became an operand, and a Split without sizes says into how many parts. */
+/** In version 18 the axes of reductions became an operand, and a Split without sizes must state the number of parts. */
 function toVersion18(node: Node): ReturnType<Parameters<typeof rewrite>[1]> {
   const attributes = new Map(node.attributes);
   let { inputs } = node;

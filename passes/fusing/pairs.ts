@@ -1,4 +1,4 @@
-/** A proof from how a value is made: that along its last axis, as in tables of rotary embeddings, each element is there twice. */
+/** Proves from how a value is computed that each element occurs twice along its last axis, as in tables of rotary embeddings. */
 import { shapeOf } from "../../ir/build.js";
 import { intAttribute, isOfStandardDomain, isOp, type Value } from "../../ir/graph.js";
 import { hasFixedShapes, numbersOf, producerOf } from "./match.js";
@@ -7,15 +7,15 @@ import { tensorNumbers } from "../../ir/tensor.js";
 import { elementCount, sameShape } from "../../ir/types.js";
 import { RESHAPES } from "./views.js";
 
-/** Nodes in a row that are looked through. */
+/** The longest chain of nodes that is followed. */
 const DEPTH = 12;
-/** Larger constants are not looked at. */
-const LOOKED_AT = 1 << 22;
+/** Constants with more elements are not read. */
+const MOST_TABLE_ELEMENTS = 1 << 22;
 
-/** Whether the last axis is known to consist of runs of `distance` elements, each of which is there twice in a row. */
+/** Whether the last axis is known to consist of runs of `distance` elements, each of which occurs twice in a row. */
 export function isPaired(value: Value, distance: number, depth = DEPTH): boolean {
   const size = shapeOf(value).at(-1) ?? 1;
-  const data = numbersOf(value, LOOKED_AT);
+  const data = numbersOf(value, MOST_TABLE_ELEMENTS);
   if (data) return isPairedList(tensorNumbers(data), distance);
   const node = value.producer;
   const [source] = node?.inputs ?? [];
@@ -38,7 +38,7 @@ function isPairedList(numbers: readonly number[], distance: number): boolean {
   return numbers.every((number, i) => Math.floor(i / distance) % 2 === 1 || number === numbers[i + distance]);
 }
 
-/** Whether each run of `distance` elements is there twice in a row. */
+/** Whether an Expand or Tile repeats each run of `distance` elements twice in a row. */
 function isRepeated(value: Value, distance: number): boolean {
   const once = producerOf(value, "Expand", "Tile")?.inputs[0];
   const to = shapeOf(value);

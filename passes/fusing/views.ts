@@ -1,4 +1,4 @@
-/** Reshapes and transposes that take earlier ones into account: two in a row are one, and what undoes the one before it is none. */
+/** Makes reshapes and transposes that absorb an earlier one: two in a row become one, and one that undoes the other becomes none. */
 import { type Builder, elemOf, shapeOf } from "../../ir/build.js";
 import { constant, intsAttribute, type Value } from "../../ir/graph.js";
 import { producerOf } from "./match.js";
@@ -33,7 +33,7 @@ export function transposed(build: Builder, value: Value, perm: readonly number[]
   }
   const from = shapeOf(source);
   const shape = order.map((axis) => from[axis] ?? 1);
-  // What is left in order when axes of one element are not looked at moves nothing.
+  // If the axes stay in order apart from those of size 1, no element moves.
   const moved = order.filter((axis) => from[axis] !== 1);
   if (moved.every((axis, i) => i === 0 || axis > (moved[i - 1] ?? 0))) return reshaped(build, source, shape, name);
   return build.transpose(source, order, name);

@@ -1,6 +1,6 @@
 /**
- * Cached branches within a loop: what only they need stands in an `If`, whose other side reads the values that earlier
- * iterations left.
+ * Cached branches in a loop: the nodes that only they need are moved into an `If`,
+ * whose other side reads values of earlier iterations.
  */
 import { operands } from "../../ir/analysis.js";
 import { Builder, elemOf, shapeOf } from "../../ir/build.js";
@@ -13,7 +13,7 @@ import { clone, operandsAt } from "../lowering/copy.js";
 import type { Iteration } from "./iteration.js";
 import { Site } from "./site.js";
 
-/** What an iteration is given by the one before it, and gives to the next. */
+/** A value that the loop carries: `input` comes from the previous iteration, `output` goes to the next. */
 export interface Carried {
   readonly input: Value;
   readonly output: Value;
@@ -21,12 +21,12 @@ export interface Carried {
 
 export interface Decided {
   readonly nodes: readonly Node[];
-  /** In the order of the outputs of the body that was given. */
+  /** In the order of the outputs of the original body. */
   readonly outputs: readonly Value[];
   readonly carried: readonly Carried[];
 }
 
-/** The body of a loop with its cached branches decided by the plan, row by row. */
+/** The body of a loop in which the plan decides row by row whether a cached branch is computed. */
 export function decideBranches(body: Graph, cells: Plan["cells"], step: Iteration, build: Builder): Decided {
   const marks = body.marks.filter((mark) => cells.get(mark)?.some(({ kind }) => kind === "terms"));
   const graph = sweep({ ...body, marks });
@@ -40,11 +40,11 @@ export function decideBranches(body: Graph, cells: Plan["cells"], step: Iteratio
   return { nodes: build.nodes, outputs: graph.outputs.map(({ value }) => decisions.at(value)), carried: decisions.carried };
 }
 
-/** Nodes that are computed at the same steps: a node that is always computed, or all that the same sites alone need. */
+/** Nodes that are computed at the same steps: a single node that is always computed, or all nodes that only the same sites need. */
 interface Unit {
   readonly marks: readonly Mark[];
   readonly nodes: Node[];
-  /** Results that are read outside of it. */
+  /** Results that other units or the outputs read. */
   readonly results: Set<Value>;
   /** The units whose results it reads. */
   readonly reads: Set<Unit>;
@@ -73,8 +73,8 @@ function unitsOf(graph: Graph): readonly Unit[] {
 }
 
 /**
- * Units behind those that they read. There is such an order: what leads to the value of a site does not follow from it, and a
- * unit of several sites leads to all of them.
+ * Units in topological order. There is one: nodes that lead to the value of a site do not depend on that value, and a unit of several
+ * sites leads to all of them.
  */
 function inOrder(units: readonly Unit[]): readonly Unit[] {
   const waiting = new Map(units.map((unit) => [unit, unit.reads.size]));
@@ -92,8 +92,8 @@ function inOrder(units: readonly Unit[]): readonly Unit[] {
   return order;
 }
 
-/** What an `If` gives from either side: values of the same types. */
-interface Choice {
+/** The results of both sides of an `If`, of the same types. */
+interface Alternatives {
   readonly then: readonly Value[];
   readonly otherwise: readonly Value[];
 }
@@ -101,7 +101,7 @@ interface Choice {
 class Decisions {
   readonly carried: Carried[] = [];
   private readonly current = new Map<Value, Value>();
-  /** By the rows at which they hold. */
+  /** Condition values, by the rows in which they are true. */
   private readonly conditions = new Map<string, Value>();
 
   constructor(
@@ -109,7 +109,7 @@ class Decisions {
     private readonly build: Builder,
   ) {}
 
-  /** What stands for a value of the body that was given. */
+  /** The value in the new body that replaces one of the original body. */
   at(value: Value): Value {
     return this.current.get(value) ?? value;
   }
@@ -125,7 +125,10 @@ class Decisions {
     }
   }
 
-  /** A unit that is computed where one of its sites is. Where all of them are at the same steps, it decides for them. */
+  /**
+   * Places a unit in an `If`: it is computed if any of its sites is.
+   * If its sites are all computed at the same steps, this `If` decides for them too.
+   */
   decide({ nodes, results }: Unit, owners: readonly Site[]): void {
     const [then, otherwise] = [new Builder(), new Builder()];
     this.copy(nodes, then);
@@ -133,11 +136,11 @@ class Decisions {
     const siteOf = new Map(owners.map((site) => [site.value, site]));
     const computes = this.step.rows.map((row) => owners.some((site) => site.computes[row]));
     const isAlike = owners.every((site) => site.computes.every((own, row) => own === computes[row]));
-    const choices = values.map((value): Choice => {
+    const alternatives = values.map((value): Alternatives => {
       const site = isAlike ? siteOf.get(value) : undefined;
-      return site ? this.choiceOf(site, this.at(value), otherwise) : { then: [this.at(value)], otherwise: [zeros(otherwise, value)] };
+      return site ? this.alternativesOf(site, this.at(value), otherwise) : { then: [this.at(value)], otherwise: [zeros(otherwise, value)] };
     });
-    const chosen = this.choose(computes, then, otherwise, choices);
+    const chosen = this.addIf(computes, then, otherwise, alternatives);
     for (const [i, value] of values.entries()) {
       const site = siteOf.get(value);
       const [made = value, ...kept] = chosen[i] ?? [];
@@ -147,17 +150,19 @@ class Decisions {
     }
   }
 
-  /** A site whose value may have been computed for the sake of others. */
+  /** Decides a site by an `If` of its own, as its value is also computed in rows where only other sites need the unit. */
   private decideSite(site: Site, value: Value): void {
     const otherwise = new Builder();
-    const [[made = value, ...kept] = []] = this.choose(site.computes, new Builder(), otherwise, [this.choiceOf(site, value, otherwise)]);
+    const [[made = value, ...kept] = []] = this.addIf(site.computes, new Builder(), otherwise, [
+      this.alternativesOf(site, value, otherwise),
+    ]);
     this.settle(site, made, kept);
   }
 
-  /** The value of a site, and behind it what the next iteration is given, unless that is the value itself. */
-  private choiceOf(site: Site, value: Value, otherwise: Builder): Choice {
+  /** Both results for the value of a site, followed by the values that the next iteration keeps, unless that is just the value itself. */
+  private alternativesOf(site: Site, value: Value, otherwise: Builder): Alternatives {
     const forecast = site.forecast(this.step.within(otherwise), otherwise);
-    if (site.isPlain) return { then: [value], otherwise: [forecast] };
+    if (site.isPureReuse) return { then: [value], otherwise: [forecast] };
     return { then: [value, value, ...site.kept.slice(0, -1)], otherwise: [forecast, ...site.kept] };
   }
 
@@ -166,31 +171,31 @@ class Decisions {
     for (const [i, input] of site.kept.entries()) this.carried.push({ input, output: kept[i] ?? value });
   }
 
-  private choose(
+  private addIf(
     computes: readonly boolean[],
     then: Builder,
     otherwise: Builder,
-    choices: readonly Choice[],
+    alternatives: readonly Alternatives[],
   ): readonly (readonly Value[])[] {
     const side = (name: string, { nodes }: Builder, values: readonly Value[]): readonly [string, Attribute] => {
       const outputs = values.map((value) => ({ name: value.name, value }));
       return [name, { kind: "graph", value: { name, inputs: [], outputs, nodes, marks: [] } }];
     };
     const sides = [
-      side("then_branch", then, choices.flatMap((choice) => choice.then)),
-      side("else_branch", otherwise, choices.flatMap((choice) => choice.otherwise)),
+      side("then_branch", then, alternatives.flatMap((each) => each.then)),
+      side("else_branch", otherwise, alternatives.flatMap((each) => each.otherwise)),
     ]; // prettier-ignore
-    const [label = ""] = choices.flatMap((choice) => choice.then.map(({ name }) => name));
+    const [label = ""] = alternatives.flatMap((each) => each.then.map(({ name }) => name));
     const node = makeNode({
       opType: "If",
       name: `${label}/if`,
       inputs: [this.condition(computes)],
-      outputs: choices.flatMap((choice) => choice.then.map(({ name, type }) => ({ name: `${name}_chosen`, type }))),
+      outputs: alternatives.flatMap((each) => each.then.map(({ name, type }) => ({ name: `${name}_chosen`, type }))),
       attributes: new Map(sides),
     });
     this.build.nodes.push(node);
     let given = 0;
-    return choices.map(({ then: values }) => node.outputs.slice(given, (given += values.length)));
+    return alternatives.map(({ then: values }) => node.outputs.slice(given, (given += values.length)));
   }
 
   private condition(computes: readonly boolean[]): Value {
@@ -202,7 +207,7 @@ class Decisions {
   }
 }
 
-/** Of the type of `value`. */
+/** Zeros of the type and shape of `value`. */
 export function zeros(build: Builder, value: Value): Value {
   const shape = shapeOf(value);
   const sizes = constant(`${value.name}_shape`, tensorOf("int64", [shape.length], shape));

@@ -1,4 +1,4 @@
-/** A step that stands for all of them: what differs between rows is gathered from tables by the number of the iteration. */
+/** The step of a loop body. Numbers that differ between rows are gathered from tables by the iteration counter. */
 import { type Builder, elemOf, shapeOf, type Weight } from "../../ir/build.js";
 import { constant, type Value } from "../../ir/graph.js";
 import { tensorOf } from "../../ir/tensor.js";
@@ -12,17 +12,17 @@ export class Iteration implements Step {
   private readonly parts = new Map<Value, Value>();
 
   constructor(
-    /** int64, no dimensions. */
+    /** The iteration counter: an int64 scalar. */
     private readonly number: Value,
     private readonly steps: number,
     private readonly prologue: Builder,
-    /** Where the tables are read. */
+    /** Receives the nodes that read the tables. */
     readonly early: Builder,
   ) {
     this.rows = Array.from({ length: steps }, (_, row) => row);
   }
 
-  /** The same step, whose tables are read elsewhere. */
+  /** The same step, which reads its tables in another builder. */
   within(builder: Builder): Iteration {
     return new Iteration(this.number, this.steps, this.prologue, builder);
   }

@@ -1,4 +1,4 @@
-/** A cached branch as a loop has it: at which rows it is computed, and what it is at the others, of values that are carried. */
+/** A cached branch in a loop: the rows in which it is computed, and the forecast from carried values for the other rows. */
 import { type Builder, elemOf, shapeOf } from "../../ir/build.js";
 import { inputValue, type Value } from "../../ir/graph.js";
 import type { StandardOperator } from "../../ir/operators.js";
@@ -7,10 +7,10 @@ import type { Iteration } from "./iteration.js";
 
 export class Site {
   readonly computes: readonly boolean[];
-  /** The values of the latest steps that computed, the latest first: as many as some step reads. Inputs of the body. */
+  /** The values of the latest computed steps, newest first, as many as any step reads. Inputs of the body. */
   readonly kept: readonly Value[];
-  /** Whether every other step is the latest value as it is. */
-  readonly isPlain: boolean;
+  /** Whether every cached step reuses the latest value unchanged. */
+  readonly isPureReuse: boolean;
   /** The weight of each kept value, row by row. */
   private readonly weights: readonly (readonly number[])[];
 
@@ -29,14 +29,14 @@ export class Site {
     });
     const count = Math.max(1, ...this.weights.map(({ length }) => length));
     this.kept = Array.from({ length: count }, (_, i) => inputValue(`cache/${site}_${i}`, value.type));
-    this.isPlain =
+    this.isPureReuse =
       count === 1 && cells.every((cell, row) => cell.kind !== "terms" || (this.weights[row]?.[0] === 1 && !cell.scale && !cell.shift));
   }
 
-  /** What stands for the value in a row that does not compute it: scale · Σ weight · kept + shift. */
+  /** The value in a row that does not compute it: scale · Σ weight · kept + shift. */
   forecast(step: Iteration, build: Builder): Value {
     const { name } = this.value;
-    if (this.isPlain) return build.weightedSum([{ value: this.latest, weight: 1 }], name);
+    if (this.isPureReuse) return build.weightedSum([{ value: this.latest, weight: 1 }], name);
     const terms = this.kept.map((value, i) => ({
       value,
       weight: step.weight(`${name}_weight${i}`, (row) => this.weights[row]?.[i] ?? 0),
@@ -51,7 +51,7 @@ export class Site {
     return latest;
   }
 
-  /** Along the last axis; `neutral` in rows that say nothing. */
+  /** Applies one part of the adjustments along the last axis; rows without it use `neutral`. */
   private adjusted(
     part: keyof Adjustment,
     opType: StandardOperator,

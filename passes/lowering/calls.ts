@@ -1,4 +1,4 @@
-/** The calls of networks that a run consists of, and what they see: the inputs of the run, or what stands for them. */
+/** The network calls of a run, and the values that they see: inputs of the run, or constants in their place. */
 import { Builder } from "../../ir/build.js";
 import type { Half } from "../../ir/dit.js";
 import { constant, ditView, inputValue, type Mark, type Model, type Node, type Value } from "../../ir/graph.js";
@@ -11,12 +11,12 @@ import {
   networkOf,
   type Run,
   RUN_PORTS,
-  type Source,
+  type ConditionSource,
   uncondInput,
 } from "../../schedules/index.js";
 import { reservedName } from "../../schedules/diagnostics.js";
-import type { Output } from "./guided.js";
-import { Network, type Placing } from "./network.js";
+import type { CallOutput } from "./guided.js";
+import { HoistedNetwork, type Placing } from "./hoisted-network.js";
 import type { Step } from "./step.js";
 
 export class Calls implements Placing {
@@ -24,14 +24,14 @@ export class Calls implements Placing {
   readonly body = new Builder();
   readonly conditions = new Map<string, Record<Half, Value>>();
   readonly kept: Placing["kept"] = new Set();
-  /** What the run is given to begin with. */
+  /** The input that the run starts from. */
   readonly noise: Value;
   /** One unit normal for each row that adds noise, in order: [draws, …latent]; absent if there are none. */
   readonly draws: Value | undefined;
   readonly inputs: Value[] = [];
   private readonly model: Model;
-  /** By the calls that see the same. */
-  private readonly networks = new Map<string, Network>();
+  /** One for all calls of the same network with the same halves. */
+  private readonly networks = new Map<string, HoistedNetwork>();
 
   constructor(readonly run: Run) {
     this.model = mainNetwork(run);
@@ -45,7 +45,7 @@ export class Calls implements Placing {
     if (clash !== undefined) throw reservedName(clash);
   }
 
-  /** The conditions of the run, without guidance doubling; those that are fixed are constants. */
+  /** Creates the conditions of the run, one for each half where the halves differ. Fixed ones become constants. */
   private takeConditions(): void {
     const left = new Set(this.model.graph.inputs.map(({ name }) => name));
     for (const [name, { type, halves }] of this.run.conditions) {
@@ -56,8 +56,8 @@ export class Calls implements Placing {
     }
   }
 
-  /** What a half sees; a constant is called `label`. */
-  private source(label: string, source: Source, type: TensorType | undefined): Value {
+  /** The value that a half sees of a condition; a constant gets the name `label`. */
+  private source(label: string, source: ConditionSource, type: TensorType | undefined): Value {
     return source.kind === "constant" ? constant(label, source.data) : this.input(source.name, type);
   }
 
@@ -67,19 +67,19 @@ export class Calls implements Placing {
     return input;
   }
 
-  /** The networks on a latent, once for each of the calls. */
-  at(step: Step, calls: readonly Call[], latent: Value): readonly Output[] {
+  /** Calls the networks on a latent; returns the output of each call. */
+  at(step: Step, calls: readonly Call[], latent: Value): readonly CallOutput[] {
     return calls.map((call) => {
       const label = call.halves.includes("cond") ? step.label : `${step.label}/uncond`;
       return { halves: call.halves, value: this.network(call).call(step, latent, label) };
     });
   }
 
-  private network(call: Call): Network {
+  private network(call: Call): HoistedNetwork {
     const key = [call.network, ...call.halves].join();
     const known = this.networks.get(key);
     if (known) return known;
-    const network = new Network(this, networkOf(this.run, call), call.halves);
+    const network = new HoistedNetwork(this, networkOf(this.run, call), call.halves);
     this.networks.set(key, network);
     return network;
   }
@@ -88,7 +88,7 @@ export class Calls implements Placing {
     return [...this.networks.values()].flatMap(({ marks }) => marks);
   }
 
-  /** The run as a model: these nodes behind the prologue. */
+  /** The run as a model: the prologue, then these nodes. */
   finish(nodes: readonly Node[], latent: Value, marks: readonly Mark[]): Model {
     const { graph, opsets, irVersion, dit } = this.model;
     const conditions = this.inputs.filter((input) => input !== this.noise && input !== this.draws).map((input) => input.name);

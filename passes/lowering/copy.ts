@@ -1,12 +1,12 @@
-/** Copies of nodes, on other operands. */
+/** Copies of nodes with other operands. */
 import { makeNode, type Node, type Value } from "../../ir/graph.js";
 import { substituteAttributes } from "../../ir/rewrite.js";
 import type { TensorType } from "../../ir/types.js";
 
-/** What a node reads, itself and in its subgraphs. */
+/** The fields of a node that hold what it reads, itself and in its subgraphs. */
 type Operands = Pick<Node, "inputs" | "captures" | "attributes">;
 
-/** The operands of a copy of `node`, from what `at` says of the original ones. */
+/** The operands of a copy of `node`: `at` maps the original ones to new ones. */
 export function operandsAt(node: Node, at: (value: Value) => Value | undefined): Operands {
   const found = (value: Value): Value => {
     const here = at(value);
@@ -20,7 +20,10 @@ export function operandsAt(node: Node, at: (value: Value) => Value | undefined):
   };
 }
 
-/** A node again, on other operands; under a prefix it is called by its module, too; with `rows`, on that many rows. */
+/**
+ * A copy of a node with other operands.
+ * With a prefix, its name also gets its module path; with `rows`, its results have that size along axis 0.
+ */
 export function clone(node: Node, { inputs, captures, attributes }: Operands, prefix = "", rows?: number): Node {
   const resize = (type: TensorType | undefined): TensorType | undefined =>
     type?.shape && rows !== undefined ? { ...type, shape: [rows, ...type.shape.slice(1)] } : type;
@@ -36,7 +39,7 @@ export function clone(node: Node, { inputs, captures, attributes }: Operands, pr
   });
 }
 
-/** A node's name behind the module that it is of. Names that TorchScript gives have that in them: `/blocks.0/attn/MatMul`. */
+/** The name of a node after its module path. TorchScript names already contain the path: `/blocks.0/attn/MatMul`. */
 function pathOf({ name, scope }: Node): string {
   if (name.startsWith("/")) return name.slice(1);
   return scope === undefined ? name : `${scope}/${name}`;

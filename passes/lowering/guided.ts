@@ -1,4 +1,4 @@
-/** From the network's outputs at one row to what the sampler sums: the guided prediction, and the learned noise. All in float. */
+/** Builds the guided prediction and the learned noise from the outputs of the network calls of one row. All in float. */
 import { type Builder, shapeOf, type Weight, type WeightedValue } from "../../ir/build.js";
 import { entryAt } from "../../ir/entries.js";
 import { constant, type Value } from "../../ir/graph.js";
@@ -8,24 +8,24 @@ import type { Half } from "../../ir/dit.js";
 import type { LearnedVariance, Rescale, Run } from "../../schedules/index.js";
 import type { OfRow, Step } from "./step.js";
 
-/** What a call of the network gave: all channels, the halves along axis 0. */
-export interface Output {
+/** The output of a network call: all channels, with the halves along axis 0. */
+export interface CallOutput {
   readonly halves: readonly Half[];
   readonly value: Value;
 }
 
-export class Guided {
+export class GuidedPrediction {
   constructor(
     private readonly body: Builder,
     private readonly run: Run,
-    /** Of the latent. */
+    /** The shape of the latent. */
     private readonly shape: readonly number[],
     /** Version of the standard operator set. */
     private readonly opset: number,
   ) {}
 
   /** Terms that add up to `factor` times the guided prediction of a step. */
-  terms<W extends Weight>(outputs: readonly Output[], step: Step<W>, factor: number): readonly WeightedValue<W | number>[] {
+  terms<W extends Weight>(outputs: readonly CallOutput[], step: Step<W>, factor: number): readonly WeightedValue<W | number>[] {
     const { label } = step;
     const { guidance, prediction } = this.run;
     const parts = outputs.map(({ halves, value }) => ({ halves, value: this.channels(value, prediction.channels, label, "prediction") }));
@@ -38,8 +38,8 @@ export class Guided {
     return [{ value: rescaled, weight: factor }];
   }
 
-  /** uncond + scale · (cond − uncond) weighs cond with the scale and uncond with 1 − scale; in channels without guidance, with 1 and 0. */
-  private weighted<W extends Weight>({ halves, value }: Output, step: Step<W>, factor: number): readonly WeightedValue<W | number>[] {
+  /** The weights in uncond + scale · (cond − uncond) are scale for cond and 1 − scale for uncond; in channels without guidance, 1 and 0. */
+  private weighted<W extends Weight>({ halves, value }: CallOutput, step: Step<W>, factor: number): readonly WeightedValue<W | number>[] {
     const { guidance, prediction, batch, rows: all } = this.run;
     const { channelAxis } = prediction;
     const { label } = step;
@@ -50,9 +50,9 @@ export class Guided {
       const guided = isGuided(channel) ? entryAt(all, row).scale : 1;
       return factor * (half === "cond" ? guided : 1 - guided);
     };
-    const [lone, ...others] = halves;
-    if (lone && others.length === 0 && counts === 1)
-      return [{ value, weight: step.weight(`${label}/weight_${lone}`, (row) => weightOf(lone, 0, row)) }];
+    const [onlyHalf, ...others] = halves;
+    if (onlyHalf && others.length === 0 && counts === 1)
+      return [{ value, weight: step.weight(`${label}/weight_${onlyHalf}`, (row) => weightOf(onlyHalf, 0, row)) }];
     const rows = halves.length > 1 ? batch : 1;
     const dims = this.shape.map((_, axis) => (axis === 0 ? rows * halves.length : axis === channelAxis ? counts : 1));
     const numbers: OfRow<readonly number[]> = (row) =>
@@ -63,7 +63,7 @@ export class Guided {
     return split.map((half) => ({ value: half, weight: 1 }));
   }
 
-  private cond(outputs: readonly Output[], label: string): Value {
+  private cond(outputs: readonly CallOutput[], label: string): Value {
     const { batch } = this.run;
     const output = outputs.find(({ halves }) => halves.includes("cond"));
     if (!output) throw new Error("internal: no call sees the conditions");
@@ -80,7 +80,7 @@ export class Guided {
     const { body, shape } = this;
     const axes = shape.map((_, axis) => axis).slice(form === "std" ? 1 : -1);
     const reduce = (opType: StandardOperator, value: Value, name: string): Value => body.reduce(opType, value, axes, this.opset, name);
-    // The count of elements cancels from the ratio of deviations.
+    // The number of elements cancels in the ratio of deviations, so L2 norms are enough.
     const size = (value: Value, name: string): Value => {
       if (form === "norm") return reduce("ReduceL2", value, `${label}/${name}_norm`);
       const centred = body.op("Sub", [value, reduce("ReduceMean", value, `${label}/${name}_mean`)], `${label}/${name}_centred`, {
@@ -107,8 +107,11 @@ export class Guided {
     return body.op("Mul", [guided, mixed], `${label}/rescaled`, { elem: "float", shape });
   }
 
-  /** The unit normal `draw` with the deviation that the network gives: exp((max − min)/4 · v + (max + min)/4), which is 1 in rows without. */
-  learnedNoise(outputs: readonly Output[], draw: Value, learned: OfRow<LearnedVariance | undefined>, step: Step): Value {
+  /**
+   * The unit normal `draw` times the learned standard deviation exp((max − min)/4 · v + (max + min)/4),
+   * which is 1 in rows without a learned variance.
+   */
+  learnedNoise(outputs: readonly CallOutput[], draw: Value, learned: OfRow<LearnedVariance | undefined>, step: Step): Value {
     const { body, shape } = this;
     const { label } = step;
     const between: OfRow<LearnedVariance> = (row) => learned(row) ?? { min: 0, max: 0 };

@@ -1,6 +1,6 @@
 /**
- * Row-wise nodes: row i (axis 0) of every result depends on row i of the operands alone. Such nodes can be given the rows
- * of many steps at once. Nodes that are not known to be row-wise are taken not to be.
+ * Row-wise nodes: row i (axis 0) of every result depends only on row i of the operands. Such a node can compute the rows of many
+ * steps at once. Only nodes that are known to be row-wise count as such.
  */
 import { constant, intAttribute, intsAttribute, isOp, type Node, type Value } from "../../ir/graph.js";
 import { isElementwise } from "../../ir/ops.js";
@@ -11,9 +11,9 @@ import { staticShape } from "../../ir/types.js";
 export type RowOperands = readonly boolean[];
 
 /**
- * Which operands of `node` bring rows if those that `carriesRows` do; `rows` is the size of axis 0 where it is rows.
- * Undefined if the node is not row-wise. An operand that does not carry rows yet (a constant of `rows` rows, say) may be
- * asked to bring some.
+ * Which operands of `node` must bring rows, if the values that satisfy `carriesRows` do; `rows` is the size of axis 0 of a value with
+ * rows. Undefined if the node is not row-wise. An operand that does not carry rows yet, such as a constant with `rows` rows, may have
+ * to bring some too.
  */
 export function rowOperands(node: Node, rows: number, carriesRows: (value: Value | undefined) => boolean): RowOperands | undefined {
   const out = staticShape(node.outputs[0]?.type);
@@ -55,7 +55,7 @@ export function rowOperands(node: Node, rows: number, carriesRows: (value: Value
   return undefined;
 }
 
-/** The operands of a row-wise node when it is given `rows` rows: a shape that is spelled out must say so. */
+/** The operands of a row-wise node for `rows` rows: the shape operand of a Reshape or Expand changes. */
 export function withRows(node: Node, inputs: readonly (Value | undefined)[], rows: number): readonly (Value | undefined)[] {
   if (!isOp(node, "Reshape", "Expand")) return inputs;
   const [, ...rest] = staticShape(node.outputs[0]?.type) ?? [];

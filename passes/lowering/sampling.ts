@@ -1,10 +1,13 @@
-/** What a sampler has beside sums: noise that is drawn, and values that are clamped. */
+/** The parts of a sampler that are no weighted sums: drawn noise and clamping. */
 import { type Builder, shapeOf } from "../../ir/build.js";
 import type { Value } from "../../ir/graph.js";
 import type { Calls } from "./calls.js";
 import type { OfRow, Step } from "./step.js";
 
-/** The unit normal of a step: rows of the input `noise` in order. In rows that add none it is that of another. */
+/**
+ * The unit normal of a step: the rows of the input `noise` in order.
+ * In rows of the table without noise it is an arbitrary one, of weight 0.
+ */
 export function drawAt({ body, draws, noise, run }: Calls, step: Step): Value | undefined {
   if (!draws) return undefined;
   const adds = run.table.rows.map(({ next }) => next.noise !== 0);

@@ -1,31 +1,31 @@
-/** Where one step of a run is built: at a row of the sampler's table that is known, or at each of them in turn. */
+/** The step that is being built: one known row of the sampler's table, or in a loop each row in turn. */
 import type { Builder, Weight } from "../../ir/build.js";
 import { constant, type Value } from "../../ir/graph.js";
 import { tensorOf } from "../../ir/tensor.js";
 import type { ElementType } from "../../ir/types.js";
 
-/** What is said of a row of the table. */
+/** A function of the row of the sampler's table. */
 export type OfRow<T> = (row: number) => T;
 
-/** `W`: what a weight is that the table has for each row. */
+/** `W`: the type of a weight that depends on the row; a number if the row is known. */
 export interface Step<W extends Weight = Weight> {
-  /** In marks. */
+  /** The number of the step in marks. */
   readonly index: number;
-  /** In front of the names of its nodes. */
+  /** The prefix of the names of its nodes. */
   readonly label: string;
-  /** Where nodes go that depend on the time and not on the latent. */
+  /** Receives the nodes that depend on the time but not on the latent. */
   readonly early: Builder;
   weight(name: string, of: OfRow<number>): W;
   /** The numbers of the step's row as a value. */
   constant(name: string, elem: ElementType, shape: readonly number[], of: OfRow<ArrayLike<number>>): Value;
-  /** What the step has of a value that holds the rows of all steps: [steps · n, …] → [n, …]. */
+  /** The rows of this step in a value with the rows of all steps: [steps · n, …] → [n, …]. */
   part(all: Value, name: string): Value;
-  /** The one row that the step has of such a value, `count` times. */
+  /** The single row of this step in such a value, repeated `count` times. */
   repeated(all: Value, count: number, name: string): Value;
 }
 
-/** Steps in front of which values of all steps are cut into parts: by one node for all of them. */
-export class Parts {
+/** Splits a value with the rows of all steps into the parts of each step, by one node for all steps. */
+export class StepParts {
   private readonly parts = new Map<Value, readonly Value[]>();
 
   constructor(
@@ -48,7 +48,7 @@ export class KnownStep implements Step<number> {
     readonly index: number,
     readonly label: string,
     readonly early: Builder,
-    private readonly parts: Parts,
+    private readonly parts: StepParts,
   ) {}
 
   weight(_name: string, of: OfRow<number>): number {

@@ -1,30 +1,35 @@
-/** The rows of a sampler's table with what can be merged merged: each next latent as one weighted sum, in float64. */
+/**
+ * Rewrites each row of a sampler's table as one weighted sum of latents, outputs and clamped history values.
+ * Weights are added in float64.
+ */
 import type { Row, Term } from "../../schedules/index.js";
 
-/** Weights by step of the latents, of the guided outputs, and of the history values that are clamped. */
+/** A weighted sum: the weights by step of latents (x), of guided outputs (out) and of clamped history values (m). */
 export interface Sum {
   readonly x: ReadonlyMap<number, number>;
   readonly out: ReadonlyMap<number, number>;
   readonly m: ReadonlyMap<number, number>;
 }
 
-export interface Sums {
-  /** The next latent of each row, but for the noise. */
+export interface SamplerSums {
+  /** The next latent of each row, without the noise. */
   readonly next: readonly Sum[];
-  /** m_k before it is clamped, of the rows that clamp it. Others enter as their terms: no such m is ever computed. */
+  /** m_k before clamping, for rows that clamp it. Other history values are never computed: sums contain their terms instead. */
   readonly clamped: readonly (Sum | undefined)[];
-  /** The weight of an output that is read once; outputs that are read more often are absent. */
-  readonly lone: ReadonlyMap<number, number>;
+  /** The weight of each output that exactly one sum reads, by step. */
+  readonly singleUseWeights: ReadonlyMap<number, number>;
 }
 
-export function sumsOf(rows: readonly Row[]): Sums {
+export function sumsOf(rows: readonly Row[]): SamplerSums {
   const next = rows.map(({ next: { x, m, out = [] } }) => sumOf(rows, x, m, out));
   const clamped = rows.map(({ m }, k) =>
     m.clip === undefined ? undefined : sumOf([], [{ step: k, weight: m.x }], [], [{ step: k, weight: m.out }]),
   );
   const uses = rows.map((_, k) => [...next, ...clamped].flatMap((sum) => sum?.out.get(k) ?? []));
-  const lone = new Map(uses.flatMap(([weight, ...more], k) => (weight !== undefined && more.length === 0 ? [[k, weight] as const] : [])));
-  return { next, clamped, lone };
+  const singleUseWeights = new Map(
+    uses.flatMap(([weight, ...more], k) => (weight !== undefined && more.length === 0 ? [[k, weight] as const] : [])),
+  );
+  return { next, clamped, singleUseWeights };
 }
 
 function sumOf(rows: readonly Row[], x: readonly Term[], m: readonly Term[], out: readonly Term[]): Sum {

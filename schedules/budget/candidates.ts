@@ -1,4 +1,4 @@
-/** Schedules of a given number of computed steps that may be good: uniform ones, and paths of least expected error. */
+/** Candidate schedules with a given number of computed steps: uniform ones, and paths of least expected error. */
 import { entryAt } from "../../ir/entries.js";
 import { bestFills, SUM } from "../planning/fills.js";
 import { differenceSeries, forecastRow, polynomial } from "../planning/forecast.js";
@@ -9,16 +9,16 @@ import { sumOfTerms, type Term } from "../sampler.js";
 import { innerProduct, type SiteStatistics, squaredNorm } from "../planning/statistics.js";
 import type { Sensitivity } from "./sensitivity.js";
 
-/** Steps that compute, and what was sought with them. */
+/** A choice of computed steps, and the name of the method that chose them. */
 export interface Filling {
   readonly name: string;
   readonly computes: readonly boolean[];
 }
 
-/** The order of the polynomials that continue the values of computed steps. */
-export const ORDER = 2;
+/** The order of the polynomials that forecast from computed steps. */
+export const FORECAST_ORDER = 2;
 
-/** What is published for a uniform schedule: rows for all branches, by name. */
+/** Published methods with a uniform schedule: a row for all branches, by the name of the method. */
 export function published({ steps }: PolicyInput, fills: number): ReadonlyMap<string, readonly ScheduleCell[]> {
   const uniform = uniformWithin(steps, fills);
   const rows = [0, 1, 2].map((order): [string, readonly ScheduleCell[]] => {
@@ -28,10 +28,13 @@ export function published({ steps }: PolicyInput, fills: number): ReadonlyMap<st
   return new Map(rows);
 }
 
-/** The exponents of the sensitivity that paths go by: with 1 an error counts as what it does to the result, with less all steps are more alike. */
+/**
+ * Exponents of the sensitivity in the cost of a path.
+ * With 1, an error counts by its effect on the result; smaller exponents weigh all steps more equally.
+ */
 const POWERS = [0.25, 1];
 
-/** The uniform filling, that of two gaps, and the paths of least expected error. */
+/** The uniform filling, the one with two gap lengths, and the paths of least expected error, without duplicates. */
 export function fillings(input: PolicyInput, fills: number, sensitivity: Sensitivity): readonly Filling[] {
   const { steps } = input;
   const paths = POWERS.map((power) => ({ name: `path, sensitivity^${power}`, computes: leastPath(input, fills, sensitivity, power) }));
@@ -44,8 +47,8 @@ export function fillings(input: PolicyInput, fills: number, sensitivity: Sensiti
 }
 
 /**
- * From the first step to the last in gaps of two lengths that differ by 1, the longer ones first: every change of the spacing spoils
- * forecasts, and here there is one, also where no interval uses up the number.
+ * A filling from the first step to the last with two gap lengths that differ by 1, the longer ones first. It uses exactly the given
+ * number of fills and changes the spacing only once, as every change makes forecasts worse.
  */
 export function twoGaps(steps: number, fills: number): readonly boolean[] {
   const shorter = Math.floor((steps - 1) / Math.max(1, fills - 1));
@@ -54,7 +57,10 @@ export function twoGaps(steps: number, fills: number): readonly boolean[] {
   return Array.from({ length: steps }, (_, step) => computed.has(step));
 }
 
-/** Every n-th step and the last, as published, for the shortest interval that is within the number; what is left over computes at the start. */
+/**
+ * Every n-th step and the last one, as published methods do, with the shortest interval that fits the number of fills. Fills that are
+ * left over extend the warm-up.
+ */
 export function uniformWithin(steps: number, fills: number): readonly boolean[] {
   for (let interval = 1; ; interval++) {
     const rows = Array.from({ length: fills }, (_, i) => uniformSteps(steps, { interval, warmup: fills - i, phase: "smoothcache" }));
@@ -65,9 +71,9 @@ export function uniformWithin(steps: number, fills: number): readonly boolean[] 
 }
 
 /**
- * The steps to compute so that the sum of squared expected errors is least: relative errors of forecasts, each weighted by a power of
- * the sensitivity to it, and added up as vectors from one computed step to the next, as those of neighbours point the same way.
- * Undefined where the calibration does not look back far enough.
+ * The fills with the least sum of squared expected errors. The relative errors of forecasts, weighted by a power of the sensitivity, are
+ * added up as vectors between one fill and the next, as errors of neighbouring steps point in the same direction; then squared.
+ * Undefined if the calibration does not look back far enough.
  */
 export function leastPath(
   { steps, sites }: PolicyInput,
@@ -84,7 +90,7 @@ export function leastPath(
       const errors = Array.from({ length: to - from - 1 }, (_, i): { readonly weight: number; readonly terms: readonly Term[] } => {
         const step = from + 1 + i;
         const weight = entryAt(sensitivity.get(key) ?? [], step) ** power / Math.sqrt(innerProduct(pooled, step, step));
-        return { weight, terms: [{ step, weight: -1 }, ...polynomial(ORDER)(step, nodes)] };
+        return { weight, terms: [{ step, weight: -1 }, ...polynomial(FORECAST_ORDER)(step, nodes)] };
       });
       return sum + squaredNorm(pooled, sumOfTerms(errors));
     }, 0);
@@ -100,10 +106,10 @@ export function leastPath(
   return path && Array.from({ length: steps }, (_, step) => path.includes(step));
 }
 
-/** The longest gap that is tried, in mean gaps. */
+/** The longest gap that is tried, as a multiple of the mean gap. */
 const LONGEST_GAP = 2.5;
 
-/** Inner products of several branches at once, each as large as the others on the whole. */
+/** The inner products of several branches, added up after scaling each branch to the same total energy. */
 function pooled(sites: readonly SiteStatistics[]): Pick<SiteStatistics, "gram"> {
   const lags = Math.min(...sites.map(({ gram }) => gram.length));
   const steps = sites[0]?.norm.length ?? 0;

@@ -1,7 +1,7 @@
 /**
- * Closed-loop coefficients: a cached run is gone through over calibration samples, and at every cached step the weights of its forecasts are
- * chosen so that the latents that follow are nearest to those of the run without caching. Fitted to the branches alone, weights
- * shrink what they forecast and the shrinkage adds up; fitted along the run, each step makes up for the drift of those before it.
+ * Closed-loop coefficients: cached runs of calibration samples are executed step by step, and at every cached step the weights of the
+ * forecasts are chosen so that the next latents are closest to those of the run without caching. Weights that are fitted to the branches
+ * alone shrink the forecasts, and the shrinkage adds up. Weights that are fitted along the run correct the drift of earlier steps.
  */
 import { entryAt } from "../../ir/entries.js";
 import { ridgeWeights } from "../planning/least-squares.js";
@@ -9,40 +9,40 @@ import { cellOf, EVERY_BRANCH, type Schedule, type ScheduleCell, termsOf } from 
 import { type Attempt, everywhere, type PolicyInput, type Runs, type SteppedRun } from "../policy.js";
 import { sumOfTerms, type Term } from "../sampler.js";
 
-/** Directions in which a forecast over the newest fills is changed: F₀ − F₁, and F₀ − 2F₁ + F₂. */
+/** Directions in which a forecast is changed, over the newest fills: F₀ − F₁ and F₀ − 2F₁ + F₂. */
 const DIRECTIONS: readonly (readonly number[])[] = [
   [1, -1],
   [1, -2, 1],
 ];
 
-/** Values that a forecast reads. */
+/** The number of values that a forecast reads. */
 const HISTORY = 3;
 
-/** How far a weight is changed to see what it does; a latent is all but linear in it. */
+/** The change of a weight by which its effect is measured. The latent is almost linear in it. */
 const PROBE = 0.5;
 
 /**
- * How firmly weights are held where they start, in mean squares of what they do to the latent. On the glyph model (24 seeds, fitted to
+ * The ridge penalty on changes of weights, relative to their mean squared effect on the latent. On the glyph model (24 seeds, fitted to
  * four) 1 changes errors by −9 to −1 % under DPM-Solver++ and −2 to +7 % under DDIM; 4 gains less of the former, 0.3 loses more of the latter.
  */
 const RIDGE = 1;
 
 /** A row for all branches, and where the network is cut for it (`Schedule`). */
-export interface Shared {
+export interface SharedRow {
   readonly row: readonly ScheduleCell[];
   readonly cut?: string | undefined;
 }
 
 /**
- * The row with weights of its own for every group: those nearest, by ridge regression over the samples, to the latents of the runs without
- * caching. A step costs two attempts for every group, and two, of every sample; `told` is called at each.
+ * The schedule of a row, with weights for every group that ridge regression over the samples fits to the latents of runs without caching.
+ * A cached step costs two attempts per group, plus two, for every sample. `onStep` is called before every step.
  */
 export async function closedLoop(
   input: PolicyInput,
   runs: Runs,
   samples: readonly number[],
-  { row, cut }: Shared,
-  told: () => void = () => undefined,
+  { row, cut }: SharedRow,
+  onStep: () => void = () => undefined,
 ): Promise<Schedule> {
   const base = row.map((cell, step): ScheduleCell =>
     cell === 1 ? 1 : cellOf(overFills(row, step, termsOf(cell, row.lastIndexOf(1, step)))),
@@ -58,7 +58,7 @@ export async function closedLoop(
     return attempts;
   };
   for (const [step, cell] of base.entries()) {
-    told();
+    onStep();
     if (cell === 1) {
       for (const attempted of await attempt()) await attempted.advance();
       continue;
@@ -94,12 +94,12 @@ export async function closedLoop(
   return { ...schedule, cells: rows };
 }
 
-/** The schedule of a row that all branches share: a key for every kind, or one for all where what is cached holds several kinds. */
-export function sharedBy({ steps, sites }: PolicyInput, { row, cut }: Shared): Schedule {
+/** The schedule of a row that all branches share: a key for every kind, or one key for all if the plan brings its own cut. */
+export function sharedBy({ steps, sites }: PolicyInput, { row, cut }: SharedRow): Schedule {
   return { steps, cut, cells: cut === undefined ? everywhere(sites, row) : new Map([[EVERY_BRANCH, row]]) };
 }
 
-/** The terms with one for each of the newest fills, also where its weight is 0. */
+/** The terms with one for each of the newest fills, even if its weight is 0. */
 function overFills(row: readonly ScheduleCell[], step: number, terms: readonly Term[]): readonly Term[] {
   const fills = row.flatMap((cell, k) => (cell === 1 && k < step ? [k] : [])).reverse();
   return sumOfTerms([
@@ -108,7 +108,7 @@ function overFills(row: readonly ScheduleCell[], step: number, terms: readonly T
   ]);
 }
 
-/** Over all samples. */
+/** The inner product, summed over samples. */
 function product(a: readonly Float64Array[], b: readonly Float64Array[]): number {
   return a.reduce((sum, values, i) => sum + values.reduce((dot, value, j) => dot + value * (b[i]?.[j] ?? NaN), 0), 0);
 }

@@ -1,26 +1,27 @@
 /**
- * The search for a plan that computes a given number of steps: which steps, with the others forecast by a polynomial; then whether
- * the best published plan does better; if not, closed-loop weights for the forecasts. Plans are judged by the errors of final latents.
+ * The search for the best plan with a given number of computed steps. It first chooses these steps, forecasting the others by a
+ * polynomial; then compares the result with the best published plan; and if that is not better, fits closed-loop weights. Plans are
+ * compared by the errors of their final latents.
  */
 import { entryAt } from "../../ir/entries.js";
 import { forecastRow, polynomial } from "../planning/forecast.js";
 import type { Schedule } from "../plan.js";
 import { computedShare, type Choice, type PolicyInput, type Runs } from "../policy.js";
 import type { Compared, Measured } from "../predicted.js";
-import { type Filling, fillings, ORDER, published, uniformWithin } from "./candidates.js";
-import { closedLoop, type Shared, sharedBy } from "./closed-loop.js";
+import { type Filling, fillings, FORECAST_ORDER, published, uniformWithin } from "./candidates.js";
+import { closedLoop, type SharedRow, sharedBy } from "./closed-loop.js";
 import { type Entry, errorOf, meanWithin, Trials } from "./selection.js";
 import type { Sensitivity } from "./sensitivity.js";
 
-/** What a search goes by. */
+/** The parameters of a search. */
 export interface Search {
   readonly input: PolicyInput;
   readonly runs: Runs;
   /** Samples that coefficients are fitted to. */
   readonly fitted: readonly number[];
-  /** Samples that no coefficient is fitted to: what is said of a plan's error is measured on them. */
+  /** Samples that no coefficient is fitted to: the reported error of a plan is measured on them. */
   readonly unseen: readonly number[];
-  /** Where the network is cut for plans of our own; where the recipe says if absent. */
+  /** Where the network is cut for our own plans. Default: the cut of the recipe. */
   readonly cut: string | undefined;
   readonly fit: "none" | "closed-loop";
   readonly effects: Sensitivity;
@@ -28,34 +29,37 @@ export interface Search {
   readonly smoothcache: (share: number) => Choice["cells"];
 }
 
-/** Its error is that on the unseen samples. */
-export interface Found extends Measured {
+/** The best plan. Its error is measured on the unseen samples. */
+export interface FoundPlan extends Measured {
   readonly name: string;
   readonly schedule: Schedule;
-  /** All that was tried, by name; what was given up sooner, on the samples that it ran. */
+  /** All plans that were tried, by name. A plan that was dropped early has errors on fewer samples. */
   readonly compared: Readonly<Record<string, Compared>>;
 }
 
-/** Samples that every comparison begins with. Between two good plans the ratio of their errors varies from one sample to the next by half of itself. */
+/**
+ * The number of samples that every comparison starts with.
+ * Between samples, the ratio of the errors of two good plans varies by half of its value.
+ */
 const SCREENED = 4;
 
-/** A plan of our own: a filling, forecast in one way. */
+/** Our own kind of plan: a filling whose other steps are forecast. */
 interface Forecast extends Entry {
-  readonly shared: Shared;
+  readonly shared: SharedRow;
 }
 
 /** The best plan that computes `fills` steps at most, and what it was compared with. */
-export async function bestPlan(search: Search, fills: number): Promise<Found> {
+export async function bestPlan(search: Search, fills: number): Promise<FoundPlan> {
   const { input, runs, unseen, cut, fit, effects } = search;
   const { samples } = runs;
-  const candidates = fillings(input, fills, effects).map((filling) => forecast(input, filling, cut));
-  // At most about so many runs, and the fitting, whose steps count as runs.
+  const candidates = fillings(input, fills, effects).map((filling) => forecastOf(input, filling, cut));
+  // An upper estimate of the number of runs, for the progress. Each step of the fitting counts as a run.
   const work = SCREENED * candidates.length + 3 * samples.length + (fit === "none" ? 0 : input.steps);
   let done = 0;
-  const told = (): void => {
+  const onRun = (): void => {
     input.progress(Math.min(++done, work - 1), work);
   };
-  const trials = new Trials(runs, told);
+  const trials = new Trials(runs, onRun);
   const screened = samples.slice(0, SCREENED);
   const uniform = entryAt(candidates, 0);
   const likely = await trials.simplest(candidates, screened);
@@ -63,7 +67,7 @@ export async function bestPlan(search: Search, fills: number): Promise<Found> {
   const known = await trials.best(publishedWithin(search, fills), screened);
   const isRival = entryAt(await trials.ranked([filled, known], screened), 0) === known;
   const taken = isRival ? await trials.simplest([filled, known], samples) : filled;
-  const winner = taken === filled && fit !== "none" ? await withWeights(search, filled, told) : taken;
+  const winner = taken === filled && fit !== "none" ? await withWeights(search, filled, onRun) : taken;
   const measured = await trials.measure(winner, unseen);
   input.progress(work, work);
   const errors = unseen.map((sample) => measured.get(sample) ?? NaN);
@@ -75,18 +79,18 @@ export async function bestPlan(search: Search, fills: number): Promise<Found> {
   return { name: winner.name, schedule: winner.schedule, ...meanWithin(errors), compared };
 }
 
-/** With weights that are fitted along the run. Not raced against the plan without: what they gain or lose is less than ten samples can tell. */
-async function withWeights({ input, runs, fitted }: Search, { name, shared }: Forecast, told: () => void): Promise<Entry> {
-  return { name: `${name}; closed loop`, schedule: await closedLoop(input, runs, fitted, shared, told), isPublished: false };
+/** The plan with weights fitted along the run. It is not compared with the plan without them: ten samples cannot resolve the difference. */
+async function withWeights({ input, runs, fitted }: Search, { name, shared }: Forecast, onRun: () => void): Promise<Entry> {
+  return { name: `${name}; closed loop`, schedule: await closedLoop(input, runs, fitted, shared, onRun), isPublished: false };
 }
 
 /** The error of a uniform plan on one sample. */
 export function quickError({ input, runs, unseen, cut }: Search, fills: number): Promise<number> {
   const uniform = { name: "uniform", computes: uniformWithin(input.steps, fills) };
-  return errorOf(runs, entryAt(unseen, 0), forecast(input, uniform, cut).schedule);
+  return errorOf(runs, entryAt(unseen, 0), forecastOf(input, uniform, cut).schedule);
 }
 
-/** What the literature has for so many computed steps, where the recipe cuts the network. */
+/** The published methods for this number of computed steps, at the cut of the recipe. */
 function publishedWithin({ input, smoothcache }: Search, fills: number): readonly Entry[] {
   const { steps } = input;
   const share = fills / steps;
@@ -96,8 +100,8 @@ function publishedWithin({ input, smoothcache }: Search, fills: number): readonl
   return isWithin ? [...entries, { name: "smoothcache", schedule: { steps, cells: smooth }, isPublished: true }] : entries;
 }
 
-function forecast(input: PolicyInput, filling: Filling, cut: string | undefined): Forecast {
-  const shared = { row: forecastRow(filling.computes, polynomial(ORDER)), cut };
+function forecastOf(input: PolicyInput, filling: Filling, cut: string | undefined): Forecast {
+  const shared = { row: forecastRow(filling.computes, polynomial(FORECAST_ORDER)), cut };
   const name = cut === undefined ? filling.name : `${filling.name}; ${cut}`;
   return { name, schedule: sharedBy(input, shared), isPublished: false, shared };
 }

@@ -1,4 +1,4 @@
-/** Which of several plans is taken: the one with the least error of the final latent on samples of the calibration. */
+/** Selects between plans by the error of the final latent on calibration samples. */
 import { entryAt } from "../../ir/entries.js";
 import { relativeL2 } from "../fidelity.js";
 import type { Schedule } from "../plan.js";
@@ -6,11 +6,11 @@ import type { Runs } from "../policy.js";
 import type { Measured } from "../predicted.js";
 import { halfWidth, mean, standardError } from "../planning/statistics.js";
 
-/** A plan that may be taken. */
+/** A plan that takes part in a selection. */
 export interface Entry {
   readonly name: string;
   readonly schedule: Schedule;
-  /** Whether the literature has it. */
+  /** Whether the plan is a published method. */
   readonly isPublished: boolean;
 }
 
@@ -20,32 +20,35 @@ export async function errorOf(runs: Runs, sample: number, schedule: Schedule): P
   return relativeL2(await runs.run(sample, schedule), entryAt(exact, exact.length - 1));
 }
 
-/** Relative L2 errors of the final latent, by number of the sample. */
+/** Relative L2 errors of the final latent, by sample number. */
 export type Errors = ReadonlyMap<number, number>;
 
-/** The errors of plans, measured once. */
+/** Measures the errors of plans, each plan and sample once. */
 export class Trials {
   private readonly errors = new Map<Entry, Map<number, number>>();
 
-  /** `told` is called after every run. */
+  /** `onRun` is called after every run. */
   constructor(
     private readonly runs: Runs,
-    private readonly told: () => void = () => undefined,
+    private readonly onRun: () => void = () => undefined,
   ) {}
 
-  /** On each of the samples, and what has been measured before. */
+  /** The errors of a plan on at least these samples: runs those that are missing. */
   async measure(entry: Entry, samples: readonly number[]): Promise<Errors> {
     const known = this.errors.get(entry) ?? new Map<number, number>();
     this.errors.set(entry, known);
     for (const sample of samples) {
       if (known.has(sample)) continue;
       known.set(sample, await errorOf(this.runs, sample, entry.schedule));
-      this.told();
+      this.onRun();
     }
     return known;
   }
 
-  /** All that was measured, those with the most samples first: errors on the given samples; of what did not run on all of these, all that there are. */
+  /**
+   * All measured plans, those with the most samples first, with their errors on the given samples. A plan that did not run on all of
+   * these has all the errors that there are.
+   */
   measured(samples: readonly number[]): readonly (readonly [Entry, readonly number[]])[] {
     const of = (errors: Errors): readonly number[] =>
       samples.every((sample) => errors.has(sample)) ? samples.map((sample) => errors.get(sample) ?? NaN) : [...errors.values()];
@@ -54,8 +57,8 @@ export class Trials {
   }
 
   /**
-   * The entries by the geometric mean of their errors on the samples, the best first: a few samples with errors many times those of
-   * the others would decide alone by the arithmetic one.
+   * The entries sorted by the geometric mean of their errors on the samples, the best first. An arithmetic mean would be dominated by a
+   * few samples with much larger errors.
    */
   async ranked<E extends Entry>(entries: readonly E[], samples: readonly number[]): Promise<readonly E[]> {
     const means = new Map<Entry, number>();
@@ -64,9 +67,9 @@ export class Trials {
   }
 
   /**
-   * The first of the entries, which come in the order in which one would rather have them, that is not worse than the best by more than
-   * the standard error of the difference (the one-standard-error rule: Hastie, Tibshirani & Friedman, The Elements of Statistical
-   * Learning, §7.10), in logarithms of errors on the samples, which all entries share.
+   * The first entry that is worse than the best one by no more than the standard error of the difference. Entries come in order of
+   * preference. This is the one-standard-error rule (Hastie, Tibshirani & Friedman, The Elements of Statistical Learning, §7.10),
+   * applied to the logarithms of errors on the same samples.
    */
   async simplest<E extends Entry>(entries: readonly E[], samples: readonly number[]): Promise<E> {
     const best = await this.logErrors(entryAt(await this.ranked(entries, samples), 0), samples);
@@ -83,8 +86,8 @@ export class Trials {
   }
 
   /**
-   * The best, by successive halving (arXiv 1502.07943): one sample for all of the entries, then twice as many for the better half of
-   * them, until one is left.
+   * The best entry by successive halving (arXiv 1502.07943): all entries run on one sample, the better half on twice as many, and so on
+   * until one is left.
    */
   async best<E extends Entry>(entries: readonly E[], samples: readonly number[]): Promise<E> {
     let left: readonly E[] = entries;

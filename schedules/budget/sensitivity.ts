@@ -1,4 +1,4 @@
-/** What an error of the branches does to the result: the effect of a branch on the next latent, and the gain of that up to the final one. */
+/** The effect of a branch's error on the result: its effect on the next latent, times the gain from that latent to the final one. */
 import { entryAt } from "../../ir/entries.js";
 import { relativeL2 } from "../fidelity.js";
 import { polynomial } from "../planning/forecast.js";
@@ -6,19 +6,19 @@ import { cellOf } from "../plan.js";
 import { type BranchGroup, everywhere, groupBranches, type PolicyInput, type Runs, statisticsOf } from "../policy.js";
 import { squaredNorm } from "../planning/statistics.js";
 
-/** Steps at which it is measured; what is between is interpolated. */
+/** The number of steps at which it is measured. Between them it is interpolated. */
 const PROBES = 5;
 
-/** What is changed: F₀ − F₁ of the newest computed values, this much of it. */
+/** The change of a branch by which its effect is measured, as a multiple of F₀ − F₁ of its newest computed values. */
 const CHANGE = 0.5;
 
-/** Of every group, at every step: relative change of the final latent for a relative change of its branches. */
+/** For every group and step: the relative change of the final latent per relative change of the group's branches. */
 export type Sensitivity = ReadonlyMap<string, readonly number[]>;
 
 /**
- * At a few steps of one uncached run all branches are forecast; there the branches of one group after the other are changed, and the
- * next latent is looked at (effect = relative change of the latent / relative change of the branches); then the run is gone on with
- * to its end (gain = relative error of the final latent / that of the next).
+ * At a few steps of an uncached run, all branches are forecast. Then the branches of each group in turn are changed, and the next latent
+ * is compared (effect = relative change of the latent / relative change of the branches). Then the run is finished without further
+ * forecasts (gain = relative error of the final latent / relative error of the next latent).
  */
 export function sensitivity(input: PolicyInput, runs: Runs, sample: number): Promise<Sensitivity> {
   const known = measured.get(runs) ?? measure(input, runs, sample);
@@ -26,7 +26,7 @@ export function sensitivity(input: PolicyInput, runs: Runs, sample: number): Pro
   return known;
 }
 
-/** What has been measured: it is the same for all budgets. */
+/** Measured sensitivities, as they are the same for all budgets. */
 const measured = new WeakMap<Runs, Promise<Sensitivity>>();
 
 async function measure({ steps, sites }: PolicyInput, runs: Runs, sample: number): Promise<Sensitivity> {
@@ -71,7 +71,7 @@ function changeOf({ sites }: BranchGroup, step: number): number {
   return Math.sqrt(change / size);
 }
 
-/** Straight lines between the points, level beyond them. */
+/** Linear interpolation between the points, constant beyond them. */
 function interpolated(points: ReadonlyMap<number, number>, steps: number): readonly number[] {
   const known = [...points];
   return Array.from({ length: steps }, (_, step) => {

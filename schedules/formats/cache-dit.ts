@@ -1,7 +1,7 @@
 /**
  * cache-dit's step masks (github.com/vipshop/cache-dit, `DBCacheConfig.steps_computation_mask`): whole steps that are computed
- * (1) or not (0), as a list, in a configuration, or as the two lists of bins that `cache_dit.steps_mask` takes. cache-dit keeps
- * the sum of the blocks behind its first, where here every branch is kept: a mask is the same choice of steps, not the same run.
+ * (1) or not (0), as a list, in a configuration, or as the two lists of bins that `cache_dit.steps_mask` takes. cache-dit caches the
+ * sum of the blocks after its first ones, while here every branch is cached: a mask gives the same steps, but not the same result.
  */
 import { z } from "zod";
 import { badPlan } from "../diagnostics.js";
@@ -43,7 +43,10 @@ function maskOf(json: unknown, source: string): readonly unknown[] {
   return parseWith(mask, json, source);
 }
 
-/** `_steps_mask` of `cache_interface.py`: bins in turn, the first computed, cut off after `total_steps`. Throws BAD_PLAN if they are too few. */
+/**
+ * `_steps_mask` of `cache_interface.py`: computed and cached bins alternate, starting with a computed one, and end after `total_steps`.
+ * Throws BAD_PLAN if they cover fewer steps.
+ */
 function maskOfBins(
   { compute_bins: compute, cache_bins: cache, total_steps: total }: z.infer<typeof binsSchema>,
   source: string,

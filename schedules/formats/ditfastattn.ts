@@ -11,7 +11,7 @@ import { flatRows } from "../plan-rows.js";
 
 const NAME = "ditfastattn";
 
-/** What a plan can say: the latest output that was computed is given again, or all is computed. */
+/** The methods that a plan can express: reuse of the latest computed output, or full computation. */
 const METHODS: ReadonlyMap<string, 0 | 1> = new Map([
   ["FULL_ATTN", 1],
   ["OUTPUT_SHARE", 0],
@@ -23,7 +23,7 @@ export default {
   name: NAME,
   summary: "a plan of DiTFastAttn, as xDiT saves it",
   recognises: (json) => typeof json === "object" && json !== null && "block0" in json,
-  /** xDiT reads by position and does not look at the numbers; here they count, and none may be missing. */
+  /** xDiT reads steps by position and ignores their numbers. Here the numbers count, and none may be missing. */
   read(json, source) {
     const blocks = parseWith(schema, json, source);
     const steps = Object.keys(blocks["block0"] ?? {}).length;
@@ -31,7 +31,7 @@ export default {
     const rows = Object.entries(blocks).map(([block, methods]): [string, readonly ScheduleCell[]] => {
       const found = Object.keys(methods).length;
       if (found !== steps) throw badPlan(source, `${block} has ${found} steps, and block0 has ${steps}`);
-      return [`attn-${block.slice("block".length)}`, Array.from({ length: steps }, (_, k) => cellOf(block, `step${k}`, methods, source))];
+      return [`attn-${block.slice("block".length)}`, Array.from({ length: steps }, (_, k) => cellAt(block, `step${k}`, methods, source))];
     });
     return { steps, cells: new Map(rows) };
   },
@@ -51,7 +51,7 @@ export default {
   },
 } satisfies Format;
 
-function cellOf(block: string, step: string, methods: Readonly<Record<string, string>>, source: string): ScheduleCell {
+function cellAt(block: string, step: string, methods: Readonly<Record<string, string>>, source: string): ScheduleCell {
   const method = methods[step];
   if (method === undefined) throw badPlan(source, `${block} has no ${step}`);
   const cell = METHODS.get(method);

@@ -22,8 +22,8 @@ export function formatNamed(name: string): Format {
 }
 
 /**
- * A schedule from JSON, by the first format that recognises it. `arraysOf` reads the file of its adjustments, where it has any.
- * Throws BAD_PLAN if none does, and what reading it throws.
+ * The schedule of a JSON value, in the first format that recognises it. `arraysOf` reads the file of its adjustments, if it has any.
+ * Throws BAD_PLAN if no format does, and what reading it throws.
  */
 export function parseSchedule(
   json: unknown,

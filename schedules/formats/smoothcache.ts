@@ -1,5 +1,5 @@
 /**
- * SmoothCache's schedule files (github.com/Roblox/SmoothCache, `smoothcache_schedules/`): an object from kinds, or kinds and
+ * SmoothCache's schedule files (github.com/Roblox/SmoothCache, `smoothcache_schedules/`): an object that maps kinds, or kinds and
  * blocks, to rows of 1 (compute) and 0 (reuse).
  */
 import { badPlan, planFormat } from "../diagnostics.js";
@@ -13,9 +13,9 @@ const NAME = "smoothcache";
 export default {
   name: NAME,
   summary: "a schedule file of SmoothCache",
-  /** Any object that is of no other form. */
+  /** Any object without the `format` key of our own plans. */
   recognises: (json) => typeof json === "object" && json !== null && !Array.isArray(json) && !("format" in json),
-  /** Takes weights of earlier steps as well, and all keys of a plan. */
+  /** Also accepts terms as cells, and all plan keys. */
   read(json, source) {
     const rows = parseWith(rowsSchema, json, source);
     const steps = Object.values(rows)[0]?.length ?? 0;

@@ -1,4 +1,4 @@
-/** Our own form of a plan: plan.json, with vectors of adjustments in a file beside it. It holds every schedule. */
+/** Our own plan format: plan.json, with the vectors of adjustments in a file beside it. It can hold every schedule. */
 import { z } from "zod";
 import { parseAdjustments } from "../adjustment.js";
 import type { Format } from "../format.js";
@@ -7,11 +7,11 @@ import { parseWith } from "../parse-with.js";
 import { predictedSchema } from "../predicted.js";
 import { parseRows, rowsSchema } from "../plan-rows.js";
 
-const FORMAT = "smoothcc-plan/2";
+const PLAN_FORMAT = "smoothcc-plan/2";
 
 const schema = z.strictObject({
-  /** The first form does not say what a plan is of. */
-  format: z.enum([FORMAT, "smoothcc-plan/1"]),
+  /** Version 1 does not state the run that a plan belongs to. */
+  format: z.enum([PLAN_FORMAT, "smoothcc-plan/1"]),
   of: z
     .strictObject({
       structure: z.string(),
@@ -40,7 +40,7 @@ export default {
   },
   write({ of, steps, cut, policy, predicted, cells }, _branches, tensors) {
     return {
-      format: FORMAT,
+      format: PLAN_FORMAT,
       ...(of && { of }),
       steps,
       ...(cut !== undefined && cut !== of?.cut && { cut }),

@@ -1,8 +1,11 @@
-/** Which steps compute (fills), as a path through the run: from fill to fill, each edge at a cost, under a budget of fills. */
+/**
+ * Chooses which steps compute (fills) as a path through the run:
+ * each edge from fill to fill has a cost, and the number of fills is given.
+ */
 import { badOption } from "../diagnostics.js";
 import { missedShare } from "./threshold.js";
 
-/** How the costs of a path's edges become one that can be compared. Adding the same edge must not change which of two is less. */
+/** How the costs of edges combine into the cost of a path. Adding the same edge to two paths must not change which one costs less. */
 export interface PathOrder<Cost> {
   readonly none: Cost;
   add(cost: Cost, edge: number): Cost;
@@ -12,7 +15,7 @@ export interface PathOrder<Cost> {
 /** The sum of the edges. */
 export const SUM: PathOrder<number> = { none: 0, add: (cost, edge) => cost + edge, isLess: (a, b) => a < b };
 
-/** The largest edge; where that is the same, the second largest, and so on (paths with equally many edges). */
+/** Compares the largest edges, then the second largest, and so on. For paths with equally many edges. */
 export const LEXICOGRAPHIC_MAX: PathOrder<readonly number[]> = {
   none: [],
   add(cost, edge) {
@@ -27,13 +30,13 @@ export const LEXICOGRAPHIC_MAX: PathOrder<readonly number[]> = {
 
 export interface PathRequest<Cost> {
   readonly steps: number;
-  /** How many steps compute. */
+  /** The number of steps that compute. */
   readonly fills: number;
-  /** Steps that compute in any case; the first does. */
+  /** Steps that must compute. The first one always does. */
   readonly forced: ReadonlySet<number>;
   /**
-   * What it costs that nothing computes between the fills `from` and `to`; `to` is `steps` behind the last fill, `before` is the
-   * fill before `from`, if there is one. Not finite: it cannot be.
+   * The cost of computing nothing between the fills `from` and `to`; after the last fill, `to` is `steps`. `before` is the fill before
+   * `from`, if there is one. An edge whose cost is not finite is not allowed.
    */
   readonly edge: (before: number | undefined, from: number, to: number) => number;
   readonly order: PathOrder<Cost>;
@@ -82,7 +85,10 @@ function fillsOf<Cost>({ fill, before }: Path<Cost>): readonly number[] {
   return before ? [...fillsOf(before), fill] : [fill];
 }
 
-/** How many steps compute, from a number or a share of the steps, and no fewer than `least`; with a sentence where that is another share. */
+/**
+ * The number of steps that compute, from a number or a share of the steps, at least `least`.
+ * With a warning if that is another share than asked for.
+ */
 export function budgetOf(
   policy: string,
   { fills, share }: { readonly fills?: number | undefined; readonly share?: number | undefined },

@@ -1,13 +1,13 @@
-/** Adjustments that are fitted to runs without caching: the scale and shift that bring what is reused nearest to what would be computed. */
+/** Fits adjustments to runs without caching: the scale and shift that bring a reused value closest to the computed one. */
 import { type TensorData, tensorFloats } from "../../ir/tensor.js";
 import type { Adjustment, Adjustments } from "../adjustment.js";
 import { valueFor } from "../plan.js";
 import type { Choice, PolicyInput, Runs } from "../policy.js";
 
 /**
- * A scale and a shift for every cell that reuses a value, site by site: for each channel the least squares of
- * Σ (scale · x + shift − y)² over tokens and samples, where x is what the cell reads and y what its step computes, both from runs
- * that compute everything. Of the values of a run only those are kept that a later cell reads.
+ * A scale and a shift for every cell that reuses a value, site by site. For each channel they minimise
+ * Σ (scale · x + shift − y)² over tokens and samples, where x is the value that the cell reads and y the value that its step computes,
+ * both from runs without caching. Only values that a later cell reads are kept in memory.
  */
 export async function fitAdjustments(
   { steps, sites, progress }: Pick<PolicyInput, "steps" | "sites" | "progress">,
@@ -42,7 +42,7 @@ function momentsAt(ofSite: Map<number, ChannelMoments> | undefined, step: number
   return known;
 }
 
-/** Sums over tokens and samples, channel by channel, from which a line follows. */
+/** Sums over tokens and samples for each channel, from which the least-squares line follows. */
 class ChannelMoments {
   private readonly x: Float64Array;
   private readonly y: Float64Array;
@@ -69,7 +69,7 @@ class ChannelMoments {
     }
   }
 
-  /** The line y = scale · x + shift of every channel; a channel that is the same everywhere is only shifted. */
+  /** The line y = scale · x + shift of every channel; a constant channel only gets a shift. */
   fit(): Adjustment {
     const mean = (sums: Float64Array, c: number): number => (sums[c] ?? NaN) / this.count;
     const scale = Float64Array.from({ length: this.channels }, (_, c) => {
@@ -81,5 +81,5 @@ class ChannelMoments {
   }
 }
 
-/** A variance of this share of the mean square is rounding. */
+/** A variance below this share of the mean square is rounding. */
 const FLAT = 1e-12;

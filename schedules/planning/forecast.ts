@@ -1,15 +1,18 @@
-/** Forecasts: what a branch would return at a step that does not compute, as a weighted sum of what it returned at steps that did. */
+/** Forecasts: the value of a branch at a step that does not compute it, as a weighted sum of its values at computed steps. */
 import { entryAt } from "../../ir/entries.js";
 import { cellOf, type ScheduleCell } from "../plan.js";
 import { sumOfTerms, type Term } from "../sampler.js";
 
 /**
- * Terms for the value of a step, over steps before it. `fills` are those of them that computed, the newest first, one at least.
- * A term may read a step that was forecast itself.
+ * The terms for the value at a step, over earlier steps. `fills` are the computed ones of these, newest first, at least one. A term may
+ * also read a step that was itself forecast.
  */
 export type Forecaster = (step: number, fills: readonly number[]) => readonly Term[];
 
-/** The row in which the other steps are forecast; forecasts of forecasts become sums over fills. The first step has to compute. */
+/**
+ * The row in which all steps that do not compute are forecast.
+ * Forecasts of forecasts are expanded into sums over fills. The first step must compute.
+ */
 export function forecastRow(computes: readonly boolean[], forecast: Forecaster): readonly ScheduleCell[] {
   const fills: number[] = [];
   const values: (readonly Term[])[] = [];
@@ -28,9 +31,9 @@ export function forecastRow(computes: readonly boolean[], forecast: Forecaster):
 }
 
 /**
- * TaylorSeer's series around the newest fill (arXiv 2503.06923, eq. 4 and 5) in a basis of choice: Σ basis(i, x) / i! · Δ^i for i up to
- * `order`, x steps after that fill; x^i is Taylor's. As long as there are few fills the order is lower. Its code
- * (Shenyi-Z/TaylorSeer, `taylor_utils/__init__.py`) takes no differences from fills before the last but one of the warm-up.
+ * TaylorSeer's series around the newest fill (arXiv 2503.06923, eq. 4 and 5) in a given basis: Σ basis(i, x) / i! · Δ^i for i up to
+ * `order`, x steps after that fill; basis x^i is Taylor's. The order is lower while there are too few fills. As in TaylorSeer's code
+ * (Shenyi-Z/TaylorSeer, `taylor_utils/__init__.py`), differences do not use fills before the second to last one of the warm-up.
  */
 export function differenceSeries(order: number, warmup: number, basis: (i: number, x: number) => number): Forecaster {
   return (step, fills) => {
@@ -42,8 +45,8 @@ export function differenceSeries(order: number, warmup: number, basis: (i: numbe
 }
 
 /**
- * The polynomial through the newest fills, `order` + 1 of them or as many as there are: Lagrange's form, exact however far apart the
- * fills are, which the recursion of `difference` is not.
+ * The polynomial through the newest `order` + 1 fills, or as many as there are. In Lagrange's form it is exact for uneven fills, unlike
+ * the recursion of `difference`.
  */
 export function polynomial(order: number): Forecaster {
   return (step, fills) => {
@@ -56,8 +59,8 @@ export function polynomial(order: number): Forecaster {
 }
 
 /**
- * The i-th backward difference at the newest fill, per step: that of order i − 1 less the same at the fill before, over the distance
- * between these two, however uneven the fills before them are.
+ * The i-th backward difference at the newest fill, per step: the difference of order i − 1 there, minus that at the fill before,
+ * divided by the distance of these two fills. Uneven distances of earlier fills are not corrected for.
  */
 export function difference(i: number, fills: readonly number[]): readonly Term[] {
   const newest = entryAt(fills, 0);

@@ -1,7 +1,7 @@
 /** Uniform schedules: every n-th step computes, after a warm-up in which all of them do. */
 import { z } from "zod";
 
-/** What steps are counted from. */
+/** The conventions for counting steps (`UniformSchedule.phase`). */
 const PHASES = ["smoothcache", "fora", "taylorseer", "ab-cache"] as const;
 
 export interface UniformSchedule {
@@ -9,12 +9,12 @@ export interface UniformSchedule {
   readonly warmup: number;
   /**
    * `smoothcache`: Roblox/SmoothCache's <T>-N-<n>-fora.json. `fora`: prathebaselva/FORA's `src/models.py`, whose counter runs down.
-   * `taylorseer`: Shenyi-Z/TaylorSeer's `cal_type.py`. `ab-cache`: step % n, as others say of aSleepyTree/AB-Cache.
+   * `taylorseer`: Shenyi-Z/TaylorSeer's `cal_type.py`. `ab-cache`: step % n, as ports of aSleepyTree/AB-Cache document it.
    */
   readonly phase: (typeof PHASES)[number];
 }
 
-/** The options of a policy that computes every n-th step, with its defaults. */
+/** The options of a policy that computes every n-th step, with the given defaults. */
 export function uniformOptions(
   defaults: UniformSchedule,
 ): Readonly<{ interval: z.ZodType<number>; warmup: z.ZodType<number>; phase: z.ZodType<UniformSchedule["phase"]> }> {

@@ -3,7 +3,7 @@ import { Matrix, solve } from "ml-matrix";
 
 /**
  * The weights w that minimise ‖y − Σ w_i x_i‖² + ridge · m · ‖w − near‖², where m is the mean of ‖x_i‖², from ⟨x_i, x_j⟩ and ⟨x_i, y⟩.
- * Where they leave a choice, the nearest to `near`. All numbers have to be finite.
+ * If the minimum is not unique, the weights closest to `near`. All numbers must be finite.
  */
 export function ridgeWeights(
   gram: readonly (readonly number[])[],

@@ -1,9 +1,9 @@
-/** What calibration measured of a branch, and what follows from it: error curves, errors of forecasts. */
+/** The calibration statistics of a branch, and what follows from them: error curves and errors of forecasts. */
 import type { Term } from "../sampler.js";
 
 /**
- * Statistics of one branch over the steps of uncached runs. F_s is its value at step s: all rows of the network's batch, in
- * two calls those of its half. Sums run over samples, so that those of different samples add up. Entries with s < l are 0.
+ * Statistics of one branch over the steps of uncached runs. F_s is its value at step s: all rows of the network's batch, or those of
+ * its half if guidance makes two calls. Sums run over samples, so statistics of different samples can be added. Entries with s < l are 0.
  */
 export interface SiteStatistics {
   /** Σ ‖F_s‖₁. */
@@ -12,7 +12,7 @@ export interface SiteStatistics {
   readonly diff: ErrorBands;
   /** `[sample][l − 1][s]`: ‖F_s − F_{s−l}‖₁ / ‖F_s‖₁ of each sample (SmoothCache, arXiv 2411.10510, §3.2), to 7 digits. */
   readonly ratio: readonly ErrorBands[];
-  /** `[l][s]`: Σ ⟨F_s, F_{s−l}⟩. Sums of them whose weights add up to 0 are as exact as single precision makes sums of the differences. */
+  /** `[l][s]`: Σ ⟨F_s, F_{s−l}⟩. Precise enough that the squared norm of a difference, computed from them, has single precision. */
   readonly gram: ErrorBands;
   /**
    * Σ of the mean over tokens of ‖F_s[token]‖₂ / ‖F_{s−1}[token]‖₂, tokens being lines along the last axis (MagCache,
@@ -22,8 +22,8 @@ export interface SiteStatistics {
 }
 
 /**
- * Relative L1 errors of reusing a value: `[lag − 1][step]` is ‖F_step − F_{step−lag}‖₁ / ‖F_step‖₁ of the branches that
- * decide together; entries with step < lag mean nothing. There is one row a lag, up to the longest that was measured.
+ * Relative L1 errors of reusing a value: `[lag − 1][step]` is ‖F_step − F_{step−lag}‖₁ / ‖F_step‖₁ of the branches of a group. Entries
+ * with step < lag are undefined. There is one row per lag, up to the longest measured one.
  */
 export type ErrorBands = readonly (readonly number[])[];
 
@@ -34,7 +34,7 @@ export interface ErrorCurves {
   readonly pooled: ErrorBands;
 }
 
-/** Error curves of branches that decide together: means over them, and over samples. */
+/** Error curves of a group of branches: means over branches and samples. */
 export function errorCurves(sites: readonly SiteStatistics[]): ErrorCurves {
   return {
     mean: bandsOf(sites, (lag, step) => mean(depthMeans(sites, lag, step))),
@@ -52,13 +52,16 @@ export function confidence(sites: readonly SiteStatistics[]): ErrorBands | undef
   return bandsOf(sites, (lag, step) => halfWidth(depthMeans(sites, lag, step)) ?? NaN);
 }
 
-/** Half the width of the 95 % confidence interval of a mean: Student's t with n − 1 degrees of freedom times the standard error; one value has none. */
+/**
+ * Half-width of the 95 % confidence interval of a mean: Student's t with n − 1 degrees of freedom times the standard error.
+ * Undefined for a single value.
+ */
 export function halfWidth(values: readonly number[]): number | undefined {
   const error = standardError(values);
   return error === undefined ? undefined : studentQuantile(values.length - 1) * error;
 }
 
-/** Of a mean; one value has none. */
+/** The standard error of the mean. Undefined for a single value. */
 export function standardError(values: readonly number[]): number | undefined {
   return values.length < 2 ? undefined : deviation(values) / Math.sqrt(values.length);
 }
@@ -89,14 +92,14 @@ function probabilityWithin(angle: number, freedom: number): number {
   return isOdd ? (2 / Math.PI) * (angle + sin * sum) : sin * sum;
 }
 
-/** Σ ⟨F_i, F_j⟩ over samples; NaN beyond what the calibration looked back. */
+/** Σ ⟨F_i, F_j⟩ over samples; NaN if the steps are further apart than the calibration looked back. */
 export function innerProduct({ gram }: Pick<SiteStatistics, "gram">, i: number, j: number): number {
   return gram[Math.abs(i - j)]?.[Math.max(i, j)] ?? NaN;
 }
 
 /**
- * Relative L2 error ‖F_step − Σ w·F‖ / ‖F_step‖ of a weighted sum of earlier values, pooled over samples, mean over branches. NaN
- * beyond what the calibration looked back.
+ * Relative L2 error ‖F_step − Σ w·F‖ / ‖F_step‖ of a weighted sum of earlier values, pooled over samples, mean over branches. NaN if
+ * a term is further back than the calibration looked.
  */
 export function forecastError(sites: readonly SiteStatistics[], step: number, terms: readonly Term[]): number {
   const parts = [{ step, weight: -1 }, ...terms];
@@ -110,14 +113,14 @@ export function squaredNorm(site: Pick<SiteStatistics, "gram">, parts: readonly 
   return Math.max(0, square);
 }
 
-/** Values for every lag that all of the sites have and every step from it on. */
+/** Fills bands by lag and step, for all lags that every site has. */
 function bandsOf(sites: readonly SiteStatistics[], valueOf: (lag: number, step: number) => number): ErrorBands {
   const lags = Math.min(...sites.map(({ diff }) => diff.length));
   const steps = sites[0]?.norm.length ?? 0;
   return Array.from({ length: lags }, (_, i) => Array.from({ length: steps }, (_, step) => (step <= i ? 0 : valueOf(i + 1, step))));
 }
 
-/** The mean ratio over the sites, of every sample. */
+/** For every sample, the mean ratio over the sites. */
 function depthMeans(sites: readonly SiteStatistics[], lag: number, step: number): readonly number[] {
   const samples = sites[0]?.ratio ?? [];
   return samples.map((_, sample) => mean(sites.map(({ ratio }) => measuredAt(ratio[sample]?.[lag - 1], step))));
@@ -132,7 +135,7 @@ export function mean(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
-/** Of a sample: with n − 1. */
+/** The sample standard deviation, with n − 1. */
 function deviation(values: readonly number[]): number {
   const middle = mean(values);
   return Math.sqrt(values.reduce((sum, value) => sum + (value - middle) ** 2, 0) / (values.length - 1));

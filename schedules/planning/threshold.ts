@@ -1,10 +1,10 @@
-/** Rules that reuse a value until an error passes a threshold, and the threshold at which they compute a given share. */
+/** Rules that reuse a value until an error passes a threshold, and the search for the threshold at which they compute a given share. */
 import { type Choice, computedShare, type PolicyInput } from "../policy.js";
 
 /** Step by step, whether a branch computes (1) or reuses (0). */
 export type StepMask = (0 | 1)[];
 
-/** Walks the steps; each may reuse what was last computed, at `filled`, or computes. The first has nothing to reuse. */
+/** Computes a step unless `mayReuse` allows it to reuse the last computed step, `filled`. The first step has nothing to reuse. */
 export function reuseWhile(steps: number, mayReuse: (step: number, filled: number) => boolean): StepMask {
   let filled = 0;
   return Array.from({ length: steps }, (_, step) => {
@@ -14,12 +14,12 @@ export function reuseWhile(steps: number, mayReuse: (step: number, filled: numbe
   });
 }
 
-/** More thresholds than this differ too little to be tried one by one. */
+/** The most thresholds that are tried; more would differ too little. */
 const MOST_THRESHOLDS = 1000;
 
 /**
- * One threshold below all errors, between any two that follow each other, and above all, in rising order: at these every plan of
- * a rule that compares errors with one threshold is found. Where there are very many errors, some are left out, evenly.
+ * Rising thresholds: one below all errors, one between each two neighbouring errors, and one above all. They give every plan that a rule
+ * with one threshold can make. If there are too many, they are thinned out evenly.
  */
 export function thresholdsBetween(errors: readonly number[]): readonly number[] {
   const rising = [0, ...new Set(errors.filter((error) => error > 0).sort((a, b) => a - b))];
@@ -29,8 +29,8 @@ export function thresholdsBetween(errors: readonly number[]): readonly number[] 
 }
 
 /**
- * The plan that computes nearest to `share` of the cacheable compute, the more careful of two that are equally near, and its
- * threshold as `predicted` under the option's name.
+ * The plan whose computed share of the cacheable compute is closest to `share`; of two equally close ones, the one that computes more.
+ * `predicted` holds its threshold under the name of the option.
  */
 export function nearestToShare(
   input: PolicyInput,
@@ -50,7 +50,7 @@ export function nearestToShare(
   return { cells, predicted: { [option]: threshold }, warnings: missedShare(input.steps, share, reached) };
 }
 
-/** A sentence for the user, if a plan computes another share than was asked for. */
+/** A warning if a plan computes another share than was asked for. */
 export function missedShare(steps: number, share: number, reached: number): readonly string[] {
   if (Math.abs(reached - share) <= 1 / steps) return [];
   return [`A share of ${share} cannot be reached with these errors and distances; the nearest is ${reached.toFixed(3)}.`];

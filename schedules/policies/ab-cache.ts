@@ -1,10 +1,10 @@
 /**
- * AB-Cache (arXiv 2504.10540): of outputs that follow each other the k-th difference is O(h^k), as in Adams–Bashforth methods of
- * order k; the next one is what makes it vanish: Σ (−1)^i C(k, i + 1) · F_i over the latest k, the newest first. O(h^k) is the
- * abstract's; the code (aSleepyTree/AB-Cache) is known second hand, from the docstring of a port to another field, which quotes
- * orders 2 and 5 (2, −1 and 5, −10, 10, −5, 1; `flux_our.py`), there on the network's output, and the steps that compute: the first
- * five and every sixth. Computed values count as if they followed each other, at whatever distance, as in the port: over its own
- * forecasts the rule multiplies their error by n − 1 from one fill to the next.
+ * AB-Cache (arXiv 2504.10540): the k-th difference of consecutive outputs is O(h^k), as in Adams–Bashforth methods of order k. The
+ * forecast makes this difference vanish: Σ (−1)^i C(k, i + 1) · F_i over the latest k values, newest first. O(h^k) is from the abstract.
+ * The code (aSleepyTree/AB-Cache) is only known from the docstring of a port to another field. It quotes orders 2 and 5 (2, −1 and
+ * 5, −10, 10, −5, 1; `flux_our.py`), there on the network's output, and computes the first five steps and every sixth. As in the port,
+ * computed values are treated as consecutive, whatever their distance: over its own forecasts the rule would multiply their error by
+ * n − 1 from one fill to the next.
  */
 import { z } from "zod";
 import { forecastRow } from "../planning/forecast.js";

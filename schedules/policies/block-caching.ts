@@ -1,6 +1,6 @@
 /**
- * Block Caching ("Cache Me if You Can", arXiv 2312.03209): a branch is reused while the changes of its neighbouring steps add up
- * to little, each branch by itself.
+ * Block Caching ("Cache Me if You Can", arXiv 2312.03209): a branch is reused while its changes from step to step add up to less than a
+ * threshold. Each branch decides by itself.
  */
 import { z } from "zod";
 import { badCurves, policyNeedsModel } from "../diagnostics.js";
@@ -48,21 +48,21 @@ function schedule(input: PolicyInput, { delta = DELTA, share, group }: Omit<z.ou
     return { key, totals: runningTotals(changes) };
   });
   const rowsAt = (threshold: number): Map<string, StepMask> =>
-    new Map(groups.map(({ key, totals }) => [key, reuseWhile(steps, (step, filled) => between(totals, filled, step) <= threshold)]));
+    new Map(groups.map(({ key, totals }) => [key, reuseWhile(steps, (step, filled) => changeBetween(totals, filled, step) <= threshold)]));
   if (share === undefined) return { cells: rowsAt(delta) };
   const sums = groups.flatMap(({ totals }) =>
-    totals.flatMap((_, from) => totals.slice(from + 1).map((_, i) => between(totals, from, from + 1 + i))),
+    totals.flatMap((_, from) => totals.slice(from + 1).map((_, i) => changeBetween(totals, from, from + 1 + i))),
   );
   return nearestToShare(input, share, "delta", thresholdsBetween(sums), rowsAt);
 }
 
-/** Of every step, Σ of the changes from the first step to it. */
+/** For every step, Σ of the changes from the first step up to it. */
 function runningTotals(changes: readonly number[]): readonly number[] {
   let sum = 0;
   return [0, ...changes.map((change) => (sum += change))];
 }
 
 /** Σ of the changes from the step that was computed to this one. */
-function between(totals: readonly number[], filled: number, step: number): number {
+function changeBetween(totals: readonly number[], filled: number, step: number): number {
   return entryAt(totals, step) - entryAt(totals, filled);
 }

@@ -1,7 +1,8 @@
 /**
- * Our own: the user names what a run may cost or how far its result may be off, and the plan is found. Candidates are made from the
- * calibration; the best of them is compared with the best of uniform Taylor series, FORA and SmoothCache by the error of the final latent,
- * and gets coefficients that are fitted along the run. What it comes to is measured on samples that no coefficient has seen.
+ * Our own policy: the user gives a budget, either of compute or of error, and the policy searches for the best plan within it. It makes
+ * candidates from the calibration and compares the best of them with uniform Taylor series, FORA and SmoothCache by the error of the
+ * final latent. If its own plan is better, it fits coefficients along the run. The reported error is measured on samples that no
+ * coefficient was fitted to.
  */
 import { z } from "zod";
 import { policyNeedsModel } from "../diagnostics.js";
@@ -38,14 +39,14 @@ const options = z
     message: "takes one of share, speedup, max-error and latency",
   });
 
-/** Samples that coefficients are fitted to: more of them change little. */
+/** The number of samples that coefficients are fitted to; more would change little. */
 const FITTED = 4;
 
-/** Runs of fewer steps have nothing to forecast from. */
+/** A run with fewer steps has nothing to forecast from. */
 const LEAST_STEPS = 4;
 
-/** Runs of at most so many steps have none to spare. */
-const FEW_STEPS = 8;
+/** In runs of at most this many steps only one is cached, whatever the budget. */
+const TOO_SHORT_TO_SPARE = 8;
 
 export default {
   name: "budget",
@@ -74,7 +75,8 @@ export default {
     };
     const warnings = samples.length > 1 ? [] : ["With one sample a plan is checked on what it was fitted to."];
     let fills = steps - 1;
-    if (steps <= FEW_STEPS) warnings.push(`A run of ${steps} steps has none to spare: one of them is cached, whatever the budget is.`);
+    if (steps <= TOO_SHORT_TO_SPARE)
+      warnings.push(`A run of ${steps} steps has none to spare: one of them is cached, whatever the budget is.`);
     else fills = maxError === undefined ? await fillsFor(input, runs, asked) : await cheapestWithin(search, maxError);
     let found = await bestPlan(search, fills);
     while (maxError !== undefined && found.error > maxError && fills < steps - 1) found = await bestPlan(search, ++fills);
@@ -95,7 +97,7 @@ export default {
   },
 } satisfies Policy<typeof options>;
 
-/** How many steps compute under what was asked for. */
+/** The number of computed steps that a budget of compute allows. */
 async function fillsFor(
   { steps, cacheable }: PolicyInput,
   runs: Runs,
@@ -110,7 +112,7 @@ function secondsOf(text: string): number {
   return Number.parseFloat(text) / (text.endsWith("ms") ? 1000 : 1);
 }
 
-/** The fewest fills with which one good plan stays within the error on the first of the samples, by bisection. */
+/** The fewest fills with which a uniform plan stays within the error on one sample, by bisection. */
 async function cheapestWithin(search: Search, maxError: number): Promise<number> {
   let [low, high] = [1, search.input.steps - 1];
   while (low < high) {
@@ -121,17 +123,17 @@ async function cheapestWithin(search: Search, maxError: number): Promise<number>
   return low;
 }
 
-/** SmoothCache's plan for a share of the compute, with runs of cached steps a little longer than the share asks for. */
+/** SmoothCache's plan for a share of the compute. It may reuse a value for a few more steps than the share requires. */
 function smoothcacheWithin(input: PolicyInput, share: number): Choice["cells"] {
   const lags = Math.min(...statisticsOf(input.sites).map(({ diff }) => diff.length));
   const k = Math.min(lags, Math.ceil(1 / share) + 2);
   return smoothcache.choose(input, smoothcache.options.parse({ share, k })).cells;
 }
 
-/** All blocks at once: what a forecast costs next to nothing for. */
+/** The cut around all blocks, where a forecast costs almost nothing. */
 const COARSE = "stack";
 
-/** Whether the recipe has whole blocks cached. */
+/** Whether the recipe's cut caches whole blocks. */
 function isCoarse({ sites }: PolicyInput): boolean {
   return sites.every(({ kind }) => kind === "block");
 }

@@ -2,9 +2,9 @@
  * Δ-DiT (arXiv 2406.01125): early in the run the rear blocks are reused between full steps, late in the run the front blocks,
  * as front blocks draw the outline and rear blocks the details.
  *
- * The paper keeps what a run of blocks adds to the stream: that is a branch under `--cut` with ranges (`--cut 0-6,7-20,21-27`,
- * each of which is one block here). Under other cuts every branch of these blocks is kept by itself, so that what is between
- * them, gates above all, is still of the current step.
+ * The paper caches what a range of blocks adds to the stream. That is one branch under a cut with ranges (`--cut 0-6,7-20,21-27`; each
+ * range is one block here). Under other cuts every branch of these blocks is cached by itself, and the operators between them, gates
+ * above all, use values of the current step.
  */
 import { z } from "zod";
 import type { Policy } from "../policy.js";

@@ -2,9 +2,9 @@
  * DPCache (arXiv 2602.22654): the steps that compute are a path through the run; what lies between two of them is forecast from
  * the last two, and the path with the least sum of forecast errors is found by dynamic programming.
  *
- * Two things differ. The paper's error is the L1 distance of the last layer's features; here it is the relative L2 error of every
- * branch, mean over branches, which follows from inner products (with `--cut stack` there is one branch, the last layer's input).
- * The paper's recursion keeps one path for each last fill; here one is kept for each last two, which the cost depends on.
+ * This differs from the paper in two ways. The paper's error is the L1 distance of the last layer's features; here it is the relative
+ * L2 error, mean over branches, which follows from inner products (with `--cut stack` there is one branch, the input of the last layer).
+ * The paper's recursion keeps one path for each last fill; here one is kept for each pair of last fills, as the cost depends on both.
  */
 import { z } from "zod";
 import { badCurves } from "../diagnostics.js";
@@ -43,7 +43,7 @@ export default {
   },
 } satisfies Policy<typeof options>;
 
-/** The line through the last two fills; the last alone where there is one. */
+/** The line through the last two fills, or just the last value if there is only one. */
 function linear(before: number | undefined, from: number, step: number): readonly Term[] {
   if (before === undefined) return difference(0, [from]);
   return sumOfTerms([

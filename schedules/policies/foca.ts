@@ -1,9 +1,9 @@
 /**
  * FoCa (arXiv 2508.16211): a branch as the solution of an ODE. From step to step, also over its own forecasts, a BDF2 predictor (eq. 7)
- * is followed by a Heun corrector (eq. 8) that pulls towards the slope at the newest computed step. The equations are as notes by
- * an author of cache-dit quote them (zhuanlan.zhihu.com/p/1952056591068144338), which found no code. How slopes are had from cached
- * values is ours: that of a fill is over the distance to the fill before it; that of a forecast, as the notes read it, over the step
- * that the predictor made. cache-dit's class of this name is another method: Heun's alone.
+ * is followed by a Heun corrector (eq. 8) that pulls towards the slope at the newest computed step. The equations are taken
+ * from notes by an author of cache-dit (zhuanlan.zhihu.com/p/1952056591068144338); no code was published. How slopes follow from cached
+ * values is our choice: the slope of a fill is taken over the distance to the fill before it; the slope of a forecast, as the notes
+ * read it, over the step of the predictor. cache-dit's class of this name is another method: Heun's alone.
  */
 import { z } from "zod";
 import { difference, type Forecaster, forecastRow } from "../planning/forecast.js";
@@ -28,7 +28,7 @@ const predictAndCorrect: Forecaster = (step, fills) => {
   const now = [{ step: step - 1, weight: 1 }];
   const before = [{ step: step - 2, weight: 1 }];
   const anchor = difference(1, fills);
-  // Of a forecast eq. 8 gives back the slope that went into it: its step is the mean of that slope and the anchor.
+  // By eq. 8 the step to a forecast was the mean of the predictor's slope and the anchor, so that slope follows from the step.
   const slope =
     step - 1 === fills[0]
       ? anchor

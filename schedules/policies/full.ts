@@ -1,4 +1,4 @@
-/** No reuse at all: what every other policy is compared with. */
+/** No reuse: the baseline for every other policy. */
 import { z } from "zod";
 import { everywhere, type Policy } from "../policy.js";
 

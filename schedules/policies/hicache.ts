@@ -1,7 +1,7 @@
 /**
  * HiCache (arXiv 2508.16984): TaylorSeer with scaled Hermite polynomials in place of powers, which grow more slowly: σ^i H_i(σx) / i!
- * and σ = ½ as in `models/hicache_fast_impl.py` of yiming-l21/CFGCache, whose README is HiCache's. What it continues lags behind:
- * the first one is 2σ²x, half of what a straight line needs at σ = ½.
+ * and σ = ½ as in `models/hicache_fast_impl.py` of yiming-l21/CFGCache, whose README is HiCache's. Its forecasts lag behind:
+ * the first-order term is 2σ²x, half of what a straight line needs at σ = ½.
  */
 import { z } from "zod";
 import { differenceSeries, forecastRow } from "../planning/forecast.js";

@@ -22,13 +22,13 @@ export function isPolicy(candidate: unknown): candidate is Policy {
 /** By name, in alphabetical order. */
 export const policies: ReadonlyMap<string, Policy> = await loadFolder(import.meta.url, isPolicy);
 
-/** What the policy cannot do without under these options, as they were given. Throws BAD_OPTION. */
+/** What the policy needs with these options, which are not parsed yet. Throws BAD_OPTION. */
 export function needsOf(policy: Policy, options: unknown): readonly PolicyNeed[] {
   return needsUnder(policy, parseOptions(policy, options));
 }
 
 /**
- * What the policy chooses, as a schedule, with sentences for the user. `options` are as they were given.
+ * Lets the policy choose a schedule; returns it with warnings for the user. `options` are not parsed yet.
  * Throws BAD_OPTION, POLICY_NEEDS_TRACE, POLICY_NEEDS_MODEL, and what the policy throws (BAD_CURVES).
  */
 export async function chooseSchedule(

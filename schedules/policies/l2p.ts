@@ -1,8 +1,8 @@
 /**
- * L2P (arXiv 2604.26365): the weights of a forecast are fitted to calibrated trajectories, step by step. The paper fits them for the
- * network's last feature, one step ahead over all earlier steps, forecasts among them; descends from plain reuse for a while
- * (Aredstone/L2P-Cache, `predictor/train.py`); and skips steps by a list of its own. Here every group of branches has weights, over
- * computed steps alone (fitted a step ahead, the errors of branches add up in long gaps), by least squares held at plain reuse.
+ * L2P (arXiv 2604.26365): the weights of a forecast are fitted to calibrated trajectories, step by step. The paper fits weights for the
+ * network's last feature, one step ahead, over all earlier steps including forecasts. It trains them by gradient descent from plain reuse
+ * (Aredstone/L2P-Cache, `predictor/train.py`) and skips steps by a list of its own. Here every group of branches has weights, fitted by
+ * ridge regression towards plain reuse. They only read computed steps: fitted one step ahead, errors add up in long gaps.
  */
 import { z } from "zod";
 import { entryAt } from "../../ir/entries.js";

@@ -1,4 +1,4 @@
-/** Learning-to-Cache (arXiv 2406.01733): routers that its authors trained say which branches every other evaluation reuses. */
+/** Learning-to-Cache (arXiv 2406.01733): routers that its authors trained decide which branches are reused at every other evaluation. */
 import { z } from "zod";
 import { badRouter } from "../diagnostics.js";
 import { type TensorData, tensorNumbers } from "../../ir/tensor.js";
@@ -19,7 +19,7 @@ const options = z.object({
 });
 
 /**
- * The router that decides at evaluation k, or none if all is computed. horseee/learning-to-cache, `DiT/models/dynamic_models.py`:
+ * The router that decides at evaluation k; undefined if all is computed. horseee/learning-to-cache, `DiT/models/dynamic_models.py`:
  * the counter runs down from steps − 1, and at odd counts the cache is emptied. `U-ViT/libs/uvit_dynamic.py`: the cache is
  * emptied before the second evaluation of every step of a solver of second order; the first reads router k / 2.
  */
@@ -48,7 +48,7 @@ export default {
   },
 } satisfies Policy<typeof options>;
 
-/** Where a router has the score of a branch; −1 for kinds that routers do not speak of. */
+/** The index of a branch's score in a router; −1 for kinds that routers do not cover. */
 function placeOf({ kind, block }: PolicySite): number {
   return kind === "attn" ? 2 * block : kind === "mlp" ? 2 * block + 1 : -1;
 }

@@ -1,6 +1,6 @@
 /**
- * LeMiCa (arXiv 2511.00090): what it costs to reuse from one computed step up to the next is measured at the end of the run, in
- * the final latent; of all schedules with so many computed steps that whose worst segment is the least bad is taken.
+ * LeMiCa (arXiv 2511.00090): the cost of reusing values between two computed steps is measured at the end of the run, in the final
+ * latent. Of all schedules with the given number of computed steps, it takes the one whose worst segment costs least.
  */
 import { z } from "zod";
 import { policyNeedsModel } from "../diagnostics.js";
@@ -45,7 +45,10 @@ function segment(from: number, to: number): string {
   return `${from}-${to}`;
 }
 
-/** For every two fills at most k + 1 apart the mean |x₀ with only what is between them reused − x₀|, mean over samples. */
+/**
+ * For every two fills at most k + 1 apart:
+ * the mean absolute difference of x₀ if only the steps between them are cached, mean over samples.
+ */
 async function segmentErrors(
   { steps, sites, progress }: PolicyInput,
   runs: Runs,

@@ -1,7 +1,7 @@
 /**
- * MagCache (arXiv 2506.09045): reuse while the magnitudes of what is reused and of what would be computed stay together, which
- * hardly depends on the prompt. One ratio γ decides for all branches: in the paper that of what all blocks add to the stream,
- * which is the only branch under `--cut stack`; under other cuts the mean of the branches'.
+ * MagCache (arXiv 2506.09045): a value is reused while its magnitude stays close to that of the value that would be computed. The ratio
+ * γ of the two hardly depends on the prompt. One ratio decides for all branches. In the paper it is that of what all blocks add to the
+ * stream, the only branch under `--cut stack`; under other cuts it is the mean over branches.
  */
 import { z } from "zod";
 import { entryAt } from "../../ir/entries.js";
@@ -10,7 +10,7 @@ import { everywhere, type Policy, type PolicyInput, statisticsOf } from "../poli
 import { roundHalfEven } from "../solvers/spacing.js";
 import { nearestToShare, reuseWhile, type StepMask, thresholdsBetween } from "../planning/threshold.js";
 
-/** diffusers' (`hooks/mag_cache.py`), for FLUX. */
+/** The default of diffusers (`hooks/mag_cache.py`), for FLUX. */
 const DELTA = 0.06;
 
 const options = z
@@ -46,7 +46,7 @@ export default {
   },
 } satisfies Policy<typeof options>;
 
-/** γ (eq. 3) of every step, mean over samples and branches; 1 at the first, which has none before it. */
+/** γ (eq. 3) of every step, mean over samples and branches; 1 at the first step. */
 function measuredRatios({ steps, sites }: PolicyInput): readonly number[] {
   const measured = statisticsOf(sites);
   const ratioAt = (step: number): number =>
@@ -54,16 +54,18 @@ function measuredRatios({ steps, sites }: PolicyInput): readonly number[] {
   return Array.from({ length: steps }, (_, step) => (step === 0 ? 1 : ratioAt(step)));
 }
 
-/** For every step the nearest of the ratios in a file, as diffusers' `nearest_interp` finds it. Throws FILE_MISSING, BAD_JSON, BAD_JSON_FIELD. */
+/**
+ * For every step, the nearest of the ratios in a file, as in diffusers' `nearest_interp`. Throws FILE_MISSING, BAD_JSON, BAD_JSON_FIELD.
+ */
 function givenRatios({ steps, readJson }: PolicyInput, file: string): readonly number[] {
   const ratios = parseWith(z.array(z.number().positive()).min(1), readJson(file), file);
-  // In float32, as there: which of two is nearest can hang on it.
+  // In float32, as there: rounding can decide which of two is nearest.
   const scale = Math.fround((ratios.length - 1) / (steps - 1));
   const nearest = (step: number): number => (steps === 1 ? ratios.length - 1 : roundHalfEven(Math.fround(step * scale)));
   return Array.from({ length: steps }, (_, step) => entryAt(ratios, nearest(step)));
 }
 
-/** Of reusing at `step` what was computed at `filled`, Σ |1 − Π γ| over the steps between and this one. */
+/** The error of reusing at `step` the value of `filled`: Σ |1 − Π γ| over the steps after `filled` up to `step`. */
 function accumulatedErrors(gamma: readonly number[]): (step: number, filled: number) => number {
   return (step, filled) => {
     let product = 1;

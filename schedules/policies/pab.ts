@@ -1,6 +1,6 @@
 /**
- * Pyramid Attention Broadcast (arXiv 2408.12588): in the middle of a run the output of an attention is used for several steps,
- * for the more the less that kind of attention changes: spatial, then temporal, then cross-attention.
+ * Pyramid Attention Broadcast (arXiv 2408.12588): in the middle of a run the output of an attention is used for several steps. The less
+ * a kind of attention changes, the longer it is used: spatial attention changes most, then temporal, then cross-attention.
  */
 import { z } from "zod";
 import { groupBranches, type Policy, type PolicySite } from "../policy.js";
@@ -26,14 +26,14 @@ export default {
   options,
   choose({ timesteps, sites }, { window, ...ranges }) {
     const [low = 0, high = 0] = window.split(",").map(Number);
-    // As diffusers decides, `hooks/pyramid_attention_broadcast.py`: the count goes on outside of the window.
+    // As in diffusers, `hooks/pyramid_attention_broadcast.py`: steps outside of the window are counted too.
     const rowOf = (range: number): (0 | 1)[] => timesteps.map((time, k) => (low < time && time < high && k % range !== 0 ? 0 : 1));
-    return { cells: new Map(groupBranches(sites).map(({ key, sites: [site] }) => [key, rowOf(site ? ranges[rangeOf(site)] : 1)])) };
+    return { cells: new Map(groupBranches(sites).map(({ key, sites: [site] }) => [key, rowOf(site ? ranges[rangeOptionOf(site)] : 1)])) };
   },
 } satisfies Policy<typeof options>;
 
-/** The option that speaks of a branch. */
-function rangeOf({ kind, stream }: PolicySite): "spatial" | "temporal" | "cross" | "mlp" {
+/** The option that applies to a branch. */
+function rangeOptionOf({ kind, stream }: PolicySite): "spatial" | "temporal" | "cross" | "mlp" {
   if (kind === "cross_attn") return "cross";
   if (kind !== "attn") return "mlp";
   return stream === "temporal" ? "temporal" : "spatial";

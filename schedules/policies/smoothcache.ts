@@ -1,6 +1,6 @@
 /**
- * SmoothCache (arXiv 2411.10510): reuse while the calibrated error of doing so stays below one threshold for all kinds.
- * The paper's rule and the rule of its code (Roblox/SmoothCache, `calibration_helper.py`) differ and are both here.
+ * SmoothCache (arXiv 2411.10510): a value is reused while the calibrated error of reusing it stays below a threshold. The rule of the
+ * paper and that of its code (Roblox/SmoothCache, `calibration_helper.py`) differ; both are implemented.
  */
 import { z } from "zod";
 import { badCurves } from "../diagnostics.js";
@@ -54,7 +54,10 @@ export default {
   },
 } satisfies Policy<typeof options>;
 
-/** The threshold of every group, from one for all or from `attn=0.2,mlp=0.1`; a kind that is not named computes always. Throws UNKNOWN_NAME. */
+/**
+ * The threshold of every group, from one number for all or from `attn=0.2,mlp=0.1`.
+ * A kind that is not named is always computed. Throws UNKNOWN_NAME.
+ */
 function thresholdsOf(alpha: number | string, keys: readonly string[]): (key: string) => number {
   if (typeof alpha === "number") return () => alpha;
   const given = new Map(
@@ -71,7 +74,7 @@ const RULES = { paper: { curves: "mean", scan: scanByPaper }, code: { curves: "p
 
 /**
  * Eq. 4: walk the steps; reuse while the error against the last computed step is below alpha and its distance at most k.
- * The paper says nothing of the ends: the first has nothing to reuse, and the last is computed as in every published schedule.
+ * The paper does not mention the ends: the first step has nothing to reuse, and the last is computed, as in every published schedule.
  */
 function scanByPaper(bands: ErrorBands, alpha: number, steps: number): StepMask {
   return reuseWhile(steps, (step, filled) => step < steps - 1 && (bands[step - filled - 1]?.[step] ?? Infinity) < alpha);

@@ -1,4 +1,7 @@
-/** TaylorSeer (arXiv 2503.06923): between computed steps every branch follows a Taylor series, its derivatives being backward differences. */
+/**
+ * TaylorSeer (arXiv 2503.06923): between computed steps every branch is
+ * forecast by a Taylor series with backward differences as derivatives.
+ */
 import { z } from "zod";
 import { differenceSeries, forecastRow } from "../planning/forecast.js";
 import { uniformOptions, uniformSteps } from "../planning/interval.js";

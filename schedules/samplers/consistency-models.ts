@@ -1,4 +1,7 @@
-/** Consistency models on EDM's scalings (arXiv 2303.01469, algorithm 1), as diffusers' `schedulers/scheduling_consistency_models.py` samples them. */
+/**
+ * Consistency models on EDM's scalings (arXiv 2303.01469, algorithm 1),
+ * as diffusers' `schedulers/scheduling_consistency_models.py` samples them.
+ */
 import { z } from "zod";
 import { samplerOption } from "../diagnostics.js";
 import { entryAt } from "../../ir/entries.js";
@@ -29,14 +32,14 @@ export default {
     if (steps > trainTimes) throw samplerOption(className, "steps", `takes at most ${trainTimes} steps`);
     if (timesteps) checkFallingTimes(className, timesteps, steps, trainTimes);
     const stride = Math.floor(trainTimes / steps);
-    // Places on the training grid, which falls with them: the first is the noisiest.
+    // Indices into the training grid, whose sigmas fall: index 0 is the noisiest.
     const places = [...(timesteps ?? Array.from({ length: steps }, (_, k) => (steps - 1 - k) * stride))].reverse();
     const trained = karrasSigmas(max, min, trainTimes, rho);
     const sigmas = places.map((place) => entryAt(trained, place));
     const rows = sigmas.map((sigma, k): Row => {
       const to = Math.min(Math.max(sigmas[k + 1] ?? min, min), max);
       const norm = Math.sqrt(sigma ** 2 + data ** 2);
-      // Scalings under which the network's answer at sigma_min is what it sees (eq. 5 and appendix C).
+      // With these scalings the result at sigma_min is the network's input itself (eq. 5 and appendix C).
       const sample = { x: data ** 2 / ((sigma - min) ** 2 + data ** 2), out: ((sigma - min) * data) / norm };
       const noise = steps > 1 ? s_noise * Math.sqrt(to ** 2 - min ** 2) : 0;
       return {

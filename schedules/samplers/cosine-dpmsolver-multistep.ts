@@ -1,4 +1,7 @@
-/** The SDE form of DPM-Solver++ on v-diffusion's angles (Stable Audio), as diffusers' `schedulers/scheduling_cosine_dpmsolver_multistep.py` runs it. */
+/**
+ * The SDE form of DPM-Solver++ on v-diffusion's angles (Stable Audio), as diffusers'
+ * `schedulers/scheduling_cosine_dpmsolver_multistep.py` runs it.
+ */
 import { z } from "zod";
 import { unsupportedScheduler } from "../diagnostics.js";
 import { dpmOrder, dpmStep } from "../solvers/dpm-solver.js";

@@ -1,4 +1,7 @@
-/** DDPM under the name by which ParaDiGMS (arXiv 2305.16317) solves it in parallel, diffusers' `schedulers/scheduling_ddpm_parallel.py`; step by step they are one. */
+/**
+ * DDPM under the name by which ParaDiGMS (arXiv 2305.16317) solves it in parallel, diffusers' `schedulers/scheduling_ddpm_parallel.py`;
+ * step by step they are one.
+ */
 import type { Sampler } from "../sampler.js";
 import ddpm from "./ddpm.js";
 

@@ -16,7 +16,7 @@ const config = z.object({
   ...lambdaGridKeys,
   ...thresholdingKeys,
   solver_order: z.int().min(1).max(3).default(2),
-  /** All but the first of each are other classes', for which the library takes the first. */
+  /** All but the first of each belong to other classes; the library uses the first for them. */
   algorithm_type: z.enum(["deis", "dpmsolver", "dpmsolver++"]).default("deis"),
   solver_type: z.enum(["logrho", "midpoint", "heun", "bh1", "bh2"]).default("logrho"),
   lower_order_final: z.boolean().default(true),

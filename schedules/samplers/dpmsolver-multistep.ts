@@ -1,4 +1,7 @@
-/** DPM-Solver multistep, its `++` and its SDE forms (arXiv 2206.00927, 2211.01095), as diffusers' `schedulers/scheduling_dpmsolver_multistep.py` runs them. */
+/**
+ * DPM-Solver multistep, its `++` and its SDE forms (arXiv 2206.00927, 2211.01095), as diffusers'
+ * `schedulers/scheduling_dpmsolver_multistep.py` runs them.
+ */
 import { z } from "zod";
 import { unsupportedScheduler } from "../diagnostics.js";
 import { entryAt } from "../../ir/entries.js";

@@ -22,7 +22,7 @@ export default {
       const base = 2 * step;
       const from = entryAt(sigmas, step);
       const to = sigmas[step + 1] ?? 0;
-      // From the base down to a sigma by the sample that an evaluation predicts, and up by noise.
+      // A step from the base: down to a sigma towards the predicted sample, then up by noise.
       const evaluation = (k: number, time: number, sigma: number, end: number): Row => {
         const { down, up } = ancestralSigmas(from, end);
         const x = [{ step: base, weight: down / from }];

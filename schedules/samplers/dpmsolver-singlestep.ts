@@ -1,4 +1,7 @@
-/** DPM-Solver singlestep, its `++` and its SDE forms (arXiv 2206.00927, 2211.01095), as diffusers' `schedulers/scheduling_dpmsolver_singlestep.py` runs them. */
+/**
+ * DPM-Solver singlestep, its `++` and its SDE forms (arXiv 2206.00927, 2211.01095), as diffusers'
+ * `schedulers/scheduling_dpmsolver_singlestep.py` runs them.
+ */
 import { z } from "zod";
 import { entryAt } from "../../ir/entries.js";
 import { refuseThresholding, thresholdingKeys } from "../solvers/clipping.js";

@@ -1,4 +1,7 @@
-/** DPM-Solver++ multistep (arXiv 2211.01095) on EDM's noise levels, as diffusers' `schedulers/scheduling_edm_dpmsolver_multistep.py` runs it. */
+/**
+ * DPM-Solver++ multistep (arXiv 2211.01095) on EDM's noise levels,
+ * as diffusers' `schedulers/scheduling_edm_dpmsolver_multistep.py` runs it.
+ */
 import { z } from "zod";
 import { unsupportedScheduler } from "../diagnostics.js";
 import { refuseThresholding, thresholdingKeys } from "../solvers/clipping.js";
@@ -12,7 +15,7 @@ const config = z.object({
   ...edmKeys,
   ...edmSolverKeys,
   ...thresholdingKeys,
-  /** The last is another class's, for which the library takes the first. */
+  /** The last belongs to another class; the library uses the first for it. */
   algorithm_type: z.enum(["dpmsolver++", "sde-dpmsolver++", "deis"]).default("dpmsolver++"),
 });
 

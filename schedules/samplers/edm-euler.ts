@@ -1,4 +1,7 @@
-/** Euler's method on EDM's probability flow (arXiv 2206.00364, algorithm 1 without the second order), as diffusers' `schedulers/scheduling_edm_euler.py` runs it. */
+/**
+ * Euler's method on EDM's probability flow (arXiv 2206.00364, algorithm 1 without the second order), as diffusers'
+ * `schedulers/scheduling_edm_euler.py` runs it.
+ */
 import { z } from "zod";
 import { dpmStep } from "../solvers/dpm-solver.js";
 import { edmInitialScale, edmKeys, edmPrediction, edmRows, edmSigmas, logTime } from "../solvers/edm.js";

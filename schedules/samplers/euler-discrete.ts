@@ -1,4 +1,6 @@
-/** Euler steps in sigma (arXiv 2206.00364, algorithm 2 without churn), as diffusers' `schedulers/scheduling_euler_discrete.py` runs them. */
+/**
+ * Euler steps in sigma (arXiv 2206.00364, algorithm 2 without churn), as diffusers' `schedulers/scheduling_euler_discrete.py` runs them.
+ */
 import { z } from "zod";
 import { samplerOption } from "../diagnostics.js";
 import { entryAt } from "../../ir/entries.js";
@@ -49,7 +51,7 @@ export default {
   },
 } satisfies Sampler<typeof config>;
 
-/** Times, and sigmas: one more, the one where the run ends. */
+/** Times, and sigmas: one more than times, as the last is where the run ends. */
 function gridOf(config: Config, options: SamplerOptions): { readonly times: readonly number[]; readonly sigmas: readonly number[] } {
   const { steps, sigmas: given, timesteps } = options;
   if (given) {

@@ -12,7 +12,9 @@ const config = z.object({
   use_epss: z.boolean().default(true),
 });
 
-/** Empirically pruned step sampling (arXiv 2505.19931): kept times of a run of 32 steps (`get_epss_timesteps` in `f5_tts/model/utils.py`). */
+/**
+ * Empirically pruned step sampling (arXiv 2505.19931): kept times of a run of 32 steps (`get_epss_timesteps` in `f5_tts/model/utils.py`).
+ */
 const PRUNED: ReadonlyMap<number, readonly number[]> = new Map(
   [
     [0, 2, 4, 8, 16, 32],

@@ -1,4 +1,7 @@
-/** Heun's method on rectified flow (arXiv 2206.00364, algorithm 1, without churn), as diffusers' `schedulers/scheduling_flow_match_heun_discrete.py` runs it. */
+/**
+ * Heun's method on rectified flow (arXiv 2206.00364, algorithm 1, without churn), as diffusers'
+ * `schedulers/scheduling_flow_match_heun_discrete.py` runs it.
+ */
 import { z } from "zod";
 import { entryAt } from "../../ir/entries.js";
 import { flowGrid, flowGridKeys, velocityStep } from "../solvers/flow.js";

@@ -23,7 +23,7 @@ export function isSampler(candidate: unknown): candidate is Sampler {
 /** By file stem, in alphabetical order. */
 export const samplers: ReadonlyMap<string, Sampler> = await loadFolder(import.meta.url, isSampler);
 
-/** The most steps that a sampler takes: as many as the longest noise schedules in use have (Improved DDPM). */
+/** The most steps that a sampler takes: the length of the longest noise schedule in use (Improved DDPM). */
 export const MAX_STEPS = 4000;
 
 const terms = z.array(z.strictObject({ step: z.int().min(0), weight: z.number() }));
@@ -52,7 +52,7 @@ const tableSchema = z.strictObject({
 
 /**
  * The table of a scheduler: of the class that the configuration names (a diffusers `scheduler_config.json`), or the
- * configuration itself where that is a table. Unknown keys are ignored; `unknownKeys` lists them. `own`: classes besides the known.
+ * configuration itself if that is a table. Unknown keys are ignored; `unknownKeys` lists them. `own` are the user's own classes.
  * Throws UNKNOWN_SCHEDULER, UNSUPPORTED_SCHEDULER, BAD_JSON_FIELD, SAMPLER_OPTION, DEGENERATE_TIMES, BAD_SAMPLER_TABLE.
  */
 export function samplerTable(config: unknown, options: SamplerOptions, own: readonly Sampler[] = []): SamplerTable {
@@ -76,7 +76,7 @@ function startedTable(who: string, table: SamplerTable, { steps, start = 0 }: Sa
   return started;
 }
 
-/** Keys of the configuration that its class does not know; such keys have no effect. Empty for a table. */
+/** The keys of the configuration that its class does not know and that have no effect. Empty for a table. */
 export function unknownKeys(config: unknown, own: readonly Sampler[] = []): readonly string[] {
   if (!isRecord(config) || "rows" in config) return [];
   const known = samplerOf(config, own).config.shape;
@@ -96,7 +96,7 @@ function samplerOf(config: unknown, own: readonly Sampler[]): Sampler {
   );
 }
 
-/** The one class that knows every key: scheduler objects print their configuration without its class. */
+/** The only class that knows all keys, for configurations without a class name, as scheduler objects print them. */
 function samplerByKeys(keys: readonly string[], all: readonly Sampler[]): Sampler {
   const plain = keys.filter((key) => !key.startsWith("_"));
   const fitting = all.filter(({ config }) => plain.every((key) => Object.hasOwn(config.shape, key)));

@@ -1,4 +1,7 @@
-/** Improved PNDM (arXiv 2202.09778, appendix) on v-predictions: Adams–Bashforth weights on the predicted noise, as diffusers' `schedulers/scheduling_ipndm.py` runs it. */
+/**
+ * Improved PNDM (arXiv 2202.09778, appendix) on v-predictions: Adams–Bashforth weights on the predicted noise, as diffusers'
+ * `schedulers/scheduling_ipndm.py` runs it.
+ */
 import { z } from "zod";
 import { samplerOption } from "../diagnostics.js";
 import { entryAt } from "../../ir/entries.js";

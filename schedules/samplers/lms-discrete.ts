@@ -1,4 +1,6 @@
-/** Linear multistep in sigma, order 4 (Adams–Bashforth on an uneven grid), as diffusers' `schedulers/scheduling_lms_discrete.py` runs it. */
+/**
+ * Linear multistep in sigma, order 4 (Adams–Bashforth on an uneven grid), as diffusers' `schedulers/scheduling_lms_discrete.py` runs it.
+ */
 import { z } from "zod";
 import { entryAt } from "../../ir/entries.js";
 import { interpolationWeights } from "../solvers/quadrature.js";

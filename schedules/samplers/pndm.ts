@@ -1,4 +1,7 @@
-/** Pseudo numerical methods (arXiv 2202.09778), Runge–Kutta then linear multistep, as diffusers' `schedulers/scheduling_pndm.py` runs them. */
+/**
+ * Pseudo numerical methods (arXiv 2202.09778), Runge–Kutta then linear multistep,
+ * as diffusers' `schedulers/scheduling_pndm.py` runs them.
+ */
 import { z } from "zod";
 import { samplerOption } from "../diagnostics.js";
 import { entryAt } from "../../ir/entries.js";
@@ -52,7 +55,7 @@ export default {
     const moves = config.skip_prk_steps ? skippingWarmUp(times, stride) : warmingUp(times, stride);
     const rows = moves.map(({ time, base, from, to, outs }): Row => {
       const transfer = transferBetween(barAt(from), barAt(to));
-      // An output v stands for the noise alpha · v + sigma · x, with x the latent at the step's base.
+      // A v-prediction v is the predicted noise alpha · v + sigma · x, with x the latent at the step's base.
       const isV = config.prediction_type === "v_prediction";
       const scale = transfer.noise * (isV ? Math.sqrt(barAt(from)) : 1);
       const x = transfer.x + (isV ? transfer.noise * Math.sqrt(1 - barAt(from)) : 0);

@@ -19,7 +19,7 @@ const config = z.object({
   ...thresholdingKeys,
   predictor_order: z.int().min(1).max(4).default(2),
   corrector_order: z.int().min(1).max(4).default(2),
-  /** A function, which no file can hold; without it the noise is that of the reverse diffusion at times from 200 to 800. */
+  /** A function, which a file cannot hold. The default adds the noise of the reverse diffusion at times from 200 to 800. */
   tau_func: z.null().default(null),
   algorithm_type: z.enum(["data_prediction", "noise_prediction"]).default("data_prediction"),
   lower_order_final: z.boolean().default(true),

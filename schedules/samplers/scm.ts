@@ -13,7 +13,7 @@ const config = z.object({
   sigma_data: z.number().default(0.5),
 });
 
-/** What diffusers' pipelines pass: where the noise is (nearly) all there is, and the middle of a run of two steps. */
+/** The angles that diffusers' pipelines pass: the first, at (almost) pure noise, and the middle one of a run of two steps. */
 const FIRST_ANGLE = 1.5708;
 const MIDDLE_ANGLE = 1.3;
 
@@ -21,7 +21,7 @@ export default {
   name: "scm",
   className,
   config,
-  /** Times are one more than steps, as the library takes them: the last is where the run ends. */
+  /** As in the library there is one time more than steps: the last is where the run ends. */
   takes: ["timesteps"],
   table(config, { steps, timesteps }) {
     if (steps > config.num_train_timesteps) throw samplerOption(className, "steps", `takes at most ${config.num_train_timesteps} steps`);

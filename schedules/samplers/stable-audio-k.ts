@@ -1,4 +1,7 @@
-/** k-diffusion's DPM-Solver++ as stable-audio-tools runs it: `sample_k` in `stable_audio_tools/inference/sampling.py`, `k_diffusion/sampling.py`. */
+/**
+ * k-diffusion's DPM-Solver++ as stable-audio-tools runs it: `sample_k` in `stable_audio_tools/inference/sampling.py`,
+ * `k_diffusion/sampling.py`.
+ */
 import { z } from "zod";
 import { samplerOption } from "../diagnostics.js";
 import { dpmStep } from "../solvers/dpm-solver.js";

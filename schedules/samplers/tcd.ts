@@ -9,7 +9,7 @@ import type { Row, Sampler } from "../sampler.js";
 
 const className = "TCDScheduler";
 
-/** The library has the keys of clipping and thresholding here, and does not look at them. */
+/** The library accepts keys of clipping and thresholding here but ignores them. */
 const config = z.object(consistencyKeys);
 
 export default {

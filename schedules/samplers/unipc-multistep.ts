@@ -20,7 +20,7 @@ const config = z.object({
   ...thresholdingKeys,
   solver_order: z.int().min(1).max(9).default(2),
   predict_x0: z.boolean().default(true),
-  /** The last three are other classes' solvers, for which the library takes bh2. */
+  /** The last three belong to other classes; the library uses bh2 for them. */
   solver_type: z.enum(["bh1", "bh2", "midpoint", "heun", "logrho"]).default("bh2"),
   lower_order_final: z.boolean().default(true),
   /** Entry i is the evaluation before the one that is not corrected. */
@@ -84,7 +84,7 @@ export default {
   },
 } satisfies Sampler<typeof config>;
 
-/** Throws for what the library refuses, or answers with NaN. */
+/** Throws for settings that the library refuses or turns into NaN. */
 function refuseSettings(config: Config, { steps, sigmas, mu }: SamplerOptions): void {
   const refuse = (setting: string, reason: string, hint: string): void => {
     throw unsupportedScheduler(className, setting, reason, hint);

@@ -1,4 +1,4 @@
-/** What is no weighted sum: clamping of the predicted sample and learned variance, the keys that ask for them, and their refusal. */
+/** The non-linear parts of samplers: clamping of the predicted sample and learned variance, their configuration keys, and their refusal. */
 import { z } from "zod";
 import { unsupportedScheduler } from "../diagnostics.js";
 import type { Row, SamplerTable, Term } from "../sampler.js";
@@ -29,7 +29,7 @@ export interface ClampedStep {
   readonly weights: { readonly x: number; readonly sample: number; readonly out: number; readonly noise: number };
 }
 
-/** A row's sums for a step that looks at one predicted sample, clamped or not: if not, it is a step from the raw output. */
+/** A row's sums for a step that uses one predicted sample. Without clamping they only use the raw output. */
 export function clampedStep({ clip_sample, clip_sample_range }: Clamping, { k, sample, weights }: ClampedStep): Pick<Row, "m" | "next"> {
   const term = (weight: number): Term[] => [{ step: k, weight }];
   const { noise } = weights;

@@ -1,4 +1,4 @@
-/** CogVideoX's noise schedule (arXiv 2408.06072): shifted towards noise, and by the library's step of ⌊N/n⌋ from each time to the next. */
+/** CogVideoX's noise schedule (arXiv 2408.06072), shifted towards noise, and its steps of ⌊N/n⌋ training times. */
 import { z } from "zod";
 import { samplerOption } from "../diagnostics.js";
 import { entryAt } from "../../ir/entries.js";
@@ -16,7 +16,7 @@ export const cogVideoXKeys = {
   steps_offset: z.int().default(0),
   prediction_type: z.enum(["epsilon", "v_prediction", "sample"]).default("epsilon"),
   timestep_spacing: timestepSpacing.default("leading"),
-  /** The library has these three keys, and does not look at them. */
+  /** The library accepts these three keys but ignores them. */
   clip_sample: z.boolean().default(true),
   clip_sample_range: z.number().default(1),
   sample_max_value: z.number().default(1),
@@ -24,7 +24,7 @@ export const cogVideoXKeys = {
 
 export type CogVideoXConfig = z.output<z.ZodObject<typeof cogVideoXKeys>>;
 
-/** One step: the time that the model is told, the level there, and the level where the step ends. */
+/** One step: the time that the model gets, the level there, and the level where the step ends. */
 export interface CogVideoXStep {
   readonly time: number;
   readonly from: Level;

@@ -18,7 +18,7 @@ export const consistencyKeys = {
   clip_sample: z.boolean().default(false),
   clip_sample_range: z.number().default(1),
   prediction_type: z.enum(["epsilon", "v_prediction", "sample"]).default("epsilon"),
-  /** How fast LCM's boundary condition gives way to the model. */
+  /** How quickly LCM's boundary condition fades out as the time grows. */
   timestep_scaling: z.number().default(10),
   /** These three have no effect: the times are given by the distillation, and none of them is before the first training time. */
   set_alpha_to_one: z.boolean().default(true),

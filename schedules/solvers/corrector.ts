@@ -1,4 +1,4 @@
-/** Predictor–corrector solvers as rows: what the corrector adds to a latent, folded into the step that goes on from it. */
+/** Predictor–corrector solvers as rows: the correction of a latent is folded into the next step. */
 import { sumOfTerms, type Term } from "../sampler.js";
 
 /** A step from the (corrected) latent of one evaluation to that of the next: weights of the latent and of kept predictions, and noise. */
@@ -9,8 +9,8 @@ export interface LinearStep {
 }
 
 /**
- * The next latent by the latent as it was predicted. Predictor and corrector go from the same latent with the same weight
- * and the same noise, so that corrected = predicted + Σ (corrector − predictor) · m, and the step goes on from there.
+ * The next latent as a function of the predicted one. Predictor and corrector start from the same latent with the same weight and the
+ * same noise, so corrected = predicted + Σ (corrector − predictor) · m, and the step continues from the corrected latent.
  */
 export function fromPredicted(
   step: LinearStep,

@@ -11,7 +11,7 @@ export function ddimStep(
   eta: number,
 ): Pick<ClampedStep, "sample" | "weights"> {
   const level = levelOfBar(bar);
-  // The noise is that of the raw output, also where the sample is clamped.
+  // The predicted noise follows from the raw output, even if the sample is clamped.
   const { x, out } = noiseOf(prediction, level);
   const noise = eta * Math.sqrt(((1 - nextBar) / (1 - bar)) * (1 - bar / nextBar));
   const direction = Math.sqrt(1 - nextBar - noise * noise);

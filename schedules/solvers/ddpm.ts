@@ -8,9 +8,9 @@ import type { Prediction, Row } from "../sampler.js";
 export const fixedVariances = ["fixed_small", "fixed_small_log", "fixed_large"] as const;
 
 export interface AncestralRun {
-  /** What the model is told, in sampling order. */
+  /** The times that the model gets, in sampling order. */
   readonly times: readonly number[];
-  /** The share of signal at each of these times; the run ends at 1. */
+  /** alphaBar, the share of signal, at each of these times; the run ends at 1. */
   readonly bars: readonly number[];
   readonly variance: (typeof fixedVariances)[number] | "learned_range";
   readonly prediction: Exclude<Prediction, "flow">;

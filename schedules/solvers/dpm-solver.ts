@@ -1,4 +1,4 @@
-/** One step of the DPM-Solver family (arXiv 2206.00927, 2211.01095), in all the forms in which diffusers has it. */
+/** One step of the DPM-Solver family (arXiv 2206.00927, 2211.01095), in all variants of diffusers. */
 import { z } from "zod";
 import { unsupportedScheduler } from "../diagnostics.js";
 import { entryAt } from "../../ir/entries.js";
@@ -8,12 +8,12 @@ import { type Level, noiseOf, type PredictionType, sampleOf } from "./levels.js"
 /** In terms of predicted samples (`++`) or predicted noise; as an ODE or, with fresh noise at every step, as an SDE. */
 export type DpmAlgorithm = "dpmsolver" | "dpmsolver++" | "sde-dpmsolver" | "sde-dpmsolver++";
 
-/** The algorithm that a configuration names; `deis` is another class's, for which the library takes `dpmsolver++`. */
+/** The algorithm of a configuration. `deis` belongs to another class; the library uses `dpmsolver++` for it. */
 export function algorithmOf<A extends DpmAlgorithm>(named: A | "deis"): A | "dpmsolver++" {
   return named === "deis" ? "dpmsolver++" : named;
 }
 
-/** `solver_type` of a configuration: the last three are other classes' solvers, for which the library takes midpoint. */
+/** `solver_type` of a configuration. The last three belong to other classes; the library uses midpoint for them. */
 export const dpmSolverType = z
   .enum(["midpoint", "heun", "logrho", "bh1", "bh2"])
   .default("midpoint")
@@ -76,7 +76,7 @@ function predictsNoise(algorithm: DpmAlgorithm): boolean {
   return algorithm === "dpmsolver" || algorithm === "sde-dpmsolver";
 }
 
-/** Full order needs as many past steps since the run's start; the ends are lower where the configuration says so. */
+/** The order at a step: limited by the number of earlier steps in this run, and lowered at the end if the configuration asks for it. */
 export function dpmOrder(
   k: number,
   steps: number,

@@ -1,4 +1,4 @@
-/** EDM (arXiv 2206.00364): x = sample + sigma · noise, networks between scalings that depend on sigma, and multistep rows for them. */
+/** EDM (arXiv 2206.00364): x = sample + sigma · noise, the scalings by sigma around the network, and multistep rows. */
 import { z } from "zod";
 import { dpmSolverType } from "./dpm-solver.js";
 import { unsupportedScheduler } from "../diagnostics.js";
@@ -31,11 +31,14 @@ export const edmSolverKeys = {
   euler_at_final: z.boolean().default(false),
 };
 
-/** Sigmas of a run, one more than its steps, as `set_timesteps` of diffusers' `schedulers/scheduling_edm_dpmsolver_multistep.py` lays them out. */
+/**
+ * Sigmas of a run, one more than its steps,
+ * as `set_timesteps` of diffusers' `schedulers/scheduling_edm_dpmsolver_multistep.py` lays them out.
+ */
 export function edmSigmas({ sigma_schedule, sigma_min, sigma_max, rho, final_sigmas_type }: EdmConfig, steps: number): readonly number[] {
   const last = final_sigmas_type === "zero" ? 0 : sigma_min;
   if (sigma_schedule === "karras") return [...karrasSigmas(sigma_max, sigma_min, steps, rho), last];
-  // The library fills this grid from its lower end, which is what is left at one step.
+  // The library fills this grid from its lower end, so a single step is at sigma_min.
   return [...exponentialSigmas(steps === 1 ? sigma_min : sigma_max, sigma_min, steps), last];
 }
 
@@ -44,7 +47,7 @@ export function edmInitialScale({ sigma_max }: { readonly sigma_max: number }): 
   return Math.sqrt(sigma_max ** 2 + 1);
 }
 
-/** Throws UNSUPPORTED_SCHEDULER for the prediction that the library has in its lists and does not define. */
+/** Throws UNSUPPORTED_SCHEDULER for the prediction type that the library lists but does not define. */
 export function edmPrediction(className: string, { prediction_type: prediction }: EdmConfig): "epsilon" | "v_prediction" {
   if (prediction !== "sample") return prediction;
   const hint = 'EDM networks predict "epsilon" or "v_prediction".';
@@ -56,7 +59,7 @@ export interface EdmRun {
   readonly sigmas: readonly number[];
   readonly sigmaData: number;
   readonly prediction: "epsilon" | "v_prediction";
-  /** What the model is told at a sigma. */
+  /** The time that the model gets at a sigma. */
   readonly timeOf: (sigma: number) => number;
   /** How many predicted samples row k uses, at most k + 1. */
   readonly orderAt: (k: number) => number;

@@ -1,4 +1,4 @@
-/** Rectified flow, x = (1 − sigma) · x_0 + sigma · noise with the output noise − x_0: its grids of sigmas, and its kinds of step. */
+/** Rectified flow, x = (1 − sigma) · x_0 + sigma · noise with the output noise − x_0: grids of sigmas, and steps. */
 import { z } from "zod";
 import { samplerOption } from "../diagnostics.js";
 import { entryAt } from "../../ir/entries.js";
@@ -41,7 +41,7 @@ export function flowGrid(
     if (values && values.length !== steps) throw samplerOption(className, setting, `needs ${steps} ${setting} for ${steps} steps`);
   const isDynamic = config.use_dynamic_shifting;
   if (isDynamic && mu === undefined) throw samplerOption(className, "mu", 'needs mu with "use_dynamic_shifting": true');
-  // Without dynamic shifting the library takes mu and does not look at it.
+  // Without dynamic shifting the library accepts mu but ignores it.
   const shift = isDynamic ? (config.time_shift_type === "exponential" ? Math.exp(mu ?? 0) : (mu ?? 0)) : config.shift;
   // The lower end of the default grid is shifted twice, unless the shift is dynamic.
   const lowest = isDynamic ? 1 / trainTimes : shiftedSigma(1 / trainTimes, shift);

@@ -1,4 +1,4 @@
-/** Grids of the solvers that step in lambda (DPM-Solver, DEIS, UniPC, SA-Solver): times that the model is told, and their sigmas. */
+/** Grids of the solvers that step in lambda (DPM-Solver, DEIS, UniPC, SA-Solver): the times that the model gets, and their sigmas. */
 import { z } from "zod";
 import { samplerOption } from "../diagnostics.js";
 import { entryAt } from "../../ir/entries.js";
@@ -8,7 +8,7 @@ import type { Prediction, SamplerOptions } from "../sampler.js";
 import { interpolate, namedGrid, namedGridKeys, namedSigmas, shiftedSigma, timeOfSigma } from "./sigma-grid.js";
 import { linspace, roundHalfEven, spacedTimes, type TimestepSpacing } from "./spacing.js";
 
-/** Times that the model is told, and sigmas: one more, the one where the run ends. */
+/** The times that the model gets, and sigmas: one more than times, as the last is where the run ends. */
 export interface Grid {
   readonly times: readonly number[];
   readonly sigmas: readonly number[];
@@ -38,11 +38,11 @@ export type LambdaGridConfig = NoiseScheduleConfig &
     readonly sigma_max?: number | null;
   };
 
-/** In what the classes differ. */
+/** The differences between the classes. */
 export interface LambdaGridForm {
   /** Whether times of Karras and Lu sigmas are left unrounded (and then truncated) on the cosine schedule. */
   readonly truncatesOnCosine?: boolean;
-  /** Whether a named grid that does not end at 0 repeats its own last sigma, where others end at the least training sigma. */
+  /** Whether a named grid that does not end at 0 repeats its own last sigma; in other classes it ends at the smallest training sigma. */
   readonly repeatsLast?: boolean;
   /** Sigmas of a flow where they are not DPM-Solver's. */
   readonly flowSigmas?: () => readonly number[];
@@ -101,13 +101,13 @@ function flowSigmas(steps: number, trainTimes: number, shift: number): readonly 
     .slice(0, steps);
 }
 
-/** Throws SAMPLER_OPTION where mu comes without dynamic shifting, which takes it as the logarithm of the flow's shift. */
+/** Throws SAMPLER_OPTION if mu is given without dynamic shifting, which alone uses it (as the logarithm of the flow's shift). */
 export function refuseIdleMu(className: string, config: { readonly use_dynamic_shifting: boolean }, { mu }: SamplerOptions): void {
   if (mu !== undefined && !config.use_dynamic_shifting)
     throw samplerOption(className, "mu", 'takes mu only with "use_dynamic_shifting": true');
 }
 
-/** The label of a table for what configurations call the prediction. */
+/** The label in a table for the prediction type of a configuration. */
 export function predictionLabel(prediction: PredictionType): Prediction {
   return prediction === "flow_prediction" ? "flow" : prediction;
 }

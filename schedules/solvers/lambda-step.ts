@@ -1,8 +1,13 @@
-/** One step of an exponential integrator: the linear part of a diffusion exactly, past predictions by a polynomial in lambda. */
+/**
+ * One step of an exponential integrator:
+ * it solves the linear part of the diffusion exactly and interpolates past predictions by a polynomial in lambda.
+ */
 import { type Level, mirrored } from "./levels.js";
 import { exponentialMoments, interpolationWeights } from "./quadrature.js";
 
-/** What is kept of the model's output, and how much fresh noise a step adds: `tau`² times that of the reverse diffusion. */
+/**
+ * What is kept of the model's output (sample or noise), and how much fresh noise a step adds: `tau`² times that of the reverse diffusion.
+ */
 export interface Integrator {
   readonly keeps: "sample" | "noise";
   readonly tau: number;
@@ -16,7 +21,10 @@ export interface LambdaStep {
   readonly noise: number;
 }
 
-/** Coarser integrals in place of the exact ones: `exact[n]` is that of (lambda − lambda_base)^n; `reach` as in `exponentialMoments`. */
+/**
+ * Replaces the exact integrals by coarser ones: `exact[n]` is the integral of (lambda − lambda_base)^n;
+ * `reach` as in `exponentialMoments`.
+ */
 export type Moments = (exact: readonly number[], length: number, reach: number) => readonly number[];
 
 /**
@@ -35,7 +43,7 @@ export function lambdaStep(
   const length = end.lambda - base.lambda;
   const spread = 1 + tau ** 2;
   const reach = isNoise ? length : spread * length;
-  // A node where there is no signal at all, as the first of a run may be, is infinitely far and drops out.
+  // A node without any signal, as the first of a run may be, is infinitely far away and drops out.
   const places = nodes.map((node) => (node === from ? 0 : (isNoise ? -node.lambda : node.lambda) - base.lambda)).filter(Number.isFinite);
   const scale = end.alpha * (isNoise ? spread : 1);
   const exact = exponentialMoments(length, reach, nodes.length);
@@ -48,8 +56,8 @@ export function lambdaStep(
   };
 }
 
-/** The slope of two predictions counted at the middle of the step, where the mean is: DPM-Solver's midpoint, UniPC's B₂. */
+/** Evaluates the slope of two predictions at the middle of the step: DPM-Solver's midpoint, UniPC's B₂. */
 export const slopeOfMean: Moments = ([mean = NaN], length) => [mean, (length * mean) / 2];
 
-/** The slope of two predictions counted as if nothing decayed: UniPC's B₁, SA-Solver at order 2. */
+/** Integrates the slope of two predictions without the exponential decay: UniPC's B₁, SA-Solver at order 2. */
 export const slopeUndecayed: Moments = ([mean = NaN], length, reach) => [mean, (length * reach) / 2];

@@ -1,4 +1,4 @@
-/** Levels of noise, x = alpha · sample + sigma · noise, and what a model's output says about sample and noise at one. */
+/** Noise levels, x = alpha · sample + sigma · noise, and the predicted sample and noise of a model's output at a level. */
 import type { Row } from "../sampler.js";
 
 export interface Level {
@@ -8,7 +8,7 @@ export interface Level {
   readonly lambda: number;
 }
 
-/** Where a scheduler's sigma is noise over signal (variance preserving), or alpha = 1 − sigma (a rectified flow). */
+/** The level of a scheduler's sigma, which is noise over signal (variance preserving), or belongs to alpha = 1 − sigma (rectified flow). */
 export function levelOf(gridSigma: number, isFlow: boolean): Level {
   const alpha = isFlow ? 1 - gridSigma : 1 / Math.sqrt(gridSigma * gridSigma + 1);
   const sigma = isFlow ? gridSigma : gridSigma * alpha;
@@ -22,7 +22,7 @@ export function levelOfBar(alphaBar: number): Level {
   return { alpha, sigma, lambda: Math.log(alpha) - Math.log(sigma) };
 }
 
-/** Sample and noise in each other's place: a solver in terms of samples is, on such levels, one in terms of noise. */
+/** The level with sample and noise exchanged. On such levels a solver in terms of samples becomes one in terms of noise. */
 export function mirrored({ alpha, sigma, lambda }: Level): Level {
   return { alpha: sigma, sigma: alpha, lambda: -lambda };
 }

@@ -69,7 +69,7 @@ export function alphaBars(config: NoiseScheduleConfig, snrShift = 1): readonly n
   return config.rescale_betas_zero_snr ? rescaledToZeroSnr(bars) : bars;
 }
 
-/** Noise over signal at each training time; where zero SNR leaves no signal, the library leaves 2⁻²⁴ of it. */
+/** Noise over signal at each training time. Where zero SNR leaves no signal, the library uses alphaBar = 2⁻²⁴. */
 export function trainedSigmas(config: NoiseScheduleConfig): readonly number[] {
   return alphaBars(config)
     .map((bar) => (bar === 0 ? 2 ** -24 : bar))

@@ -1,4 +1,4 @@
-/** Weights of past values under an integral: multistep solvers put a polynomial through what the model said and integrate that. */
+/** Quadrature weights: multistep solvers integrate the polynomial through past outputs of the model. */
 import { entryAt } from "../../ir/entries.js";
 
 /**

@@ -1,4 +1,4 @@
-/** What the samplers from k-diffusion share: they step in sigma, on latents x = sample + sigma · noise (arXiv 2206.00364). */
+/** Shared parts of the samplers from k-diffusion, which step in sigma on latents x = sample + sigma · noise (arXiv 2206.00364). */
 import { z } from "zod";
 import { samplerOption } from "../diagnostics.js";
 import { entryAt } from "../../ir/entries.js";
@@ -27,9 +27,9 @@ export const midpointKeys = {
 };
 
 export interface SigmaGrid {
-  /** Times that the model is told. */
+  /** The times that the model gets. */
   readonly times: readonly number[];
-  /** As long; where the run ends comes after them. */
+  /** As many as `times`; the sigma where the run ends is not included. */
   readonly sigmas: readonly number[];
   /** Fractional training time of any sigma. */
   readonly timeOf: (sigma: number) => number;

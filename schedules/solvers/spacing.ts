@@ -27,7 +27,7 @@ export interface SpacingRequest {
   readonly steps: number;
   /** Added to the times under `leading` spacing. */
   readonly offset: number;
-  /** Where the grid begins if the noisiest times are left out; `trainTimes` if none are. */
+  /** The end of the grid if the noisiest times are left out. Default: `trainTimes`. */
   readonly lastTime?: number;
   /** Whether linspace and leading spacing lay out one point more than steps and drop time 0 (DPM-Solver, UniPC, DEIS). */
   readonly extraPoint?: boolean;

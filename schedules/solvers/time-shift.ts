@@ -1,4 +1,7 @@
-/** How pipelines find mu, the logarithm of the time shift, from the number of the latent's tokens, so that larger latents get more noise. */
+/**
+ * The rules by which pipelines choose mu, the logarithm of the time shift, from the number of latent tokens:
+ * larger latents get more noise.
+ */
 import { z } from "zod";
 
 /** `linear`: between two sizes that the scheduler's configuration names; `flux2`: also by the number of steps, as measured for FLUX.2. */

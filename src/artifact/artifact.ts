@@ -1,4 +1,4 @@
-/** The artifact folder: the emitted model, the step that it came from, and the manifest that says what they are. */
+/** The artifact folder: the emitted model, the step that it was made from, and the manifest. */
 import { existsSync, statSync } from "node:fs";
 import { copyFile, mkdir, rename, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
@@ -15,9 +15,9 @@ import { type Job, openJob, planFor, readPlan, type Recipe, type RunInputs, sche
 import { type RuntimeOptions, Session, type SessionOptions } from "../runtime/index.js";
 import type { Trace } from "../calibration/index.js";
 import { METADATA_PREFIX, VERSION } from "../words/index.js";
-import { ARTIFACT, FILES, FORMAT, type Manifest, readManifest } from "./manifest.js";
+import { ARTIFACT, FILES, MANIFEST_FORMAT, type Manifest, readManifest } from "./manifest.js";
 
-/** What an artifact is written from. */
+/** The contents of an artifact. */
 export interface ArtifactContents {
   readonly job: Job;
   readonly schedule: Schedule;
@@ -25,7 +25,7 @@ export interface ArtifactContents {
   readonly trace?: Trace | undefined;
 }
 
-/** Writes an artifact, whole or not at all; answers with the sizes of the emitted model. Throws what `assertReplaceable` throws. */
+/** Writes an artifact completely or not at all; returns the sizes of the emitted model. Throws what `assertReplaceable` throws. */
 export function writeArtifact(folder: string, contents: ArtifactContents, force: boolean, signal?: AbortSignal): Promise<Sizes> {
   return replaceFolder(folder, ARTIFACT, force, async (partial) => (await fillArtifact(partial, contents, signal)).sizes);
 }
@@ -36,7 +36,7 @@ export interface Sizes {
   readonly data: number;
 }
 
-/** What was written: sizes, and where in the data files of the folder its constants lie. */
+/** What was written: the sizes, and where the constants lie in the data files of the folder. */
 export interface Filled {
   readonly sizes: Sizes;
   readonly written: WrittenData;
@@ -58,13 +58,13 @@ export async function fillArtifact(
   const data = dataFile === undefined ? {} : { data: await fileDigest(dataFile) };
   const metadata = { version: VERSION, structure, ...data, ...tensors, plan: JSON.stringify(plan) };
   const labelled = new Map(Object.entries(metadata).map(([key, value]) => [`${METADATA_PREFIX}${key}`, value]));
-  // The weights are there already: this writes the model again, with what is known only now.
+  // Writes the model again, with the digests of the first writing as metadata. Its weights are already in the data file.
   await writeEmitted({ ...compiled.model, metadata: labelled }, file, { written, signal });
   await writeModel(job.network.read, join(folder, FILES.step), { written, signal });
   const { form, nodes, macs, memory, passes, model } = compiled;
   const port = (name: string, value: Value): Manifest["inputs"][number] => ({ name, elem: elemOf(value), shape: [...shapeOf(value)] });
   const manifest: Manifest = {
-    format: `${FORMAT}1`,
+    format: `${MANIFEST_FORMAT}1`,
     smoothcc: VERSION,
     digests: { structure, model: await fileDigest(file), ...data, ...tensors },
     form,
@@ -88,8 +88,8 @@ export async function fillArtifact(
 }
 
 /**
- * Makes files of weights that are the same in another artifact one file on disk, where the system can (hard links); an artifact
- * is whole by itself all the same. Answers whether the emitted model's now are.
+ * Replaces weights files by hard links to equal ones of other artifacts, if the file system supports them. Each artifact still is
+ * complete. Returns whether the weights of the emitted model are shared now.
  */
 export async function shareWeights(folder: string, others: readonly string[]): Promise<boolean> {
   const shared = new Set<string>();
@@ -111,12 +111,12 @@ export function sizesOf(folder: string): Sizes {
   return { model: size(FILES.model), data: size(FILES.data) };
 }
 
-/** Writes a model as it is emitted: weights in one file beside it, types at the interface only. */
+/** Writes an emitted model: weights go to one file beside it, and only inputs and outputs have types. */
 export function writeEmitted(model: Model, file: string, options: Pick<WriteOptions, "written" | "signal"> = {}): Promise<WriteResult> {
   return writeModel(model, file, { ...options, external: {}, valueInfo: false });
 }
 
-/** The job's recipe with everything that it refers to inside the artifact: the step, the scheduler inline, arrays as files. */
+/** The job's recipe with everything that it refers to moved into the artifact: the step, the scheduler (inline), arrays (as files). */
 async function portableRecipe({ source, run }: Job, partial: string): Promise<Recipe> {
   const { recipe, folder } = source;
   let carried = 0;
@@ -141,7 +141,7 @@ async function portableRecipe({ source, run }: Job, partial: string): Promise<Re
   return { ...recipe, model: FILES.step, scheduler, batch: run.batch, inputs, guidance: { ...recipe.guidance, uncond } };
 }
 
-/** An artifact on disk, with the job and the plan that it was made of. */
+/** An artifact on disk, with the job and the plan that it was made from. */
 export interface Artifact {
   readonly folder: string;
   readonly manifest: Manifest;
@@ -149,7 +149,7 @@ export interface Artifact {
   readonly schedule: Schedule;
   /** The schedule, bound to the job. */
   readonly plan: Plan;
-  /** Files of the user's own that it was opened with. */
+  /** The user's own files that it was opened with. */
   readonly extensions?: readonly string[] | undefined;
 }
 
@@ -165,7 +165,7 @@ export async function openArtifact(folder: string, { extensions, ...runtime }: A
   return { folder, manifest, job, schedule, plan: planFor(job, schedule), extensions };
 }
 
-/** What the artifact's model is given for one run. */
+/** The inputs of the artifact's model for one run. */
 export function feedsOf(job: Job, { noise, draws, conditions }: RunInputs): Map<string, TensorData> {
   const shape = latentShape(job.run);
   const feeds = new Map(conditions);

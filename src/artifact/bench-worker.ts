@@ -1,4 +1,4 @@
-/** The process that `bench` times things in: loads one candidate, then runs it whenever it is told to. */
+/** The worker process of `bench`: loads one candidate, then runs it on every request. */
 import { ArtifactSession, openArtifact } from "./artifact.js";
 import { type Answer, type LoopTask, type ModelTask, taskSchema } from "./bench.js";
 import { ReferenceLoop } from "../reference/index.js";
@@ -20,7 +20,7 @@ async function answer(message: unknown): Promise<Answer> {
     return { runMs: performance.now() - started, rssBytes: process.resourceUsage().maxRSS * 1024 };
   }
   const task = taskSchema.parse(message);
-  // A model is loaded by nothing but its file, so that the memory is its own.
+  // Only the model file is loaded, so that the measured memory is that of the model.
   return "model" in task ? loadModel(task) : loadLoop(task);
 }
 

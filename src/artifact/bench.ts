@@ -1,4 +1,4 @@
-/** Timing: the artifact, the same run without caching, and the loop over the original step; a process each, run in turn. */
+/** Times the artifact, the same run without caching, and the loop over the original step: one process each, running in turn. */
 import { fork, type ChildProcess } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -20,15 +20,15 @@ import { assertKernels, type RuntimeOptions } from "../runtime/index.js";
 export interface Timing {
   readonly loadMs: number;
   readonly medianMs: number;
-  /** Distance between the quartiles. */
+  /** The interquartile range. */
   readonly iqrMs: number;
-  /** The most memory that the process had. */
+  /** The peak memory of the process. */
   readonly rssBytes: number;
 }
 
 export interface Bench {
   readonly device: string;
-  /** Null: as many as the runtime takes. */
+  /** Null: the runtime's default. */
   readonly threads: number | null;
   readonly runs: number;
   readonly artifact: Timing;
@@ -36,7 +36,7 @@ export interface Bench {
   readonly uncached: Timing;
   /** The original step, called once a step. */
   readonly loop: Timing;
-  /** Uncached artifact against artifact: as measured, as MACs would have it, and the one by the other. */
+  /** Of the artifact over the uncached one: measured, the bound by MACs, and the measured one as a share of the bound. */
   readonly speedup: { readonly measured: number; readonly macBound: number; readonly ofBound: number };
 }
 
@@ -55,12 +55,12 @@ const tensorSchema = z.strictObject({
   content: z.strictObject({ kind: z.literal("bytes"), bytes: z.instanceof(Uint8Array) }),
 });
 
-/** A model file and what it is given at every run. */
+/** A model file and its inputs for every run. */
 const modelTaskSchema = z.strictObject({ model: z.string(), feeds: z.map(z.string(), tensorSchema), ...runtimeKeys });
 /** The loop over the step of an artifact's folder. */
 const loopTaskSchema = z.strictObject({ loopOf: z.string(), extensions: z.array(z.string()).readonly().optional(), ...runtimeKeys });
 
-/** What a worker is told to load. */
+/** What a worker has to load. */
 export const taskSchema = z.union([modelTaskSchema, loopTaskSchema]);
 export type ModelTask = z.infer<typeof modelTaskSchema>;
 export type LoopTask = z.infer<typeof loopTaskSchema>;
@@ -73,7 +73,10 @@ const answerSchema = z.union([
 ]);
 export type Answer = z.infer<typeof answerSchema>;
 
-/** One warm-up and `runs` timed runs of each, in turn, so that a machine that changes speed changes all of them. Throws NO_KERNELS, BENCH_FAILED. */
+/**
+ * One warm-up and `runs` timed runs of each, in turn, so that a machine that changes speed changes all of them.
+ * Throws NO_KERNELS, BENCH_FAILED.
+ */
 export async function bench(artifact: Artifact, options: BenchOptions): Promise<Bench> {
   const { device, threads, runs, progress } = options;
   assertKernels(artifact.job.run.precision, device);
@@ -114,7 +117,7 @@ export async function bench(artifact: Artifact, options: BenchOptions): Promise<
   };
 }
 
-/** A new folder on the same disk, or where that is not to be written to, among the temporary files. */
+/** A new folder on the same disk, or in the system's temporary folder if that disk is read-only. */
 async function folderBeside(folder: string): Promise<string> {
   try {
     return await mkdtemp(`${resolve(folder)}.bench-`);
@@ -123,7 +126,7 @@ async function folderBeside(folder: string): Promise<string> {
   }
 }
 
-/** Writes the artifact's run without caching, with the artifact's weights where they can be linked; answers with the file. */
+/** Writes the artifact's run without caching, linked to the artifact's weights if possible; returns the model file. */
 export async function writeUncached(
   { folder, job, plan, manifest }: Artifact,
   into: string,

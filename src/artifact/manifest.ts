@@ -10,10 +10,10 @@ import { recipeSchema } from "../job/index.js";
 
 const portSchema = z.strictObject({ name: z.string(), elem: z.string(), shape: z.array(z.int()) });
 
-export const FORMAT = "smoothcc-artifact/";
+export const MANIFEST_FORMAT = "smoothcc-artifact/";
 
 const manifestSchema = z.strictObject({
-  format: z.literal(`${FORMAT}1`),
+  format: z.literal(`${MANIFEST_FORMAT}1`),
   smoothcc: z.string(),
   /** `data` is absent where no weight is large enough for a file of its own, `tensors` where the plan has none. */
   digests: z.strictObject({ structure: z.string(), model: z.string(), data: z.string().optional(), tensors: z.string().optional() }),
@@ -21,7 +21,10 @@ const manifestSchema = z.strictObject({
     .string()
     .refine((name) => forms.has(name), { error: "names a form that is not known" })
     .default(DEFAULT_FORM),
-  /** Of `step.onnx`, the exporter's one-step model; also as `recipe.json`, so that an artifact is itself a MODEL. */
+  /**
+   * The recipe of `step.onnx`, the exporter's one-step model.
+   * It is also written as `recipe.json`, so that an artifact can be opened as a MODEL.
+   */
   recipe: recipeSchema,
   sampler: z.record(z.string(), z.unknown()),
   plan: z.record(z.string(), z.unknown()),
@@ -34,7 +37,7 @@ const manifestSchema = z.strictObject({
   macs: z.strictObject({ uncached: z.number(), emitted: z.number(), bound: z.number() }),
   cache: z.strictObject({ peakBytes: z.number() }),
   passes: z.array(z.strictObject({ name: z.string(), nodes: z.int() })),
-  /** How the model wants to be loaded. */
+  /** The session options to load the model with. */
   load: z.strictObject({ graphOptimizationLevel: z.string(), enableMemPattern: z.boolean() }),
 });
 
@@ -61,4 +64,9 @@ export function readManifest(folder: string): Manifest {
   return parseWith(manifestSchema, readJson(file), file);
 }
 
-export const ARTIFACT: FolderKind = { called: "an artifact", entries: Object.values(FILES), file: FILES.manifest, text: `"${FORMAT}` };
+export const ARTIFACT: FolderKind = {
+  called: "an artifact",
+  entries: Object.values(FILES),
+  file: FILES.manifest,
+  text: `"${MANIFEST_FORMAT}`,
+};

@@ -1,4 +1,4 @@
-/** An artifact as a model in a repository of NVIDIA's Triton server, for its ONNX Runtime backend. */
+/** Packages an artifact as a model in a repository of NVIDIA's Triton server, for its ONNX Runtime backend. */
 import { existsSync, statSync } from "node:fs";
 import { copyFile, writeFile } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
@@ -12,10 +12,10 @@ import { type FolderKind, linked, makeFolder, replaceFolder } from "../files/ind
 import { provider } from "../runtime/index.js";
 import { VERSION } from "../words/index.js";
 
-/** Triton refuses names that are empty or lead out of the repository; these need no escapes in its addresses either. */
+/** Valid model names. Triton refuses empty names and names that lead out of the repository; these also need no escapes in URLs. */
 export const MODEL_NAME = /^\w[\w-]*(\.[\w-]+)*$/;
 
-/** Element types as model_config.proto of Triton calls them, those that its ONNX Runtime backend takes. */
+/** The names in Triton's model_config.proto of the element types that its ONNX Runtime backend supports. */
 const DATA_TYPES: Partial<Readonly<Record<ElementType, string>>> = {
   bool: "TYPE_BOOL",
   ...{ uint8: "TYPE_UINT8", uint16: "TYPE_UINT16", uint32: "TYPE_UINT32", uint64: "TYPE_UINT64" },
@@ -33,15 +33,15 @@ const MODEL_FOLDER: FolderKind = {
 };
 
 export interface PackageOptions {
-  /** What the server calls the model; made from the artifact's folder if absent. */
+  /** The model's name in the server. Default: made from the name of the artifact's folder. */
   readonly name?: string | undefined;
   /** Where the server runs it: `cpu`, `cuda` or `cuda:<id>`; under `cuda`, on each GPU that it has. */
   readonly device?: string | undefined;
   readonly force: boolean;
 }
 
-/** An input or output as the configuration has it. */
-interface Tensor {
+/** An input or output in the configuration. */
+interface TensorConfig {
   readonly name: string;
   readonly type: string;
   readonly dims: readonly number[];
@@ -51,15 +51,15 @@ export interface Packaged {
   /** The model's folder in the repository. */
   readonly folder: string;
   readonly name: string;
-  readonly inputs: readonly Tensor[];
-  readonly outputs: readonly Tensor[];
-  /** By their paths in the folder; `linked`: the same file on disk as the artifact's. */
+  readonly inputs: readonly TensorConfig[];
+  readonly outputs: readonly TensorConfig[];
+  /** The files, with paths relative to the folder. `linked`: it is the same file on disk as the artifact's. */
   readonly files: readonly { readonly path: string; readonly bytes: number; readonly linked: boolean }[];
 }
 
 /**
- * Writes what serving needs of an artifact into a folder of the repository. Throws NOT_AN_ARTIFACT, FILE_MISSING, UNKNOWN_DEVICE,
- * UNSUPPORTED_TYPE, and where there is a model of this name what `assertReplaceable` throws.
+ * Writes the files of an artifact that serving needs into a folder of the repository. Throws NOT_AN_ARTIFACT, FILE_MISSING,
+ * UNKNOWN_DEVICE, UNSUPPORTED_TYPE, and if there is a model of this name, what `assertReplaceable` throws.
  */
 export async function packageModel(artifact: string, repository: string, options: PackageOptions): Promise<Packaged> {
   const { load } = readManifest(artifact);
@@ -67,11 +67,11 @@ export async function packageModel(artifact: string, repository: string, options
   if (!existsSync(file)) throw fileMissing(file, "The artifact is not whole.");
   const { graph } = await readModel(file);
   const name = options.name ?? legalName(basename(resolve(artifact)));
-  const inputs = graph.inputs.map((value) => tensorOf(value.name, value));
-  const outputs = graph.outputs.map(({ name, value }) => tensorOf(name, value));
+  const inputs = graph.inputs.map((value) => tensorConfig(value.name, value));
+  const outputs = graph.outputs.map(({ name, value }) => tensorConfig(name, value));
   const config = configText({ name, inputs, outputs, load, instances: instancesOf(options.device) });
   const folder = join(repository, name);
-  // A model of several files is a folder of the name that a model of one file has.
+  // For Triton, a model of several files is a folder with the name that a single model file would have.
   const parts = [FILES.model, FILES.data].filter((part) => existsSync(join(artifact, part)));
   const inside = parts.length > 1 ? ["1", FILES.model] : ["1"];
   const fill = async (partial: string): Promise<Packaged["files"]> => {
@@ -94,7 +94,7 @@ function legalName(folder: string): string {
   return folder.replaceAll(/[^\w.-]|^[.-]|\.(?=\.|$)/g, "_");
 }
 
-function tensorOf(name: string, value: Value): Tensor {
+function tensorConfig(name: string, value: Value): TensorConfig {
   const elem = elemOf(value);
   const type = DATA_TYPES[elem];
   if (type === undefined) throw unsupportedType(ELEMENT_TYPES[elem].code, { value: name });
@@ -115,7 +115,7 @@ function configText({
   load,
   instances,
 }: Pick<Packaged, "name" | "inputs" | "outputs"> & { readonly load: Manifest["load"]; readonly instances: string }): string {
-  const tensors = (all: readonly Tensor[]): string => all.map(tensorText).join(",\n");
+  const tensors = (all: readonly TensorConfig[]): string => all.map(tensorText).join(",\n");
   return [
     `${SIGNATURE} ${VERSION}.`,
     `name: ${JSON.stringify(name)}`,
@@ -125,15 +125,15 @@ function configText({
     `input [\n${tensors(inputs)}\n]`,
     `output [\n${tensors(outputs)}\n]`,
     `instance_group [ { ${instances} } ]`,
-    // The backend's word for no optimisation at all; absent, there is all of it.
+    // Level 2 turns the backend's optimiser off; by default it does everything.
     ...(load.graphOptimizationLevel === "disabled" ? ["optimization { graph { level: 2 } }"] : []),
     `parameters { key: "enable_mem_pattern", value: { string_value: "${load.enableMemPattern ? 1 : 0}" } }`,
     "",
   ].join("\n");
 }
 
-/** A scalar has one size for Triton, which is taken away again for the model. */
-function tensorText({ name, type, dims }: Tensor): string {
+/** An input or output as text. For Triton a scalar has one dimension, which a reshape removes for the model. */
+function tensorText({ name, type, dims }: TensorConfig): string {
   const sizes = dims.length === 0 ? "dims: [ 1 ], reshape { shape: [ ] }" : `dims: [ ${dims.join(", ")} ]`;
   return `  { name: ${JSON.stringify(name)}, data_type: ${type}, ${sizes} }`;
 }

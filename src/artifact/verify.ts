@@ -1,4 +1,4 @@
-/** Does an artifact do what its plan says, and how far is that from the result without caching? */
+/** Verifies that an artifact computes what its plan says, and measures the difference from the result without caching. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { FILES, readManifest } from "./manifest.js";
@@ -12,14 +12,14 @@ import { ReferenceLoop, startOf } from "../reference/index.js";
 import { assertKernels, type RuntimeOptions } from "../runtime/index.js";
 
 /**
- * How far the artifact may be from the loop, by the coarsest type that either computes in. Rounding to
- * float16 was measured to change latents by 1.1e-3 over 4 steps, 5e-4 where the CPU leaves roundings out; bfloat16 has three bits less.
+ * The largest relative L2 difference between artifact and loop, by the coarsest type that either computes in. In measurements, rounding
+ * to float16 changed latents by 1.1e-3 over 4 steps, and by 5e-4 where the CPU skips some roundings. bfloat16 has three bits less.
  */
 const LIMITS: Readonly<Record<FloatType, number>> = { float: 1e-5, float16: 5e-3, bfloat16: 4e-2 };
 
 export interface VerifyOptions extends RuntimeOptions, SampleOptions {
   readonly samples: number;
-  /** What `checkFiles` said, where it has been asked. */
+  /** The result of `checkFiles`, if it has run. */
   readonly files?: Check | undefined;
   readonly progress?: Progress | undefined;
 }
@@ -29,7 +29,7 @@ export interface Check {
   readonly relL2: number;
   readonly limit: number;
   readonly ok: boolean;
-  /** Why it failed, where the number does not say. */
+  /** Why it failed, if the number does not show it. */
   readonly problem?: string | undefined;
 }
 
@@ -42,7 +42,7 @@ export interface Verification {
   readonly latents: { readonly shape: readonly number[]; readonly cached: Float32Array; readonly uncached: Float32Array };
 }
 
-/** Whether the files are those that the manifest has the digests of; to be asked before they are read. Throws what `readManifest` throws. */
+/** Whether the files have the digests of the manifest. Call it before the files are read. Throws what `readManifest` throws. */
 export async function checkFiles(folder: string): Promise<Check> {
   const { digests } = readManifest(folder);
   const problems: string[] = [];

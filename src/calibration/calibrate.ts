@@ -10,10 +10,10 @@ import { type RuntimeOptions, Sessions } from "../runtime/index.js";
 import { assertSameCalibration, type Calibration, mergeTraces, type Trace, type TracedRun } from "./trace.js";
 import { windowOf } from "./window.js";
 
-/** Samples of a calibration, unless others are asked for. */
+/** The default number of calibration samples. */
 export const DEFAULT_SAMPLES = 10;
 
-/** The part `index` (from 1) of `count` parts of the samples: those whose number, divided by `count`, leaves `index − 1`. */
+/** The part `index` (from 1) of `count` parts: the samples whose number modulo `count` is `index − 1`. */
 export interface Shard {
   readonly index: number;
   readonly count: number;
@@ -22,22 +22,22 @@ export interface Shard {
 export interface CalibrateOptions extends RuntimeOptions, Omit<SampleOptions, "noise"> {
   /** Samples of the whole calibration. */
   readonly samples: number;
-  /** Which of them are run; all if absent. */
+  /** The part of them that is run. Default: all. */
   readonly shard?: Shard | undefined;
   /** Bytes for the values of branches. */
   readonly memory?: number | undefined;
-  /** What has been measured already, and the file that says so: its samples are not run again. */
+  /** An earlier trace and its file: its samples are not run again. */
   readonly found?: { readonly trace: Trace; readonly file: string } | undefined;
-  /** Called with every run that was made, of those that repeat a sample for other branches the first. */
+  /** Called with the trajectory of every sample that was run, once if it is repeated for other branches. */
   readonly keep?: ((sample: number, trajectory: Trajectory) => void) | undefined;
-  /** Called after every sample with the trace of all so far. */
+  /** Called after every sample with the trace so far. */
   readonly checkpoint?: ((trace: Trace) => Promise<void>) | undefined;
   readonly progress?: Progress | undefined;
 }
 
 /**
- * Runs trajectories without caching and adds up what their branches do: one pass for every sample, or one for each group of
- * branches where memory does not hold all. The statistics do not depend on the groups.
+ * Runs trajectories without caching and adds up the statistics of their branches. Each sample runs once, or once for each group of
+ * branches if memory cannot hold all of them. The statistics do not depend on the groups.
  * Throws BAD_OPTION, TRACE_MISMATCH if what was found is of another calibration, and what running the network throws.
  */
 export async function calibrate(job: Job, options: CalibrateOptions): Promise<Trace> {
@@ -47,10 +47,10 @@ export async function calibrate(job: Job, options: CalibrateOptions): Promise<Tr
   const { steps } = calibration;
   if (found) assertSameCalibration(found.file, found.trace, calibration);
   let trace = found?.trace;
-  const missing = samplesOf(options).filter((sample) => !found?.trace.samples.includes(sample));
+  const missing = sampleNumbers(options).filter((sample) => !found?.trace.samples.includes(sample));
   const evaluations = missing.length * window.groups.length * steps;
   let done = 0;
-  // One session at a time: each has the weights for itself.
+  // One open session at a time, as each has its own copy of the weights.
   const loop = new ReferenceLoop(job.run, options, new Sessions(options, 0));
   const reductions = new Reductions(steps, window, options);
   try {
@@ -79,13 +79,13 @@ export async function calibrate(job: Job, options: CalibrateOptions): Promise<Tr
 }
 
 /** The numbers of the samples that are run. Throws BAD_OPTION for a shard that has none. */
-function samplesOf({ samples, shard: { index, count } = { index: 1, count: 1 } }: CalibrateOptions): readonly number[] {
+function sampleNumbers({ samples, shard: { index, count } = { index: 1, count: 1 } }: CalibrateOptions): readonly number[] {
   const own = Array.from({ length: samples }, (_, sample) => sample).filter((sample) => sample % count === index - 1);
   if (own.length === 0) throw badOption("--shard", `part ${index} of ${count} has none of ${samples} samples`);
   return own;
 }
 
-/** What a trace of the job's runs says of them. */
+/** The fields of a trace that describe the job's run. */
 export function tracedRun({ run: { of, table } }: Job): TracedRun {
   const { structure, cut, steps, sampler, guidance } = of;
   const { form, scale } = guidance;

@@ -1,4 +1,6 @@
-/** Reduces the branch values of a trajectory to their statistics as they come, in the runtime, holding a window of steps. */
+/**
+ * Reduces the branch values of a trajectory to statistics, step by step, with models that the runtime executes. Holds a window of steps.
+ */
 import { Builder } from "../../ir/build.js";
 import { badCurves } from "../../schedules/diagnostics.js";
 import { constant, inputValue, type Model, type Value } from "../../ir/graph.js";
@@ -7,20 +9,22 @@ import { byteSize, ELEMENT_TYPES, elementCount, type ElementType, type TensorTyp
 import type { SiteStatistics } from "../../schedules/index.js";
 import { type RuntimeOptions, Session, type Tensors } from "../runtime/index.js";
 import { L1_LAGS } from "./trace.js";
-import type { Window } from "./window.js";
+import type { StepWindow } from "./window.js";
 
-/** Elements of a block, more or less; its differences between the steps of the window are what a reduction needs besides it. */
+/**
+ * The approximate number of elements in a block. It limits the memory of a reduction, which holds the block's differences between steps.
+ */
 const BLOCK_ELEMENTS = 1 << 14;
 
-/** Digits of the ratios: measurements are no better, and they are most of a trace's text. */
+/** Digits of the ratios. Measurements are no more precise, and ratios make up most of a trace file. */
 const RATIO_DIGITS = 7;
 
-/** Statistics of one trajectory after another. Memory is taken once and used again for all of them. */
+/** Computes the statistics of one trajectory after another, with the same memory for all. */
 export class Reductions {
   private readonly sites = new Map<string, MeasuredBranch>();
   private readonly spare = new Map<number, Uint8Array[]>();
   private readonly sessions = new Map<ElementType, Session>();
-  /** Lags that differences are taken at, those of one step at least. */
+  /** The number of lags that differences are taken at, at least 1. */
   private readonly lags: number;
   /** Rows of the window that hold a step, and those of them that have been reduced. */
   private held = 0;
@@ -28,7 +32,7 @@ export class Reductions {
 
   constructor(
     private readonly steps: number,
-    private readonly window: Pick<Window, "rows" | "lags">,
+    private readonly window: Pick<StepWindow, "rows" | "lags">,
     private readonly options: RuntimeOptions = {},
   ) {
     this.lags = Math.max(1, Math.min(L1_LAGS, window.lags));
@@ -100,7 +104,7 @@ export class Reductions {
     const moves: Moves = { toPivot: [], toMoves: [] };
     const session = await this.sessionFor(site.elem);
     for (const block of site.blocks) {
-      const rows = (from: number, to: number): TensorData => rowsOf(site, block, from, to);
+      const rows = (from: number, to: number): TensorData => rowsTensor(site, block, from, to);
       const feeds = new Map([
         ["values", rows(0, held)],
         ["fresh", rows(reduced, held)],
@@ -113,12 +117,12 @@ export class Reductions {
       difference("old", 1, 1, pivot + 1);
       for (let lag = 1; lag <= this.lags; lag++) difference(`${lag}`, lag, Math.max(reduced, lag), held);
       const results = await session.run(feeds);
-      const sizes = numbersOf(results, "size");
-      addTo(norm, first + reduced, numbersOf(results, "norm"));
-      for (const [lag, sums] of diff.entries()) addTo(sums, first + Math.max(reduced, lag + 1), numbersOf(results, `diff_${lag + 1}`));
+      const sizes = resultNumbers(results, "size");
+      addTo(norm, first + reduced, resultNumbers(results, "norm"));
+      for (const [lag, sums] of diff.entries()) addTo(sums, first + Math.max(reduced, lag + 1), resultNumbers(results, `diff_${lag + 1}`));
       if (reduced === 0) addTo(gram[0] ?? [], first, [sizes.slice(0, block.tokens).reduce((sum, size) => sum + size ** 2, 0)]);
-      addTo(moves.toPivot, 0, numbersOf(results, "to_pivot"));
-      addTo(moves.toMoves, 0, numbersOf(results, "to_moves"));
+      addTo(moves.toPivot, 0, resultNumbers(results, "to_pivot"));
+      addTo(moves.toMoves, 0, resultNumbers(results, "to_moves"));
       addTo(gain, first + Math.max(reduced, 1), gains(sizes, block.tokens, Math.max(reduced, 1), held));
     }
     extend(gram, first, pivot, held, moves);
@@ -149,7 +153,7 @@ interface MeasuredBranch {
   readonly sums: Readonly<Record<"norm" | "gain", number[]> & Record<"diff" | "gram", number[][]>>;
 }
 
-/** Some tokens of a branch; their values at the steps of the window lie one behind the other, so that rows are views. */
+/** Some tokens of a branch. Their values at the steps of the window are stored one after the other, so that rows are views. */
 interface Block {
   readonly tokens: number;
   readonly rowBytes: number;
@@ -164,7 +168,7 @@ function put({ blocks }: MeasuredBranch, row: number, value: Uint8Array): void {
   }
 }
 
-function rowsOf({ elem, width }: MeasuredBranch, { tokens, rowBytes, bytes }: Block, from: number, to: number): TensorData {
+function rowsTensor({ elem, width }: MeasuredBranch, { tokens, rowBytes, bytes }: Block, from: number, to: number): TensorData {
   return { elem, shape: [to - from, tokens, width], content: { kind: "bytes", bytes: bytes.subarray(from * rowBytes, to * rowBytes) } };
 }
 
@@ -181,15 +185,15 @@ function gains(sizes: readonly number[], tokens: number, from: number, to: numbe
 }
 
 /**
- * Enters the inner products of the rows behind `pivot`, up to `held`, of which the first is that of step `first`. They are put
- * together from those of the moves M_q = V_q − V_{q−1}: what a forecast misses is a sum of moves, much smaller than the values, and
- * would be lost in the rounding of products of these. `moves` has ⟨M_p, V_pivot⟩ of the rows p behind the pivot, and ⟨M_p, M_q⟩ by p,
- * then q from 1. With E_i = V_i − V_pivot:
+ * Adds the inner products of the rows after `pivot`, up to `held`; row 0 belongs to step `first`. They are computed from those of the
+ * moves M_q = V_q − V_{q−1}: the error of a forecast is a sum of moves, which is much smaller than the values and would be lost in the
+ * rounding of products of values. `moves` has ⟨M_p, V_pivot⟩ of the rows p after the pivot, and ⟨M_p, M_q⟩ by p, then q from 1.
+ * With E_i = V_i − V_pivot:
  *   ⟨V_i, V_j⟩ = ⟨V_pivot, V_j⟩ + ⟨E_i, V_j⟩ where ⟨E_i, V_j⟩ − ⟨E_i, V_{j−1}⟩ = ⟨E_i, M_j⟩
- * Squares are off by some 3 · 10⁻⁷ of the first one: by a thousandth where a branch shrinks to an 80th in the course of a run.
+ * The error of squared norms is about 3 · 10⁻⁷ of the first one; that is a thousandth where a branch shrinks to an 80th during a run.
  */
 function extend(gram: readonly number[][], first: number, pivot: number, held: number, moves: Moves): void {
-  // Of the row i at hand: ⟨E_i, V_pivot⟩, ⟨E_i, M_q⟩ for all q, ⟨V_pivot, V_j⟩ for all j up to it.
+  // For the current row i: ⟨E_i, V_pivot⟩, ⟨E_i, M_q⟩ for all q, ⟨V_pivot, V_j⟩ for all j up to i.
   let toPivot = 0;
   const toMoves = new Float64Array(held);
   const ofPivot = Array.from({ length: pivot + 1 }, (_, j) => gram[pivot - j]?.[first + pivot] ?? NaN);
@@ -216,14 +220,14 @@ function extend(gram: readonly number[][], first: number, pivot: number, held: n
   }
 }
 
-/** Of the moves of a branch behind the pivot, their inner products with its value there and with all moves of the window. */
+/** The inner products of a branch's moves after the pivot with its value at the pivot, and with all moves of the window. */
 interface Moves {
   readonly toPivot: number[];
   readonly toMoves: number[];
 }
 
 /**
- * Of a block, all [rows, tokens, width]: `values` and `fresh` (those of its rows that have not been reduced) → `size` (L2 of the
+ * The model that reduces a block. Inputs are [rows, tokens, width]: `values` and `fresh` (rows not yet reduced) → `size` (L2 of the
  * tokens), `norm` (L1 of the fresh rows); `later_<lag>`, `earlier_<lag>` → `diff_<lag>`, the L1 norms of their differences; those of
  * lag 1 with `pivot` (one row) → `to_pivot`, and with themselves behind those of `later_old`, `earlier_old` → `to_moves`: inner products.
  */
@@ -239,7 +243,7 @@ function reductionModel(elem: ElementType, lags: number): Model {
   const flat = (value: Value): Value => build.op("Flatten", [value], `${value.name}_flat`, matrix);
   const sumOver = (axis: number, value: Value, name: string): Value =>
     build.op("ReduceSum", [value, constant(`axis_${axis}`, tensorOf("int64", [1], [axis]))], name, { elem: "float", shape: null }, { keepdims: { kind: "int", value: 0n } }); // prettier-ignore
-  // ONNX Runtime is a few times faster at Abs and ReduceSum than at ReduceL1, and so with ReduceL2.
+  // In ONNX Runtime, Abs and ReduceSum are a few times faster than ReduceL1; the same holds for ReduceL2.
   const l1 = (value: Value, name: string): Value => sumOver(1, flat(build.op("Abs", [value], `${name}_abs`, rowsType("float"))), name);
 
   const difference = (name: string): Value => {
@@ -273,7 +277,7 @@ function reductionModel(elem: ElementType, lags: number): Model {
   };
 }
 
-function numbersOf(results: Tensors, name: string): readonly number[] {
+function resultNumbers(results: Tensors, name: string): readonly number[] {
   const data = results.get(name);
   if (!data) throw new Error(`internal: the reductions have no '${name}'`);
   return tensorNumbers(data);

@@ -1,4 +1,4 @@
-/** The trace: what calibration measured of every branch, its file form, and how the traces of different samples add up. */
+/** The trace: the statistics of every branch from calibration, their file format, and how traces of different samples are merged. */
 import { z } from "zod";
 import { badTrace, traceMismatch, traceOverlap } from "../words/index.js";
 import { BRANCH_KINDS } from "../../ir/dit.js";
@@ -8,7 +8,7 @@ import { readJson } from "../files/index.js";
 const row = z.array(z.number()).readonly();
 const bands = z.array(row).readonly();
 const macsSchema = z.strictObject({ linear: z.number().min(0), attention: z.number().min(0) });
-/** A step without any could not be cheaper. */
+/** A step without linear MACs cannot become cheaper, so it is refused. */
 const stepMacsSchema = macsSchema.extend({ linear: z.number().positive() });
 
 /** The statistics are those of `SiteStatistics`. */
@@ -38,7 +38,7 @@ export const traceSchema = z.strictObject({
   steps: z.int().min(1),
   guidance: z.strictObject({ form: z.string(), scale: z.union([z.number(), z.array(z.number())]) }),
   seed: z.int(),
-  /** What all samples were given, by input: element type, shape and bytes or their digest. Other inputs are as the recipe says. */
+  /** Values that all samples got, by input: element type, shape, and bytes or their digest. Other inputs follow the recipe. */
   conditions: z.record(z.string(), z.string()).default({}),
   /** MACs of one whole step at the calibration's batch. */
   macs: stepMacsSchema,
@@ -51,10 +51,10 @@ export const traceSchema = z.strictObject({
 
 export type Trace = z.infer<typeof traceSchema>;
 
-/** What a trace says of the run that was measured; a plan for another run needs a trace of its own. */
+/** The fields that describe the measured run. A plan for another run needs another trace. */
 export type TracedRun = Pick<Trace, "structure" | "cut" | "samplingSteps" | "steps" | "sampler" | "guidance">;
 
-/** The run that a trace is of, as plans that are made from it say it. */
+/** The identity of the measured run, as plans made from the trace contain it. */
 export function runTraced({ structure, cut, samplingSteps, sampler: { name, digest }, guidance }: TracedRun): RunIdentity {
   return { structure, cut, steps: samplingSteps, sampler: { name, digest }, guidance };
 }
@@ -65,7 +65,7 @@ export type Calibration = TracedRun &
     readonly sites: Readonly<Record<string, Omit<Trace["sites"][string], keyof SiteStatistics>>>;
   };
 
-/** Lags for which L1 differences are kept; the largest reuse distance that a threshold rule can look at. */
+/** The number of lags for which L1 differences are kept: the largest reuse distance that a threshold rule can use. */
 export const L1_LAGS = 8;
 
 /** Reads a trace. Throws FILE_MISSING, BAD_JSON, BAD_JSON_FIELD, BAD_TRACE. */
@@ -88,7 +88,7 @@ export function readTrace(file: string): Trace {
   return trace;
 }
 
-/** Throws TRACE_MISMATCH, with what differs first, unless the trace of `file` speaks of the run. */
+/** Throws TRACE_MISMATCH, with the first difference, unless the trace of `file` describes this run. */
 export function assertSameRun(file: string | undefined, trace: TracedRun, run: TracedRun): void {
   const rowsOf = (traced: TracedRun): RunIdentity => ({ ...runTraced(traced), steps: traced.steps });
   const difference = differenceOf(rowsOf(trace), rowsOf(run));
@@ -96,8 +96,8 @@ export function assertSameRun(file: string | undefined, trace: TracedRun, run: T
 }
 
 /**
- * The trace of the samples of both: sums add up, ratios stand side by side; it looks back as far as both do. `file` is that
- * of `added`. Throws TRACE_MISMATCH, and TRACE_OVERLAP if a sample is in both.
+ * The trace of the samples of both: it adds the sums, concatenates the ratios, and looks back as far as both do. `file` is the file of
+ * `added`. Throws TRACE_MISMATCH, and TRACE_OVERLAP if a sample is in both.
  */
 export function mergeTraces(trace: Trace, added: Trace, file?: string): Trace {
   assertSameCalibration(file, added, trace);

@@ -1,4 +1,4 @@
-/** How calibration fits into memory: how many steps of how many branches are held at a time. */
+/** Fits calibration into memory: chooses how many steps of how many branches are held at a time. */
 import { badOption } from "../../schedules/diagnostics.js";
 import { ditView } from "../../ir/graph.js";
 import { elemOf, shapeOf } from "../../ir/build.js";
@@ -7,21 +7,21 @@ import type { Job } from "../job/index.js";
 import { formatQuantity } from "../words/index.js";
 import { L1_LAGS } from "./trace.js";
 
-/** What is held: of every branch the values of `rows` steps. */
-export interface Window {
+/** What is held: the values of every branch at `rows` steps. */
+export interface StepWindow {
   readonly rows: number;
-  /** How many steps back values are compared; new values are taken in by `rows − lags`. */
+  /** How many steps back values are compared. New values come in batches of `rows − lags` steps. */
   readonly lags: number;
-  /** Branches that are measured together, one repetition of a trajectory for each group. */
+  /** Branches that are measured together. Each group needs a repetition of the trajectory. */
   readonly groups: readonly ReadonlySet<string>[];
 }
 
 export const DEFAULT_MEMORY = 4e9;
 
-/** Steps whose values exist beside those that are held: the runtime's, and the copy that it hands over. */
+/** Steps whose values exist besides those that are held: one in the runtime, and the copy that it returns. */
 const TRANSIENT_ROWS = 2;
 
-/** Steps that are taken in at a time where not all fit: the inner products of several are one matrix product. */
+/** The batch of new steps if not all fit: one matrix product computes the inner products of several steps. */
 const CHUNK = 8;
 
 /**
@@ -29,7 +29,7 @@ const CHUNK = 8;
  * if that is too much as well, as few groups of branches as will do. The weights and activations of the network come on top.
  * Throws BAD_OPTION if one branch alone does not fit.
  */
-export function windowOf({ model, run }: Job, memory = DEFAULT_MEMORY): Window {
+export function windowOf({ model, run }: Job, memory = DEFAULT_MEMORY): StepWindow {
   const steps = run.rows.length;
   const calls = run.calls.length;
   const sizeOf = new Map(model.graph.marks.map(({ site, value }) => [site, calls * byteSize(elemOf(value), elementCount(shapeOf(value)))]));

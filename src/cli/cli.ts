@@ -16,14 +16,14 @@ import { progressOn, type ProgressStream } from "./progress.js";
 const INTERNAL_ERROR = 70 satisfies keyof typeof EXIT_CODES;
 const USAGE_ERROR = 2 satisfies keyof typeof EXIT_CODES;
 
-/** The world of a command line: what it prints to, and what cancels it. */
+/** The environment of a command line: what it prints to, and what cancels it. */
 export interface Terminal {
   readonly stdout: NodeJS.WritableStream;
   readonly stderr: ProgressStream;
   readonly signal: AbortSignal;
 }
 
-/** Runs a command line (without node and the script) and answers with the exit code. Throws nothing. */
+/** Runs a command line (without node and the script); returns the exit code. Throws nothing. */
 export async function main(argv: readonly string[], terminal: Terminal): Promise<number> {
   let exitCode = 0;
   const program = new Program("smoothcc")
@@ -52,13 +52,13 @@ export async function main(argv: readonly string[], terminal: Terminal): Promise
   return exitCode;
 }
 
-/** The word of a command line that names no command: commander would answer it with the help if it is asked for help. */
+/** The first word, if it should be a command but is not. With `--help`, commander would print its help instead of an error. */
 function strayCommand([first, second]: readonly string[]): string | undefined {
   const word = first === "help" ? second : first;
   return word === undefined || word.startsWith("-") || word === "help" || commands.has(word) ? undefined : word;
 }
 
-/** What commander says of a command line, with the nearest known word where it has found one. */
+/** Commander's error message, with the nearest known word if it suggests one. */
 function usageError({ message }: CommanderError): CompilerError {
   const [problem = "", suggestion] = message.replace(/^error: /, "").split("\n");
   return badUsage(problem.replace(/\.$/, ""), suggestion?.replace(/^\((.*)\)$/, "$1"));
@@ -83,13 +83,13 @@ function add(program: Program, command: Command, action: Action): void {
   sub.action((argument: string | readonly string[], given: Record<string, unknown>) => action([argument].flat(), given));
 }
 
-/** What can be named, one a line, below the options. */
+/** A list of names for the help text, one per line. */
 function listed(title: string, all: readonly { readonly name: string; readonly summary: string }[]): string {
   const width = Math.max(...all.map(({ name }) => name.length));
   return ["", `${title}:`, ...all.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary}`)].join("\n");
 }
 
-/** The options of all policies, as they are written; one that several have is one option, and what it means in several is said once. */
+/** The options of all policies, as on the command line. An option of several policies is listed once, with each meaning once. */
 function policyOptions(): ReadonlyMap<string, string> {
   const all = new Map<string, Map<string, readonly string[]>>();
   for (const { name, options } of policies.values()) {
@@ -132,23 +132,23 @@ async function perform(
     };
     const outcome = await command.run(argument, options, host, others);
     progress?.stop();
-    // Spaces that do not break keep a number by its unit on a page; from a terminal one copies and searches.
+    // No-break spaces are for pages. In a terminal, plain spaces can be copied and searched.
     const text = json === true ? JSON.stringify(outcome.json, undefined, 2) : outcome.text.replaceAll("\u00a0", " ");
     stdout.write(`${printable(text)}\n`);
     return outcome.exitCode ?? 0;
   } catch (error) {
     progress?.stop();
-    // Whatever a cancelled run dies of, its cause is that it was cancelled.
+    // Any error of a cancelled run is reported as the cancellation.
     return complain(signal.aborted ? cancelled() : error, json === true, stderr);
   }
 }
 
-/** The text with control characters, which names in a model may hold, as JSON escapes them: a terminal would follow them. */
+/** Escapes control characters as JSON does. Names in a model may contain them, and a terminal would execute them. */
 function printable(text: string): string {
   return text.replaceAll(/[^\P{Cc}\n\t]/gu, (control) => `\\u${control.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
-/** Problems go to stderr, for people or as JSON; anything that is no CompilerError is our bug. */
+/** Prints an error to stderr, as text or JSON. Anything but a CompilerError is our bug. */
 function complain(error: unknown, json: boolean, stderr: NodeJS.WritableStream): number {
   if (error instanceof CompilerError) {
     const { code, message, hint, where } = error;
@@ -167,7 +167,7 @@ function complain(error: unknown, json: boolean, stderr: NodeJS.WritableStream):
   return INTERNAL_ERROR;
 }
 
-/** Whether this file is what node was told to run, be it through a link as npm makes them. */
+/** Whether node was started with this file, possibly through a link of npm. */
 function isEntry(): boolean {
   const [, script = ""] = process.argv;
   const found = [script, `${script}.js`].find((file) => existsSync(file));

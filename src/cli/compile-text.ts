@@ -1,8 +1,8 @@
-/** What `compile` and `build` tell of a compilation. */
+/** The output of `compile` and `build` about a compilation. */
 import type { Compiled, Limited, OffDevice } from "../compile/index.js";
 import { formatQuantity } from "../words/index.js";
 
-/** What is told of a compilation as JSON. */
+/** The figures of a compilation as JSON. */
 export function compileFigures(
   { form, nodes, macs, passes, memory, cuda }: Compiled,
   computed: Limited["computed"],
@@ -10,17 +10,17 @@ export function compileFigures(
   return { form, nodes, macs, passes, cache: { peakBytes: memory.cache, computed }, memory, cuda };
 }
 
-/** What a run will need, for people. */
+/** The memory of a run, as text. */
 export function memoryText({ memory: { activations, cache, weights } }: Compiled): string {
   return `a run takes ${formatQuantity(activations, "B")} at most beside ${formatQuantity(weights, "B")} of weights; ${formatQuantity(cache, "B")} of it for caching`;
 }
 
-/** What `--cache-memory` did, for people. */
+/** The effect of `--cache-memory`, as text. */
 export function limitText(computed: Limited["computed"]): readonly string[] {
   return computed.length === 0 ? [] : [`computed at every step, as their caches were over the limit: ${computed.join(", ")}`];
 }
 
-/** Where the model runs on CUDA, for people. */
+/** The CUDA coverage of the model, as text. */
 export function cudaText({ cuda: { kernels, missing, copies } }: Compiled): string {
   const lines = [...offDevice("no CUDA kernel", missing), ...offDevice("waits for the host under CUDA", copies)];
   return lines.length > 0 ? lines.join("\n") : `CUDA has a kernel for each of the ${kernels} nodes, and none waits for the host`;

@@ -1,4 +1,4 @@
-/** Every option of every command: one word means one thing everywhere. */
+/** The options of all commands. An option has the same meaning in every command. */
 import { z } from "zod";
 import { badOption } from "../../schedules/diagnostics.js";
 import { cutSchema, formats, MAX_STEPS, optionNamed } from "../../schedules/index.js";
@@ -10,7 +10,7 @@ import { type InputSpecs, MAX_BATCH, PRECISIONS, type RecipeOverrides, type Samp
 import type { RuntimeOptions } from "../runtime/index.js";
 import { MODEL_NAME } from "../artifact/index.js";
 
-/** Text that is checked; the problem ends with what was given. */
+/** A checked text. The error message `said` is followed by the given text. */
 const text = (said: string, isValid: (text: string) => boolean): z.ZodString =>
   z.string(said).refine(isValid, { error: ({ input }) => `${said}, not '${String(input)}'` });
 const numberIn = (text: string): number => (text.trim() === "" ? NaN : Number(text));
@@ -30,17 +30,17 @@ const size = text("takes a size such as 500MB or 1.5GB", (text) => SIZE.test(tex
   return Number(number) * 1000 ** ["", "K", "M", "G", "T"].indexOf(unit.toUpperCase());
 });
 const upTo = (most: number): z.ZodType<number> => whole(1, most, `takes a whole number from 1 to ${most}`);
-/** What begins like an option is one that took the place of a path that is missing. */
+/** A text that starts like an option is refused: it took the place of a missing path. */
 const path = text("takes a path", (text) => text !== "" && !text.startsWith("--"));
 const pairs = z.array(text("takes name=value", (text) => /^[^=]+=.+$/.test(text)));
 
-/** What is known of each sample and run is held in memory. */
+/** The limit of samples and of runs, as figures of each are held in memory. */
 const MAX_SAMPLES = 1 << 16;
 
-/** That of the last sample is still a whole number. */
+/** The limit of seeds: that of the last sample is still an exact integer. */
 const MAX_SEED = 2 ** 53 - MAX_SAMPLES;
 
-/** More than any machine has; the runtime would start them all. */
+/** The limit of threads. The runtime would start any number of them. */
 const MAX_THREADS = 1024;
 
 function isShard(text: string): boolean {
@@ -48,7 +48,7 @@ function isShard(text: string): boolean {
   return Number(index) >= 1 && Number(index) <= Number(count);
 }
 
-/** Every option of every command: how it is written, what it means, what it may be. */
+/** Every option of every command: flag, description and schema. */
 export const OPTIONS = {
   batch: {
     flags: "--batch <n>",
@@ -169,9 +169,9 @@ export const OPTIONS = {
 
 export type OptionName = keyof typeof OPTIONS;
 
-/** The options of one invocation; those that were not given are absent. */
+/** The options of one invocation. Options that were not given are absent. */
 export type Options = { readonly [Name in OptionName]?: z.infer<(typeof OPTIONS)[Name]["schema"]> | undefined } & {
-  /** Options that belong to the policy, as they were given; it parses them. */
+  /** Options of the policy, which parses them itself. */
   readonly policyOptions?: Readonly<Record<string, string>> | undefined;
 };
 
@@ -195,7 +195,7 @@ export function isRepeatable(name: OptionName): boolean {
   return OPTIONS[name].schema instanceof z.ZodArray;
 }
 
-/** Options that every command takes that opens a model. */
+/** The options of every command that opens a model. */
 export const MODEL_OPTIONS = [
   "recipe",
   "scheduler",
@@ -209,7 +209,7 @@ export const MODEL_OPTIONS = [
   "threads",
 ] as const satisfies readonly OptionName[];
 
-/** What of the options overrides the recipe. */
+/** The options that override the recipe. */
 export function recipeOverrides(options: Options): RecipeOverrides {
   const { recipe, scheduler, steps, start, guidance, batch, cut, precision, extension: extensions } = options;
   return {
@@ -218,7 +218,7 @@ export function recipeOverrides(options: Options): RecipeOverrides {
   };
 }
 
-/** The options of the chosen policy: those of the known ones have flags of their own, others are given as name=value. */
+/** The options of the chosen policy. Those of built-in policies have flags; others are given as name=value. */
 export function policyOptionsOf({ policyOptions = {}, policyOption = [] }: Options): Readonly<Record<string, string>> {
   return { ...policyOptions, ...Object.fromEntries(pairsOf(policyOption).map(([word, value]) => [optionNamed(word), value])) };
 }
@@ -227,7 +227,7 @@ export function runtimeOptions(options: Options, signal: AbortSignal): RuntimeOp
   return { device: options.device, threads: options.threads, signal };
 }
 
-/** `--seed`, `--noise` and `--input`: what a run starts from. Throws what reading the noise throws. */
+/** `--seed`, `--noise` and `--input`: the start of a run. Throws what reading the noise throws. */
 export function sampleOptions(options: Options): SampleOptions {
   const { seed = 0, noise } = options;
   return { seed, noise: noise === undefined ? undefined : readNpy(noise), inputs: inputSpecs(options) };

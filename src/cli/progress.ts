@@ -1,4 +1,4 @@
-/** Progress on stderr: a bar on a terminal, a plain line now and then elsewhere. */
+/** Progress on stderr: a bar on a terminal, elsewhere a plain line from time to time. */
 import { SingleBar } from "cli-progress";
 import type { Progress } from "../words/index.js";
 

@@ -1,4 +1,4 @@
-/** Keeps what a plan caches within a limit: the branches that are dearest to keep are computed at every step instead. */
+/** Keeps cached values within a memory limit: the branches that are most expensive to keep are computed at every step instead. */
 import { badOption } from "../../schedules/diagnostics.js";
 import { totalMacs } from "../../ir/cost.js";
 import { DEFAULT_FORM, formNamed } from "../../passes/index.js";
@@ -8,21 +8,21 @@ import { bytesOf } from "../../ir/bytes.js";
 
 export interface Limited {
   readonly schedule: Schedule;
-  /** Sites that are now computed at every step, in the order in which they were given up. */
+  /** Sites that are now computed at every step, in the order in which they were removed from the cache. */
   readonly computed: readonly string[];
 }
 
-/** A site with all of its caches: two calls of the network have one each. */
+/** A site with all of its caches: one for each call of the network. */
 interface KeptSite {
   readonly site: string;
   readonly bytes: number;
-  /** Values that are kept at each step, those that are read last at it among them. */
+  /** The number of values that are kept at each step, including those that are read there for the last time. */
   readonly kept: readonly number[];
-  /** Bytes × steps for each MAC that keeping them saves. */
+  /** Bytes × steps of memory per saved MAC. */
   readonly price: number;
 }
 
-/** Throws BAD_OPTION for a limit on a form that keeps its cached values all the time, UNKNOWN_NAME. */
+/** Throws BAD_OPTION for a limit on a form that never frees cached values, and UNKNOWN_NAME. */
 export function assertLimitable({
   form = DEFAULT_FORM,
   cacheMemory,
@@ -35,8 +35,8 @@ export function assertLimitable({
 }
 
 /**
- * The schedule with as few sites given up as it takes for the cached values of no step to be more than `limit` bytes: each time the
- * dearest of those that hold anything at the fullest step. Throws BAD_OPTION if nothing is left to be cached.
+ * Removes sites from the cache until no step keeps more than `limit` bytes of cached values. It repeatedly removes the most expensive of
+ * the sites that keep a value at the fullest step. Throws BAD_OPTION if nothing is left to be cached.
  */
 export function limitCache(job: Job, schedule: Schedule, limit = Infinity): Limited {
   let sites = keptSites(job, schedule);
@@ -57,7 +57,7 @@ export function limitCache(job: Job, schedule: Schedule, limit = Infinity): Limi
   return { schedule: { ...schedule, cells, adjustments: schedule.adjustments && new Map(others(schedule.adjustments)) }, computed };
 }
 
-/** The sites that keep anything. */
+/** The sites that keep a value at some step. */
 function keptSites(job: Job, schedule: Schedule): readonly KeptSite[] {
   const plan = planFor(job, schedule);
   const caches = new Map<string, { readonly macs: number; readonly cells: readonly Cell[] }[]>();

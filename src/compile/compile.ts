@@ -1,4 +1,4 @@
-/** From a job and a plan to the emitted model: the pass pipeline, and the figures of what it did. */
+/** From a job and a plan to the emitted model: runs the pass pipeline and collects its figures. */
 import { graphMacs, totalMacs } from "../../ir/cost.js";
 import { unknownName } from "../../ir/diagnostics.js";
 import { ditView, type Model } from "../../ir/graph.js";
@@ -23,13 +23,13 @@ import { cudaCoverage, type CudaCoverage } from "./cuda-coverage.js";
 import { type Memory, memoryOf } from "./memory.js";
 
 export interface Compiled {
-  /** The name of its form. */
+  /** The name of the output form. */
   readonly form: string;
   readonly model: Model;
   /** The same run in the same form, with every branch computed at every step. */
   readonly uncached: Model;
   readonly nodes: { readonly step: number; readonly uncached: number; readonly emitted: number };
-  /** Of the whole run. `bound` = uncached / emitted: what the speed-up can be at most where MACs are what takes time. */
+  /** Of the whole run. `bound` = uncached / emitted is the largest possible speed-up if MACs determine the time. */
   readonly macs: { readonly uncached: number; readonly emitted: number; readonly bound: number };
   readonly passes: readonly PassRecord[];
   readonly memory: Memory;
@@ -37,15 +37,15 @@ export interface Compiled {
 }
 
 export interface CompileOptions {
-  /** The name of the output form; unrolled if absent. */
+  /** The name of the output form. Default: unrolled. */
   readonly form?: string | undefined;
   /** Names of optional passes to leave out. */
   readonly without?: readonly string[] | undefined;
 }
 
 /**
- * Simplifies one step and makes the whole run of it, in which cached branches read earlier values. Throws FORM_UNSUPPORTED,
- * UNKNOWN_NAME for forms that are not there and passes that are not optional.
+ * Simplifies the step and makes the whole run from it, in which cached branches read earlier values. Throws FORM_UNSUPPORTED, and
+ * UNKNOWN_NAME for an unknown form or for a pass that is not optional.
  */
 export async function compileModel(
   job: Job,
@@ -82,7 +82,7 @@ export async function compileModel(
   };
 }
 
-/** The run over networks as small as they get. */
+/** The run with simplified networks: runs the step passes on each of them. */
 async function simplified(
   { run, questions }: Job,
   known: readonly Pass[],
@@ -93,7 +93,7 @@ async function simplified(
   return withNetworks(run, networks);
 }
 
-/** Throws UNKNOWN_NAME. */
+/** Throws UNKNOWN_NAME for a name that is no optional pass. */
 function assertOptional(names: readonly string[], own: readonly OwnPass[]): void {
   const optional = [...passes.values(), ...own].filter(({ isOptional }) => isOptional).map(({ name }) => name);
   for (const name of names) if (!optional.includes(name)) throw unknownName("optional pass", name, optional);

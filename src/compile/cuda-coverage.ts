@@ -1,28 +1,28 @@
-/** What a model meets on ONNX Runtime's CUDA provider: nodes without a kernel there, and nodes that make host and device wait for one another. */
+/** How a model fits ONNX Runtime's CUDA provider: nodes without a kernel, and nodes that make host and device wait for each other. */
 import { allNodes } from "../../ir/analysis.js";
 import { hasCudaKernel, versionedOperator } from "../../ir/cuda.js";
 import { isOfStandardDomain, isOp, type Model, type Node, type Value } from "../../ir/graph.js";
 
-/** A node that is no node of the device, and what there is to know of it. */
+/** A node that does not run on the device alone. */
 export interface OffDevice {
   readonly node: string;
   /** With its domain in front where that is not the standard one: `com.microsoft::Attention`. */
   readonly op: string;
   readonly opset: number;
-  /** Of its operands, then of its results. */
+  /** The types of its operands, then of its results. */
   readonly types: readonly string[];
 }
 
 export interface CudaCoverage {
-  /** Nodes that have a kernel. */
+  /** The number of nodes with a kernel. */
   readonly kernels: number;
-  /** Nodes that have none for their opset and types: the runtime computes them on the CPU, between copies, or spells them out. */
+  /** Nodes without a kernel for their opset and types. The runtime computes them on the CPU, with copies, or decomposes them. */
   readonly missing: readonly OffDevice[];
-  /** Nodes that have one, but need on the host what the device computes. */
+  /** Nodes with a kernel that needs values on the host which the device computes. */
   readonly copies: readonly OffDevice[];
 }
 
-/** Of the nodes of a model, those of the graphs in them among them. */
+/** The coverage of all nodes of a model, including those of subgraphs. */
 export function cudaCoverage({ graph, opsets }: Model): CudaCoverage {
   const nodes = allNodes(graph);
   const missing: OffDevice[] = [];
@@ -36,9 +36,10 @@ export function cudaCoverage({ graph, opsets }: Model): CudaCoverage {
 }
 
 /**
- * Whether numbers have to come to the host inside the run. Kernels read shapes, axes, bounds and the like there
- * (`InputMemoryType(OrtMemTypeCPUInput, …)` in onnxruntime/core/providers/cuda), which costs nothing where they are constants or
- * inputs of the model. `Shape` and `Size` answer there, so that what follows is computed there; the sizes of what `NonZero` and `Compress` find have to be known there.
+ * Whether numbers must be copied to the host during the run. Kernels read shapes, axes, bounds and the like on the host
+ * (`InputMemoryType(OrtMemTypeCPUInput, …)` in onnxruntime/core/providers/cuda). That costs nothing if they are constants or inputs of
+ * the model. `Shape` and `Size` put their result on the host, so their readers run there. `NonZero` and `Compress` need the size of
+ * their result on the host.
  */
 function waitsForHost(node: Node): boolean {
   if (isOp(node, "Shape", "Size", "NonZero", "Compress")) return true;

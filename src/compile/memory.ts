@@ -1,23 +1,23 @@
-/** How much memory a run takes: from when each value is made and last read, known before anything runs. */
+/** Predicts the memory of a run, from the nodes at which each value is computed and last read. */
 import { dependence, executionOrder, operands, sourcesWithin, subgraphs } from "../../ir/analysis.js";
 import { type Graph, isOp, type Model, type Value } from "../../ir/graph.js";
 import { isElementwise } from "../../ir/ops.js";
 import { staticShape } from "../../ir/types.js";
 import { bytesOf, weightBytes } from "../../ir/bytes.js";
 
-/** Bytes. What a kernel needs while it runs, and what the runtime's allocator adds to it, is not in them. */
+/** In bytes. Scratch memory of kernels and the overhead of the runtime's allocator are not included. */
 export interface Memory {
-  /** The most that computed values occupy at once; what a run is given is not. */
+  /** The most bytes that computed values occupy at once, without the inputs of the run. */
   readonly activations: number;
-  /** How much of that is due to caching: values wait for later steps, or sums of them do. */
+  /** The part due to caching: values, or sums of them, that are kept for later steps. */
   readonly cache: number;
   readonly weights: number;
 }
 
 /**
- * Of a run whose shapes are known, as ONNX Runtime runs it when its optimiser is off; `uncached` is the same run without caching.
- * What caching adds is looked for where the latent is: of what follows from time and conditions alone, and is there before the first
- * step, a run that computes less takes less. A Loop takes what it gives, which it carries, and beside it what its body takes.
+ * The memory of a run with known shapes, as ONNX Runtime runs it with its optimiser off; `uncached` is the same run without caching. The
+ * part due to caching is the difference of the two over values that depend on the latent: hoisted values are left out, as a run that
+ * computes less also needs fewer of them. A Loop takes the memory of its results, which it carries, plus that of its body.
  */
 export function memoryOf(run: Model, uncached: Model, latent: string): Memory {
   const following = ({ graph }: Model): number => {
@@ -31,7 +31,7 @@ export function memoryOf(run: Model, uncached: Model, latent: string): Memory {
   };
 }
 
-/** Bytes that are in use from one node, or step, to another, both included. */
+/** Bytes that are in use from one node to another, both included. */
 interface Span {
   readonly bytes: number;
   readonly from: number;
@@ -54,15 +54,16 @@ function peakOf(spans: readonly Span[]): number {
 
 interface Buffer extends Span {
   readonly shape: string;
-  /** Reads to come of the values that lie in it. */
+  /** The number of remaining reads of the values in it. */
   reads: number;
 }
 
 /**
- * The buffers that results are put in, and at a node with graphs the most that one of them takes, by the rules of `AllocationPlanner` (onnxruntime/core/framework/allocation_planner.cc): a view
- * lies where its operand lies, and so does what an elementwise kernel writes over an operand that nobody else reads any more; else
- * a buffer of the same shape that is free is taken, else a new one. A buffer is given back after the last value that lies in it, or at the end.
- * `sources`: of the results that follow from these values only. What a side of an If gives lies where the If's results do.
+ * The buffers of a graph's results, and for a node with subgraphs the peak of the largest one. They follow the rules of
+ * `AllocationPlanner` (onnxruntime/core/framework/allocation_planner.cc): a view shares the buffer of its operand; an elementwise kernel
+ * overwrites an operand that has no further readers; any other result takes a free buffer of the same shape, or else a new one. A buffer
+ * is freed after the last read of a value in it, or at the end. With `sources`, only results that depend on these values are counted.
+ * The outputs of a side of an If lie in the buffers of the If's results.
  */
 function spansOf(graph: Graph, sources?: ReadonlyMap<Value, number>, isSide = false): readonly Span[] {
   const order = executionOrder(graph);
@@ -87,7 +88,7 @@ function spansOf(graph: Graph, sources?: ReadonlyMap<Value, number>, isSide = fa
       if (sources && follows(value) === 0) continue;
       const shape = `${value.type?.elem ?? ""} ${staticShape(value.type)?.join() ?? ""}`;
       const isView = isOp(node, "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity");
-      // What is given to the run, or is a weight, is no result.
+      // A view of an input or of a weight takes no memory of its own.
       if (isView && read.length === 0) continue;
       const over = isView ? read[0] : isElementwise(node) ? read.find((buffer) => buffer.reads === 1 && buffer.shape === shape) : undefined;
       const known = over ?? freeOf(shape).pop();

@@ -1,10 +1,13 @@
-/** Files that are the same: by their bytes, or on disk. */
+/** Hard links and digests of files. */
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { link } from "node:fs/promises";
 import { pipeline } from "node:stream/promises";
 
-/** Gives a file another name, where the system can: not every file system has hard links, and none across disks. */
+/**
+ * Makes a hard link to a file; returns whether the system could do that.
+ * Not every file system has hard links, and none has them across disks.
+ */
 export async function linked(file: string, name: string): Promise<boolean> {
   try {
     await link(file, name);
@@ -14,7 +17,7 @@ export async function linked(file: string, name: string): Promise<boolean> {
   }
 }
 
-/** Of a file's bytes, as `sha256:<hex>`. */
+/** The digest of a file's bytes, as `sha256:<hex>`. */
 export async function fileDigest(file: string): Promise<string> {
   const hash = createHash("sha256");
   await pipeline(createReadStream(file), hash);

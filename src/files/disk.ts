@@ -24,7 +24,7 @@ export function assertFree(file: string, force: boolean): void {
   if (!force) throw fileExists(file);
 }
 
-/** Throws FILE_NOT_WRITTEN if the folder of a path, or the nearest one above it that is there, takes no files. */
+/** Throws FILE_NOT_WRITTEN if the folder of a path, or its nearest existing parent, is not writable. */
 export function assertWritable(path: string): void {
   let folder = dirname(resolve(path));
   try {
@@ -36,12 +36,15 @@ export function assertWritable(path: string): void {
   }
 }
 
-/** Where a path leads to: a link stays when what is behind it is replaced. */
+/** The target of a path, so that replacing a file keeps the link to it. */
 export function behindLinks(path: string): string {
   return existsSync(path) ? realpathSync(path) : resolve(path);
 }
 
-/** Writes a file under another name and renames it. Throws FILE_EXISTS if it is there and `force` is not set, NOT_REPLACEABLE, FILE_NOT_WRITTEN. */
+/**
+ * Writes a file under another name and renames it.
+ * Throws FILE_EXISTS if it is there and `force` is not set, NOT_REPLACEABLE, FILE_NOT_WRITTEN.
+ */
 export async function writeWhole(file: string, content: string | Uint8Array, force: boolean): Promise<void> {
   assertFree(file, force);
   const target = behindLinks(file);
@@ -57,8 +60,7 @@ export async function writeWhole(file: string, content: string | Uint8Array, for
 }
 
 /**
- * Makes a folder, and those above it that are missing. Node's own recursive way never returns where the system will not
- * have it, as in /proc.
+ * Makes a folder and its missing parents. Node's own recursive option never returns where the system refuses the folder, as in /proc.
  */
 export async function makeFolder(folder: string): Promise<void> {
   if (existsSync(folder)) return;
@@ -70,7 +72,7 @@ export async function makeFolder(folder: string): Promise<void> {
   }
 }
 
-/** What the system says of a path as FILE_NOT_WRITTEN; other errors as they are. */
+/** A system error about a path as FILE_NOT_WRITTEN; other errors unchanged. */
 export function notWritten(path: string, error: unknown): unknown {
   return error instanceof Error && "syscall" in error ? fileNotWritten(path, error.message) : error;
 }

@@ -1,4 +1,4 @@
-/** Folders that appear whole or not at all, in place of those that we wrote before. */
+/** Writes folders that appear completely or not at all, and that may replace folders that we wrote before. */
 import { randomUUID } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { rename, rm } from "node:fs/promises";
@@ -6,7 +6,7 @@ import { basename, dirname, join } from "node:path";
 import { fileExists, notReplaceable } from "../words/index.js";
 import { assertWritable, behindLinks, makeFolder, notWritten } from "./disk.js";
 
-/** How a folder that we wrote is known: it has no other entries than these, and this text in this file. */
+/** How a folder that we wrote is recognised: it has no entries but these, and `file` contains `text`. */
 export interface FolderKind {
   readonly called: string;
   readonly entries: readonly string[];
@@ -15,7 +15,7 @@ export interface FolderKind {
 }
 
 /**
- * Runs `fill` on a new folder beside `folder` and renames it into place: what is written is there whole or not at all.
+ * Runs `fill` on a new folder beside `folder` and renames it into place, so the folder appears completely or not at all.
  * Throws what `assertReplaceable` throws.
  */
 export async function replaceFolder<T>(

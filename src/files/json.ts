@@ -1,4 +1,4 @@
-/** JSON that others wrote, and ours. */
+/** Reading and writing JSON. */
 import { badJson } from "../words/index.js";
 import { readBytes } from "./disk.js";
 
@@ -11,7 +11,7 @@ export function readJson(file: string): unknown {
   const text = readBytes(file)
     .toString("utf8")
     .replace(/^\uFEFF/, "");
-  // Records would leave it out without a word.
+  // Parsed records would silently drop this key.
   if (/"__proto__"\s*:/.test(text)) throw badJson(file, "the key '__proto__' is not taken.");
   try {
     const value: unknown = JSON.parse(
@@ -19,7 +19,7 @@ export function readJson(file: string): unknown {
     );
     return value;
   } catch (error) {
-    // The message quotes the text, which may be anything.
+    // The message quotes the text, which may contain anything.
     throw badJson(file, (error instanceof Error ? error.message : String(error)).replaceAll(/[\s\p{Cc}\uFFFD]+/gu, " "));
   }
 }

@@ -16,7 +16,7 @@ const STORAGES: ReadonlyMap<string, ElementType> = new Map([
   ["IntStorage", "int32"],
 ]);
 
-/** The bytes that a pickled tensor looks at. */
+/** The bytes that a pickled tensor is a view of. */
 class Storage {
   constructor(
     readonly elem: ElementType,
@@ -25,7 +25,7 @@ class Storage {
 }
 
 /** A pickled tensor. */
-class Tensor {
+class RebuiltTensor {
   constructor(readonly data: TensorData) {}
 }
 
@@ -56,9 +56,9 @@ export function parseTorchFile(bytes: Uint8Array, file: string): ReadonlyMap<str
   return tensors;
 }
 
-/** Adds the tensors below a value. Keys that are a dictionary twice, as in a cycle, lead there once. */
+/** Collects the tensors below a value. A dictionary that is reachable more than once, as in a cycle, is visited once. */
 function collect(value: unknown, path: readonly string[], tensors: Map<string, TensorData>, seen = new Set<unknown>()): void {
-  if (value instanceof Tensor) tensors.set(path.join("."), value.data);
+  if (value instanceof RebuiltTensor) tensors.set(path.join("."), value.data);
   if (!(value instanceof Map) || seen.has(value)) return;
   seen.add(value);
   for (const [key, inner] of value) collect(inner, [...path, String(key)], tensors, seen);
@@ -67,24 +67,24 @@ function collect(value: unknown, path: readonly string[], tensors: Map<string, T
 const rebuildSchema = z.tuple([z.instanceof(Storage), z.int().min(0), z.array(z.int().min(0)), z.array(z.int())]);
 
 /** `torch._utils._rebuild_tensor_v2(storage, offset, size, stride, …)`. */
-function rebuild(...given: readonly unknown[]): Tensor {
+function rebuild(...given: readonly unknown[]): RebuiltTensor {
   const [{ elem, bytes }, offset, shape, strides] = rebuildSchema.parse(given.slice(0, 4));
   const dense = shape.map((_, axis) => elementCount(shape.slice(axis + 1)));
   if (!shape.every((size, axis) => size === 1 || strides[axis] === dense[axis])) throw new Error("a tensor is not contiguous");
   const from = byteSize(elem, offset);
   const content = bytes.slice(from, from + byteSize(elem, elementCount(shape)));
   if (content.length !== byteSize(elem, elementCount(shape))) throw new Error("a tensor is larger than its storage");
-  return new Tensor({ elem, shape, content: { kind: "bytes", bytes: content } });
+  return new RebuiltTensor({ elem, shape, content: { kind: "bytes", bytes: content } });
 }
 
-/** The value that a pickle describes: dictionaries as Map, tensors as Tensor. `storageOf` gives the bytes of a storage. */
+/** The value that a pickle describes: dictionaries as Map, tensors as RebuiltTensor. `storageOf` gives the bytes of a storage. */
 function unpickle(pickle: Uint8Array, storageOf: (key: string) => Uint8Array | undefined, refuse: (problem: string) => Error): unknown {
   const storageTypes = new Map<unknown, ElementType>();
   const known: Readonly<Record<string, (...given: unknown[]) => unknown>> = {
     "collections.OrderedDict": () => new Map(),
     "torch._utils._rebuild_tensor_v2": rebuild,
     "torch._utils._rebuild_parameter": (tensor) => tensor,
-    // What a training script was called with; its attributes are put into an object of no further meaning.
+    // The arguments of a training script; its attributes are put into a plain object.
     "argparse.Namespace": function Namespace() {
       return {};
     },

@@ -1,4 +1,4 @@
-/** A network with its shapes bound, and what the recipe says of it worked out against it: all of a run but its sampler. */
+/** A network with bound shapes, and the recipe resolved against it: everything of a run except its sampler. */
 import { shapeOf } from "../../ir/build.js";
 import { stepCost, totalMacs } from "../../ir/cost.js";
 import { unknownName } from "../../ir/diagnostics.js";
@@ -16,27 +16,27 @@ import {
   NETWORKS,
   type PredictionSlice,
   type RunFacts,
-  type Source as ConditionSource,
+  type ConditionSource,
   uncondInput,
 } from "../../schedules/index.js";
 import { evaluator, type RuntimeOptions } from "../runtime/index.js";
 import { badChannels, predictionShape } from "../words/index.js";
 import type { Network } from "./network.js";
 import { floatTypeOf, isInput, type Recipe, type ValueSpec } from "./recipe.js";
-import type { Source } from "./source.js";
+import type { JobSource } from "./source.js";
 import { tensorFor } from "./values.js";
 
 export interface BoundModel {
   readonly network: Network;
-  readonly source: Source;
-  /** The step as a guided row calls it: lifted, with every shape bound and every value typed; otherwise as the exporter wrote it. */
+  readonly source: JobSource;
+  /** The step as guided rows call it: the exporter's graph, lifted, with all shapes bound and all values typed. */
   readonly model: Model;
   /** Whether the export's batch is symbolic. */
   readonly anyBatch: boolean;
   readonly facts: Omit<RunFacts, "table" | "steps">;
 }
 
-/** Binds the shapes of a network to the recipe's batch and dims, and works out what else the recipe says of it. */
+/** Binds the shapes of a network to the recipe's batch and dims, and resolves the rest of the recipe against it. */
 export async function bindModel(network: Network, runtime: RuntimeOptions): Promise<BoundModel> {
   const { source, structure } = network;
   const { recipe } = source;
@@ -44,7 +44,7 @@ export async function bindModel(network: Network, runtime: RuntimeOptions): Prom
   const lifted = withoutScaleInput(network.lifted, guidance);
   const batch = recipe.batch ?? exportedBatch(lifted, guidance);
   const bindTo = (halves: number): Promise<Model> => {
-    const sizes = sizesOf(lifted, recipe, batch, halves);
+    const sizes = dimSizesOf(lifted, recipe, batch, halves);
     return runPasses(lifted, BIND_PASSES, { evaluator: evaluator(runtime), signal: runtime.signal, sizes });
   };
   const halves = halvesOfCall(guidance);
@@ -64,7 +64,7 @@ export async function bindModel(network: Network, runtime: RuntimeOptions): Prom
         ...(single ? [[NETWORKS.one, single === model ? shown : single] as const] : []),
       ]),
       batch,
-      conditions: conditionsOf(source, model, { batch, guidance, isBatched: batchedInputs(lifted, batch * halves) }),
+      conditions: conditionSourcesOf(source, model, { batch, guidance, isBatched: batchedInputs(lifted, batch * halves) }),
       guidance,
       prediction,
       precision: floatTypeOf(recipe),
@@ -74,13 +74,13 @@ export async function bindModel(network: Network, runtime: RuntimeOptions): Prom
   };
 }
 
-/** How many halves one call of the network sees at a guided row. */
+/** The number of halves that one call of the network sees in a guided row. */
 function halvesOfCall(guidance: Guidance): number {
   return guidedHalves(guidance)[0]?.length ?? 1;
 }
 
 /** Sizes of the symbolic dimensions, that of the batch among them. Throws BATCH_MISMATCH, BATCH_AS_DIM, UNKNOWN_NAME. */
-function sizesOf(lifted: Model, { dims, guidance }: Recipe, batch: number, halves: number): ReadonlyMap<string, number> {
+function dimSizesOf(lifted: Model, { dims, guidance }: Recipe, batch: number, halves: number): ReadonlyMap<string, number> {
   const rows = latentRows(lifted);
   if (typeof rows === "number" && rows !== batch * halves) throw batchMismatch(rows, batch, guidance.form);
   const free = new Set(
@@ -93,7 +93,7 @@ function sizesOf(lifted: Model, { dims, guidance }: Recipe, batch: number, halve
   return new Map([...Object.entries(dims), ...(typeof rows === "string" ? [[rows, batch * halves] as const] : [])]);
 }
 
-/** The network bound to one half of the rows; nothing where a branch does not have its halves along axis 0. */
+/** The network bound to the rows of one half; undefined if some branch does not have the halves along axis 0. */
 function oneHalf(both: Model, one: Model): Model | undefined {
   const shapes = both.graph.marks.map(({ value }) => shapeOf(value));
   const fits = one.graph.marks.every(({ value }, i) => {
@@ -109,8 +109,8 @@ interface Halving {
   readonly isBatched: ReadonlySet<string>;
 }
 
-/** What the halves of the guidance see of each condition. Throws UNKNOWN_NAME, and what values that do not fit throw. */
-function conditionsOf({ recipe, folder }: Source, model: Model, halving: Halving): ReadonlyMap<string, Condition> {
+/** For each condition, the source of the value that each half sees. Throws UNKNOWN_NAME, and what values that do not fit throw. */
+function conditionSourcesOf({ recipe, folder }: JobSource, model: Model, halving: Halving): ReadonlyMap<string, Condition> {
   const { uncond } = recipe.guidance;
   const values = conditionValues(model);
   const known = values.map(({ name }) => name);
@@ -150,19 +150,19 @@ function guidanceOf({ guidance }: Recipe, lifted: Model): Guidance {
   return { ...all, input };
 }
 
-/** What diffusers calls it (FLUX.1 dev, HunyuanVideo). */
+/** The name of the input for an embedded scale in diffusers (FLUX.1 dev, HunyuanVideo). */
 const SCALE_INPUT = "guidance";
 
-/** The model with the input of an embedded scale no condition: the recipe sets it. */
+/** Removes the input of an embedded scale from the conditions, as the recipe sets it. */
 function withoutScaleInput(lifted: Model, { input }: Guidance): Model {
   const view = ditView(lifted);
   return { ...lifted, dit: { ...view, conditions: view.conditions.filter((name) => name !== input) } };
 }
 
-/** Branches that hold less than this share of a step's MACs are not all that there are. */
+/** If the branches hold less than this share of a step's MACs, some were probably not found. */
 const EXPECTED_COVERAGE = 0.5;
 
-/** The model with a warning where much of it is in no branch that was found. */
+/** Adds a warning if much of the model's compute is in no branch. */
 function withCoverage(model: Model): Model {
   const { total, branches } = stepCost(model);
   const all = totalMacs(total);
@@ -175,7 +175,7 @@ function withCoverage(model: Model): Model {
   );
 }
 
-/** The model with a warning where the artifact will have operators that are not of the standard. */
+/** Adds a warning if the artifact will contain operators outside of the standard. */
 function withForeign(model: Model): Model {
   const opset = opsetOf(model);
   const foreign = model.graph.nodes.filter((node) => !isStandard(node, opset) && staysForeign(node, opset));
@@ -219,7 +219,10 @@ function batchedInputs(lifted: Model, boundRows: number): ReadonlySet<string> {
   return new Set(lifted.graph.inputs.filter(({ type }) => type?.shape?.[0] === rows).map(({ name }) => name));
 }
 
-/** The channels that are the prediction: the recipe's, or as many as the latent has where the network also gives a variance. */
+/**
+ * The channels that are the prediction:
+ * those of the recipe, or the first ones, as many as the latent has, if the network also predicts a variance.
+ */
 function predictionSlice(model: Model, recipe: PredictionSlice): PredictionSlice {
   const wanted = staticShape(latentInput(model)?.type);
   const found = staticShape(model.graph.outputs[0]?.value.type);

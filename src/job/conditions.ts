@@ -1,4 +1,4 @@
-/** The conditions of a run: which of its inputs they are, and their values. */
+/** The condition inputs of a run and their values. */
 import { shapeOf } from "../../ir/build.js";
 import { unknownName } from "../../ir/diagnostics.js";
 import { inputValue, type Value } from "../../ir/graph.js";
@@ -7,9 +7,9 @@ import { type Run, uncondInput } from "../../schedules/index.js";
 import { missingInput } from "../words/index.js";
 import type { Job } from "./job.js";
 import type { InputSpecs } from "./recipe.js";
-import { sampleOf, tensorFor } from "./values.js";
+import { sampleTensor, tensorFor } from "./values.js";
 
-/** Values of the run's condition inputs for one sample: from `given`, else what the recipe calibrates with. */
+/** The values of the run's condition inputs for one sample: from `given`, else the calibration values of the recipe. */
 export function conditionsOf(job: Job, sample: number, given: InputSpecs = new Map()): ReadonlyMap<string, TensorData> {
   const { recipe, folder } = job.source;
   const free = conditionInputs(job.run);
@@ -28,7 +28,7 @@ export function conditionsOf(job: Job, sample: number, given: InputSpecs = new M
       if (spec !== undefined) return [value.name, tensorFor(value, shape, spec, process.cwd())];
       const calibrate = recipe.inputs[value.name]?.calibrate;
       if (calibrate === undefined) throw missingInput(value.name, shape);
-      return [value.name, sampleOf(value, shape, calibrate, sample, folder)];
+      return [value.name, sampleTensor(value, shape, calibrate, sample, folder)];
     }),
   );
 }
@@ -40,7 +40,10 @@ function conditionInputs({ conditions }: Run): readonly Value[] {
   );
 }
 
-/** Whether the export takes any batch and the recipe's conditions can be had for it: numbers, one a row, grids, or a file of samples. */
+/**
+ * Whether the export accepts any batch, and the recipe's conditions can be made for any batch:
+ * numbers, one per row, grids, or a file of samples.
+ */
 export function fitsAnyBatch({ source, run, anyBatch }: Job): boolean {
   const fits = [...run.conditions].every(([condition, { type }]) => {
     const { inputs, guidance } = source.recipe;

@@ -1,4 +1,4 @@
-/** What users add in files of their own: recognisers, samplers, policies, passes. What a file exports follows from its shape. */
+/** Extensions in the user's own files: recognisers, samplers, policies, passes. The kind of an export follows from its shape. */
 import { existsSync } from "node:fs";
 import { register } from "node:module";
 import { pathToFileURL } from "node:url";
@@ -11,7 +11,7 @@ import { isOwnPass, type OwnPass } from "../../passes/pass.js";
 import { passes } from "../../passes/index.js";
 import { isPolicy, isSampler, policies, type Policy, type Sampler, samplers } from "../../schedules/index.js";
 
-/** What stands beside the entries of the registries, in the order of the files. */
+/** The user's own entries in addition to the registries, in the order of the files. */
 export interface Extensions {
   readonly recognisers: readonly Recogniser[];
   readonly samplers: readonly Sampler[];
@@ -19,7 +19,7 @@ export interface Extensions {
   readonly passes: readonly OwnPass[];
 }
 
-/** What these files export. Throws BAD_EXTENSION. */
+/** Loads the exports of these files. Throws BAD_EXTENSION. */
 export async function loadExtensions(files: readonly string[]): Promise<Extensions> {
   const loaded = await Promise.all(files.map(async (file) => ({ file, entry: await load(file) })));
   const those = <T extends Named>(
@@ -46,7 +46,7 @@ export async function loadExtensions(files: readonly string[]): Promise<Extensio
   };
 }
 
-/** Finds packages from this file for those who do not find them from where they are. */
+/** A module hook that resolves a package from this file if it cannot be resolved from the importing file. */
 const RESOLVER = `export async function resolve(name, context, next) {
   try {
     return await next(name, context);
@@ -59,7 +59,7 @@ const RESOLVER = `export async function resolve(name, context, next) {
 }`;
 let isResolving = false;
 
-/** Wherever the file is, it can import `smoothcc/ir` and so on. */
+/** Loads a file, which can import `smoothcc/ir` and so on, wherever it is. */
 async function load(file: string): Promise<unknown> {
   if (!existsSync(file)) throw badExtension(file, "it is not there");
   if (!isResolving) register(`data:text/javascript,${encodeURIComponent(RESOLVER)}`);

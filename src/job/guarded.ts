@@ -1,4 +1,4 @@
-/** What comes from a file of the user's own: what goes wrong in it is the file's, and what it gives is looked at before it is followed. */
+/** Guards around extensions: errors in them are reported with their file, and their results are checked before use. */
 import { basename } from "node:path";
 import { z } from "zod";
 import { assertWellFormed } from "../../ir/check.js";
@@ -17,7 +17,7 @@ const choiceSchema = z.object({
   warnings: z.array(z.string()).optional(),
 });
 
-/** The policy, which throws BAD_EXTENSION where it would throw what is no CompilerError, or choose what is no choice. */
+/** The policy, with BAD_EXTENSION in place of any error but a CompilerError, and for a result that is no `Choice`. */
 export function guardedPolicy(file: string, policy: Policy): Policy {
   return {
     ...policy,
@@ -32,7 +32,7 @@ export function guardedPolicy(file: string, policy: Policy): Policy {
   };
 }
 
-/** The pass, which throws BAD_EXTENSION where it would throw what is no CompilerError, or make what is no graph. */
+/** The pass, with BAD_EXTENSION in place of any error but a CompilerError, and for a result that is no well-formed graph. */
 export function guardedPass(file: string, pass: OwnPass): OwnPass {
   const run: OwnPass["run"] = (model, context, count) =>
     later(file, "pass", async () => {
@@ -73,7 +73,7 @@ function failure(file: string, what: string, error: unknown): CompilerError {
   return error instanceof CompilerError ? error : badExtension(file, `its ${what} fails: ${describe(error, file)}`);
 }
 
-/** What was thrown, and where in the file. */
+/** The message of an error, and where in the file it was thrown. */
 function describe(error: unknown, file: string): string {
   if (!(error instanceof Error)) return String(error);
   const line = error.stack?.split("\n").find((line) => line.includes(`${basename(file)}:`));

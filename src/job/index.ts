@@ -1,4 +1,4 @@
-/** What a command line asks for: a model, its recipe, and the sampling run that they say. */
+/** Jobs: a model, its recipe, and the sampling run that they define. */
 export { bindModel, type BoundModel } from "./bound-model.js";
 export { conditionsOf, fitsAnyBatch } from "./conditions.js";
 export { type Extensions, loadExtensions } from "./extensions.js";

@@ -1,4 +1,4 @@
-/** One job: the network and the recipe that MODEL names, and the sampling run that they say; what is wrong with them is said here. */
+/** A job: the network and the recipe of MODEL, and the sampling run that they define. Also checks that they fit together. */
 import { elemOf } from "../../ir/build.js";
 import { addMacs, type Macs, NO_MACS, stepCost } from "../../ir/cost.js";
 import { ambiguousPort } from "../../ir/diagnostics.js";
@@ -21,27 +21,30 @@ import { badGuidance, fractionalTime, inputNumber, noVariance } from "../words/i
 import { bindModel, latentInput } from "./bound-model.js";
 import { type Network, openNetwork, recut } from "./network.js";
 import { samplingOf, schedulerConfig } from "./sampling.js";
-import type { RecipeOverrides, Source } from "./source.js";
+import type { RecipeOverrides, JobSource } from "./source.js";
 import { holdsNumber } from "./values.js";
 
 export interface Job {
-  /** What was read and lifted for it: binding it again reads nothing. */
+  /** The network that was read and lifted, so that it can be bound again without reading it. */
   readonly network: Network;
-  readonly source: Source;
+  readonly source: JobSource;
   /** The step as a guided row calls it. */
   readonly model: Model;
   /** Whether the export's batch is symbolic. */
   readonly anyBatch: boolean;
   readonly run: Run;
-  /** Whom passes over it ask. */
+  /** The context of passes over it. */
   readonly questions: Questions;
   /** Steps that are run; a step may have several rows in the table, each an evaluation of the network. */
   readonly steps: number;
-  /** Where the run starts later than from noise, what comes before it in a whole run, without guidance that changes. */
+  /** If the run does not start from noise: the part of a whole run before it, with constant guidance. */
   readonly skipped?: Run | undefined;
 }
 
-/** The job of a model and its recipe. `runtime` is where it will run, and for the questions that passes ask. Throws what its parts throw. */
+/**
+ * The job of a model and its recipe. `runtime` has the options of the runtime, for the run and for compilation.
+ * Throws what its parts throw.
+ */
 export async function openJob(path: string, overrides: RecipeOverrides, runtime: RuntimeOptions = {}): Promise<Job> {
   await assertDevice(runtime.device);
   const network = await openNetwork(path, overrides);
@@ -50,7 +53,7 @@ export async function openJob(path: string, overrides: RecipeOverrides, runtime:
   return jobOf(network, runtime);
 }
 
-/** The same job for other batches. */
+/** The same job with another batch. */
 export function withBatch({ network }: Job, batch: number, runtime: RuntimeOptions = {}): Promise<Job> {
   const { source } = network;
   return jobOf({ ...network, source: { ...source, recipe: { ...source.recipe, batch } } }, runtime);
@@ -85,7 +88,7 @@ export async function jobOf(network: Network, runtime: RuntimeOptions = {}): Pro
 
 const NO_ROWS: Run["table"] = { name: "none", prediction: "epsilon", initialScale: 1, rows: [] };
 
-/** What a guided step costs: all of its calls of the network, and every branch of them that has a cache of its own. */
+/** The cost of a guided step with all of its network calls, and of every branch with a cache of its own. */
 export function guidedStep({ model, run: { calls } }: Pick<Job, "model" | "run">): {
   readonly total: Macs;
   readonly branches: readonly (CachedBranch & { readonly macs: Macs })[];
@@ -101,7 +104,7 @@ export function guidedStep({ model, run: { calls } }: Pick<Job, "model" | "run">
   };
 }
 
-/** Sentences for the user about what was found and what will have no effect. */
+/** Warnings for the user: about the network, and about settings without effect. */
 export function warningsOf({ source, model, run }: Job): readonly string[] {
   const unknown = unknownKeys(schedulerConfig(source), source.extensions?.samplers).map(
     (key) => `The scheduler's '${key}' is not known here and has no effect.`,
@@ -119,7 +122,10 @@ export function warningsOf({ source, model, run }: Job): readonly string[] {
   return [...ditView(model).warnings, ...unknown, ...(unguided ? [noUncond] : []), ...(idle ? [noDrop] : [])];
 }
 
-/** Throws FRACTIONAL_TIME if the sampler's times are no whole numbers and the network takes nothing else, INPUT_NUMBER if they are too large for it. */
+/**
+ * Throws FRACTIONAL_TIME if the sampler's times are no whole numbers and the network takes nothing else,
+ * INPUT_NUMBER if they are too large for it.
+ */
 function assertTimes({ model: { graph, dit }, run: { table } }: Job): void {
   const input = graph.inputs.find((value) => value.name === dit?.timestep);
   if (!input?.type) return;

@@ -1,4 +1,4 @@
-/** The network of a job as it was exported: read once, and lifted, with the branches and the cut that are asked for. */
+/** The network of a job as it was exported, read once and lifted with the requested branches and cut. */
 import { requireWellFormed } from "../../ir/check.js";
 import { notRecognised } from "../../ir/diagnostics.js";
 import { structureDigest } from "../../ir/digest.js";
@@ -9,21 +9,21 @@ import { parseCut } from "../../ir/residual/cut.js";
 import { METADATA_PREFIX, missingExtension } from "../words/index.js";
 import { type Extensions, loadExtensions } from "./extensions.js";
 import type { Recipe } from "./recipe.js";
-import { openSource, type RecipeOverrides, type Source, withoutAbsentInputs } from "./source.js";
+import { openJobSource, type RecipeOverrides, type JobSource, withoutAbsentInputs } from "./source.js";
 
 export interface Network {
-  readonly source: Source;
-  /** As it stands in the file, weights apart. */
+  readonly source: JobSource;
+  /** The model as in the file; its weights stay on disk. */
   readonly read: Model;
-  /** With its branches, cut where the recipe says. */
+  /** The model with its branches, cut as in the recipe. */
   readonly lifted: Model;
-  /** Digest of what stands in the file. */
+  /** Digest of `read` (`structureDigest`). */
   readonly structure: string;
 }
 
 /** Reads and lifts the model that MODEL names. Throws what reading, recipes and lifting throw. */
 export async function openNetwork(path: string, overrides: RecipeOverrides): Promise<Network> {
-  const opened = openSource(path, overrides);
+  const opened = openJobSource(path, overrides);
   const read = await readModel(opened.modelFile);
   const inputs = read.graph.inputs.map(({ name }) => name);
   const extensions = await loadExtensions(overrides.extensions ?? []);
@@ -45,12 +45,15 @@ export function recut(network: Network, cut: string): Network {
   return { ...network, source: { ...source, recipe: { ...source.recipe, cut } }, lifted: liftedAt(source, read, cut) };
 }
 
-function liftedAt({ recipe, extensions }: Source, read: Model, cut: string): Model {
+function liftedAt({ recipe, extensions }: JobSource, read: Model, cut: string): Model {
   const { latent, timestep, prediction } = recipe;
   return lift(read, { latent, timestep, prediction: prediction.output, cut: parseCut(cut), own: extensions?.recognisers });
 }
 
-/** The recipe, needing what was loaded for it: policies have done their work once there is a plan. Throws MISSING_EXTENSION. */
+/**
+ * The recipe with the loaded extensions as its requirements; policies are not needed any more once there is a plan.
+ * Throws MISSING_EXTENSION.
+ */
 function withExtensions(recipe: Recipe, { recognisers, samplers, passes }: Extensions): Recipe {
   const given = [...recognisers, ...samplers, ...passes].map(({ name }) => name);
   const missing = recipe.extensions.find((name) => !given.includes(name));

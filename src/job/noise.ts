@@ -1,16 +1,16 @@
-/** Unit normal noise as torch's CPU generator draws it, so that a seed gives the same picture here and there. */
+/** Unit normal noise as torch's CPU generator draws it, so that a seed gives the same picture as in torch. */
 
 /**
- * torch.Generator("cpu") after manual_seed: the Mersenne twister MT19937 (Matsumoto & Nishimura 1998) and torch's two ways
- * to normals. Draws follow each other as calls of torch.randn do.
+ * torch.Generator("cpu") after manual_seed: the Mersenne twister MT19937 (Matsumoto & Nishimura 1998) and torch's two methods for
+ * normals. Consecutive draws correspond to consecutive calls of torch.randn.
  */
 export class TorchGenerator {
   private readonly state = new Uint32Array(STATE_WORDS);
   private used = STATE_WORDS;
-  /** The sine's half of the last pair drawn one by one; drawing 16 or more neither uses nor clears it. */
+  /** The second (sine) number of the last pair that was drawn singly. Draws of 16 or more neither use nor clear it. */
   private kept: number | undefined;
 
-  /** `seed`: an integer from 0 up; of what is 2³² or more the lower 32 bits count. */
+  /** `seed`: a non-negative integer, of which the lower 32 bits are used. */
   constructor(seed: number) {
     if (!Number.isSafeInteger(seed) || seed < 0) throw new RangeError(`internal: ${seed} is not a seed`);
     this.state[0] = seed % 2 ** 32;
@@ -27,7 +27,7 @@ export class TorchGenerator {
     for (let i = 0; i < count; i++) values[i] = this.uniform24();
     for (let i = 0; i + BLOCK <= count; i += BLOCK) toNormals(values.subarray(i, i + BLOCK));
     if (count % BLOCK !== 0) {
-      // What does not fill a block is made good by drawing the last 16 values again.
+      // As in torch: if the last block is not full, the last 16 values are drawn again.
       const last = values.subarray(count - BLOCK);
       for (let i = 0; i < BLOCK; i++) last[i] = this.uniform24();
       toNormals(last);

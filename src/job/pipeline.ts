@@ -1,4 +1,4 @@
-/** What an entry of `pipelines/` is: how one of diffusers' pipelines runs its network, as a recipe. */
+/** The interface of an entry of `pipelines/`: how one of diffusers' pipelines runs its network, as a recipe. */
 import { z } from "zod";
 import type { Named } from "../../ir/registry.js";
 import type { RecipeFacts } from "./recipe.js";
@@ -10,18 +10,18 @@ export interface FolderConfigs {
   readonly scheduler: unknown;
 }
 
-/** What a pipeline settles; where the model and the scheduler are is the same for all. */
+/** What a pipeline determines: a recipe without the model file, which is at the same place for all. */
 export type PipelineFacts = Omit<RecipeFacts, "model">;
 
 /** One family of pipelines: a file of `pipelines/`, named as diffusers names the folder of the class. */
 export interface Pipeline<Config extends z.ZodObject = z.ZodObject> extends Named {
   /** `_class_name` in model_index.json. */
   readonly pipelines: readonly string[];
-  /** `_class_name` in transformer/config.json: asked where there is no model_index.json. */
+  /** `_class_name` in transformer/config.json, used if there is no model_index.json. */
   readonly transformers: readonly string[];
-  /** The keys of `FolderConfigs` that matter, with the library's defaults. */
+  /** The keys of `FolderConfigs` that it reads, with the library's defaults. */
   readonly config: Config;
-  /** What the pipeline's `__call__` does with its defaults, or one sentence why no recipe says it. */
+  /** The recipe for the pipeline's `__call__` with default arguments, or a sentence why no recipe can express it. */
   recipe(config: z.output<Config>): PipelineFacts | string;
 }
 

@@ -1,4 +1,4 @@
-/** Plans as files: plan.json, and beside it the vectors of its adjustments, which numpy can read; or another program's form. */
+/** Plan files: plan.json, with the vectors of its adjustments in an .npz file beside it; or the format of another program. */
 import { dirname, join, parse, resolve } from "node:path";
 import { adjustmentArrays, type BranchName, formatNamed, parseSchedule, type Schedule } from "../../schedules/index.js";
 import { jsonText, npzBytes, readJson, readNpz, writeWhole } from "../files/index.js";
@@ -9,8 +9,8 @@ export function readPlan(file: string): Schedule {
 }
 
 /**
- * Writes a schedule and, as `plan.npz` beside `plan.json`, its adjustments; answers with the JSON. In a format other than our
- * own the branches are those that it is for. Throws UNKNOWN_NAME, PLAN_FORMAT and what `writeWhole` throws.
+ * Writes a schedule and its adjustments (`plan.npz` beside `plan.json`); returns the JSON. Formats other than our own need the branches
+ * that the schedule is for. Throws UNKNOWN_NAME, PLAN_FORMAT and what `writeWhole` throws.
  */
 export async function writePlan(
   file: string,

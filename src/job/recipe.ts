@@ -1,4 +1,4 @@
-/** recipe.json: all that the ONNX file does not say. Its form, where it is found, and how options override it. */
+/** The schema of recipe.json, which states what the ONNX file does not. */
 import { z } from "zod";
 import type { FloatType } from "../../ir/types.js";
 import { cutSchema, GUIDANCE_FORMS, MAX_STEPS, NO_GUIDANCE, RESCALE_FORMS, shiftRule } from "../../schedules/index.js";
@@ -17,7 +17,7 @@ const valueSchema = z.union([
 export type ValueSpec = z.infer<typeof valueSchema>;
 
 const inputSchema = z.strictObject({
-  /** What calibration runs with: one entry a sample, in turn; or a `.npy` file whose axis 0 counts samples. */
+  /** The values for calibration: one entry per sample, in turn; or a `.npy` file whose axis 0 counts samples. */
   calibrate: z.union([z.array(valueSchema).min(1), z.string()]).optional(),
   /** Makes the input a compile-time constant. */
   fix: valueSchema.nullish(),
@@ -33,7 +33,7 @@ export function isInput(spec: z.infer<typeof uncondSchema> | undefined): spec is
 
 const guidanceSchema = z.strictObject({
   form: z.enum(GUIDANCE_FORMS),
-  /** A list has one for each call of the sampler, which is one a step where a step has one evaluation. */
+  /** One scale, or a list with one for each row of the sampler's table: one per step, unless steps have several evaluations. */
   scale: z.union([z.number(), z.array(z.number()).min(1)]).default(NO_GUIDANCE.scale),
   /** Steps [from, to) that are guided. */
   interval: z.tuple([z.int().min(0), z.int().min(1)]).optional(),
@@ -58,7 +58,7 @@ export function floatTypeOf({ precision }: Recipe): FloatType | undefined {
 }
 
 const samplingSchema = z.strictObject({
-  /** `linear`: 1, …, 1/steps, evenly spaced; not where the scheduler makes its own ("use_flow_sigmas"). */
+  /** `linear`: 1, …, 1/steps, evenly spaced; not used if the scheduler makes its own ("use_flow_sigmas"). */
   sigmas: z.union([z.literal("linear"), z.array(z.number()).min(1)]).optional(),
   timesteps: z.array(z.number()).min(1).optional(),
   /**
@@ -71,7 +71,7 @@ const samplingSchema = z.strictObject({
   eta: z.number().optional(),
 });
 
-/** Noise, conditions and results of a whole batch are held in memory. */
+/** The largest batch: its noise, conditions and results are held in memory. */
 export const MAX_BATCH = 1 << 16;
 
 export const recipeSchema = z.strictObject({
@@ -82,14 +82,14 @@ export const recipeSchema = z.strictObject({
   steps: z.int().min(1).max(MAX_STEPS).optional(),
   /** The first step that is run; the run begins with the latent that it is given there. */
   start: z.int().min(0).optional(),
-  /** The same as a share of the steps, as diffusers' image-to-image pipelines have it: the last ⌊steps · strength⌋ are run. */
+  /** `start` as a share of the steps, as in diffusers' image-to-image pipelines: the last ⌊steps · strength⌋ steps are run. */
   strength: z.number().positive().max(1).optional(),
   /** Latents of one run. Default: what the export was made for, or 1. */
   batch: z.int().min(1).max(MAX_BATCH).optional(),
   latent: z.string().optional(),
   /** Several names where several inputs get the same time. */
   timestep: z.union([z.string(), z.array(z.string()).min(1)]).optional(),
-  /** The network is told scale · t + offset, where t is the scheduler's time. */
+  /** The network gets the time scale · t + offset, where t is the scheduler's time. */
   time: z.strictObject({ scale: z.number().default(1), offset: z.number().default(0) }).default({ scale: 1, offset: 0 }),
   sampling: samplingSchema.default({}),
   prediction: z
@@ -105,9 +105,9 @@ export const recipeSchema = z.strictObject({
   guidance: guidanceSchema.prefault({ form: NO_GUIDANCE.form }),
   inputs: z.record(z.string(), inputSchema).default({}),
   dims: z.record(z.string(), z.int().min(1)).default({}),
-  /** Names of recognisers, samplers and passes of the user's own, without which it cannot be followed. */
+  /** Names of the user's own recognisers, samplers and passes that the recipe requires. */
   extensions: z.array(z.string()).default([]),
-  /** What the network computes in; the exporter's types if absent. */
+  /** The type that the network computes in. Default: as exported. */
   precision: z.enum(PRECISIONS).optional(),
   display: z.strictObject({ kind: z.enum(["image", "none"]), range: z.tuple([z.number(), z.number()]).default([-1, 1]) }).optional(),
 });

@@ -1,4 +1,4 @@
-/** What one sampling run starts from: noise and conditions, the same for the artifact and for the loop. */
+/** The inputs of one sampling run, noise and conditions, which are the same for the artifact and for the loop. */
 import { type TensorData, tensorFloats } from "../../ir/tensor.js";
 import { elementCount } from "../../ir/types.js";
 import { drawingRows, latentShape } from "../../schedules/index.js";
@@ -20,9 +20,9 @@ export interface RunInputs {
 export interface SampleOptions {
   /** Sample i draws its noise from seed + i, as torch's CPU generator does. */
   readonly seed: number;
-  /** Stands for the noise of sample 0. */
+  /** Replaces the noise of sample 0. */
   readonly noise?: TensorData | undefined;
-  /** Conditions; the recipe's calibration values where there are none. */
+  /** Values of conditions. Default: the calibration values of the recipe. */
   readonly inputs?: InputSpecs | undefined;
 }
 

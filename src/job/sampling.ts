@@ -1,4 +1,4 @@
-/** What a recipe samples with: the scheduler's table, for its number of steps and the shape of its latent. */
+/** The sampler of a recipe: the scheduler's table for its number of steps and the shape of its latent. */
 import { existsSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { z } from "zod";
@@ -7,26 +7,26 @@ import { noScheduler } from "../words/index.js";
 import { readJson } from "../files/index.js";
 import { linspace, type SamplerOptions, samplerTable, type SamplerTable, shiftOf } from "../../schedules/index.js";
 import type { Recipe } from "./recipe.js";
-import type { Source } from "./source.js";
+import type { JobSource } from "./source.js";
 
 const DEFAULT_STEPS = 50;
 
-/** What a source samples with. */
+/** The sampler table of a recipe, and its steps. */
 export interface Sampling {
   readonly table: SamplerTable;
   /** Steps that are run; a step may have several rows in the table, each an evaluation of the network. */
   readonly steps: number;
-  /** Steps that the sampler was set up with: more where the run starts later than from noise. */
+  /** The number of steps that the sampler was set up with: more than `steps` if the run does not start from noise. */
   readonly setUp: number;
-  /** Where the run starts later than from noise, the rows of a whole run before it. */
+  /** If the run does not start from noise: the rows of a whole run before its start. */
   readonly skipped?: SamplerTable | undefined;
 }
 
 /**
- * The sampler of a source, for its number of steps and the shape of its latent; times are those that the network is told.
- * Throws NO_SCHEDULER and what reading and tabulating throw.
+ * The sampling of a source for the shape of its latent, with times as the network gets them. Throws NO_SCHEDULER, and what reading the
+ * scheduler and making its table throw.
  */
-export function samplingOf(source: Source, latent: readonly number[]): Sampling {
+export function samplingOf(source: JobSource, latent: readonly number[]): Sampling {
   const { recipe, extensions } = source;
   const config = schedulerConfig(source);
   const options = samplerOptions(recipe, config, latent);
@@ -39,7 +39,7 @@ export function samplingOf(source: Source, latent: readonly number[]): Sampling 
   return { table, steps: steps - start, setUp: steps, skipped };
 }
 
-/** The table with times as the network is told them. */
+/** The table with times as the network gets them. */
 function inNetworkTime(table: SamplerTable, { time }: Recipe): SamplerTable {
   return { ...table, rows: table.rows.map((row) => ({ ...row, timestep: time.scale * row.timestep + time.offset })) };
 }
@@ -50,7 +50,7 @@ const schedulerKeys = z.object({
   use_dynamic_shifting: z.boolean().optional(),
 });
 
-/** What a pipeline of diffusers passes to `set_timesteps`. What the recipe gives by rule is for schedulers that make use of it. */
+/** The arguments that a diffusers pipeline passes to `set_timesteps`. Rules of the recipe only apply to schedulers that use them. */
 function samplerOptions({ sampling, steps }: Recipe, config: unknown, latent: readonly number[]): SamplerOptions {
   const { rows, use_flow_sigmas: ownSigmas = false, use_dynamic_shifting: isDynamic = false } = schedulerKeys.safeParse(config).data ?? {};
   const { sigmas, timesteps, mu, eta } = sampling;
@@ -61,13 +61,13 @@ function samplerOptions({ sampling, steps }: Recipe, config: unknown, latent: re
     steps: count,
     sigmas: ruled,
     timesteps,
-    mu: typeof mu === "object" ? (isDynamic ? shiftOf(mu.rule, tokensOf(latent, mu), count, config) : undefined) : mu,
+    mu: typeof mu === "object" ? (isDynamic ? shiftOf(mu.rule, tokenCountOf(latent, mu), count, config) : undefined) : mu,
     eta,
     nonlinear: true,
   };
 }
 
-function tokensOf(latent: readonly number[], { axes, patch }: { readonly axes: readonly number[]; readonly patch: number }): number {
+function tokenCountOf(latent: readonly number[], { axes, patch }: { readonly axes: readonly number[]; readonly patch: number }): number {
   return axes.reduce((tokens, axis) => {
     const size = latent.at(axis);
     if (size === undefined) throw badJsonField("recipe", "sampling.mu.axes", `has ${axis}, and the latent is [${latent.join(", ")}]`);
@@ -76,7 +76,7 @@ function tokensOf(latent: readonly number[], { axes, patch }: { readonly axes: r
 }
 
 /** The scheduler's configuration as JSON. Throws NO_SCHEDULER, FILE_MISSING, BAD_JSON. */
-export function schedulerConfig({ recipe, folder, modelFile }: Source): unknown {
+export function schedulerConfig({ recipe, folder, modelFile }: JobSource): unknown {
   const { scheduler } = recipe;
   if (typeof scheduler === "object") return scheduler;
   const file = scheduler === undefined ? join(dirname(modelFile), "scheduler_config.json") : resolve(folder, scheduler);

@@ -1,4 +1,4 @@
-/** Where a recipe comes from: what MODEL names, and how options override it. */
+/** Finds the recipe of MODEL, and applies the options that override it. */
 import { existsSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { fileMissing } from "../../ir/diagnostics.js";
@@ -9,7 +9,7 @@ import { deriveRecipe, isPipelineFolder } from "./pipelines/index.js";
 import { parseWith } from "../../schedules/index.js";
 import { type InputSpecs, type Precision, type Recipe, recipeSchema } from "./recipe.js";
 
-/** Options of the command line that beat the recipe. */
+/** Options of the command line that override the recipe. */
 export interface RecipeOverrides {
   readonly recipe?: string | undefined;
   readonly scheduler?: string | undefined;
@@ -20,18 +20,18 @@ export interface RecipeOverrides {
   readonly cut?: string | undefined;
   readonly precision?: Precision | undefined;
   readonly dims?: ReadonlyMap<string, number> | undefined;
-  /** Files of the user's own (`loadExtensions`). They are code: no recipe names them. */
+  /** The user's own files (`loadExtensions`). A recipe cannot name them, as they are code. */
   readonly extensions?: readonly string[] | undefined;
-  /** Values of conditions; they are also what calibration runs with where the recipe says nothing of it. */
+  /** Values of conditions. Calibration also uses them if the recipe has no calibration values. */
   readonly inputs?: InputSpecs | undefined;
 }
 
 /** A recipe, the folder that its paths start from, and the model file. */
-export interface Source {
+export interface JobSource {
   readonly recipe: Recipe;
   readonly folder: string;
   readonly modelFile: string;
-  /** Whether the recipe follows from a diffusers folder, and so speaks of inputs by the names that they have there. */
+  /** Whether the recipe was derived from a diffusers folder, so that it uses diffusers' names of inputs. */
   readonly isDerived?: boolean | undefined;
   /** What the files of the user's own export, once they are loaded. */
   readonly extensions?: Extensions | undefined;
@@ -42,7 +42,7 @@ export interface Source {
  * with a `recipe.json`, or a folder as diffusers saves it, whose recipe is derived.
  * Throws NOT_A_MODEL, FILE_MISSING, BAD_JSON, BAD_JSON_FIELD, UNKNOWN_PIPELINE, UNSUPPORTED_PIPELINE.
  */
-export function openSource(model: string, overrides: RecipeOverrides = {}): Source {
+export function openJobSource(model: string, overrides: RecipeOverrides = {}): JobSource {
   if (!existsSync(model)) throw fileMissing(model, "There is no such file or folder.");
   const isFolder = statSync(model).isDirectory();
   const beside = join(isFolder ? model : dirname(model), "recipe.json");
@@ -60,7 +60,7 @@ export function openSource(model: string, overrides: RecipeOverrides = {}): Sour
   return { recipe: override(recipe, overrides), folder, modelFile };
 }
 
-/** A derived recipe without what it says of inputs that the export does not have; `given` ones stay, for the error. */
+/** A derived recipe without the inputs that the export does not have. Those in `given` stay, so that they are reported as unknown. */
 export function withoutAbsentInputs(recipe: Recipe, inputs: readonly string[], given: InputSpecs = new Map()): Recipe {
   const isThere = (name: string): boolean => inputs.includes(name) || given.has(name);
   const present = <T>(entries: Readonly<Record<string, T>>): Record<string, T> =>

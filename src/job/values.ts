@@ -1,4 +1,4 @@
-/** Values of inputs: from what a recipe or an option says to a tensor of the input's type and shape. */
+/** Values of inputs: converts a value of a recipe or an option to a tensor of the input's type and shape. */
 import { resolve } from "node:path";
 import { elemOf } from "../../ir/build.js";
 import { inputNumber, inputShapeMismatch } from "../words/index.js";
@@ -10,8 +10,8 @@ import { gridPoints } from "./grid.js";
 import { readNpy } from "../files/index.js";
 import type { ValueSpec } from "./recipe.js";
 
-/** Sample `sample` of a calibration list; of an input with one number a row, numbers are taken in turn. */
-export function sampleOf(
+/** The value of sample `sample` from a calibration list. For an input with one number per row, numbers are taken in turn. */
+export function sampleTensor(
   value: Value,
   shape: readonly number[],
   calibrate: readonly ValueSpec[] | string,
@@ -19,7 +19,7 @@ export function sampleOf(
   folder: string,
 ): TensorData {
   if (typeof calibrate === "string") {
-    return retyped(value, samplesOf(value, shape, readNpy(resolve(folder, calibrate)), sample));
+    return retyped(value, fileSample(value, shape, readNpy(resolve(folder, calibrate)), sample));
   }
   const rows = shape[0] ?? 1;
   const numbers = calibrate.flat().filter((entry) => typeof entry === "number");
@@ -30,8 +30,8 @@ export function sampleOf(
   return tensorFor(value, shape, entryAt(calibrate, sample % calibrate.length), folder);
 }
 
-/** Sample `sample` of a file whose axis 0 counts samples: whole conditions, or one row of the batch each. */
-function samplesOf(value: Value, shape: readonly number[], all: TensorData, sample: number): TensorData {
+/** Sample `sample` of a file whose axis 0 counts samples. Each sample is a whole condition, or one row of the batch. */
+function fileSample(value: Value, shape: readonly number[], all: TensorData, sample: number): TensorData {
   const [samples = 0, ...rest] = all.shape;
   const rows = rowsIn(shape, rest);
   if (samples === 0 || rows === undefined) throw inputShapeMismatch(value.name, ["samples", ...shape], all.shape);
@@ -50,7 +50,7 @@ export function tensorFor(value: Value, shape: readonly number[], spec: ValueSpe
   if (typeof spec === "number") return numbersFor(value, shape, new Array<number>(elementCount(shape)).fill(spec));
   if (typeof spec === "string") return forEveryRow(value.name, shape, retyped(value, readNpy(resolve(folder, spec))));
   const numbers = Array.isArray(spec) ? spec : gridPoints(value.name, shape, spec.grid);
-  // A list has no axes: they are those of what it has the elements of.
+  // A list has no shape: it is a whole input or one row, depending on its number of elements.
   const listed = [shape, shape.slice(1)].find((of) => elementCount(of) === numbers.length);
   return forEveryRow(value.name, shape, numbersFor(value, listed ?? [numbers.length], numbers));
 }
@@ -63,7 +63,10 @@ export function forEveryRow(input: string, shape: readonly number[], data: Tenso
   return { elem: data.elem, shape, content: { kind: "bytes", bytes: Uint8Array.from(bytes) } };
 }
 
-/** How many rows of an input an array has: all, or one, with an axis for the batch or without; undefined where it is no part of it. */
+/**
+ * The number of rows of an input that an array of shape `found` holds: all, or one (with or without the batch axis).
+ * Undefined if the shape does not fit.
+ */
 function rowsIn([rows = 1, ...row]: readonly number[], found: readonly number[]): number | undefined {
   const is = (...shape: readonly number[]): boolean => shape.join() === found.join();
   return is(rows, ...row) ? rows : is(1, ...row) || is(...row) ? 1 : undefined;
@@ -74,7 +77,7 @@ function retyped(value: Value, data: TensorData): TensorData {
   return data.elem === elemOf(value) ? data : numbersFor(value, data.shape, tensorNumbers(data));
 }
 
-/** Numbers as a tensor of the input's element type. Throws INPUT_NUMBER for one that the type does not have. */
+/** Numbers as a tensor of the input's element type. Throws INPUT_NUMBER for a number that the type cannot hold. */
 function numbersFor(value: Value, shape: readonly number[], numbers: readonly number[]): TensorData {
   const elem = elemOf(value);
   const misfit = numbers.find((number) => !holdsNumber(elem, number));
@@ -82,7 +85,7 @@ function numbersFor(value: Value, shape: readonly number[], numbers: readonly nu
   return tensorOf(elem, shape, numbers);
 }
 
-/** Whether an element type has a number; float types round. */
+/** Whether an element type can hold a number, with rounding in float types. */
 export function holdsNumber(elem: ElementType, number: number): boolean {
   if (elem === "bool") return number === 0 || number === 1;
   const integer = /^(u?)int(\d+)$/.exec(elem);

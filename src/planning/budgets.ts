@@ -1,21 +1,21 @@
-/** Several budgets for one calibration: the shares of a front, the tiers of a build, and what the policy says of each plan. */
+/** Several budgets for one calibration: the shares of a front, the tiers of a build, and the comparison for each plan. */
 import { badOption } from "../../schedules/diagnostics.js";
 import { type Compared, optionWord, policies, type Predicted, type Tradeoff } from "../../schedules/index.js";
 
-/** The policy that plans for them where none is named. */
+/** The default policy of fronts and tiers. */
 export const BUDGET = "budget";
 
-/** Shares of the cacheable compute that a front has unless others are named, each about four fifths of the one before. */
+/** The default shares of the cacheable compute in a front, each about four fifths of the one before. */
 export const FRONT_SHARES = [0.7, 0.6, 0.5, 0.42, 0.34, 0.27, 0.2, 0.15] as const;
 
-/** What the tiers ask of the policy. An error of 0.01 (relative L2) lies 40 dB below the latent. */
+/** The policy options of each tier. A relative L2 error of 0.01 is 40 dB below the latent. */
 export const TIERS: ReadonlyMap<string, Readonly<Record<string, string>>> = new Map([
   ["fast", { share: "0.2" }],
   ["balanced", { share: "0.34" }],
   ["lossless", { maxError: "0.01" }],
 ]);
 
-/** Throws BAD_OPTION where an option that names several budgets (`flag`) meets another policy, or a budget of its own. */
+/** Throws BAD_OPTION if an option that sets several budgets (`flag`) is used with another policy, or together with a single budget. */
 export function assertBudgetsOpen(flag: string, policy: string, options: Readonly<Record<string, unknown>>): void {
   const budgets = policies.get(policy)?.budgets;
   if (!budgets) throw badOption(flag, `is for --policy ${BUDGET}, not for ${policy}`);
@@ -23,14 +23,14 @@ export function assertBudgetsOpen(flag: string, policy: string, options: Readonl
   if (named !== undefined) throw badOption(flag, `names its budgets itself; leave out --${optionWord(named)}`);
 }
 
-/** What a plan was compared with before it was chosen. */
+/** The predicted figures of a plan, and the plans that it was compared with. */
 export interface Comparison extends Tradeoff {
   readonly candidate: string;
-  /** By name; what did not diverge. */
+  /** By name, without plans that diverged. */
   readonly compared: ReadonlyMap<string, Compared>;
 }
 
-/** What is predicted of a plan and the plans that it was compared with; undefined where it was compared with none. */
+/** The comparison in a prediction; undefined if the plan was compared with none. */
 export function comparisonOf(predicted: Predicted = {}): Comparison | undefined {
   const { computedShare: share, error, interval, candidate, compared } = predicted;
   if (share === undefined || error === undefined || candidate === undefined || !compared) return undefined;

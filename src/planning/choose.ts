@@ -1,4 +1,4 @@
-/** Lets a policy choose: what it gets to see, and who it is. */
+/** Finds a policy, makes its input, and lets it choose a plan. */
 import { basename } from "node:path";
 import { z } from "zod";
 import { badExtension, planSavesNothing } from "../words/index.js";
@@ -22,20 +22,23 @@ import { type PlanSummary, summarise } from "./summary.js";
 
 export interface Planned {
   readonly schedule: Schedule;
-  /** The branches that it is for. */
+  /** The branches that the schedule is for. */
   readonly sites: readonly PlannedSite[];
-  /** What each branch does at each step; from a trace alone, none is known to be idle. */
+  /** What each branch does at each step. From a trace alone, idle steps are not known. */
   readonly cells: Plan["cells"];
   readonly summary: PlanSummary;
   readonly warnings: readonly string[];
 }
 
-/** Lets a policy choose, which may be given by its name (`findPolicy`). Throws PLAN_SAVES_NOTHING and what finding it, the policy and `bind` throw. */
+/**
+ * Lets a policy, given by itself or by its name (`findPolicy`), choose a plan.
+ * Throws PLAN_SAVES_NOTHING, and what `findPolicy`, the policy and `bind` throw.
+ */
 export async function choosePlan(planning: Planning, wanted: string | Policy, options: unknown): Promise<Planned> {
   const policy = typeof wanted === "string" ? await findPolicy(wanted, planning.policies) : wanted;
   const { schedule: chosen, warnings } = await chooseSchedule(policy, options, policyInput(planning));
   const { run, sites } = planning;
-  // A plan may be for a network that is cut elsewhere: it is shown by the branches here.
+  // A plan may be for another cut of the network. Its cells are still shown for the branches of this one.
   const { cells } = bind({ ...chosen, of: chosen.of && { ...chosen.of, cut: undefined } }, run);
   if (policy.cachesNothing !== true && savesNothing({ cells })) throw planSavesNothing();
   const schedule = { ...chosen, of: { ...run.of, cut: chosen.cut ?? run.of.cut } };
@@ -43,8 +46,8 @@ export async function choosePlan(planning: Planning, wanted: string | Policy, op
 }
 
 /**
- * The policy of a name: one of the known or of the user's own, the path of a file that exports one, or a plan file of any known
- * format, which is a choice already. Throws UNKNOWN_NAME, BAD_EXTENSION and what reading a plan throws.
+ * The policy of a name: a built-in one, one of the user's own, the path of a file that exports one, or a plan file of any known format,
+ * which becomes a policy that chooses this plan. Throws UNKNOWN_NAME, BAD_EXTENSION and what reading a plan throws.
  */
 export async function findPolicy(name: string, own: readonly Policy[] = []): Promise<Policy> {
   const known = policies.get(name) ?? own.find((policy) => policy.name === name);
@@ -58,7 +61,7 @@ export async function findPolicy(name: string, own: readonly Policy[] = []): Pro
   throw unknownName("policy", name, [...policies.keys(), ...own.map(({ name }) => name)]);
 }
 
-/** A plan file as a policy: it chooses what is written there. */
+/** A plan file as a policy, which chooses the plan in the file. */
 function policyOf(file: string): Policy {
   const { of, cut, cells, adjustments, predicted } = readPlan(file);
   const choose = (): Choice => ({ of, cut, cells, adjustments, predicted });

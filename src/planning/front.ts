@@ -4,15 +4,15 @@ import { choosePlan, type Planned } from "./choose.js";
 import type { Planning } from "./planning.js";
 
 export interface FrontPoint {
-  /** Of the cacheable compute, as it was asked for. */
+  /** The requested share of the cacheable compute. */
   readonly share: number;
   readonly planned: Planned;
   readonly comparison: Comparison;
 }
 
 /**
- * A plan of the policy `budget` for each of the shares, with the policy's other options as given; shares that come to the same
- * number of steps are one point. Throws BAD_OPTION if the options name a budget, and what `choosePlan` throws.
+ * A plan of the policy `budget` for each of the shares, with the policy's other options as given. Shares that lead to the same number of
+ * computed steps become one point. Throws BAD_OPTION if the options set a budget, and what `choosePlan` throws.
  */
 export async function front(
   planning: Planning,

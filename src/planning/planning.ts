@@ -1,31 +1,31 @@
-/** What a plan is made for, from a trace or from a job. */
+/** The input of planning, from a trace alone or for a job. */
 import type { Macs } from "../../ir/cost.js";
 import { cacheNamed, type Half, type PlannedRun, type Policy, type PolicySite, type Runs } from "../../schedules/index.js";
 import { runTraced, type Trace } from "../calibration/index.js";
 import { guidedStep, type Job } from "../job/index.js";
 import type { Progress } from "../words/index.js";
 
-/** What planning needs to know of a branch. */
+/** A branch, as far as planning needs it. */
 export interface PlannedSite extends Omit<PolicySite, "share"> {
   readonly macs: Macs;
 }
 
 export interface Planning {
   readonly run: PlannedRun;
-  /** As the sampler's table has them, one a step. */
+  /** The times of the sampler's table, one per step. */
   readonly timesteps: readonly number[];
   /** MACs of one whole step. */
   readonly macs: Macs;
   /** In execution order. */
   readonly sites: readonly PlannedSite[];
   readonly runs?: Runs | undefined;
-  /** Policies besides the known. */
+  /** The user's own policies. */
   readonly policies?: readonly Policy[] | undefined;
   readonly progress?: Progress | undefined;
 }
 
-/** Planning from a trace alone: every half counts as called at every step. */
-export function planningOf(trace: Trace): Planning {
+/** Planning from a trace alone, which assumes that every half is called at every step. */
+export function planningFromTrace(trace: Trace): Planning {
   const { steps, macs, sampler, guidance } = trace;
   const sites = Object.entries(trace.sites).map(([name, measured]): PlannedSite => {
     const { kind, block, stream, macs } = measured;
@@ -37,8 +37,8 @@ export function planningOf(trace: Trace): Planning {
   return { run: { of: runTraced(trace), caches: sites, called }, timesteps: sampler.timesteps, macs, sites };
 }
 
-/** Planning for a job, at its batch. */
-export function planningFor(job: Job, trace?: Trace): Planning {
+/** Planning for a job at its batch, with the statistics of a trace if there is one. */
+export function planningForJob(job: Job, trace?: Trace): Planning {
   const { total, branches } = guidedStep(job);
   const timesteps = job.run.table.rows.map(({ timestep }) => timestep);
   const sites = branches.map((branch) => ({ ...branch, statistics: trace?.sites[branch.name] }));

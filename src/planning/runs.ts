@@ -1,4 +1,4 @@
-/** Runs of the model that a policy may ask for: the calibration's samples along schedules that it tries. */
+/** Runs of the model for policies: the calibration's samples with the schedules that a policy tries. */
 import { CompilerError } from "../../ir/diagnostics.js";
 import { totalMacs } from "../../ir/cost.js";
 import {
@@ -33,7 +33,7 @@ export interface ModelRuns extends Runs {
 export interface RunsOptions extends RuntimeOptions, SampleOptions {
   /** Numbers of the samples that the calibration ran. */
   readonly samples: readonly number[];
-  /** Runs without caching that have been made already, by sample. */
+  /** Trajectories without caching that are already known, by sample. */
   readonly known?: ReadonlyMap<number, Trajectory> | undefined;
 }
 
@@ -44,10 +44,10 @@ export function runsOf(job: Job, options: RunsOptions): ModelRuns {
   const uncached = new Map(options.known);
   let evaluations = 0;
   const networks = new Map<string, Promise<CutNetwork>>();
-  /** The network as a schedule wants it cut. */
+  /** The network with the cut of a schedule. */
   const networkFor = (schedule: Pick<Schedule, "cut"> = {}): Promise<CutNetwork> => {
     const { cut = job.source.recipe.cut } = schedule;
-    const known = networks.get(cut) ?? networkOf(cutFor(job, schedule, options), options, sessions);
+    const known = networks.get(cut) ?? cutNetworkOf(cutFor(job, schedule, options), options, sessions);
     networks.set(cut, known);
     return known;
   };
@@ -116,19 +116,19 @@ export function runsOf(job: Job, options: RunsOptions): ModelRuns {
   };
 }
 
-/** The network, cut in one way. */
+/** The network with one cut. */
 interface CutNetwork {
   readonly job: Job;
   readonly loop: ReferenceLoop;
-  /** Of the MACs of a step, what its branches take. */
+  /** The share of a step's MACs that its branches take. */
   readonly cacheable: number;
   readonly costAt: (step: number, plan?: Plan) => number;
 }
 
-/** Of sums of shares. */
+/** The rounding error of sums of shares. */
 const ROUNDING = 1e-9;
 
-async function networkOf(opening: Promise<Job>, options: RunsOptions, sessions: Sessions): Promise<CutNetwork> {
+async function cutNetworkOf(opening: Promise<Job>, options: RunsOptions, sessions: Sessions): Promise<CutNetwork> {
   const job = await opening;
   const shares = sharesOf(job);
   return {
@@ -139,19 +139,19 @@ async function networkOf(opening: Promise<Job>, options: RunsOptions, sessions: 
   };
 }
 
-/** What the branches take of the MACs of a step. */
+/** The share of a step's MACs that each branch takes. */
 function sharesOf(job: Job): CacheMap<number> {
   const { total, branches } = guidedStep(job);
   return new CacheMap(branches.map((cache) => [cache, totalMacs(cache.macs) / totalMacs(total)]));
 }
 
-/** What a step costs under a plan, as a share of the MACs of one that computes everything. */
+/** The cost of a step under a plan, as a share of the MACs of a full step. */
 function costOf(shares: CacheMap<number>, step: number, plan?: Plan): number {
   const left = [...(plan?.cells ?? [])].filter(([, cells]) => cells[step]?.kind !== "compute");
   return left.reduce((cost, [cache]) => cost - (shares.get(cache) ?? 0), 1);
 }
 
-/** The terms, by keys of a plan, as cells of the branches that the plan caches at the step. */
+/** The cells for terms by plan key, for the branches that the plan caches at the step. */
 function cellsWith({ cells }: Plan, step: number, caches: readonly CachedBranch[], terms: ReadonlyMap<string, readonly Term[]>): Cells {
   const changed: Cells = new CacheMap();
   for (const cache of caches) {
@@ -162,8 +162,8 @@ function cellsWith({ cells }: Plan, step: number, caches: readonly CachedBranch[
 }
 
 /**
- * The deviation of an attempt at a step: differences to the exact run go through the sampler's sums as what differs does, up to the
- * last row that reads what the step gives; what later steps give differs by nothing.
+ * The deviation of an attempt at a step (`Attempt.deviation`). The sampler's sums are linear, so they are applied to the differences from
+ * the exact run, up to the last row that reads the output of this step. Outputs of later steps have no difference.
  */
 function deviationOf(rows: readonly Row[], step: number, walk: RunUnderWay, attempt: StepResult, exact: Trajectory): Float64Array {
   const size = attempt.latent.length;
@@ -184,7 +184,9 @@ function deviationOf(rows: readonly Row[], step: number, walk: RunUnderWay, atte
   return ahead.at(-1) ?? new Float64Array();
 }
 
-/** The first step of which a later one reads a branch: up to it a run does as without caching. The last step if there is none. */
+/**
+ * The first step whose branches a later step reads, or the last step if there is none. Up to there a run equals the one without caching.
+ */
 function firstRead({ cells }: Plan, steps: number): number {
   const read = [...cells].flatMap(([, row]) => [...lastReaders(row).keys()]);
   return read.reduce((least, step) => Math.min(least, step), steps - 1);

@@ -1,15 +1,15 @@
-/** What a plan costs and promises. */
+/** The cost of a plan and its predicted error. */
 import { addMacs, type Macs, scaleMacs } from "../../ir/cost.js";
 import { forecastError, groupBranches, type Half, mean, type Plan, type Predicted, type Schedule } from "../../schedules/index.js";
 import type { PlannedSite, Planning } from "./planning.js";
 
-/** What a plan does with the branches of one kind. */
+/** The figures of a plan for the branches of one kind. */
 export interface KindSummary {
-  /** Steps that compute, mean over the branches. */
+  /** The number of computed steps, mean over the branches. */
   readonly computed: number;
-  /** Of the run's linear MACs as planned. */
+  /** Its share of the planned run's linear MACs. */
   readonly share: number;
-  /** Relative L2 error of what cached cells return, on the uncached trajectories of the calibration: mean over cells and branches. */
+  /** Relative L2 error of cached values on the uncached trajectories of the calibration: mean over cells and branches. */
   readonly error?: number | undefined;
 }
 
@@ -26,18 +26,18 @@ export interface PlanSummary {
   readonly predicted: Predicted;
 }
 
-/** The share of a guided step that a step takes of what costs as much for each of these halves. */
+/** The share of these halves that a step calls. */
 function calledAt({ run }: Planning, step: number, halves: readonly Half[]): number {
   return halves.filter((half) => run.called[step]?.includes(half)).length / halves.length;
 }
 
-/** What a branch costs in a whole run: computed at every step at which it is called, and as planned. */
+/** The MACs of a branch in a whole run: computed at every step at which it is called, and as planned. */
 export interface BranchWork extends PlannedSite {
   readonly uncached: Macs;
   readonly planned: Macs;
 }
 
-/** By the cells of a schedule, in the order of the branches. */
+/** The work of every branch under these cells, in the order of the branches. */
 export function branchWork(planning: Planning, cells: Plan["cells"]): readonly BranchWork[] {
   return planning.sites.map((site) => {
     const row = (cells.get(site) ?? []).map(({ kind }, step) => ({ kind, share: calledAt(planning, step, site.halves) }));
@@ -47,7 +47,7 @@ export function branchWork(planning: Planning, cells: Plan["cells"]): readonly B
   });
 }
 
-/** What a schedule costs and promises, with its cells. */
+/** The summary of a schedule with its cells. */
 export function summarise(planning: Planning, schedule: Schedule, cells: Plan["cells"]): PlanSummary {
   const { run, macs, sites } = planning;
   const steps = run.called.length;
@@ -78,7 +78,7 @@ export function summarise(planning: Planning, schedule: Schedule, cells: Plan["c
   };
 }
 
-/** Mean over cached cells; undefined where there are none or the calibration does not say. */
+/** The mean error over cached cells; undefined if there are none, or the calibration did not measure it. */
 function meanError(sites: readonly PlannedSite[], cells: Plan["cells"]): number | undefined {
   const errors = sites.flatMap(({ statistics, ...site }) =>
     statistics

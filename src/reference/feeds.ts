@@ -1,12 +1,12 @@
-/** What the network is given from outside at one evaluation: its inputs, and the values of branches that are not computed. */
+/** The values that the network gets from outside at one evaluation: its inputs, and the values of branches that are not computed. */
 import type { Half } from "../../ir/dit.js";
 import { entryAt } from "../../ir/entries.js";
 import { ditView, type Value } from "../../ir/graph.js";
 import { readTensor, type TensorData, tensorFloats, tensorFrom, tensorOf } from "../../ir/tensor.js";
 import { elementCount, staticShape } from "../../ir/types.js";
-import { type Adjustment, mainNetwork, type Run, type Source } from "../../schedules/index.js";
+import { type Adjustment, mainNetwork, type Run, type ConditionSource } from "../../schedules/index.js";
 
-/** What an input of the network sees at row `k` of a run, in a call of these halves. */
+/** The value of a network input at row `k` of a run, in a call of these halves. */
 export function inputAt(
   run: Run,
   { name, type }: Value,
@@ -33,7 +33,7 @@ export function inputAt(
   return elementCount(first.shape) === count ? first : joined(seen, shape);
 }
 
-function dataOf(source: Source, given: ReadonlyMap<string, TensorData>): TensorData {
+function dataOf(source: ConditionSource, given: ReadonlyMap<string, TensorData>): TensorData {
   const data = source.kind === "constant" ? source.data : given.get(source.name);
   if (!data) throw new Error(`internal: there is no value for '${source.kind === "input" ? source.name : ""}'`);
   return data;
@@ -55,7 +55,7 @@ export function forecast(
   if (!newest) throw new Error("internal: a forecast without terms");
   const { elem, shape } = newest.data;
   if (terms.length === 1 && newest.weight === 1 && !scale && !shift) return newest.data;
-  // In the type of the values, as a model would; doubles would take twice the time, and that is most of what a cached step takes.
+  // Floats are summed in float, as in the emitted model. Doubles would take twice the time, and this sum dominates a cached step.
   const sum = elem === "float" ? new Float32Array(elementCount(shape)) : new Float64Array(elementCount(shape));
   for (const { data, weight } of terms) accumulate(sum, tensorFloats(data), weight);
   const channels = shape.at(-1) ?? 1;
@@ -65,7 +65,7 @@ export function forecast(
 }
 
 /** One of the two halves of axis 0. */
-export function halfOf(data: TensorData, index: number): TensorData {
+export function halfOfRows(data: TensorData, index: number): TensorData {
   const [rows = 0, ...rest] = data.shape;
   const bytes = readTensor(data);
   const size = bytes.byteLength / 2;

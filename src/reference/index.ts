@@ -1,4 +1,4 @@
-/** The oracle: what a sampling run has to come to, step by step. */
+/** The oracle: executes a sampling run step by step, to check artifacts against it. */
 export {
   type BranchValues,
   type Cells,

@@ -1,6 +1,6 @@
 /**
- * The oracle: a sampling run as a loop over the exporter's own one-step model. It follows a plan by feeding cached branches
- * from outside and shares no code with `passes/`; what it says is right, an artifact must reproduce.
+ * The oracle: a sampling run as a loop over the exporter's own one-step model. It follows a plan by feeding the values of cached branches
+ * from outside, and shares no code with `passes/`. An artifact must reproduce its results.
  */
 import type { Half } from "../../ir/dit.js";
 import { entryAt } from "../../ir/entries.js";
@@ -20,27 +20,27 @@ import {
 } from "../../schedules/index.js";
 import type { RunInputs } from "../job/index.js";
 import { type RuntimeOptions, type Session, Sessions } from "../runtime/index.js";
-import { accumulate, forecast, halfOf as halfOfRows, inputAt } from "./feeds.js";
+import { accumulate, forecast, halfOfRows, inputAt } from "./feeds.js";
 import { guided, learnedDeviation, predictionsOf, varianceOf } from "./prediction.js";
 import { cacheInput, PREDICTION, stepWith } from "./step-model.js";
 
 /** The values of branches at one step, by cache. */
 export type BranchValues = CacheMap<TensorData>;
 
-/** Called after every step with the values that its computed branches had. */
+/** Called after every step with the values of its computed branches. */
 export type Observer = (step: number, branches: BranchValues) => void | Promise<void>;
 
-/** The latents of a run, its history values and outputs, step by step: all that a later step reads but branches. */
+/** The latents, history values and outputs of a run, step by step: everything that later steps read, except branches. */
 export interface Trajectory {
   readonly latents: readonly Float32Array[];
   readonly values: readonly Float64Array[];
   readonly outs: readonly Float64Array[];
 }
 
-/** What is done with branches at one step. */
+/** The cells of branches at one step. */
 export type Cells = CacheMap<Cell>;
 
-/** What a step gives: the values of its computed branches, the history value, the output after guidance, and the next latent. */
+/** The results of a step: the values of its computed branches, the history value, the output after guidance, and the next latent. */
 export interface StepResult {
   readonly branches: BranchValues;
   readonly value: Float64Array;
@@ -48,7 +48,7 @@ export interface StepResult {
   readonly latent: Float32Array;
 }
 
-/** A run under way: what it has been through, and what is kept of it for the steps to come. */
+/** The state of a run in progress: its trajectory so far, and the branch values that are kept for later steps. */
 export interface RunUnderWay extends Trajectory {
   readonly inputs: RunInputs;
   readonly course: Course;
@@ -57,24 +57,24 @@ export interface RunUnderWay extends Trajectory {
   readonly latents: Float32Array[];
   readonly values: Float64Array[];
   readonly outs: Float64Array[];
-  /** The step that comes next, and how much noise has been drawn before it. */
+  /** The next step, and the number of noise draws before it. */
   step: number;
   draws: number;
 }
 
-/** How a run goes, beside what it starts from. */
+/** Options of a run, besides its inputs. */
 export interface Course {
-  /** Without one every branch is computed at every step. */
+  /** Without a plan every branch is computed at every step. */
   readonly plan?: Plan | undefined;
-  /** Sees all halves at every step, also where the guidance has no use for them. */
+  /** If set, all halves are computed at every step, even if guidance does not need them. */
   readonly observe?: Observer | undefined;
-  /** The sites that the observer is shown, of all halves, where not all. */
+  /** The sites whose values the observer gets, for all halves. Default: all sites. */
   readonly only?: ReadonlySet<string> | undefined;
-  /** A run that does the same up to a step `from`: from there on it is gone on with. No later step may read a branch of before. */
+  /** Continues a trajectory that is the same up to the step `from`. Later steps must not read branches from before that step. */
   readonly begun?: { readonly trajectory: Trajectory; readonly from: number } | undefined;
 }
 
-/** The loop of one run. Sessions are opened as plans need them; loops of one network, however it is cut, may share them. */
+/** The loop of one run. It opens sessions as plans need them. Loops of the same network, with any cut, may share sessions. */
 export class ReferenceLoop {
   constructor(
     private readonly sampling: Run,
@@ -93,14 +93,14 @@ export class ReferenceLoop {
     return finalOf(await this.trajectory(inputs, course));
   }
 
-  /** All that the run has been through. */
+  /** The whole trajectory. */
   async trajectory(inputs: RunInputs, course: Course = {}): Promise<Trajectory> {
     const underWay = this.start(inputs, course);
     while (underWay.step < this.sampling.rows.length) await this.advance(underWay, await this.attempt(underWay));
     return underWay;
   }
 
-  /** A run before its first step, or before the first one that it does not share with one that has begun. */
+  /** A run before its first step, or before the first step after a trajectory that it continues. */
   start(inputs: RunInputs, course: Course = {}): RunUnderWay {
     const { trajectory, from } = course.begun ?? { from: 0 };
     const { rows, initialScale } = this.sampling.table;
@@ -117,7 +117,7 @@ export class ReferenceLoop {
     };
   }
 
-  /** What the next step of a run gives, with its plan's cells or, where there are any, with others in their place; the run stays where it is. */
+  /** Computes the next step of a run without taking it. `others` replace cells of the plan. */
   async attempt({ inputs, course, history, step: k, draws, latents, values, outs }: RunUnderWay, others?: Cells): Promise<StepResult> {
     const { sampling: run } = this;
     const { plan, observe, only } = course;
@@ -185,18 +185,18 @@ export class ReferenceLoop {
     await this.sessions.close();
   }
 
-  /** What stands for a branch that is not computed; `rows`: the size of its axis 0 in this call. */
+  /** The value of a branch that is not computed; `rows` is the size of its axis 0 in this call. */
   private read(cell: Cell & { readonly kind: "terms" }, kept: ReadonlyMap<number, TensorData> | undefined, rows?: number): TensorData {
     const read = ({ step, weight }: Term): { readonly data: TensorData; readonly weight: number } => {
       const data = kept?.get(step);
       if (!data) throw new Error(`internal: a cache has no value of step ${step} that could be read`);
-      // A value of both halves, read where there is one.
+      // The cached value is of both halves, but this call only sees one.
       return { weight, data: data.shape[0] === rows ? data : halfOfRows(data, this.sampling.guidance.order.indexOf("cond")) };
     };
     return forecast(cell.terms.map(read), cell);
   }
 
-  /** A network with the given sites fed from outside, and those of the probed branches that are not as outputs. */
+  /** The session of a network that gets the cached sites as inputs and returns the other probed sites as outputs. */
   private sessionFor(network: Call["network"], cached: readonly string[], probed: readonly string[]): Promise<Session> {
     const { sampling: run } = this;
     const key = [run.of.cut, network, probed.join(), cached.join()].join("|");
@@ -204,11 +204,11 @@ export class ReferenceLoop {
   }
 }
 
-/** What a row sums up: latents, history values and outputs, by step. */
-export type Summands = Readonly<Record<"x" | "m" | "out", (step: number) => ArrayLike<number> | undefined>>;
+/** The values that a row sums up: latents (x), history values (m) and outputs (out), by step. */
+export type EarlierValues = Readonly<Record<"x" | "m" | "out", (step: number) => ArrayLike<number> | undefined>>;
 
-/** The latent that a row leaves, but for noise. */
-export function nextOf({ next }: Row, size: number, { x, m, out }: Summands): Float64Array {
+/** The next latent of a row, without the noise. */
+export function nextOf({ next }: Row, size: number, { x, m, out }: EarlierValues): Float64Array {
   const sum = new Float64Array(size);
   for (const term of next.x) accumulate(sum, x(term.step), term.weight);
   for (const term of next.m) accumulate(sum, m(term.step), term.weight);
@@ -223,7 +223,7 @@ export function finalOf({ latents }: Trajectory): Float32Array {
   return final;
 }
 
-/** Keeps a computed value if a later step reads it, and drops those whose last reader has been. */
+/** Keeps a computed value if a later step reads it, and drops values without further readers. */
 function keep(kept: Map<number, TensorData>, step: number, value: TensorData | undefined, lastReader: ReadonlyMap<number, number>): void {
   if (value && lastReader.has(step)) kept.set(step, value);
   for (const source of kept.keys()) if (source !== step && (lastReader.get(source) ?? 0) <= step) kept.delete(source);

@@ -1,4 +1,4 @@
-/** From what the network gives to what the sampler sums: channels, halves, guidance, learned noise. In float64. */
+/** From the network's output to the values that the sampler sums: channels, halves, guidance, learned noise. In float64. */
 import type { Half } from "../../ir/dit.js";
 import { entryAt } from "../../ir/entries.js";
 import { type TensorData, tensorFloats } from "../../ir/tensor.js";
@@ -6,8 +6,8 @@ import { elementCount } from "../../ir/types.js";
 import { type LearnedVariance, latentShape, type Rescale, type Run } from "../../schedules/index.js";
 
 /**
- * uncond + scale · (cond − uncond) of the prediction, with its sign; channels without guidance are those of cond, and a
- * rescaled result is as large as cond.
+ * The prediction with guidance, uncond + scale · (cond − uncond), and with its sign. Channels without guidance are those of cond. It is
+ * rescaled if guidance asks for it (`Rescale`).
  */
 export function guided(run: Run, predictions: ReadonlyMap<Half, ArrayLike<number>>, scale: number): Float64Array {
   const { guidance, prediction } = run;
@@ -27,12 +27,12 @@ export function guided(run: Run, predictions: ReadonlyMap<Half, ArrayLike<number
   return result.map((value) => prediction.sign * value);
 }
 
-/** The prediction of each half in an output of the network, by the channels that it is. */
+/** The prediction of each half: its channels of the network's output. */
 export function predictionsOf({ prediction }: Run, output: TensorData, halves: readonly Half[]): ReadonlyMap<Half, ArrayLike<number>> {
   return splitHalves(selectChannels(output, prediction.channels, prediction.channelAxis), halves);
 }
 
-/** The variance that the network gives behind the prediction, of the conditional half; nothing in a call that does not see it. */
+/** The variance of the conditional half, in the channels after the prediction; undefined in a call that does not see this half. */
 export function varianceOf(run: Run, output: TensorData, halves: readonly Half[]): ArrayLike<number> | undefined {
   const { channels, channelAxis } = run.prediction;
   const from = channels?.[1] ?? 0;
@@ -45,7 +45,10 @@ function splitHalves(all: ArrayLike<number>, halves: readonly Half[]): ReadonlyM
   return new Map(halves.map((half, at) => [half, Float64Array.from({ length: size }, (_, i) => all[at * size + i] ?? NaN)]));
 }
 
-/** Every group of values (a latent, or one line along the last axis) is brought to the size that it has in `cond`, and mixed in by the strength. */
+/**
+ * Scales every group of values (a latent, or one line along the last axis) to its size in `cond`,
+ * and mixes the result with the original by the strength.
+ */
 function rescaled(guided: Float64Array, cond: Float64Array, shape: readonly number[], { form, strength }: Rescale): Float64Array {
   const length = form === "std" ? elementCount(shape.slice(1)) : (shape.at(-1) ?? 1);
   const size = form === "std" ? deviation : norm;
@@ -62,7 +65,7 @@ function norm(values: Float64Array): number {
   return Math.sqrt(values.reduce((sum, value) => sum + value * value, 0));
 }
 
-/** Of a sample, as torch's `std`. */
+/** The sample standard deviation, as torch's `std`. */
 function deviation(values: Float64Array): number {
   const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
   return norm(values.map((value) => value - mean)) / Math.sqrt(values.length - 1);

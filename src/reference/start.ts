@@ -1,10 +1,13 @@
-/** What a sample starts from. */
+/** The start of a sample's run. */
 import type { Job, RunInputs, SampleOptions } from "../job/index.js";
 import { sampleInputs } from "../job/index.js";
 import type { RuntimeOptions } from "../runtime/index.js";
 import { ReferenceLoop } from "./loop.js";
 
-/** What sample `sample` starts from: noise, or, in a run that starts later, the latent that a whole run without caching has there. */
+/**
+ * The inputs of sample `sample`. If the run does not start from noise,
+ * its noise is the latent of a whole run without caching at the start.
+ */
 export async function startOf(job: Job, sample: number, options: SampleOptions & RuntimeOptions): Promise<RunInputs> {
   const inputs = sampleInputs(job, sample, options);
   if (!job.skipped || (options.noise && sample === 0)) return inputs;

@@ -1,16 +1,16 @@
-/** The exporter's step as the oracle runs it: some branches cut off and fed from outside, others shown. */
+/** The exporter's step as the oracle runs it: some branches are replaced by inputs, others are outputs. */
 import { inputValue, type Model, type Value } from "../../ir/graph.js";
 import { rewrite, sweep } from "../../ir/rewrite.js";
 
 /** The output that is the prediction. */
 export const PREDICTION = "prediction";
 
-/** The input that feeds a branch which is cut off. */
+/** The name of the input that replaces a branch. */
 export function cacheInput(site: string): string {
   return `cache:${site}`;
 }
 
-/** The step graph with some branches cut off and fed by inputs, and some of the others as outputs. */
+/** The step graph with the `cached` branches replaced by inputs, and the `probed` ones of the others as outputs. */
 export function stepWith(model: Model, cached: ReadonlySet<string>, probed: ReadonlySet<string>): Model {
   const { graph } = model;
   const fed = new Map<Value, Value>();

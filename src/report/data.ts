@@ -1,4 +1,4 @@
-/** What a report is made of: plain data, every part beyond the compilation itself optional. */
+/** The data of a report. Every part beyond the compilation itself is optional. */
 import type { Bench, Manifest, Verification } from "../artifact/index.js";
 import type { Comparison, MeasuredCurve } from "../planning/index.js";
 
@@ -10,7 +10,7 @@ export type CellKind = (typeof CELL_KINDS)[number];
 
 export interface ReportBranch {
   readonly site: string;
-  /** The key of a plan that speaks of all that decide together with it. */
+  /** The plan key of its group of branches. */
   readonly group: string;
   /** Multiply-accumulates of a whole run, guidance included: without reuse, and with it. */
   readonly uncached: number;
@@ -45,7 +45,7 @@ export interface ReportData {
   /** Programs and files by name, with their versions. */
   readonly versions: Facts;
   readonly branches: readonly ReportBranch[];
-  /** A row of `steps` cells for every branch that a plan speaks of. */
+  /** A row of `steps` cells for every branch that a plan covers. */
   readonly cells: ReadonlyMap<string, readonly CellKind[]>;
   /** By group. */
   readonly curves?: ReadonlyMap<string, MeasuredCurve> | undefined;

@@ -1,4 +1,4 @@
-/** The front as a picture: the error against the share of the compute that is left, of the plans and of what is published. */
+/** The front as a picture: the error over the share of compute that is left, for our plans and for published methods. */
 import type { Tradeoff } from "../../schedules/index.js";
 import { formatNumber, formatPercent } from "../words/index.js";
 import { markup } from "./html.js";
@@ -9,7 +9,7 @@ import { logarithmicTicks, ticks } from "./ticks.js";
 const LEGEND = 150;
 const PITCH = 20;
 
-/** Of published methods, in turn. */
+/** The colours of published methods, in turn. */
 const COLOURS = ["#c98a2b", "#b23b2a", "#5d646d", "#5f8a3a", "#7d5ba6"];
 
 const STYLE = markup`

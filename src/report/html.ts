@@ -8,8 +8,8 @@ export class Markup {
 export type Content = Markup | string | number | undefined | readonly Content[];
 
 /**
- * Markup with `contents` filled in, escaped for element content and for quoted attributes alike; `undefined` leaves
- * nothing, lists are joined. Numbers are printed as they are: round them before.
+ * Markup with `contents` filled in, escaped for element content and for quoted attributes. `undefined` becomes the empty text, and lists
+ * are joined. Numbers are not rounded.
  */
 export function markup(strings: TemplateStringsArray, ...contents: readonly Content[]): Markup {
   return new Markup(strings.reduce((text, string, i) => text + render(contents[i - 1]) + string));

@@ -1,4 +1,4 @@
-/** Line charts, as SVG; how they look is the document's to say. */
+/** Line charts as SVG. The document that contains them sets their style. */
 import { markup, type Markup } from "./html.js";
 import { ticks } from "./ticks.js";
 
@@ -7,7 +7,7 @@ export interface Point {
   readonly y: number;
   /** How far above and below y the line's band reaches. */
   readonly margin?: number | undefined;
-  /** What pointing at it shows. */
+  /** The tooltip of the point. */
   readonly title?: string;
 }
 
@@ -23,7 +23,7 @@ export interface Axis {
   /** Values that are marked, rising; the first and the last are the ends of the axis unless `ends` says otherwise. */
   readonly levels: readonly number[];
   readonly ends?: readonly [number, number];
-  /** Whether equal distances are equal ratios. */
+  /** Whether the axis is logarithmic: equal distances are equal ratios. */
   readonly isLogarithmic?: boolean;
 }
 
@@ -93,7 +93,7 @@ function endsOf({ levels, ends }: Axis): readonly [number, number] {
   return ends ?? [levels[0] ?? 0, levels.at(-1) ?? 0];
 }
 
-/** The outline of what lies within the margins: its upper edge forwards, its lower edge backwards, not below `low`. */
+/** The outline of the band around a line: its upper edge forwards, then its lower edge backwards, not below `low`. */
 function bandOf(points: readonly Point[], low: number): readonly Point[] {
   const edge = (side: 1 | -1): Point[] =>
     points.flatMap(({ x, y, margin }) => (margin === undefined ? [] : [{ x, y: Math.max(low, y + side * margin) }]));

@@ -1,4 +1,4 @@
-/** Latents as PNG pictures; the only place that knows the PNG library. */
+/** Latents as PNG pictures. The only module that uses the PNG library. */
 import { encode } from "fast-png";
 import { notAPicture } from "../words/index.js";
 
@@ -16,9 +16,9 @@ export interface PictureOptions {
 }
 
 /**
- * The batch side by side as one PNG: `range` is black to white, values outside are clipped, NaN is black, cells of the
- * grid that no sample fills are black. One channel is grey, three are RGB; of four or more, which no screen can show (the
- * latent of a VAE), the first three stand in as RGB. Throws NOT_A_PICTURE.
+ * The batch side by side as one PNG. `range` maps to black and white, values outside are clipped, and NaN is black, as are empty cells of
+ * the grid. One channel is grey, three are RGB; of four or more (the latent of a VAE), the first three are shown as RGB. Throws
+ * NOT_A_PICTURE.
  */
 export function latentPicture(latent: Latent, range: readonly [number, number], options: PictureOptions = {}): Uint8Array {
   const { batch, channels, height, width } = pictureShape(latent.shape, range);
@@ -59,7 +59,7 @@ export function differencePicture(
   return { png: latentPicture({ shape: a.shape, values }, [0, white || 1], options), white };
 }
 
-/** What the axes of a latent are that can be drawn in a range. Throws NOT_A_PICTURE. */
+/** The axes of a latent that can be drawn with this range. Throws NOT_A_PICTURE. */
 export function pictureShape(
   shape: readonly number[],
   [black, white]: readonly [number, number],

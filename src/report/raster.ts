@@ -1,15 +1,15 @@
-/** SVG drawings as files; the only place that knows the rasteriser and its font. */
+/** Writes SVG drawings as files. The only module that uses the rasteriser and its font. */
 import { createRequire } from "node:module";
 import { Resvg } from "@resvg/resvg-js";
 import { writeWhole } from "../files/index.js";
 
-/** The drawings' fonts name this one. A bare machine has none, and texts would be left out: so it comes as a package. */
+/** The font of the drawings. It comes as a package, as texts would be missing on a machine without fonts. */
 const FONTS = ["400Regular", "600SemiBold"].map((weight) => `@expo-google-fonts/roboto/${weight}/Roboto_${weight}.ttf`);
 
-/** Pixels a unit of the drawing. */
+/** Pixels per unit of the drawing. */
 const SCALE = 2;
 
-/** What the name of a file for a drawing ends in. */
+/** The possible extensions of a drawing's file. */
 export const DRAWING = /\.(svg|png)$/;
 
 /** Writes a drawing as SVG, or as PNG if the file's name ends so. Throws what `writeWhole` throws. */

@@ -1,4 +1,4 @@
-/** The report: one HTML file that says what was saved, what it cost, and how anyone could tell; it opens from disk and loads nothing. */
+/** The report: one HTML file about what was saved, at which error, and how to check that. It can be opened from disk and loads nothing. */
 import { curveCharts } from "./curves.js";
 import type { Bench, Timing } from "../artifact/index.js";
 import type { Comparison } from "../planning/index.js";

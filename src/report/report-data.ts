@@ -1,17 +1,17 @@
-/** Gathers what the report shows of an artifact. */
+/** Collects the data of an artifact's report. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { totalMacs } from "../../ir/cost.js";
 import { type Guidance, policies, withGroups } from "../../schedules/index.js";
 import { type Artifact, type Bench, FILES, sizesOf, type Verification } from "../artifact/index.js";
-import { branchWork, comparisonOf, groupCurves, planningFor } from "../planning/index.js";
+import { branchWork, comparisonOf, groupCurves, planningForJob } from "../planning/index.js";
 import { differencePicture, latentPicture } from "./picture.js";
 import type { Facts, ReportData, ReportPictures } from "./render.js";
 import { cellKind } from "./schedule.js";
 import { readTrace } from "../calibration/index.js";
 import { counted } from "../words/index.js";
 
-/** Pixels a latent element; small latents are made large enough to be seen. */
+/** The smallest side of a picture in pixels: small latents are enlarged. */
 const SMALLEST_SIDE = 96;
 
 export interface ReportSources {
@@ -41,7 +41,7 @@ export function reportOf({ title, artifact, verification, bench }: ReportSources
       ...(trace ? { "calibration samples": trace.samples.length, "calibration seed": trace.seed } : {}),
     },
     versions: { smoothcc: manifest.smoothcc },
-    branches: withGroups(branchWork(planningFor(job), artifact.plan.cells)).map(({ name, group, uncached, planned }) => ({
+    branches: withGroups(branchWork(planningForJob(job), artifact.plan.cells)).map(({ name, group, uncached, planned }) => ({
       site: name,
       group,
       uncached: totalMacs(uncached),

@@ -1,4 +1,4 @@
-/** A sampler as a picture: what the model is told at each step, how noisy the latent is, and what the next one is made of. */
+/** A sampler as a picture: the time, the noise level, and the weights of the next latent at each step. */
 import type { Row, SamplerTable, Term } from "../../schedules/index.js";
 import { counted, formatNumber } from "../words/index.js";
 import { type Content, markup } from "./html.js";
@@ -8,7 +8,7 @@ import { ticksBetween } from "./ticks.js";
 
 const FOOTER = 50;
 
-/** What a line adds up: its class, what the legend calls it, and its value in a row. */
+/** The lines of the weights: the class, the label in the legend, and the value in a row, which adds up weights. */
 const WEIGHTS: readonly (readonly [name: string, label: string, (row: Row, k: number) => number])[] = [
   ["latent", "latent", ({ next }) => total(next.x)],
   ["current", "prediction", ({ next }, k) => total(predictions(next).filter(({ step }) => step === k))],

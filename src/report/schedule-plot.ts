@@ -1,9 +1,9 @@
-/** A schedule as a picture of its own: what every group of branches does at every step, or every branch where those of a group differ. */
+/** A schedule as a separate picture: a row for every group of branches, or for every branch if those of a group differ. */
 import { markup } from "./html.js";
 import { GAP, HEADER, svgDocument } from "./svg.js";
 import { axisLabels, bar, bars, computedOf, hasGaps, legend, type ScheduleRow } from "./schedule.js";
 
-/** Of a label's letters, about. */
+/** The approximate width of a letter in a label. */
 const LETTER = 6.6;
 const WIDTH = 900;
 const COUNTS = 80;

@@ -1,4 +1,4 @@
-/** The schedule as a chart: a row for every group of branches, or every branch where those of a group differ; a cell for every step. */
+/** The schedule as a chart: a row for every group of branches, or for every branch if those of a group differ; a cell for every step. */
 import type { Cell } from "../../schedules/index.js";
 import { CELL_KINDS, type CellKind, type ReportBranch } from "./data.js";
 import { markup, type Markup } from "./html.js";

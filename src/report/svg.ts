@@ -1,4 +1,4 @@
-/** An SVG document of its own: a title, a line below it, and what is drawn. */
+/** A complete SVG document: a title, a subtitle and a drawing. */
 import { type Content, markup } from "./html.js";
 
 /** Margin at the left of the titles, and the height that they take. */

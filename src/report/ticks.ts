@@ -10,7 +10,7 @@ export function ticks(max: number, count: number): readonly number[] {
   return Array.from({ length: Math.ceil(max / step - 1e-9) + 1 }, (_, i) => Number((i * step).toFixed(digits)));
 }
 
-/** The same from the last of them below `min` to the first above `max`. */
+/** Such ticks from the last one below `min` to the first one above `max`. */
 export function ticksBetween(min: number, max: number, count: number): readonly number[] {
   const [, step] = ticks(max - min, count);
   if (step === undefined) return [min];
@@ -19,7 +19,10 @@ export function ticksBetween(min: number, max: number, count: number): readonly 
   return Array.from({ length: intervals + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)));
 }
 
-/** For a logarithmic axis: numbers of the form 1, 2 or 5 · 10ⁿ from the last below `min` to the first above `max`, both above 0; beyond two decades powers of ten alone. */
+/**
+ * For a logarithmic axis: numbers of the form 1, 2 or 5 · 10ⁿ from the last below `min` to the first above `max`, both above 0; beyond
+ * two decades powers of ten alone.
+ */
 export function logarithmicTicks(min: number, max: number): readonly number[] {
   if (!(min > 0 && max < Infinity)) return [1];
   const digits = max / min > 100 ? [1] : [1, 2, 5];

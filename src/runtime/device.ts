@@ -1,4 +1,4 @@
-/** What devices are called, and what they have kernels for. */
+/** Names of devices, and the float types that they have kernels for. */
 import { noKernels, unknownDevice } from "../words/index.js";
 import type { FloatType } from "../../ir/types.js";
 

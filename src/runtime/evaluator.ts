@@ -1,11 +1,11 @@
-/** Questions that are asked of the runtime, each with a session of its own. */
+/** Answers the questions of passes with the runtime, each in a session of its own. */
 import { inputValue, makeOp, type Model, type Node, type Value } from "../../ir/graph.js";
 import type { TensorType } from "../../ir/types.js";
 import type { Evaluator } from "../../passes/pass.js";
 import { provider } from "./device.js";
 import { type RuntimeOptions, Session } from "./session.js";
 
-/** The answers to the questions of passes; constants are computed on the CPU wherever the result will run. */
+/** The evaluator of passes. It computes constants on the CPU, whatever the device of the run. */
 export function evaluator({ threads, signal }: Pick<RuntimeOptions, "threads" | "signal"> = {}): Evaluator {
   const using = async <T>(model: Model, optimise: "disabled" | "basic", ask: (session: Session) => Promise<T> | T): Promise<T> => {
     const session = await Session.open(model, { threads, signal, optimise, prepack: false });
@@ -35,7 +35,7 @@ export function evaluator({ threads, signal }: Pick<RuntimeOptions, "threads" | 
   };
 }
 
-/** Throws UNKNOWN_DEVICE or DEVICE_MISSING where no model can run on the device; to be asked before any work is done for it. */
+/** Throws UNKNOWN_DEVICE or DEVICE_MISSING if no model can run on the device. Call it before any work is done for that device. */
 export async function assertDevice(device = "cpu"): Promise<void> {
   if (provider(device) === "cpu") return;
   const input = inputValue("x", { elem: "float", shape: [1] });

@@ -1,4 +1,4 @@
-/** ONNX Runtime, and the only door to it. */
+/** The only access to ONNX Runtime. */
 export { assertKernels, provider } from "./device.js";
 export { assertDevice, evaluator } from "./evaluator.js";
 export { Sessions } from "./session-pool.js";

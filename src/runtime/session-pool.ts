@@ -1,23 +1,26 @@
-/** Sessions of one exported network, parts of it cut off, each with the weights for itself: kept open as long as there is memory. */
+/**
+ * A pool of sessions on variants of one exported network.
+ * Each has its own copy of the weights, so only as many stay open as fit in memory.
+ */
 import { totalmem } from "node:os";
 import type { Model } from "../../ir/graph.js";
 import { weightBytes } from "../../ir/bytes.js";
 import { type RuntimeOptions, Session } from "./session.js";
 
-/** Bytes of weights that are kept: half of the machine's memory. */
+/** The default limit of weights in open sessions: half of the machine's memory, in bytes. */
 const KEPT_BYTES = totalmem() / 2;
 
 export class Sessions {
-  /** Those that were used last stand last. */
+  /** Least recently used first. */
   private readonly open = new Map<string, { readonly session: Session; readonly bytes: number }>();
 
-  /** The one that is asked for is kept in any case. */
+  /** `keptBytes`: the limit of weights in open sessions. The session that is in use may exceed it. */
   constructor(
     private readonly options: RuntimeOptions = {},
     private readonly keptBytes = KEPT_BYTES,
   ) {}
 
-  /** The session of a key, which is opened on the model if it is not. */
+  /** The session of a key; opens it on the model if necessary. */
   async of(key: string, modelOf: () => Model): Promise<Session> {
     const known = this.open.get(key);
     if (known) {
@@ -37,7 +40,7 @@ export class Sessions {
     await this.keepWithin(-Infinity);
   }
 
-  /** Closes those that have not been used for longest until the others have so many bytes. */
+  /** Closes the least recently used sessions until the others have at most `most` bytes of weights. */
   private async keepWithin(most: number): Promise<void> {
     let held = [...this.open.values()].reduce((sum, { bytes }) => sum + bytes, 0);
     for (const [key, { session, bytes }] of this.open) {

@@ -1,4 +1,4 @@
-/** The only door to ONNX Runtime: sessions on models in memory or on disk, and the questions that passes ask. */
+/** Sessions of ONNX Runtime on models in memory or on disk. */
 import { dirname } from "node:path";
 import { env, InferenceSession, Tensor } from "onnxruntime-node";
 import { operands } from "../../ir/analysis.js";
@@ -13,26 +13,26 @@ import type { TensorType } from "../../ir/types.js";
 import { provider } from "./device.js";
 import { ELEMENT_OF, fromRuntime, toRuntime } from "./tensors.js";
 
-// Errors come as exceptions; printed as well, they would stand beside ours on stderr.
+// Errors come as exceptions, so the runtime should not also print them to stderr.
 env.logLevel = "fatal";
 
 export interface RuntimeOptions {
   /** `cpu`, `cuda` or `cuda:<id>`. */
   readonly device?: string | undefined;
-  /** Threads of one operator; the runtime's choice if absent. */
+  /** Threads per operator. Default: the runtime's choice. */
   readonly threads?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
 export interface SessionOptions extends RuntimeOptions {
   /**
-   * How much the runtime may rewrite the graph itself. What the compiler emits is loaded with `disabled`: the runtime's
-   * optimiser is quadratic in nodes. `all` is for graphs of exporters; `basic` folds the constants that shapes hang on.
+   * How much the runtime may rewrite the graph. Emitted models are loaded with `disabled`, as the runtime's optimiser takes time quadratic
+   * in the number of nodes. `all` is for graphs of exporters; `basic` folds constants that shapes depend on.
    */
   readonly optimise: "disabled" | "basic" | "all";
   /**
-   * Rearrange weights for speed when loading, as the runtime does if not told otherwise. Every node that reads a weight does it
-   * anew, and only then finds that another one has: worth it where an unrolled run is run many times (docs/performance.md).
+   * Whether to rearrange weights for speed when loading, which is the runtime's default. It does so again for every node that reads a
+   * weight, so for an unrolled run it only pays if that is run many times (docs/performance.md).
    */
   readonly prepack?: boolean | undefined;
 }
@@ -46,7 +46,7 @@ export class Session {
     private readonly signal: AbortSignal | undefined,
   ) {}
 
-  /** From a file, or from a model whose weights may stay in the files where they are. Throws RUNTIME_FAILED, DEVICE_MISSING. */
+  /** Opens a file, or a model whose weights may stay in their files. Throws RUNTIME_FAILED, DEVICE_MISSING. */
   static async open(source: string | Model, options: SessionOptions): Promise<Session> {
     const settings: InferenceSession.SessionOptions = {
       executionProviders: [provider(options.device ?? "cpu")],
@@ -58,7 +58,7 @@ export class Session {
     };
     const session: Record<string, string> = {
       disable_prepacking: options.prepack === false ? "1" : "0",
-      // Threads of a session that has run would go on waiting busily, on the cores that the next one needs: sessions take turns here.
+      // Without this, idle threads of one session would busy-wait on the cores that the next session needs.
       force_spinning_stop: "1",
     };
     const extra = { session, optimization: { constant_folding_max_output_size_in_bytes: String(1 << 20) } };
@@ -74,7 +74,7 @@ export class Session {
     }
   }
 
-  /** What the runtime says of the outputs, in their order. */
+  /** The types of the outputs in the runtime, in order. */
   get outputTypes(): readonly (TensorType | undefined)[] {
     return this.session.outputMetadata.map((output) => {
       const elem = output.isTensor ? ELEMENT_OF.get(output.type) : undefined;
@@ -108,7 +108,10 @@ function explain(error: unknown, device: string): Error {
   return device.startsWith("cuda") && /provider|backend|CUDA/i.test(message) ? deviceMissing(device, message) : runtimeFailed(message);
 }
 
-/** The model with constants that are conversions of a range of a file made of that range by the runtime, so that nobody need hold them. */
+/**
+ * Replaces constants that are converted file ranges by casts of these ranges in the runtime,
+ * so that they need not be converted in memory here.
+ */
 function withCasts(model: Model): Model {
   const made = new Map<Value, Value>();
   const graph = rewrite(model.graph, (node) => {

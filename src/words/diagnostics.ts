@@ -1,4 +1,4 @@
-/** Problems with files, recipes, options, devices and artifacts: code, sentence, place, hint. In alphabetical order of the codes. */
+/** Errors about files, recipes, options, devices and artifacts: code, sentence, place, hint. In alphabetical order of the codes. */
 import { CompilerError, nearest } from "../../ir/diagnostics.js";
 
 export function badChannels(channels: readonly number[] | undefined, axis: number, have: number, need: number): CompilerError {

@@ -1,4 +1,4 @@
-/** What people read: problems, numbers, tables, progress; and the version of this program. */
+/** Texts for people: errors, numbers, tables, progress; and the version of this program. */
 export * from "./diagnostics.js";
 export { formatCount, formatDuration, formatNumber, formatPercent, formatQuantity, formatRatio } from "./numbers.js";
 export { type Progress, silent } from "./progress.js";

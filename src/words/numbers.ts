@@ -1,4 +1,4 @@
-/** Numbers as people read them: three significant digits, SI prefixes, the same in every locale. */
+/** Formats numbers for people: three significant digits and SI prefixes, the same in every locale. */
 
 const PREFIXES = ["", "k", "M", "G", "T", "P", "E"];
 

@@ -1,6 +1,6 @@
-/** How work says how far it has come. */
+/** Progress reports. */
 
-/** Called with how much of `total` is done of the work that `label` names. */
+/** Called with the amount of work done, of `total`, for the task `label`. */
 export type Progress = (label: string, done: number, total: number) => void;
 
 export const silent: Progress = () => undefined;

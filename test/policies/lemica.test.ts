@@ -4,7 +4,7 @@ import { totalMacs } from "../../ir/cost.js";
 import type { ScheduleCell } from "../../schedules/index.js";
 import { bestFills, LEXICOGRAPHIC_MAX } from "../../schedules/planning/fills.js";
 import { choosePlan } from "../../src/planning/choose.js";
-import { planningFor } from "../../src/planning/planning.js";
+import { planningForJob } from "../../src/planning/planning.js";
 import { ReferenceLoop } from "../../src/reference/loop.js";
 import { sampleInputs } from "../../src/job/run-inputs.js";
 import { runsOf } from "../../src/planning/runs.js";
@@ -102,7 +102,7 @@ describe("lemica", () => {
     const runs = runsOf(job, { samples: [0], seed: 3, threads: 1 });
     const loop = new ReferenceLoop(job.run, { threads: 1 });
     try {
-      const { schedule } = await choosePlan({ ...planningFor(job), runs }, "lemica", { fills: 5, k: 6 });
+      const { schedule } = await choosePlan({ ...planningForJob(job), runs }, "lemica", { fills: 5, k: 6 });
       const inputs = sampleInputs(job, 0, { seed: 3 });
       const exact = await loop.run(inputs);
       const errors = new Map<string, number>();
@@ -118,7 +118,7 @@ describe("lemica", () => {
       expect(fillsOf([...schedule.cells.values()][0])).toEqual(best?.path);
       expect(schedule.predicted?.["worstSegment"]).toBe(best?.edges[0]);
       // Uncached once; then 21 segments, each from its first step on: 6 from step 0, 5 from 1, …; inside of them nothing but the rest is computed.
-      const { macs, sites } = planningFor(job);
+      const { macs, sites } = planningForJob(job);
       const rest = 1 - sites.reduce((sum, site) => sum + totalMacs(site.macs), 0) / totalMacs(macs);
       let cost = 8;
       for (let from = 0; from < 7; from++) for (let cached = 1; from + cached < 7; cached++) cost += 8 - from - cached + cached * rest;

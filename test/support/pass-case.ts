@@ -41,7 +41,7 @@ import {
   type Run,
   runOf,
   type SamplerTable,
-  type Source,
+  type ConditionSource,
 } from "../../schedules/index.js";
 import { evaluator } from "../../src/runtime/evaluator.js";
 
@@ -99,7 +99,7 @@ export function readSubject(text: string): Subject {
     const isBatched = type !== undefined && type.shape?.[0] === rows;
     const half = isBatched ? { ...type, shape: [batch, ...(type.shape ?? []).slice(1)] } : type;
     const [data, without] = [fixed.get(name), uncond.get(name)];
-    const cond: Source = data ? { kind: "constant", data } : { kind: "input", name };
+    const cond: ConditionSource = data ? { kind: "constant", data } : { kind: "input", name };
     if (name === guidance.input) return [];
     return [[name, { type: half, isBatched, halves: { cond, uncond: without ? { kind: "constant", data: without } : cond } }]];
   });

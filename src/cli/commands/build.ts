@@ -67,7 +67,7 @@ export default {
   },
 } satisfies Command;
 
-/** What was built, as it is told. */
+/** The result as JSON. */
 function figures({ artifact, plan, compiled, computed, bytes: sizes, sharesWeights, verification, bench, report }: Built): object {
   const { ok, checks, fidelity } = verification;
   return {
@@ -80,7 +80,7 @@ function figures({ artifact, plan, compiled, computed, bytes: sizes, sharesWeigh
   };
 }
 
-/** The same for people. */
+/** The result as text. */
 function lines({ artifact, plan, compiled, computed, bytes: sizes, sharesWeights, verification, bench, report }: Built): readonly string[] {
   const { checks, fidelity } = verification;
   const { nodes, macs } = compiled;

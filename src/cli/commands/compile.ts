@@ -51,7 +51,7 @@ export default {
   },
 } satisfies Command;
 
-/** What a plan says of the run that it is of, where the command line does not: cut, steps and guidance scale. */
+/** The cut, steps and guidance scale of a plan's run, unless the command line gives them. */
 function takenFrom({ of, cut }: Schedule, { steps, guidance }: Options): RecipeOverrides {
   const scale = of?.guidance.scale;
   return {

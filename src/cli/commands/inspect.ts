@@ -25,7 +25,9 @@ export default {
   },
 } satisfies Command;
 
-/** What there is to see does not depend on sizes, nor on whether this machine's runtime can run it. */
+/**
+ * The bound model, or the reason why it cannot be bound: `inspect` also shows models with unknown sizes, or that this machine cannot run.
+ */
 async function boundOrNot(bind: () => Promise<BoundModel>): Promise<BoundModel | CompilerError> {
   try {
     return await bind();

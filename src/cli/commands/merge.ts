@@ -1,4 +1,4 @@
-/** `merge TRACE… -o TRACE`: the trace of the samples of all, as if one machine had run them. */
+/** `merge TRACE… -o TRACE`: the trace of all samples, as if one machine had run them. */
 import { assertFree, jsonText, writeWhole } from "../../files/index.js";
 import { mergeTraces, readTrace } from "../../calibration/index.js";
 import type { Command } from "../command.js";

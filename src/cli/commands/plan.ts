@@ -1,4 +1,4 @@
-/** `plan TRACE -o PLAN --policy NAME`: chooses what is computed when. */
+/** `plan TRACE -o PLAN --policy NAME`: chooses which branches are computed at which steps. */
 import { dirname, join, parse } from "node:path";
 import { badOption } from "../../../schedules/diagnostics.js";
 import { formatNamed, type Measured, type Predicted, type Tradeoff, withGroups } from "../../../schedules/index.js";
@@ -11,8 +11,8 @@ import {
   type FrontPoint,
   type Planned,
   type Planning,
-  planningFor,
-  planningOf,
+  planningForJob,
+  planningFromTrace,
   type PlanSummary,
   runsOf,
 } from "../../planning/index.js";
@@ -46,7 +46,7 @@ async function planOne(argument: string, options: Options, host: Host): Promise<
   return { json: { ...summary, evaluations }, text: describePlan(summary, evaluations) };
 }
 
-/** `--front`: `plan.json` names `plan-0.5.json` and so on, for each share; the chart is `front.svg` beside them. */
+/** `--front`: for the output `plan.json`, writes `plan-0.5.json` and so on for each share, and the chart `front.svg` beside them. */
 async function planFront(argument: string, shares: readonly number[], options: Options, host: Host): Promise<CommandResult> {
   const { output = "", force = false, format = "smoothcc", policy = "", plot = join(dirname(output), "front.svg") } = options;
   const given = policyOptionsOf(options);
@@ -68,13 +68,13 @@ async function planFront(argument: string, shares: readonly number[], options: O
   return { json: { front: found, plot, evaluations }, text: describeFront(found, plot, evaluations) };
 }
 
-/** A plan of a front, as it is told. */
+/** A plan of a front as JSON. */
 interface FrontEntry extends Omit<Comparison, "compared">, Pick<PlanSummary, "macs"> {
   /** Its file. */
   readonly plan: string;
 }
 
-/** What is chosen for the argument, and how many evaluations of the network that cost. */
+/** The choice for the argument, and the number of network evaluations that it cost. */
 async function planned<T extends object>(
   argument: string,
   options: Options,
@@ -90,25 +90,25 @@ async function planned<T extends object>(
   };
   if (!argument.endsWith(".json")) {
     if (model !== undefined) throw badOption("--model", `the argument is a model already: '${argument}'`);
-    return { ...(await choose(planningFor(await open(argument)))), evaluations: 0 };
+    return { ...(await choose(planningForJob(await open(argument)))), evaluations: 0 };
   }
   const trace = readTrace(argument);
   if (model === undefined) {
     const { policies } = await loadExtensions(options.extension ?? []);
-    return { ...(await choose({ ...planningOf(trace), policies })), evaluations: 0 };
+    return { ...(await choose({ ...planningFromTrace(trace), policies })), evaluations: 0 };
   }
   const job = await open(model);
   assertSameRun(argument, trace, tracedRun(job));
   const runs = runsOf(job, { ...runtime, samples: trace.samples, seed: trace.seed, inputs: inputSpecs(options) });
   try {
-    const chosen = await choose({ ...planningFor(job, trace), runs, progress: host.progress });
+    const chosen = await choose({ ...planningForJob(job, trace), runs, progress: host.progress });
     return { ...chosen, evaluations: Math.ceil(runs.evaluations()) };
   } finally {
     await runs.close();
   }
 }
 
-/** The plan as a picture, rows of a group that agree as one. */
+/** The plan as a picture. Equal rows of a group are drawn once. */
 function drawn({ cells, sites, summary: { policy, steps, macs } }: Planned): string {
   const kinds = new Map([...cells.named()].map(([name, row]) => [name, row.map(cellKind)]));
   const { name, ...settings } = policy;
@@ -122,7 +122,7 @@ function drawn({ cells, sites, summary: { policy, steps, macs } }: Planned): str
   });
 }
 
-/** The front as a picture, with what is published of all that its plans were compared with. */
+/** The front as a picture, with the published plans that its plans were compared with. */
 function drawnFront(points: readonly FrontPoint[]): string {
   const published = new Map<string, Tradeoff[]>();
   for (const { comparison } of points)
@@ -169,7 +169,7 @@ function describePlan({ steps, kinds, macs, predicted }: PlanSummary, evaluation
   ].join("\n");
 }
 
-/** What is expected of a plan and, where it was compared with others, these; series of numbers are in the file alone. */
+/** The predicted error of a plan and the plans that it was compared with. Longer series of numbers are only in the file. */
 function describePredicted(predicted: Predicted): readonly string[] {
   const comparison = comparisonOf(predicted);
   if (!comparison) {

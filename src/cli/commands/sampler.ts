@@ -8,7 +8,7 @@ import { samplerPlot, writeDrawing } from "../../report/index.js";
 import { table as textTable } from "../../words/index.js";
 import type { Command } from "../command.js";
 
-/** Schedulers that make use of mu; the others take it, as pipelines pass it to all. */
+/** Configurations of schedulers that use mu. Others accept it, as pipelines pass it to all. */
 const dynamic = z.looseObject({ use_dynamic_shifting: z.literal(true) });
 
 export default {

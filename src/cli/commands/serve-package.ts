@@ -1,4 +1,4 @@
-/** `serve-package DIR -o REPO`: an artifact as a model in a repository of Triton's. */
+/** `serve-package DIR -o REPO`: an artifact as a model in a Triton model repository. */
 import { packageModel } from "../../artifact/index.js";
 import { formatQuantity } from "../../words/index.js";
 import type { Command } from "../command.js";

@@ -1,4 +1,4 @@
-/** `verify DIR`: is the artifact what its plan says, and how far from the uncached result? */
+/** `verify DIR`: checks that the artifact computes what its plan says, and measures the difference from the uncached result. */
 import { type Check, checkFiles, openArtifact, type Verification, verify } from "../../artifact/index.js";
 import { runtimeOptions, sampleOptions } from "../options.js";
 import { counted, table } from "../../words/index.js";
@@ -13,7 +13,7 @@ export default {
     const { samples = 1 } = options;
     const runtime = runtimeOptions(options, host.signal);
     const files = await checkFiles(argument);
-    // Damaged files are not run, and may not even be read.
+    // Damaged files are not run: reading them may already fail.
     if (!files.ok) return outcome([files]);
     const artifact = await openArtifact(argument, { ...runtime, extensions: options.extension });
     const sampling = { ...runtime, ...sampleOptions(options), samples, files, progress: host.progress };

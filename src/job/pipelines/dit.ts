@@ -4,7 +4,7 @@ import { channelKeys, type Pipeline, predictionOf } from "../pipeline.js";
 
 const config = z.object({ transformer: z.object({ ...channelKeys, num_embeds_ada_norm: z.int().min(1).default(1000) }) });
 
-/** Classes that calibration runs with, evenly over all. */
+/** The number of classes that calibration uses, spread evenly over all. */
 const CALIBRATION_CLASSES = 16;
 
 export default {
@@ -18,7 +18,7 @@ export default {
     return {
       steps: 50,
       prediction: predictionOf(transformer),
-      // The class after the last one stands for none.
+      // The class after the last one means no class.
       guidance: { form: "batched", scale: 4, order: ["cond", "uncond"], uncond: { class_labels: classes } },
       inputs: { class_labels: { calibrate: spread } },
     };

@@ -10,7 +10,7 @@ const config = z.object({
   }),
 });
 
-/** Pixels of a picture for each of the latent's. */
+/** The side of the square of pixels that one latent element becomes. */
 const VAE_SCALE = 8;
 
 export default {

@@ -30,7 +30,7 @@ export function isPipelineFolder(folder: string): boolean {
 }
 
 /**
- * The recipe of a diffusers folder: what the class of its pipeline settles, and the arrays that lie beside it as
+ * The recipe of a diffusers folder: the settings of its pipeline class, and the arrays in the folder as
  * `calibrate/<input>.npy`, `uncond/<input>.npy` and `fix/<input>.npy`.
  * Throws FILE_MISSING, BAD_JSON, BAD_JSON_FIELD, UNKNOWN_PIPELINE, UNSUPPORTED_PIPELINE.
  */
@@ -54,7 +54,10 @@ export function deriveRecipe(folder: string): RecipeFacts {
   };
 }
 
-/** The pipeline decides where it is named, since one network serves several; optimum puts ORT before the name. */
+/**
+ * The entry of a folder, by its pipeline class if that is named, as several pipelines use the same network.
+ * optimum prefixes the class with ORT.
+ */
 function pipelineOf(
   index: string | undefined,
   transformer: string | undefined,

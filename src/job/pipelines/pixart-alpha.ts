@@ -6,7 +6,7 @@ const config = z.object({
   transformer: z.object({ ...channelKeys, sample_size: z.int().min(1).default(128), use_additional_conditions: z.boolean().nullish() }),
 });
 
-/** Pixels of a picture for each of the latent's. */
+/** The side of the square of pixels that one latent element becomes. */
 const VAE_SCALE = 8;
 
 export default {

@@ -1,11 +1,10 @@
 /**
- * One way of calling the network, for all steps of a run: the part that depends on the latent is copied for every step that is built.
- *
- * Everything else is hoisted in front of the first step, by what it depends on:
+ * A network as the calls of a run see it. The part that depends on the latent is copied for every step. Everything else is hoisted in
+ * front of the first step, depending on its inputs:
  *   conditions or nothing    one copy for the whole run;
- *   time                     one copy, with one row per step where the nodes are row-wise, else one copy per step that is built;
- *   time and conditions      one copy, with one row per step and latent row.
- * Steps read their rows of it. With the timesteps known, `fold` turns the time part into data.
+ *   time                     one copy with one row per step if the nodes are row-wise, else one copy per step;
+ *   time and conditions      one copy with one row per step and latent row.
+ * Steps read their rows of the hoisted values. As the timesteps are known, `fold` can turn the time part into constants.
  */
 import { dependence, operands } from "../../ir/analysis.js";
 import { type Builder, elemOf, shapeOf } from "../../ir/build.js";
@@ -20,36 +19,36 @@ import { halfOf, type Run } from "../../schedules/index.js";
 import { clone, operandsAt } from "./copy.js";
 import type { Step } from "./step.js";
 
-/** Where calls are placed. */
+/** The run that calls are placed in, and its nodes so far. */
 export interface Placing {
   readonly run: Run;
-  /** What does not depend on the latent, in front of everything. */
+  /** Nodes that do not depend on the latent, in front of all others. */
   readonly prologue: Builder;
   readonly body: Builder;
-  /** What each half sees of the conditions, by name: inputs of the run, or constants. */
+  /** The value that each half sees of a condition, by the name of the condition: inputs of the run, or constants. */
   readonly conditions: ReadonlyMap<string, Readonly<Record<Half, Value>>>;
-  /** Nodes of a step that stand in the prologue as they are. */
+  /** Nodes in the prologue that are not per step; a node that several calls share is placed once. */
   readonly kept: Set<Node>;
 }
 
-/** A value that holds the rows of all steps: one row a step (`perStep` 1), or one a step and latent row. */
+/** A value with the rows of all steps: one row per step (`perStep` is 1), or one per step and latent row. */
 interface AllSteps {
   readonly value: Value;
   readonly perStep: number;
 }
 
-/** A step, bound to the rows of the halves that a call sees. */
-export class Network {
+/** A network for calls that see the same halves, with everything hoisted that does not depend on the latent. */
+export class HoistedNetwork {
   readonly marks: Mark[] = [];
-  /** Values of the step that are the same in every step, and what stands for them. */
+  /** Maps values of the network that are the same in every step to their copies. */
   private readonly once = new Map<Value, Value>();
   private readonly hoisted = new Map<Value, AllSteps>();
   private readonly latent: Value;
-  /** Inputs that the sampler's table sets, with their numbers for every row of it: the time, and the scale under embedded guidance. */
+  /** Inputs that the sampler's table sets, with a number for each of its rows: the time, and the scale of embedded guidance. */
   private readonly timed = new Map<Value, readonly number[]>();
-  /** Rows of the latent that the network sees. */
+  /** The number of latent rows that a call sees: size of axis 0. */
   private readonly rows: number;
-  /** The nodes of which every step needs a copy: those that depend on the time and not on the latent, and those that do. */
+  /** The nodes of which every step needs a copy: `time` depends on the time but not on the latent, `latent` on the latent. */
   private readonly nodes = { time: new Array<Node>(), latent: new Array<Node>() };
 
   constructor(
@@ -82,7 +81,7 @@ export class Network {
     return found;
   }
 
-  /** What the halves of the call see of a condition, one after the other where it has rows. */
+  /** What the halves of the call see of a condition, concatenated along axis 0 if that counts latents. */
   private condition({ name }: Value): Value {
     const seen = this.placing.conditions.get(name);
     if (!seen) throw new Error(`internal: the run has no condition '${name}'`);
@@ -91,7 +90,7 @@ export class Network {
     return this.placing.prologue.concat(isBatched ? parts : parts.slice(0, 1), 0, `both/${name}`);
   }
 
-  /** Places what is not needed once per step, and collects the nodes of which every step needs a copy. */
+  /** Places the nodes that steps share, and collects those of which every step needs a copy. */
   private hoist(): void {
     const { graph } = this.model;
     const sources = new Map<Value, number>([[this.latent, LATENT]]);
@@ -122,7 +121,7 @@ export class Network {
     return value.data ? value : this.once.get(value);
   }
 
-  /** Computes a node for all steps at once, if it is row-wise. */
+  /** Places a row-wise node once for all steps; false if it cannot be hoisted in this way. */
   private hoistRows(node: Node): boolean {
     const { prologue, run } = this.placing;
     const brings = rowOperands(node, this.rows, (value) => value !== undefined && this.hoisted.has(value));
@@ -136,7 +135,7 @@ export class Network {
       const source = sources[i];
       if (!value || brings[i] !== true) return shared[i];
       if (source?.perStep === perStep) return source.value;
-      // The row of a step repeats for each latent row, the rows of a condition for each step.
+      // The row of a step is repeated for each latent row, the rows of a condition for each step.
       const order = Array.from({ length: count }, (_, row) => (source ? Math.floor(row / perStep) : row % perStep));
       const from = source?.value ?? shared[i];
       return from && prologue.gatherRows(from, order, `steps/${value.name}`);
@@ -147,7 +146,7 @@ export class Network {
     return true;
   }
 
-  /** The network on a latent at a step; answers with its output, all channels and all of its halves. */
+  /** Calls the network on a latent at a step; returns its output with all channels and all of its halves. */
   call(step: Step, latent: Value, label: string): Value {
     const { graph } = this.model;
     const { body } = this.placing;
@@ -180,7 +179,7 @@ export class Network {
     return out;
   }
 
-  /** The part of a hoisted value that belongs to a step: all its rows, or the one that broadcasts where the reader can do that. */
+  /** The part of a hoisted value that belongs to a step. A single row is repeated for all latent rows, unless the reader broadcasts it. */
   private rowsAt(step: Step, value: Value, reader: Node, label: string, spread: Map<Value, Value>): Value | undefined {
     const all = this.hoisted.get(value);
     if (!all) return undefined;
@@ -192,7 +191,7 @@ export class Network {
     return made;
   }
 
-  /** Whether the reader gives the same result for one row of an operand as for many equal ones: another operand has as many. */
+  /** Whether the reader broadcasts an operand of one row, as another of its operands has all rows. */
   private broadcasts(reader: Node, rank: number): boolean {
     const hasAllRows = (value: Value): boolean => {
       const shape = shapeOf(value);
