@@ -1,4 +1,4 @@
-/** The two walks over a graph: `rewrite` forward, `sweep` backward. Every pass is one of them. Both are linear. */
+/** The two walks over a graph that passes are written with: `rewrite` forward, `sweep` backward. Both are linear. */
 import { freeValues, operands } from "./analysis.js";
 import { type Attribute, type Graph, makeNode, type Node, type Port, type Value } from "./graph.js";
 

@@ -1,4 +1,4 @@
-/** Decisions as data, and the only door to them: samplers as tables, runs, plans, policies. Only their problems stand beside it, in diagnostics.ts. */
+/** Decisions as data: samplers as tables, runs, plans, policies. The public interface of this folder; its errors are in diagnostics.ts. */
 export { adjustmentArrays, type Adjustment, type Adjustments } from "./adjustment.js";
 export * from "./fidelity.js";
 export { fewSteps } from "./few-steps.js";
