@@ -3,7 +3,9 @@ import { readdirSync } from "node:fs";
 import { basename, extname } from "node:path";
 import { fileURLToPath } from "node:url";
 
+/** A registered thing: the default export of its file. */
 export interface Named {
+  /** The name of the file, without its extension. */
   readonly name: string;
 }
 

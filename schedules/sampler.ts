@@ -106,7 +106,10 @@ export interface SamplerOptions {
 
 export type SamplerSetting = Exclude<keyof SamplerOptions, "steps" | "start" | "nonlinear">;
 
-/** One class of schedulers: a file of `samplers/`, named as diffusers names the file of the class. */
+/**
+ * One class of schedulers: the default export of a file of `samplers/`. Its `name` is the name of that file, which is the one that
+ * diffusers gives the file of the class.
+ */
 export interface Sampler<Config extends z.ZodObject = z.ZodObject> extends Named {
   /** `_class_name` in the scheduler's configuration. */
   readonly className: string;

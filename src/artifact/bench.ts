@@ -4,12 +4,11 @@ import { existsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { z } from "zod";
 import { benchFailed, type Progress } from "../words/index.js";
 import { WrittenData } from "../../ir/onnx/index.js";
 import { readTensor, type TensorData } from "../../ir/tensor.js";
-import { type ElementType, isElementType } from "../../ir/types.js";
 import { type Artifact, feedsOf, writeEmitted } from "./artifact.js";
+import { type Answer, answerSchema, type LoopTask, type ModelTask } from "./bench-task.js";
 import { FILES } from "./manifest.js";
 import { linked } from "../files/index.js";
 import { compileModel } from "../compile/index.js";
@@ -46,32 +45,6 @@ export interface BenchOptions extends RuntimeOptions {
   readonly uncached?: { readonly model: Model; readonly written: WrittenData } | undefined;
   readonly progress?: Progress | undefined;
 }
-
-const runtimeKeys = { device: z.string().optional(), threads: z.number().optional() };
-
-const tensorSchema = z.strictObject({
-  elem: z.custom<ElementType>((elem) => typeof elem === "string" && isElementType(elem)),
-  shape: z.array(z.int()),
-  content: z.strictObject({ kind: z.literal("bytes"), bytes: z.instanceof(Uint8Array) }),
-});
-
-/** A model file and its inputs for every run. */
-const modelTaskSchema = z.strictObject({ model: z.string(), feeds: z.map(z.string(), tensorSchema), ...runtimeKeys });
-/** The loop over the step of an artifact's folder. */
-const loopTaskSchema = z.strictObject({ loopOf: z.string(), extensions: z.array(z.string()).readonly().optional(), ...runtimeKeys });
-
-/** What a worker has to load. */
-export const taskSchema = z.union([modelTaskSchema, loopTaskSchema]);
-export type ModelTask = z.infer<typeof modelTaskSchema>;
-export type LoopTask = z.infer<typeof loopTaskSchema>;
-
-/** What a worker answers: how long loading took, then after each run how long it took and the memory so far. */
-const answerSchema = z.union([
-  z.strictObject({ loadMs: z.number() }),
-  z.strictObject({ runMs: z.number(), rssBytes: z.number() }),
-  z.strictObject({ problem: z.string() }),
-]);
-export type Answer = z.infer<typeof answerSchema>;
 
 /**
  * One warm-up and `runs` timed runs of each, in turn, so that a machine that changes speed changes all of them.
