@@ -5,7 +5,6 @@ import { ambiguousPort } from "../../ir/diagnostics.js";
 import { ditView, type Model } from "../../ir/graph.js";
 import {
   bind,
-  cachesOf,
   latentShape,
   type CachedBranch,
   type Plan,
@@ -89,18 +88,14 @@ export async function jobOf(network: Network, runtime: RuntimeOptions = {}): Pro
 const NO_ROWS: Run["table"] = { name: "none", prediction: "epsilon", initialScale: 1, rows: [] };
 
 /** The cost of a guided step with all of its network calls, and of every branch with a cache of its own. */
-export function guidedStep({ model, run: { calls } }: Pick<Job, "model" | "run">): {
+export function guidedStep({ model, run: { calls, caches } }: Pick<Job, "model" | "run">): {
   readonly total: Macs;
   readonly branches: readonly (CachedBranch & { readonly macs: Macs })[];
 } {
   const { total, branches: costs } = stepCost(model);
-  const branches = ditView(model).branches.map((branch) => ({ ...branch, macs: costs.get(branch.site) ?? NO_MACS }));
   return {
     total: calls.reduce((sum) => addMacs(sum, total), NO_MACS),
-    branches: cachesOf(
-      branches,
-      calls.map(({ halves }) => halves),
-    ),
+    branches: caches.map((cache) => ({ ...cache, macs: costs.get(cache.site) ?? NO_MACS })),
   };
 }
 
