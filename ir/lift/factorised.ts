@@ -8,8 +8,8 @@ import type { Recogniser } from "../recogniser.js";
 
 export default {
   name: "factorised",
-  recognise({ streams: { branches }, nameOf }) {
-    const names = new Set(branches.map(({ tokens }) => nameOf(tokens)));
+  recognise({ streams: { branches }, streamOf }) {
+    const names = new Set(branches.map(streamOf));
     if (names.size !== 1 || !takesTurns(branches)) return undefined;
     let axis = "spatial";
     return placed(branches, ({ kind, entry }) => {

@@ -4,9 +4,9 @@ import type { Recogniser } from "../recogniser.js";
 
 export default {
   name: "single-stream",
-  recognise({ streams: { branches }, nameOf }) {
-    const names = new Set(branches.map(({ tokens }) => nameOf(tokens)));
+  recognise({ streams: { branches }, streamOf }) {
+    const names = new Set(branches.map(streamOf));
     if (names.size > 1 || takesTurns(branches)) return undefined;
-    return placed(branches, ({ tokens }) => nameOf(tokens));
+    return placed(branches, streamOf);
   },
 } satisfies Recogniser;
