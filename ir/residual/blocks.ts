@@ -58,11 +58,6 @@ function attentionFirst(branches: readonly ResidualBranch[]): readonly number[] 
   });
 }
 
-/** Whether some attentions see the tokens in their order and others see them turned. */
-export function takesTurns(branches: readonly ResidualBranch[]): boolean {
-  return new Set(branches.filter(({ kind }) => kind === "attn").map(({ entry }) => entry.turned)).size > 1;
-}
-
 /** A site, as far as its module path depends on it. */
 interface Computed {
   readonly stream: string;

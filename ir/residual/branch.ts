@@ -102,6 +102,13 @@ function attendsToItself(core: Node, region: Region, dependsOn: Dependence): boo
   return isWithin(region, right) && (isWithin(region, left) || (dependsOn(left) & LATENT) !== 0);
 }
 
+/** How many tokens each token attends to in the first attention of a branch, if shapes tell. */
+export function spanOf(region: Region, dependsOn: Dependence): number | undefined {
+  const [core] = courseOf(region, dependsOn).cores;
+  const size = core && (isProduct(core) ? core.outputs[0]?.type?.shape?.at(-1) : attended(core)[0]?.type?.shape?.at(-2));
+  return typeof size === "number" ? size : undefined;
+}
+
 /** The values at which a branch can be cut, from the inside out. They coincide where there is no norm or no gate. */
 export interface CutPoints {
   /** The output of the branch's module, before norm, gate and reshaping. */

@@ -3,7 +3,7 @@ import { operands } from "../analysis.js";
 import { type BranchKind, LATENT } from "../dit.js";
 import { type Graph, intsAttribute, isOp, type Node, type Value } from "../graph.js";
 import { isLinear, type Dependence } from "../ops.js";
-import { cutPoints, type CutPoints } from "./branch.js";
+import { cutPoints, type CutPoints, spanOf } from "./branch.js";
 import { type Chain, chainsOf, type ResidualAdd } from "./chains.js";
 import { liveTokens, sourcesOf, type Tokens, tokensOf } from "./tokens.js";
 
@@ -21,6 +21,8 @@ export interface ResidualBranch extends CutPoints {
   readonly tokens: Tokens;
   /** The tokens that enter its first linear layer. */
   readonly entry: Tokens;
+  /** How many tokens each token attends to, where that is known. */
+  readonly span: number | undefined;
   /** The largest number of branches on a path from the inputs to it. */
   readonly depth: number;
 }
@@ -52,6 +54,7 @@ export function residualStreams(graph: Graph, dependsOn: Dependence): ResidualSt
         const entry = tokens(first?.inputs.find((value) => dependsOn(value) !== 0) ?? add.root);
         return {
           ...{ kind: add.kind, add, chain, tokens: tokens(add.before), entry, depth: depths.get(add) ?? 0 },
+          span: spanOf(add, dependsOn),
           ...cutPoints(add, dependsOn),
         };
       }),
