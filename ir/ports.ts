@@ -8,6 +8,7 @@ import type { PortGuess } from "./dit.js";
 import { type Graph, isOp, type Node, type Port, type Value } from "./graph.js";
 import { isDataMovement, isElementwise } from "./ops.js";
 import { operands } from "./analysis.js";
+import { rewrite } from "./rewrite.js";
 import type { Dim, TensorType } from "./types.js";
 
 /** Names that the user or a recipe gives; what is left out is found by structure. */
@@ -102,8 +103,16 @@ function noPort(role: string, reason: string): Error {
   return notRecognised(`The graph has no ${role}: ${reason}`, hint);
 }
 
+/** The graph with the inputs `others` replaced by the input `name`. Throws UNKNOWN_NAME. */
+export function withOneInput(graph: Graph, name: string | undefined, others: readonly string[]): Graph {
+  if (name === undefined || others.length === 0) return graph;
+  const kept = inputNamed(graph, name);
+  const merged = rewrite(graph, () => undefined, new Map(others.map((other) => [inputNamed(graph, other), kept])));
+  return { ...merged, inputs: [...new Set(merged.inputs)] };
+}
+
 /** Throws UNKNOWN_NAME. */
-export function inputNamed(graph: Graph, name: string): Value {
+function inputNamed(graph: Graph, name: string): Value {
   return byName("input", graph.inputs, name);
 }
 

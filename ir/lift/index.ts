@@ -1,17 +1,17 @@
 /** Lifting: from a plain ONNX graph of one denoising step to the view of it as a diffusion transformer. */
 import { dependence } from "../analysis.js";
 import { notRecognised, randomNode } from "../diagnostics.js";
-import { type Branch, CONDITION, type DitView, LATENT, TIME } from "../dit.js";
+import { type Branch, CONDITION, type DitView, LATENT, type PortGuess, TIME } from "../dit.js";
 import { entryAt } from "../entries.js";
-import type { Graph, Mark, Model, Value } from "../graph.js";
+import type { Mark, Model, Value } from "../graph.js";
 import { isControlFlow, isRandom } from "../ops.js";
-import { findPorts, inputNamed, type PortNames } from "../ports.js";
+import { findPorts, type PortNames, withOneInput } from "../ports.js";
 import { loadFolder } from "../registry.js";
 import { modulePaths, placed, type PlacedBranch } from "../residual/blocks.js";
 import { type Cut, cutAt, type CutSite, type SharedBranch } from "../residual/cut.js";
 import { type ResidualBranch, residualStreams, type ResidualStreams, type Tokens } from "../residual/index.js";
 import { streamNames } from "../residual/stream-names.js";
-import { rewrite, sweep } from "../rewrite.js";
+import { sweep } from "../rewrite.js";
 import { isRecogniser, type Recogniser, type StepFacts } from "../recogniser.js";
 
 export const recognisers = await loadFolder(import.meta.url, isRecogniser);
@@ -26,6 +26,8 @@ export interface LiftOptions extends Omit<PortNames, "timestep"> {
   readonly timestep?: string | readonly string[] | undefined;
   /** Where the cacheable sites are. Default: at the branches. */
   readonly cut?: Cut | undefined;
+  /** What finding the ports left open, where that was done before and the names are what it found. Default: what it leaves open now. */
+  readonly guesses?: readonly PortGuess[] | undefined;
   /** Recognisers that are asked before those of this folder. */
   readonly own?: readonly Recogniser[] | undefined;
 }
@@ -35,7 +37,7 @@ export interface LiftOptions extends Omit<PortNames, "timestep"> {
  * inputs that structure cannot tell apart.
  * Throws NOT_RECOGNISED with the nearest miss if no recogniser finds a branch, and what finding the ports throws.
  */
-export function lift(read: Model, { cut = { at: "branch" }, own = [], ...names }: LiftOptions = {}): Model {
+export function lift(read: Model, { cut = { at: "branch" }, own = [], guesses: before, ...names }: LiftOptions = {}): Model {
   const [time, ...sameTime] = [names.timestep ?? []].flat();
   const model = { ...read, graph: withOneInput(read.graph, time, sameTime) };
   const { graph } = model;
@@ -48,7 +50,8 @@ export function lift(read: Model, { cut = { at: "branch" }, own = [], ...names }
     );
   const random = graph.nodes.find(isRandom);
   if (random) throw randomNode(random.opType, random.name);
-  const { latent, timestep, prediction, guesses } = findPorts(graph, { ...names, timestep: time });
+  const { latent, timestep, prediction, guesses: found } = findPorts(graph, { ...names, timestep: time });
+  const guesses = before ?? found;
   const conditions = graph.inputs.filter((input) => input !== latent && input !== timestep);
   const sources = new Map<Value, number>([
     [latent, LATENT],
@@ -107,14 +110,6 @@ function conditionBits(conditions: readonly Value[]): ReadonlyMap<Value, number>
   const rank = ({ type }: Value): number => type?.shape?.length ?? 0;
   const byRank = [...conditions].sort((a, b) => rank(b) - rank(a));
   return new Map(byRank.map((input, i) => [input, entryAt(CONDITION_BITS, Math.min(i, CONDITION_BITS.length - 1))]));
-}
-
-/** The graph with the inputs `others` replaced by the input `name`. Throws UNKNOWN_NAME. */
-function withOneInput(graph: Graph, name: string | undefined, others: readonly string[]): Graph {
-  if (name === undefined || others.length === 0) return graph;
-  const kept = inputNamed(graph, name);
-  const merged = rewrite(graph, () => undefined, new Map(others.map((other) => [inputNamed(graph, other), kept])));
-  return { ...merged, inputs: [...new Set(merged.inputs)] };
 }
 
 /** The first recogniser that finds branches, and those branches. */

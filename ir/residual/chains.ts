@@ -13,10 +13,10 @@
  */
 import { operands, uses } from "../analysis.js";
 import { type BranchKind, LATENT, TIME } from "../dit.js";
-import { type Graph, isOp, isRuntimeOp, type Node, type Value } from "../graph.js";
-import { isAttentionCore, isElementwise, isLinear, type Dependence } from "../ops.js";
+import { type Graph, isOp, type Node, type Value } from "../graph.js";
+import { addedFirst, carriedOperand, isAttentionCore, isElementwise, isLinear, type Dependence } from "../ops.js";
 import { kindOf } from "./branch.js";
-import { isMove, unmoved, unscaled } from "./moves.js";
+import { unmoved, unscaled } from "./moves.js";
 import { levelOf, levelsOf, nodesBetween, type Region } from "./regions.js";
 
 /** The region of a branch is from a value of the stream to the operand, which comes after the gate and anything else that follows. */
@@ -176,7 +176,7 @@ class ChainFinder {
       const own = 4 * standing.place.depth + ((this.dependsOn(value) & LATENT) !== 0 ? 2 : 0) + (standing.isWhole ? 1 : 0);
       if (own > rank) [best, rank] = [standing, own];
     }
-    return best && { place: best.place, isWhole: best.isWhole && (isElementwise(node) || isMove(node)) };
+    return best && { place: best.place, isWhole: best.isWhole && (isElementwise(node) || carriedOperand(node) !== undefined) };
   }
 
   private joinsChains(node: Node): boolean {
@@ -241,11 +241,11 @@ interface Addition {
   readonly sum: Value;
 }
 
-/** The operands and the sum of a node that adds two values: an Add, or ONNX Runtime's fusion of an Add and the norm after it. */
+/** The operands and the sum of a node that adds two values: an Add, or an addition in one node with the norm after it. */
 function additionOf(node: Node): Addition | undefined {
-  const [a, b] = node.inputs;
-  const isFused = isRuntimeOp(node, "SkipLayerNormalization", "SkipSimplifiedLayerNormalization");
-  // Its fourth output is the sum; exporters leave it out if nothing reads it.
-  const sum = isFused ? (node.outputs[3] ?? node.outputs[0]) : isOp(node, "Add") ? node.outputs[0] : undefined;
-  return a && b && sum ? { node, a, b, sum } : undefined;
+  const fused = addedFirst(node);
+  const [a, b, ...others] = fused?.operands ?? (isOp(node, "Add") ? node.inputs : []);
+  // Exporters leave the sum out if nothing reads it.
+  const sum = fused?.sum ?? node.outputs[0];
+  return a && b && sum && others.every((operand) => operand === undefined || operand.data !== undefined) ? { node, a, b, sum } : undefined;
 }

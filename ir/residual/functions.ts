@@ -1,11 +1,12 @@
 /** What the nodes of a branch do to its tokens, as far as lifting has to know. */
 import { isOp, type Node, type Value } from "../graph.js";
-import { isDataMovement } from "../ops.js";
+import { carriedOperand, isNonlinear } from "../ops.js";
 
 /** Whether a node is an affine function of the operands that are of the branch. An operator that is not known here is none. */
 export function isAffine(node: Node, isOfBranch: (value: Value | undefined) => boolean): boolean {
-  if (isDataMovement(node) || isOp(node, "Add", "Sub", "Neg", "Sum", "Mean", "ReduceMean", "ReduceSum", ...PARTS)) return true;
-  if (isOp(node, "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "CastLike", "Dropout")) return true;
+  // Clamping moves nothing.
+  if (isNonlinear(node)) return false;
+  if (carriedOperand(node) || isOp(node, "Add", "Sub", "Neg", "Sum", "Mean", "ReduceMean", "ReduceSum", ...PARTS)) return true;
   const [first, ...others] = node.inputs;
   if (isOp(node, "Mul")) return !(isOfBranch(first) && others.some(isOfBranch));
   return isOp(node, "Div") && !others.some(isOfBranch);

@@ -1,17 +1,12 @@
 /** Steps back over nodes that move, retype or scale a value and leave it the same value for lifting. */
 import { constantOf } from "../constants.js";
-import { isOp, type Node, type Value } from "../graph.js";
-import { isDataMovement } from "../ops.js";
+import { isOp, type Value } from "../graph.js";
+import { carriedOperand } from "../ops.js";
 
-/** Whether a node only moves, retypes or clamps its first operand. */
-export function isMove(node: Node): boolean {
-  return isDataMovement(node) || isOp(node, "Clip");
-}
-
-/** The value before any reshaping, casting or clamping. */
+/** The value before any reshaping, casting, rounding or clamping. */
 export function unmoved(value: Value): Value {
   let at = value;
-  for (let next = at.producer; next && isMove(next) && next.inputs[0]; next = at.producer) at = next.inputs[0];
+  for (let next = at.producer && carriedOperand(at.producer); next; next = at.producer && carriedOperand(at.producer)) at = next;
   return at;
 }
 
