@@ -43,7 +43,9 @@ describe.each(networks)("$name/$file", ({ name, file }) => {
 async function marked(lifted: Model, folder: string): Promise<ReadonlyMap<string, readonly number[]>> {
   const outputs = lifted.graph.marks.map(({ site, value }) => ({ name: site, value }));
   const session = await Session.open({ ...lifted, graph: { ...lifted.graph, outputs } }, { optimise: "basic" });
-  const results = await session.run(new Map(lifted.graph.inputs.map((input) => [input.name, readNpy(join(folder, "inputs", `${input.name}.npy`))])));
+  const results = await session.run(
+    new Map(lifted.graph.inputs.map((input) => [input.name, readNpy(join(folder, "inputs", `${input.name}.npy`))])),
+  );
   await session.close();
   return new Map(Array.from(results, ([site, value]) => [site, tensorNumbers(value)]));
 }

@@ -67,11 +67,7 @@ export function lift(read: Model, { cut = { at: "branch" }, own = [], guesses: b
   const facts: StepFacts = { graph: live, latent, dependsOn, streams, ...labels };
   const { name, branches } = recognised(facts, own);
   const { graph: whole, sites } = cutAt({ ...graph, outputs: [prediction] }, branches, cut);
-  const unchanging = cutAt(
-    graph,
-    placed(streams.constant, labels.streamOf),
-    { at: "branch" },
-  ).sites;
+  const unchanging = cutAt(graph, placed(streams.constant, labels.streamOf), { at: "branch" }).sites;
   const view = (all: readonly CutSite[]): readonly Branch[] => {
     const names = named(all);
     const paths = modulePaths(all, live.nodes, dependsOn);

@@ -14,7 +14,7 @@ import {
   isReduction,
   type Dependence,
 } from "../ops.js";
-import { isAffine, isSelection } from "./functions.js";
+import { isAffine, isSelection, mixesNeighbours } from "./functions.js";
 import { unmoved } from "./moves.js";
 import { isWithin, type Region } from "./regions.js";
 
@@ -23,9 +23,8 @@ import { isWithin, type Region } from "./regions.js";
  * tokens. A feed-forward network has weights on both sides of something that is not linear.
  */
 export function kindOf(region: Region, dependsOn: Dependence): BranchKind | undefined {
-  const { operand } = region;
   const course = courseOf(region, dependsOn);
-  const { stage } = course.at(operand);
+  const { stage } = course.at(region.operand);
   if (course.cores.length === 0) return stage === "fed" ? "mlp" : undefined;
   if (stage === "fed") return "single";
   return course.cores.some((core) => attendsToItself(core, region, dependsOn)) ? "attn" : "cross_attn";
@@ -51,6 +50,7 @@ const ENTRY: Progress = { attended: false, stage: "entry" };
 /** The course of values through a branch. One forward walk. */
 function courseOf(region: Region, dependsOn: Dependence): Course {
   const known = new Map<Node, Progress>();
+  const attends = [...region.nodes].some((node) => isAttentionCore(node, dependsOn));
   const at = ({ producer }: Value): Progress => (producer && known.get(producer)) ?? ENTRY;
   const cores: Node[] = [];
   for (const node of region.nodes) {
@@ -69,7 +69,11 @@ function courseOf(region: Region, dependsOn: Dependence): Course {
   return { cores, at };
 
   function afterwards(stage: Stage, node: Node): Stage {
-    if (isLinear(node, dependsOn)) return stage === "bent" || stage === "fed" ? "fed" : "weighed";
+    if (isLinear(node, dependsOn)) {
+      if (stage === "bent" || stage === "fed") return "fed";
+      // Neighbouring tokens that are mixed between two layers make a network of them, but beside attention they are its positions.
+      return stage === "weighed" && !attends && mixesNeighbours(node) ? "bent" : "weighed";
+    }
     return stage === "weighed" && !isAffine(node, (value) => isWithin(region, value)) ? "bent" : stage;
   }
 }
@@ -208,5 +212,8 @@ function endsInWeight(value: Value, dependsOn: Dependence): boolean {
   if (isLinear(node, dependsOn)) return true;
   const isBias = isOp(node, "Add") && node.inputs.some((input) => dependsOn(input) === 0);
   const isScale = isOp(node, "Mul") && node.inputs.some((input) => isOp(input && unmoved(input).producer, "MatMulInteger", "ConvInteger"));
-  return (isBias || isScale) && node.inputs.some((input) => input !== undefined && dependsOn(input) !== 0 && endsInWeight(unmoved(input), dependsOn));
+  return (
+    (isBias || isScale) &&
+    node.inputs.some((input) => input !== undefined && dependsOn(input) !== 0 && endsInWeight(unmoved(input), dependsOn))
+  );
 }

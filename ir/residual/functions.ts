@@ -1,10 +1,9 @@
 /** What the nodes of a branch do to its tokens, as far as lifting has to know. */
-import { isOp, type Node, type Value } from "../graph.js";
+import { intsAttribute, isOp, type Node, type Value } from "../graph.js";
 import { carriedOperand, isNonlinear } from "../ops.js";
 
 /** Whether a node is an affine function of the operands that are of the branch. An operator that is not known here is none. */
 export function isAffine(node: Node, isOfBranch: (value: Value | undefined) => boolean): boolean {
-  // Clamping moves nothing.
   if (isNonlinear(node)) return false;
   if (carriedOperand(node) || isOp(node, "Add", "Sub", "Neg", "Sum", "Mean", "ReduceMean", "ReduceSum", ...PARTS)) return true;
   const [first, ...others] = node.inputs;
@@ -20,4 +19,11 @@ const PARTS = [
 /** Whether a node chooses among scores. */
 export function isSelection(node: Node): boolean {
   return isOp(node, "TopK", "OneHot", "ArgMax", "ArgMin", "Hardmax", "NonZero");
+}
+
+/** Whether a node is a convolution over neighbouring tokens. */
+export function mixesNeighbours(node: Node): boolean {
+  return (
+    isOp(node, "Conv") && (intsAttribute(node, "kernel_shape") ?? node.inputs[1]?.type?.shape?.slice(2) ?? []).some((size) => size !== 1)
+  );
 }

@@ -5,6 +5,7 @@ import { type Graph, intsAttribute, isOp, type Node, type Value } from "../graph
 import { isLinear, type Dependence } from "../ops.js";
 import { cutPoints, type CutPoints, spanOf } from "./branch.js";
 import { type Chain, chainsOf, type ResidualAdd } from "./chains.js";
+import { mixesNeighbours } from "./functions.js";
 import { liveTokens, sourcesOf, type Tokens, tokensOf } from "./tokens.js";
 
 export { sourcesOf, type TokenSource } from "./tokens.js";
@@ -81,10 +82,6 @@ function withoutEmbedding(chain: Chain): readonly Chain[] {
   if (attends < 0) return [];
   const first = chain.slice(0, attends).findLastIndex(({ nodes }) => [...nodes].some(mixesNeighbours)) + 1;
   return [first === 0 ? chain : chain.slice(first)];
-}
-
-function mixesNeighbours(node: Node): boolean {
-  return isOp(node, "Conv") && (intsAttribute(node, "kernel_shape") ?? node.inputs[1]?.type?.shape?.slice(2) ?? []).some((size) => size !== 1);
 }
 
 /** For each residual add, the number of those before it. */

@@ -57,7 +57,10 @@ export function streamNames(
 
 /** What the name of an input says. `hidden_states` and the like say nothing. */
 function told(input: Value | undefined): string | undefined {
-  const words = (input?.name ?? "").replaceAll(/hidden_?states?/gi, "").toLowerCase().split(/[^a-z]+/);
+  const words = (input?.name ?? "")
+    .replaceAll(/hidden_?states?/gi, "")
+    .toLowerCase()
+    .split(/[^a-z]+/);
   return WORDS.find(([, expression]) => words.some((word) => new RegExp(`^(${expression.source})$`).test(word)))?.[0];
 }
 

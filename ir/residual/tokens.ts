@@ -80,7 +80,8 @@ function carried(node: Node, at: (value: Value | undefined) => Tokens, dependsOn
 /** The tokens one after the other. A source that is there already is not counted again. */
 function joined(all: readonly Tokens[]): Tokens {
   const stretches = new Map<TokenSource, Stretch>();
-  for (const stretch of all.flatMap((tokens) => tokens.stretches)) if (!stretches.has(stretch.source)) stretches.set(stretch.source, stretch);
+  for (const stretch of all.flatMap((tokens) => tokens.stretches))
+    if (!stretches.has(stretch.source)) stretches.set(stretch.source, stretch);
   return { stretches: [...stretches.values()], turned: all.some(({ turned }) => turned) };
 }
 
