@@ -125,7 +125,7 @@ function recognised(facts: StepFacts, own: readonly Recogniser[]): { readonly na
   const [miss] = others;
   const reason = miss
     ? `The nearest is a residual add whose other operand is no attention and no feed-forward network behind one, ${miss.opType} '${miss.name}'.`
-    : "Nothing on the way from the latent to the prediction is computed from a value and added to it.";
+    : "On the way from the latent to the prediction, attention or a feed-forward network is nowhere added to the very value that it is computed from.";
   throw notRecognised("No residual branch of a diffusion transformer was found.", `${reason} ${hint}`, miss?.name);
 }
 

@@ -17,6 +17,7 @@ import { type Graph, isOp, type Node, type Value } from "../graph.js";
 import { addedFirst, carriedOperand, isAttentionCore, isElementwise, isLinear, type Dependence } from "../ops.js";
 import { kindOf } from "./branch.js";
 import { unmoved, unscaled } from "./moves.js";
+import { changesResolution } from "./functions.js";
 import { levelOf, levelsOf, nodesBetween, type Region } from "./regions.js";
 
 /** The region of a branch is from a value of the stream to the operand, which comes after the gate and anything else that follows. */
@@ -39,6 +40,8 @@ export interface Chains {
   readonly chains: readonly Chain[];
   /** Nodes that add something computed from the stream by weights, which is no attention and no feed-forward network. */
   readonly others: readonly Node[];
+  /** The first node between two adds of a stream that changes its resolution. */
+  readonly resampling?: Node | undefined;
 }
 
 /** How many adds back a parallel branch may start. */
@@ -61,13 +64,15 @@ interface Place {
 interface Standing {
   readonly place: Place;
   readonly isWhole: boolean;
+  /** A node since that place that changes how many tokens there are, by pooling, interpolation or a convolution with strides. */
+  readonly resampling?: Node | undefined;
 }
 
 /** All chains of a graph without dead nodes. */
 export function chainsOf(graph: Graph, dependsOn: Dependence): Chains {
   const finder = new ChainFinder(graph, dependsOn);
   for (const node of graph.nodes) finder.visit(node);
-  return { chains: untangled(finder.found), others: finder.others };
+  return { chains: untangled(finder.found), others: finder.others, resampling: finder.resampling };
 }
 
 interface Found {
@@ -79,6 +84,7 @@ interface Found {
 class ChainFinder {
   readonly found: Found[] = [];
   readonly others: Node[] = [];
+  resampling: Node | undefined;
   private readonly levels;
   private readonly readers;
   private readonly standings = new Map<Value, Standing>();
@@ -102,6 +108,7 @@ class ChainFinder {
       return;
     }
     const from = this.placeOf(add.before);
+    this.resampling ??= from.add && this.standings.get(add.before)?.resampling;
     const to = { front: from.front, depth: from.depth + 1, add, before: from };
     this.found.push({ add, from, to });
     this.sums.set(add.sum, add);
@@ -176,7 +183,9 @@ class ChainFinder {
       const own = 4 * standing.place.depth + ((this.dependsOn(value) & LATENT) !== 0 ? 2 : 0) + (standing.isWhole ? 1 : 0);
       if (own > rank) [best, rank] = [standing, own];
     }
-    return best && { place: best.place, isWhole: best.isWhole && (isElementwise(node) || carriedOperand(node) !== undefined) };
+    if (!best) return undefined;
+    const isWhole = best.isWhole && (isElementwise(node) || carriedOperand(node) !== undefined);
+    return { place: best.place, isWhole, resampling: changesResolution(node) ? node : best.resampling };
   }
 
   private joinsChains(node: Node): boolean {

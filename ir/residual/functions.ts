@@ -27,3 +27,9 @@ export function mixesNeighbours(node: Node): boolean {
     isOp(node, "Conv") && (intsAttribute(node, "kernel_shape") ?? node.inputs[1]?.type?.shape?.slice(2) ?? []).some((size) => size !== 1)
   );
 }
+
+/** Whether a node changes the number of tokens as a U-Net does: by pooling, interpolation or a convolution with strides. */
+export function changesResolution(node: Node): boolean {
+  if (isOp(node, "Resize", "Upsample", "ConvTranspose", "MaxPool", "AveragePool")) return true;
+  return isOp(node, "Conv") && (intsAttribute(node, "strides") ?? []).some((stride) => stride > 1);
+}

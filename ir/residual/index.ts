@@ -1,7 +1,7 @@
 /** Finds the residual streams of a graph and the branches that are added to them. All recognisers start from these. */
 import { operands } from "../analysis.js";
 import { type BranchKind, LATENT } from "../dit.js";
-import { type Graph, intsAttribute, isOp, type Node, type Value } from "../graph.js";
+import { type Graph, type Node, type Value } from "../graph.js";
 import { isLinear, type Dependence } from "../ops.js";
 import { cutPoints, type CutPoints, spanOf } from "./branch.js";
 import { type Chain, chainsOf, type ResidualAdd } from "./chains.js";
@@ -41,7 +41,7 @@ export interface ResidualStreams {
 
 /** The residual streams of a graph without dead nodes. */
 export function residualStreams(graph: Graph, dependsOn: Dependence): ResidualStreams {
-  const { chains: all, others } = chainsOf(graph, dependsOn);
+  const { chains: all, others, resampling } = chainsOf(graph, dependsOn);
   const chains = all.flatMap((chain) => withoutEmbedding(chain));
   const adds = chains.flat();
   const tokens = tokensOf(graph, adds, dependsOn);
@@ -69,7 +69,7 @@ export function residualStreams(graph: Graph, dependsOn: Dependence): ResidualSt
     branches: branches.filter(changes),
     constant: branches.filter((branch) => !changes(branch)),
     others: [...others, ...all.flat().flatMap((add) => (depths.has(add) ? [] : [add.node]))],
-    resampling: resamplingOf(graph, all.flat()),
+    resampling,
   };
 }
 
@@ -100,24 +100,4 @@ function depthsOf(graph: Graph, adds: readonly ResidualAdd[]): ReadonlyMap<Resid
     if (depth > 0) for (const output of node.outputs) behind.set(output, depth);
   }
   return depths;
-}
-
-/** The first node between two residual adds that changes how many tokens a stream has. */
-function resamplingOf(graph: Graph, adds: readonly ResidualAdd[]): Node | undefined {
-  const sums = new Set(adds.map(({ node }) => node));
-  /** For values after an add: the node that has resampled the stream since, if any. */
-  const behind = new Map<Value, Node | undefined>();
-  for (const node of graph.nodes) {
-    const known = operands(node).filter((value) => behind.has(value));
-    let by = known.map((value) => behind.get(value)).find((found) => found !== undefined);
-    if (by && sums.has(node)) return by;
-    if (known.length > 0 && changesResolution(node)) by ??= node;
-    if (known.length > 0 || sums.has(node)) for (const output of node.outputs) behind.set(output, by);
-  }
-  return undefined;
-}
-
-function changesResolution(node: Node): boolean {
-  if (isOp(node, "Resize", "Upsample", "ConvTranspose", "MaxPool", "AveragePool")) return true;
-  return isOp(node, "Conv") && (intsAttribute(node, "strides") ?? []).some((stride) => stride > 1);
 }
