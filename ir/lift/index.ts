@@ -1,11 +1,11 @@
 /** Lifting: from a plain ONNX graph of one denoising step to the view of it as a diffusion transformer. */
 import { dependence } from "../analysis.js";
-import { notRecognised, randomNode } from "../diagnostics.js";
+import { notRecognised } from "../diagnostics.js";
 import { type Branch, CONDITION, type DitView, LATENT, type PortGuess, TIME } from "../dit.js";
 import { entryAt } from "../entries.js";
 import type { Mark, Model, Value } from "../graph.js";
-import { isControlFlow, isRandom } from "../ops.js";
-import { findPorts, type PortNames, withOneInput } from "../ports.js";
+import { isControlFlow } from "../ops.js";
+import { assertPlainStep, controlFlow, findPorts, type PortNames, withOneInput } from "../ports.js";
 import { loadFolder } from "../registry.js";
 import { modulePaths, placed, type PlacedBranch } from "../residual/blocks.js";
 import { type Cut, cutAt, type CutSite, type SharedBranch } from "../residual/cut.js";
@@ -41,15 +41,7 @@ export function lift(read: Model, { cut = { at: "branch" }, own = [], guesses: b
   const [time, ...sameTime] = [names.timestep ?? []].flat();
   const model = { ...read, graph: withOneInput(read.graph, time, sameTime) };
   const { graph } = model;
-  const loop = graph.nodes.find(isControlFlow);
-  if (loop)
-    throw notRecognised(
-      "The graph has control flow.",
-      `There is a node ${loop.opType}; export one denoising step without loops and conditions.`,
-      loop.name,
-    );
-  const random = graph.nodes.find(isRandom);
-  if (random) throw randomNode(random.opType, random.name);
+  assertPlainStep(graph);
   const { latent, timestep, prediction, guesses: found } = findPorts(graph, { ...names, timestep: time });
   const guesses = before ?? found;
   const conditions = graph.inputs.filter((input) => input !== latent && input !== timestep);
@@ -60,6 +52,8 @@ export function lift(read: Model, { cut = { at: "branch" }, own = [], guesses: b
   const bits = conditionBits(conditions);
   for (const [input, bit] of bits) sources.set(input, CONDITION | bit);
   const live = sweep({ ...graph, outputs: [prediction] });
+  const undecided = live.nodes.find(isControlFlow);
+  if (undecided) throw controlFlow(undecided);
   const dependsOn = dependence(live, sources);
   const streams = residualStreams(live, dependsOn);
   const inputs = new Map<number, Value>([[LATENT, latent], ...Array.from(bits, ([input, bit]) => [bit, input] as const)]);
