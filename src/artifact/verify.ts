@@ -60,7 +60,7 @@ export async function verify(artifact: Artifact, options: VerifyOptions): Promis
   const { job, plan, folder } = artifact;
   const files = options.files ?? (await checkFiles(folder));
   assertKernels(job.run.precision, options.device);
-  const session = await ArtifactSession.open(join(folder, FILES.model), { ...options, prepack: false });
+  const session = await ArtifactSession.open(join(folder, FILES.model), options);
   const loop = new ReferenceLoop(job.run, options);
   const range = job.source.recipe.display?.range;
   const fromLoop: number[] = [];

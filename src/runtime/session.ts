@@ -37,6 +37,15 @@ export interface SessionOptions extends RuntimeOptions {
   readonly prepack?: boolean | undefined;
 }
 
+/** Which kernels compute a graph: with another level, or with weights rearranged, the runtime may choose others, which round otherwise. */
+export type Kernels = Pick<SessionOptions, "optimise" | "prepack">;
+
+/** The kernels of the graph as it is written. What is compared with numbers of an artifact has to run with the same. */
+export const AS_WRITTEN: Kernels = { optimise: "disabled", prepack: false };
+
+/** The fastest kernels for a step that is run many times, where its numbers are compared with nothing. */
+export const FASTEST: Kernels = { optimise: "all" };
+
 export type Tensors = ReadonlyMap<string, TensorData>;
 
 /** A loaded model. `close` frees what the runtime holds. */
