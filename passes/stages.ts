@@ -13,14 +13,16 @@ import reuse from "./reuse.js";
 import decomposeContribOps from "./decompose-contrib-ops.js";
 import inferTypes from "./infer-types.js";
 import unroll from "./unroll.js";
+import widen from "./widen.js";
 import type { BindContext, Pass, PlanContext } from "./pass.js";
 
 /**
  * The bind stage fixes all shapes, which everything else needs:
+ *   widen  makes floats of bfloat16 if another type is asked for, as the original may run nowhere;
  *   bind   gives every input a fixed shape;
  *   infer-types  asks the runtime for the type of every value.
  */
-export const BIND_PASSES: readonly Pass<BindContext>[] = [bind, inferTypes];
+export const BIND_PASSES: readonly Pass<BindContext>[] = [widen, bind, inferTypes];
 
 /**
  * The step stage simplifies the single step, before it is copied:

@@ -6,15 +6,19 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { z } from "zod";
 import { constant, makeOp, type Model, only } from "../ir/graph.js";
 import { rewrite } from "../ir/rewrite.js";
-import { tensorOf } from "../ir/tensor.js";
-import type { Schedule } from "../schedules/index.js";
+import { type TensorData, tensorNumbers, tensorOf } from "../ir/tensor.js";
+import { elementCount, staticShape } from "../ir/types.js";
+import { relativeL2, type Schedule } from "../schedules/index.js";
 import { openArtifact, writeArtifact } from "../src/artifact/artifact.js";
 import { type Check, type Verification, verify } from "../src/artifact/verify.js";
 import { compileModel } from "../src/compile/compile.js";
+import { readJson } from "../src/files/json.js";
 import { type Job, openJob, planFor } from "../src/job/job.js";
 import type { RecipeOverrides } from "../src/job/source.js";
+import { AS_WRITTEN, Session } from "../src/runtime/session.js";
 
 const FILES = resolve(import.meta.dirname, "fixtures", "quantised");
 const RUNTIME = { threads: 1 };
@@ -108,5 +112,46 @@ describe("a network of many small jumps", () => {
       expect(check.relL2).toBeGreaterThan(5 * check.limit);
       expect(check.sensitivity).toBeGreaterThan(1e-6);
     }
+  });
+});
+
+describe("an export of bfloat16", () => {
+  /** The prediction of a step for inputs of cosines, as for predictions.json. */
+  async function predicted(job: Job): Promise<readonly number[]> {
+    const { graph } = job.model;
+    const session = await Session.open(job.model, { ...RUNTIME, ...AS_WRITTEN });
+    const feeds = graph.inputs.map(({ name, type }): [string, TensorData] => {
+      const shape = staticShape(type) ?? [];
+      const values = Array.from({ length: elementCount(shape) }, (_, i) => Math.cos(i));
+      return [name, tensorOf(type?.elem ?? "float", shape, values)];
+    });
+    const [prediction] = (await session.run(new Map(feeds))).values();
+    await session.close();
+    return prediction ? tensorNumbers(prediction) : [];
+  }
+
+  it("asked for in float is what PyTorch computes in float with the same weights", async () => {
+    const recorded = z.record(z.string(), z.array(z.number())).parse(readJson(join(FILES, "predictions.json")));
+    const widened = await predicted(await openFile("bfloat16", { precision: "fp32" }));
+    // The export has rounded the numbers of GELU and the scale of attention as well, which PyTorch has inside of its operators.
+    expect(relativeL2(widened, recorded["bfloat16"] ?? [])).toBeLessThan(3e-4);
+    // That the weights were rounded is seen.
+    expect(relativeL2(widened, recorded["float32"] ?? [])).toBeGreaterThan(1e-3);
+    expect(relativeL2(await predicted(await openFile("float")), recorded["float32"] ?? [])).toBeLessThan(1e-5);
+  });
+
+  it.each([
+    { precision: "fp32" as const, limit: 1e-5 },
+    { precision: "fp16" as const, limit: 5e-3 },
+  ])("is verified in $precision against the step in float, and the check says so", async ({ precision, limit }) => {
+    const job = await openFile("bfloat16", { precision });
+    const check = comparison(await verified(job));
+    expect(check).toMatchObject({ ok: true, limit });
+    expect(check.note).toContain("bfloat16");
+    expect(comparison(await verified(job, { stored: everyOther(job, true) })).ok).toBe(false);
+  });
+
+  it("is refused on the CPU without that", async () => {
+    await expect(openFile("bfloat16").then((job) => verified(job))).rejects.toMatchObject({ code: "NO_KERNELS" });
   });
 });

@@ -7,6 +7,7 @@ import { fileDigest } from "../files/index.js";
 import { latentShape, mean, psnr, rangeOf, relativeL2 } from "../../schedules/index.js";
 import type { Job, RunInputs, SampleOptions } from "../job/index.js";
 import { type FloatType, isFloatType } from "../../ir/types.js";
+import { isWidened } from "../../passes/index.js";
 import type { Progress } from "../words/index.js";
 import { ReferenceLoop, startOf } from "../reference/index.js";
 import { assertKernels, type RuntimeOptions } from "../runtime/index.js";
@@ -46,7 +47,7 @@ export interface Check {
   readonly problem?: string | undefined;
   /** Where the limit follows from a measurement: how far the loop's own result moves when the noise changes by a relative 1e-6. */
   readonly sensitivity?: number | undefined;
-  /** What was measured, as a sentence. */
+  /** What was measured, and what was compared with if it is not the original as it is. */
   readonly note?: string | undefined;
 }
 
@@ -113,7 +114,8 @@ export async function verify(artifact: Artifact, options: VerifyOptions): Promis
   const problems = overflown.size > 0 ? [`not finite: the result of ${[...overflown].join(", ")}`] : [];
   const distance = Math.max(...compared.map(({ relL2 }) => relL2));
   const same = check("artifact = plan-aware loop over the original step", distance, limitAt(limit, sensitivity), problems);
-  const checks = [files, sensitivity === undefined ? same : { ...same, sensitivity, note: sensitivityNote(sensitivity) }];
+  const notes = [...(sensitivity === undefined ? [] : [sensitivityNote(sensitivity)]), ...widenedNote(job)];
+  const checks = [files, { ...same, ...(notes.length > 0 && { sensitivity, note: notes.join("; ") }) }];
   const fidelity = { relL2: mean(fromUncached), psnr: mean(peaks), samples: options.samples * job.run.batch };
   return { ok: checks.every(({ ok }) => ok), checks, fidelity, latents };
 }
@@ -141,6 +143,12 @@ function limitAt(limit: number, sensitivity = 0): number {
 
 function sensitivityNote(sensitivity: number): string {
   return `a change of the noise by ${NUDGE.toExponential()} moves the loop's own result by ${sensitivity.toExponential(1)}`;
+}
+
+function widenedNote({ network, run }: Job): readonly string[] {
+  return isWidened(network.read, run.precision)
+    ? ["the original step is of bfloat16, and the loop runs it with floats in place of that"]
+    : [];
 }
 
 function limitOf({ model, run }: Job): number {

@@ -45,7 +45,7 @@ export async function bindModel(network: Network, runtime: RuntimeOptions): Prom
   const batch = recipe.batch ?? exportedBatch(lifted, guidance);
   const bindTo = (halves: number): Promise<Model> => {
     const sizes = dimSizesOf(lifted, recipe, batch, halves);
-    return runPasses(lifted, BIND_PASSES, { evaluator: evaluator(runtime), signal: runtime.signal, sizes });
+    return runPasses(lifted, BIND_PASSES, { evaluator: evaluator(runtime), signal: runtime.signal, sizes, precision: floatTypeOf(recipe) });
   };
   const halves = halvesOfCall(guidance);
   const model = await bindTo(halves);

@@ -15,7 +15,6 @@ export default {
   options: [
     ...MODEL_OPTIONS,
     "cacheMemory",
-    "precision",
     "device",
     "form",
     "input",
