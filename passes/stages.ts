@@ -15,14 +15,16 @@ import reuse from "./reuse.js";
 import decomposeContribOps from "./decompose-contrib-ops.js";
 import inferTypes from "./infer-types.js";
 import unroll from "./unroll.js";
+import widen from "./widen.js";
 import type { BindContext, Pass, PlanContext, Questions } from "./pass.js";
 
 /**
  * The bind stage fixes all shapes, which everything else needs, lifting included:
+ *   widen  makes floats of bfloat16 if another type is asked for, as the original may run nowhere;
  *   bind   gives every input a fixed shape;
  *   then the passes of `SETTLE_PASSES`, until they find nothing more.
  */
-export const BIND_PASSES: readonly Pass<BindContext>[] = [bind];
+export const BIND_PASSES: readonly Pass<BindContext>[] = [widen, bind];
 
 /**
  * What follows from the shapes of the inputs. Each of these may give the others work, so they are repeated (`untilSettled`):

@@ -66,7 +66,7 @@ async function bindNetwork(network: Network, runtime: RuntimeOptions): Promise<B
   const batch = recipe.batch ?? exportedBatch(network, guidance);
   const questions = { evaluator: evaluator(runtime), signal: runtime.signal };
   const shapedFor = (halves: number): Promise<Model> =>
-    runPasses(step, BIND_PASSES, { ...questions, sizes: dimSizesOf(network, batch, halves) });
+    runPasses(step, BIND_PASSES, { ...questions, sizes: dimSizesOf(network, batch, halves), precision: floatTypeOf(recipe) });
   const halves = halvesOfCall(guidance);
   const shaped = await shapedFor(halves);
   const isBatched = batchedInputs(network, batch * halves);

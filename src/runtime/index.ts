@@ -2,4 +2,4 @@
 export { assertKernels, provider } from "./device.js";
 export { assertDevice, evaluator } from "./evaluator.js";
 export { Sessions } from "./session-pool.js";
-export { type RuntimeOptions, Session, type SessionOptions, type Tensors } from "./session.js";
+export { AS_WRITTEN, FASTEST, type RuntimeOptions, Session, type SessionOptions, type Tensors } from "./session.js";

@@ -229,12 +229,15 @@ export function notReplaceable(path: string, problem: string): CompilerError {
   );
 }
 
-export function noKernels(type: string, device: string): CompilerError {
+export function noKernels(type: string, device: string, operators: readonly string[] = []): CompilerError {
+  const which = operators.length === 0 ? "" : `: it has no kernels there for ${operators.join(", ")}`;
   return new CompilerError(
     "NO_KERNELS",
     5,
-    `The runtime cannot compute in ${type} on '${device}'.`,
-    "Give --device cuda, or build and compile with --precision fp16 or fp32.",
+    `The runtime cannot compute in ${type} on '${device}'${which}.`,
+    type === "bfloat16"
+      ? "Give --device cuda, or --precision fp32 (or fp16), which makes floats of what is bfloat16 in the export."
+      : `Give --device cuda if that has them, or export the network without ${type}.`,
   );
 }
 
