@@ -48,12 +48,12 @@ export function badOption(flags: string, problem: string): CompilerError {
   return new CompilerError("BAD_OPTION", 2, `${flags}: ${problem}.`, "See the command's --help.");
 }
 
-export function badPlan(source: string, problem: string): CompilerError {
+export function badPlan(source: string, problem: string, instead?: string): CompilerError {
   return new CompilerError(
     "BAD_PLAN",
     2,
     `This is not a plan: ${problem}.`,
-    'A plan is an object from branch kinds ("attn"), kinds and blocks ("attn-3") or sites to rows of cells.',
+    `A plan is an object from branch kinds ("attn"), kinds and blocks ("attn-3") or sites to rows of cells${instead === undefined ? "" : `; ${instead}`}.`,
     { file: source },
   );
 }
