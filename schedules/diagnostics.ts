@@ -188,8 +188,8 @@ export function reservedName(name: string): CompilerError {
   return new CompilerError(
     "RESERVED_NAME",
     3,
-    `An input of the network is called '${name}', which is the name of another port of the compiled run.`,
-    "Export the network with another name for that input: 'latent' is the run's result, 'noise' what its sampler draws.",
+    `An input of the network is called '${name}', which is what the compiled run calls the unconditional half's value of another input.`,
+    `Give that value in recipe.json ("guidance": { "uncond": … }) in place of { "input": true }, or export the network with another name for '${name}'.`,
     { value: name },
   );
 }

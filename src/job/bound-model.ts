@@ -7,7 +7,7 @@ import { ditView, type Model, opsetOf, type Value } from "../../ir/graph.js";
 import { isStandard } from "../../ir/ops.js";
 import { type Dim, staticShape } from "../../ir/types.js";
 import { BIND_PASSES, runPasses, staysForeign } from "../../passes/index.js";
-import { batchAsDim, batchMismatch } from "../../schedules/diagnostics.js";
+import { batchAsDim, batchMismatch, reservedName } from "../../schedules/diagnostics.js";
 import {
   type Condition,
   type Guidance,
@@ -109,11 +109,12 @@ interface Halving {
   readonly isBatched: ReadonlySet<string>;
 }
 
-/** For each condition, the source of the value that each half sees. Throws UNKNOWN_NAME, and what values that do not fit throw. */
+/** For each condition, the source of the value that each half sees. Throws UNKNOWN_NAME, RESERVED_NAME, and what values that do not fit throw. */
 function conditionSourcesOf({ recipe, folder }: JobSource, model: Model, halving: Halving): ReadonlyMap<string, Condition> {
   const { uncond } = recipe.guidance;
   const values = conditionValues(model);
   const known = values.map(({ name }) => name);
+  const inputs = model.graph.inputs.map(({ name }) => name);
   const assertKnown = (named: object, known: readonly string[]): void => {
     const stray = Object.keys(named).find((name) => !known.includes(name));
     if (stray !== undefined) throw unknownName("condition input", stray, known);
@@ -133,6 +134,7 @@ function conditionSourcesOf({ recipe, folder }: JobSource, model: Model, halving
       const cond = sourceOf(name, recipe.inputs[name]?.fix);
       const asked = seesUncond ? uncond[name] : undefined;
       const halves: Record<Half, ConditionSource> = { cond, uncond: cond };
+      if (isInput(asked) && inputs.includes(uncondInput(name))) throw reservedName(uncondInput(name));
       if (isInput(asked)) halves.uncond = sourceOf(uncondInput(name), recipe.inputs[uncondInput(name)]?.fix);
       else if (asked !== undefined) halves.uncond = sourceOf(name, asked);
       return [name, { type: type && { ...type, shape }, isBatched, halves }];
