@@ -10,7 +10,7 @@ import { firstUndecided } from "../../ir/sizes.js";
 import { readTensor, type TensorData } from "../../ir/tensor.js";
 import { type Dim, staticShape } from "../../ir/types.js";
 import { BIND_PASSES, inferTypes, type Questions, runPasses, SETTLE_PASSES, staysForeign, untilSettled } from "../../passes/index.js";
-import { batchAsDim, batchMismatch } from "../../schedules/diagnostics.js";
+import { batchAsDim, batchMismatch, reservedName } from "../../schedules/diagnostics.js";
 import {
   type Condition,
   type Guidance,
@@ -70,7 +70,7 @@ async function bindNetwork(network: Network, runtime: RuntimeOptions): Promise<B
   const halves = halvesOfCall(guidance);
   const shaped = await shapedFor(halves);
   const isBatched = batchedInputs(network, batch * halves);
-  const conditions = conditionSourcesOf(source, conditionValues(shaped, network, guidance), { batch, guidance, isBatched });
+  const conditions = conditionSourcesOf(network, conditionValues(shaped, network, guidance), { batch, guidance, isBatched });
   const settled = (model: Model, seen: readonly (readonly Half[])[]): Promise<Model> =>
     settledWith(model, network, { conditions, seen }, questions);
   const model = await settled(shaped, guidedHalves(guidance));
@@ -205,10 +205,12 @@ interface Halving {
   readonly isBatched: ReadonlySet<string>;
 }
 
-/** For each condition, the source of the value that each half sees. Throws UNKNOWN_NAME, and what values that do not fit throw. */
-function conditionSourcesOf({ recipe, folder }: JobSource, values: readonly Value[], halving: Halving): ReadonlyMap<string, Condition> {
+/** For each condition, the source of the value that each half sees. Throws UNKNOWN_NAME, RESERVED_NAME, and what values that do not fit throw. */
+function conditionSourcesOf({ source, step }: Network, values: readonly Value[], halving: Halving): ReadonlyMap<string, Condition> {
+  const { recipe, folder } = source;
   const { uncond } = recipe.guidance;
   const known = values.map(({ name }) => name);
+  const inputs = step.graph.inputs.map(({ name }) => name);
   const assertKnown = (named: object, known: readonly string[]): void => {
     const stray = Object.keys(named).find((name) => !known.includes(name));
     if (stray !== undefined) throw unknownName("condition input", stray, known);
@@ -228,6 +230,7 @@ function conditionSourcesOf({ recipe, folder }: JobSource, values: readonly Valu
       const cond = sourceOf(name, recipe.inputs[name]?.fix);
       const asked = seesUncond ? uncond[name] : undefined;
       const halves: Record<Half, ConditionSource> = { cond, uncond: cond };
+      if (isInput(asked) && inputs.includes(uncondInput(name))) throw reservedName(uncondInput(name));
       if (isInput(asked)) halves.uncond = sourceOf(uncondInput(name), recipe.inputs[uncondInput(name)]?.fix);
       else if (asked !== undefined) halves.uncond = sourceOf(name, asked);
       return [name, { type: type && { ...type, shape }, isBatched, halves }];
