@@ -11,6 +11,7 @@ import { rewrite } from "../../ir/rewrite.js";
 import type { TensorData } from "../../ir/tensor.js";
 import type { TensorType } from "../../ir/types.js";
 import { provider } from "./device.js";
+import { reasonOf } from "./reasons.js";
 import { ELEMENT_OF, fromRuntime, toRuntime } from "./tensors.js";
 
 // Errors come as exceptions, so the runtime should not also print them to stderr.
@@ -108,7 +109,9 @@ export class Session {
 function explain(error: unknown, device: string): Error {
   if (error instanceof CompilerError) return error;
   const message = error instanceof Error ? error.message : String(error);
-  return device.startsWith("cuda") && /provider|backend|CUDA/i.test(message) ? deviceMissing(device, message) : runtimeFailed(message);
+  if (device.startsWith("cuda") && /provider|backend|CUDA/i.test(message)) return deviceMissing(device, message);
+  const { problem, hint } = reasonOf(message);
+  return runtimeFailed(problem, hint, error);
 }
 
 /**

@@ -154,6 +154,17 @@ export function missingOption(flag: string, reason: string): CompilerError {
   return new CompilerError("MISSING_OPTION", 2, `${flag} is missing: ${reason}.`, "See the command's --help.");
 }
 
+/** `problem` and `hint` have no full stop. */
+export function modelNotLoaded(file: string, problem: string, hint?: string): CompilerError {
+  return new CompilerError(
+    "MODEL_NOT_LOADED",
+    5,
+    `ONNX Runtime does not load the file as it was exported: ${problem}.`,
+    `${hint ?? "Export the model so that onnxruntime.InferenceSession(file) takes it; then compile it"}.`,
+    { file },
+  );
+}
+
 export function notAnArtifact(folder: string): CompilerError {
   return new CompilerError(
     "NOT_AN_ARTIFACT",
@@ -247,12 +258,15 @@ export function predictionShape(found: readonly number[], wanted: readonly numbe
   );
 }
 
-export function runtimeFailed(problem: string): CompilerError {
+/** `problem` and `hint` have no full stop. Without a hint there is nothing that a person can do but report it. */
+export function runtimeFailed(problem: string, hint?: string, cause?: unknown): CompilerError {
   return new CompilerError(
     "RUNTIME_FAILED",
     5,
-    `ONNX Runtime failed: ${problem}`,
-    "If the model runs elsewhere with the same inputs, this is worth a report.",
+    `ONNX Runtime failed: ${problem}.`,
+    `${hint ?? "Please report it with the command that you ran, unless ONNX Runtime fails alike on the exported file by itself"}.`,
+    {},
+    { cause },
   );
 }
 

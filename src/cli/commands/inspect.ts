@@ -4,6 +4,7 @@ import { bindModel, type BoundModel, openNetwork } from "../../job/index.js";
 import { CompilerError } from "../../../ir/diagnostics.js";
 import { counted, formatQuantity, missingOption, table } from "../../words/index.js";
 import { MODEL_OPTIONS, recipeOverrides, runtimeOptions } from "../options.js";
+import { asExported } from "../as-exported.js";
 import type { Command } from "../command.js";
 
 export default {
@@ -16,7 +17,8 @@ export default {
     const network = await openNetwork(argument, recipeOverrides(options));
     const { dumpBranches: folder, inputs, force = false } = options;
     if (folder !== undefined && inputs === undefined) throw missingOption("--inputs", "--dump-branches runs one step and needs its inputs");
-    const bound = await boundOrNot(() => bindModel(network, runtime));
+    const explained = (error: unknown): Promise<unknown> => asExported(error, argument, options, runtime);
+    const bound = await boundOrNot(() => bindModel(network, runtime), explained);
     const found = bound instanceof CompilerError ? asTheFileHasIt(inspect(network.lifted), bound) : inspect(bound.model);
     if (folder !== undefined && bound instanceof CompilerError) throw bound;
     const dumped =
@@ -28,12 +30,16 @@ export default {
 /**
  * The bound model, or the reason why it cannot be bound: `inspect` also shows models with unknown sizes, or that this machine cannot run.
  */
-async function boundOrNot(bind: () => Promise<BoundModel>): Promise<BoundModel | CompilerError> {
+async function boundOrNot(
+  bind: () => Promise<BoundModel>,
+  explained: (error: unknown) => Promise<unknown>,
+): Promise<BoundModel | CompilerError> {
   try {
     return await bind();
   } catch (error) {
-    if (error instanceof CompilerError && ["UNBOUND_DIM", "RUNTIME_FAILED"].includes(error.code)) return error;
-    throw error;
+    const reason = await explained(error);
+    if (reason instanceof CompilerError && ["UNBOUND_DIM", "RUNTIME_FAILED", "MODEL_NOT_LOADED"].includes(reason.code)) return reason;
+    throw reason;
   }
 }
 
