@@ -2,7 +2,7 @@
 import { operands } from "../ir/analysis.js";
 import { constantData } from "../ir/constants.js";
 import { constant, type Graph, isOp, type Model, type Node, type Value, withGraph } from "../ir/graph.js";
-import { isControlFlow, isNondeterministic, isShapeOnly } from "../ir/ops.js";
+import { isControlFlow, isNondeterministic, isShapeOnly, unpacksWeights } from "../ir/ops.js";
 import { rewrite } from "../ir/rewrite.js";
 import { convertTensor, tensorBytes, type TensorData, tensorOf } from "../ir/tensor.js";
 import { byteSize, ELEMENT_TYPES, elementCount, type ElementType, isFloatType, RUNTIME_TYPES, staticShape } from "../ir/types.js";
@@ -97,7 +97,7 @@ function foldableNodes(graph: Graph): ReadonlySet<Node> {
     value.data && !overridable.has(value) ? tensorBytes(value.data) : bytes.get(value);
   let total = 0;
   for (const node of graph.nodes) {
-    if (isNondeterministic(node) || isControlFlow(node)) continue;
+    if (isNondeterministic(node) || isControlFlow(node) || unpacksWeights(node)) continue;
     const inputs = [...new Set(operands(node))].map(bytesOf);
     if (inputs.some((size) => size === undefined)) continue;
     const made = inputs.reduce<number>((sum, size) => sum + (size ?? 0), 0);
