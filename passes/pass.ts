@@ -11,8 +11,8 @@ import type { Plan, Run } from "../schedules/index.js";
 export interface Evaluator {
   /** The outputs of a model without inputs, in their order. */
   evaluate(model: Model): Promise<readonly TensorData[]>;
-  /** Types of every value of a bound model, as the runtime infers them. */
-  types(model: Model): Promise<ReadonlyMap<Value, TensorType>>;
+  /** Types of values of a bound model, as the runtime infers them; the types of these elements must be among `RUNTIME_TYPES`. */
+  types(model: Model, values: readonly Value[]): Promise<ReadonlyMap<Value, TensorType>>;
 }
 
 /** The context of every pass. */
@@ -128,4 +128,14 @@ export async function runPasses<Context extends Pick<Questions, "signal">>(
     log?.({ name, ms, nodes: length, changed, ...(counts.size > 0 ? { counts: Object.fromEntries(counts) } : {}) });
   }
   return current;
+}
+
+/** Runs passes again and again until none of them changes the model. Throws what they throw. */
+export async function untilSettled<Context extends Pick<Questions, "signal">>(
+  model: Model,
+  passes: readonly Pass<Context>[],
+  context: Context,
+): Promise<Model> {
+  const next = await runPasses(model, passes, context);
+  return next === model ? model : untilSettled(next, passes, context);
 }

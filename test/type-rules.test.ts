@@ -87,7 +87,10 @@ function modelOf(lines: readonly string[]): Model {
 
 /** Where the runtime infers another type than is declared, or than the table gives. */
 async function differences(model: Model): Promise<readonly string[]> {
-  const inferred = await RUNTIME.types(model);
+  const inferred = await RUNTIME.types(
+    model,
+    model.graph.nodes.flatMap((node) => node.outputs.filter(({ name }) => name !== "")),
+  );
   return model.graph.nodes.flatMap((node) => {
     const given = resultTypes(node);
     return node.outputs.flatMap((value, i) => {

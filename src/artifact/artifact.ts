@@ -8,7 +8,7 @@ import { fileMissing } from "../../ir/diagnostics.js";
 import { ditView, type Model, type Value } from "../../ir/graph.js";
 import { writeModel, type WriteOptions, type WriteResult, WrittenData } from "../../ir/onnx/index.js";
 import { type TensorData, tensorFrom, tensorNumbers } from "../../ir/tensor.js";
-import { latentShape, type Plan, RUN_PORTS, type Schedule } from "../../schedules/index.js";
+import { latentShape, type Plan, runPorts, type Schedule } from "../../schedules/index.js";
 import type { Compiled } from "../compile/index.js";
 import { fileDigest, jsonText, linked, replaceFolder } from "../files/index.js";
 import { type Job, openJob, planFor, readPlan, type Recipe, type RunInputs, schedulerConfig, writePlan } from "../job/index.js";
@@ -170,7 +170,7 @@ export function feedsOf(job: Job, { noise, draws, conditions }: RunInputs): Map<
   const shape = latentShape(job.run);
   const feeds = new Map(conditions);
   feeds.set(ditView(job.model).latent, tensorFrom("float", shape, noise));
-  if (draws) feeds.set(RUN_PORTS.noise, tensorFrom("float", [draws.length / noise.length, ...shape], draws));
+  if (draws) feeds.set(runPorts(job.run).noise, tensorFrom("float", [draws.length / noise.length, ...shape], draws));
   return feeds;
 }
 
@@ -184,8 +184,8 @@ export class ArtifactSession {
 
   /** The final latent, [batch, …latent]. */
   async run(feeds: ReadonlyMap<string, TensorData>): Promise<Float32Array> {
-    const latent = (await this.session.run(feeds)).get(RUN_PORTS.latent);
-    if (!latent) throw new Error(`internal: the artifact has no output '${RUN_PORTS.latent}'`);
+    const [latent] = (await this.session.run(feeds)).values();
+    if (!latent) throw new Error("internal: the artifact has no output");
     return Float32Array.from(tensorNumbers(latent));
   }
 

@@ -54,6 +54,8 @@ export class Session {
   private constructor(
     private readonly session: InferenceSession,
     private readonly signal: AbortSignal | undefined,
+    /** What the outputs are called here, in order. */
+    private readonly outputs: readonly string[] = session.outputNames,
   ) {}
 
   /** Opens a file, or a model whose weights may stay in their files. Throws RUNTIME_FAILED, NO_KERNELS, DEVICE_MISSING. */
@@ -74,11 +76,12 @@ export class Session {
     const extra = { session, optimization: { constant_folding_max_output_size_in_bytes: String(1 << 20) } };
     try {
       if (typeof source === "string") return new Session(await InferenceSession.create(source, { ...settings, extra }), options.signal);
-      const model = withCasts(source);
+      const model = withOwnOutputs(withCasts(source));
       const base = commonFolder(model);
       if (base !== undefined) session["model_external_initializers_file_folder_path"] = base;
       const bytes = encodeModel(model, { base });
-      return new Session(await InferenceSession.create(bytes, { ...settings, extra }), options.signal);
+      const outputs = source.graph.outputs.map(({ name }) => name);
+      return new Session(await InferenceSession.create(bytes, { ...settings, extra }), options.signal, outputs);
     } catch (error) {
       throw explain(error, options.device ?? "cpu", source);
     }
@@ -101,7 +104,7 @@ export class Session {
     try {
       const results = await this.session.run(inputs);
       if (this.signal?.aborted) throw cancelled();
-      return new Map(this.session.outputNames.map((name) => [name, fromRuntime(results[name])]));
+      return new Map(this.session.outputNames.map((name, i) => [this.outputs[i] ?? name, fromRuntime(results[name])]));
     } catch (error) {
       throw explain(error, "cpu");
     }
@@ -141,6 +144,13 @@ function withCasts(model: Model): Model {
     return { nodes: [...build.nodes, copy], outputs: copy.outputs };
   });
   return { ...model, graph };
+}
+
+/** A file cannot have an input and an output of one name, and what is called after a branch may have the name of an input. */
+function withOwnOutputs(model: Model): Model {
+  const taken = new Set(model.graph.inputs.map(({ name }) => name));
+  const free = (name: string): string => (taken.has(name) ? free(`${name}/output`) : name);
+  return { ...model, graph: { ...model.graph, outputs: model.graph.outputs.map(({ name, value }) => ({ name: free(name), value })) } };
 }
 
 /** The deepest folder that holds every weights file of a model; undefined if there are none. */

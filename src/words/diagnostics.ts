@@ -82,6 +82,33 @@ export function benchFailed(problem: string): CompilerError {
   );
 }
 
+/** `free`: the inputs whose numbers decide and are not known; `canFix`: whether a recipe may fix them. */
+export function dataDependent(
+  { opType, name }: { readonly opType: string; readonly name: string },
+  free: readonly string[],
+  canFix: boolean,
+): CompilerError {
+  const what =
+    opType === "If"
+      ? "which side of it runs"
+      : /^(NonZero|Compress|Unique|NonMaxSuppression)$/.test(opType)
+        ? "how many elements it gives"
+        : "the size of its result";
+  const inputs = free.map((input) => `'${input}'`).join(", ");
+  const fixes = free.map((input) => `"${input}": { "fix": … }`).join(", ");
+  return new CompilerError(
+    "DATA_DEPENDENT",
+    3,
+    free.length > 0
+      ? `${opType} '${name}': ${what} depends on the values of ${inputs}.`
+      : `${opType} '${name}': ${what} follows neither from the shapes of the inputs nor from values that are known.`,
+    canFix && free.length > 0
+      ? `Fix what decides in recipe.json, "inputs": { ${fixes} }, for all halves of the guidance alike; or export the network without it (no packing by a mask, no branching on values).`
+      : "Export the network so that all sizes follow from the shapes of its inputs: tokens masked instead of packed, experts weighted instead of gathered.",
+    { node: name },
+  );
+}
+
 export function deviceMissing(device: string, problem: string): CompilerError {
   return new CompilerError(
     "DEVICE_MISSING",
@@ -276,6 +303,16 @@ export function traceOverlap(file: string | undefined, sample: number): Compiler
     `Sample ${sample} is in more than one of the traces.`,
     "Every sample counts once: give each trace once, and calibrate the shards i/n with the same n.",
     { file },
+  );
+}
+
+export function typeUnknown({ opType, name }: { readonly opType: string; readonly name: string }): CompilerError {
+  return new CompilerError(
+    "TYPE_UNKNOWN",
+    3,
+    `Nothing says of which type and size the result of ${opType} '${name}' is: there is no rule for it here, and ONNX Runtime infers none.`,
+    "Export the model without this operator, or with fixed shapes written into it (onnx.shape_inference).",
+    { node: name },
   );
 }
 
