@@ -4,7 +4,7 @@
  */
 import { intAttribute, isOfStandardDomain, isOp, isRuntimeOp, type Node, type Value } from "./graph.js";
 import { isStandardOperator, type RuntimeOperator, type StandardOperator } from "./operators.js";
-import { isFloatType } from "./types.js";
+import { ELEMENT_TYPES, isFloatType } from "./types.js";
 
 /**
  * The bit set of the sources that a value's numbers depend on.
@@ -333,6 +333,15 @@ export function isDataMovement(node: Node): boolean {
 /** Changes the precision of its first operand: quantises it, returns from there, or casts it. */
 export function isRequantisation(node: Node): boolean {
   return (propertiesOf(node).requantises ?? false) || isOp(node, "Cast", "CastLike");
+}
+
+/**
+ * Unpacks weights of a byte or less: what it makes takes several times their bytes, so it is made again for each reader of a run rather
+ * than kept from one step to another, and never becomes data.
+ */
+export function unpacksWeights(node: Node): boolean {
+  const [packed] = node.inputs;
+  return node.opType === "DequantizeLinear" && packed?.data !== undefined && ELEMENT_TYPES[packed.data.elem].bits <= 8;
 }
 
 /** The operand of which a node's first result is the same value, moved, retyped, quantised, dequantised or clamped. */
