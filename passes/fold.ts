@@ -2,7 +2,7 @@
 import { operands } from "../ir/analysis.js";
 import { constantData } from "../ir/constants.js";
 import { constant, type Graph, isOp, type Model, type Node, type Value, withGraph } from "../ir/graph.js";
-import { isControlFlow, isNondeterministic, isShapeOnly } from "../ir/ops.js";
+import { isControlFlow, isNondeterministic, isShapeOnly, unpacksWeights } from "../ir/ops.js";
 import { rewrite } from "../ir/rewrite.js";
 import { isSelection } from "../ir/sizes.js";
 import { convertTensor, tensorBytes, type TensorData, tensorOf } from "../ir/tensor.js";
@@ -96,8 +96,7 @@ function foldableNodes(graph: Graph): ReadonlySet<Node> {
     value.data && !overridable.has(value) ? tensorBytes(value.data) : bytes.get(value);
   let total = 0;
   for (const node of graph.nodes) {
-    // Weights that are quantised stay so: multiplied out they would take several times their bytes.
-    if (isNondeterministic(node) || isControlFlow(node) || isOp(node, "DequantizeLinear")) continue;
+    if (isNondeterministic(node) || isControlFlow(node) || unpacksWeights(node)) continue;
     const inputs = [...new Set(operands(node))].map(bytesOf);
     if (inputs.some((size) => size === undefined)) continue;
     const made = inputs.reduce<number>((sum, size) => sum + (size ?? 0), 0);

@@ -4,7 +4,7 @@ import { cancelled, CompilerError } from "../ir/diagnostics.js";
 import type { Model, Value } from "../ir/graph.js";
 import { hasMethods, type Named } from "../ir/registry.js";
 import type { TensorData } from "../ir/tensor.js";
-import type { TensorType } from "../ir/types.js";
+import type { FloatType, TensorType } from "../ir/types.js";
 import type { Plan, Run } from "../schedules/index.js";
 
 /** What a pass may ask of the runtime; `src/runtime/` answers. */
@@ -21,9 +21,12 @@ export interface Questions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** The context of passes that bind shapes, before there is a run: the sizes of symbolic dimensions, by name. */
+/** The context of passes that bind shapes, before there is a run. */
 export interface BindContext extends Questions {
+  /** The sizes of symbolic dimensions, by name. */
   readonly sizes: ReadonlyMap<string, number>;
+  /** The type that the network is to compute in, if that is asked for. */
+  readonly precision?: FloatType | undefined;
 }
 
 /** The context of passes over the networks of a run, and over the run that is made of them. */

@@ -2,6 +2,7 @@
 import { dependence } from "../analysis.js";
 import { notRecognised } from "../diagnostics.js";
 import { type Branch, CONDITION, type DitView, LATENT, type PortGuess, TIME } from "../dit.js";
+import { entryAt } from "../entries.js";
 import type { Mark, Model, Value } from "../graph.js";
 import { isControlFlow } from "../ops.js";
 import { assertPlainStep, controlFlow, findPorts, type PortNames, withOneInput } from "../ports.js";
@@ -48,21 +49,19 @@ export function lift(read: Model, { cut = { at: "branch" }, own = [], guesses: b
     [latent, LATENT],
     [timestep, TIME],
   ]);
-  for (const input of conditions) sources.set(input, CONDITION);
+  const bits = conditionBits(conditions);
+  for (const [input, bit] of bits) sources.set(input, CONDITION | bit);
   const live = sweep({ ...graph, outputs: [prediction] });
   const undecided = live.nodes.find(isControlFlow);
   if (undecided) throw controlFlow(undecided);
   const dependsOn = dependence(live, sources);
   const streams = residualStreams(live, dependsOn);
-  const nameOf = streamNames(live, latent, dependsOn, streams);
-  const facts: StepFacts = { graph: live, latent, dependsOn, streams, nameOf };
+  const inputs = new Map<number, Value>([[LATENT, latent], ...Array.from(bits, ([input, bit]) => [bit, input] as const)]);
+  const labels = streamNames(live, inputs, dependsOn, streams);
+  const facts: StepFacts = { graph: live, latent, dependsOn, streams, ...labels };
   const { name, branches } = recognised(facts, own);
   const { graph: whole, sites } = cutAt({ ...graph, outputs: [prediction] }, branches, cut);
-  const unchanging = cutAt(
-    graph,
-    placed(streams.constant, ({ tokens }) => nameOf(tokens)),
-    { at: "branch" },
-  ).sites;
+  const unchanging = cutAt(graph, placed(streams.constant, labels.streamOf), { at: "branch" }).sites;
   const view = (all: readonly CutSite[]): readonly Branch[] => {
     const names = named(all);
     const paths = modulePaths(all, live.nodes, dependsOn);
@@ -86,11 +85,21 @@ export function lift(read: Model, { cut = { at: "branch" }, own = [], guesses: b
       ...graph.outputs
         .filter((port) => port !== prediction)
         .map((port) => `The output '${port.name}' is not the prediction and is left out.`),
-      ...streams.others.map(({ node }) => `A residual add is of no block (at ${node.opType} '${node.name}').`),
+      ...streams.others.map((node) => `A residual add is of no block (at ${node.opType} '${node.name}').`),
     ],
   };
   const marks = seen.map(({ site }, i): Mark => ({ site, half: "cond", step: 0, value: sites[i]?.value ?? prediction.value }));
   return { ...model, graph: { ...whole, marks }, dit };
+}
+
+/** The bits of dependence between which conditions are told apart; the last is shared by those that are left. */
+const CONDITION_BITS = Array.from({ length: 27 }, (_, i) => 2 * CONDITION * 2 ** i);
+
+/** A bit for each condition, the lowest for those with most axes, as these hold tokens. */
+function conditionBits(conditions: readonly Value[]): ReadonlyMap<Value, number> {
+  const rank = ({ type }: Value): number => type?.shape?.length ?? 0;
+  const byRank = [...conditions].sort((a, b) => rank(b) - rank(a));
+  return new Map(byRank.map((input, i) => [input, entryAt(CONDITION_BITS, Math.min(i, CONDITION_BITS.length - 1))]));
 }
 
 /** The first recogniser that finds branches, and those branches. */
@@ -109,9 +118,9 @@ function recognised(facts: StepFacts, own: readonly Recogniser[]): { readonly na
   }
   const [miss] = others;
   const reason = miss
-    ? `The nearest is a residual add whose other operand is no attention and no feed-forward network behind one, ${miss.node.opType} '${miss.node.name}'.`
-    : "Nothing on the way from the latent to the prediction is computed from a value and added to it.";
-  throw notRecognised("No residual branch of a diffusion transformer was found.", `${reason} ${hint}`, miss?.node.name);
+    ? `The nearest is a residual add whose other operand is no attention and no feed-forward network behind one, ${miss.opType} '${miss.name}'.`
+    : "On the way from the latent to the prediction, attention or a feed-forward network is nowhere added to the very value that it is computed from.";
+  throw notRecognised("No residual branch of a diffusion transformer was found.", `${reason} ${hint}`, miss?.name);
 }
 
 function guessed(role: string, option: string, [taken = "", ...others]: readonly string[]): string {

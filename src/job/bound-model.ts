@@ -10,7 +10,7 @@ import { firstUndecided } from "../../ir/sizes.js";
 import { readTensor, type TensorData } from "../../ir/tensor.js";
 import { type Dim, staticShape } from "../../ir/types.js";
 import { BIND_PASSES, inferTypes, type Questions, runPasses, SETTLE_PASSES, staysForeign, untilSettled } from "../../passes/index.js";
-import { batchAsDim, batchMismatch } from "../../schedules/diagnostics.js";
+import { batchAsDim, batchMismatch, reservedName } from "../../schedules/diagnostics.js";
 import {
   type Condition,
   type Guidance,
@@ -66,11 +66,11 @@ async function bindNetwork(network: Network, runtime: RuntimeOptions): Promise<B
   const batch = recipe.batch ?? exportedBatch(network, guidance);
   const questions = { evaluator: evaluator(runtime), signal: runtime.signal };
   const shapedFor = (halves: number): Promise<Model> =>
-    runPasses(step, BIND_PASSES, { ...questions, sizes: dimSizesOf(network, batch, halves) });
+    runPasses(step, BIND_PASSES, { ...questions, sizes: dimSizesOf(network, batch, halves), precision: floatTypeOf(recipe) });
   const halves = halvesOfCall(guidance);
   const shaped = await shapedFor(halves);
   const isBatched = batchedInputs(network, batch * halves);
-  const conditions = conditionSourcesOf(source, conditionValues(shaped, network, guidance), { batch, guidance, isBatched });
+  const conditions = conditionSourcesOf(network, conditionValues(shaped, network, guidance), { batch, guidance, isBatched });
   const settled = (model: Model, seen: readonly (readonly Half[])[]): Promise<Model> =>
     settledWith(model, network, { conditions, seen }, questions);
   const model = await settled(shaped, guidedHalves(guidance));
@@ -92,7 +92,7 @@ export async function liftBound(bound: BoundNetwork, runtime: RuntimeOptions): P
   const isGuided = bound.single !== bound.model;
   const single = !isGuided ? model : bound.single && oneHalf(model, await liftedFrom(bound.single));
   const prediction = predictionSlice(model, recipe.prediction);
-  const shown = withForeign(withCoverage(model));
+  const shown = withChannels(withForeign(withCoverage(model)), recipe.prediction, prediction);
   return {
     bound,
     source,
@@ -205,10 +205,12 @@ interface Halving {
   readonly isBatched: ReadonlySet<string>;
 }
 
-/** For each condition, the source of the value that each half sees. Throws UNKNOWN_NAME, and what values that do not fit throw. */
-function conditionSourcesOf({ recipe, folder }: JobSource, values: readonly Value[], halving: Halving): ReadonlyMap<string, Condition> {
+/** For each condition, the source of the value that each half sees. Throws UNKNOWN_NAME, RESERVED_NAME, and what values that do not fit throw. */
+function conditionSourcesOf({ source, step }: Network, values: readonly Value[], halving: Halving): ReadonlyMap<string, Condition> {
+  const { recipe, folder } = source;
   const { uncond } = recipe.guidance;
   const known = values.map(({ name }) => name);
+  const inputs = step.graph.inputs.map(({ name }) => name);
   const assertKnown = (named: object, known: readonly string[]): void => {
     const stray = Object.keys(named).find((name) => !known.includes(name));
     if (stray !== undefined) throw unknownName("condition input", stray, known);
@@ -228,6 +230,7 @@ function conditionSourcesOf({ recipe, folder }: JobSource, values: readonly Valu
       const cond = sourceOf(name, recipe.inputs[name]?.fix);
       const asked = seesUncond ? uncond[name] : undefined;
       const halves: Record<Half, ConditionSource> = { cond, uncond: cond };
+      if (isInput(asked) && inputs.includes(uncondInput(name))) throw reservedName(uncondInput(name));
       if (isInput(asked)) halves.uncond = sourceOf(uncondInput(name), recipe.inputs[uncondInput(name)]?.fix);
       else if (asked !== undefined) halves.uncond = sourceOf(name, asked);
       return [name, { type: type && { ...type, shape }, isBatched, halves }];
@@ -282,6 +285,17 @@ function withForeign(model: Model): Model {
   );
 }
 
+/** Adds a warning if the prediction was taken from an output that has something else than a variance behind it. */
+function withChannels(model: Model, asked: PredictionSlice, { channels, channelAxis }: PredictionSlice): Model {
+  const [port] = model.graph.outputs;
+  const have = port?.value.type?.shape?.[channelAxis];
+  if (asked.channels !== undefined || channels === undefined || have === 2 * channels[1]) return model;
+  return warning(
+    model,
+    `The first ${channels[1]} of ${have} channels of '${port?.name}' are taken for the prediction: if those are others, name them as "prediction": { "channels": [from, to] } in recipe.json.`,
+  );
+}
+
 function warning(model: Model, sentence: string): Model {
   const view = ditView(model);
   return { ...model, dit: { ...view, warnings: [...view.warnings, sentence] } };
@@ -321,13 +335,21 @@ function predictionSlice(model: Model, recipe: PredictionSlice): PredictionSlice
   const wanted = staticShape(latentInput(model)?.type);
   const found = staticShape(model.graph.outputs[0]?.value.type);
   const { channelAxis } = recipe;
-  const have = found?.[channelAxis] ?? 0;
-  const need = wanted?.[channelAxis] ?? 0;
   if (!wanted || !found) return recipe;
+  const have = found[channelAxis] ?? 0;
+  const need = wanted[channelAxis] ?? 0;
   const channels = recipe.channels ?? (have > need ? [0, need] : undefined);
-  if (channels === undefined ? have !== need : channels[1] > have || channels[1] - channels[0] !== need)
-    throw badChannels(channels, channelAxis, have, need);
-  const other = wanted.some((size, axis) => axis !== channelAxis && size !== found[axis]);
-  if (other || wanted.length !== found.length) throw predictionShape(found, wanted);
+  const isPart = channels === undefined ? have === need : channels[1] <= have && channels[1] - channels[0] === need;
+  if (!isPart || !mayDifferAt(channelAxis, found, wanted)) {
+    const [axis] = [channelAxis, ...wanted.keys()].filter((axis) => mayDifferAt(axis, found, wanted));
+    if (axis === undefined) throw predictionShape(found, wanted);
+    throw badChannels(channels, channelAxis, { found, wanted, fits: { axis, channels: wanted[axis] ?? 0 } });
+  }
   return { ...recipe, channels: channels?.[0] === 0 && channels[1] === have ? undefined : channels };
+}
+
+/** Whether the first channels of an axis, as many as are wanted, have the wanted shape. */
+function mayDifferAt(channelAxis: number, found: readonly number[], wanted: readonly number[]): boolean {
+  if (found.length !== wanted.length || channelAxis >= wanted.length) return false;
+  return wanted.every((size, axis) => (axis === channelAxis ? size <= (found[axis] ?? 0) : size === found[axis]));
 }
