@@ -2,6 +2,7 @@
 import { dependence, operands, sourcesWithin } from "./analysis.js";
 import { constantOf, smallConstant } from "./constants.js";
 import { LATENT } from "./dit.js";
+import { equationOf } from "./equation.js";
 import {
   ditView,
   type Graph,
@@ -194,7 +195,8 @@ const MACS_OF_PRODUCTS: Readonly<Record<Product["form"], (shapes: ProductShapes)
   rows: ({ node, left, out }) => elementCount(out) * (left.at(innerAxis(node)) ?? 1),
   kernel: ({ node, product, out }) => elementCount(out) * elementCount(sizesOf(node.inputs[product.right]).slice(1)),
   spread: ({ node, product, left }) => elementCount(left) * elementCount(sizesOf(node.inputs[product.right]).slice(1)),
-  equation: ({ node }) => equationMacs(node),
+  // One loop over all axes that the equation names.
+  equation: ({ node }) => elementCount([...(equationOf(node)?.sizes.values() ?? [0])]),
   // [steps, rows, channels]
   recurrent: ({ node, product, left }) => elementCount(left.slice(0, 2)) * sumOf(weightsOf(node, product)),
   // Each token goes to the best k of the experts, which are the first axis of the weights.
@@ -225,23 +227,6 @@ function sumOf(numbers: readonly number[]): number {
 
 function sizesOf(value: Value | undefined): readonly number[] {
   return staticShape(value?.type) ?? [];
-}
-
-/** The product of the sizes of all axes that an Einsum names: one loop over all of them. */
-function equationMacs(node: Node): number {
-  const equation = node.attributes.get("equation");
-  if (equation?.kind !== "string") return 0;
-  const [operands = ""] = equation.value.replaceAll(" ", "").split("->");
-  const sizes = new Map<string, number>();
-  for (const [i, labels] of operands.split(",").entries()) {
-    const shape = sizesOf(node.inputs[i]);
-    // The axes that have no letter are broadcast: they count from the last of them.
-    const [before = [], after = []] = labels.split("...").map((letters) => letters.split(""));
-    const unnamed = Array.from({ length: Math.max(0, shape.length - before.length - after.length) }, (_, at) => `.${at}`);
-    const names = [...before, ...unnamed.reverse(), ...after];
-    for (const [axis, name] of names.entries()) sizes.set(name, Math.max(sizes.get(name) ?? 1, shape[axis] ?? 1));
-  }
-  return elementCount([...sizes.values()]);
 }
 
 /**
