@@ -77,7 +77,7 @@ export async function checkFiles(folder: string): Promise<Check> {
 export async function verify(artifact: Artifact, options: VerifyOptions): Promise<Verification> {
   const { job, plan, folder } = artifact;
   const files = options.files ?? (await checkFiles(folder));
-  assertKernels(job.run.precision, options.device);
+  assertKernels(job.run, options.device);
   const session = await ArtifactSession.open(join(folder, FILES.model), options);
   const loop = new ReferenceLoop(job.run, options);
   const range = job.source.recipe.display?.range;
