@@ -21,6 +21,7 @@ import {
 } from "../../schedules/index.js";
 import { evaluator, type RuntimeOptions } from "../runtime/index.js";
 import { badChannels, predictionShape } from "../words/index.js";
+import { heldConditions } from "./held-conditions.js";
 import type { Network } from "./network.js";
 import { floatTypeOf, isInput, type Recipe, type ValueSpec } from "./recipe.js";
 import type { JobSource } from "./source.js";
@@ -52,7 +53,7 @@ export async function bindModel(network: Network, runtime: RuntimeOptions): Prom
   const anyBatch = typeof latentRows(lifted) === "string";
   const single = halves === 1 ? model : anyBatch && hasUnguidedRows(guidance) ? oneHalf(model, await bindTo(1)) : undefined;
   const prediction = predictionSlice(model, recipe.prediction);
-  const shown = withChannels(withForeign(withCoverage(model)), recipe.prediction, prediction);
+  const shown = withHeld(withChannels(withForeign(withCoverage(model)), recipe.prediction, prediction));
   return {
     network,
     source,
@@ -199,6 +200,11 @@ function withChannels(model: Model, asked: PredictionSlice, { channels, channelA
     model,
     `The first ${channels[1]} of ${have} channels of '${port?.name}' are taken for the prediction: if those are others, name them as "prediction": { "channels": [from, to] } in recipe.json.`,
   );
+}
+
+function withHeld(model: Model): Model {
+  const sentence = heldConditions(model);
+  return sentence === undefined ? model : warning(model, sentence);
 }
 
 function warning(model: Model, sentence: string): Model {
