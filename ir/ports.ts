@@ -3,11 +3,12 @@
  * Structure cannot tell some inputs apart (a time and a guidance scale are embedded alike). Of these, the one with a customary name
  * is chosen, else the first; that is a guess, and the caller is told of it.
  */
-import { ambiguousPort, notRecognised, unknownName } from "./diagnostics.js";
+import { ambiguousPort, notRecognised, randomNode, unknownName } from "./diagnostics.js";
 import type { PortGuess } from "./dit.js";
 import { type Graph, isOp, type Node, type Port, type Value } from "./graph.js";
-import { isDataMovement, isElementwise } from "./ops.js";
+import { isControlFlow, isDataMovement, isElementwise, isRandom } from "./ops.js";
 import { operands } from "./analysis.js";
+import { rewrite } from "./rewrite.js";
 import type { Dim, TensorType } from "./types.js";
 
 /** Names that the user or a recipe gives; what is left out is found by structure. */
@@ -102,8 +103,32 @@ function noPort(role: string, reason: string): Error {
   return notRecognised(`The graph has no ${role}: ${reason}`, hint);
 }
 
+/** Throws NOT_RECOGNISED for a step with loops, RANDOM_NODE for one that draws random numbers. Sides of an `If` may be decided later. */
+export function assertPlainStep(graph: Graph): void {
+  const loop = graph.nodes.find((node) => isOp(node, "Loop", "Scan"));
+  if (loop) throw controlFlow(loop);
+  const random = graph.nodes.find(isRandom);
+  if (random) throw randomNode(random.opType, random.name);
+}
+
+export function controlFlow({ opType, name }: Node): Error {
+  return notRecognised(
+    "The graph has control flow.",
+    `There is a node ${opType}; export one denoising step without loops and conditions.`,
+    name,
+  );
+}
+
+/** The graph with the inputs `others` replaced by the input `name`. Throws UNKNOWN_NAME. */
+export function withOneInput(graph: Graph, name: string | undefined, others: readonly string[]): Graph {
+  if (name === undefined || others.length === 0) return graph;
+  const kept = inputNamed(graph, name);
+  const merged = rewrite(graph, () => undefined, new Map(others.map((other) => [inputNamed(graph, other), kept])));
+  return { ...merged, inputs: [...new Set(merged.inputs)] };
+}
+
 /** Throws UNKNOWN_NAME. */
-export function inputNamed(graph: Graph, name: string): Value {
+function inputNamed(graph: Graph, name: string): Value {
   return byName("input", graph.inputs, name);
 }
 
@@ -130,5 +155,10 @@ function reachesSine(graph: Graph, input: Value): boolean {
 
 /** Frequencies enter by a product, which exporters write as Mul, as an outer MatMul or as Einsum. */
 function carries(node: Node): boolean {
-  return isElementwise(node) || isDataMovement(node) || isOp(node, "Expand", "Einsum", "MatMul", "Concat", "Gather", "Slice");
+  return (
+    isControlFlow(node) ||
+    isElementwise(node) ||
+    isDataMovement(node) ||
+    isOp(node, "Expand", "Einsum", "MatMul", "Concat", "Gather", "Slice")
+  );
 }

@@ -47,6 +47,13 @@ export const RUNTIME_TYPES = [
   ...(["int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8"] as const),
 ] satisfies readonly ElementType[];
 
+const runtimeTypes: ReadonlySet<ElementType> = new Set<ElementType>(RUNTIME_TYPES);
+
+/** Whether a runtime takes and returns tensors of this type. */
+export function isRuntimeType(elem: ElementType): boolean {
+  return runtimeTypes.has(elem);
+}
+
 /** The types that a network can compute in; ir/tensor.ts converts tensors between them. */
 export const FLOAT_TYPES = ["float", "float16", "bfloat16"] as const satisfies readonly ElementType[];
 

@@ -5,7 +5,7 @@ import { isStandardOperator, type StandardOperator } from "../ir/operators.js";
 import { isStandard } from "../ir/ops.js";
 import { rewrite } from "../ir/rewrite.js";
 import { type ElementType, staticShape } from "../ir/types.js";
-import type { Pass } from "./pass.js";
+import type { Pass, Questions } from "./pass.js";
 
 export default {
   name: "decompose-contrib-ops",
@@ -25,7 +25,7 @@ export default {
     const decomposed = withGraph(model, graph);
     return opsets.size === model.opsets.size ? decomposed : { ...decomposed, opsets };
   },
-} satisfies Pass;
+} satisfies Pass<Questions>;
 
 /** Whether a node outside the standard set stays as it is, as there is no rule for the operator, or none for these types and attributes. */
 export function staysForeign(node: Node, opset: number): boolean {

@@ -2,18 +2,17 @@
 import { operands } from "../ir/analysis.js";
 import { constantData } from "../ir/constants.js";
 import { constant, type Graph, isOp, type Model, type Node, type Value, withGraph } from "../ir/graph.js";
-import { isControlFlow, isNondeterministic, isShapeOnly } from "../ir/ops.js";
+import { isControlFlow, isNondeterministic, isShapeOnly, unpacksWeights } from "../ir/ops.js";
 import { rewrite } from "../ir/rewrite.js";
+import { isSelection } from "../ir/sizes.js";
 import { convertTensor, tensorBytes, type TensorData, tensorOf } from "../ir/tensor.js";
-import { byteSize, ELEMENT_TYPES, elementCount, type ElementType, isFloatType, RUNTIME_TYPES, staticShape } from "../ir/types.js";
+import { byteSize, ELEMENT_TYPES, elementCount, isFloatType, isRuntimeType, staticShape } from "../ir/types.js";
 import type { Pass, Questions } from "./pass.js";
 
 /** A folded value may always take this many bytes; a larger one may take no more than the operands of its node. */
 const FREE_BYTES = 1 << 16;
 /** The bytes of all folded values of one run of the pass, which are held in memory. */
 const BUDGET_BYTES = 1 << 29;
-/** Element types that the runtime can return. */
-const EVALUATED: ReadonlySet<ElementType> = new Set<ElementType>(RUNTIME_TYPES);
 
 export default {
   name: "fold",
@@ -27,7 +26,7 @@ export default {
     );
     return withGraph(model, await foldIslands(literal, context));
   },
-} satisfies Pass;
+} satisfies Pass<Questions>;
 
 /** The result of a node that can be folded without the runtime: a Constant, a known shape, or a cast between float types. */
 function asData(
@@ -97,13 +96,13 @@ function foldableNodes(graph: Graph): ReadonlySet<Node> {
     value.data && !overridable.has(value) ? tensorBytes(value.data) : bytes.get(value);
   let total = 0;
   for (const node of graph.nodes) {
-    if (isNondeterministic(node) || isControlFlow(node)) continue;
+    if (isNondeterministic(node) || isControlFlow(node) || unpacksWeights(node)) continue;
     const inputs = [...new Set(operands(node))].map(bytesOf);
     if (inputs.some((size) => size === undefined)) continue;
     const made = inputs.reduce<number>((sum, size) => sum + (size ?? 0), 0);
     const results = node.outputs.map(({ type }) => {
-      const shape = staticShape(type);
-      return type && shape && EVALUATED.has(type.elem) ? byteSize(type.elem, elementCount(shape)) : Infinity;
+      const shape = staticShape(type) ?? (isSelection(node) ? largestSelection(node) : undefined);
+      return type && shape && isRuntimeType(type.elem) ? byteSize(type.elem, elementCount(shape)) : Infinity;
     });
     const size = results.reduce((sum, result) => sum + result, 0);
     if (size > Math.max(FREE_BYTES, made) || total + size > BUDGET_BYTES) continue;
@@ -112,6 +111,12 @@ function foldableNodes(graph: Graph): ReadonlySet<Node> {
     for (const [i, output] of node.outputs.entries()) bytes.set(output, results[i] ?? 0);
   }
   return foldable;
+}
+
+/** The most elements that a selection may have: an index for each dimension of each element. */
+function largestSelection({ inputs: [from] }: Node): readonly number[] | undefined {
+  const shape = staticShape(from?.type);
+  return shape && [shape.length, ...shape];
 }
 
 /** Results of folded nodes that the rest of the graph reads, or that are marked. */

@@ -6,7 +6,7 @@ import { Builder, shapeOf, type Weight, type WeightedValue } from "../ir/build.j
 import { formUnsupported } from "../schedules/diagnostics.js";
 import { constant, type Graph, inputValue, makeNode, opsetOf, type Value } from "../ir/graph.js";
 import { tensorOf } from "../ir/tensor.js";
-import { type Call, type LearnedVariance, type Run, RUN_PORTS, withMainNetwork } from "../schedules/index.js";
+import { type Call, type LearnedVariance, type Run, withMainNetwork } from "../schedules/index.js";
 import type { Pass, PlanContext } from "./pass.js";
 import { type Carried, decideBranches, zeros } from "./looping/branches.js";
 import { History, type SumsByRow } from "./looping/history.js";
@@ -52,7 +52,7 @@ export default {
       opType: "Loop",
       name: "steps",
       inputs: [trips, undefined, first, ...carried.slice(1).map((value) => zeros(prologue, value))],
-      outputs: carried.map(({ name, type }, i) => ({ name: i === 0 ? RUN_PORTS.latent : `${name}_last`, type })),
+      outputs: carried.map(({ name, type }, i) => ({ name: i === 0 ? calls.ports.latent : `${name}_last`, type })),
       attributes: new Map([["body", { kind: "graph", value: inner }]]),
     });
     const [last] = node.outputs;

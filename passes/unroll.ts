@@ -5,7 +5,7 @@
 import { shapeOf, type WeightedValue } from "../ir/build.js";
 import { entryAt } from "../ir/entries.js";
 import { opsetOf, type Value } from "../ir/graph.js";
-import { RUN_PORTS, withMainNetwork } from "../schedules/index.js";
+import { withMainNetwork } from "../schedules/index.js";
 import type { Pass } from "./pass.js";
 import { Calls } from "./lowering/calls.js";
 import { GuidedPrediction } from "./lowering/guided.js";
@@ -62,7 +62,7 @@ function sample(calls: Calls, opset: number): Value {
   ];
   for (const [k, row] of rows.entries()) {
     const step = new KnownStep(k, label(k), prologue, parts);
-    const name = k === rows.length - 1 ? RUN_PORTS.latent : `${label(k + 1)}/latent`;
+    const name = k === rows.length - 1 ? calls.ports.latent : `${label(k + 1)}/latent`;
     // These products come before the call: the runtime visits later nodes first (`executionOrder`), and so computes the call before them.
     const kept = body.products(earlier(next[k], k), name);
     const seen = body.weightedSum([{ value: latent, weight: row.inputScale }], `${label(k)}/scaled`);

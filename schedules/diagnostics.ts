@@ -48,12 +48,12 @@ export function badOption(flags: string, problem: string): CompilerError {
   return new CompilerError("BAD_OPTION", 2, `${flags}: ${problem}.`, "See the command's --help.");
 }
 
-export function badPlan(source: string, problem: string): CompilerError {
+export function badPlan(source: string, problem: string, instead?: string): CompilerError {
   return new CompilerError(
     "BAD_PLAN",
     2,
     `This is not a plan: ${problem}.`,
-    'A plan is an object from branch kinds ("attn"), kinds and blocks ("attn-3") or sites to rows of cells.',
+    `A plan is an object from branch kinds ("attn"), kinds and blocks ("attn-3") or sites to rows of cells${instead === undefined ? "" : `; ${instead}`}.`,
     { file: source },
   );
 }
@@ -188,8 +188,8 @@ export function reservedName(name: string): CompilerError {
   return new CompilerError(
     "RESERVED_NAME",
     3,
-    `An input of the network is called '${name}', which is the name of another port of the compiled run.`,
-    "Export the network with another name for that input: 'latent' is the run's result, 'noise' what its sampler draws.",
+    `An input of the network is called '${name}', which is what the compiled run calls the unconditional half's value of another input.`,
+    `Give that value in recipe.json ("guidance": { "uncond": … }) in place of { "input": true }, or export the network with another name for '${name}'.`,
     { value: name },
   );
 }

@@ -78,7 +78,19 @@ export interface RunIdentity {
 }
 
 /** The names of an emitted run's ports that do not come from the network's inputs. */
-export const RUN_PORTS = { latent: "latent", noise: "noise" } as const;
+export interface RunPorts {
+  /** The output. */
+  readonly latent: string;
+  /** The input for what the sampler draws. */
+  readonly noise: string;
+}
+
+/** `latent` and `noise`; where the network has an input of that name, which keeps it, `run_latent` and `run_noise`. */
+export function runPorts(run: Run): RunPorts {
+  const taken = new Set([ditView(mainNetwork(run)).latent, ...run.conditions.keys()]);
+  const free = (name: string): string => (taken.has(name) ? free(`run_${name}`) : name);
+  return { latent: free("latent"), noise: free("noise") };
+}
 
 /** The names of a run's networks, which are bound to the rows of one half or of both. */
 export const NETWORKS = { one: "one half", both: "both halves" } as const;

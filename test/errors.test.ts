@@ -1,7 +1,7 @@
 /**
  * Every diagnostic has a case. `test/cases/errors/<CODE>/cases.json` lists command lines that must fail with that code; the
- * other files of the folder are their input, and `*.onnx.json` is an ONNX file in the JSON form of its messages. What no
- * command line reaches is called here.
+ * other files of the folder are their input; `*.onnx.json` is an ONNX file in the JSON form of its messages, `*.onnx.txt` in text.
+ * What no command line reaches is called here.
  */
 import { execFileSync, spawn } from "node:child_process";
 import {
@@ -26,7 +26,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { z } from "zod";
 import { CompilerError, nearest } from "../ir/diagnostics.js";
 import { constant, inputValue, makeNode, makeOp, type Node, only, type Value } from "../ir/graph.js";
-import { encodeModel } from "../ir/onnx/index.js";
+import { encodeModel, writeModel } from "../ir/onnx/index.js";
 import { readTensor, tensorNumbers } from "../ir/tensor.js";
 import { parse } from "../ir/parse.js";
 import { passes } from "../passes/index.js";
@@ -138,6 +138,8 @@ async function runCase(code: string, { argv, copy = {}, drop = [], cancelled, pr
     });
     writeFileSync(join(places.in, file.replace(/\.json$/, "")), onnx.ModelProto.encode(message).finish());
   }
+  for (const file of readdirSync(places.in).filter((name) => name.endsWith(".onnx.txt")))
+    await writeModel(parse(readFileSync(join(places.in, file), "utf8")), join(places.in, file.replace(/\.txt$/, "")));
   const before = contents(places.in);
   const [command = "", ...rest] = argv.map((word) => placed(word, places));
   const line = [command, "--json", "--quiet", ...rest];
@@ -210,14 +212,6 @@ const CALLS: Readonly<Record<string, readonly [call: () => unknown, exit: number
   ],
   TENSOR_WRONG_TYPE: [() => tensorNumbers({ elem: "string", shape: [1], content: { kind: "strings", strings: [Buffer.from("a")] } }), 3],
   TEXT_INVALID: [() => parse("g (float[1] x) => ("), 4],
-  RESERVED_NAME: [
-    () =>
-      runPass(
-        "unroll",
-        "# latent: x\n# timestep: t\n# steps: 1\ng (float[1] x, int64[1] t, float[1] latent) => (float[1] y) { y = Add(x, latent) }",
-      ),
-    3,
-  ],
   UNBOUND_DIM: [
     () => runPass("bind", "# latent: x\n# timestep: t\ng (float[1, size] x, int64[1] t) => (float[1, size] y) { y = Neg(x) }"),
     2,

@@ -3,6 +3,7 @@ import { readdirSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { type BranchName, formatNamed, formats, parseSchedule, rowsOf, type Schedule } from "../schedules/index.js";
 import { siteOf } from "./support/policy-input.js";
+import { thrownBy } from "./support/thrown.js";
 
 const branches = [0, 1, 2].flatMap((block) => [
   siteOf(`attn-${block}`, 0.1),
@@ -150,5 +151,31 @@ describe("cache-dit", () => {
 
   it("refuses the name of a preset, whose steps only cache-dit knows", () => {
     expect(() => rowsIn({ cache_config: { steps_computation_mask: "fast" } })).toThrow("expected array");
+  });
+});
+
+describe("settings of other methods", () => {
+  // The keys of diffusers' and cache-dit's configurations, and of the authors' own code.
+  it.each([
+    ["TaylorSeer", { cache_interval: 5, disable_cache_before_step: 3, disable_cache_after_step: null, max_order: 1 }],
+    ["TaylorSeer", { fresh_threshold: 6, max_order: 2, first_enhance: 3 }],
+    ["TaylorSeer", { calibrator_config: { taylorseer_order: 1 } }],
+    ["TeaCache", { coefficients: [1, 0, 1, 1] }],
+    ["TeaCache", { rel_l1_thresh: 0.4, num_steps: 28, coefficients: [498.65, -283.78, 55.86, -3.82, 0.26] }],
+    ["MagCache", { mag_ratios: [1, 1, 1, 1] }],
+    ["DBCache", { cache_config: { Fn_compute_blocks: 8, Bn_compute_blocks: 0, residual_diff_threshold: 0.08 } }],
+    ["Pyramid Attention Broadcast", { spatial_attention_block_skip_range: 2, spatial_attention_timestep_skip_range: [100, 800] }],
+    ["FORA", { cache_interval: 3 }],
+  ])("of %s are refused by its name: %j", (name, json) => {
+    const problem = thrownBy(() => parseSchedule(json, "file.json"));
+    expect(problem).toMatchObject({ code: "BAD_PLAN" });
+    expect(problem?.message).toContain(`settings of ${name}`);
+    expect(problem?.hint).toContain("smoothcc plan");
+  });
+
+  it("are in no plan, whatever its branches are called", () => {
+    for (const json of [{ attn: [1, 0] }, { "image_attn1-3@cond": [1, 0] }, { fc: [1, 0] }])
+      expect(parseSchedule(json, "file.json").steps).toBe(2);
+    expect(thrownBy(() => parseSchedule({ attn: [1, 0], alpha: 0.1 }, "file.json"))?.message).toContain("none of the known forms");
   });
 });

@@ -144,6 +144,13 @@ describe("a step of another make", () => {
     expect(branches.map(({ site }) => site)).toEqual(["attn-0", "mlp-0", "mlp-1", "mlp-2"]);
   });
 
+  it("says so where it takes a prediction out of more channels than that and a variance", async () => {
+    const warnings = async (width: number, channels?: readonly number[]): Promise<readonly string[]> =>
+      ditView((await tinyJob({ width }, { prediction: { channels, channelAxis: 2 } })).model).warnings;
+    expect(await warnings(6)).toEqual([expect.stringContaining("The first 4 of 6 channels of 'out'")]);
+    for (const known of [await warnings(4), await warnings(8), await warnings(6, [2, 6])]) expect(known).toEqual([]);
+  });
+
   it("is refused where the prediction is no latent", async () => {
     await expect(tinyJob({ width: 3 })).rejects.toMatchObject({ code: "PREDICTION_SHAPE" });
   });

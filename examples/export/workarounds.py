@@ -15,18 +15,21 @@ def plain_attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=
     """Attention without grouped heads and without a mask that broadcasts over queries: the TorchScript exporter knows no
     grouped heads, and ONNX Runtime's `Attention` on CPU refuses such a mask."""
     if enable_gqa:
-        groups = query.shape[1] // key.shape[1]
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+        groups = query.shape[-3] // key.shape[-3]
+        key, value = key.repeat_interleave(groups, dim=-3), value.repeat_interleave(groups, dim=-3)
     if attn_mask is not None and attn_mask.shape[-2] == 1:
         attn_mask = attn_mask.expand(*attn_mask.shape[:-2], query.shape[-2], attn_mask.shape[-1])
     return attend(query, key, value, attn_mask=attn_mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale)
 
 
-def strict_squeeze(tensor, *axes):
+def strict_squeeze(input, dim=None):
     """`squeeze(1)` on an axis of another size does nothing in PyTorch and is an error in ONNX: PixArt calls it so."""
-    if len(axes) == 1 and isinstance(axes[0], int) and tensor.shape[axes[0]] != 1:
-        return tensor
-    return squeeze(tensor, *axes)
+    if dim is None:
+        return squeeze(input)
+    axes = [axis for axis in (dim if isinstance(dim, (tuple, list)) else [dim]) if input.shape[axis] == 1]
+    for axis in sorted((axis % input.ndim for axis in axes), reverse=True):
+        input = squeeze(input, axis)
+    return input
 
 
 class Rotation:
@@ -36,12 +39,14 @@ class Rotation:
         self.pairs = pairs
 
     @staticmethod
-    def real(value):
-        return value.pairs if isinstance(value, Rotation) else view_as_real(value)
+    def real(input):
+        return input.pairs if isinstance(input, Rotation) else view_as_real(input)
 
     def __mul__(self, by):
-        (a, b), (c, d) = self.pairs.unbind(-1), by.unbind(-1)
+        (a, b), (c, d) = self.pairs.unbind(-1), (by.pairs if isinstance(by, Rotation) else by).unbind(-1)
         return Rotation(torch.stack([a * c - b * d, a * d + b * c], dim=-1))
+
+    __rmul__ = __mul__
 
 
 @symbolic_helper.parse_args("v", "is", "v", "f")
@@ -65,6 +70,7 @@ def exportable():
     with (
         mock.patch.object(functional, "scaled_dot_product_attention", plain_attention),
         mock.patch.object(torch.Tensor, "squeeze", strict_squeeze),
+        mock.patch.object(torch, "squeeze", strict_squeeze),
         mock.patch.object(torch, "view_as_complex", Rotation),
         mock.patch.object(torch, "view_as_real", Rotation.real),
     ):

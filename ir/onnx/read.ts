@@ -52,6 +52,17 @@ function interpret({ bytes, payloads }: Skeleton, file: string): Model {
   };
 }
 
+/**
+ * The graph in the bytes of an attribute, which a node reads `captures` through; undefined if it holds none. Its own nodes may hold graphs
+ * in turn, which stay opaque. Throws what `readModel` throws.
+ */
+export function readSubgraph(bytes: Uint8Array, captures: readonly Port[]): Graph | undefined {
+  const { g } = decode("AttributeProto", bytes);
+  if (g.length === 0) return undefined;
+  const around = new Map(captures.map(({ name, value }) => [name, value]));
+  return new GraphReader("", new Map(), around).read(decode("GraphProto", g));
+}
+
 /** A node whose names are not yet values. */
 interface RawNode {
   readonly node: Message<"NodeProto">;
@@ -69,6 +80,8 @@ class GraphReader {
   constructor(
     private readonly file: string,
     private readonly payloads: Skeleton["payloads"],
+    /** Values of the graphs around this one. */
+    private readonly around: ReadonlyMap<string, Value> = new Map(),
   ) {
     this.tensors = new TensorReader(file);
   }
@@ -114,7 +127,7 @@ class GraphReader {
   }
 
   private valueNamed(name: string, where: { readonly node?: string }): Value {
-    const value = this.values.get(name);
+    const value = this.values.get(name) ?? this.around.get(name);
     if (!value) throw undefinedName(name, { file: this.file, ...where });
     return value;
   }

@@ -10,11 +10,11 @@ import {
   mainNetwork,
   networkOf,
   type Run,
-  RUN_PORTS,
+  type RunPorts,
+  runPorts,
   type ConditionSource,
   uncondInput,
 } from "../../schedules/index.js";
-import { reservedName } from "../../schedules/diagnostics.js";
 import type { CallOutput } from "./guided.js";
 import { HoistedNetwork, type Placing } from "./hoisted-network.js";
 import type { Step } from "./step.js";
@@ -29,20 +29,19 @@ export class Calls implements Placing {
   /** One unit normal for each row that adds noise, in order: [draws, …latent]; absent if there are none. */
   readonly draws: Value | undefined;
   readonly inputs: Value[] = [];
+  readonly ports: RunPorts;
   private readonly model: Model;
   /** One for all calls of the same network with the same halves. */
   private readonly networks = new Map<string, HoistedNetwork>();
 
   constructor(readonly run: Run) {
     this.model = mainNetwork(run);
+    this.ports = runPorts(run);
     const shape = latentShape(run);
     this.noise = this.input(ditView(this.model).latent, { elem: "float", shape });
     this.takeConditions();
     const draws = drawingRows(run.table).length;
-    if (draws > 0) this.draws = this.input(RUN_PORTS.noise, { elem: "float", shape: [draws, ...shape] });
-    const names = this.inputs.map((input) => input.name);
-    const clash = names.find((input, i) => input === RUN_PORTS.latent || names.indexOf(input) !== i);
-    if (clash !== undefined) throw reservedName(clash);
+    if (draws > 0) this.draws = this.input(this.ports.noise, { elem: "float", shape: [draws, ...shape] });
   }
 
   /** Creates the conditions of the run, one for each half where the halves differ. Fixed ones become constants. */
@@ -98,7 +97,7 @@ export class Calls implements Placing {
       graph: {
         name: graph.name,
         inputs: this.inputs,
-        outputs: [{ name: RUN_PORTS.latent, value: latent }],
+        outputs: [{ name: this.ports.latent, value: latent }],
         nodes: [...this.prologue.nodes, ...nodes],
         marks,
       },
@@ -106,7 +105,7 @@ export class Calls implements Placing {
       irVersion,
       metadata: new Map(),
       // The run has no time input any more, so it is no step that could be lifted or unrolled again.
-      dit: dit && { ...dit, timestep: undefined, prediction: RUN_PORTS.latent, conditions, branches },
+      dit: dit && { ...dit, timestep: undefined, prediction: this.ports.latent, conditions, branches },
     };
   }
 }

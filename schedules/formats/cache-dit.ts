@@ -19,10 +19,14 @@ const binsSchema = z.strictObject({ compute_bins: bins, cache_bins: bins, total_
 
 const has = (json: unknown, key: string): boolean => typeof json === "object" && json !== null && key in json;
 
+/** A configuration without a mask decides while the run goes on, and is no plan. */
+const isConfigured = (json: unknown): boolean =>
+  typeof json === "object" && json !== null && "cache_config" in json && has(json.cache_config, "steps_computation_mask");
+
 export default {
   name: NAME,
   summary: "a step mask of cache-dit",
-  recognises: (json) => Array.isArray(json) || ["cache_config", "steps_computation_mask", "compute_bins"].some((key) => has(json, key)),
+  recognises: (json) => Array.isArray(json) || has(json, "steps_computation_mask") || has(json, "compute_bins") || isConfigured(json),
   read(json, source) {
     const row = maskOf(json, source);
     return { steps: row.length, cells: parseRows({ [EVERY_BRANCH]: row }, row.length) };

@@ -3,6 +3,7 @@ import { badPlan } from "../diagnostics.js";
 import { unknownName } from "../../ir/diagnostics.js";
 import { hasMethods, loadFolder } from "../../ir/registry.js";
 import type { Arrays } from "../adjustment.js";
+import { settingsIn } from "../foreign-settings.js";
 import type { Format } from "../format.js";
 import type { Schedule } from "../plan.js";
 import smoothcc from "./smoothcc.js";
@@ -33,7 +34,11 @@ export function parseSchedule(
   },
 ): Schedule {
   const format = [...formats.values()].find((candidate) => candidate.recognises(json));
-  if (!format) throw badPlan(source, `it is in none of the known forms (${[...formats.keys()].join(", ")})`);
+  if (!format) {
+    const settings = settingsIn(json);
+    if (settings) throw badPlan(source, `it has settings of ${settings.name} (${settings.keys.join(", ")})`, settings.instead);
+    throw badPlan(source, `it is in none of the known forms (${[...formats.keys()].join(", ")})`);
+  }
   return format.read(json, source, arraysOf);
 }
 

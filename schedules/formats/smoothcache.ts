@@ -3,6 +3,7 @@
  * blocks, to rows of 1 (compute) and 0 (reuse).
  */
 import { badPlan, planFormat } from "../diagnostics.js";
+import { settingsIn } from "../foreign-settings.js";
 import type { Format } from "../format.js";
 import { parseWith } from "../parse-with.js";
 import { MODULE_NAMES } from "../plan.js";
@@ -13,8 +14,13 @@ const NAME = "smoothcache";
 export default {
   name: NAME,
   summary: "a schedule file of SmoothCache",
-  /** Any object without the `format` key of our own plans. */
-  recognises: (json) => typeof json === "object" && json !== null && !Array.isArray(json) && !("format" in json),
+  /** Nothing but rows, whatever they are called: no settings of another method, and no `format` key of our own plans. */
+  recognises: (json) =>
+    typeof json === "object" &&
+    json !== null &&
+    !Array.isArray(json) &&
+    Object.values(json).every(Array.isArray) &&
+    settingsIn(json) === undefined,
   /** Also accepts terms as cells, and all plan keys. */
   read(json, source) {
     const rows = parseWith(rowsSchema, json, source);

@@ -8,11 +8,11 @@ import { fileMissing } from "../../ir/diagnostics.js";
 import { ditView, type Model, type Value } from "../../ir/graph.js";
 import { writeModel, type WriteOptions, type WriteResult, WrittenData } from "../../ir/onnx/index.js";
 import { type TensorData, tensorFrom, tensorNumbers } from "../../ir/tensor.js";
-import { latentShape, type Plan, RUN_PORTS, type Schedule } from "../../schedules/index.js";
+import { latentShape, type Plan, runPorts, type Schedule } from "../../schedules/index.js";
 import type { Compiled } from "../compile/index.js";
 import { fileDigest, jsonText, linked, replaceFolder } from "../files/index.js";
 import { type Job, openJob, planFor, readPlan, type Recipe, type RunInputs, schedulerConfig, writePlan } from "../job/index.js";
-import { type RuntimeOptions, Session, type SessionOptions } from "../runtime/index.js";
+import { AS_WRITTEN, type RuntimeOptions, Session, type SessionOptions } from "../runtime/index.js";
 import type { Trace } from "../calibration/index.js";
 import { METADATA_PREFIX, VERSION } from "../words/index.js";
 import { ARTIFACT, FILES, MANIFEST_FORMAT, type Manifest, readManifest } from "./manifest.js";
@@ -170,7 +170,7 @@ export function feedsOf(job: Job, { noise, draws, conditions }: RunInputs): Map<
   const shape = latentShape(job.run);
   const feeds = new Map(conditions);
   feeds.set(ditView(job.model).latent, tensorFrom("float", shape, noise));
-  if (draws) feeds.set(RUN_PORTS.noise, tensorFrom("float", [draws.length / noise.length, ...shape], draws));
+  if (draws) feeds.set(runPorts(job.run).noise, tensorFrom("float", [draws.length / noise.length, ...shape], draws));
   return feeds;
 }
 
@@ -179,13 +179,13 @@ export class ArtifactSession {
   private constructor(private readonly session: Session) {}
 
   static async open(model: string, options: Omit<SessionOptions, "optimise">): Promise<ArtifactSession> {
-    return new ArtifactSession(await Session.open(model, { ...options, optimise: "disabled" }));
+    return new ArtifactSession(await Session.open(model, { ...AS_WRITTEN, ...options }));
   }
 
   /** The final latent, [batch, …latent]. */
   async run(feeds: ReadonlyMap<string, TensorData>): Promise<Float32Array> {
-    const latent = (await this.session.run(feeds)).get(RUN_PORTS.latent);
-    if (!latent) throw new Error(`internal: the artifact has no output '${RUN_PORTS.latent}'`);
+    const [latent] = (await this.session.run(feeds)).values();
+    if (!latent) throw new Error("internal: the artifact has no output");
     return Float32Array.from(tensorNumbers(latent));
   }
 

@@ -5,10 +5,11 @@ import { FILES, readManifest } from "./manifest.js";
 import { type Artifact, ArtifactSession, feedsOf } from "./artifact.js";
 import { fileDigest } from "../files/index.js";
 import { latentShape, mean, psnr, rangeOf, relativeL2 } from "../../schedules/index.js";
-import { type Job, type SampleOptions } from "../job/index.js";
+import type { Job, RunInputs, SampleOptions } from "../job/index.js";
 import { type FloatType, isFloatType } from "../../ir/types.js";
+import { isWidened } from "../../passes/index.js";
 import type { Progress } from "../words/index.js";
-import { ReferenceLoop, startOf } from "../reference/index.js";
+import { ReferenceLoop, startOf, strayCuts } from "../reference/index.js";
 import { assertKernels, type RuntimeOptions } from "../runtime/index.js";
 
 /**
@@ -16,6 +17,19 @@ import { assertKernels, type RuntimeOptions } from "../runtime/index.js";
  * to float16 changed latents by 1.1e-3 over 4 steps, and by 5e-4 where the CPU skips some roundings. bfloat16 has three bits less.
  */
 const LIMITS: Readonly<Record<FloatType, number>> = { float: 1e-5, float16: 5e-3, bfloat16: 4e-2 };
+
+/**
+ * A network that rounds inside, as a quantised one does, jumps where a value lies between two integers: two kernels that differ by
+ * rounding errors then have results that differ much more, though both are right. How much is measured where an artifact is beyond the
+ * limit: the noise is changed by this relative size, which is that of rounding errors.
+ */
+const NUDGE = 1e-6;
+
+/** The largest number of such changes that are tried: a value may jump in one and not in another. */
+const NUDGES = 8;
+
+/** An artifact may be this many times as far from the loop as the loop is from itself after a change, within the largest of `LIMITS`. */
+const MARGIN = 2;
 
 export interface VerifyOptions extends RuntimeOptions, SampleOptions {
   readonly samples: number;
@@ -31,6 +45,10 @@ export interface Check {
   readonly ok: boolean;
   /** Why it failed, if the number does not show it. */
   readonly problem?: string | undefined;
+  /** Where the limit follows from a measurement: how far the loop's own result moves when the noise changes by a relative 1e-6. */
+  readonly sensitivity?: number | undefined;
+  /** What was measured, and what was compared with if it is not the original as it is. */
+  readonly note?: string | undefined;
 }
 
 export interface Verification {
@@ -60,14 +78,16 @@ export async function verify(artifact: Artifact, options: VerifyOptions): Promis
   const { job, plan, folder } = artifact;
   const files = options.files ?? (await checkFiles(folder));
   assertKernels(job.run.precision, options.device);
-  const session = await ArtifactSession.open(join(folder, FILES.model), { ...options, prepack: false });
+  const session = await ArtifactSession.open(join(folder, FILES.model), options);
   const loop = new ReferenceLoop(job.run, options);
   const range = job.source.recipe.display?.range;
-  const fromLoop: number[] = [];
+  const compared: Compared[] = [];
   const fromUncached: number[] = [];
   const peaks: number[] = [];
   const overflown = new Set<string>();
+  const limit = limitOf(job);
   let latents: Verification["latents"] | undefined;
+  let sensitivity: number | undefined;
   try {
     for (let sample = 0; sample < options.samples; sample++) {
       const inputs = await startOf(job, sample, options);
@@ -79,20 +99,65 @@ export async function verify(artifact: Artifact, options: VerifyOptions): Promis
       options.progress?.("verify", 3 * sample + 3, 3 * options.samples);
       for (const [whose, result] of Object.entries({ "the artifact": cached, "the loop": followed, "the uncached loop": uncached }))
         if (!result.every(Number.isFinite)) overflown.add(whose);
-      fromLoop.push(relativeL2(cached, followed));
+      compared.push({ inputs, followed, relL2: relativeL2(cached, followed) });
       fromUncached.push(relativeL2(cached, uncached));
       peaks.push(psnr(cached, uncached, range ? range[1] - range[0] : rangeOf(uncached)));
       latents ??= { shape: latentShape(job.run), cached, uncached };
     }
+    const beyond = compared.filter(({ relL2 }) => relL2 > limit);
+    for (const one of beyond) sensitivity = Math.max(sensitivity ?? 0, await sensitivityAt(one, (inputs) => loop.run(inputs, { plan })));
   } finally {
     await session.close();
     await loop.close();
   }
   if (!latents) throw new Error("internal: verification without samples");
   const problems = overflown.size > 0 ? [`not finite: the result of ${[...overflown].join(", ")}`] : [];
-  const checks = [files, check("artifact = plan-aware loop over the original step", Math.max(...fromLoop), limitOf(job), problems)];
+  const distance = Math.max(...compared.map(({ relL2 }) => relL2));
+  const same = check("artifact = plan-aware loop over the original step", distance, limitAt(limit, sensitivity), problems);
+  const notes = [...(sensitivity === undefined ? [] : [sensitivityNote(sensitivity)]), ...widenedNote(job)];
+  const checks = [files, ...cutChecks(job), { ...same, ...(notes.length > 0 && { sensitivity, note: notes.join("; ") }) }];
   const fidelity = { relL2: mean(fromUncached), psnr: mean(peaks), samples: options.samples * job.run.batch };
   return { ok: checks.every(({ ok }) => ok), checks, fidelity, latents };
+}
+
+/** Whether cuts around blocks hold what they should; no check where there are none. */
+function cutChecks({ run }: Job): readonly Check[] {
+  const networks = [...run.networks.values()];
+  if (!networks.some(({ dit }) => dit?.branches.some(({ kind }) => kind === "block"))) return [];
+  const stray = [...new Set(networks.flatMap(strayCuts))];
+  const problems = stray.map((site) => `'${site}' is not what blocks add to one stream`);
+  return [check("cuts hold what blocks add to one stream", stray.length, 0, problems)];
+}
+
+/** What the artifact was compared with in one sample. */
+interface Compared {
+  readonly inputs: RunInputs;
+  readonly followed: Float32Array;
+  readonly relL2: number;
+}
+
+/** How far the loop moves at most when the noise changes by `NUDGE`. Stops as soon as that explains the distance of the artifact. */
+async function sensitivityAt({ inputs, followed, relL2 }: Compared, run: (inputs: RunInputs) => Promise<Float32Array>): Promise<number> {
+  let moved = 0;
+  for (let nudge = 1; nudge <= NUDGES && relL2 > MARGIN * moved; nudge++) {
+    const noise = inputs.noise.map((value, i) => value * (1 + (Math.cos(nudge * (i + 1)) < 0 ? -NUDGE : NUDGE)));
+    moved = Math.max(moved, relativeL2(await run({ ...inputs, noise }), followed));
+  }
+  return moved;
+}
+
+function limitAt(limit: number, sensitivity = 0): number {
+  return Math.max(limit, Math.min(MARGIN * sensitivity, LIMITS.bfloat16));
+}
+
+function sensitivityNote(sensitivity: number): string {
+  return `a change of the noise by ${NUDGE.toExponential()} moves the loop's own result by ${sensitivity.toExponential(1)}`;
+}
+
+function widenedNote({ network, run }: Job): readonly string[] {
+  return isWidened(network.read, run.precision)
+    ? ["the original step is of bfloat16, and the loop runs it with floats in place of that"]
+    : [];
 }
 
 function limitOf({ model, run }: Job): number {

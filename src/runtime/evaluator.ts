@@ -1,5 +1,6 @@
 /** Answers the questions of passes with the runtime, each in a session of its own. */
 import { inputValue, makeOp, type Model, type Node, type Value } from "../../ir/graph.js";
+import { sweep } from "../../ir/rewrite.js";
 import type { TensorType } from "../../ir/types.js";
 import type { Evaluator } from "../../passes/pass.js";
 import { provider } from "./device.js";
@@ -21,14 +22,28 @@ export function evaluator({ threads, signal }: Pick<RuntimeOptions, "threads" | 
         const results = await session.run(new Map());
         return [...results.values()];
       }),
-    types: async (model) => {
-      const values = model.graph.nodes.flatMap((node: Node) => node.outputs.filter(({ name }) => name !== ""));
-      const outputs = values.map((value, i) => ({ name: `probe_${i}`, value }));
-      const types = await using({ ...model, graph: { ...model.graph, outputs } }, "basic", (session) => session.outputTypes);
+    types: async (model, values) => {
+      const typesOf = async (probed: readonly Value[], nodes: readonly Node[] = []): Promise<readonly (TensorType | undefined)[]> => {
+        const outputs = probed.map((value, i) => ({ name: `probe_${i}`, value }));
+        const graph = sweep({ ...model.graph, nodes: [...model.graph.nodes, ...nodes], outputs, marks: [] });
+        return using({ ...model, graph }, "basic", (session) => session.outputTypes);
+      };
+      const types = await typesOf(values);
+      // The binding says `[]` for scalars, and where no rank is known. The shape of a scalar has no elements.
+      const perhaps = values.filter((_, i) => types[i]?.shape?.length === 0);
+      const shapes = perhaps.map((value, i) => makeOp("Shape", [value], { name: `shape_${i}` }));
+      const lengths =
+        perhaps.length === 0
+          ? []
+          : await typesOf(
+              shapes.map(({ value }) => value),
+              shapes.map(({ node }) => node),
+            );
+      const unknown = new Set(perhaps.filter((_, i) => lengths[i]?.shape?.[0] !== 0));
       const known = new Map<Value, TensorType>();
       for (const [i, value] of values.entries()) {
         const type = types[i];
-        if (type) known.set(value, type);
+        if (type) known.set(value, unknown.has(value) ? { ...type, shape: null } : type);
       }
       return known;
     },

@@ -11,6 +11,8 @@ import { rewrite } from "../../ir/rewrite.js";
 import type { TensorData } from "../../ir/tensor.js";
 import type { TensorType } from "../../ir/types.js";
 import { provider } from "./device.js";
+import { missingKernels } from "./missing-kernels.js";
+import { reasonOf } from "./reasons.js";
 import { ELEMENT_OF, fromRuntime, toRuntime } from "./tensors.js";
 
 // Errors come as exceptions, so the runtime should not also print them to stderr.
@@ -37,6 +39,15 @@ export interface SessionOptions extends RuntimeOptions {
   readonly prepack?: boolean | undefined;
 }
 
+/** Which kernels compute a graph: with another level, or with weights rearranged, the runtime may choose others, which round otherwise. */
+export type Kernels = Pick<SessionOptions, "optimise" | "prepack">;
+
+/** The kernels of the graph as it is written. What is compared with numbers of an artifact has to run with the same. */
+export const AS_WRITTEN: Kernels = { optimise: "disabled", prepack: false };
+
+/** The fastest kernels for a step that is run many times, where its numbers are compared with nothing. */
+export const FASTEST: Kernels = { optimise: "all" };
+
 export type Tensors = ReadonlyMap<string, TensorData>;
 
 /** A loaded model. `close` frees what the runtime holds. */
@@ -44,9 +55,11 @@ export class Session {
   private constructor(
     private readonly session: InferenceSession,
     private readonly signal: AbortSignal | undefined,
+    /** What the outputs are called here, in order. */
+    private readonly outputs: readonly string[] = session.outputNames,
   ) {}
 
-  /** Opens a file, or a model whose weights may stay in their files. Throws RUNTIME_FAILED, DEVICE_MISSING. */
+  /** Opens a file, or a model whose weights may stay in their files. Throws RUNTIME_FAILED, NO_KERNELS, DEVICE_MISSING. */
   static async open(source: string | Model, options: SessionOptions): Promise<Session> {
     const settings: InferenceSession.SessionOptions = {
       executionProviders: [provider(options.device ?? "cpu")],
@@ -64,13 +77,14 @@ export class Session {
     const extra = { session, optimization: { constant_folding_max_output_size_in_bytes: String(1 << 20) } };
     try {
       if (typeof source === "string") return new Session(await InferenceSession.create(source, { ...settings, extra }), options.signal);
-      const model = withCasts(source);
+      const model = withOwnOutputs(withCasts(source));
       const base = commonFolder(model);
       if (base !== undefined) session["model_external_initializers_file_folder_path"] = base;
       const bytes = encodeModel(model, { base });
-      return new Session(await InferenceSession.create(bytes, { ...settings, extra }), options.signal);
+      const outputs = source.graph.outputs.map(({ name }) => name);
+      return new Session(await InferenceSession.create(bytes, { ...settings, extra }), options.signal, outputs);
     } catch (error) {
-      throw explain(error, options.device ?? "cpu");
+      throw explain(error, options.device ?? "cpu", source);
     }
   }
 
@@ -91,7 +105,7 @@ export class Session {
     try {
       const results = await this.session.run(inputs);
       if (this.signal?.aborted) throw cancelled();
-      return new Map(this.session.outputNames.map((name) => [name, fromRuntime(results[name])]));
+      return new Map(this.session.outputNames.map((name, i) => [this.outputs[i] ?? name, fromRuntime(results[name])]));
     } catch (error) {
       throw explain(error, "cpu");
     }
@@ -102,10 +116,14 @@ export class Session {
   }
 }
 
-function explain(error: unknown, device: string): Error {
+function explain(error: unknown, device: string, source: string | Model = ""): Error {
   if (error instanceof CompilerError) return error;
   const message = error instanceof Error ? error.message : String(error);
-  return device.startsWith("cuda") && /provider|backend|CUDA/i.test(message) ? deviceMissing(device, message) : runtimeFailed(message);
+  const missing = typeof source === "string" ? undefined : missingKernels(message, source, device);
+  if (missing) return missing;
+  if (device.startsWith("cuda") && /provider|backend|CUDA/i.test(message)) return deviceMissing(device, message);
+  const { problem, hint } = reasonOf(message);
+  return runtimeFailed(problem, hint, error);
 }
 
 /**
@@ -129,6 +147,13 @@ function withCasts(model: Model): Model {
     return { nodes: [...build.nodes, copy], outputs: copy.outputs };
   });
   return { ...model, graph };
+}
+
+/** A file cannot have an input and an output of one name, and what is called after a branch may have the name of an input. */
+function withOwnOutputs(model: Model): Model {
+  const taken = new Set(model.graph.inputs.map(({ name }) => name));
+  const free = (name: string): string => (taken.has(name) ? free(`${name}/output`) : name);
+  return { ...model, graph: { ...model.graph, outputs: model.graph.outputs.map(({ name, value }) => ({ name: free(name), value })) } };
 }
 
 /** The deepest folder that holds every weights file of a model; undefined if there are none. */

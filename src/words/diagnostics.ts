@@ -1,12 +1,19 @@
 /** Errors about files, recipes, options, devices and artifacts: code, sentence, place, hint. In alphabetical order of the codes. */
 import { CompilerError, nearest } from "../../ir/diagnostics.js";
 
-export function badChannels(channels: readonly number[] | undefined, axis: number, have: number, need: number): CompilerError {
+/** The shapes of the output and of the latent, and an axis whose first channels fit. */
+export interface ChannelMisfit {
+  readonly found: readonly number[];
+  readonly wanted: readonly number[];
+  readonly fits: { readonly axis: number; readonly channels: number };
+}
+
+export function badChannels(channels: readonly number[] | undefined, axis: number, { found, wanted, fits }: ChannelMisfit): CompilerError {
   return new CompilerError(
     "BAD_CHANNELS",
     2,
-    `The prediction takes ${channels ? `channels ${channels.join(" to ")}` : "all channels"} of axis ${axis}, where the output has ${have} and the latent ${need}.`,
-    `Set "prediction": { "channels": [0, ${need}], "channelAxis": ${axis} } in recipe.json to what the network predicts.`,
+    `The prediction takes ${channels ? `channels ${channels.join(" to ")}` : "all channels"} of axis ${axis}, where the output has the shape [${found.join(", ")}] and the latent [${wanted.join(", ")}].`,
+    `Set "prediction": { "channels": [0, ${fits.channels}], "channelAxis": ${fits.axis} } in recipe.json, or other channels of that axis, as many, if those are the prediction.`,
   );
 }
 
@@ -82,6 +89,33 @@ export function benchFailed(problem: string): CompilerError {
   );
 }
 
+/** `free`: the inputs whose numbers decide and are not known; `canFix`: whether a recipe may fix them. */
+export function dataDependent(
+  { opType, name }: { readonly opType: string; readonly name: string },
+  free: readonly string[],
+  canFix: boolean,
+): CompilerError {
+  const what =
+    opType === "If"
+      ? "which side of it runs"
+      : /^(NonZero|Compress|Unique|NonMaxSuppression)$/.test(opType)
+        ? "how many elements it gives"
+        : "the size of its result";
+  const inputs = free.map((input) => `'${input}'`).join(", ");
+  const fixes = free.map((input) => `"${input}": { "fix": … }`).join(", ");
+  return new CompilerError(
+    "DATA_DEPENDENT",
+    3,
+    free.length > 0
+      ? `${opType} '${name}': ${what} depends on the values of ${inputs}.`
+      : `${opType} '${name}': ${what} follows neither from the shapes of the inputs nor from values that are known.`,
+    canFix && free.length > 0
+      ? `Fix what decides in recipe.json, "inputs": { ${fixes} }, for all halves of the guidance alike; or export the network without it (no packing by a mask, no branching on values).`
+      : "Export the network so that all sizes follow from the shapes of its inputs: tokens masked instead of packed, experts weighted instead of gathered.",
+    { node: name },
+  );
+}
+
 export function deviceMissing(device: string, problem: string): CompilerError {
   return new CompilerError(
     "DEVICE_MISSING",
@@ -154,6 +188,17 @@ export function missingOption(flag: string, reason: string): CompilerError {
   return new CompilerError("MISSING_OPTION", 2, `${flag} is missing: ${reason}.`, "See the command's --help.");
 }
 
+/** `problem` and `hint` have no full stop. */
+export function modelNotLoaded(file: string, problem: string, hint?: string): CompilerError {
+  return new CompilerError(
+    "MODEL_NOT_LOADED",
+    5,
+    `ONNX Runtime does not load the file as it was exported: ${problem}.`,
+    `${hint ?? "Export the model so that onnxruntime.InferenceSession(file) takes it; then compile it"}.`,
+    { file },
+  );
+}
+
 export function notAnArtifact(folder: string): CompilerError {
   return new CompilerError(
     "NOT_AN_ARTIFACT",
@@ -202,12 +247,15 @@ export function notReplaceable(path: string, problem: string): CompilerError {
   );
 }
 
-export function noKernels(type: string, device: string): CompilerError {
+export function noKernels(type: string, device: string, operators: readonly string[] = []): CompilerError {
+  const which = operators.length === 0 ? "" : `: it has no kernels there for ${operators.join(", ")}`;
   return new CompilerError(
     "NO_KERNELS",
     5,
-    `The runtime cannot compute in ${type} on '${device}'.`,
-    "Give --device cuda, or build and compile with --precision fp16 or fp32.",
+    `The runtime cannot compute in ${type} on '${device}'${which}.`,
+    type === "bfloat16"
+      ? "Give --device cuda, or --precision fp32 (or fp16), which makes floats of what is bfloat16 in the export."
+      : `Give --device cuda if that has them, or export the network without ${type}.`,
   );
 }
 
@@ -243,16 +291,19 @@ export function predictionShape(found: readonly number[], wanted: readonly numbe
     "PREDICTION_SHAPE",
     3,
     `The prediction has the shape [${found.join(", ")}], the latent [${wanted.join(", ")}].`,
-    "They may differ in the channels only: export the network so that it predicts what the sampler works on, or name another output.",
+    'The output may have more channels than the latent, and else has its shape: name another output ("prediction": { "output": … } in recipe.json), or export the network so that it predicts what the sampler works on; what the sampler does not change (a mask, an image) is an input of its own. If the network is in two files, join them with onnx.compose.merge_models.',
   );
 }
 
-export function runtimeFailed(problem: string): CompilerError {
+/** `problem` and `hint` have no full stop. Without a hint there is nothing that a person can do but report it. */
+export function runtimeFailed(problem: string, hint?: string, cause?: unknown): CompilerError {
   return new CompilerError(
     "RUNTIME_FAILED",
     5,
-    `ONNX Runtime failed: ${problem}`,
-    "If the model runs elsewhere with the same inputs, this is worth a report.",
+    `ONNX Runtime failed: ${problem}.`,
+    `${hint ?? "Please report it with the command that you ran, unless ONNX Runtime fails alike on the exported file by itself"}.`,
+    {},
+    { cause },
   );
 }
 
@@ -273,6 +324,16 @@ export function traceOverlap(file: string | undefined, sample: number): Compiler
     `Sample ${sample} is in more than one of the traces.`,
     "Every sample counts once: give each trace once, and calibrate the shards i/n with the same n.",
     { file },
+  );
+}
+
+export function typeUnknown({ opType, name }: { readonly opType: string; readonly name: string }): CompilerError {
+  return new CompilerError(
+    "TYPE_UNKNOWN",
+    3,
+    `Nothing says of which type and size the result of ${opType} '${name}' is: there is no rule for it here, and ONNX Runtime infers none.`,
+    "Export the model without this operator, or with fixed shapes written into it (onnx.shape_inference).",
+    { node: name },
   );
 }
 

@@ -1,9 +1,10 @@
 /** `inspect MODEL`: what was found, what it costs, and what is missing. */
 import { dumpBranches, inspect, type Inspection } from "../../inspect.js";
-import { bindModel, type BoundModel, openNetwork } from "../../job/index.js";
+import { bindModel, type BoundModel, lifted, type Network, openNetwork } from "../../job/index.js";
 import { CompilerError } from "../../../ir/diagnostics.js";
 import { counted, formatQuantity, missingOption, table } from "../../words/index.js";
 import { MODEL_OPTIONS, recipeOverrides, runtimeOptions } from "../options.js";
+import { asExported } from "../as-exported.js";
 import type { Command } from "../command.js";
 
 export default {
@@ -16,30 +17,46 @@ export default {
     const network = await openNetwork(argument, recipeOverrides(options));
     const { dumpBranches: folder, inputs, force = false } = options;
     if (folder !== undefined && inputs === undefined) throw missingOption("--inputs", "--dump-branches runs one step and needs its inputs");
-    const bound = await boundOrNot(() => bindModel(network, runtime));
-    const found = bound instanceof CompilerError ? asTheFileHasIt(inspect(network.lifted), bound) : inspect(bound.model);
+    const explained = (error: unknown): Promise<unknown> => asExported(error, argument, options, runtime);
+    const bound = await boundOrNot(() => bindModel(network, runtime), explained);
     if (folder !== undefined && bound instanceof CompilerError) throw bound;
+    const found = bound instanceof CompilerError ? asTheFileHasIt(network, bound) : inspect(bound.model);
     const dumped =
-      folder !== undefined && inputs !== undefined ? await dumpBranches(network.lifted, inputs, folder, { ...runtime, force }) : undefined;
+      folder !== undefined && inputs !== undefined && !(bound instanceof CompilerError)
+        ? await dumpBranches(bound.model, inputs, folder, { ...runtime, force })
+        : undefined;
     return { json: dumped ? { ...found, dumped } : found, text: describe(found) };
   },
 } satisfies Command;
 
+/** Reasons why a model cannot be bound with which `inspect` still shows what the file has. */
+const SHOWN: ReadonlySet<string> = new Set(["UNBOUND_DIM", "DATA_DEPENDENT", "TYPE_UNKNOWN", "RUNTIME_FAILED", "MODEL_NOT_LOADED"]);
+
 /**
  * The bound model, or the reason why it cannot be bound: `inspect` also shows models with unknown sizes, or that this machine cannot run.
  */
-async function boundOrNot(bind: () => Promise<BoundModel>): Promise<BoundModel | CompilerError> {
+async function boundOrNot(
+  bind: () => Promise<BoundModel>,
+  explained: (error: unknown) => Promise<unknown>,
+): Promise<BoundModel | CompilerError> {
   try {
     return await bind();
   } catch (error) {
-    if (error instanceof CompilerError && ["UNBOUND_DIM", "RUNTIME_FAILED"].includes(error.code)) return error;
-    throw error;
+    const reason = await explained(error);
+    if (reason instanceof CompilerError && SHOWN.has(reason.code)) return reason;
+    throw reason;
   }
 }
 
-function asTheFileHasIt(found: Inspection, problem: CompilerError): Inspection {
+/** What is found in the model as the file has it. Throws the problem where that cannot be lifted either. */
+function asTheFileHasIt(network: Network, problem: CompilerError): Inspection {
   const warning = `Shapes and MACs are as far as the file has them: ${problem.message} ${problem.hint}`;
-  return { ...found, warnings: [...found.warnings, warning] };
+  try {
+    const found = inspect(lifted(network, network.step));
+    return { ...found, warnings: [...found.warnings, warning] };
+  } catch (error) {
+    throw error instanceof CompilerError ? problem : error;
+  }
 }
 
 function describe(found: Inspection): string {

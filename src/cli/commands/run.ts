@@ -33,7 +33,7 @@ export default {
     const range = job.source.recipe.display?.range ?? [-1, 1];
     if (png !== undefined) pictureShape(shape, range);
     const inputs = sampleInputs(job, 0, sampleOptions(options));
-    const session = await ArtifactSession.open(join(folder, FILES.model), { ...runtime, prepack: false });
+    const session = await ArtifactSession.open(join(folder, FILES.model), runtime);
     const started = performance.now();
     const values = await session.run(feedsOf(job, inputs)).finally(() => session.close());
     const seconds = (performance.now() - started) / 1000;
