@@ -122,6 +122,7 @@ const RUNTIME_TYPE_RULES: ReadonlyMap<string, TypeRule> = new Map<RuntimeOperato
   ...each(["QLinearAdd", "QLinearMul"], ({ inputs: [a, , , b] }) => broadcasting(([elem]) => elem)({ inputs: [a, b] })),
   ...each(["FusedMatMul", "FusedMatMulActivation", "TransposeMatMul"], (node) => matMul(node, 0, 1, uniformElem(node, 0, 1))),
   ...each(["DynamicQuantizeMatMul", "GemmFastGelu"], (node) => matMul(node, 0, 1, node.inputs[0]?.type?.elem)),
+  ["GatherBlockQuantized", gatheredBlocks],
   ...each(["MatMulBnb4", "MatMulNBits"], ofFirst(({ elem, shape }, node) => ({ elem, shape: withLast(shape, intAttribute(node, "N", 0)) }))),
   ...each(["FusedConv", "NhwcConv", "NhwcFusedConv"], (node) => conv(node, 0, 1, uniformElem(node, 0, 1))),
   ...each(["Attention", "PackedAttention"], (node) => projectedAttention(node, node.inputs[0]?.type?.elem)),
@@ -383,6 +384,16 @@ function gathered(node: Node): readonly ResultType[] {
   if (!data || !indices) return [];
   const axis = axisOf(node, 0, data.shape.length);
   return [{ elem: data.elem, shape: data.shape.toSpliced(axis, 1, ...indices.shape) }];
+}
+
+/** Unpacked to the type of the scales. In bytes, the last axis may hold several numbers in one. */
+function gatheredBlocks(node: Node): readonly ResultType[] {
+  const [data, indices, scales] = node.inputs.map(fixedOf);
+  if (!data || !indices || !scales) return [];
+  const inByte = data.elem === "uint8" ? 8 / intAttribute(node, "bits", 4) : 1;
+  const shape = withLast(data.shape, inByte * (data.shape.at(-1) ?? 0));
+  const axis = counted(intAttribute(node, "gather_axis", 0), shape.length);
+  return [{ elem: scales.elem, shape: shape.toSpliced(axis, 1, ...indices.shape) }];
 }
 
 /** Slices of the first operand, each by a list of indices. */

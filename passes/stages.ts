@@ -21,7 +21,7 @@ import type { BindContext, Pass, PlanContext, Questions } from "./pass.js";
 
 /**
  * The bind stage fixes all shapes, which everything else needs, lifting included:
- *   widen  makes floats of bfloat16 if another type is asked for, as the original may run nowhere;
+ *   widen  makes floats of bfloat16 if another type is asked for, as the original may run nowhere, and else at the ports;
  *   bind   gives every input a fixed shape;
  *   then the passes of `SETTLE_PASSES`, until they find nothing more.
  */

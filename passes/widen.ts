@@ -1,9 +1,10 @@
 /**
  * Makes a network of bfloat16 one of float, if it is to compute in float or float16: a device without kernels for bfloat16 could not even
- * run the original. Every value of that type becomes a float, inputs and outputs as well; no other value changes, so types need not be known.
- * Constants in files are converted when they are read or written.
+ * run the original. Every value of that type becomes a float; no other value changes, so types need not be known. Constants in files are
+ * converted when they are read or written. Otherwise only inputs and outputs become floats, as tensors of bfloat16 can be handed to no runtime
+ * from here.
  */
-import { type Attribute, constant, inputValue, makeNode, type Model, type Value, withGraph } from "../ir/graph.js";
+import { type Attribute, constant, type Graph, inputValue, makeNode, makeOp, type Model, type Value, withGraph } from "../ir/graph.js";
 import { rewrite } from "../ir/rewrite.js";
 import { convertTensor, type TensorData } from "../ir/tensor.js";
 import { ELEMENT_TYPES, type FloatType, type TensorType } from "../ir/types.js";
@@ -11,9 +12,9 @@ import type { BindContext, Pass } from "./pass.js";
 
 export default {
   name: "widen",
-  summary: "make floats of bfloat16, if another type is asked for",
+  summary: "make floats of bfloat16 where another type is asked for, and at the ports",
   preserves: "precision",
-  run: (model, { precision }) => (isWidened(model, precision) ? widened(model) : model),
+  run: (model, { precision }) => (isWidened(model, precision) ? widened(model) : withGraph(model, withFloatPorts(model.graph))),
 } satisfies Pass<BindContext>;
 
 /** Whether a network that was read is widened if it is to compute in this type. */
@@ -49,6 +50,27 @@ export function widened(model: Model): Model {
     new Map(narrow.map((value, i) => [value, floats[i] ?? value])),
   );
   return withGraph(model, graph);
+}
+
+/** The graph with casts behind inputs of bfloat16 and in front of such outputs. */
+function withFloatPorts(graph: Graph): Graph {
+  const narrow = graph.inputs.filter(({ type, data }) => type?.elem === "bfloat16" && !data);
+  const floats = narrow.map(({ name, type }) => inputValue(name, wideType(type)));
+  const casts = floats.map((value, i) => castTo("bfloat16", value, `${value.name}/narrow`, narrow[i]?.type));
+  const next = rewrite(graph, () => undefined, new Map(narrow.map((value, i) => [value, casts[i]?.value ?? value])));
+  const inputs = graph.inputs.map((value) => floats[narrow.indexOf(value)] ?? value);
+  const made = next.outputs.map(({ name, value }) => {
+    const isNarrow = value.type?.elem === "bfloat16";
+    return { name, ...(isNarrow ? castTo("float", value, `${value.name}/wide`, wideType(value.type)) : { value }) };
+  });
+  const outer = made.flatMap((port) => ("node" in port ? [port.node] : []));
+  if (casts.length === 0 && outer.length === 0) return graph;
+  const nodes = [...casts.map(({ node }) => node), ...next.nodes, ...outer];
+  return { ...next, inputs, nodes, outputs: made.map(({ name, value }) => ({ name, value })) };
+}
+
+function castTo(elem: FloatType, value: Value, name: string, type: TensorType | undefined): ReturnType<typeof makeOp> {
+  return makeOp("Cast", [value], { name, type }, { to: { kind: "int", value: BigInt(ELEMENT_TYPES[elem].code) } });
 }
 
 function wideType(type: TensorType | undefined): TensorType | undefined {

@@ -70,6 +70,7 @@ const LINES = [
   "com.microsoft.FusedMatMul<transA = 1>(stack, square)", "com.microsoft.FusedMatMul<transB = 1>(x, tall5)", "com.microsoft.FusedMatMul<transBatchA = 1>(x, square)", "com.microsoft.FusedMatMul<transBatchA = 1, transA = 1>(turned_batch, tall5t)", "com.microsoft.FusedMatMul(vector, square)",
   'com.microsoft.FusedGemm<transB = 1, activation = "Relu">(square, tall5)', 'com.microsoft.FusedConv<activation = "Relu">(image, kernel)',
   "com.microsoft.MatMulNBits<K = 4, N = 5, bits = 4, block_size = 16>(x, nbits, nscales)", "com.microsoft.MatMulBnb4<K = 4, N = 16, block_size = 16, quant_type = 1>(x, bnb, bnb_max)",
+  "com.microsoft.GatherBlockQuantized<block_size = 16, quantize_axis = 1>(nibble_rows, indices, row_scales)", "com.microsoft.GatherBlockQuantized<block_size = 16, quantize_axis = 1, bits = 4>(byte_rows, indices, row_scales)",
   "com.microsoft.MatMulIntegerToFloat(codes, weights8, scale, scale)", "com.microsoft.DynamicQuantizeMatMul(x, weights8, scale)",
   "com.microsoft.QGemm(square8, scale, zerou, weights8, scale, zero8)", "com.microsoft.QGemm<transA = 1>(square8, scale, zerou, weights8, scale, zero8, \"\", scale, zerou)",
   "com.microsoft.QuantizeLinear(x, scale, zero8)", "com.microsoft.DequantizeLinear(codes, scale, zerou)",
@@ -158,6 +159,7 @@ function modelOf(lines: readonly string[]): Model {
       float low_end = {0.5}, float high_end = {4.0}, float step = {1.0}, int64 index0 = {0}, int64 index9 = {-9}, int64 index_step = {-2},
       float scale = {0.5}, float16 half_scale = {14336}, uint8 zerou = {3}, int8 zero8 = {-3}, float[4] scales4 = {1.0, 2.0, 3.0, 4.0}, uint16[4] zeros4 = {0, 1, 2, 3},
       ${filled("int8 weights8", 4, 5)}, ${filled("int8 kernel8", 3, 2, 3, 2)}, ${filled("uint4 nibbles", 4, 6)}, ${filled("float blocks", 2, 6)},
+      ${filled("uint4 nibble_rows", 5, 32)}, ${filled("uint8 byte_rows", 5, 16)}, ${filled("float row_scales", 5, 2)},
       ${filled("float turns", 4, 4)}, ${filled("uint8 nbits", 5, 1, 8)}, ${filled("float nscales", 5)}, ${filled("uint8 bnb", 32)}, ${filled("float bnb_max", 4)},
       ${filled("float projection", 16, 48)}, ${filled("float bias48", 48)}, ${filled("float projection44", 16, 44)}, ${filled("float bias44", 44)}, ${filled("uint8 projection8", 16, 48)},
       int32[2] lengths = {7, 7}, int32[1] total = {8}, ${filled("float up", 3, 8, 4)}, float[4,6] nibble_floats = {${new Array(24).fill("1.0").join(", ")}}, ${filled("uint4 nibble_zeros", 2, 6)}, ${filled("float fall", 3, 4, 8)}

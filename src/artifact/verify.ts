@@ -7,9 +7,9 @@ import { fileDigest } from "../files/index.js";
 import { latentShape, mean, psnr, rangeOf, relativeL2 } from "../../schedules/index.js";
 import type { Job, RunInputs, SampleOptions } from "../job/index.js";
 import { type ElementType, type FloatType, isFloatType } from "../../ir/types.js";
-import { isWidened } from "../../passes/index.js";
+import { isWidened, widened } from "../../passes/index.js";
 import type { Progress } from "../words/index.js";
-import { exportedFirstStep, liftedFirstStep, ReferenceLoop, startOf } from "../reference/index.js";
+import { exportedFirstStep, liftedFirstStep, ReferenceLoop, startOf, strayCuts } from "../reference/index.js";
 import { assertKernels, type RuntimeOptions } from "../runtime/index.js";
 
 /**
@@ -80,7 +80,7 @@ export async function checkFiles(folder: string): Promise<Check> {
 export async function verify(artifact: Artifact, options: VerifyOptions): Promise<Verification> {
   const { job, plan, folder } = artifact;
   const files = options.files ?? (await checkFiles(folder));
-  assertKernels(job.run.precision, options.device);
+  assertKernels(job.run, options.device);
   const session = await ArtifactSession.open(join(folder, FILES.model), options);
   const loop = new ReferenceLoop(job.run, options);
   const range = job.source.recipe.display?.range;
@@ -121,6 +121,7 @@ export async function verify(artifact: Artifact, options: VerifyOptions): Promis
   const [first] = compared;
   const checks = [
     files,
+    ...cutChecks(job),
     { ...same, ...(notes.length > 0 && { sensitivity, note: notes.join("; ") }) },
     ...(first ? [await sameStep(job, first.inputs, options)] : []),
   ];
@@ -133,10 +134,21 @@ async function sameStep(job: Job, inputs: RunInputs, options: RuntimeOptions): P
   const limit = largestLimit(branchTypes(job));
   const lifted = liftedFirstStep(job, options);
   const followed = await lifted(inputs);
-  const relL2 = relativeL2(await exportedFirstStep(job, options)(inputs), followed);
+  const { read } = job.network;
+  const exported = isWidened(read, job.run.precision) ? widened(read) : read;
+  const relL2 = relativeL2(await exportedFirstStep(job, exported, options)(inputs), followed);
   const sensitivity = relL2 > limit ? await sensitivityAt({ inputs, followed, relL2 }, lifted) : undefined;
   const result = check("lifted step = exported step", relL2, limitAt(limit, sensitivity), []);
   return { ...result, ...(sensitivity !== undefined && { sensitivity, note: sensitivityNote(sensitivity) }) };
+}
+
+/** Whether cuts around blocks hold what they should; no check where there are none. */
+function cutChecks({ run }: Job): readonly Check[] {
+  const networks = [...run.networks.values()];
+  if (!networks.some(({ dit }) => dit?.branches.some(({ kind }) => kind === "block"))) return [];
+  const stray = [...new Set(networks.flatMap(strayCuts))];
+  const problems = stray.map((site) => `'${site}' is not what blocks add to one stream`);
+  return [check("cuts hold what blocks add to one stream", stray.length, 0, problems)];
 }
 
 /** What the artifact was compared with in one sample. */

@@ -6,7 +6,6 @@ import { CompilerError } from "../../ir/diagnostics.js";
 import { entryAt } from "../../ir/entries.js";
 import { ditView, type Model, type Value } from "../../ir/graph.js";
 import { type TensorData, tensorNumbers } from "../../ir/tensor.js";
-import { isWidened, widened } from "../../passes/index.js";
 import { type Call, networkOf } from "../../schedules/index.js";
 import type { Job, RunInputs } from "../job/index.js";
 import { AS_WRITTEN, type RuntimeOptions, Session, type SessionOptions, type Tensors } from "../runtime/index.js";
@@ -25,12 +24,11 @@ export function liftedFirstStep(job: Job, options: RuntimeOptions): FirstStep {
 }
 
 /**
- * By the exporter's file: no pass has touched it, but that bfloat16 is widened where that is asked for, as few devices run it. Its kernels
- * are those of the graph as it is written, or, where the runtime does not load that, as it is simplified.
+ * By the exporter's step, which nothing has bound or simplified. Its kernels are those of the graph as it is written, or, where the runtime
+ * does not load that, as it is simplified.
  */
-export function exportedFirstStep(job: Job, options: RuntimeOptions): FirstStep {
-  const { read, ports } = job.network;
-  const step = isWidened(read, job.run.precision) ? widened(read) : read;
+export function exportedFirstStep(job: Job, step: Model, options: RuntimeOptions): FirstStep {
+  const { ports } = job.network;
   return firstStep(job, async (_, feeds) => {
     const run = (kernels: Pick<SessionOptions, "optimise" | "prepack">): Promise<ArrayLike<number>> =>
       runOnce(step, feeds, ports.prediction, { ...options, ...kernels });

@@ -11,4 +11,5 @@ export {
   type StepResult,
   type Trajectory,
 } from "./loop.js";
+export { strayCuts } from "./cuts.js";
 export { startOf } from "./start.js";

@@ -11,7 +11,7 @@ import { rewrite } from "../../ir/rewrite.js";
 import type { TensorData } from "../../ir/tensor.js";
 import type { TensorType } from "../../ir/types.js";
 import { provider } from "./device.js";
-import { missingKernels } from "./missing-kernels.js";
+import { missingKernels } from "./kernels.js";
 import { reasonOf } from "./reasons.js";
 import { ELEMENT_OF, fromRuntime, toRuntime } from "./tensors.js";
 

@@ -26,7 +26,7 @@ export default {
     for (const file of [output, png]) if (file !== undefined) assertFree(file, force);
     const runtime = runtimeOptions(options, host.signal);
     const { folder, job } = await openArtifact(argument, { ...runtime, extensions: options.extension });
-    assertKernels(job.run.precision, runtime.device);
+    assertKernels(job.run, runtime.device);
     if (job.skipped && options.noise === undefined)
       throw missingOption("--noise", "this run starts from a latent that is given, not from noise");
     const shape = latentShape(job.run);
