@@ -6,10 +6,10 @@ import { type Artifact, ArtifactSession, feedsOf } from "./artifact.js";
 import { fileDigest } from "../files/index.js";
 import { latentShape, mean, psnr, rangeOf, relativeL2 } from "../../schedules/index.js";
 import type { Job, RunInputs, SampleOptions } from "../job/index.js";
-import { type FloatType, isFloatType } from "../../ir/types.js";
-import { isWidened } from "../../passes/index.js";
+import { type ElementType, type FloatType, isFloatType } from "../../ir/types.js";
+import { isWidened, widened } from "../../passes/index.js";
 import type { Progress } from "../words/index.js";
-import { ReferenceLoop, startOf, strayCuts } from "../reference/index.js";
+import { exportedFirstStep, liftedFirstStep, ReferenceLoop, startOf, strayCuts } from "../reference/index.js";
 import { assertKernels, type RuntimeOptions } from "../runtime/index.js";
 
 /**
@@ -73,7 +73,10 @@ export async function checkFiles(folder: string): Promise<Check> {
   return check("files are those of the manifest", problems.length, 0, problems);
 }
 
-/** Runs the artifact, the plan-aware loop and the uncached loop on the same noise. Three runs a sample. Throws NO_KERNELS. */
+/**
+ * Runs the artifact, the plan-aware loop and the uncached loop on the same noise, three runs a sample; and the first step by the
+ * exporter's file. Throws NO_KERNELS.
+ */
 export async function verify(artifact: Artifact, options: VerifyOptions): Promise<Verification> {
   const { job, plan, folder } = artifact;
   const files = options.files ?? (await checkFiles(folder));
@@ -115,9 +118,28 @@ export async function verify(artifact: Artifact, options: VerifyOptions): Promis
   const distance = Math.max(...compared.map(({ relL2 }) => relL2));
   const same = check("artifact = plan-aware loop over the original step", distance, limitAt(limit, sensitivity), problems);
   const notes = [...(sensitivity === undefined ? [] : [sensitivityNote(sensitivity)]), ...widenedNote(job)];
-  const checks = [files, ...cutChecks(job), { ...same, ...(notes.length > 0 && { sensitivity, note: notes.join("; ") }) }];
+  const [first] = compared;
+  const checks = [
+    files,
+    ...cutChecks(job),
+    { ...same, ...(notes.length > 0 && { sensitivity, note: notes.join("; ") }) },
+    ...(first ? [await sameStep(job, first.inputs, options)] : []),
+  ];
   const fidelity = { relL2: mean(fromUncached), psnr: mean(peaks), samples: options.samples * job.run.batch };
   return { ok: checks.every(({ ok }) => ok), checks, fidelity, latents };
+}
+
+/** Whether the step that the loop runs predicts what the exporter's file does: the loop knows only what binding and lifting made of it. */
+async function sameStep(job: Job, inputs: RunInputs, options: RuntimeOptions): Promise<Check> {
+  const limit = largestLimit(branchTypes(job));
+  const lifted = liftedFirstStep(job, options);
+  const followed = await lifted(inputs);
+  const { read } = job.network;
+  const exported = isWidened(read, job.run.precision) ? widened(read) : read;
+  const relL2 = relativeL2(await exportedFirstStep(job, exported, options)(inputs), followed);
+  const sensitivity = relL2 > limit ? await sensitivityAt({ inputs, followed, relL2 }, lifted) : undefined;
+  const result = check("lifted step = exported step", relL2, limitAt(limit, sensitivity), []);
+  return { ...result, ...(sensitivity !== undefined && { sensitivity, note: sensitivityNote(sensitivity) }) };
 }
 
 /** Whether cuts around blocks hold what they should; no check where there are none. */
@@ -132,12 +154,15 @@ function cutChecks({ run }: Job): readonly Check[] {
 /** What the artifact was compared with in one sample. */
 interface Compared {
   readonly inputs: RunInputs;
-  readonly followed: Float32Array;
+  readonly followed: ArrayLike<number>;
   readonly relL2: number;
 }
 
 /** How far the loop moves at most when the noise changes by `NUDGE`. Stops as soon as that explains the distance of the artifact. */
-async function sensitivityAt({ inputs, followed, relL2 }: Compared, run: (inputs: RunInputs) => Promise<Float32Array>): Promise<number> {
+async function sensitivityAt(
+  { inputs, followed, relL2 }: Compared,
+  run: (inputs: RunInputs) => Promise<ArrayLike<number>>,
+): Promise<number> {
   let moved = 0;
   for (let nudge = 1; nudge <= NUDGES && relL2 > MARGIN * moved; nudge++) {
     const noise = inputs.noise.map((value, i) => value * (1 + (Math.cos(nudge * (i + 1)) < 0 ? -NUDGE : NUDGE)));
@@ -160,9 +185,17 @@ function widenedNote({ network, run }: Job): readonly string[] {
     : [];
 }
 
-function limitOf({ model, run }: Job): number {
-  const types = [run.precision, ...model.graph.marks.map(({ value }) => value.type?.elem)].filter(isFloatType);
-  return types.reduce((limit, type) => Math.max(limit, LIMITS[type]), LIMITS.float);
+function limitOf(job: Job): number {
+  return largestLimit([job.run.precision, ...branchTypes(job)]);
+}
+
+/** The types that the exporter's step computes in. */
+function branchTypes({ model }: Job): readonly (ElementType | undefined)[] {
+  return model.graph.marks.map(({ value }) => value.type?.elem);
+}
+
+function largestLimit(types: readonly (ElementType | undefined)[]): number {
+  return types.filter(isFloatType).reduce((limit, type) => Math.max(limit, LIMITS[type]), LIMITS.float);
 }
 
 function check(name: string, relL2: number, limit: number, problems: readonly string[]): Check {
