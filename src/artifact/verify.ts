@@ -12,23 +12,31 @@ import type { Progress } from "../words/index.js";
 import { ReferenceLoop, startOf } from "../reference/index.js";
 import { assertKernels, type RuntimeOptions } from "../runtime/index.js";
 
-/**
- * The largest relative L2 difference between artifact and loop, by the coarsest type that either computes in. In measurements, rounding
- * to float16 changed latents by 1.1e-3 over 4 steps, and by 5e-4 where the CPU skips some roundings. bfloat16 has three bits less.
- */
-const LIMITS: Readonly<Record<FloatType, number>> = { float: 1e-5, float16: 5e-3, bfloat16: 4e-2 };
+interface Tolerance {
+  /**
+   * The largest relative L2 difference between artifact and loop. In measurements, rounding to float16 changed latents by 1.1e-3 over 4
+   * steps, and by 5e-4 where the CPU skips some roundings. bfloat16 has three bits less.
+   */
+  readonly limit: number;
+  /**
+   * A network that rounds inside, as a quantised one does, jumps where a value lies between two integers: results of kernels that differ by
+   * rounding errors then differ much more, though both are right. How much is measured where an artifact is beyond the limit: the noise
+   * is changed by this relative size, which is that of rounding errors.
+   */
+  readonly nudge: number;
+}
 
-/**
- * A network that rounds inside, as a quantised one does, jumps where a value lies between two integers: two kernels that differ by
- * rounding errors then have results that differ much more, though both are right. How much is measured where an artifact is beyond the
- * limit: the noise is changed by this relative size, which is that of rounding errors.
- */
-const NUDGE = 1e-6;
+/** By the coarsest type that artifact or loop computes in. */
+const TOLERANCES: Readonly<Record<FloatType, Tolerance>> = {
+  float: { limit: 1e-5, nudge: 1e-6 },
+  float16: { limit: 5e-3, nudge: 1e-3 },
+  bfloat16: { limit: 4e-2, nudge: 8e-3 },
+};
 
 /** The largest number of such changes that are tried: a value may jump in one and not in another. */
-const NUDGES = 8;
+const TRIES = 8;
 
-/** An artifact may be this many times as far from the loop as the loop is from itself after a change, within the largest of `LIMITS`. */
+/** An artifact may be this many times as far from the loop as the loop is from itself after a change, within the largest limit. */
 const MARGIN = 2;
 
 export interface VerifyOptions extends RuntimeOptions, SampleOptions {
@@ -45,7 +53,7 @@ export interface Check {
   readonly ok: boolean;
   /** Why it failed, if the number does not show it. */
   readonly problem?: string | undefined;
-  /** Where the limit follows from a measurement: how far the loop's own result moves when the noise changes by a relative 1e-6. */
+  /** Where the limit follows from a measurement: how far the loop's own result moves when the noise changes by as much as rounding does. */
   readonly sensitivity?: number | undefined;
   /** What was measured, and what was compared with if it is not the original as it is. */
   readonly note?: string | undefined;
@@ -85,7 +93,7 @@ export async function verify(artifact: Artifact, options: VerifyOptions): Promis
   const fromUncached: number[] = [];
   const peaks: number[] = [];
   const overflown = new Set<string>();
-  const limit = limitOf(job);
+  const { limit, nudge } = toleranceOf(job);
   let latents: Verification["latents"] | undefined;
   let sensitivity: number | undefined;
   try {
@@ -105,7 +113,8 @@ export async function verify(artifact: Artifact, options: VerifyOptions): Promis
       latents ??= { shape: latentShape(job.run), cached, uncached };
     }
     const beyond = compared.filter(({ relL2 }) => relL2 > limit);
-    for (const one of beyond) sensitivity = Math.max(sensitivity ?? 0, await sensitivityAt(one, (inputs) => loop.run(inputs, { plan })));
+    for (const one of beyond)
+      sensitivity = Math.max(sensitivity ?? 0, await sensitivityAt(one, nudge, (inputs) => loop.run(inputs, { plan })));
   } finally {
     await session.close();
     await loop.close();
@@ -114,7 +123,7 @@ export async function verify(artifact: Artifact, options: VerifyOptions): Promis
   const problems = overflown.size > 0 ? [`not finite: the result of ${[...overflown].join(", ")}`] : [];
   const distance = Math.max(...compared.map(({ relL2 }) => relL2));
   const same = check("artifact = plan-aware loop over the original step", distance, limitAt(limit, sensitivity), problems);
-  const notes = [...(sensitivity === undefined ? [] : [sensitivityNote(sensitivity)]), ...widenedNote(job)];
+  const notes = [...(sensitivity === undefined ? [] : [sensitivityNote(nudge, sensitivity)]), ...widenedNote(job)];
   const checks = [files, { ...same, ...(notes.length > 0 && { sensitivity, note: notes.join("; ") }) }];
   const fidelity = { relL2: mean(fromUncached), psnr: mean(peaks), samples: options.samples * job.run.batch };
   return { ok: checks.every(({ ok }) => ok), checks, fidelity, latents };
@@ -127,22 +136,26 @@ interface Compared {
   readonly relL2: number;
 }
 
-/** How far the loop moves at most when the noise changes by `NUDGE`. Stops as soon as that explains the distance of the artifact. */
-async function sensitivityAt({ inputs, followed, relL2 }: Compared, run: (inputs: RunInputs) => Promise<Float32Array>): Promise<number> {
+/** How far the loop moves at most when the noise changes by `nudge`. Stops as soon as that explains the distance of the artifact. */
+async function sensitivityAt(
+  { inputs, followed, relL2 }: Compared,
+  nudge: number,
+  run: (inputs: RunInputs) => Promise<Float32Array>,
+): Promise<number> {
   let moved = 0;
-  for (let nudge = 1; nudge <= NUDGES && relL2 > MARGIN * moved; nudge++) {
-    const noise = inputs.noise.map((value, i) => value * (1 + (Math.cos(nudge * (i + 1)) < 0 ? -NUDGE : NUDGE)));
+  for (let n = 1; n <= TRIES && relL2 > MARGIN * moved; n++) {
+    const noise = inputs.noise.map((value, i) => value * (1 + (Math.cos(n * (i + 1)) < 0 ? -nudge : nudge)));
     moved = Math.max(moved, relativeL2(await run({ ...inputs, noise }), followed));
   }
   return moved;
 }
 
 function limitAt(limit: number, sensitivity = 0): number {
-  return Math.max(limit, Math.min(MARGIN * sensitivity, LIMITS.bfloat16));
+  return Math.max(limit, Math.min(MARGIN * sensitivity, TOLERANCES.bfloat16.limit));
 }
 
-function sensitivityNote(sensitivity: number): string {
-  return `a change of the noise by ${NUDGE.toExponential()} moves the loop's own result by ${sensitivity.toExponential(1)}`;
+function sensitivityNote(nudge: number, sensitivity: number): string {
+  return `a change of the noise by ${nudge.toExponential()} moves the loop's own result by ${sensitivity.toExponential(1)}`;
 }
 
 function widenedNote({ network, run }: Job): readonly string[] {
@@ -151,9 +164,10 @@ function widenedNote({ network, run }: Job): readonly string[] {
     : [];
 }
 
-function limitOf({ model, run }: Job): number {
+function toleranceOf({ model, run }: Job): Tolerance {
   const types = [run.precision, ...model.graph.marks.map(({ value }) => value.type?.elem)].filter(isFloatType);
-  return types.reduce((limit, type) => Math.max(limit, LIMITS[type]), LIMITS.float);
+  const all = types.map((type) => TOLERANCES[type]);
+  return all.reduce((widest, tolerance) => (tolerance.limit > widest.limit ? tolerance : widest), TOLERANCES.float);
 }
 
 function check(name: string, relL2: number, limit: number, problems: readonly string[]): Check {
