@@ -17,6 +17,7 @@ import { type TensorData, tensorNumbers, tensorOf } from "../ir/tensor.js";
 import { elementCount, staticShape } from "../ir/types.js";
 import { relativeL2, type Schedule } from "../schedules/index.js";
 import { openArtifact, writeArtifact } from "../src/artifact/artifact.js";
+import { calibrate } from "../src/calibration/index.js";
 import { type Check, type Verification, verify } from "../src/artifact/verify.js";
 import { compileModel } from "../src/compile/compile.js";
 import { readJson } from "../src/files/json.js";
@@ -194,4 +195,9 @@ describe("an export of bfloat16", () => {
   it("is refused on the CPU without that", async () => {
     await expect(openFile("bfloat16").then((job) => verified(job))).rejects.toMatchObject({ code: "NO_KERNELS" });
   });
+});
+
+it("float8 is calibrated, though the runtime's optimiser makes of it what the runtime refuses", async () => {
+  const job = await openFile("float8");
+  await expect(calibrate(job, { ...RUNTIME, seed: 0, samples: 1 })).resolves.toMatchObject({ samples: [0], steps: 6 });
 });
