@@ -8,7 +8,7 @@ import { equationOf } from "./equation.js";
 import { intAttribute, intsAttribute, isOfStandardDomain, type Node, type Value } from "./graph.js";
 import type { RuntimeOperator, StandardOperator } from "./operators.js";
 import { tensorNumbers } from "./tensor.js";
-import { elementCount, elementTypeOf, type ElementType, sameShape, type TensorType } from "./types.js";
+import { broadcastShape, elementCount, elementTypeOf, type ElementType, sameShape, type TensorType } from "./types.js";
 
 /** A type with a fixed shape. */
 export interface FixedType extends TensorType {
@@ -202,24 +202,9 @@ function broadcasting(elemOf: (elems: readonly ElementType[]) => Elem): (node: P
     const operands = allFixed(inputs);
     if (!operands) return [];
     const elem = elemOf(operands.map((type) => type.elem));
-    const shape = broadcast(operands.map((type) => type.shape));
+    const shape = broadcastShape(operands.map((type) => type.shape));
     return [elem === "misfit" || !shape ? "misfit" : typeOf(elem, shape)];
   };
-}
-
-/** The shape that these broadcast to, if they do. */
-function broadcast(shapes: readonly (readonly number[])[]): readonly number[] | undefined {
-  const rank = Math.max(...shapes.map(({ length }) => length));
-  const dims = new Array<number>(rank).fill(1);
-  for (const shape of shapes) {
-    for (const [i, dim] of shape.entries()) {
-      const axis = rank - shape.length + i;
-      if (dim === 1) continue;
-      if (dims[axis] !== 1 && dims[axis] !== dim) return undefined;
-      dims[axis] = dim;
-    }
-  }
-  return dims;
 }
 
 /** The integers of an operand that gives axes, sizes or bounds; undefined where it is not a constant. */
@@ -370,7 +355,7 @@ function einsum(node: Node): readonly ResultType[] {
 function expanded({ elem, shape }: FixedType, { inputs: [, sizes] }: Node): ResultType {
   const wanted = integers(sizes);
   if (!wanted) return undefined;
-  const whole = broadcast([shape, wanted]);
+  const whole = broadcastShape([shape, wanted]);
   return whole ? { elem, shape: whole } : "misfit";
 }
 
@@ -438,7 +423,7 @@ function matMul(node: Node, first: number, second: number, elem: Elem): readonly
   const [a, b] = [turnedMatrix(node, first, "A"), turnedMatrix(node, second, "B")];
   if (!a || !b || elem === undefined) return [];
   const [left, right] = [a.length === 1 ? [1, ...a] : a, b.length === 1 ? [...b, 1] : b];
-  const stack = broadcast([left.slice(0, -2), right.slice(0, -2)]);
+  const stack = broadcastShape([left.slice(0, -2), right.slice(0, -2)]);
   if (!stack || left.at(-1) === undefined || left.at(-1) !== right.at(-2) || elem === "misfit") return ["misfit"];
   // The axis that was added to a vector operand is removed from the result.
   const rows = a.length === 1 ? [] : left.slice(-2, -1);

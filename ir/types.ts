@@ -109,3 +109,18 @@ export function sameShape(a: readonly Dim[] | null, b: readonly Dim[] | null): b
   if (!a || !b) return a === b;
   return a.length === b.length && a.every((dim, i) => dim === b[i]);
 }
+
+/** The shape that these broadcast to, if they do. */
+export function broadcastShape(shapes: readonly (readonly number[])[]): readonly number[] | undefined {
+  const rank = Math.max(...shapes.map(({ length }) => length));
+  const dims = new Array<number>(rank).fill(1);
+  for (const shape of shapes) {
+    for (const [i, dim] of shape.entries()) {
+      const axis = rank - shape.length + i;
+      if (dim === 1) continue;
+      if (dims[axis] !== 1 && dims[axis] !== dim) return undefined;
+      dims[axis] = dim;
+    }
+  }
+  return dims;
+}

@@ -57,6 +57,8 @@ export interface Pass<Context = PassContext> extends Named {
   readonly isOptional?: true;
   /** Whether it leaves results without correct types, which only the runtime can infer. They are not checked after it. */
   readonly leavesUntyped?: true;
+  /** Whether it takes marks away on purpose. Any other pass keeps those of all values that the graph needs. */
+  readonly takesMarks?: true;
   /** Returns the same object if there is nothing to change. */
   run(model: Model, context: Context, count: Count): Model | Promise<Model>;
 }
@@ -96,8 +98,8 @@ export interface RunPassesOptions {
 }
 
 /**
- * Runs passes in order, except those in `without`. Checks the abort signal before each pass, and the graph and the types of new nodes
- * after each pass that changed the model. Adds the name of the pass to an error that it throws, except to a CompilerError.
+ * Runs passes in order, except those in `without`. Checks the abort signal before each pass, and the graph, the types of new nodes
+ * and the marks after each pass that changed the model. Adds the name of the pass to an error that it throws, except to a CompilerError.
  */
 export async function runPasses<Context extends Pick<Questions, "signal">>(
   model: Model,
@@ -116,7 +118,8 @@ export async function runPasses<Context extends Pick<Questions, "signal">>(
     try {
       const made = await pass.run(current, context, (rule, times) => counts.set(rule, times));
       changed = made !== current;
-      if (changed) assertWellFormed(made, pass.leavesUntyped ? undefined : current);
+      if (changed)
+        assertWellFormed(made, { types: pass.leavesUntyped ? undefined : current, marks: pass.takesMarks ? undefined : current });
       current = made;
     } catch (error) {
       if (error instanceof CompilerError) throw error;

@@ -14,6 +14,7 @@ import precision from "./precision.js";
 import reuse from "./reuse.js";
 import decomposeContribOps from "./decompose-contrib-ops.js";
 import inferTypes from "./infer-types.js";
+import unpackSequences from "./unpack-sequences.js";
 import unroll from "./unroll.js";
 import widen from "./widen.js";
 import type { BindContext, Pass, PlanContext, Questions } from "./pass.js";
@@ -30,11 +31,12 @@ export const BIND_PASSES: readonly Pass<BindContext>[] = [widen, bind];
  * What follows from the shapes of the inputs. Each of these may give the others work, so they are repeated (`untilSettled`):
  *   infer-types  gives every value its type, by rules and by asking the runtime;
  *   drop-casts   removes casts to the type that is there, which the runtime cannot always load;
+ *   unpack-sequences  makes slices of sequences that are taken apart again, of which nobody else knows what they hold;
  *   decompose-contrib-ops  replaces the runtime's own operators, which no other pass and no other runtime knows;
  *   fold      computes what depends on no input: Constant nodes, shape arithmetic, position tables;
  *   decide    takes the side of an If that is known by now.
  */
-export const SETTLE_PASSES: readonly Pass<Questions>[] = [inferTypes, dropCasts, decomposeContribOps, fold, decide];
+export const SETTLE_PASSES: readonly Pass<Questions>[] = [inferTypes, dropCasts, unpackSequences, decomposeContribOps, fold, decide];
 
 /**
  * The step stage simplifies the single step, before it is copied:

@@ -15,7 +15,7 @@ import {
   type Dependence,
 } from "../ops.js";
 import { isAffine, isSelection, mixesNeighbours } from "./functions.js";
-import { unmoved } from "./moves.js";
+import { unmoved, unscaled } from "./moves.js";
 import { isWithin, type Region } from "./regions.js";
 
 /**
@@ -131,14 +131,14 @@ export function cutPoints(region: Region, dependsOn: Dependence): CutPoints {
   let at = region.operand;
   for (;;) {
     const here = unmoved(at);
-    // Norms are tried first, as the scale of a norm is no gate. There is no gate before a norm.
+    // Norms are tried first, as the scale of a norm is no gate. There is no gate before a norm. A constant number scales, and is no gate.
     const beforeNorm = normed ? undefined : throughNorm(here, region, dependsOn);
     const beforeGate = normed || beforeNorm ? undefined : throughGate(here, region, course, dependsOn);
     if (beforeNorm) normed = here;
     if (beforeGate) gated = true;
-    const next = beforeNorm ?? beforeGate;
-    if (!next) break;
-    at = next;
+    const before = beforeNorm ?? beforeGate ?? (unscaled(here) === here ? undefined : unscaled(here));
+    if (!before) break;
+    at = before;
   }
   // The output of a linear layer is taken before any reshaping; other modules end at `at` itself.
   const end = unmoved(at);

@@ -9,7 +9,7 @@ import type { Job, RunInputs, SampleOptions } from "../job/index.js";
 import { type FloatType, isFloatType } from "../../ir/types.js";
 import { isWidened } from "../../passes/index.js";
 import type { Progress } from "../words/index.js";
-import { ReferenceLoop, startOf } from "../reference/index.js";
+import { ReferenceLoop, startOf, strayCuts } from "../reference/index.js";
 import { assertKernels, type RuntimeOptions } from "../runtime/index.js";
 
 interface Tolerance {
@@ -124,9 +124,18 @@ export async function verify(artifact: Artifact, options: VerifyOptions): Promis
   const distance = Math.max(...compared.map(({ relL2 }) => relL2));
   const same = check("artifact = plan-aware loop over the original step", distance, limitAt(limit, sensitivity), problems);
   const notes = [...(sensitivity === undefined ? [] : [sensitivityNote(nudge, sensitivity)]), ...widenedNote(job)];
-  const checks = [files, { ...same, ...(notes.length > 0 && { sensitivity, note: notes.join("; ") }) }];
+  const checks = [files, ...cutChecks(job), { ...same, ...(notes.length > 0 && { sensitivity, note: notes.join("; ") }) }];
   const fidelity = { relL2: mean(fromUncached), psnr: mean(peaks), samples: options.samples * job.run.batch };
   return { ok: checks.every(({ ok }) => ok), checks, fidelity, latents };
+}
+
+/** Whether cuts around blocks hold what they should; no check where there are none. */
+function cutChecks({ run }: Job): readonly Check[] {
+  const networks = [...run.networks.values()];
+  if (!networks.some(({ dit }) => dit?.branches.some(({ kind }) => kind === "block"))) return [];
+  const stray = [...new Set(networks.flatMap(strayCuts))];
+  const problems = stray.map((site) => `'${site}' is not what blocks add to one stream`);
+  return [check("cuts hold what blocks add to one stream", stray.length, 0, problems)];
 }
 
 /** What the artifact was compared with in one sample. */

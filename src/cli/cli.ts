@@ -10,7 +10,8 @@ import { passes } from "../../passes/index.js";
 import { optionWord, policies } from "../../schedules/index.js";
 import { commands } from "./commands/index.js";
 import type { Command, Host } from "./command.js";
-import { isRepeatable, OPTIONS, parseOptions } from "./options.js";
+import { asExported } from "./as-exported.js";
+import { isRepeatable, type Options, OPTIONS, parseOptions, runtimeOptions } from "./options.js";
 import { progressOn, type ProgressStream } from "./progress.js";
 
 const INTERNAL_ERROR = 70 satisfies keyof typeof EXIT_CODES;
@@ -111,10 +112,11 @@ async function perform(
   const { json, quiet, ...rest } = given;
   const { stdout, stderr, signal } = terminal;
   const progress = quiet === true ? undefined : progressOn(stderr);
+  let options: Options = { policyOptions: {} };
   try {
     const known = Object.entries(rest).filter(([name]) => Object.hasOwn(OPTIONS, name));
     const policy = Object.entries(rest).filter(([name]) => !Object.hasOwn(OPTIONS, name));
-    const options = {
+    options = {
       ...parseOptions(Object.fromEntries(known)),
       policyOptions: Object.fromEntries(policy.map(([name, value]) => [name, String(value)])),
     };
@@ -139,7 +141,8 @@ async function perform(
   } catch (error) {
     progress?.stop();
     // Any error of a cancelled run is reported as the cancellation.
-    return complain(signal.aborted ? cancelled() : error, json === true, stderr);
+    const reason = signal.aborted ? cancelled() : await asExported(error, argument, options, runtimeOptions(options, signal));
+    return complain(reason, json === true, stderr);
   }
 }
 

@@ -24,6 +24,7 @@ import {
 } from "../../schedules/index.js";
 import { evaluator, type RuntimeOptions } from "../runtime/index.js";
 import { badChannels, dataDependent, predictionShape, typeUnknown } from "../words/index.js";
+import { heldConditions } from "./held-conditions.js";
 import { lifted, type Network, type PortRoles } from "./network.js";
 import { floatTypeOf, isInput, type Recipe, type ValueSpec } from "./recipe.js";
 import type { JobSource } from "./source.js";
@@ -92,7 +93,7 @@ export async function liftBound(bound: BoundNetwork, runtime: RuntimeOptions): P
   const isGuided = bound.single !== bound.model;
   const single = !isGuided ? model : bound.single && oneHalf(model, await liftedFrom(bound.single));
   const prediction = predictionSlice(model, recipe.prediction);
-  const shown = withForeign(withCoverage(model));
+  const shown = withHeld(withChannels(withForeign(withCoverage(model)), recipe.prediction, prediction));
   return {
     bound,
     source,
@@ -285,6 +286,22 @@ function withForeign(model: Model): Model {
   );
 }
 
+/** Adds a warning if the prediction was taken from an output that has something else than a variance behind it. */
+function withChannels(model: Model, asked: PredictionSlice, { channels, channelAxis }: PredictionSlice): Model {
+  const [port] = model.graph.outputs;
+  const have = port?.value.type?.shape?.[channelAxis];
+  if (asked.channels !== undefined || channels === undefined || have === 2 * channels[1]) return model;
+  return warning(
+    model,
+    `The first ${channels[1]} of ${have} channels of '${port?.name}' are taken for the prediction: if those are others, name them as "prediction": { "channels": [from, to] } in recipe.json.`,
+  );
+}
+
+function withHeld(model: Model): Model {
+  const sentence = heldConditions(model);
+  return sentence === undefined ? model : warning(model, sentence);
+}
+
 function warning(model: Model, sentence: string): Model {
   const view = ditView(model);
   return { ...model, dit: { ...view, warnings: [...view.warnings, sentence] } };
@@ -324,13 +341,21 @@ function predictionSlice(model: Model, recipe: PredictionSlice): PredictionSlice
   const wanted = staticShape(latentInput(model)?.type);
   const found = staticShape(model.graph.outputs[0]?.value.type);
   const { channelAxis } = recipe;
-  const have = found?.[channelAxis] ?? 0;
-  const need = wanted?.[channelAxis] ?? 0;
   if (!wanted || !found) return recipe;
+  const have = found[channelAxis] ?? 0;
+  const need = wanted[channelAxis] ?? 0;
   const channels = recipe.channels ?? (have > need ? [0, need] : undefined);
-  if (channels === undefined ? have !== need : channels[1] > have || channels[1] - channels[0] !== need)
-    throw badChannels(channels, channelAxis, have, need);
-  const other = wanted.some((size, axis) => axis !== channelAxis && size !== found[axis]);
-  if (other || wanted.length !== found.length) throw predictionShape(found, wanted);
+  const isPart = channels === undefined ? have === need : channels[1] <= have && channels[1] - channels[0] === need;
+  if (!isPart || !mayDifferAt(channelAxis, found, wanted)) {
+    const [axis] = [channelAxis, ...wanted.keys()].filter((axis) => mayDifferAt(axis, found, wanted));
+    if (axis === undefined) throw predictionShape(found, wanted);
+    throw badChannels(channels, channelAxis, { found, wanted, fits: { axis, channels: wanted[axis] ?? 0 } });
+  }
   return { ...recipe, channels: channels?.[0] === 0 && channels[1] === have ? undefined : channels };
+}
+
+/** Whether the first channels of an axis, as many as are wanted, have the wanted shape. */
+function mayDifferAt(channelAxis: number, found: readonly number[], wanted: readonly number[]): boolean {
+  if (found.length !== wanted.length || channelAxis >= wanted.length) return false;
+  return wanted.every((size, axis) => (axis === channelAxis ? size <= (found[axis] ?? 0) : size === found[axis]));
 }

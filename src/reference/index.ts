@@ -10,4 +10,5 @@ export {
   type StepResult,
   type Trajectory,
 } from "./loop.js";
+export { strayCuts } from "./cuts.js";
 export { startOf } from "./start.js";

@@ -21,8 +21,8 @@ const REFUSAL = /Could not find an implementation for (\S+?)\(\d+\) node/;
 export function missingKernels(message: string, model: Model, device: string): CompilerError | undefined {
   const refused = REFUSAL.exec(message)?.[1];
   const found = model.graph.nodes.filter(({ opType }) => opType === refused).flatMap(typesOf);
-  // Types that the runtime does not even take and return are those that it has few kernels for.
-  const type = found.find((elem) => !isRuntimeType(elem)) ?? found[0];
+  // Types that the runtime does not even take and return are those that it has few kernels for. In others it lacks this operator alone.
+  const type = found.find((elem) => !isRuntimeType(elem));
   return refused === undefined || type === undefined
     ? undefined
     : noKernels(type, device, [...new Set([refused, ...computingIn(type, model)])]);

@@ -12,6 +12,7 @@ import type { TensorData } from "../../ir/tensor.js";
 import type { TensorType } from "../../ir/types.js";
 import { provider } from "./device.js";
 import { missingKernels } from "./kernels.js";
+import { reasonOf } from "./reasons.js";
 import { ELEMENT_OF, fromRuntime, toRuntime } from "./tensors.js";
 
 // Errors come as exceptions, so the runtime should not also print them to stderr.
@@ -132,7 +133,9 @@ function explain(error: unknown, device: string, source: string | Model = ""): E
   const message = error instanceof Error ? error.message : String(error);
   const missing = typeof source === "string" ? undefined : missingKernels(message, source, device);
   if (missing) return missing;
-  return device.startsWith("cuda") && /provider|backend|CUDA/i.test(message) ? deviceMissing(device, message) : runtimeFailed(message);
+  if (device.startsWith("cuda") && /provider|backend|CUDA/i.test(message)) return deviceMissing(device, message);
+  const { problem, hint } = reasonOf(message);
+  return runtimeFailed(problem, hint, error);
 }
 
 /**

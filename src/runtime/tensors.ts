@@ -53,13 +53,12 @@ export function toRuntime(data: TensorData): Tensor {
     case "bool":
       return new Tensor("bool", new Uint8Array(buffer, byteOffset, byteLength), shape);
     default:
-      throw runtimeFailed(`Tensors of type ${data.elem} cannot be handed to the runtime.`);
+      throw runtimeFailed(`tensors of type ${data.elem} cannot be handed to it`);
   }
 }
 
 export function fromRuntime(tensor: Tensor | undefined): TensorData {
   const elem = tensor && ELEMENT_OF.get(tensor.type);
-  if (!tensor || !elem || !ArrayBuffer.isView(tensor.data))
-    throw runtimeFailed("The runtime returned something that is no tensor of numbers.");
+  if (!tensor || !elem || !ArrayBuffer.isView(tensor.data)) throw runtimeFailed("it returned something that is no tensor of numbers");
   return tensorFrom(elem, tensor.dims, tensor.data);
 }

@@ -1,12 +1,19 @@
 /** Errors about files, recipes, options, devices and artifacts: code, sentence, place, hint. In alphabetical order of the codes. */
 import { CompilerError, nearest } from "../../ir/diagnostics.js";
 
-export function badChannels(channels: readonly number[] | undefined, axis: number, have: number, need: number): CompilerError {
+/** The shapes of the output and of the latent, and an axis whose first channels fit. */
+export interface ChannelMisfit {
+  readonly found: readonly number[];
+  readonly wanted: readonly number[];
+  readonly fits: { readonly axis: number; readonly channels: number };
+}
+
+export function badChannels(channels: readonly number[] | undefined, axis: number, { found, wanted, fits }: ChannelMisfit): CompilerError {
   return new CompilerError(
     "BAD_CHANNELS",
     2,
-    `The prediction takes ${channels ? `channels ${channels.join(" to ")}` : "all channels"} of axis ${axis}, where the output has ${have} and the latent ${need}.`,
-    `Set "prediction": { "channels": [0, ${need}], "channelAxis": ${axis} } in recipe.json to what the network predicts.`,
+    `The prediction takes ${channels ? `channels ${channels.join(" to ")}` : "all channels"} of axis ${axis}, where the output has the shape [${found.join(", ")}] and the latent [${wanted.join(", ")}].`,
+    `Set "prediction": { "channels": [0, ${fits.channels}], "channelAxis": ${fits.axis} } in recipe.json, or other channels of that axis, as many, if those are the prediction.`,
   );
 }
 
@@ -181,6 +188,17 @@ export function missingOption(flag: string, reason: string): CompilerError {
   return new CompilerError("MISSING_OPTION", 2, `${flag} is missing: ${reason}.`, "See the command's --help.");
 }
 
+/** `problem` and `hint` have no full stop. */
+export function modelNotLoaded(file: string, problem: string, hint?: string): CompilerError {
+  return new CompilerError(
+    "MODEL_NOT_LOADED",
+    5,
+    `ONNX Runtime does not load the file as it was exported: ${problem}.`,
+    `${hint ?? "Export the model so that onnxruntime.InferenceSession(file) takes it; then compile it"}.`,
+    { file },
+  );
+}
+
 export function notAnArtifact(folder: string): CompilerError {
   return new CompilerError(
     "NOT_AN_ARTIFACT",
@@ -273,16 +291,19 @@ export function predictionShape(found: readonly number[], wanted: readonly numbe
     "PREDICTION_SHAPE",
     3,
     `The prediction has the shape [${found.join(", ")}], the latent [${wanted.join(", ")}].`,
-    "They may differ in the channels only: export the network so that it predicts what the sampler works on, or name another output.",
+    'The output may have more channels than the latent, and else has its shape: name another output ("prediction": { "output": … } in recipe.json), or export the network so that it predicts what the sampler works on; what the sampler does not change (a mask, an image) is an input of its own. If the network is in two files, join them with onnx.compose.merge_models.',
   );
 }
 
-export function runtimeFailed(problem: string): CompilerError {
+/** `problem` and `hint` have no full stop. Without a hint there is nothing that a person can do but report it. */
+export function runtimeFailed(problem: string, hint?: string, cause?: unknown): CompilerError {
   return new CompilerError(
     "RUNTIME_FAILED",
     5,
-    `ONNX Runtime failed: ${problem}`,
-    "If the model runs elsewhere with the same inputs, this is worth a report.",
+    `ONNX Runtime failed: ${problem}.`,
+    `${hint ?? "Please report it with the command that you ran, unless ONNX Runtime fails alike on the exported file by itself"}.`,
+    {},
+    { cause },
   );
 }
 

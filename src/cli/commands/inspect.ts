@@ -4,6 +4,7 @@ import { bindModel, type BoundModel, lifted, type Network, openNetwork } from ".
 import { CompilerError } from "../../../ir/diagnostics.js";
 import { counted, formatQuantity, missingOption, table } from "../../words/index.js";
 import { MODEL_OPTIONS, recipeOverrides, runtimeOptions } from "../options.js";
+import { asExported } from "../as-exported.js";
 import type { Command } from "../command.js";
 
 export default {
@@ -16,7 +17,8 @@ export default {
     const network = await openNetwork(argument, recipeOverrides(options));
     const { dumpBranches: folder, inputs, force = false } = options;
     if (folder !== undefined && inputs === undefined) throw missingOption("--inputs", "--dump-branches runs one step and needs its inputs");
-    const bound = await boundOrNot(() => bindModel(network, runtime));
+    const explained = (error: unknown): Promise<unknown> => asExported(error, argument, options, runtime);
+    const bound = await boundOrNot(() => bindModel(network, runtime), explained);
     if (folder !== undefined && bound instanceof CompilerError) throw bound;
     const found = bound instanceof CompilerError ? asTheFileHasIt(network, bound) : inspect(bound.model);
     const dumped =
@@ -27,16 +29,22 @@ export default {
   },
 } satisfies Command;
 
+/** Reasons why a model cannot be bound with which `inspect` still shows what the file has. */
+const SHOWN: ReadonlySet<string> = new Set(["UNBOUND_DIM", "DATA_DEPENDENT", "TYPE_UNKNOWN", "RUNTIME_FAILED", "MODEL_NOT_LOADED"]);
+
 /**
  * The bound model, or the reason why it cannot be bound: `inspect` also shows models with unknown sizes, or that this machine cannot run.
  */
-async function boundOrNot(bind: () => Promise<BoundModel>): Promise<BoundModel | CompilerError> {
+async function boundOrNot(
+  bind: () => Promise<BoundModel>,
+  explained: (error: unknown) => Promise<unknown>,
+): Promise<BoundModel | CompilerError> {
   try {
     return await bind();
   } catch (error) {
-    if (error instanceof CompilerError && ["UNBOUND_DIM", "DATA_DEPENDENT", "TYPE_UNKNOWN", "RUNTIME_FAILED"].includes(error.code))
-      return error;
-    throw error;
+    const reason = await explained(error);
+    if (reason instanceof CompilerError && SHOWN.has(reason.code)) return reason;
+    throw reason;
   }
 }
 
