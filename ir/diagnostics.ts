@@ -47,8 +47,15 @@ export function ambiguousPort(role: string, option: string, candidates: readonly
     "AMBIGUOUS_PORT",
     3,
     `More than one ${role} is possible: ${candidates.join(", ")}.`,
-    `Name it as "${option}" in recipe.json.`,
+    `Name it as "${option}" in recipe.json, a file beside the model: ${recipeWith(option, candidates[0] ?? "")}.`,
   );
+}
+
+/** The shortest recipe that names a port: `option` is the path of its key, with a dot. */
+function recipeWith(option: string, name: string): string {
+  const [key = "", inner] = option.split(".");
+  const value = inner === undefined ? `"${name}"` : `{ "${inner}": "${name}" }`;
+  return `{ "model": "<name of the .onnx file>", "${key}": ${value} }`;
 }
 
 export function cancelled(): CompilerError {
@@ -185,6 +192,51 @@ export function notOnnx(file: string, reason: string): CompilerError {
 
 export function notRecognised(what: string, hint: string, node?: string): CompilerError {
   return new CompilerError("NOT_RECOGNISED", 3, what, hint, { node });
+}
+
+/** Most often what was exported is more than the network, or less. */
+const EXPORT_STEP =
+  "Export the denoising network alone, one step, with latent, time and conditions as inputs; if it is in two files, join them with onnx.compose.merge_models.";
+
+/** Ids in, scores out: `elem` is the type of the input. */
+export function discreteLatent(input: string, elem: string, output: string): CompilerError {
+  return notRecognised(
+    `The latent would be '${input}', which is of type ${elem}: '${output}' has scores of the values that its elements may have, as in discrete diffusion or a language model. Only continuous latents are compiled.`,
+    "No option changes that. Where noise is added to embeddings of the tokens, export the network from these on, as a float input.",
+  );
+}
+
+export function noLatent(): CompilerError {
+  return notRecognised(
+    "The graph has no latent: no input is a float tensor of rank 3 or more.",
+    `${EXPORT_STEP} A latent of lower rank can be named in recipe.json: ${recipeWith("latent", "<input>")}.`,
+  );
+}
+
+export function noPrediction(): CompilerError {
+  return notRecognised("The graph has no prediction: it has no outputs.", EXPORT_STEP);
+}
+
+/** `numbers`: inputs with a number for each sample; `more`: those with more than one. */
+export function noTime(numbers: readonly string[], more: readonly string[]): CompilerError {
+  const quoted = (names: readonly string[]): string => names.map((name) => `'${name}'`).join(", ");
+  const candidates = numbers.length > 0 ? ` It may be one of ${quoted(numbers)}, which may as well be labels.` : "";
+  const others = more.length > 0 ? ` More than one number for each sample is in ${quoted(more)}.` : "";
+  const naming = `Name the time in recipe.json, a file beside the model: ${recipeWith("timestep", numbers[0] ?? "")}.`;
+  return notRecognised(
+    `The graph has no time: no input with one number for each sample, or for each token, goes into a sine or cosine or has the name of a time.${candidates}${others}`,
+    `${numbers.length > 0 ? naming : EXPORT_STEP}${more.length > 0 || numbers.length === 0 ? ` ${EMBED_INSIDE}` : ""}`,
+  );
+}
+
+const EMBED_INSIDE =
+  "A time that is embedded outside has to be embedded inside: export the network together with its time embedding, so that the input is the time itself, or join the files of the two with onnx.compose.merge_models.";
+
+export function timeIsVector(name: string): CompilerError {
+  return notRecognised(
+    `'${name}' is no time: its numbers are used as one vector for each sample, as an embedding that was computed outside. The time is one number for each sample, or for each token.`,
+    EMBED_INSIDE,
+  );
 }
 
 export function randomNode(opType: string, node: string): CompilerError {

@@ -3,12 +3,22 @@
  * Structure cannot tell some inputs apart (a time and a guidance scale are embedded alike). Of these, the one with a customary name
  * is chosen, else the first; that is a guess, and the caller is told of it.
  */
-import { ambiguousPort, notRecognised, randomNode, unknownName } from "./diagnostics.js";
+import {
+  ambiguousPort,
+  discreteLatent,
+  noLatent,
+  noPrediction,
+  notRecognised,
+  noTime,
+  randomNode,
+  timeIsVector,
+  unknownName,
+} from "./diagnostics.js";
 import type { PortGuess } from "./dit.js";
 import { type Graph, isOp, type Node, type Port, type Value } from "./graph.js";
-import { isControlFlow, isDataMovement, isElementwise, isRandom } from "./ops.js";
-import { operands } from "./analysis.js";
+import { isRandom } from "./ops.js";
 import { rewrite } from "./rewrite.js";
+import { isNumber, timesOf } from "./times.js";
 import type { Dim, TensorType } from "./types.js";
 
 /** Names that the user or a recipe gives; what is left out is found by structure. */
@@ -31,7 +41,6 @@ const FLOATS: readonly string[] = ["float", "float16", "bfloat16", "double"];
  * Throws UNKNOWN_NAME for a name that is not there, NOT_RECOGNISED for a graph that has no latent or no time, AMBIGUOUS_PORT for outputs.
  */
 export function findPorts(graph: Graph, names: PortNames): Ports {
-  const latents = latentCandidates(graph, names.latent);
   const guesses: PortGuess[] = [];
   const choose = <T extends Value>(role: string, option: string, candidates: readonly T[], customary: RegExp): T => {
     const named = candidates.filter(({ name }) => customary.test(name));
@@ -40,17 +49,18 @@ export function findPorts(graph: Graph, names: PortNames): Ports {
     if (candidates.length > 1 && named.length !== 1) guesses.push({ role, option, candidates: candidates.map(({ name }) => name) });
     return only;
   };
-  const times = timeCandidates(graph, latents, names.timestep);
   const prediction = findPrediction(graph, names.prediction);
+  const latents = latentCandidates(graph, prediction, names.latent);
+  const times = names.timestep === undefined ? timeCandidates(graph, latents) : [namedTime(graph, names.timestep, latents)];
   const latent = choose("latent", "latent", mostAlike(latents, prediction), /^(hidden_states|sample|latents?|x|noise)$/i);
-  const timestep = choose("timestep", "timestep", times, /^(timesteps?|time(_?step)?|t|sigma)$/i);
+  const timestep = choose("timestep", "timestep", times, CUSTOMARY_TIME);
   return { latent, timestep, prediction, guesses };
 }
 
 function findPrediction(graph: Graph, name: string | undefined): Port {
   if (name !== undefined) return byName("output", graph.outputs, name);
   const [first, second] = graph.outputs;
-  if (!first) throw noPort("prediction", "The graph has no outputs.");
+  if (!first) throw noPrediction();
   if (second)
     throw ambiguousPort(
       "prediction",
@@ -60,11 +70,37 @@ function findPrediction(graph: Graph, name: string | undefined): Port {
   return first;
 }
 
-function latentCandidates(graph: Graph, name: string | undefined): readonly Value[] {
-  if (name !== undefined) return [inputNamed(graph, name)];
+function latentCandidates(graph: Graph, prediction: Port, name: string | undefined): readonly Value[] {
+  if (name !== undefined) {
+    const named = inputNamed(graph, name);
+    if (isInteger(named)) throw discreteLatent(named.name, named.type?.elem ?? "?", prediction.name);
+    return [named];
+  }
   const floats = graph.inputs.filter(({ type }) => type && FLOATS.includes(type.elem) && (type.shape?.length ?? 0) >= 3);
-  if (floats.length === 0) throw noPort("latent", "No input is a float tensor of rank 3 or more.");
-  return floats;
+  const latents = floats.filter((input) => !isNumber(input) && !CUSTOMARY_TIME.test(input.name));
+  const ids = graph.inputs.find((input) => isInteger(input) && isSpreadOver(prediction, input));
+  if (ids && !latents.some((input) => sharesAxes(input, prediction)))
+    throw discreteLatent(ids.name, ids.type?.elem ?? "?", prediction.name);
+  if (latents.length === 0) throw noLatent();
+  return latents;
+}
+
+function isInteger({ type }: Value): boolean {
+  return type !== undefined && !FLOATS.includes(type.elem);
+}
+
+/** Whether an input has the prediction's rank, and an axis after the batch in common with it. */
+function sharesAxes({ type }: Value, { value }: Port): boolean {
+  const [own, other] = [type?.shape, value.type?.shape];
+  return own?.length === other?.length && own?.some((dim, axis) => axis > 0 && dim !== null && dim === other?.[axis]) === true;
+}
+
+/** Whether the prediction has the axes of an input of tokens, and perhaps one more, with a number for each value that a token may have. */
+function isSpreadOver({ value }: Port, input: Value): boolean {
+  const [own, other] = [input.type?.shape, value.type?.shape];
+  if (!own || !other || own.length < 2) return false;
+  const without = [...other.keys()].map((axis) => other.filter((_, i) => i !== axis));
+  return [other, ...without].some((dims) => dims.length === own.length && dims.every((dim, i) => dim !== null && dim === own[i]));
 }
 
 /**
@@ -89,18 +125,34 @@ function likeness(a: TensorType | undefined, b: TensorType | undefined): number 
   return own.reduce<number>((sum, dim, i) => sum + score(dim, i), 0);
 }
 
-/** Inputs of rank 1 or less that go into a sine or cosine before any weight touches them. */
-function timeCandidates(graph: Graph, latents: readonly Value[], name: string | undefined): readonly Value[] {
-  if (name !== undefined) return [inputNamed(graph, name)];
-  const small = graph.inputs.filter((input) => !latents.includes(input) && (input.type?.shape?.length ?? 2) <= 1);
-  const embedded = small.filter((input) => reachesSine(graph, input));
-  if (embedded.length === 0) throw noPort("time", "No scalar or vector among the inputs goes into a sine or cosine.");
-  return embedded;
+/** The time that is named. Throws NOT_RECOGNISED for a vector. */
+function namedTime(graph: Graph, name: string, latents: readonly Value[]): Value {
+  const input = inputNamed(graph, name);
+  const { vectors } = timesOf(
+    graph,
+    latents.filter((latent) => latent !== input),
+  );
+  if (vectors.includes(input)) throw timeIsVector(name);
+  return input;
 }
 
-function noPort(role: string, reason: string): Error {
-  const hint = `Export the denoising network alone, one step, with latent, time and conditions as inputs; or name the ${role} in recipe.json.`;
-  return notRecognised(`The graph has no ${role}: ${reason}`, hint);
+const CUSTOMARY_TIME = /^(timesteps?|time(_?steps?)?|times|t|ts|tau|sigmas?|noise_?(levels?|labels?)|log_?snr)$/i;
+
+/**
+ * The inputs that may be the time, the likeliest first: what goes into a sine or cosine; else what is called as times are; else the only
+ * float that there is one of for each sample. Throws NOT_RECOGNISED with what there is.
+ */
+function timeCandidates(graph: Graph, latents: readonly Value[]): readonly Value[] {
+  const { embedded, numbers, floats, tokens, vectors } = timesOf(graph, latents);
+  const isCustomary = ({ name }: Value): boolean => CUSTOMARY_TIME.test(name);
+  const named = [...numbers, ...tokens].filter(isCustomary);
+  if (embedded.some(isCustomary) || (embedded.length > 0 && named.length !== 1)) return embedded;
+  if (named.length > 0) return [...named, ...embedded];
+  if (floats.length > 0) return [...floats, ...vectors];
+  const vector = vectors.find(isCustomary);
+  if (vector) throw timeIsVector(vector.name);
+  const listed = [...numbers, ...vectors, ...tokens].map(({ name }) => name);
+  throw noTime(listed.slice(0, numbers.length), listed.slice(numbers.length));
 }
 
 /** Throws NOT_RECOGNISED for a step with loops, RANDOM_NODE for one that draws random numbers. Sides of an `If` may be decided later. */
@@ -141,24 +193,4 @@ function byName<T extends { readonly name: string }>(what: string, known: readon
       known.map((candidate) => candidate.name),
     );
   return found;
-}
-
-function reachesSine(graph: Graph, input: Value): boolean {
-  const reached = new Set<Value>([input]);
-  for (const node of graph.nodes) {
-    if (!operands(node).some((value) => reached.has(value))) continue;
-    if (isOp(node, "Sin", "Cos")) return true;
-    if (carries(node)) for (const output of node.outputs) reached.add(output);
-  }
-  return false;
-}
-
-/** Frequencies enter by a product, which exporters write as Mul, as an outer MatMul or as Einsum. */
-function carries(node: Node): boolean {
-  return (
-    isControlFlow(node) ||
-    isElementwise(node) ||
-    isDataMovement(node) ||
-    isOp(node, "Expand", "Einsum", "MatMul", "Concat", "Gather", "Slice")
-  );
 }

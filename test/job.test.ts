@@ -82,6 +82,11 @@ describe("warnings", () => {
 describe("a step of another make", () => {
   const scheduler = { _class_name: "DDIMScheduler", clip_sample: false };
 
+  function openJobOf(folder: string): Promise<Job> {
+    writeFileSync(join(folder, "recipe.json"), JSON.stringify({ model: "model.onnx", scheduler, steps: 4 }));
+    return openJob(folder, {});
+  }
+
   async function tinyJob(step: TinyStep, changes: Readonly<Record<string, unknown>> = {}): Promise<Job> {
     const folder = mkdtempSync(join(tmpdir(), "smoothcc-tiny-"));
     await writeModel(parse(tinyStep(step)), join(folder, "model.onnx"));
@@ -149,6 +154,23 @@ describe("a step of another make", () => {
       ditView((await tinyJob({ width }, { prediction: { channels, channelAxis: 2 } })).model).warnings;
     expect(await warnings(6)).toEqual([expect.stringContaining("The first 4 of 6 channels of 'out'")]);
     for (const known of [await warnings(4), await warnings(8), await warnings(6, [2, 6])]) expect(known).toEqual([]);
+  });
+
+  it("warns of conditions that are added behind blocks, but not of those in front of them", async () => {
+    const warnings = async (from: string, to: string, inputs: string): Promise<readonly string[]> => {
+      const folder = mkdtempSync(join(tmpdir(), "smoothcc-held-"));
+      const text = tinyStep({ mlps: 2 }).replace("float[2] size", `float[2] size, ${inputs}`).replace(from, to);
+      await writeModel(parse(text), join(folder, "model.onnx"));
+      return ditView((await openJobOf(folder)).model).warnings;
+    };
+    const held = await warnings("h2 = Add(h1, d1)", "sum1 = Add(h1, d1)  part = Mul(control, strength)  h2 = Add(part, sum1)", "float[b,6,4] control, float[1] strength"); // prettier-ignore
+    expect(held).toEqual([expect.stringContaining("'control' is added to the stream behind blocks")]);
+    const first = "q = MatMul(x, w_q)  k = MatMul(x, w_k)";
+    const place = first.replaceAll("x", "placed").replace("q =", "placed = Add(x, place)  q =");
+    expect(await warnings(first, place, "float[b,6,4] place")).toEqual([]);
+    expect(
+      await warnings("p = Softmax<axis = -1>(s)", "masked = Add(s, mask)  p = Softmax<axis = -1>(masked)", "float[b,6,6] mask"),
+    ).toEqual([]);
   });
 
   it("is refused where the prediction is no latent", async () => {

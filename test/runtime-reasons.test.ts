@@ -29,6 +29,11 @@ const MESSAGES: readonly (readonly [message: string, problem: string, hint: stri
     "--device cuda",
   ],
   [
+    "failed to find kernel for Reshape(19) (node:'flat' ep:'CPUExecutionProvider'). Op with name (flat) domain () and type (Reshape) kernel is not supported in CPUExecutionProvider. Encountered following errors: ( Version mismatch. node_version: 19 kernel start version: 1 kernel_end_version: 4 Kernel found kernel in the supported version range (node_version: 19). However the types are incompatible. This op has been implemented only for the following types (tensor(float),tensor(double),), but the node in the model has the following type (tensor(float8e4m3fn)) Version mismatch. node_version: 19 kernel start version: 21 kernel_end_version: 22 ).",
+    "it has no kernel for Reshape (opset 19) at node 'flat' with the type float8e4m3fn",
+    "--device cuda",
+  ],
+  [
     "This is an invalid model. Type Error: Type 'tensor(bfloat16)' of input parameter (/Mul_output_0) of operator (Sin) in node (/Sin) is invalid.",
     "Sin does not take bfloat16 in the file's opset (node '/Sin')",
     "higher opset",

@@ -24,6 +24,7 @@ import {
 } from "../../schedules/index.js";
 import { evaluator, type RuntimeOptions } from "../runtime/index.js";
 import { badChannels, dataDependent, predictionShape, typeUnknown } from "../words/index.js";
+import { heldConditions } from "./held-conditions.js";
 import { lifted, type Network, type PortRoles } from "./network.js";
 import { floatTypeOf, isInput, type Recipe, type ValueSpec } from "./recipe.js";
 import type { JobSource } from "./source.js";
@@ -92,7 +93,7 @@ export async function liftBound(bound: BoundNetwork, runtime: RuntimeOptions): P
   const isGuided = bound.single !== bound.model;
   const single = !isGuided ? model : bound.single && oneHalf(model, await liftedFrom(bound.single));
   const prediction = predictionSlice(model, recipe.prediction);
-  const shown = withChannels(withForeign(withCoverage(model)), recipe.prediction, prediction);
+  const shown = withHeld(withChannels(withForeign(withCoverage(model)), recipe.prediction, prediction));
   return {
     bound,
     source,
@@ -294,6 +295,11 @@ function withChannels(model: Model, asked: PredictionSlice, { channels, channelA
     model,
     `The first ${channels[1]} of ${have} channels of '${port?.name}' are taken for the prediction: if those are others, name them as "prediction": { "channels": [from, to] } in recipe.json.`,
   );
+}
+
+function withHeld(model: Model): Model {
+  const sentence = heldConditions(model);
+  return sentence === undefined ? model : warning(model, sentence);
 }
 
 function warning(model: Model, sentence: string): Model {

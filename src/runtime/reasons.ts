@@ -16,6 +16,8 @@ interface Known {
 
 const CHECKED = "onnx.checker.check_model(file, full_check=True) says the same of a file that is no valid ONNX: export it again";
 
+const KERNELS = "Give --device cuda where there is one, or --precision fp32; or export the model so that the node computes in float32";
+
 /** Messages of ONNX Runtime 1.20 to 1.30, most of them as `onnxruntime/core/graph/graph.cc` and `model.cc` write them. */
 const KNOWN: readonly Known[] = [
   {
@@ -42,7 +44,13 @@ const KNOWN: readonly Known[] = [
     pattern: /Could not find an implementation for (\w+)\((\d+)\) node with name '([^']*)'/,
     problem: (operator, opset, node) =>
       `it has no kernel for ${operator} (opset ${opset}) with the types that node '${node}' has, on this device`,
-    hint: "Give --device cuda where there is one, or --precision fp32; or export the model so that the node computes in float32",
+    hint: KERNELS,
+  },
+  {
+    pattern: /failed to find kernel for (\w+)\((\d+)\) \(node:'([^']*)'[\s\S]*?(?:following type \((.*?)\)|$)/i,
+    problem: (operator, opset, node, type) =>
+      `it has no kernel for ${operator} (opset ${opset}) at node '${node}'${type === undefined ? "" : ` with the type ${type.replace(/tensor\((\w+)\)?/g, "$1")}`}`,
+    hint: KERNELS,
   },
   {
     pattern: /Type 'tensor\((\w+)\)' of input parameter \([^)]*\) of operator \((\w+)\) in node \(([^)]*)\) is invalid/,
