@@ -13,7 +13,7 @@ import merge from "./merge.js";
 import precision from "./precision.js";
 import reuse from "./reuse.js";
 import decomposeContribOps from "./decompose-contrib-ops.js";
-import inferTypes from "./infer-types.js";
+import inferTypes, { deriveTypes } from "./infer-types.js";
 import unpackSequences from "./unpack-sequences.js";
 import unroll from "./unroll.js";
 import widen from "./widen.js";
@@ -37,6 +37,9 @@ export const BIND_PASSES: readonly Pass<BindContext>[] = [widen, bind];
  *   decide    takes the side of an If that is known by now.
  */
 export const SETTLE_PASSES: readonly Pass<Questions>[] = [inferTypes, dropCasts, unpackSequences, decomposeContribOps, fold, decide];
+
+/** The same with types by rules alone. They come first, as the runtime only answers for a graph of which it has a kernel for every node. */
+export const DERIVE_PASSES: readonly Pass<Questions>[] = SETTLE_PASSES.map((pass) => (pass === inferTypes ? deriveTypes : pass));
 
 /**
  * The step stage simplifies the single step, before it is copied:

@@ -9,7 +9,16 @@ import { rewrite, sweep } from "../../ir/rewrite.js";
 import { firstUndecided } from "../../ir/sizes.js";
 import { readTensor, type TensorData } from "../../ir/tensor.js";
 import { type Dim, staticShape } from "../../ir/types.js";
-import { BIND_PASSES, inferTypes, type Questions, runPasses, SETTLE_PASSES, staysForeign, untilSettled } from "../../passes/index.js";
+import {
+  BIND_PASSES,
+  DERIVE_PASSES,
+  inferTypes,
+  type Questions,
+  runPasses,
+  SETTLE_PASSES,
+  staysForeign,
+  untilSettled,
+} from "../../passes/index.js";
 import { batchAsDim, batchMismatch, reservedName } from "../../schedules/diagnostics.js";
 import {
   type Condition,
@@ -125,7 +134,8 @@ interface Seen {
  * these inputs become the constants that the recipe fixes them at. Throws DATA_DEPENDENT where it does not.
  */
 async function settledWith(shaped: Model, network: Network, seen: Seen, questions: Questions): Promise<Model> {
-  const model = await untilSettled(shaped, SETTLE_PASSES, questions);
+  const derived = await untilSettled(shaped, DERIVE_PASSES, questions);
+  const model = await untilSettled(derived, SETTLE_PASSES, questions);
   const { graph } = model;
   const open = firstUndecided(sweep({ ...graph, outputs: graph.outputs.filter(({ name }) => name === network.ports.prediction) }));
   if (!open) return model;
