@@ -9,6 +9,7 @@ import { rewrite, sweep } from "../../ir/rewrite.js";
 import { firstUndecided } from "../../ir/sizes.js";
 import { readTensor, type TensorData } from "../../ir/tensor.js";
 import { type Dim, staticShape } from "../../ir/types.js";
+import { unknownWarning } from "../../ir/unknown.js";
 import {
   BIND_PASSES,
   DERIVE_PASSES,
@@ -270,8 +271,10 @@ function withoutScaleInput(lifted: Model, { input }: Guidance): Model {
 /** If the branches hold less than this share of a step's MACs, some were probably not found. */
 const EXPECTED_COVERAGE = 0.5;
 
-/** Adds a warning if much of the model's compute is in no branch. */
+/** Adds a warning if operators are not known, or if much of the model's compute is in no branch. */
 function withCoverage(model: Model): Model {
+  const unknown = unknownWarning(model);
+  if (unknown !== undefined) return warning(model, unknown);
   const { total, branches } = stepCost(model);
   const all = totalMacs(total);
   const found = [...branches.values()].reduce((sum, macs) => sum + totalMacs(macs), 0);
