@@ -307,17 +307,14 @@ export function unknownPipeline(className: string, known: readonly string[], fol
     "UNKNOWN_PIPELINE",
     3,
     `There is no pipeline or transformer '${className}'. Known: ${known.join(", ")}.`,
-    `${near === undefined ? "" : `Did you mean '${near}'? `}For any other, write a recipe.json into the folder.`,
+    `${near === undefined ? "" : `Did you mean '${near}'? `}For any other, write recipe.json into the folder: { "model": "transformer/model.onnx", "scheduler": "scheduler/scheduler_config.json", "steps": 50, "guidance": { "form": "none" } } with what the README lists in its table of keys.`,
     { file: folder },
   );
 }
 
-export function unsupportedPipeline(className: string, reason: string, folder: string): CompilerError {
-  return new CompilerError(
-    "UNSUPPORTED_PIPELINE",
-    3,
-    `No recipe can be derived for ${className}: ${reason}.`,
-    "Write a recipe.json into the folder that says how the network is to be run.",
-    { file: folder },
-  );
+/** `instead` has no full stop; `recipe` is what it leads to. */
+export function unsupportedPipeline(className: string, reason: string, instead: string, recipe: string, folder: string): CompilerError {
+  return new CompilerError("UNSUPPORTED_PIPELINE", 3, `No recipe can be derived for ${className}: ${reason}.`, `${instead}: ${recipe}.`, {
+    file: folder,
+  });
 }
