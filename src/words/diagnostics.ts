@@ -113,7 +113,7 @@ export function fractionalTime(sampler: string, timestep: number, input: string,
     "FRACTIONAL_TIME",
     2,
     `${sampler} runs at times such as ${timestep}, and the network's time input is of type ${elem}.`,
-    "Choose a spacing with whole timesteps, or export the network with a float time.",
+    "Export the network with a float time, or choose a scheduler or a timestep_spacing whose times are whole: `smoothcc sampler scheduler_config.json --steps N` shows them.",
     { value: input },
   );
 }
@@ -225,7 +225,7 @@ export function noKernels(type: string, device: string): CompilerError {
     "NO_KERNELS",
     5,
     `The runtime cannot compute in ${type} on '${device}'.`,
-    "Give --device cuda, or build and compile with --precision fp16 or fp32.",
+    "Run it with --device cuda, or build and compile with --precision fp16 or fp32.",
   );
 }
 
@@ -252,7 +252,7 @@ export function planSavesNothing(): CompilerError {
     "PLAN_SAVES_NOTHING",
     2,
     "The plan computes every branch at every step.",
-    "Raise the threshold or lower the share; --no-cache compiles the plain model on purpose.",
+    "Let the policy cache more (a higher threshold, a lower share), or write 0 for some 1 of the plan; --no-cache compiles the plain model on purpose.",
   );
 }
 
