@@ -125,8 +125,8 @@ export function externalDataSize(file: string, tensor: string, length: number, w
   );
 }
 
-export function fileMissing(file: string, problem: string): CompilerError {
-  return new CompilerError("FILE_MISSING", 4, `The file cannot be read: ${problem}`, "Check the path.", { file });
+export function fileMissing(file: string, problem: string, hint?: string): CompilerError {
+  return new CompilerError("FILE_MISSING", 4, `The file cannot be read: ${problem}`, hint ?? "Check the path.", { file });
 }
 
 export function fileNotWritten(file: string, problem: string): CompilerError {

@@ -63,7 +63,7 @@ export function badRouter(file: string, problem: string): CompilerError {
     "BAD_ROUTER",
     2,
     `The routers do not fit: ${problem}.`,
-    "Learning-to-Cache's files have '<step>.prob' for every step: two logits a block, its attention's and its MLP's.",
+    "Learning-to-Cache's files have '<step>.prob' for every step: two logits a block, its attention's and its MLP's. Take as many --steps as the routers were trained for, and the network that they were trained on.",
     { file },
   );
 }
@@ -137,12 +137,12 @@ export function planFirstStep(site: string): CompilerError {
   );
 }
 
-export function planFormat(format: string, problem: string): CompilerError {
+export function planFormat(format: string, problem: string, hint?: string): CompilerError {
   return new CompilerError(
     "PLAN_FORMAT",
     2,
     `The plan and the format '${format}' do not go together: ${problem}.`,
-    "A plan.json, written without --format, holds every plan that can be compiled.",
+    hint ?? "A plan.json, written without --format, holds every plan that can be compiled.",
   );
 }
 

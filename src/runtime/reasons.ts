@@ -60,7 +60,8 @@ const KNOWN: readonly Known[] = [
   },
   {
     pattern: /bound to different types \(tensor\((\w+)\) and tensor\((\w+)\)\)? in node \(([^)]*)\)/,
-    problem: (one, other, node) => `node '${node}' has operands of type ${one} and ${other}, which must be of one type`,
+    problem: (one, other, node) =>
+      `${node === "" ? "a node" : `node '${node}'`} has operands of type ${one} and ${other}, which must be of one type`,
     hint: `A Cast is missing, as converters to half precision leave it; ${CHECKED}`,
   },
   {

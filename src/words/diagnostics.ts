@@ -32,7 +32,9 @@ export function badGrid(input: string, shape: readonly number[], sizes: readonly
     "BAD_GRID",
     2,
     `The input '${input}' [${shape.join(", ")}] does not hold the positions of a grid of [${sizes.map((size) => size ?? "null").join(", ")}].`,
-    `Name the sizes, one for each of the last axis and with the product of the axis before it: "inputs": { "${input}": { "fix": { "grid": [1, height, width] } } } in recipe.json; or give the positions as a .npy file.`,
+    shape.length < 2
+      ? "Positions have two axes, points and coordinates: give this input a number, a list or a .npy file."
+      : `Name ${shape.at(-1)} sizes whose product is ${shape.at(-2)}, as [1, height, width] where there are three, in recipe.json: "inputs": { "${input}": { "fix": { "grid": […] } } }; or give the positions as a .npy file.`,
     { value: input },
   );
 }
@@ -133,7 +135,7 @@ export function inputShapeMismatch(input: string, wanted: readonly (number | str
     "INPUT_SHAPE_MISMATCH",
     2,
     `Input '${input}' has the shape [${wanted.join(", ")}]; what was given has [${found.join(", ")}].`,
-    "Give an array of that shape, one row of its batch for all rows, or one value to fill it with.",
+    "Give an array of that shape, or of one row of its batch; a condition may also be one number, which fills it.",
     { value: input },
   );
 }
