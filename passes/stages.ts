@@ -4,6 +4,7 @@ import cse from "./cse.js";
 import dce from "./dce.js";
 import freezeInputs from "./freeze-inputs.js";
 import fold from "./fold.js";
+import foldSmall from "./fold-small.js";
 import fuse from "./fuse.js";
 import decide from "./decide.js";
 import decomposeForCuda from "./decompose-for-cuda.js";
@@ -35,7 +36,7 @@ export const BIND_PASSES: readonly Pass<BindContext>[] = [widen, bind];
  *   unpack-sequences  makes slices of sequences that are taken apart again, of which nobody else knows what they hold;
  *   decompose-contrib-ops  replaces the runtime's own operators, which no other pass and no other runtime knows;
  *   spell-sums  makes additions of two values of all sums, as lifting knows no others;
- *   fold      computes what depends on no input: Constant nodes, shape arithmetic, position tables;
+ *   fold-small  computes what is small and depends on no input: Constant nodes, shape arithmetic, position tables;
  *   decide    takes the side of an If that is known by now.
  */
 export const SETTLE_PASSES: readonly Pass<Questions>[] = [
@@ -44,7 +45,7 @@ export const SETTLE_PASSES: readonly Pass<Questions>[] = [
   unpackSequences,
   decomposeContribOps,
   spellSums,
-  fold,
+  foldSmall,
   decide,
 ];
 
@@ -54,7 +55,7 @@ export const DERIVE_PASSES: readonly Pass<Questions>[] = SETTLE_PASSES.map((pass
 /**
  * The step stage simplifies the single step, before it is copied:
  *   freeze-inputs  makes constants of the inputs that are known at compile time;
- *   fold      computes what depends on these;
+ *   fold      computes what depends on these, and what is larger;
  *   decompose-for-cuda  replaces operators that CUDA would leave to the CPU;
  *   cse       shares what the exporter wrote twice;
  *   fuse      replaces spelled-out expressions by one operator, after folding and sharing have simplified them;
