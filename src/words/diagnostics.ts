@@ -1,5 +1,7 @@
 /** Errors about files, recipes, options, devices and artifacts: code, sentence, place, hint. In alphabetical order of the codes. */
 import { CompilerError, nearest } from "../../ir/diagnostics.js";
+import type { Node } from "../../ir/graph.js";
+import { isSelection } from "../../ir/sizes.js";
 
 /** The shapes of the output and of the latent, and an axis whose first channels fit. */
 export interface ChannelMisfit {
@@ -90,30 +92,26 @@ export function benchFailed(problem: string): CompilerError {
 }
 
 /** `free`: the inputs whose numbers decide and are not known; `canFix`: whether a recipe may fix them. */
-export function dataDependent(
-  { opType, name }: { readonly opType: string; readonly name: string },
-  free: readonly string[],
-  canFix: boolean,
-): CompilerError {
-  const what =
-    opType === "If"
-      ? "which side of it runs"
-      : /^(NonZero|Compress|Unique|NonMaxSuppression)$/.test(opType)
-        ? "how many elements it gives"
-        : "the size of its result";
+export function dataDependent(node: Node, free: readonly string[], canFix: boolean): CompilerError {
+  const what = node.opType === "If" ? "which side of it runs" : isSelection(node) ? "how many elements it gives" : "the size of its result";
   const inputs = free.map((input) => `'${input}'`).join(", ");
   const fixes = free.map((input) => `"${input}": { "fix": … }`).join(", ");
   return new CompilerError(
     "DATA_DEPENDENT",
     3,
     free.length > 0
-      ? `${opType} '${name}': ${what} depends on the values of ${inputs}.`
-      : `${opType} '${name}': ${what} follows neither from the shapes of the inputs nor from values that are known.`,
+      ? `${nodeLabel(node)}: ${what} depends on the values of ${inputs}.`
+      : `${nodeLabel(node)}: ${what} follows neither from the shapes of the inputs nor from values that are known.`,
     canFix && free.length > 0
       ? `Fix what decides in recipe.json, "inputs": { ${fixes} }, for all halves of the guidance alike; or export the network without it (no packing by a mask, no branching on values).`
       : "Export the network so that all sizes follow from the shapes of its inputs: tokens masked instead of packed, experts weighted instead of gathered.",
-    { node: name },
+    { node: node.name },
   );
+}
+
+/** The operator and the name of a node, or that of its result where it has none. */
+function nodeLabel({ opType, name, outputs }: Node): string {
+  return `${opType} '${name === "" ? (outputs[0]?.name ?? "") : name}'`;
 }
 
 export function deviceMissing(device: string, problem: string): CompilerError {
@@ -327,13 +325,13 @@ export function traceOverlap(file: string | undefined, sample: number): Compiler
   );
 }
 
-export function typeUnknown({ opType, name }: { readonly opType: string; readonly name: string }): CompilerError {
+export function typeUnknown(node: Node): CompilerError {
   return new CompilerError(
     "TYPE_UNKNOWN",
     3,
-    `Nothing says of which type and size the result of ${opType} '${name}' is: there is no rule for it here, and ONNX Runtime infers none.`,
+    `Nothing says of which type and size the result of ${nodeLabel(node)} is: there is no rule for it here, and ONNX Runtime infers none.`,
     "Export the model without this operator, or with fixed shapes written into it (onnx.shape_inference).",
-    { node: name },
+    { node: node.name },
   );
 }
 
