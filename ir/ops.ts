@@ -268,6 +268,11 @@ function entryOf(node: Node): Properties | undefined {
   return OPERATORS.get(domain)?.get(node.opType);
 }
 
+/** Whether a domain is one of ONNX Runtime's own. */
+export function isOfRuntimeDomain(domain: string): boolean {
+  return domain === "com.microsoft" || LAYOUTS.some((layout) => layout === domain);
+}
+
 /** Whether an operator is known: what lifting and costs say of a graph is only as good as this is true of its nodes. */
 export function isKnown(node: Node): boolean {
   return entryOf(node) !== undefined || (isOfStandardDomain(node) && isStandardOperator(node.opType));

@@ -25,17 +25,10 @@ function additions(node: Node): Replacement | undefined {
   const [output] = node.outputs;
   const terms = node.inputs.flatMap((value) => value ?? []);
   const [first, ...others] = terms;
-  const type = output?.type;
   // Terms that are smaller than their sum would need a type for each partial sum.
-  if (
-    !first ||
-    !isFixed(type) ||
-    others.length === 0 ||
-    !terms.every((term) => isFixed(term.type) && sameShape(term.type.shape, type.shape))
-  )
-    return undefined;
+  if (!output?.type || !first || others.length === 0 || !terms.every((term) => isAsLarge(term, output))) return undefined;
   const build = new Builder(node.scope);
-  const { name } = output;
+  const { name, type } = output;
   const sum = others.reduce(
     (sum, term, i) => build.op("Add", [sum, term], i === others.length - 1 ? name : `${name}/sum${i}`, type),
     first,

@@ -13,7 +13,7 @@ import merge from "./merge.js";
 import precision from "./precision.js";
 import reuse from "./reuse.js";
 import decomposeContribOps from "./decompose-contrib-ops.js";
-import inferTypes from "./infer-types.js";
+import inferTypes, { deriveTypes } from "./infer-types.js";
 import spellSums from "./spell-sums.js";
 import unpackSequences from "./unpack-sequences.js";
 import unroll from "./unroll.js";
@@ -47,6 +47,9 @@ export const SETTLE_PASSES: readonly Pass<Questions>[] = [
   fold,
   decide,
 ];
+
+/** The same with types by rules alone. They come first, as the runtime only answers for a graph of which it has a kernel for every node. */
+export const DERIVE_PASSES: readonly Pass<Questions>[] = SETTLE_PASSES.map((pass) => (pass === inferTypes ? deriveTypes : pass));
 
 /**
  * The step stage simplifies the single step, before it is copied:
