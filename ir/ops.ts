@@ -341,12 +341,13 @@ export function isRequantisation(node: Node): boolean {
 }
 
 /**
- * Unpacks weights of a byte or less: what it makes takes several times their bytes, so it is made again for each reader of a run rather
- * than kept from one step to another, and never becomes data.
+ * Unpacks a matrix of weights of a byte or less: what it makes takes several times their bytes, so it is made again for each reader of a
+ * run rather than kept from one step to another, and never becomes data.
  */
 export function unpacksWeights(node: Node): boolean {
   const [packed] = node.inputs;
   if (!packed?.data || packed.data.elem === "bool" || ELEMENT_TYPES[packed.data.elem].bits > 8) return false;
+  if (packed.data.shape.filter((dim) => dim > 1).length < 2) return false;
   return node.opType === "DequantizeLinear" || (isOp(node, "Cast", "CastLike") && isFloatType(node.outputs[0]?.type?.elem));
 }
 

@@ -14,8 +14,13 @@ export default {
   name: "widen",
   summary: "make floats of bfloat16 where another type is asked for, and at the ports",
   preserves: "precision",
-  run: (model, { precision }) => (isWidened(model, precision) ? widened(model) : withGraph(model, withFloatPorts(model.graph))),
+  run: (model, { precision }) => runnable(model, precision),
 } satisfies Pass<BindContext>;
+
+/** A network that was read, as it can be run if it is to compute in this type. */
+export function runnable(model: Model, precision: FloatType | undefined): Model {
+  return isWidened(model, precision) ? widened(model) : withGraph(model, withFloatPorts(model.graph));
+}
 
 /** Whether a network that was read is widened if it is to compute in this type. */
 export function isWidened({ graph }: Model, precision: FloatType | undefined): boolean {
@@ -28,7 +33,7 @@ export function isWidened({ graph }: Model, precision: FloatType | undefined): b
 }
 
 /** The network with floats in place of bfloat16. */
-export function widened(model: Model): Model {
+function widened(model: Model): Model {
   const { inputs } = model.graph;
   const constants = new Map<Value, Value>();
   const wide = (value: Value): Value => {

@@ -7,7 +7,7 @@ import { fileDigest } from "../files/index.js";
 import { latentShape, mean, psnr, rangeOf, relativeL2 } from "../../schedules/index.js";
 import type { Job, RunInputs, SampleOptions } from "../job/index.js";
 import { type ElementType, type FloatType, isFloatType } from "../../ir/types.js";
-import { isWidened, widened } from "../../passes/index.js";
+import { isWidened, runnable } from "../../passes/index.js";
 import type { Progress } from "../words/index.js";
 import { exportedFirstStep, liftedFirstStep, ReferenceLoop, startOf, strayCuts } from "../reference/index.js";
 import { assertKernels, type RuntimeOptions } from "../runtime/index.js";
@@ -82,8 +82,8 @@ export async function checkFiles(folder: string): Promise<Check> {
 }
 
 /**
- * Runs the artifact, the plan-aware loop and the uncached loop on the same noise, three runs a sample, and up to `TRIES` more of the worst
- * sample if that is beyond the limit; and the first step by the exporter's file. Throws NO_KERNELS.
+ * Runs the artifact, the plan-aware loop and the uncached loop on the same noise: three runs a sample, and up to `TRIES` more of the worst
+ * sample if that is beyond the limit. Runs the first step by the exporter's file as well. Throws NO_KERNELS.
  */
 export async function verify(artifact: Artifact, options: VerifyOptions): Promise<Verification> {
   const { job, plan, folder } = artifact;
@@ -95,10 +95,10 @@ export async function verify(artifact: Artifact, options: VerifyOptions): Promis
   const fromUncached: number[] = [];
   const peaks: number[] = [];
   const overflown = new Set<string>();
-  const { limit, nudge } = toleranceOf(job);
+  const tolerance = toleranceOf([job.run.precision, ...branchTypes(job)]);
+  const compared: Compared[] = [];
   let latents: Verification["latents"] | undefined;
-  let worst: Compared | undefined;
-  let sensitivity: number | undefined;
+  let same: Check;
   try {
     for (let sample = 0; sample < options.samples; sample++) {
       const inputs = await startOf(job, sample, options);
@@ -110,43 +110,29 @@ export async function verify(artifact: Artifact, options: VerifyOptions): Promis
       options.progress?.("verify", 3 * sample + 3, 3 * options.samples);
       for (const [whose, result] of Object.entries({ "the artifact": cached, "the loop": followed, "the uncached loop": uncached }))
         if (!result.every(Number.isFinite)) overflown.add(whose);
-      const relL2 = relativeL2(cached, followed);
-      // What is not a number is worse than any.
-      if (!worst || !(relL2 <= worst.relL2)) worst = { inputs, followed, relL2 };
+      compared.push({ inputs, followed, relL2: relativeL2(cached, followed) });
       fromUncached.push(relativeL2(cached, uncached));
       peaks.push(psnr(cached, uncached, range ? range[1] - range[0] : rangeOf(uncached)));
       latents ??= { shape: latentShape(job.run), cached, uncached };
     }
-    if (worst && worst.relL2 > limit) sensitivity = await sensitivityAt(worst, nudge, (inputs) => loop.run(inputs, { plan }));
+    same = await comparison("artifact = plan-aware loop over the original step", compared, tolerance, (inputs) =>
+      loop.run(inputs, { plan }),
+    );
   } finally {
     await session.close();
     await loop.close();
   }
-  if (!latents || !worst) throw new Error("internal: verification without samples");
-  const problems = overflown.size > 0 ? [`not finite: the result of ${[...overflown].join(", ")}`] : [];
-  const same = check("artifact = plan-aware loop over the original step", worst.relL2, limitAt(limit, sensitivity), problems);
-  const notes = [...(sensitivity === undefined ? [] : [sensitivityNote(nudge, sensitivity)]), ...widenedNote(job)];
+  if (!latents) throw new Error("internal: verification without samples");
+  const problem = overflown.size > 0 ? `not finite: the result of ${[...overflown].join(", ")}` : undefined;
+  const notes = [same.note, widenedNote(job)].filter((note) => note !== undefined);
   const checks = [
     files,
     ...cutChecks(job),
-    { ...same, ...(notes.length > 0 && { sensitivity, note: notes.join("; ") }) },
-    await sameStep(job, worst.inputs, options),
+    { ...same, ...(problem !== undefined && { problem }), ...(notes.length > 0 && { note: notes.join("; ") }) },
+    await sameStep(job, compared.slice(0, 1), options),
   ];
   const fidelity = { relL2: mean(fromUncached), psnr: mean(peaks), samples: options.samples * job.run.batch };
   return { ok: checks.every(({ ok }) => ok), checks, fidelity, latents };
-}
-
-/** Whether the step that the loop runs predicts what the exporter's file does: the loop knows only what binding and lifting made of it. */
-async function sameStep(job: Job, inputs: RunInputs, options: RuntimeOptions): Promise<Check> {
-  const { limit, nudge } = widestOf(branchTypes(job));
-  const lifted = liftedFirstStep(job, options);
-  const followed = await lifted(inputs);
-  const { read } = job.network;
-  const exported = isWidened(read, job.run.precision) ? widened(read) : read;
-  const relL2 = relativeL2(await exportedFirstStep(job, exported, options)(inputs), followed);
-  const sensitivity = relL2 > limit ? await sensitivityAt({ inputs, followed, relL2 }, nudge, lifted) : undefined;
-  const result = check("lifted step = exported step", relL2, limitAt(limit, sensitivity), []);
-  return { ...result, ...(sensitivity !== undefined && { sensitivity, note: sensitivityNote(nudge, sensitivity) }) };
 }
 
 /** Whether cuts around blocks hold what they should; no check where there are none. */
@@ -158,43 +144,52 @@ function cutChecks({ run }: Job): readonly Check[] {
   return [check("cuts hold what blocks add to one stream", stray.length, 0, problems)];
 }
 
-/** What the artifact was compared with in one sample. */
+/** Whether the step that the loop runs predicts what the exporter's file does: the loop knows only what binding and lifting made of it. */
+async function sameStep(job: Job, samples: readonly Pick<Compared, "inputs">[], options: RuntimeOptions): Promise<Check> {
+  const lifted = liftedFirstStep(job, options);
+  const exported = exportedFirstStep(job, runnable(job.network.read, job.run.precision), options);
+  const compared: Compared[] = [];
+  for (const { inputs } of samples) {
+    const followed = await lifted(inputs);
+    compared.push({ inputs, followed, relL2: relativeL2(await exported(inputs), followed) });
+  }
+  return comparison("lifted step = exported step", compared, toleranceOf(branchTypes(job)), lifted);
+}
+
+/** What the loop, or its step, gave in one sample, and how far what it was compared with is from that. */
 interface Compared {
   readonly inputs: RunInputs;
   readonly followed: ArrayLike<number>;
   readonly relL2: number;
 }
 
-/** How far the loop moves at most when the noise changes by `nudge`. Stops as soon as that explains the distance of the artifact. */
-async function sensitivityAt(
-  { inputs, followed, relL2 }: Compared,
-  nudge: number,
+/**
+ * The check of the largest distance. Where that is beyond the limit, the limit follows from how far `run` moves at most when the noise
+ * changes; this is tried until it explains the distance.
+ */
+async function comparison(
+  name: string,
+  compared: readonly Compared[],
+  { limit, nudge }: Tolerance,
   run: (inputs: RunInputs) => Promise<ArrayLike<number>>,
-): Promise<number> {
-  let moved = 0;
-  for (let n = 1; n <= TRIES && relL2 > MARGIN * moved; n++) {
-    const noise = inputs.noise.map((value, i) => value * (1 + (Math.cos(n * (i + 1)) < 0 ? -nudge : nudge)));
-    moved = Math.max(moved, relativeL2(await run({ ...inputs, noise }), followed));
+): Promise<Check> {
+  const relL2 = Math.max(...compared.map((one) => one.relL2));
+  const worst = compared.find((one) => one.relL2 === relL2);
+  if (!worst || relL2 <= limit) return check(name, relL2, limit, []);
+  let sensitivity = 0;
+  for (let n = 1; n <= TRIES && relL2 > MARGIN * sensitivity; n++) {
+    const noise = worst.inputs.noise.map((value, i) => value * (1 + (Math.cos(n * (i + 1)) < 0 ? -nudge : nudge)));
+    sensitivity = Math.max(sensitivity, relativeL2(await run({ ...worst.inputs, noise }), worst.followed));
   }
-  return moved;
+  const measured = Math.max(limit, Math.min(MARGIN * sensitivity, TOLERANCES.bfloat16.limit));
+  const note = `a change of the noise by ${nudge.toExponential()} moves the loop's own result by ${sensitivity.toExponential(1)}`;
+  return { ...check(name, relL2, measured, []), sensitivity, note };
 }
 
-function limitAt(limit: number, sensitivity = 0): number {
-  return Math.max(limit, Math.min(MARGIN * sensitivity, TOLERANCES.bfloat16.limit));
-}
-
-function sensitivityNote(nudge: number, sensitivity: number): string {
-  return `a change of the noise by ${nudge.toExponential()} moves the loop's own result by ${sensitivity.toExponential(1)}`;
-}
-
-function widenedNote({ network, run }: Job): readonly string[] {
+function widenedNote({ network, run }: Job): string | undefined {
   return isWidened(network.read, run.precision)
-    ? ["the original step is of bfloat16, and the loop runs it with floats in place of that"]
-    : [];
-}
-
-function toleranceOf(job: Job): Tolerance {
-  return widestOf([job.run.precision, ...branchTypes(job)]);
+    ? "the original step is of bfloat16, and the loop runs it with floats in place of that"
+    : undefined;
 }
 
 /** The types that the exporter's step computes in. */
@@ -202,7 +197,7 @@ function branchTypes({ model }: Job): readonly (ElementType | undefined)[] {
   return model.graph.marks.map(({ value }) => value.type?.elem);
 }
 
-function widestOf(types: readonly (ElementType | undefined)[]): Tolerance {
+function toleranceOf(types: readonly (ElementType | undefined)[]): Tolerance {
   const all = types.filter(isFloatType).map((type) => TOLERANCES[type]);
   return all.reduce((widest, tolerance) => (tolerance.limit > widest.limit ? tolerance : widest), TOLERANCES.float);
 }
