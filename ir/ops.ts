@@ -346,7 +346,8 @@ export function isRequantisation(node: Node): boolean {
  */
 export function unpacksWeights(node: Node): boolean {
   const [packed] = node.inputs;
-  return node.opType === "DequantizeLinear" && packed?.data !== undefined && ELEMENT_TYPES[packed.data.elem].bits <= 8;
+  if (!packed?.data || packed.data.elem === "bool" || ELEMENT_TYPES[packed.data.elem].bits > 8) return false;
+  return node.opType === "DequantizeLinear" || (isOp(node, "Cast", "CastLike") && isFloatType(node.outputs[0]?.type?.elem));
 }
 
 /** The operand of which a node's first result is the same value, moved, retyped, quantised, dequantised or clamped. */

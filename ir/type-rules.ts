@@ -73,6 +73,7 @@ const TYPE_RULES: ReadonlyMap<string, TypeRule> = new Map<StandardOperator, Type
   ["Attention", attention],
   ["Cast", ofFirst(({ shape }, node) => typeOf(elementTypeOf(intAttribute(node, "to", 0)), shape))],
   ["CastLike", ofFirst(({ shape }, { inputs: [, like] }) => typeOf(like?.type?.elem, shape))],
+  ["Compress", ofFirst(compressed)],
   ["Concat", concat],
   ["Constant", (node) => [typeOf(constantData(node)?.elem, constantData(node)?.shape)]],
   ["ConstantOfShape", constantOfShape],
@@ -256,6 +257,14 @@ function attention(node: Node): readonly ResultType[] {
   const [queryHeads, valueHeads] = [intAttribute(node, "q_num_heads", 0), intAttribute(node, "kv_num_heads", 0)];
   if (q.length !== 3 || queryHeads === 0 || valueHeads === 0) return ["misfit"];
   return [{ elem, shape: [...q.slice(0, 2), (queryHeads * (v[2] ?? 0)) / valueHeads] }];
+}
+
+/** As many elements of an axis, or of all in one row, as a constant condition has trues; it may be shorter than the axis. */
+function compressed({ elem, shape }: FixedType, node: Node): ResultType {
+  const data = constantOf(node.inputs[1]);
+  if (data?.elem !== "bool") return undefined;
+  const size = tensorNumbers(data).filter((is) => is !== 0).length;
+  return { elem, shape: node.attributes.has("axis") ? shape.with(axisOf(node, 0, shape.length), size) : [size] };
 }
 
 function concat(node: Node): readonly ResultType[] {

@@ -10,7 +10,7 @@ export type { Form, Lowered, Lowering } from "./form.js";
 export { DEFAULT_FORM, formNamed, forms } from "./forms/index.js";
 export * from "./pass.js";
 export * from "./stages.js";
-export { isWidened } from "./widen.js";
+export { isWidened, widened } from "./widen.js";
 export { inferTypes, instrument };
 
 /** A context that every pass can run in. */

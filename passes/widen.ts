@@ -27,7 +27,8 @@ export function isWidened({ graph }: Model, precision: FloatType | undefined): b
   );
 }
 
-function widened(model: Model): Model {
+/** The network with floats in place of bfloat16. */
+export function widened(model: Model): Model {
   const { inputs } = model.graph;
   const constants = new Map<Value, Value>();
   const wide = (value: Value): Value => {

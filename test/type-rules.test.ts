@@ -93,8 +93,10 @@ const OUTPUTS: Readonly<Record<string, number>> = {
   "com.microsoft.GroupQueryAttention": 3,
 };
 
-/** Operators that the runtime has no kernel of on the CPU, and results of types that it cannot tell us: as the documents say. */
+/** Operators that the runtime has no kernel of on the CPU, results of types that it cannot tell us, and sizes that it does not work out: as the documents say. */
 const BY_HAND: readonly (readonly [line: string, type: FixedType])[] = [
+  ["Compress<axis = 1>(x, some)", float(2, 2, 4)],
+  ["Compress(x, some)", float(2)],
   ["com.microsoft.BiasAdd(x, vector, x)", float(2, 3, 4)],
   ["com.microsoft.BiasSoftmax<axis = 2, is_inner_broadcast = 0>(x, slab)", float(2, 3, 4)],
   ["com.microsoft.BiasSplitGelu(x, vector)", float(2, 3, 2)],
@@ -152,7 +154,7 @@ function modelOf(lines: readonly string[]): Model {
       float[2,3,2,3,8] packed_qkv, float[2,5,2,2,8] packed_kv, float[1,8,9,4] image_last, float[5,16] tokens, float[5,12] tokens12, float[5,2,3,8] packed_tokens, float[2,3,64] rows64, float[2,3,32] rows32, float[2,3,128] rows128, float[2,2,5,16] past, float[6,3] routes
     ) => (float[2,3,4] v0_0)
     <
-      int64[2] wide = {3, 4}, int64[1] short = {4}, int64[3] pads3 = {1, 2, 3}, int64[6] pads = {0, 1, 2, 3, 0, 0}, int64[2] pads2 = {1, 2},
+      bool[3] some = {1, 0, 1}, int64[2] wide = {3, 4}, int64[1] short = {4}, int64[3] pads3 = {1, 2, 3}, int64[6] pads = {0, 1, 2, 3, 0, 0}, int64[2] pads2 = {1, 2},
       int64[1] axes = {-2}, int64[1] none_axes = {7}, int64[1] zero = {0}, int64[2] flat = {6, 4}, int64[3] kept = {0, 0, 4}, int64[3] guessed = {0, -1, 2},
       int64[1] flat1 = {1}, int64[2] empty = {0, 7}, int64[1] starts = {1}, int64[1] ends = {-1}, int64[2] ends2 = {0, -1}, int64[1] far = {9223372036854775807},
       int64[1] low = {-9223372036854775807}, int64[1] back = {-3}, int64[1] steps = {2}, int64[1] down = {-2}, int64[2] sizes = {1, 1}, int64[2] odd = {-1, 5},

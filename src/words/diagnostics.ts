@@ -1,5 +1,7 @@
 /** Errors about files, recipes, options, devices and artifacts: code, sentence, place, hint. In alphabetical order of the codes. */
 import { CompilerError, nearest } from "../../ir/diagnostics.js";
+import type { Node } from "../../ir/graph.js";
+import { isSelection } from "../../ir/sizes.js";
 
 /** The shapes of the output and of the latent, and an axis whose first channels fit. */
 export interface ChannelMisfit {
@@ -32,7 +34,9 @@ export function badGrid(input: string, shape: readonly number[], sizes: readonly
     "BAD_GRID",
     2,
     `The input '${input}' [${shape.join(", ")}] does not hold the positions of a grid of [${sizes.map((size) => size ?? "null").join(", ")}].`,
-    `Name the sizes, one for each of the last axis and with the product of the axis before it: "inputs": { "${input}": { "fix": { "grid": [1, height, width] } } } in recipe.json; or give the positions as a .npy file.`,
+    shape.length < 2
+      ? "Positions have two axes, points and coordinates: give this input a number, a list or a .npy file."
+      : `Name ${shape.at(-1)} sizes whose product is ${shape.at(-2)}, as [1, height, width] where there are three, in recipe.json: "inputs": { "${input}": { "fix": { "grid": […] } } }; or give the positions as a .npy file.`,
     { value: input },
   );
 }
@@ -90,30 +94,26 @@ export function benchFailed(problem: string): CompilerError {
 }
 
 /** `free`: the inputs whose numbers decide and are not known; `canFix`: whether a recipe may fix them. */
-export function dataDependent(
-  { opType, name }: { readonly opType: string; readonly name: string },
-  free: readonly string[],
-  canFix: boolean,
-): CompilerError {
-  const what =
-    opType === "If"
-      ? "which side of it runs"
-      : /^(NonZero|Compress|Unique|NonMaxSuppression)$/.test(opType)
-        ? "how many elements it gives"
-        : "the size of its result";
+export function dataDependent(node: Node, free: readonly string[], canFix: boolean): CompilerError {
+  const what = node.opType === "If" ? "which side of it runs" : isSelection(node) ? "how many elements it gives" : "the size of its result";
   const inputs = free.map((input) => `'${input}'`).join(", ");
   const fixes = free.map((input) => `"${input}": { "fix": … }`).join(", ");
   return new CompilerError(
     "DATA_DEPENDENT",
     3,
     free.length > 0
-      ? `${opType} '${name}': ${what} depends on the values of ${inputs}.`
-      : `${opType} '${name}': ${what} follows neither from the shapes of the inputs nor from values that are known.`,
+      ? `${nodeLabel(node)}: ${what} depends on the values of ${inputs}.`
+      : `${nodeLabel(node)}: ${what} follows neither from the shapes of the inputs nor from values that are known.`,
     canFix && free.length > 0
       ? `Fix what decides in recipe.json, "inputs": { ${fixes} }, for all halves of the guidance alike; or export the network without it (no packing by a mask, no branching on values).`
       : "Export the network so that all sizes follow from the shapes of its inputs: tokens masked instead of packed, experts weighted instead of gathered.",
-    { node: name },
+    { node: node.name },
   );
+}
+
+/** The operator and the name of a node, or that of its result where it has none. */
+function nodeLabel({ opType, name, outputs }: Node): string {
+  return `${opType} '${name === "" ? (outputs[0]?.name ?? "") : name}'`;
 }
 
 export function deviceMissing(device: string, problem: string): CompilerError {
@@ -140,7 +140,7 @@ export function fractionalTime(sampler: string, timestep: number, input: string,
     "FRACTIONAL_TIME",
     2,
     `${sampler} runs at times such as ${timestep}, and the network's time input is of type ${elem}.`,
-    "Choose a spacing with whole timesteps, or export the network with a float time.",
+    "Export the network with a float time, or choose a scheduler or a timestep_spacing whose times are whole: `smoothcc sampler scheduler_config.json --steps N` shows them.",
     { value: input },
   );
 }
@@ -160,7 +160,7 @@ export function inputShapeMismatch(input: string, wanted: readonly (number | str
     "INPUT_SHAPE_MISMATCH",
     2,
     `Input '${input}' has the shape [${wanted.join(", ")}]; what was given has [${found.join(", ")}].`,
-    "Give an array of that shape, one row of its batch for all rows, or one value to fill it with.",
+    "Give an array of that shape, or of one row of its batch; a condition may also be one number, which fills it.",
     { value: input },
   );
 }
@@ -254,7 +254,7 @@ export function noKernels(type: string, device: string, operators: readonly stri
     5,
     `The runtime cannot compute in ${type} on '${device}'${which}.`,
     type === "bfloat16"
-      ? "Give --device cuda, or --precision fp32 (or fp16), which makes floats of what is bfloat16 in the export."
+      ? "Run it with --device cuda, or build and compile with --precision fp32 (or fp16), which makes floats of what is bfloat16 in the export."
       : `Give --device cuda if that has them, or export the network without ${type}.`,
   );
 }
@@ -282,7 +282,7 @@ export function planSavesNothing(): CompilerError {
     "PLAN_SAVES_NOTHING",
     2,
     "The plan computes every branch at every step.",
-    "Raise the threshold or lower the share; --no-cache compiles the plain model on purpose.",
+    "Let the policy cache more (a higher threshold, a lower share), or write 0 for some 1 of the plan; --no-cache compiles the plain model on purpose.",
   );
 }
 
@@ -327,13 +327,13 @@ export function traceOverlap(file: string | undefined, sample: number): Compiler
   );
 }
 
-export function typeUnknown({ opType, name }: { readonly opType: string; readonly name: string }): CompilerError {
+export function typeUnknown(node: Node): CompilerError {
   return new CompilerError(
     "TYPE_UNKNOWN",
     3,
-    `Nothing says of which type and size the result of ${opType} '${name}' is: there is no rule for it here, and ONNX Runtime infers none.`,
+    `Nothing says of which type and size the result of ${nodeLabel(node)} is: there is no rule for it here, and ONNX Runtime infers none.`,
     "Export the model without this operator, or with fixed shapes written into it (onnx.shape_inference).",
-    { node: name },
+    { node: node.name },
   );
 }
 
@@ -347,17 +347,14 @@ export function unknownPipeline(className: string, known: readonly string[], fol
     "UNKNOWN_PIPELINE",
     3,
     `There is no pipeline or transformer '${className}'. Known: ${known.join(", ")}.`,
-    `${near === undefined ? "" : `Did you mean '${near}'? `}For any other, write a recipe.json into the folder.`,
+    `${near === undefined ? "" : `Did you mean '${near}'? `}For any other, write recipe.json into the folder: { "model": "transformer/model.onnx", "scheduler": "scheduler/scheduler_config.json", "steps": 50, "guidance": { "form": "none" } } with what the README lists in its table of keys.`,
     { file: folder },
   );
 }
 
-export function unsupportedPipeline(className: string, reason: string, folder: string): CompilerError {
-  return new CompilerError(
-    "UNSUPPORTED_PIPELINE",
-    3,
-    `No recipe can be derived for ${className}: ${reason}.`,
-    "Write a recipe.json into the folder that says how the network is to be run.",
-    { file: folder },
-  );
+/** `instead` has no full stop; `recipe` is what it leads to. */
+export function unsupportedPipeline(className: string, reason: string, instead: string, recipe: string, folder: string): CompilerError {
+  return new CompilerError("UNSUPPORTED_PIPELINE", 3, `No recipe can be derived for ${className}: ${reason}.`, `${instead}: ${recipe}.`, {
+    file: folder,
+  });
 }
