@@ -241,7 +241,7 @@ function feedsOf({ graph }: Model): Tensors {
       const shape = shapeOf(input);
       const elem = elemOf(input);
       const numbers = Array.from({ length: elementCount(shape) }, (_, at) =>
-        elem === "float" ? 2 * Math.sin(7 * i + 3 * at + 1) : (i + 53 * at) % 256,
+        elem === "float" ? 2 * Math.sin(7 * i + 3 * at + 1) : (37 * i + (50 + (i % 7)) * at) % 256,
       );
       return [input.name, tensorOf(elem, shape, numbers)] as const;
     }),
