@@ -16,6 +16,7 @@ import {
   quantisedConcat,
   quantisedConvolution,
   quantisedGemm,
+  quantisedSum,
   requantisation,
 } from "./decomposing/quantised.js";
 import { rotaryEmbedding } from "./decomposing/rotary.js";
@@ -83,7 +84,7 @@ const RULES: ReadonlyMap<string, Decomposition> = new Map<RuntimeOperator | Stan
   ["PackedAttention", inOneType(packedAttention)],
   ["PackedMultiHeadAttention", inOneType(packedAttention)],
   ["QGemm", quantisedGemm],
-  ["QLinearAdd", between("Add", 2)],
+  ["QLinearAdd", quantisedSum],
   ["QLinearConcat", quantisedConcat],
   ["QLinearConv", quantisedConvolution],
   ["QLinearLeakyRelu", between("LeakyRelu", 1, ({ attributes }) => Object.fromEntries(attributes))],

@@ -1,7 +1,8 @@
 /** Quantised operators of ONNX Runtime: products of whole numbers, which are exact, and functions between dequantising and quantising. */
 import { type Builder, elemOf, scalarLike, shapeOf } from "../../ir/build.js";
-import { type Attribute, floatAttribute, intAttribute, makeNode, type Node, type Value } from "../../ir/graph.js";
+import { type Attribute, constant, floatAttribute, intAttribute, makeNode, type Node, type Value } from "../../ir/graph.js";
 import type { StandardOperator } from "../../ir/operators.js";
+import { tensorOf } from "../../ir/tensor.js";
 import { broadcastShape, elementCount, type ElementType } from "../../ir/types.js";
 import { channelsFirst, int } from "./products.js";
 import { binary, first } from "./rule.js";
@@ -133,6 +134,27 @@ export function between(
     const result = build.op(opType, floats, `${name}/result`, { elem: "float", shape: shapeOf(out) }, attributesOf(node));
     return [quantised(build, result, scale, zero, name, out)];
   };
+}
+
+/**
+ * A + B, counted in steps of the result, so that a sum in the middle of two steps is exact and is rounded as the runtime's kernel does it:
+ * with the zero point already in it. Such sums are frequent, as in 1 + tanh(x).
+ */
+export function quantisedSum(node: Node, build: Builder): readonly Value[] | undefined {
+  const [a, aScale, aZero, b, bScale, bZero, scale, zero] = node.inputs;
+  const out = first(node);
+  const { name } = out;
+  if (!a || !aScale || !b || !bScale || !scale) return undefined;
+  const steps = (x: Value, own: Value, zero: Value | undefined, which: string): Value => {
+    const ratio = build.op("Div", [own, scale], `${name}/ratio${which}`, { elem: "float", shape: shapeOf(own) });
+    return dequantised(build, x, ratio, zero, `${name}/operand${which}`);
+  };
+  const type = { elem: "float", shape: shapeOf(out) } as const;
+  const sum = build.op("Add", [steps(a, aScale, aZero, "0"), steps(b, bScale, bZero, "1")], `${name}/steps`, type);
+  const [one, none] = [constant(`${name}/one`, tensorOf("float", [], [1])), constant(`${name}/none`, tensorOf(elemOf(out), [], [0]))];
+  const start = zero && build.cast(zero, "float", `${name}/zero`);
+  const whole = start ? binary(build, "Add", sum, start, `${name}/whole`) : sum;
+  return [quantised(build, whole, one, none, name, out)];
 }
 
 /** Operands, each behind its scale and zero point, joined along an axis. */
