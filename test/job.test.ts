@@ -13,7 +13,7 @@ import { compileModel } from "../src/compile/compile.js";
 import { Session } from "../src/runtime/session.js";
 import { tensorFrom, tensorNumbers } from "../ir/tensor.js";
 import { ditView } from "../ir/graph.js";
-import { writeModel } from "../ir/onnx/index.js";
+import { encodeModel, writeModel } from "../ir/onnx/index.js";
 import { parse } from "../ir/parse.js";
 import { tinyStep, type TinyStep } from "./support/tiny-step.js";
 
@@ -171,6 +171,15 @@ describe("a step of another make", () => {
     expect(
       await warnings("p = Softmax<axis = -1>(s)", "masked = Add(s, mask)  p = Softmax<axis = -1>(masked)", "float[b,6,6] mask"),
     ).toEqual([]);
+  });
+
+  it("is refused where it calls operators that the file defines, as they are not looked into", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "smoothcc-functions-"));
+    const text = tinyStep({ activation: "local.Bend" }).replace('"com.microsoft" : 1', '"local" : 1');
+    // A message may be continued at its end: field 25 of ModelProto, with the name and the domain of a FunctionProto.
+    const body = [0x0a, 4, ...Buffer.from("Bend"), 0x52, 5, ...Buffer.from("local")];
+    writeFileSync(join(folder, "model.onnx"), Buffer.concat([encodeModel(parse(text)), Buffer.from([0xca, 0x01, body.length, ...body])]));
+    await expect(openJobOf(folder)).rejects.toThrow("defines operators of its own, as local.Bend");
   });
 
   it("is refused where the prediction is no latent", async () => {

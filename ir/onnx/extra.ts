@@ -10,6 +10,11 @@ export class Leftovers {
   constructor(readonly unknowns: Unknowns | undefined) {}
 }
 
+/** Whether the leftovers of a model have `functions` (field 25 of ModelProto, here with its tag): operators that the file defines. */
+export function definesFunctions(extra: unknown): boolean {
+  return extra instanceof Leftovers && extra.unknowns?.some(([low, high]) => low === 0xca && high === 0x01) === true;
+}
+
 export class NodeExtra {
   constructor(
     readonly unknowns: Unknowns | undefined,

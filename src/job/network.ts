@@ -5,7 +5,7 @@ import { structureDigest } from "../../ir/digest.js";
 import type { PortGuess } from "../../ir/dit.js";
 import { constant, type Graph, type Model, type Value, withGraph } from "../../ir/graph.js";
 import { lift } from "../../ir/lift/index.js";
-import { readModel } from "../../ir/onnx/index.js";
+import { definesFunctions, readModel } from "../../ir/onnx/index.js";
 import { assertPlainStep, findPorts, withOneInput } from "../../ir/ports.js";
 import { parseCut } from "../../ir/residual/cut.js";
 import { rewrite } from "../../ir/rewrite.js";
@@ -48,6 +48,15 @@ export async function openNetwork(path: string, overrides: RecipeOverrides): Pro
     throw notRecognised(
       "This is a whole sampling run that smoothcc has emitted, not one step.",
       "Name the folder of the artifact, or the model that it was made from.",
+    );
+  const call = definesFunctions(read.extra)
+    ? read.graph.nodes.find((node) => !["", "ai.onnx", "com.microsoft"].includes(node.domain))
+    : undefined;
+  if (call)
+    throw notRecognised(
+      `The file defines operators of its own, as ${call.domain}.${call.opType}: such functions are not looked into.`,
+      "Spell them out first: in Python, onnx.save(onnx.inliner.inline_local_functions(onnx.load(file)), file).",
+      call.name,
     );
   requireWellFormed(read, opened.modelFile);
   return networkOf(source, read);
