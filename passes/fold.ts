@@ -14,19 +14,27 @@ const FREE_BYTES = 1 << 16;
 /** The bytes of all folded values of one run of the pass, which are held in memory. */
 const BUDGET_BYTES = 1 << 29;
 
-export default {
-  name: "fold",
-  summary: "turn what depends on no input into data",
-  preserves: "rounding",
-  async run(model, context) {
-    const inputs = new Set(model.graph.inputs);
-    const literal = withGraph(
-      model,
-      rewrite(model.graph, (node) => asData(node, inputs)),
-    );
-    return withGraph(model, await foldIslands(literal, context));
-  },
-} satisfies Pass<Questions>;
+export default foldingUpTo(BUDGET_BYTES);
+
+/** Only what sizes and other small numbers follow from: weights that the graph transposes stay in their file. */
+export const foldSmall = foldingUpTo(FREE_BYTES);
+
+/** Folding that makes values of `limit` bytes at most. */
+function foldingUpTo(limit: number) {
+  return {
+    name: "fold",
+    summary: "turn what depends on no input into data",
+    preserves: "rounding",
+    async run(model, context) {
+      const inputs = new Set(model.graph.inputs);
+      const literal = withGraph(
+        model,
+        rewrite(model.graph, (node) => asData(node, inputs)),
+      );
+      return withGraph(model, await foldIslands(literal, context, limit));
+    },
+  } satisfies Pass<Questions>;
+}
 
 /** The result of a node that can be folded without the runtime: a Constant, a known shape, or a cast between float types. */
 function asData(
@@ -58,9 +66,9 @@ function shapeData(node: Node): TensorData | undefined {
   return tensorOf("int64", [part.length], part);
 }
 
-async function foldIslands(model: Model, context: Pick<Questions, "evaluator">): Promise<Graph> {
+async function foldIslands(model: Model, context: Pick<Questions, "evaluator">, limit: number): Promise<Graph> {
   const { graph } = model;
-  const { folded, frontier } = foldedNodes(graph);
+  const { folded, frontier } = foldedNodes(graph, limit);
   if (folded.size === 0) return graph;
   const islands: Graph = {
     name: "fold",
@@ -89,8 +97,8 @@ async function foldIslands(model: Model, context: Pick<Questions, "evaluator">):
  * The nodes that are folded, and their results that are read by others, outputs or marked. Nodes that unpack weights are only folded with
  * all their readers: what they make is never data.
  */
-function foldedNodes(graph: Graph): { readonly folded: ReadonlySet<Node>; readonly frontier: readonly Value[] } {
-  const { foldable, unpacking } = foldableNodes(graph);
+function foldedNodes(graph: Graph, limit: number): { readonly folded: ReadonlySet<Node>; readonly frontier: readonly Value[] } {
+  const { foldable, unpacking } = foldableNodes(graph, limit);
   const folded = new Set(foldable);
   const read = new Set<Value>([...graph.outputs, ...graph.marks].map(({ value }) => value));
   for (const node of graph.nodes.toReversed()) {
@@ -104,7 +112,7 @@ function foldedNodes(graph: Graph): { readonly folded: ReadonlySet<Node>; readon
  * Nodes whose operands are all constant or folded themselves and whose results are worth their bytes; `unpacking`: those of them that
  * unpack weights, or move what is unpacked.
  */
-function foldableNodes(graph: Graph): { readonly foldable: ReadonlySet<Node>; readonly unpacking: ReadonlySet<Node> } {
+function foldableNodes(graph: Graph, limit: number): { readonly foldable: ReadonlySet<Node>; readonly unpacking: ReadonlySet<Node> } {
   const foldable = new Set<Node>();
   const unpacking = new Set<Node>();
   const bytes = new Map<Value, number>();
@@ -126,7 +134,7 @@ function foldableNodes(graph: Graph): { readonly foldable: ReadonlySet<Node>; re
     if (isUnpacking) unpacking.add(node);
     // What is unpacked is not kept, so it counts as the bytes that it is unpacked from.
     const size = isUnpacking ? made : results.reduce((sum, result) => sum + result, 0);
-    if (size > Math.max(FREE_BYTES, made) || total + size > BUDGET_BYTES) continue;
+    if (size > Math.min(limit, Math.max(FREE_BYTES, made)) || total + size > BUDGET_BYTES) continue;
     if (!isUnpacking) total += size;
     foldable.add(node);
     for (const [i, output] of node.outputs.entries()) bytes.set(output, isUnpacking ? made : (results[i] ?? 0));
