@@ -70,8 +70,9 @@ function expectFaithful(after: TensorData, before: TensorData, { name, preserves
 it("every file of a pass is registered under its name, and has its place", () => {
   const stems = readdirSync(new URL("../passes/", import.meta.url)).flatMap((file) => /^(.*)\.ts$/.exec(file)?.[1] ?? []);
   expect([...passes.keys()]).toEqual(stems.filter((stem) => !["form", "fuse-rule", "index", "pass", "stages"].includes(stem)).sort());
-  const placed = new Set([...PIPELINE, ...[...forms.values()].flatMap((form) => form.passes), instrument]);
-  expect([...placed].map(({ name }) => name).sort()).toEqual([...passes.keys()]);
+  // Folding has two places, and is less eager in one of them.
+  const placed = new Set([...PIPELINE, ...[...forms.values()].flatMap((form) => form.passes), instrument].map(({ name }) => name));
+  expect([...placed].sort()).toEqual([...passes.keys()]);
 });
 
 /** One export of every architecture, and all of those that are conditioned on a class. */
