@@ -14,36 +14,12 @@ const FREE_BYTES = 1 << 16;
 /** The bytes of all larger values of one run of the pass, which are held in memory. */
 const BUDGET_BYTES = 1 << 29;
 
-<<<<<<< HEAD
 export default {
   name: "fold",
   summary: "turn what depends on no input into data",
   preserves: "rounding",
   run: (model, context) => foldedWithin(model, context, BUDGET_BYTES),
 } satisfies Pass<Questions>;
-=======
-export default foldingUpTo(BUDGET_BYTES);
-
-/** Only what sizes and other small numbers follow from: weights that the graph transposes stay in their file. */
-export const foldSmall = foldingUpTo(FREE_BYTES);
-
-/** Folding that makes values of `limit` bytes at most. */
-function foldingUpTo(limit: number) {
-  return {
-    name: "fold",
-    summary: "turn what depends on no input into data",
-    preserves: "rounding",
-    async run(model, context) {
-      const inputs = new Set(model.graph.inputs);
-      const literal = withGraph(
-        model,
-        rewrite(model.graph, (node) => asData(node, inputs)),
-      );
-      return withGraph(model, await foldIslands(literal, context, limit));
-    },
-  } satisfies Pass<Questions>;
-}
->>>>>>> h-fix
 
 /** The model with data for what depends on no input. Values of more than `FREE_BYTES` take no more than `budget` bytes together. */
 export async function foldedWithin(model: Model, context: Pick<Questions, "evaluator">, budget: number): Promise<Model> {
@@ -85,15 +61,9 @@ function shapeData(node: Node): TensorData | undefined {
   return tensorOf("int64", [part.length], part);
 }
 
-<<<<<<< HEAD
 async function foldIslands(model: Model, context: Pick<Questions, "evaluator">, budget: number): Promise<Graph> {
   const { graph } = model;
   const { folded, frontier } = foldedNodes(graph, budget);
-=======
-async function foldIslands(model: Model, context: Pick<Questions, "evaluator">, limit: number): Promise<Graph> {
-  const { graph } = model;
-  const { folded, frontier } = foldedNodes(graph, limit);
->>>>>>> h-fix
   if (folded.size === 0) return graph;
   const islands: Graph = {
     name: "fold",
@@ -122,13 +92,8 @@ async function foldIslands(model: Model, context: Pick<Questions, "evaluator">, 
  * The nodes that are folded, and their results that are read by others, outputs or marked. Nodes that unpack weights are only folded with
  * all their readers: what they make is never data.
  */
-<<<<<<< HEAD
 function foldedNodes(graph: Graph, budget: number): { readonly folded: ReadonlySet<Node>; readonly frontier: readonly Value[] } {
   const { foldable, unpacking } = foldableNodes(graph, budget);
-=======
-function foldedNodes(graph: Graph, limit: number): { readonly folded: ReadonlySet<Node>; readonly frontier: readonly Value[] } {
-  const { foldable, unpacking } = foldableNodes(graph, limit);
->>>>>>> h-fix
   const folded = new Set(foldable);
   const read = new Set<Value>([...graph.outputs, ...graph.marks].map(({ value }) => value));
   for (const node of graph.nodes.toReversed()) {
@@ -142,11 +107,7 @@ function foldedNodes(graph: Graph, limit: number): { readonly folded: ReadonlySe
  * Nodes whose operands are all constant or folded themselves and whose results are worth their bytes; `unpacking`: those of them that
  * unpack weights, or move what is unpacked.
  */
-<<<<<<< HEAD
 function foldableNodes(graph: Graph, budget: number): { readonly foldable: ReadonlySet<Node>; readonly unpacking: ReadonlySet<Node> } {
-=======
-function foldableNodes(graph: Graph, limit: number): { readonly foldable: ReadonlySet<Node>; readonly unpacking: ReadonlySet<Node> } {
->>>>>>> h-fix
   const foldable = new Set<Node>();
   const unpacking = new Set<Node>();
   const bytes = new Map<Value, number>();
@@ -168,14 +129,9 @@ function foldableNodes(graph: Graph, limit: number): { readonly foldable: Readon
     if (isUnpacking) unpacking.add(node);
     // What is unpacked is not kept, so it counts as the bytes that it is unpacked from.
     const size = isUnpacking ? made : results.reduce((sum, result) => sum + result, 0);
-<<<<<<< HEAD
     const counted = isUnpacking || size <= FREE_BYTES ? 0 : size;
     if (size > Math.max(FREE_BYTES, made) || total + counted > budget) continue;
     total += counted;
-=======
-    if (size > Math.min(limit, Math.max(FREE_BYTES, made)) || total + size > BUDGET_BYTES) continue;
-    if (!isUnpacking) total += size;
->>>>>>> h-fix
     foldable.add(node);
     for (const [i, output] of node.outputs.entries()) bytes.set(output, isUnpacking ? made : (results[i] ?? 0));
   }

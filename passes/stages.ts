@@ -3,12 +3,8 @@ import bind from "./bind.js";
 import cse from "./cse.js";
 import dce from "./dce.js";
 import freezeInputs from "./freeze-inputs.js";
-<<<<<<< HEAD
 import fold from "./fold.js";
 import foldSmall from "./fold-small.js";
-=======
-import fold, { foldSmall } from "./fold.js";
->>>>>>> h-fix
 import fuse from "./fuse.js";
 import decide from "./decide.js";
 import decomposeForCuda from "./decompose-for-cuda.js";
@@ -40,11 +36,7 @@ export const BIND_PASSES: readonly Pass<BindContext>[] = [widen, bind];
  *   unpack-sequences  makes slices of sequences that are taken apart again, of which nobody else knows what they hold;
  *   decompose-contrib-ops  replaces the runtime's own operators, which no other pass and no other runtime knows;
  *   spell-sums  makes additions of two values of all sums, as lifting knows no others;
-<<<<<<< HEAD
  *   fold-small  computes what is small and depends on no input: Constant nodes, shape arithmetic, position tables;
-=======
- *   fold      computes what depends on no input and is small: Constant nodes, shape arithmetic; weights stay as they are;
->>>>>>> h-fix
  *   decide    takes the side of an If that is known by now.
  */
 export const SETTLE_PASSES: readonly Pass<Questions>[] = [
