@@ -142,6 +142,16 @@ export function stepCost(model: Model): StepCost {
   return { total, hoisted, branches };
 }
 
+/** The MACs of a step that are computed from results of these nodes, and that no branch saves. */
+export function unsavedBehind({ graph }: Model, nodes: readonly Node[]): Macs {
+  const dependsOn = dependence(graph, new Map(graph.inputs.map((input) => [input, 1])));
+  const follows = dependence(graph, new Map(nodes.flatMap(({ outputs }) => outputs.map((output) => [output, 1] as const))));
+  const owners = branchOwners(graph);
+  return graph.nodes
+    .filter((node) => !owners.has(node) && follows(node.outputs[0]) !== 0)
+    .reduce((sum, node) => addMacs(sum, macsAt(node, dependsOn, ONCE)), NO_MACS);
+}
+
 /**
  * For every node from which each path to an output passes a marked value:
  * the marks of the first such value on each path. One backward walk.

@@ -47,9 +47,12 @@ export function ambiguousPort(role: string, option: string, candidates: readonly
     "AMBIGUOUS_PORT",
     3,
     `More than one ${role} is possible: ${candidates.join(", ")}.`,
-    `Name it as "${option}" in recipe.json, a file beside the model: ${recipeWith(option, candidates[0] ?? "")}.`,
+    `Name it as "${option}" in recipe.json, a file beside the model: ${recipeWith(option, candidates[0] ?? "")}.${role === "prediction" ? ` ${JOIN_FILES}` : ""}`,
   );
 }
+
+const JOIN_FILES =
+  "If none is the prediction, as another file of the network goes on with them, join the files with onnx.compose.merge_models first.";
 
 /** The shortest recipe that names a port: `option` is the path of its key, with a dot. */
 function recipeWith(option: string, name: string): string {
@@ -122,8 +125,8 @@ export function externalDataSize(file: string, tensor: string, length: number, w
   );
 }
 
-export function fileMissing(file: string, problem: string): CompilerError {
-  return new CompilerError("FILE_MISSING", 4, `The file cannot be read: ${problem}`, "Check the path.", { file });
+export function fileMissing(file: string, problem: string, hint?: string): CompilerError {
+  return new CompilerError("FILE_MISSING", 4, `The file cannot be read: ${problem}`, hint ?? "Check the path.", { file });
 }
 
 export function fileNotWritten(file: string, problem: string): CompilerError {

@@ -268,6 +268,11 @@ function entryOf(node: Node): Properties | undefined {
   return OPERATORS.get(domain)?.get(node.opType);
 }
 
+/** Whether a domain is one of ONNX Runtime's own. */
+export function isOfRuntimeDomain(domain: string): boolean {
+  return domain === "com.microsoft" || LAYOUTS.some((layout) => layout === domain);
+}
+
 /** Whether an operator is known: what lifting and costs say of a graph is only as good as this is true of its nodes. */
 export function isKnown(node: Node): boolean {
   return entryOf(node) !== undefined || (isOfStandardDomain(node) && isStandardOperator(node.opType));
@@ -341,7 +346,8 @@ export function isRequantisation(node: Node): boolean {
  */
 export function unpacksWeights(node: Node): boolean {
   const [packed] = node.inputs;
-  return node.opType === "DequantizeLinear" && packed?.data !== undefined && ELEMENT_TYPES[packed.data.elem].bits <= 8;
+  if (!packed?.data || packed.data.elem === "bool" || ELEMENT_TYPES[packed.data.elem].bits > 8) return false;
+  return node.opType === "DequantizeLinear" || (isOp(node, "Cast", "CastLike") && isFloatType(node.outputs[0]?.type?.elem));
 }
 
 /** The operand of which a node's first result is the same value, moved, retyped, quantised, dequantised or clamped. */

@@ -89,9 +89,10 @@ function isInteger({ type }: Value): boolean {
   return type !== undefined && !FLOATS.includes(type.elem);
 }
 
-/** Whether an input has the prediction's rank, and an axis after the batch in common with it. */
+/** Whether an input has the prediction's rank, and an axis after the batch in common with it; a mask over pairs of tokens does not count. */
 function sharesAxes({ type }: Value, { value }: Port): boolean {
   const [own, other] = [type?.shape, value.type?.shape];
+  if (own?.length === 3 && own[1] === own[2] && own[2] !== other?.[2]) return false;
   return own?.length === other?.length && own?.some((dim, axis) => axis > 0 && dim !== null && dim === other?.[axis]) === true;
 }
 

@@ -132,7 +132,7 @@ const RUNTIME_TYPE_RULES: ReadonlyMap<string, TypeRule> = new Map<RuntimeOperato
   ["FusedGemm", (node) => gemm(node, 0, 1, uniformElem(node, 0, 1))],
   ["GroupQueryAttention", ofFirst(groupQueryAttention)],
   ["MatMulIntegerToFloat", (node) => matMul(node, 0, 1, node.inputs[2]?.type?.elem)],
-  ["MultiHeadAttention", ofFirst(multiHeadAttention)],
+  ["MultiHeadAttention", (node) => [...ofFirst(multiHeadAttention)(node), presentHeads(node, 1), presentHeads(node, 2)]],
   ["PackedMultiHeadAttention", ofFirst(multiHeadAttention)],
   ["QAttention", (node) => projectedAttention(node, node.inputs[3]?.type?.elem)],
   ["QGemm", (node) => gemm(node, 0, 3, node.inputs[8]?.type?.elem ?? "float")],
@@ -291,7 +291,10 @@ function conv(node: Node, data: number, weight: number, elem: Elem): readonly Re
   const isLast = node.opType.startsWith("Nhwc") || intAttribute(node, "channels_last", 0) !== 0;
   const [rows = 0, ...others] = x.shape;
   const [channels, sizes] = isLast ? [others.at(-1), others.slice(0, -1)] : [others[0], others.slice(1)];
-  const [made = 0, read = 0, ...widths] = kernel.shape;
+  const [made = 0, ...kernelSizes] = kernel.shape;
+  // Of all operators only this one has the channels of its weights last, too.
+  const isTurned = node.opType === "NhwcConv";
+  const [read = 0, widths] = isTurned ? [kernelSizes.at(-1), kernelSizes.slice(0, -1)] : [kernelSizes[0], kernelSizes.slice(1)];
   if (elem === "misfit" || sizes.length !== widths.length || channels !== read * intAttribute(node, "group", 1)) return ["misfit"];
   const moved = sizes.map((size, i) => {
     const { stride, reach, pads } = window(node, i, widths);
@@ -458,6 +461,16 @@ function multiHeadAttention({ elem, shape }: FixedType, node: Node): ResultType 
   // Values from elsewhere may have their heads in front: [batch, heads, length, size].
   if (values) return { elem, shape: [...rows, values.length === 4 ? (values[1] ?? 0) * (values[3] ?? 0) : (values.at(-1) ?? 0)] };
   return { elem, shape: [...rows, (packed.at(-3) ?? 0) * (packed.at(-1) ?? 0)] };
+}
+
+/** What a cache that was empty would hold of keys or values that are given apart: [batch, heads, length, size]. */
+function presentHeads(node: Node, place: 1 | 2): ResultType {
+  const x = fixedOf(node.inputs[place]);
+  if (!x || node.inputs[place + 5]) return undefined;
+  if (x.shape.length === 4) return x;
+  const heads = intAttribute(node, "num_heads", 1);
+  const [batch = 0, length = 0, width = 0] = x.shape;
+  return x.shape.length === 3 ? { elem: x.elem, shape: [batch, heads, length, width / heads] } : undefined;
 }
 
 /** The size of the values, which the weights of all three projections end with. */

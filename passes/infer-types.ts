@@ -22,6 +22,14 @@ export default {
   },
 } satisfies Pass<Questions>;
 
+/** The same by rules alone, for graphs of which the runtime may have no kernel for every node yet. */
+export const deriveTypes = {
+  name: "infer-types",
+  summary: "give every value its type, as far as rules do",
+  preserves: "bits",
+  run: (model) => withGraph(model, typed(model.graph)),
+} satisfies Pass<Questions>;
+
 /** The graph with the types that rules give, else those of `known`, else those that are there. */
 function typed(graph: Graph, known: ReadonlyMap<Value, TensorType> = new Map()): Graph {
   return rewrite(graph, (node, original) => {

@@ -14,7 +14,8 @@ import merge from "./merge.js";
 import precision from "./precision.js";
 import reuse from "./reuse.js";
 import decomposeContribOps from "./decompose-contrib-ops.js";
-import inferTypes from "./infer-types.js";
+import inferTypes, { deriveTypes } from "./infer-types.js";
+import spellSums from "./spell-sums.js";
 import unpackSequences from "./unpack-sequences.js";
 import unroll from "./unroll.js";
 import widen from "./widen.js";
@@ -34,10 +35,22 @@ export const BIND_PASSES: readonly Pass<BindContext>[] = [widen, bind];
  *   drop-casts   removes casts to the type that is there, which the runtime cannot always load;
  *   unpack-sequences  makes slices of sequences that are taken apart again, of which nobody else knows what they hold;
  *   decompose-contrib-ops  replaces the runtime's own operators, which no other pass and no other runtime knows;
+ *   spell-sums  makes additions of two values of all sums, as lifting knows no others;
  *   fold-small  computes what is small and depends on no input: Constant nodes, shape arithmetic, position tables;
  *   decide    takes the side of an If that is known by now.
  */
-export const SETTLE_PASSES: readonly Pass<Questions>[] = [inferTypes, dropCasts, unpackSequences, decomposeContribOps, foldSmall, decide];
+export const SETTLE_PASSES: readonly Pass<Questions>[] = [
+  inferTypes,
+  dropCasts,
+  unpackSequences,
+  decomposeContribOps,
+  spellSums,
+  foldSmall,
+  decide,
+];
+
+/** The same with types by rules alone. They come first, as the runtime only answers for a graph of which it has a kernel for every node. */
+export const DERIVE_PASSES: readonly Pass<Questions>[] = SETTLE_PASSES.map((pass) => (pass === inferTypes ? deriveTypes : pass));
 
 /**
  * The step stage simplifies the single step, before it is copied:

@@ -63,7 +63,7 @@ export function badRouter(file: string, problem: string): CompilerError {
     "BAD_ROUTER",
     2,
     `The routers do not fit: ${problem}.`,
-    "Learning-to-Cache's files have '<step>.prob' for every step: two logits a block, its attention's and its MLP's.",
+    "Learning-to-Cache's files have '<step>.prob' for every step: two logits a block, its attention's and its MLP's. Take as many --steps as the routers were trained for, and the network that they were trained on.",
     { file },
   );
 }
@@ -137,12 +137,12 @@ export function planFirstStep(site: string): CompilerError {
   );
 }
 
-export function planFormat(format: string, problem: string): CompilerError {
+export function planFormat(format: string, problem: string, hint?: string): CompilerError {
   return new CompilerError(
     "PLAN_FORMAT",
     2,
     `The plan and the format '${format}' do not go together: ${problem}.`,
-    "A plan.json, written without --format, holds every plan that can be compiled.",
+    hint ?? "A plan.json, written without --format, holds every plan that can be compiled.",
   );
 }
 
@@ -180,7 +180,7 @@ export function policyNeedsTrace(policy: string): CompilerError {
     "POLICY_NEEDS_TRACE",
     2,
     `The policy '${policy}' chooses by measured errors, and there are none.`,
-    "Calibrate first, and plan from the trace.",
+    `Calibrate first (smoothcc calibrate MODEL -o trace.json), and plan from the trace: smoothcc plan trace.json --policy ${policy} -o plan.json.`,
   );
 }
 
@@ -195,7 +195,16 @@ export function reservedName(name: string): CompilerError {
 }
 
 export function samplerOption(scheduler: string, option: string, problem: string): CompilerError {
-  return new CompilerError("SAMPLER_OPTION", 2, `${scheduler} ${problem} ('${option}').`, "Leave the setting out, or change it as said.");
+  return new CompilerError(
+    "SAMPLER_OPTION",
+    2,
+    `${scheduler} ${problem} ('${option}').`,
+    option === "start"
+      ? `Choose another first step (--start, or "start" in recipe.json), or a scheduler without a history: DDIM, Euler or DDPM.`
+      : option === "steps"
+        ? `Choose another number of steps: --steps, or "steps" in recipe.json.`
+        : `Change "sampling": { "${option}": … } in recipe.json as said, or leave it out where it is not needed.`,
+  );
 }
 
 export function unboundDim(dim: string | null, input: string, axis: number): CompilerError {
@@ -206,7 +215,7 @@ export function unboundDim(dim: string | null, input: string, axis: number): Com
       ? `Axis ${axis} of input '${input}' has no size, and no name by which it could be given one.`
       : `Dimension '${dim}' of input '${input}' has no size.`,
     dim === null
-      ? "Name it when the model is exported (dynamic_axes or dynamic_shapes of torch.onnx.export), or fix the input's shape: python -m onnxruntime.tools.make_dynamic_shape_fixed."
+      ? `Name it when the model is exported (dynamic_axes or dynamic_shapes of torch.onnx.export), or fix the input's shape: python -m onnxruntime.tools.make_dynamic_shape_fixed --input_name ${input} --input_shape 1,… model.onnx fixed.onnx`
       : `Give it one: --dim ${dim}=N, or "dims" in recipe.json.`,
     { value: input },
   );

@@ -19,6 +19,7 @@ import fc from "fast-check";
 import { onnx } from "onnx-proto";
 import * as ort from "onnxruntime-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { check } from "../ir/check.js";
 import { CompilerError } from "../ir/diagnostics.js";
 import {
   type Attribute,
@@ -237,6 +238,22 @@ describe("reading", () => {
     expect(await code({})).toBe("EXTERNAL_DATA_MALFORMED");
     expect(await code({ location }, [-4])).toBe("TENSOR_MALFORMED");
     expect(await code({ location }, [2 ** 31, 2 ** 31])).toBe("TENSOR_MALFORMED");
+  });
+
+  it("takes the runtime's domains as imported, as the runtime does", async () => {
+    const text = (domain: string): string =>
+      `<ir_version: 10, opset_import: ["" : 20, "${domain}" : 1]> g (float[2] x) => (float[2] y) { y = ${domain}.Gelu(x) }`;
+    const without = async (domain: string): Promise<Model> => {
+      const model = parse(text(domain));
+      return readModel(fileOf(encodeModel({ ...model, opsets: new Map([["", 20]]) })));
+    };
+    const model = await without("com.microsoft");
+    expect([...model.opsets]).toEqual([
+      ["com.microsoft", 1],
+      ["", 20],
+    ]);
+    expect(check(model)).toEqual([]);
+    expect(check(await without("my.domain")).map(({ rule }) => rule)).toEqual(["node-opset"]);
   });
 
   it("refuses graphs that make no sense", async () => {

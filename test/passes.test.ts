@@ -11,7 +11,17 @@ import { isStandard } from "../ir/ops.js";
 import { readTensor, type TensorData, tensorNumbers, tensorOf } from "../ir/tensor.js";
 import { print } from "../ir/print.js";
 import { elementCount, type TensorType } from "../ir/types.js";
-import { type AnyContext, BIND_PASSES, CACHE_PASSES, forms, LOOP_PASSES, passes, RUN_PASSES, SETTLE_PASSES, STEP_PASSES } from "../passes/index.js";
+import {
+  type AnyContext,
+  BIND_PASSES,
+  CACHE_PASSES,
+  forms,
+  LOOP_PASSES,
+  passes,
+  RUN_PASSES,
+  SETTLE_PASSES,
+  STEP_PASSES,
+} from "../passes/index.js";
 import { type Pass, type PassRecord, runPasses } from "../passes/pass.js";
 import instrument from "../passes/instrument.js";
 import kernels from "../passes/decompose-for-cuda.js";

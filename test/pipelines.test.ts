@@ -211,6 +211,46 @@ describe("a folder with an export of other names", () => {
   });
 });
 
+describe("a pipeline that no recipe says", () => {
+  const flow = { _class_name: "FlowMatchEulerDiscreteScheduler" };
+  it.each([
+    [
+      "WanPipeline",
+      { boundary_ratio: 0.9 },
+      { _class_name: "WanTransformer3DModel" },
+      { scheduler: "euler.json", guidance: { form: "two-calls" } },
+    ],
+    [
+      "QwenImagePipeline",
+      {},
+      { _class_name: "QwenImageTransformer2DModel", guidance_embeds: true },
+      { guidance: { form: "embedded", input: "guidance" } },
+    ],
+    ["AceStepPipeline", {}, { _class_name: "AceStepTransformer1DModel" }, { guidance: { form: "two-calls", scale: 7 } }],
+  ])("is refused with the recipe that is nearest, ready to be written: %s", (_class_name, settings, transformer, expected) => {
+    const folder = folderOf({ index: { _class_name, ...settings }, transformer, scheduler: flow });
+    const { code, hint = "" } = thrownBy(() => openJobSource(folder)) ?? {};
+    expect(code).toBe("UNSUPPORTED_PIPELINE");
+    writeFileSync(join(folder, "recipe.json"), hint.slice(hint.indexOf(': {"') + 2, -1));
+    const { recipe, modelFile } = openJobSource(folder);
+    expect(recipe).toMatchObject({ latent: "hidden_states", ...expected });
+    expect(modelFile).toBe(join(folder, "transformer", "model.onnx"));
+  });
+
+  it("nor anybody here has read is run by the recipe that the hint gives", async () => {
+    const folder = folderOf({
+      index: { _class_name: "OtherPipeline" },
+      transformer: { _class_name: "OtherModel" },
+      scheduler: { ...flow, shift: 3 },
+    });
+    const { code, hint = "" } = thrownBy(() => openJobSource(folder)) ?? {};
+    expect(code).toBe("UNKNOWN_PIPELINE");
+    writeFileSync(join(folder, "recipe.json"), /\{.*\}/.exec(hint)?.[0] ?? "");
+    await writeModel(parse(tinyStep().replaceAll("int64[b] t", "float[b] t")), join(folder, "transformer", "model.onnx"));
+    expect((await openJob(folder, {})).run.rows).toHaveLength(50);
+  });
+});
+
 describe("the registry", () => {
   it("has a recording of every pipeline", () => {
     const seen = new Set(Object.values(recorded).map(({ index }) => index._class_name));

@@ -105,7 +105,7 @@ const BY_HAND: readonly (readonly [line: string, type: FixedType])[] = [
   ["com.microsoft.TransposeMatMul<transB = 1>(x, tall5)", float(2, 3, 5)],
   ["com.microsoft.GroupNorm<groups = 2, activation = 1>(heads, channels, channels)", float(2, 2, 3, 8)],
   ["com.microsoft.SkipGroupNorm<groups = 2, activation = 0>(heads, channels, channels, heads)", float(2, 2, 3, 8)],
-  ["com.microsoft.NhwcConv<strides = [2, 1], pads = [1, 0, 1, 0]>(image_last, kernel)", float(1, 4, 8, 6)],
+  ["com.microsoft.NhwcConv<strides = [2, 1], pads = [1, 0, 1, 0]>(image_last, kernel_last)", float(1, 4, 8, 6)],
   ['com.microsoft.NhwcFusedConv<activation = "Relu">(image_last, kernel)', float(1, 6, 8, 6)],
   [
     "com.microsoft.PackedAttention<num_heads = 2, qkv_hidden_sizes = [16, 16, 12]>(tokens, projection44, bias44, steps2, lengths)",
@@ -147,7 +147,7 @@ function modelOf(lines: readonly string[]): Model {
     g (
       float[2,3,4] x, float[3,1] column, float[3,1,1] column1, float[4] vector, float[5] vector5, float scalar, float[2,1,4] slab, float[3,4] slab2,
       float[0,4] none, bool[2,3,4] mask, bool[1] lone, int64[1,4] indices, int64 index, int64[2,3,4] places, int64[2,1] points, float[2,3,4] vectors,
-      float[1,4,8,9] image, float[4] channels, float[6,4,3,2] kernel, float[6,2,3,2] grouped, float[6,3,3,2] wrong, float[6] filters,
+      float[1,4,8,9] image, float[4] channels, float[6,4,3,2] kernel, float[6,3,2,4] kernel_last, float[6,2,3,2] grouped, float[6,3,3,2] wrong, float[6] filters,
       float[2,2,3,8] heads, float[2,2,5,8] keys, float[2,2,5,6] wide_values, float[2,2,8,3] turned, float[2,3,16] rows, float[2,3,4] table,
       float[4,4] square, float[4,3] tall, float[5,4] tall5, float[4,5] tall5t, float[2,1,4,4] stack, float[4,3,2] turned_batch, float[1,2,4,6] even, float[4,3,3,2] spread,
       uint8[3,4] codes, uint8 code, uint8[4,4] square8, uint8[1,2,5,6] picture8, uint8[1,5,6,2] picture8_last, int64[2,3] steps2, uint8[2,3,16] rows8, float[2,3,12] rows12,

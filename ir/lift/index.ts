@@ -3,7 +3,7 @@ import { dependence } from "../analysis.js";
 import { notRecognised } from "../diagnostics.js";
 import { type Branch, CONDITION, type DitView, LATENT, type PortGuess, TIME } from "../dit.js";
 import { entryAt } from "../entries.js";
-import type { Mark, Model, Value } from "../graph.js";
+import type { Mark, Model, Node, Value } from "../graph.js";
 import { isControlFlow } from "../ops.js";
 import { assertPlainStep, controlFlow, findPorts, type PortNames, withOneInput } from "../ports.js";
 import { loadFolder } from "../registry.js";
@@ -85,6 +85,7 @@ export function lift(read: Model, { cut = { at: "branch" }, own = [], guesses: b
       ...graph.outputs
         .filter((port) => port !== prediction)
         .map((port) => `The output '${port.name}' is not the prediction and is left out.`),
+      ...strayWarning(streams.stray),
       ...streams.others.map((node) => `A residual add is of no block (at ${node.opType} '${node.name}').`),
     ],
   };
@@ -121,6 +122,13 @@ function recognised(facts: StepFacts, own: readonly Recogniser[]): { readonly na
     ? `The nearest is a residual add whose other operand is no attention and no feed-forward network behind one, ${miss.opType} '${miss.name}'.`
     : "On the way from the latent to the prediction, attention or a feed-forward network is nowhere added to the very value that it is computed from.";
   throw notRecognised("No residual branch of a diffusion transformer was found.", `${reason} ${hint}`, miss?.name);
+}
+
+function strayWarning(stray: readonly Node[]): readonly string[] {
+  const [first] = stray;
+  if (!first) return [];
+  const count = stray.length === 1 ? "1 attention is" : `${stray.length} attentions are`;
+  return [`${count} in no branch and computed at every step (the first is at ${first.opType} '${first.name}').`];
 }
 
 function guessed(role: string, option: string, [taken = "", ...others]: readonly string[]): string {

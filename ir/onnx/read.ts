@@ -11,6 +11,7 @@ import {
   unsupportedType,
 } from "../diagnostics.js";
 import { type Attribute, type Graph, makeNode, type Model, type Node, type Port, type Value } from "../graph.js";
+import { isOfRuntimeDomain } from "../ops.js";
 import type { TensorData } from "../tensor.js";
 import { type Dim, elementTypeOf, type TensorType } from "../types.js";
 import { readAttribute, subgraphNames } from "./attributes.js";
@@ -43,13 +44,20 @@ function interpret({ bytes, payloads }: Skeleton, file: string): Model {
   const proto = decode("ModelProto", bytes);
   if (!proto.graph || !has(proto, "ir_version")) throw notOnnx(file, "it has no IR version");
   if (proto.opset_import.length === 0) throw modelCorrupt(file, "it names no opset");
+  const graph = new GraphReader(file, payloads).read(proto.graph);
+  const imported = proto.opset_import.map(({ domain, version }) => [domain, Number(version)] as const);
   return {
-    graph: new GraphReader(file, payloads).read(proto.graph),
-    opsets: new Map(proto.opset_import.map(({ domain, version }) => [domain, Number(version)])),
+    graph,
+    opsets: new Map([...ownDomains(graph), ...imported]),
     irVersion: Number(proto.ir_version),
     metadata: metadataOf(proto.metadata_props),
     extra: new Leftovers(proto.$unknowns),
   };
+}
+
+/** The runtime's own domains that a graph has nodes of. The runtime knows them without an import, and its optimisers write none. */
+function ownDomains({ nodes }: Graph): readonly (readonly [string, number])[] {
+  return nodes.flatMap(({ domain }) => (isOfRuntimeDomain(domain) ? [[domain, 1] as const] : []));
 }
 
 /**

@@ -121,8 +121,8 @@ class ChainFinder {
     let at: Value | undefined = unscaled(before);
     for (let back = 0; at && back < MOST_PARALLEL; back++) {
       const root = unmoved(at);
-      if (this.isEmbedding(root)) return undefined;
       const start = this.placeOf(root);
+      if (start.depth === 0 && this.isEmbedding(root)) return undefined;
       const isFurther = end !== undefined && this.isBehind(end, start);
       const region = !isFurther && this.hasOtherReaders(at) ? this.regionOf(root, operand, start) : undefined;
       if (region && region.size > 0 && [...region].some((inner) => isLinear(inner, this.dependsOn))) {

@@ -1,8 +1,8 @@
 /** Finds the residual streams of a graph and the branches that are added to them. All recognisers start from these. */
 import { operands } from "../analysis.js";
 import { type BranchKind, LATENT } from "../dit.js";
-import { type Graph, type Node, type Value } from "../graph.js";
-import { isLinear, type Dependence } from "../ops.js";
+import { type Graph, isOp, type Node, type Value } from "../graph.js";
+import { type Dependence, isAttentionCore, isElementwise, isLinear, isProduct } from "../ops.js";
 import { cutPoints, type CutPoints, spanOf } from "./branch.js";
 import { type Chain, chainsOf, type ResidualAdd } from "./chains.js";
 import { mixesNeighbours } from "./functions.js";
@@ -35,6 +35,8 @@ export interface ResidualStreams {
   readonly constant: readonly ResidualBranch[];
   /** Residual adds whose branch belongs to no block: it is neither attention nor a feed-forward network of a stream with attention. */
   readonly others: readonly Node[];
+  /** Nodes of attention to tokens of the latent that are in no branch. */
+  readonly stray: readonly Node[];
   /** A node between two blocks that changes the resolution of the stream. */
   readonly resampling?: Node | undefined;
 }
@@ -69,19 +71,36 @@ export function residualStreams(graph: Graph, dependsOn: Dependence): ResidualSt
     branches: branches.filter(changes),
     constant: branches.filter((branch) => !changes(branch)),
     others: [...others, ...all.flat().flatMap((add) => (depths.has(add) ? [] : [add.node]))],
+    stray: strayAttention(graph, all, dependsOn),
     resampling,
   };
 }
 
 /**
- * A chain without what embeds its tokens: feed-forward networks that no attention follows or goes before, and convolutions over
- * neighbouring tokens in front of the first attention.
+ * A chain without what embeds its tokens: feed-forward networks that no attention follows or goes before; and in front of the first
+ * attention what mixes neighbouring tokens, if nothing does so later.
  */
 function withoutEmbedding(chain: Chain): readonly Chain[] {
   const attends = chain.findIndex(({ kind }) => kind !== "mlp");
   if (attends < 0) return [];
-  const first = chain.slice(0, attends).findLastIndex(({ nodes }) => [...nodes].some(mixesNeighbours)) + 1;
+  const mixes = ({ nodes }: ResidualAdd): boolean => [...nodes].some(mixesNeighbours);
+  if (chain.slice(attends).some(mixes)) return [chain];
+  const first = chain.slice(0, attends).findLastIndex(mixes) + 1;
   return [first === 0 ? chain : chain.slice(first)];
+}
+
+/** Attention that is in no branch: of the products of activations, those that give scores to a softmax, and attention in one node. */
+function strayAttention(graph: Graph, chains: readonly Chain[], dependsOn: Dependence): readonly Node[] {
+  const held = new Set(chains.flat().flatMap(({ nodes }) => [...nodes]));
+  const scores = new Set<Value>();
+  for (const node of graph.nodes) {
+    const read = node.inputs.some((value) => value && scores.has(value));
+    const isScore = isProduct(node) && isAttentionCore(node, dependsOn);
+    if (isScore || (read && isElementwise(node))) for (const output of node.outputs) scores.add(output);
+  }
+  const attends = (node: Node): boolean =>
+    isOp(node, "Softmax") ? node.inputs.some((value) => value && scores.has(value)) : isAttentionCore(node, dependsOn) && !isProduct(node);
+  return graph.nodes.filter((node) => !held.has(node) && (dependsOn(node.outputs[0]) & LATENT) !== 0 && attends(node));
 }
 
 /** For each residual add, the number of those before it. */

@@ -80,8 +80,14 @@ export function convolution(node: Node, build: Builder): readonly Value[] | unde
   const parameters = node.attributes.get("activation_params");
   const attributes = [...node.attributes].filter(([key]) => !key.startsWith("activation"));
   const label = activation === undefined && !added ? name : `${name}/product`;
+  const rank = shapeOf(kernel).length;
+  // Of all operators only this one has the channels of its weights last, too.
+  const weights =
+    node.opType === "NhwcConv"
+      ? build.transpose(kernel, [0, rank - 1, ...Array.from({ length: rank - 2 }, (_, i) => i + 1)], `${name}/weights`)
+      : kernel;
   const product = channelsFirst(node, build, x, label, (data, label, type) =>
-    build.op("Conv", bias ? [data, kernel, bias] : [data, kernel], label, type, Object.fromEntries(attributes)),
+    build.op("Conv", bias ? [data, weights, bias] : [data, weights], label, type, Object.fromEntries(attributes)),
   );
   const sum = added ? binary(build, "Add", product, added, activation === undefined ? name : `${name}/sum`) : product;
   if (activation === undefined) return [sum];

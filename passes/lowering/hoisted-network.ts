@@ -105,7 +105,7 @@ export class HoistedNetwork {
     const unpacked = new Set<Value | undefined>();
     for (const node of graph.nodes) {
       const bits = dependsOn(node.outputs[0]);
-      const isUnpacked = unpacksWeights(node) || (isDataMovement(node) && unpacked.has(node.inputs[0]));
+      const isUnpacked = unpacksWeights(node) || isMadeOf(unpacked, node);
       if (isUnpacked) for (const output of node.outputs) unpacked.add(output);
       // In front of a step, and not where its reader is: the runtime would unpack all of a run's weights first (`executionOrder`).
       if (isUnpacked) this.nodes.time.push(node);
@@ -205,4 +205,12 @@ export class HoistedNetwork {
     };
     return isElementwise(reader) && reader.inputs.some((value) => value && hasAllRows(value));
   }
+}
+
+/** Whether a node moves unpacked weights, or scales them by constants, as a part of unpacking them. */
+function isMadeOf(unpacked: ReadonlySet<Value | undefined>, node: Node): boolean {
+  const isPart = isDataMovement(node) || isElementwise(node);
+  return (
+    isPart && node.inputs.some((value) => unpacked.has(value)) && node.inputs.every((value) => !value || value.data || unpacked.has(value))
+  );
 }

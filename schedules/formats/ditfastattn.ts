@@ -56,5 +56,9 @@ function cellAt(block: string, step: string, methods: Readonly<Record<string, st
   if (method === undefined) throw badPlan(source, `${block} has no ${step}`);
   const cell = METHODS.get(method);
   if (cell !== undefined) return cell;
-  throw planFormat(NAME, `${block} is to use ${method} at ${step}: only whole outputs of an earlier step are reused here`);
+  throw planFormat(
+    NAME,
+    `${block} is to use ${method} at ${step}: only whole outputs of an earlier step are reused here`,
+    `Write ${[...METHODS.keys()].join(" or ")} in its place.`,
+  );
 }

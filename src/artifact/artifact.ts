@@ -159,7 +159,12 @@ export type ArtifactOptions = RuntimeOptions & Pick<Artifact, "extensions">;
 export async function openArtifact(folder: string, { extensions, ...runtime }: ArtifactOptions): Promise<Artifact> {
   const manifest = readManifest(folder);
   const model = join(folder, FILES.model);
-  if (!existsSync(model)) throw fileMissing(model, "The artifact is not whole.");
+  if (!existsSync(model))
+    throw fileMissing(
+      model,
+      "The artifact is not whole.",
+      "Copy all of its folder, or write it again with `smoothcc build` or `smoothcc compile`.",
+    );
   const job = await openJob(folder, { extensions }, runtime);
   const schedule = readPlan(join(folder, FILES.plan));
   return { folder, manifest, job, schedule, plan: planFor(job, schedule), extensions };

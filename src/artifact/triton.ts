@@ -64,7 +64,12 @@ export interface Packaged {
 export async function packageModel(artifact: string, repository: string, options: PackageOptions): Promise<Packaged> {
   const { load } = readManifest(artifact);
   const file = join(artifact, FILES.model);
-  if (!existsSync(file)) throw fileMissing(file, "The artifact is not whole.");
+  if (!existsSync(file))
+    throw fileMissing(
+      file,
+      "The artifact is not whole.",
+      "Copy all of its folder, or write it again with `smoothcc build` or `smoothcc compile`.",
+    );
   const { graph } = await readModel(file);
   const name = options.name ?? legalName(basename(resolve(artifact)));
   const inputs = graph.inputs.map((value) => tensorConfig(value.name, value));

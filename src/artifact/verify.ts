@@ -12,23 +12,31 @@ import type { Progress } from "../words/index.js";
 import { exportedFirstStep, liftedFirstStep, ReferenceLoop, startOf, strayCuts } from "../reference/index.js";
 import { assertKernels, type RuntimeOptions } from "../runtime/index.js";
 
-/**
- * The largest relative L2 difference between artifact and loop, by the coarsest type that either computes in. In measurements, rounding
- * to float16 changed latents by 1.1e-3 over 4 steps, and by 5e-4 where the CPU skips some roundings. bfloat16 has three bits less.
- */
-const LIMITS: Readonly<Record<FloatType, number>> = { float: 1e-5, float16: 5e-3, bfloat16: 4e-2 };
+interface Tolerance {
+  /**
+   * The largest relative L2 difference between artifact and loop. In measurements, rounding to float16 changed latents by 1.1e-3 over 4
+   * steps, and by 5e-4 where the CPU skips some roundings. bfloat16 has three bits less.
+   */
+  readonly limit: number;
+  /**
+   * A network that rounds inside, as a quantised one does, jumps where a value lies between two integers: results of kernels that differ by
+   * rounding errors then differ much more, though both are right. How much is measured where an artifact is beyond the limit: the noise
+   * is changed by this relative size, which is that of rounding errors.
+   */
+  readonly nudge: number;
+}
 
-/**
- * A network that rounds inside, as a quantised one does, jumps where a value lies between two integers: two kernels that differ by
- * rounding errors then have results that differ much more, though both are right. How much is measured where an artifact is beyond the
- * limit: the noise is changed by this relative size, which is that of rounding errors.
- */
-const NUDGE = 1e-6;
+/** By the coarsest type that artifact or loop computes in. */
+const TOLERANCES: Readonly<Record<FloatType, Tolerance>> = {
+  float: { limit: 1e-5, nudge: 1e-6 },
+  float16: { limit: 5e-3, nudge: 1e-3 },
+  bfloat16: { limit: 4e-2, nudge: 8e-3 },
+};
 
 /** The largest number of such changes that are tried: a value may jump in one and not in another. */
-const NUDGES = 8;
+const TRIES = 8;
 
-/** An artifact may be this many times as far from the loop as the loop is from itself after a change, within the largest of `LIMITS`. */
+/** An artifact may be this many times as far from the loop as the loop is from itself after a change, within the largest limit. */
 const MARGIN = 2;
 
 export interface VerifyOptions extends RuntimeOptions, SampleOptions {
@@ -45,7 +53,7 @@ export interface Check {
   readonly ok: boolean;
   /** Why it failed, if the number does not show it. */
   readonly problem?: string | undefined;
-  /** Where the limit follows from a measurement: how far the loop's own result moves when the noise changes by a relative 1e-6. */
+  /** Where the limit follows from a measurement: how far the loop's own result moves when the noise changes by as much as rounding does. */
   readonly sensitivity?: number | undefined;
   /** What was measured, and what was compared with if it is not the original as it is. */
   readonly note?: string | undefined;
@@ -74,8 +82,8 @@ export async function checkFiles(folder: string): Promise<Check> {
 }
 
 /**
- * Runs the artifact, the plan-aware loop and the uncached loop on the same noise, three runs a sample; and the first step by the
- * exporter's file. Throws NO_KERNELS.
+ * Runs the artifact, the plan-aware loop and the uncached loop on the same noise, three runs a sample, and up to `TRIES` more of the worst
+ * sample if that is beyond the limit; and the first step by the exporter's file. Throws NO_KERNELS.
  */
 export async function verify(artifact: Artifact, options: VerifyOptions): Promise<Verification> {
   const { job, plan, folder } = artifact;
@@ -84,12 +92,12 @@ export async function verify(artifact: Artifact, options: VerifyOptions): Promis
   const session = await ArtifactSession.open(join(folder, FILES.model), options);
   const loop = new ReferenceLoop(job.run, options);
   const range = job.source.recipe.display?.range;
-  const compared: Compared[] = [];
   const fromUncached: number[] = [];
   const peaks: number[] = [];
   const overflown = new Set<string>();
-  const limit = limitOf(job);
+  const { limit, nudge } = toleranceOf(job);
   let latents: Verification["latents"] | undefined;
+  let worst: Compared | undefined;
   let sensitivity: number | undefined;
   try {
     for (let sample = 0; sample < options.samples; sample++) {
@@ -102,28 +110,27 @@ export async function verify(artifact: Artifact, options: VerifyOptions): Promis
       options.progress?.("verify", 3 * sample + 3, 3 * options.samples);
       for (const [whose, result] of Object.entries({ "the artifact": cached, "the loop": followed, "the uncached loop": uncached }))
         if (!result.every(Number.isFinite)) overflown.add(whose);
-      compared.push({ inputs, followed, relL2: relativeL2(cached, followed) });
+      const relL2 = relativeL2(cached, followed);
+      // What is not a number is worse than any.
+      if (!worst || !(relL2 <= worst.relL2)) worst = { inputs, followed, relL2 };
       fromUncached.push(relativeL2(cached, uncached));
       peaks.push(psnr(cached, uncached, range ? range[1] - range[0] : rangeOf(uncached)));
       latents ??= { shape: latentShape(job.run), cached, uncached };
     }
-    const beyond = compared.filter(({ relL2 }) => relL2 > limit);
-    for (const one of beyond) sensitivity = Math.max(sensitivity ?? 0, await sensitivityAt(one, (inputs) => loop.run(inputs, { plan })));
+    if (worst && worst.relL2 > limit) sensitivity = await sensitivityAt(worst, nudge, (inputs) => loop.run(inputs, { plan }));
   } finally {
     await session.close();
     await loop.close();
   }
-  if (!latents) throw new Error("internal: verification without samples");
+  if (!latents || !worst) throw new Error("internal: verification without samples");
   const problems = overflown.size > 0 ? [`not finite: the result of ${[...overflown].join(", ")}`] : [];
-  const distance = Math.max(...compared.map(({ relL2 }) => relL2));
-  const same = check("artifact = plan-aware loop over the original step", distance, limitAt(limit, sensitivity), problems);
-  const notes = [...(sensitivity === undefined ? [] : [sensitivityNote(sensitivity)]), ...widenedNote(job)];
-  const [first] = compared;
+  const same = check("artifact = plan-aware loop over the original step", worst.relL2, limitAt(limit, sensitivity), problems);
+  const notes = [...(sensitivity === undefined ? [] : [sensitivityNote(nudge, sensitivity)]), ...widenedNote(job)];
   const checks = [
     files,
     ...cutChecks(job),
     { ...same, ...(notes.length > 0 && { sensitivity, note: notes.join("; ") }) },
-    ...(first ? [await sameStep(job, first.inputs, options)] : []),
+    await sameStep(job, worst.inputs, options),
   ];
   const fidelity = { relL2: mean(fromUncached), psnr: mean(peaks), samples: options.samples * job.run.batch };
   return { ok: checks.every(({ ok }) => ok), checks, fidelity, latents };
@@ -131,15 +138,15 @@ export async function verify(artifact: Artifact, options: VerifyOptions): Promis
 
 /** Whether the step that the loop runs predicts what the exporter's file does: the loop knows only what binding and lifting made of it. */
 async function sameStep(job: Job, inputs: RunInputs, options: RuntimeOptions): Promise<Check> {
-  const limit = largestLimit(branchTypes(job));
+  const { limit, nudge } = widestOf(branchTypes(job));
   const lifted = liftedFirstStep(job, options);
   const followed = await lifted(inputs);
   const { read } = job.network;
   const exported = isWidened(read, job.run.precision) ? widened(read) : read;
   const relL2 = relativeL2(await exportedFirstStep(job, exported, options)(inputs), followed);
-  const sensitivity = relL2 > limit ? await sensitivityAt({ inputs, followed, relL2 }, lifted) : undefined;
+  const sensitivity = relL2 > limit ? await sensitivityAt({ inputs, followed, relL2 }, nudge, lifted) : undefined;
   const result = check("lifted step = exported step", relL2, limitAt(limit, sensitivity), []);
-  return { ...result, ...(sensitivity !== undefined && { sensitivity, note: sensitivityNote(sensitivity) }) };
+  return { ...result, ...(sensitivity !== undefined && { sensitivity, note: sensitivityNote(nudge, sensitivity) }) };
 }
 
 /** Whether cuts around blocks hold what they should; no check where there are none. */
@@ -158,25 +165,26 @@ interface Compared {
   readonly relL2: number;
 }
 
-/** How far the loop moves at most when the noise changes by `NUDGE`. Stops as soon as that explains the distance of the artifact. */
+/** How far the loop moves at most when the noise changes by `nudge`. Stops as soon as that explains the distance of the artifact. */
 async function sensitivityAt(
   { inputs, followed, relL2 }: Compared,
+  nudge: number,
   run: (inputs: RunInputs) => Promise<ArrayLike<number>>,
 ): Promise<number> {
   let moved = 0;
-  for (let nudge = 1; nudge <= NUDGES && relL2 > MARGIN * moved; nudge++) {
-    const noise = inputs.noise.map((value, i) => value * (1 + (Math.cos(nudge * (i + 1)) < 0 ? -NUDGE : NUDGE)));
+  for (let n = 1; n <= TRIES && relL2 > MARGIN * moved; n++) {
+    const noise = inputs.noise.map((value, i) => value * (1 + (Math.cos(n * (i + 1)) < 0 ? -nudge : nudge)));
     moved = Math.max(moved, relativeL2(await run({ ...inputs, noise }), followed));
   }
   return moved;
 }
 
 function limitAt(limit: number, sensitivity = 0): number {
-  return Math.max(limit, Math.min(MARGIN * sensitivity, LIMITS.bfloat16));
+  return Math.max(limit, Math.min(MARGIN * sensitivity, TOLERANCES.bfloat16.limit));
 }
 
-function sensitivityNote(sensitivity: number): string {
-  return `a change of the noise by ${NUDGE.toExponential()} moves the loop's own result by ${sensitivity.toExponential(1)}`;
+function sensitivityNote(nudge: number, sensitivity: number): string {
+  return `a change of the noise by ${nudge.toExponential()} moves the loop's own result by ${sensitivity.toExponential(1)}`;
 }
 
 function widenedNote({ network, run }: Job): readonly string[] {
@@ -185,8 +193,8 @@ function widenedNote({ network, run }: Job): readonly string[] {
     : [];
 }
 
-function limitOf(job: Job): number {
-  return largestLimit([job.run.precision, ...branchTypes(job)]);
+function toleranceOf(job: Job): Tolerance {
+  return widestOf([job.run.precision, ...branchTypes(job)]);
 }
 
 /** The types that the exporter's step computes in. */
@@ -194,8 +202,9 @@ function branchTypes({ model }: Job): readonly (ElementType | undefined)[] {
   return model.graph.marks.map(({ value }) => value.type?.elem);
 }
 
-function largestLimit(types: readonly (ElementType | undefined)[]): number {
-  return types.filter(isFloatType).reduce((limit, type) => Math.max(limit, LIMITS[type]), LIMITS.float);
+function widestOf(types: readonly (ElementType | undefined)[]): Tolerance {
+  const all = types.filter(isFloatType).map((type) => TOLERANCES[type]);
+  return all.reduce((widest, tolerance) => (tolerance.limit > widest.limit ? tolerance : widest), TOLERANCES.float);
 }
 
 function check(name: string, relL2: number, limit: number, problems: readonly string[]): Check {

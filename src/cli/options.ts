@@ -76,7 +76,11 @@ export const OPTIONS = {
     summary: [...forms.values()].map(({ name, summary }) => `${name}: ${summary}`).join("; "),
     schema: text(`takes ${[...forms.keys()].join(" or ")}`, (name) => forms.has(name)),
   },
-  cut: { flags: "--cut <where>", summary: "what a cache holds: branch, norm, gate, block, stack, or blocks 0-13,14-27", schema: cutSchema },
+  cut: {
+    flags: "--cut <where>",
+    summary: "what a cache holds: branch, norm, gate, block, stack, or ranges of blocks: 0-13,14-27",
+    schema: cutSchema,
+  },
   format: { flags: "--format <name>", summary: `how the plan is written: ${[...formats.keys()].join(", ")}`, schema: z.string() },
   front: {
     flags: "--front [shares]",

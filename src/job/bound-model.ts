@@ -9,7 +9,17 @@ import { rewrite, sweep } from "../../ir/rewrite.js";
 import { firstUndecided } from "../../ir/sizes.js";
 import { readTensor, type TensorData } from "../../ir/tensor.js";
 import { type Dim, staticShape } from "../../ir/types.js";
-import { BIND_PASSES, inferTypes, type Questions, runPasses, SETTLE_PASSES, staysForeign, untilSettled } from "../../passes/index.js";
+import { unknownWarning } from "../../ir/unknown.js";
+import {
+  BIND_PASSES,
+  DERIVE_PASSES,
+  inferTypes,
+  type Questions,
+  runPasses,
+  SETTLE_PASSES,
+  staysForeign,
+  untilSettled,
+} from "../../passes/index.js";
 import { batchAsDim, batchMismatch, reservedName } from "../../schedules/diagnostics.js";
 import {
   type Condition,
@@ -125,7 +135,8 @@ interface Seen {
  * these inputs become the constants that the recipe fixes them at. Throws DATA_DEPENDENT where it does not.
  */
 async function settledWith(shaped: Model, network: Network, seen: Seen, questions: Questions): Promise<Model> {
-  const model = await untilSettled(shaped, SETTLE_PASSES, questions);
+  const derived = await untilSettled(shaped, DERIVE_PASSES, questions);
+  const model = await untilSettled(derived, SETTLE_PASSES, questions);
   const { graph } = model;
   const open = firstUndecided(sweep({ ...graph, outputs: graph.outputs.filter(({ name }) => name === network.ports.prediction) }));
   if (!open) return model;
@@ -260,8 +271,10 @@ function withoutScaleInput(lifted: Model, { input }: Guidance): Model {
 /** If the branches hold less than this share of a step's MACs, some were probably not found. */
 const EXPECTED_COVERAGE = 0.5;
 
-/** Adds a warning if much of the model's compute is in no branch. */
+/** Adds a warning if operators are not known, or if much of the model's compute is in no branch. */
 function withCoverage(model: Model): Model {
+  const unknown = unknownWarning(model);
+  if (unknown !== undefined) return warning(model, unknown);
   const { total, branches } = stepCost(model);
   const all = totalMacs(total);
   const found = [...branches.values()].reduce((sum, macs) => sum + totalMacs(macs), 0);

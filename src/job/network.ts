@@ -1,6 +1,6 @@
 /** The network of a job as it was exported, read once, and its inputs and outputs. */
 import { requireWellFormed } from "../../ir/check.js";
-import { notRecognised } from "../../ir/diagnostics.js";
+import { CompilerError, notRecognised } from "../../ir/diagnostics.js";
 import { structureDigest } from "../../ir/digest.js";
 import type { PortGuess } from "../../ir/dit.js";
 import { constant, type Graph, type Model, type Value, withGraph } from "../../ir/graph.js";
@@ -9,6 +9,7 @@ import { readModel } from "../../ir/onnx/index.js";
 import { assertPlainStep, findPorts, withOneInput } from "../../ir/ports.js";
 import { parseCut } from "../../ir/residual/cut.js";
 import { rewrite } from "../../ir/rewrite.js";
+import { unknownBetween, unknownNamed } from "../../ir/unknown.js";
 import { METADATA_PREFIX, missingExtension } from "../words/index.js";
 import { type Extensions, loadExtensions } from "./extensions.js";
 import type { Recipe } from "./recipe.js";
@@ -86,7 +87,13 @@ export function recut(network: Network, cut: string): Network {
 /** The step with its branches, cut as in the recipe: `step` as it is, or after passes. Throws what lifting throws. */
 export function lifted({ source: { recipe, extensions }, ports }: Network, step: Model): Model {
   const { latent, timestep, prediction, guesses } = ports;
-  return lift(step, { latent, timestep, prediction, guesses, cut: parseCut(recipe.cut), own: extensions?.recognisers });
+  try {
+    return lift(step, { latent, timestep, prediction, guesses, cut: parseCut(recipe.cut), own: extensions?.recognisers });
+  } catch (error) {
+    const unknown = unknownBetween(step.graph, latent, prediction);
+    if (!(error instanceof CompilerError) || error.code !== "NOT_RECOGNISED" || unknown.length === 0) throw error;
+    throw notRecognised(`${error.message} ${unknownNamed(unknown)}, which may be why.`, error.hint, error.where.node);
+  }
 }
 
 /**

@@ -13,6 +13,15 @@ export interface FolderConfigs {
 /** What a pipeline determines: a recipe without the model file, which is at the same place for all. */
 export type PipelineFacts = Omit<RecipeFacts, "model">;
 
+/** Why no recipe says what a pipeline does by itself, and what a recipe can say in its place. */
+export interface NoRecipe {
+  /** A clause. */
+  readonly reason: string;
+  /** What to do, without a full stop, in front of the recipe that is nearest. */
+  readonly instead: string;
+  readonly nearest: PipelineFacts;
+}
+
 /** One family of pipelines: a file of `pipelines/`, named as diffusers names the folder of the class. */
 export interface Pipeline<Config extends z.ZodObject = z.ZodObject> extends Named {
   /** `_class_name` in model_index.json. */
@@ -21,8 +30,8 @@ export interface Pipeline<Config extends z.ZodObject = z.ZodObject> extends Name
   readonly transformers: readonly string[];
   /** The keys of `FolderConfigs` that it reads, with the library's defaults. */
   readonly config: Config;
-  /** The recipe for the pipeline's `__call__` with default arguments, or a sentence why no recipe can express it. */
-  recipe(config: z.output<Config>): PipelineFacts | string;
+  /** The recipe for the pipeline's `__call__` with default arguments, or why no recipe can express it. */
+  recipe(config: z.output<Config>): PipelineFacts | NoRecipe;
 }
 
 /** Keys of transformer/config.json. */

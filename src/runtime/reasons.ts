@@ -16,7 +16,8 @@ interface Known {
 
 const CHECKED = "onnx.checker.check_model(file, full_check=True) says the same of a file that is no valid ONNX: export it again";
 
-const KERNELS = "Give --device cuda where there is one, or --precision fp32; or export the model so that the node computes in float32";
+const KERNELS =
+  "Run it with --device cuda where there is one, or compile it with --precision fp32; or export the model so that the node computes in float32";
 
 /** Messages of ONNX Runtime 1.20 to 1.30, most of them as `onnxruntime/core/graph/graph.cc` and `model.cc` write them. */
 const KNOWN: readonly Known[] = [
@@ -59,7 +60,8 @@ const KNOWN: readonly Known[] = [
   },
   {
     pattern: /bound to different types \(tensor\((\w+)\) and tensor\((\w+)\)\)? in node \(([^)]*)\)/,
-    problem: (one, other, node) => `node '${node}' has operands of type ${one} and ${other}, which must be of one type`,
+    problem: (one, other, node) =>
+      `${node === "" ? "a node" : `node '${node}'`} has operands of type ${one} and ${other}, which must be of one type`,
     hint: `A Cast is missing, as converters to half precision leave it; ${CHECKED}`,
   },
   {

@@ -59,8 +59,20 @@ export class Session {
     private readonly outputs: readonly string[] = session.outputNames,
   ) {}
 
-  /** Opens a file, or a model whose weights may stay in their files. Throws RUNTIME_FAILED, NO_KERNELS, DEVICE_MISSING. */
+  /**
+   * Opens a file, or a model whose weights may stay in their files. Where the runtime's optimiser makes a graph that the runtime itself
+   * refuses, as of products between Q/DQ pairs of float8, the graph runs as it is. Throws RUNTIME_FAILED, NO_KERNELS, DEVICE_MISSING.
+   */
   static async open(source: string | Model, options: SessionOptions): Promise<Session> {
+    try {
+      return await Session.create(source, options);
+    } catch (error) {
+      if (options.optimise === "disabled") throw error;
+      return Session.create(source, { ...options, optimise: "disabled" });
+    }
+  }
+
+  private static async create(source: string | Model, options: SessionOptions): Promise<Session> {
     const settings: InferenceSession.SessionOptions = {
       executionProviders: [provider(options.device ?? "cpu")],
       graphOptimizationLevel: options.optimise,

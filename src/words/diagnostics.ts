@@ -34,7 +34,9 @@ export function badGrid(input: string, shape: readonly number[], sizes: readonly
     "BAD_GRID",
     2,
     `The input '${input}' [${shape.join(", ")}] does not hold the positions of a grid of [${sizes.map((size) => size ?? "null").join(", ")}].`,
-    `Name the sizes, one for each of the last axis and with the product of the axis before it: "inputs": { "${input}": { "fix": { "grid": [1, height, width] } } } in recipe.json; or give the positions as a .npy file.`,
+    shape.length < 2
+      ? "Positions have two axes, points and coordinates: give this input a number, a list or a .npy file."
+      : `Name ${shape.at(-1)} sizes whose product is ${shape.at(-2)}, as [1, height, width] where there are three, in recipe.json: "inputs": { "${input}": { "fix": { "grid": […] } } }; or give the positions as a .npy file.`,
     { value: input },
   );
 }
@@ -138,7 +140,7 @@ export function fractionalTime(sampler: string, timestep: number, input: string,
     "FRACTIONAL_TIME",
     2,
     `${sampler} runs at times such as ${timestep}, and the network's time input is of type ${elem}.`,
-    "Choose a spacing with whole timesteps, or export the network with a float time.",
+    "Export the network with a float time, or choose a scheduler or a timestep_spacing whose times are whole: `smoothcc sampler scheduler_config.json --steps N` shows them.",
     { value: input },
   );
 }
@@ -158,7 +160,7 @@ export function inputShapeMismatch(input: string, wanted: readonly (number | str
     "INPUT_SHAPE_MISMATCH",
     2,
     `Input '${input}' has the shape [${wanted.join(", ")}]; what was given has [${found.join(", ")}].`,
-    "Give an array of that shape, one row of its batch for all rows, or one value to fill it with.",
+    "Give an array of that shape, or of one row of its batch; a condition may also be one number, which fills it.",
     { value: input },
   );
 }
@@ -252,7 +254,7 @@ export function noKernels(type: string, device: string, operators: readonly stri
     5,
     `The runtime cannot compute in ${type} on '${device}'${which}.`,
     type === "bfloat16"
-      ? "Give --device cuda, or --precision fp32 (or fp16), which makes floats of what is bfloat16 in the export."
+      ? "Run it with --device cuda, or build and compile with --precision fp32 (or fp16), which makes floats of what is bfloat16 in the export."
       : `Give --device cuda if that has them, or export the network without ${type}.`,
   );
 }
@@ -280,7 +282,7 @@ export function planSavesNothing(): CompilerError {
     "PLAN_SAVES_NOTHING",
     2,
     "The plan computes every branch at every step.",
-    "Raise the threshold or lower the share; --no-cache compiles the plain model on purpose.",
+    "Let the policy cache more (a higher threshold, a lower share), or write 0 for some 1 of the plan; --no-cache compiles the plain model on purpose.",
   );
 }
 
@@ -345,17 +347,14 @@ export function unknownPipeline(className: string, known: readonly string[], fol
     "UNKNOWN_PIPELINE",
     3,
     `There is no pipeline or transformer '${className}'. Known: ${known.join(", ")}.`,
-    `${near === undefined ? "" : `Did you mean '${near}'? `}For any other, write a recipe.json into the folder.`,
+    `${near === undefined ? "" : `Did you mean '${near}'? `}For any other, write recipe.json into the folder: { "model": "transformer/model.onnx", "scheduler": "scheduler/scheduler_config.json", "steps": 50, "guidance": { "form": "none" } } with what the README lists in its table of keys.`,
     { file: folder },
   );
 }
 
-export function unsupportedPipeline(className: string, reason: string, folder: string): CompilerError {
-  return new CompilerError(
-    "UNSUPPORTED_PIPELINE",
-    3,
-    `No recipe can be derived for ${className}: ${reason}.`,
-    "Write a recipe.json into the folder that says how the network is to be run.",
-    { file: folder },
-  );
+/** `instead` has no full stop; `recipe` is what it leads to. */
+export function unsupportedPipeline(className: string, reason: string, instead: string, recipe: string, folder: string): CompilerError {
+  return new CompilerError("UNSUPPORTED_PIPELINE", 3, `No recipe can be derived for ${className}: ${reason}.`, `${instead}: ${recipe}.`, {
+    file: folder,
+  });
 }

@@ -2,6 +2,7 @@
 import { dumpBranches, inspect, type Inspection } from "../../inspect.js";
 import { bindModel, type BoundModel, lifted, type Network, openNetwork } from "../../job/index.js";
 import { CompilerError } from "../../../ir/diagnostics.js";
+import { unknownWarning } from "../../../ir/unknown.js";
 import { counted, formatQuantity, missingOption, table } from "../../words/index.js";
 import { MODEL_OPTIONS, recipeOverrides, runtimeOptions } from "../options.js";
 import { asExported } from "../as-exported.js";
@@ -52,8 +53,9 @@ async function boundOrNot(
 function asTheFileHasIt(network: Network, problem: CompilerError): Inspection {
   const warning = `Shapes and MACs are as far as the file has them: ${problem.message} ${problem.hint}`;
   try {
-    const found = inspect(lifted(network, network.step));
-    return { ...found, warnings: [...found.warnings, warning] };
+    const model = lifted(network, network.step);
+    const found = inspect(model);
+    return { ...found, warnings: [...found.warnings, unknownWarning(model) ?? [], warning].flat() };
   } catch (error) {
     throw error instanceof CompilerError ? problem : error;
   }

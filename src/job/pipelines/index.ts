@@ -6,7 +6,7 @@ import { unknownPipeline, unsupportedPipeline } from "../../words/index.js";
 import { hasMethods, loadFolder } from "../../../ir/registry.js";
 import { parseWith } from "../../../schedules/index.js";
 import { readJson } from "../../files/index.js";
-import type { Pipeline } from "../pipeline.js";
+import type { Pipeline, PipelineFacts } from "../pipeline.js";
 import type { RecipeFacts } from "../recipe.js";
 
 function isPipeline(candidate: unknown): candidate is Pipeline {
@@ -38,8 +38,13 @@ export function deriveRecipe(folder: string): RecipeFacts {
   const read = (file: string): unknown => (existsSync(join(folder, file)) ? readJson(join(folder, file)) : {});
   const configs = { index: read(INDEX), transformer: readJson(join(folder, TRANSFORMER)), scheduler: read(SCHEDULER) };
   const { className, pipeline } = pipelineOf(classOf(configs.index), classOf(configs.transformer), folder);
-  const facts = pipeline.recipe(parseWith(pipeline.config, configs, folder));
-  if (typeof facts === "string") throw unsupportedPipeline(className, facts, folder);
+  const found = pipeline.recipe(parseWith(pipeline.config, configs, folder));
+  if (!("reason" in found)) return recipeOf(folder, found);
+  const nearest = JSON.stringify(recipeOf(folder, found.nearest));
+  throw unsupportedPipeline(className, found.reason, found.instead, nearest, folder);
+}
+
+function recipeOf(folder: string, facts: PipelineFacts): RecipeFacts {
   const inputs = { ...facts.inputs };
   for (const [name, file] of arraysIn(folder, "calibrate")) inputs[name] = { ...inputs[name], calibrate: file };
   for (const [name, file] of arraysIn(folder, "fix")) inputs[name] = { ...inputs[name], fix: file };

@@ -10,7 +10,13 @@ export default {
   transformers: ["WanTransformer3DModel"],
   config,
   recipe({ index }) {
-    if (typeof index.boundary_ratio === "number") return "it switches between two networks on the way";
-    return { steps: 50, guidance: { form: "two-calls", scale: 5 } };
+    const facts = { steps: 50, guidance: { form: "two-calls", scale: 5 } } as const;
+    const { boundary_ratio: boundary } = index;
+    if (typeof boundary !== "number") return facts;
+    return {
+      reason: "it switches between two networks on the way",
+      instead: `Compile each network for its part of the run, with a scheduler that has no memory (FlowMatchEulerDiscreteScheduler with the "shift" of Wan, in euler.json). \`smoothcc sampler euler.json --steps 50 --json\` prints its table: keep the rows with a timestep of at least ${1000 * boundary} in a file, which is the "scheduler" of 'transformer'; 'transformer_2' takes euler.json and, as "start", the number of those rows, and is run from the first one's latent (run --noise). Write a recipe for each, to be given with --recipe, such as`,
+      nearest: { ...facts, scheduler: "euler.json" },
+    };
   },
 } satisfies Pipeline<typeof config>;
