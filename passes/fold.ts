@@ -4,8 +4,9 @@ import { constantData } from "../ir/constants.js";
 import { constant, type Graph, isOp, type Model, type Node, type Value, withGraph } from "../ir/graph.js";
 import { isControlFlow, isDataMovement, isNondeterministic, isShapeOnly, unpacksWeights } from "../ir/ops.js";
 import { rewrite, sweep } from "../ir/rewrite.js";
+import { sizesOf } from "../ir/size-arithmetic.js";
 import { isSelection } from "../ir/sizes.js";
-import { convertTensor, tensorBytes, type TensorData, tensorOf } from "../ir/tensor.js";
+import { convertTensor, tensorBytes, type TensorData } from "../ir/tensor.js";
 import { byteSize, ELEMENT_TYPES, elementCount, isFloatType, isRuntimeType, staticShape } from "../ir/types.js";
 import type { Pass, Questions } from "./pass.js";
 
@@ -37,7 +38,7 @@ function asData(
   inputs: ReadonlySet<Value>,
 ): { readonly nodes: readonly Node[]; readonly outputs: readonly Value[] } | undefined {
   const [output] = node.outputs;
-  const data = isOp(node, "Constant") ? constantData(node) : isShapeOnly(node) ? shapeData(node) : castData(node, inputs);
+  const data = isOp(node, "Constant") ? constantData(node) : isShapeOnly(node) ? sizesOf(node) : castData(node, inputs);
   return data && output ? { nodes: [], outputs: [constant(output.name, data)] } : undefined;
 }
 
@@ -47,18 +48,6 @@ function castData(node: Node, inputs: ReadonlySet<Value>): TensorData | undefine
   const to = node.outputs[0]?.type?.elem;
   if (!isOp(node, "Cast") || !value?.data || inputs.has(value) || !isFloatType(value.data.elem) || !isFloatType(to)) return undefined;
   return ELEMENT_TYPES[to].bits <= ELEMENT_TYPES[value.data.elem].bits ? convertTensor(value.data, to) : undefined;
-}
-
-function shapeData(node: Node): TensorData | undefined {
-  const shape = staticShape(node.inputs[0]?.type);
-  if (!shape) return undefined;
-  if (isOp(node, "Size")) return tensorOf("int64", [], [elementCount(shape)]);
-  const bound = (name: string, otherwise: number): number => {
-    const attribute = node.attributes.get(name);
-    return attribute?.kind === "int" ? Number(attribute.value) : otherwise;
-  };
-  const part = shape.slice(bound("start", 0), bound("end", shape.length));
-  return tensorOf("int64", [part.length], part);
 }
 
 async function foldIslands(model: Model, context: Pick<Questions, "evaluator">, budget: number): Promise<Graph> {

@@ -4,8 +4,10 @@
  */
 import { operands } from "../ir/analysis.js";
 import type { DitView } from "../ir/dit.js";
-import { type Graph, intAttribute, isOp, makeNode, type Model, type Node, type Value, withGraph } from "../ir/graph.js";
+import { constant, type Graph, intAttribute, isOp, makeNode, type Model, type Node, type Value, withGraph } from "../ir/graph.js";
+import { isShapeOnly } from "../ir/ops.js";
 import { rewrite } from "../ir/rewrite.js";
+import { wholeNumbersOf } from "../ir/size-arithmetic.js";
 import { isFixed, resultTypes } from "../ir/type-rules.js";
 import { elementTypeOf, isRuntimeType, sameType, type TensorType } from "../ir/types.js";
 import type { Pass, Questions } from "./pass.js";
@@ -30,17 +32,24 @@ export const deriveTypes = {
   run: (model) => withGraph(model, typed(model.graph)),
 } satisfies Pass<Questions>;
 
-/** The graph with the types that rules give, else those of `known`, else those that are there. */
+/**
+ * The graph with the types that rules give, else those of `known`, else those that are there. The numbers that sizes are made of become
+ * constants on the way, as later types follow from them.
+ */
 function typed(graph: Graph, known: ReadonlyMap<Value, TensorType> = new Map()): Graph {
+  // The default of an input is no constant, as the caller may give another value.
+  const inputs = new Set(graph.inputs);
   return rewrite(graph, (node, original) => {
     const rules = resultTypes(node);
     const types = original.outputs.map((value, i) => {
       const rule = rules[i];
       return rule && rule !== "misfit" ? rule : (known.get(value) ?? value.type);
     });
-    if (original.outputs.every((value, i) => sameType(value.type, types[i]))) return undefined;
-    const made = makeNode({ ...node, outputs: original.outputs.map((value, i) => ({ ...value, type: types[i] })) });
-    return { nodes: [made], outputs: made.outputs };
+    const isTyped = original.outputs.every((value, i) => sameType(value.type, types[i]));
+    const made = isTyped ? node : makeNode({ ...node, outputs: original.outputs.map((value, i) => ({ ...value, type: types[i] })) });
+    const numbers = node.inputs.some((value) => value && inputs.has(value)) && !isShapeOnly(node) ? undefined : wholeNumbersOf(made);
+    if (numbers) return { nodes: [], outputs: made.outputs.map(({ name }) => constant(name, numbers)) };
+    return isTyped ? undefined : { nodes: [made], outputs: made.outputs };
   });
 }
 
