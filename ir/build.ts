@@ -106,6 +106,12 @@ export class Builder {
     return this.op("Transpose", [value], name, type, { perm: { kind: "ints", value: perm.map(BigInt) } });
   }
 
+  /** The elements of a value in another shape of as many. */
+  reshape(value: Value, shape: readonly number[], name: string): Value {
+    const sizes = constant(`${name}/shape`, tensorOf("int64", [shape.length], shape));
+    return this.op("Reshape", [value, sizes], name, { elem: elemOf(value), shape });
+  }
+
   /** x · sigmoid(alpha · x) */
   swish(x: Value, alpha: number, name: string): Value {
     const type: TensorType = { elem: elemOf(x), shape: shapeOf(x) };

@@ -24,6 +24,7 @@
  *   mark-twice         a branch has one mark per step and call
  *   mark-step          steps are whole numbers from 0
  *   mark-defined       what a mark names is defined, as for nodes
+ *   mark-kept          a mark on a value that the graph needs is on one that it needs after a pass, too, but where that is the pass's purpose
  * DiT view
  *   dit-port           latent, timestep and conditions are inputs, the prediction is an output
  *   dit-branch         sites differ, and each has a mark
@@ -31,7 +32,8 @@
 import { allNodes } from "./analysis.js";
 import type { DitView } from "./dit.js";
 import { modelMalformed } from "./diagnostics.js";
-import type { Graph, Model, Node, Value } from "./graph.js";
+import type { Graph, Mark, Model, Node, Value } from "./graph.js";
+import { sweep } from "./rewrite.js";
 import { tensorBytes, type TensorData } from "./tensor.js";
 import { excerpt, typeText } from "./print.js";
 import { isFixed, resultTypes } from "./type-rules.js";
@@ -44,7 +46,7 @@ export type RuleName =
   | `input-${"plain" | "name"}`
   | `output-${"defined" | "name"}`
   | `constant-${"type" | "size"}`
-  | `mark-${"twice" | "step" | "defined"}`
+  | `mark-${"twice" | "step" | "defined" | "kept"}`
   | `dit-${"port" | "branch"}`;
 
 /** A violated rule, and where. */
@@ -142,6 +144,16 @@ export function checkTypes(model: Model, before: Model): readonly Violation[] {
   return found;
 }
 
+/** The rule `mark-kept`: marks on values that the graph of `before` needs and that this one has not, or on values that nothing needs. Linear. */
+export function checkMarksKept(model: Model, before: Model): readonly Violation[] {
+  const keyOf = ({ half, site, step }: Mark): string => `${half} ${site} @${step}`;
+  const kept = new Set(sweep(model.graph).marks.map(keyOf));
+  return sweep(before.graph).marks.flatMap((mark): Violation[] => {
+    const message = `the mark of '${mark.site}' at step ${mark.step}, on '${mark.value.name}', is gone, or on a value that nothing needs`;
+    return kept.has(keyOf(mark)) ? [] : [{ rule: "mark-kept", message }];
+  });
+}
+
 function checkResults(node: Node, report: Report): void {
   for (const [i, type] of resultTypes(node).entries()) {
     const value = node.outputs[i];
@@ -155,12 +167,22 @@ function checkResults(node: Node, report: Report): void {
   }
 }
 
+/** What a graph is compared with: the model before the pass that made it, for the rules in which that counts. */
+export interface Compared {
+  readonly types?: Model | undefined;
+  readonly marks?: Model | undefined;
+}
+
 /**
- * For graphs that the compiler made: throws an `internal:` error that shows the violations in the text of the graph. Given the model
- * `before`, it also checks the types of the nodes that are new.
+ * For graphs that the compiler made: throws an `internal:` error that shows the violations in the text of the graph. Against `before`, it
+ * also checks the types of the nodes that are new, and that no mark is lost.
  */
-export function assertWellFormed(model: Model, before?: Model): void {
-  const violations = [...check(model), ...(before ? checkTypes(model, before) : [])];
+export function assertWellFormed(model: Model, before: Compared = {}): void {
+  const violations = [
+    ...check(model),
+    ...(before.types ? checkTypes(model, before.types) : []),
+    ...(before.marks ? checkMarksKept(model, before.marks) : []),
+  ];
   if (violations.length > 0) throw new Error(`internal: the graph '${model.graph.name}' is malformed\n${explain(model, violations)}`);
 }
 

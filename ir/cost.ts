@@ -2,8 +2,20 @@
 import { dependence, operands, sourcesWithin } from "./analysis.js";
 import { constantOf, smallConstant } from "./constants.js";
 import { LATENT } from "./dit.js";
-import { ditView, type Graph, intAttribute, isOp, isRuntimeOp, type Mark, type Model, type Node, type Value } from "./graph.js";
-import { isShapeOnly, type Dependence } from "./ops.js";
+import { equationOf } from "./equation.js";
+import {
+  ditView,
+  type Graph,
+  intAttribute,
+  intsAttribute,
+  isOp,
+  isRuntimeOp,
+  type Mark,
+  type Model,
+  type Node,
+  type Value,
+} from "./graph.js";
+import { type Attention, attentionOf, type Dependence, isLinear, isShapeOnly, type Product, productOf } from "./ops.js";
 import { tensorNumbers } from "./tensor.js";
 import { elementCount, staticShape } from "./types.js";
 
@@ -130,6 +142,16 @@ export function stepCost(model: Model): StepCost {
   return { total, hoisted, branches };
 }
 
+/** The MACs of a step that are computed from results of these nodes, and that no branch saves. */
+export function unsavedBehind({ graph }: Model, nodes: readonly Node[]): Macs {
+  const dependsOn = dependence(graph, new Map(graph.inputs.map((input) => [input, 1])));
+  const follows = dependence(graph, new Map(nodes.flatMap(({ outputs }) => outputs.map((output) => [output, 1] as const))));
+  const owners = branchOwners(graph);
+  return graph.nodes
+    .filter((node) => !owners.has(node) && follows(node.outputs[0]) !== 0)
+    .reduce((sum, node) => addMacs(sum, macsAt(node, dependsOn, ONCE)), NO_MACS);
+}
+
 /**
  * For every node from which each path to an output passes a marked value:
  * the marks of the first such value on each path. One backward walk.
@@ -160,56 +182,84 @@ export function branchOwners(graph: Graph): ReadonlyMap<Node, ReadonlySet<Mark>>
 }
 
 function nodeMacs(node: Node, dependsOn: Dependence): Macs {
-  const isWeight = (value: Value | undefined): boolean => value !== undefined && dependsOn(value) === 0;
-  const [a, b] = node.inputs;
+  const [product, attention] = [productOf(node), attentionOf(node)];
+  const left = staticShape(node.inputs[product?.left ?? 0]?.type);
   const out = staticShape(node.outputs[0]?.type);
-  const left = staticShape(a?.type);
-  const right = staticShape(b?.type);
-  if (!out || !left) return NO_MACS;
-  const count = (perOutput: number): Macs => {
-    const total = elementCount(out) * perOutput;
-    return isWeight(a) || isWeight(b) ? { linear: total, attention: 0 } : { linear: 0, attention: total };
-  };
-  if (isOp(node, "MatMul") || isRuntimeOp(node, "FusedMatMul", "MatMulNBits")) {
-    const inner = intAttribute(node, "transA", 0) ? left.at(-2) : left.at(-1);
-    return count(inner ?? 1);
-  }
-  if (isOp(node, "Gemm") || isRuntimeOp(node, "FusedGemm")) return count((intAttribute(node, "transA", 0) ? left[0] : left[1]) ?? 1);
-  if ((isOp(node, "Conv") || isRuntimeOp(node, "FusedConv")) && right) return count(elementCount(right.slice(1)));
-  if (isOp(node, "Einsum") && right) return count(einsumContraction(node, left, right, out));
-  if (isOp(node, "Attention") || isRuntimeOp(node, "MultiHeadAttention", "GroupQueryAttention"))
-    return { linear: 0, attention: attentionMacs(right ? elementCount(left) : elementCount(out), right ?? left, out) };
-  if (isRuntimeOp(node, "Attention") && right) {
-    // This operator contains the projections; queries and keys have the same size.
-    const [inner = 1, projected = 0] = right;
-    const rows = elementCount(left) / inner;
-    const query = (rows * projected - elementCount(out)) / 2;
-    return { linear: rows * inner * projected, attention: attentionMacs(query, left, out) };
-  }
-  return NO_MACS;
+  if (!left || !out) return NO_MACS;
+  if (attention) return attentionMacs(node, attention, left, out);
+  if (!product) return NO_MACS;
+  const total = MACS_OF_PRODUCTS[product.form]({ node, product, left, out });
+  return isLinear(node, dependsOn) ? { linear: total, attention: 0 } : { linear: 0, attention: total };
 }
 
-/** Product of the sizes that a two-operand Einsum sums over, per output element. */
-function einsumContraction(node: Node, left: readonly number[], right: readonly number[], out: readonly number[]): number {
-  const equation = node.attributes.get("equation");
-  if (equation?.kind !== "string") return 0;
-  const [operandsPart = ""] = equation.value.replaceAll(" ", "").split("->");
-  const [first = "", second = ""] = operandsPart.split(",");
-  const sizes = new Map<string, number>();
-  for (const [labels, shape] of [
-    [first, left],
-    [second, right],
-  ] as const) {
-    for (const [i, label] of labels.split("").entries()) sizes.set(label, shape[i] ?? 1);
-  }
-  return elementCount([...sizes.values()]) / Math.max(1, elementCount(out));
+/** A product, and the shapes of its left operand and of its result. */
+interface ProductShapes {
+  readonly node: Node;
+  readonly product: Product;
+  readonly left: readonly number[];
+  readonly out: readonly number[];
+}
+
+const MACS_OF_PRODUCTS: Readonly<Record<Product["form"], (shapes: ProductShapes) => number>> = {
+  // The right operand may be packed, so the length of a sum is read off the left one.
+  rows: ({ node, left, out }) => elementCount(out) * (left.at(innerAxis(node)) ?? 1),
+  kernel: ({ node, product, out }) => elementCount(out) * elementCount(sizesOf(node.inputs[product.right]).slice(1)),
+  spread: ({ node, product, left }) => elementCount(left) * elementCount(sizesOf(node.inputs[product.right]).slice(1)),
+  // One loop over all axes that the equation names.
+  equation: ({ node }) => elementCount([...(equationOf(node)?.sizes.values() ?? [0])]),
+  // [steps, rows, channels]
+  recurrent: ({ node, product, left }) => elementCount(left.slice(0, 2)) * sumOf(weightsOf(node, product)),
+  // Each token goes to the best k of the experts, which are the first axis of the weights.
+  experts: ({ node, product, left }) => {
+    const [first = 1] = sizesOf(node.inputs[product.right]);
+    return (elementCount(left.slice(0, -1)) * intAttribute(node, "k", 1) * sumOf(weightsOf(node, product))) / first;
+  },
+};
+
+/** The axis of the left operand that a product of rows sums over. A transposed one may have its rows in front of the batch. */
+function innerAxis(node: Node): number {
+  if (intAttribute(node, "transA", 0) === 0) return -1;
+  return intAttribute(node, "transBatchA", 0) === 0 ? -2 : 0;
+}
+
+/** How many weights the layers in a node have; several may be packed in a byte. */
+function weightsOf(node: Node, { layers = [] }: Product): readonly number[] {
+  const perByte = 8 / intAttribute(node, "expert_weight_bits", isRuntimeOp(node, "QMoE") ? 4 : 8);
+  return layers.map((place) => {
+    const type = node.inputs[place]?.type;
+    return type ? elementCount(staticShape(type) ?? []) * (type.elem === "uint8" ? perByte : 1) : 0;
+  });
+}
+
+function sumOf(numbers: readonly number[]): number {
+  return numbers.reduce((sum, number) => sum + number, 0);
+}
+
+function sizesOf(value: Value | undefined): readonly number[] {
+  return staticShape(value?.type) ?? [];
 }
 
 /**
- * Each element of the query is multiplied with every key, and each element of the result sums over as many values. The number of keys is
- * the second to last axis, or the second one where keys and values are packed in one tensor.
+ * Each element of the query is multiplied with every key, and each element of the result sums over as many values: no pair of a query
+ * and a key is left out for a mask. A state of keys times values is updated and read once for each token.
  */
-function attentionMacs(query: number, keys: readonly number[], out: readonly number[]): number {
-  const length = (keys.length > 4 ? keys[1] : keys.at(-2)) ?? 1;
-  return length * (query + elementCount(out));
+function attentionMacs(node: Node, attention: Attention, first: readonly number[], out: readonly number[]): Macs {
+  const { projections = [], offsets, isRecurrent } = attention;
+  const [keys, values] = [attention.keys, attention.values].map((place) => (place === undefined ? undefined : node.inputs[place]));
+  const [rows, result] = [elementCount(first.slice(0, -1)), elementCount(out)];
+  const linear = rows * sumOf(projections.map((place) => elementCount(sizesOf(node.inputs[place]))));
+  const [projected] = intsAttribute(node, "qkv_hidden_sizes") ?? [];
+  if (isRecurrent) {
+    const heads = intAttribute(node, "kv_num_heads", 1);
+    const size = (sizesOf(values).at(-1) ?? 1) / heads;
+    return { linear, attention: size * (elementCount(first) + elementCount(sizesOf(keys))) };
+  }
+  const query = projected === undefined ? (keys ? elementCount(first) : result) : rows * projected;
+  const length = offsets === undefined ? lengthOf(keys ? sizesOf(keys) : first) : sizesOf(node.inputs[offsets]).at(-1);
+  return { linear, attention: (length ?? 1) * (query + result) };
+}
+
+/** The number of keys: the second to last axis, or the second one where keys and values are packed in one tensor. */
+function lengthOf(keys: readonly number[]): number | undefined {
+  return keys.length > 4 ? keys[1] : keys.at(-2);
 }

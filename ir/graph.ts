@@ -77,6 +77,7 @@ export interface Model {
   readonly graph: Graph;
   /** Domain ("" is the standard one) to opset version. */
   readonly opsets: ReadonlyMap<string, number>;
+  /** The version of the format in the model's file. It is written with the lowest that it needs (`ir/onnx/ir-version.ts`). */
   readonly irVersion: number;
   readonly metadata: ReadonlyMap<string, string>;
   readonly dit?: DitView | undefined;

@@ -29,12 +29,21 @@ export const STANDARD_OPERATORS = [
 
 /** The operators that ONNX Runtime adds to the standard, as far as a network may use them (onnxruntime, docs/ContribOperators.md). */
 export const RUNTIME_OPERATORS = [
-  "Attention", "BiasAdd", "BiasGelu", "BiasSoftmax", "BiasSplitGelu", "DecoderMaskedMultiHeadAttention", "DynamicQuantizeMatMul",
-  "EmbedLayerNormalization", "FastGelu", "FusedConv", "FusedGemm", "FusedMatMul", "FusedMatMulActivation", "GatedRelativePositionBias",
-  "Gelu", "GemmFastGelu", "GroupNorm", "GroupQueryAttention", "LongformerAttention", "MatMulBnb4", "MatMulIntegerToFloat",
-  "MatMulNBits", "MoE", "MultiHeadAttention", "NhwcConv", "NhwcFusedConv", "PackedAttention", "PackedMultiHeadAttention", "QMoE",
-  "QuickGelu", "RelativePositionBias", "RotaryEmbedding", "SimplifiedLayerNormalization", "SkipGroupNorm", "SkipLayerNormalization",
-  "SkipSimplifiedLayerNormalization", "SparseAttention", "TransposeMatMul",
+  "Attention", "BiasAdd", "BiasGelu", "BiasSoftmax", "BiasSplitGelu", "ComplexMul", "ComplexMulConj", "ConvTransposeWithDynamicPads",
+  "CropAndResize", "DecoderMaskedMultiHeadAttention", "DecoderMaskedSelfAttention", "DequantizeBFP", "DequantizeLinear",
+  "DequantizeWithOrder", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "EmbedLayerNormalization", "ExpandDims", "FastGelu",
+  "FusedConv", "FusedGemm", "FusedMatMul", "FusedMatMulActivation", "GatedDeltaNet", "GatedRelativePositionBias",
+  "GatherBlockQuantized", "GatherND", "Gelu", "GemmFastGelu", "GemmFloat8", "GridSample", "GroupNorm", "GroupQueryAttention",
+  "Inverse", "Irfft", "LinearAttention", "LongformerAttention", "MRotaryEmbedding", "MatMulBlockQuantizedFp4Weight",
+  "MatMulBlockQuantizedFp8Weight", "MatMulBnb4", "MatMulFpQ4", "MatMulInteger16", "MatMulIntegerToFloat", "MatMulNBits",
+  "MoE", "MulInteger", "MultiHeadAttention", "NhwcConv", "NhwcFusedConv",
+  "NhwcMaxPool", "PackedAttention", "PackedMultiHeadAttention", "Pad", "PagedAttention", "QAttention", "QEmbedLayerNormalization",
+  "QGemm", "QLinearAdd", "QLinearAveragePool", "QLinearConcat", "QLinearConv", "QLinearGlobalAveragePool", "QLinearLeakyRelu",
+  "QLinearMul", "QLinearReduceMean", "QLinearSigmoid", "QLinearSoftmax", "QLinearWhere", "QMoE", "QOrderedAttention", "QOrderedGelu",
+  "QOrderedLayerNormalization", "QOrderedMatMul", "QuantizeBFP", "QuantizeLinear", "QuantizeWithOrder", "QuickGelu", "Range",
+  "ReduceSumInteger", "RelativePositionBias", "RemovePadding", "RestorePadding", "Rfft", "RotaryEmbedding", "ScaledSiLU",
+  "SimplifiedLayerNormalization", "SkipGroupNorm", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "SparseAttention",
+  "SparseToDenseMatMul", "SwiGLU", "TransposeMatMul", "Trilu", "Unique",
 ] as const; // prettier-ignore
 
 /** The name of an operator of the standard's default domain. */

@@ -3,9 +3,21 @@
  * Structure cannot tell some inputs apart (a time and a guidance scale are embedded alike). Of these, the one with a customary name
  * is chosen, else the first; that is a guess, and the caller is told of it.
  */
-import { ambiguousPort, discreteLatent, noLatent, noPrediction, noTime, timeIsVector, unknownName } from "./diagnostics.js";
+import {
+  ambiguousPort,
+  discreteLatent,
+  noLatent,
+  noPrediction,
+  notRecognised,
+  noTime,
+  randomNode,
+  timeIsVector,
+  unknownName,
+} from "./diagnostics.js";
 import type { PortGuess } from "./dit.js";
-import type { Graph, Port, Value } from "./graph.js";
+import { type Graph, isOp, type Node, type Port, type Value } from "./graph.js";
+import { isRandom } from "./ops.js";
+import { rewrite } from "./rewrite.js";
 import { isNumber, timesOf } from "./times.js";
 import type { Dim, TensorType } from "./types.js";
 
@@ -144,8 +156,32 @@ function timeCandidates(graph: Graph, latents: readonly Value[]): readonly Value
   throw noTime(listed.slice(0, numbers.length), listed.slice(numbers.length));
 }
 
+/** Throws NOT_RECOGNISED for a step with loops, RANDOM_NODE for one that draws random numbers. Sides of an `If` may be decided later. */
+export function assertPlainStep(graph: Graph): void {
+  const loop = graph.nodes.find((node) => isOp(node, "Loop", "Scan"));
+  if (loop) throw controlFlow(loop);
+  const random = graph.nodes.find(isRandom);
+  if (random) throw randomNode(random.opType, random.name);
+}
+
+export function controlFlow({ opType, name }: Node): Error {
+  return notRecognised(
+    "The graph has control flow.",
+    `There is a node ${opType}; export one denoising step without loops and conditions.`,
+    name,
+  );
+}
+
+/** The graph with the inputs `others` replaced by the input `name`. Throws UNKNOWN_NAME. */
+export function withOneInput(graph: Graph, name: string | undefined, others: readonly string[]): Graph {
+  if (name === undefined || others.length === 0) return graph;
+  const kept = inputNamed(graph, name);
+  const merged = rewrite(graph, () => undefined, new Map(others.map((other) => [inputNamed(graph, other), kept])));
+  return { ...merged, inputs: [...new Set(merged.inputs)] };
+}
+
 /** Throws UNKNOWN_NAME. */
-export function inputNamed(graph: Graph, name: string): Value {
+function inputNamed(graph: Graph, name: string): Value {
   return byName("input", graph.inputs, name);
 }
 

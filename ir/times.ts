@@ -5,7 +5,7 @@
 import { dependence, operands } from "./analysis.js";
 import { smallConstant } from "./constants.js";
 import { type Graph, intAttribute, intsAttribute, isOp, type Node, type Value } from "./graph.js";
-import { type Dependence, isDataMovement, isElementwise, isLinear, isNorm } from "./ops.js";
+import { carriedOperand, type Dependence, factorsOf, isControlFlow, isElementwise, isLinear, isNorm } from "./ops.js";
 import { type Dim, isFloatType } from "./types.js";
 
 /** What the structure of the graph says of the inputs that are no latent, each in the order of the graph. */
@@ -80,11 +80,10 @@ function isEmbedded(graph: Graph, input: Value, dependsOn: Dependence, thenWeigh
 
 /** It computes with each number by itself, moves numbers, or multiplies each by weights of its own. */
 function carries(node: Node): boolean {
-  if (isElementwise(node) || isDataMovement(node) || isOp(node, "Expand", "Einsum", "MatMul", "Concat", "Gather", "Slice", "If", "Mod"))
-    return true;
-  if (isOp(node, "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")) return true;
-  const [, weight] = node.inputs;
-  return isOp(node, "Gemm") && weight?.type?.shape?.[intAttribute(node, "transB", 0) === 0 ? 0 : 1] === 1;
+  if (isElementwise(node) || carriedOperand(node) || isControlFlow(node)) return true;
+  if (isOp(node, "Expand", "Concat", "Gather", "Slice", "Einsum")) return true;
+  const [, weight] = factorsOf(node) ?? [];
+  return weight !== undefined && (!isOp(node, "Gemm") || weight.type?.shape?.[intAttribute(node, "transB", 0) === 0 ? 0 : 1] === 1);
 }
 
 /**
@@ -121,6 +120,6 @@ function rankWithLast(node: Node, value: Value, rank: number): number | undefine
   }
   if (isOp(node, "Transpose")) return intsAttribute(node, "perm")?.at(-1) === rank - 1 ? rank : undefined;
   if (isOp(node, "Slice", "Split", "Concat")) return node.inputs[0] === value || isOp(node, "Concat") ? rank : undefined;
-  const keeps = isElementwise(node) || isOp(node, "Identity", "Cast", "QuantizeLinear", "DequantizeLinear");
+  const keeps = isElementwise(node) || carriedOperand(node) !== undefined;
   return keeps && !isOp(node, "Flatten", "Squeeze") ? rank : undefined;
 }

@@ -4,10 +4,11 @@
  * Formulas: onnx, docs/Operators.md.
  */
 import { constantData, constantOf } from "./constants.js";
+import { equationOf } from "./equation.js";
 import { intAttribute, intsAttribute, isOfStandardDomain, type Node, type Value } from "./graph.js";
-import type { StandardOperator } from "./operators.js";
+import type { RuntimeOperator, StandardOperator } from "./operators.js";
 import { tensorNumbers } from "./tensor.js";
-import { elementCount, elementTypeOf, type ElementType, sameShape, type TensorType } from "./types.js";
+import { broadcastShape, elementCount, elementTypeOf, type ElementType, sameShape, type TensorType } from "./types.js";
 
 /** A type with a fixed shape. */
 export interface FixedType extends TensorType {
@@ -24,18 +25,24 @@ export type ResultType = FixedType | "misfit" | undefined;
 
 /** The types of a node's results, in order; results beyond the end of the list are not known. */
 export function resultTypes(node: Node): readonly ResultType[] {
-  return (isOfStandardDomain(node) && TYPE_RULES.get(node.opType)?.(node)) || [];
+  const { domain, opType } = node;
+  const rule = isOfStandardDomain(node) ? (TYPE_RULES.get(opType) ?? IN_STANDARD_DOMAIN.get(opType)) : undefined;
+  return (rule ?? (domain === "com.microsoft" ? RUNTIME_TYPE_RULES.get(opType) : undefined))?.(node) ?? [];
 }
 
 type TypeRule = (node: Node) => readonly ResultType[];
 
 const SAME: readonly StandardOperator[] = [
-  "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Celu", "Clip", "Cos", "Cosh", "CumSum", "Elu", "Erf", "Exp", "Floor", "Gelu",
-  "GroupNormalization", "HardSigmoid", "HardSwish", "Hardmax", "Identity", "InstanceNormalization", "LeakyRelu", "Log", "LogSoftmax", "Mish", "Neg",
-  "Not", "Reciprocal", "Relu", "RotaryEmbedding", "Round", "ScatterElements", "ScatterND", "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Softmax",
-  "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "Trilu",
+  "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BatchNormalization", "BitwiseNot", "Ceil", "Celu", "Clip", "Cos", "Cosh", "CumSum", "Dropout",
+  "Elu",
+  "Erf", "Exp", "Floor", "Gelu", "GroupNormalization", "HardSigmoid", "HardSwish", "Hardmax", "Identity", "InstanceNormalization", "LeakyRelu", "Log",
+  "LogSoftmax", "LpNormalization", "MeanVarianceNormalization", "Mish", "Neg", "Not", "PRelu", "Reciprocal", "Relu", "RotaryEmbedding", "Round",
+  "ScatterElements", "ScatterND", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softmax", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh",
+  "ThresholdedRelu", "Trilu",
 ]; // prettier-ignore
-const ARITHMETIC: readonly StandardOperator[] = ["Add", "Div", "Max", "Mean", "Min", "Mod", "Mul", "Sub", "Sum"];
+const ARITHMETIC: readonly StandardOperator[] = [
+  "Add", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Max", "Mean", "Min", "Mod", "Mul", "Sub", "Sum",
+]; // prettier-ignore
 const LOGIC: readonly StandardOperator[] = ["And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Or", "Xor"];
 const REDUCTIONS: readonly StandardOperator[] = [
   "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare",
@@ -55,27 +62,50 @@ const TYPE_RULES: ReadonlyMap<string, TypeRule> = new Map<StandardOperator, Type
     broadcasting((elems) => (isUniform(elems) ? "bool" : "misfit")),
   ),
   ...each(REDUCTIONS, ofFirst(reduced)),
+  ...each(
+    ["ArgMax", "ArgMin"],
+    ofFirst(({ shape }, node) => reducedBy("int64", shape, [axisOf(node, 0, shape.length)], node)),
+  ),
+  ...each(
+    ["IsInf", "IsNaN"],
+    ofFirst(({ shape }) => typeOf("bool", shape)),
+  ),
   ["Attention", attention],
   ["Cast", ofFirst(({ shape }, node) => typeOf(elementTypeOf(intAttribute(node, "to", 0)), shape))],
   ["CastLike", ofFirst(({ shape }, { inputs: [, like] }) => typeOf(like?.type?.elem, shape))],
+  ["Compress", ofFirst(compressed)],
   ["Concat", concat],
   ["Constant", (node) => [typeOf(constantData(node)?.elem, constantData(node)?.shape)]],
-  ["Conv", conv],
+  ["ConstantOfShape", constantOfShape],
+  ["Conv", (node) => conv(node, 0, 1, uniformElem(node, 0, 1))],
+  ["ConvInteger", (node) => conv(node, 0, 1, "int32")],
+  ["ConvTranspose", convTranspose],
+  ["DepthToSpace", ofFirst(({ elem, shape }, node) => typeOf(elem, blocked(shape, intAttribute(node, "blocksize", 1))))],
+  ["DequantizeLinear", ofFirst(({ shape }, node) => typeOf(dequantised(node), shape))],
+  ["DynamicQuantizeLinear", (node) => [typeOf("uint8", fixedOf(node.inputs[0])?.shape), typeOf("float", []), typeOf("uint8", [])]],
+  ["Einsum", einsum],
   ["Expand", ofFirst(expanded)],
   ["Flatten", ofFirst(flattened)],
   ["Gather", gathered],
   ["GatherElements", ofFirst(({ elem }, { inputs: [, indices] }) => typeOf(elem, fixedOf(indices)?.shape))],
-  ["Gemm", gemm],
+  ["GatherND", gatheredSlices],
+  ["Gemm", (node) => gemm(node, 0, 1, uniformElem(node, 0, 1))],
   ["LayerNormalization", layerNormalization],
-  ["MatMul", matMul],
+  ["MatMul", (node) => matMul(node, 0, 1, uniformElem(node, 0, 1))],
+  ["MatMulInteger", (node) => matMul(node, 0, 1, "int32")],
   ["Pad", ofFirst(padded)],
   ["Pow", broadcasting(([base]) => base)],
+  ["QLinearConv", (node) => conv(node, 0, 3, node.inputs[7]?.type?.elem)],
+  ["QLinearMatMul", (node) => matMul(node, 0, 3, node.inputs[7]?.type?.elem)],
+  ["QuantizeLinear", ofFirst(({ shape }, node) => typeOf(quantised(node), shape))],
   // Its result is of the type of the scale.
   ["RMSNormalization", ofFirst(({ shape }, { inputs: [, scale] }) => typeOf(scale?.type?.elem, shape))],
+  ["Range", range],
   ["Reshape", ofFirst(reshaped)],
   ["Shape", ofFirst(({ shape }, node) => typeOf("int64", [sizeOfPart(shape, node)]))],
   ["Size", ofFirst(() => typeOf("int64", []))],
   ["Slice", ofFirst(sliced)],
+  ["SpaceToDepth", ofFirst(({ elem, shape }, node) => typeOf(elem, blocked(shape, 1 / intAttribute(node, "blocksize", 1))))],
   ["Split", split],
   ["Squeeze", ofFirst(squeezed)],
   ["Tile", ofFirst(tiled)],
@@ -84,10 +114,48 @@ const TYPE_RULES: ReadonlyMap<string, TypeRule> = new Map<StandardOperator, Type
   ["Where", broadcasting(([, ...elems]) => (isUniform(elems) ? elems[0] : "misfit"))],
 ]);
 
-/** The operators that there is a rule for. */
-export const TYPED_OPERATORS: readonly string[] = [...TYPE_RULES.keys()].sort();
+/** Formulas of these: onnxruntime, docs/ContribOperators.md. */
+const RUNTIME_TYPE_RULES: ReadonlyMap<string, TypeRule> = new Map<RuntimeOperator, TypeRule>([
+  ...each(
+    ["BiasAdd", "BiasGelu", "BiasSoftmax", "FastGelu", "Gelu", "GroupNorm", "MoE", "QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax", "QMoE", "QuickGelu", "RotaryEmbedding"],
+    ofFirst((x) => x),
+  ),
+  ...each(["QLinearAdd", "QLinearMul"], ({ inputs: [a, , , b] }) => broadcasting(([elem]) => elem)({ inputs: [a, b] })),
+  ...each(["FusedMatMul", "FusedMatMulActivation", "TransposeMatMul"], (node) => matMul(node, 0, 1, uniformElem(node, 0, 1))),
+  ...each(["DynamicQuantizeMatMul", "GemmFastGelu"], (node) => matMul(node, 0, 1, node.inputs[0]?.type?.elem)),
+  ["GatherBlockQuantized", gatheredBlocks],
+  ...each(["MatMulBnb4", "MatMulNBits"], ofFirst(({ elem, shape }, node) => ({ elem, shape: withLast(shape, intAttribute(node, "N", 0)) }))),
+  ...each(["FusedConv", "NhwcConv", "NhwcFusedConv"], (node) => conv(node, 0, 1, uniformElem(node, 0, 1))),
+  ...each(["Attention", "PackedAttention"], (node) => projectedAttention(node, node.inputs[0]?.type?.elem)),
+  ["BiasSplitGelu", ofFirst(({ elem, shape }) => ({ elem, shape: withLast(shape, (shape.at(-1) ?? 0) / 2) }))],
+  ["DequantizeLinear", ofFirst(({ shape }, node) => typeOf(dequantised(node), shape))],
+  ["FusedGemm", (node) => gemm(node, 0, 1, uniformElem(node, 0, 1))],
+  ["GroupQueryAttention", ofFirst(groupQueryAttention)],
+  ["MatMulIntegerToFloat", (node) => matMul(node, 0, 1, node.inputs[2]?.type?.elem)],
+  ["MultiHeadAttention", (node) => [...ofFirst(multiHeadAttention)(node), presentHeads(node, 1), presentHeads(node, 2)]],
+  ["PackedMultiHeadAttention", ofFirst(multiHeadAttention)],
+  ["QAttention", (node) => projectedAttention(node, node.inputs[3]?.type?.elem)],
+  ["QGemm", (node) => gemm(node, 0, 3, node.inputs[8]?.type?.elem ?? "float")],
+  ["QLinearConv", (node) => conv(node, 0, 3, node.inputs[7]?.type?.elem)],
+  ["QuantizeLinear", ofFirst(({ shape }, node) => typeOf(quantised(node), shape))],
+  ["SkipGroupNorm", (node) => [fixedOf(node.inputs[0]), fixedOf(node.inputs[0])]],
+  ["SkipLayerNormalization", skipNorm],
+  ["SkipSimplifiedLayerNormalization", skipNorm],
+]); // prettier-ignore
 
-function each(names: readonly StandardOperator[], rule: TypeRule): readonly (readonly [StandardOperator, TypeRule])[] {
+/** What the runtime has in the standard's domain. */
+const IN_STANDARD_DOMAIN: ReadonlyMap<string, TypeRule> = new Map<RuntimeOperator, TypeRule>([
+  ["SimplifiedLayerNormalization", ofFirst(({ shape }, { inputs: [, scale] }) => typeOf(scale?.type?.elem, shape))],
+]);
+
+/** The operators that there is a rule for, with their domain in front where it is not the standard's. */
+export const TYPED_OPERATORS: readonly string[] = [
+  ...TYPE_RULES.keys(),
+  ...IN_STANDARD_DOMAIN.keys(),
+  ...Array.from(RUNTIME_TYPE_RULES.keys(), (name) => `com.microsoft.${name}`),
+].sort();
+
+function each<Name extends string>(names: readonly Name[], rule: TypeRule): readonly (readonly [Name, TypeRule])[] {
   return names.map((name) => [name, rule] as const);
 }
 
@@ -97,6 +165,10 @@ function fixedOf(value: Value | undefined): FixedType | undefined {
 
 function typeOf(elem: ElementType | undefined, shape: readonly number[] | undefined): FixedType | undefined {
   return elem && shape && { elem, shape };
+}
+
+function withLast(shape: readonly number[], size: number): readonly number[] {
+  return [...shape.slice(0, -1), size];
 }
 
 /** The first result, from the type of the first operand. */
@@ -117,29 +189,23 @@ function isUniform(elems: readonly ElementType[]): boolean {
   return elems.every((elem) => elem === elems[0]);
 }
 
-function broadcasting(elemOf: (elems: readonly ElementType[]) => ElementType | "misfit" | undefined): TypeRule {
+/** The element type that two operands share. */
+function uniformElem({ inputs }: Node, a: number, b: number): Elem {
+  const [left, right] = [inputs[a]?.type?.elem, inputs[b]?.type?.elem];
+  return left === right ? left : "misfit";
+}
+
+/** An element type, where it is known; `misfit` where operands do not have those that they must have. */
+type Elem = ElementType | "misfit" | undefined;
+
+function broadcasting(elemOf: (elems: readonly ElementType[]) => Elem): (node: Pick<Node, "inputs">) => readonly ResultType[] {
   return ({ inputs }) => {
     const operands = allFixed(inputs);
     if (!operands) return [];
     const elem = elemOf(operands.map((type) => type.elem));
-    const shape = broadcast(operands.map((type) => type.shape));
+    const shape = broadcastShape(operands.map((type) => type.shape));
     return [elem === "misfit" || !shape ? "misfit" : typeOf(elem, shape)];
   };
-}
-
-/** The shape that these broadcast to, if they do. */
-function broadcast(shapes: readonly (readonly number[])[]): readonly number[] | undefined {
-  const rank = Math.max(...shapes.map(({ length }) => length));
-  const dims = new Array<number>(rank).fill(1);
-  for (const shape of shapes) {
-    for (const [i, dim] of shape.entries()) {
-      const axis = rank - shape.length + i;
-      if (dim === 1) continue;
-      if (dims[axis] !== 1 && dims[axis] !== dim) return undefined;
-      dims[axis] = dim;
-    }
-  }
-  return dims;
 }
 
 /** The integers of an operand that gives axes, sizes or bounds; undefined where it is not a constant. */
@@ -172,9 +238,12 @@ function reduced({ elem, shape }: FixedType, node: Node): ResultType {
   if (given === "unknown") return undefined;
   const isNone = !given || given.length === 0;
   if (isNone && intAttribute(node, "noop_with_empty_axes", 0) !== 0) return { elem, shape };
-  const isGone = (axis: number): boolean => isNone || given.includes(axis);
-  const kept = shape.map((dim, axis) => (isGone(axis) ? 1 : dim));
-  return { elem, shape: intAttribute(node, "keepdims", 1) !== 0 ? kept : shape.filter((_, axis) => !isGone(axis)) };
+  return reducedBy(elem, shape, isNone ? shape.map((_, axis) => axis) : given, node);
+}
+
+function reducedBy(elem: ElementType, shape: readonly number[], axes: readonly number[], node: Node): ResultType {
+  const kept = shape.map((dim, axis) => (axes.includes(axis) ? 1 : dim));
+  return { elem, shape: intAttribute(node, "keepdims", 1) !== 0 ? kept : shape.filter((_, axis) => !axes.includes(axis)) };
 }
 
 /** [batch, heads, length, size], or [batch, length, heads · size]; the other results are left open. */
@@ -190,6 +259,14 @@ function attention(node: Node): readonly ResultType[] {
   return [{ elem, shape: [...q.slice(0, 2), (queryHeads * (v[2] ?? 0)) / valueHeads] }];
 }
 
+/** As many elements of an axis, or of all in one row, as a constant condition has trues; it may be shorter than the axis. */
+function compressed({ elem, shape }: FixedType, node: Node): ResultType {
+  const data = constantOf(node.inputs[1]);
+  if (data?.elem !== "bool") return undefined;
+  const size = tensorNumbers(data).filter((is) => is !== 0).length;
+  return { elem, shape: node.attributes.has("axis") ? shape.with(axisOf(node, 0, shape.length), size) : [size] };
+}
+
 function concat(node: Node): readonly ResultType[] {
   const operands = allFixed(node.inputs);
   const [first] = operands ?? [];
@@ -202,26 +279,95 @@ function concat(node: Node): readonly ResultType[] {
   return [{ elem: first.elem, shape: first.shape.with(axis, size) }];
 }
 
-function conv(node: Node): readonly ResultType[] {
-  const [x, kernel] = node.inputs.slice(0, 2).map(fixedOf);
-  const automatic = node.attributes.get("auto_pad");
-  if (!x || !kernel || (automatic?.kind === "string" && automatic.value !== "NOTSET")) return [];
-  const [rows = 0, channels = 0, ...sizes] = x.shape;
-  const [made = 0, read = 0, ...widths] = kernel.shape;
-  if (sizes.length !== widths.length || channels !== read * intAttribute(node, "group", 1)) return ["misfit"];
-  const [strides, dilations, pads] = ["strides", "dilations", "pads"].map((name) => intsAttribute(node, name));
+function constantOfShape(node: Node): readonly ResultType[] {
+  const value = node.attributes.get("value");
+  return [typeOf(value?.kind === "tensor" ? value.value.elem : "float", integers(node.inputs[0]))];
+}
+
+/** A convolution of the operand at one place by the kernel at another, with the channels first or last. */
+function conv(node: Node, data: number, weight: number, elem: Elem): readonly ResultType[] {
+  const [x, kernel] = [fixedOf(node.inputs[data]), fixedOf(node.inputs[weight])];
+  if (!x || !kernel || !isPaddedByHand(node) || elem === undefined) return [];
+  const isLast = node.opType.startsWith("Nhwc") || intAttribute(node, "channels_last", 0) !== 0;
+  const [rows = 0, ...others] = x.shape;
+  const [channels, sizes] = isLast ? [others.at(-1), others.slice(0, -1)] : [others[0], others.slice(1)];
+  const [made = 0, ...kernelSizes] = kernel.shape;
+  // Of all operators only this one has the channels of its weights last, too.
+  const isTurned = node.opType === "NhwcConv";
+  const [read = 0, widths] = isTurned ? [kernelSizes.at(-1), kernelSizes.slice(0, -1)] : [kernelSizes[0], kernelSizes.slice(1)];
+  if (elem === "misfit" || sizes.length !== widths.length || channels !== read * intAttribute(node, "group", 1)) return ["misfit"];
   const moved = sizes.map((size, i) => {
-    const reach = (dilations?.[i] ?? 1) * ((widths[i] ?? 1) - 1) + 1;
-    const padded = size + (pads?.[i] ?? 0) + (pads?.[i + sizes.length] ?? 0);
-    return Math.floor((padded - reach) / (strides?.[i] ?? 1)) + 1;
+    const { stride, reach, pads } = window(node, i, widths);
+    return Math.floor((size + pads - reach) / stride) + 1;
   });
-  return [{ elem: x.elem, shape: [rows, made, ...moved] }];
+  return [{ elem, shape: isLast ? [rows, ...moved, made] : [rows, made, ...moved] }];
+}
+
+function convTranspose(node: Node): readonly ResultType[] {
+  const [x, kernel] = node.inputs.slice(0, 2).map(fixedOf);
+  if (!x || !kernel || !isPaddedByHand(node)) return [];
+  const [rows = 0, channels = 0, ...sizes] = x.shape;
+  const [read = 0, made = 0, ...widths] = kernel.shape;
+  if (sizes.length !== widths.length || channels !== read || x.elem !== kernel.elem) return ["misfit"];
+  const [more, whole] = [intsAttribute(node, "output_padding"), intsAttribute(node, "output_shape")];
+  const spread = sizes.map((size, i) => {
+    const { stride, reach, pads } = window(node, i, widths);
+    return whole?.[i] ?? stride * (size - 1) + (more?.[i] ?? 0) + reach - pads;
+  });
+  return [{ elem: x.elem, shape: [rows, made * intAttribute(node, "group", 1), ...spread] }];
+}
+
+function isPaddedByHand(node: Node): boolean {
+  const automatic = node.attributes.get("auto_pad");
+  return automatic?.kind !== "string" || automatic.value === "NOTSET";
+}
+
+/** Stride, reach and both pads of a kernel along one of its axes. */
+function window(
+  node: Node,
+  axis: number,
+  widths: readonly number[],
+): { readonly stride: number; readonly reach: number; readonly pads: number } {
+  const [strides, dilations, pads] = ["strides", "dilations", "pads"].map((name) => intsAttribute(node, name));
+  return {
+    stride: strides?.[axis] ?? 1,
+    reach: (dilations?.[axis] ?? 1) * ((widths[axis] ?? 1) - 1) + 1,
+    pads: (pads?.[axis] ?? 0) + (pads?.[axis + widths.length] ?? 0),
+  };
+}
+
+/** Channels become picture elements: `factor` along each of two axes. */
+function blocked([rows = 0, channels = 0, ...sizes]: readonly number[], factor: number): readonly number[] {
+  return [rows, channels / factor ** 2, ...sizes.map((size) => size * factor)];
+}
+
+/** The type of quantised numbers: that of the zero point, or the one that an attribute names. */
+function quantised(node: Node): ElementType | undefined {
+  return node.inputs[2]?.type?.elem ?? elementTypeOf(intAttribute(node, "output_dtype", 0)) ?? "uint8";
+}
+
+/** The type of dequantised numbers: the one that an attribute names, or that of the scale. */
+function dequantised(node: Node): ElementType | undefined {
+  return elementTypeOf(intAttribute(node, "output_dtype", 0)) ?? node.inputs[1]?.type?.elem;
+}
+
+function einsum(node: Node): readonly ResultType[] {
+  const operands = allFixed(node.inputs);
+  const equation = equationOf(node);
+  if (!operands) return [];
+  if (!equation || !isUniform(operands.map(({ elem }) => elem))) return ["misfit"];
+  return [
+    typeOf(
+      operands[0]?.elem,
+      equation.result.map((name) => equation.sizes.get(name) ?? 1),
+    ),
+  ];
 }
 
 function expanded({ elem, shape }: FixedType, { inputs: [, sizes] }: Node): ResultType {
   const wanted = integers(sizes);
   if (!wanted) return undefined;
-  const whole = broadcast([shape, wanted]);
+  const whole = broadcastShape([shape, wanted]);
   return whole ? { elem, shape: whole } : "misfit";
 }
 
@@ -237,16 +383,40 @@ function gathered(node: Node): readonly ResultType[] {
   return [{ elem: data.elem, shape: data.shape.toSpliced(axis, 1, ...indices.shape) }];
 }
 
-function gemm(node: Node): readonly ResultType[] {
-  const [a, b] = node.inputs.slice(0, 2).map(fixedOf);
-  if (!a || !b) return [];
+/** Unpacked to the type of the scales. In bytes, the last axis may hold several numbers in one. */
+function gatheredBlocks(node: Node): readonly ResultType[] {
+  const [data, indices, scales] = node.inputs.map(fixedOf);
+  if (!data || !indices || !scales) return [];
+  const inByte = data.elem === "uint8" ? 8 / intAttribute(node, "bits", 4) : 1;
+  const shape = withLast(data.shape, inByte * (data.shape.at(-1) ?? 0));
+  const axis = counted(intAttribute(node, "gather_axis", 0), shape.length);
+  return [{ elem: scales.elem, shape: shape.toSpliced(axis, 1, ...indices.shape) }];
+}
+
+/** Slices of the first operand, each by a list of indices. */
+function gatheredSlices(node: Node): readonly ResultType[] {
+  const [data, indices] = node.inputs.map(fixedOf);
+  if (!data || !indices) return [];
+  const from = intAttribute(node, "batch_dims", 0) + (indices.shape.at(-1) ?? 0);
+  return [{ elem: data.elem, shape: [...indices.shape.slice(0, -1), ...data.shape.slice(from)] }];
+}
+
+function gemm(node: Node, first: number, second: number, elem: Elem): readonly ResultType[] {
+  const [a, b] = [fixedOf(node.inputs[first]), fixedOf(node.inputs[second])];
+  if (!a || !b || elem === undefined) return [];
   const turned = ({ shape }: FixedType, name: string): readonly number[] =>
     intAttribute(node, name, 0) !== 0 ? shape.toReversed() : shape;
   const [rows, inner, ...more] = turned(a, "transA");
   const [other, columns, ...others] = turned(b, "transB");
-  if (rows === undefined || columns === undefined || more.length + others.length > 0 || inner !== other || a.elem !== b.elem)
+  if (rows === undefined || columns === undefined || more.length + others.length > 0 || inner !== other || elem === "misfit")
     return ["misfit"];
-  return [{ elem: a.elem, shape: [rows, columns] }];
+  return [{ elem, shape: [rows, columns] }];
+}
+
+/** One query for each of `num_heads`, and fewer keys and values; all three may be packed in one. */
+function groupQueryAttention({ elem, shape }: FixedType, node: Node): ResultType {
+  const [own, shared] = [intAttribute(node, "num_heads", 0), intAttribute(node, "kv_num_heads", 0)];
+  return node.inputs[1] ? { elem, shape } : { elem, shape: withLast(shape, ((shape.at(-1) ?? 0) * own) / (own + 2 * shared)) };
 }
 
 /** The norm, and the statistics of the axes from `axis` on. */
@@ -261,16 +431,54 @@ function layerNormalization(node: Node): readonly ResultType[] {
   return [x, statistics, statistics];
 }
 
-function matMul(node: Node): readonly ResultType[] {
-  const [a, b] = node.inputs.map(fixedOf);
-  if (!a || !b) return [];
-  const [left, right] = [a.shape.length === 1 ? [1, ...a.shape] : a.shape, b.shape.length === 1 ? [...b.shape, 1] : b.shape];
-  const stack = broadcast([left.slice(0, -2), right.slice(0, -2)]);
-  if (!stack || left.at(-1) === undefined || left.at(-1) !== right.at(-2) || a.elem !== b.elem) return ["misfit"];
+function matMul(node: Node, first: number, second: number, elem: Elem): readonly ResultType[] {
+  const [a, b] = [turnedMatrix(node, first, "A"), turnedMatrix(node, second, "B")];
+  if (!a || !b || elem === undefined) return [];
+  const [left, right] = [a.length === 1 ? [1, ...a] : a, b.length === 1 ? [...b, 1] : b];
+  const stack = broadcastShape([left.slice(0, -2), right.slice(0, -2)]);
+  if (!stack || left.at(-1) === undefined || left.at(-1) !== right.at(-2) || elem === "misfit") return ["misfit"];
   // The axis that was added to a vector operand is removed from the result.
-  const rows = a.shape.length === 1 ? [] : left.slice(-2, -1);
-  const columns = b.shape.length === 1 ? [] : right.slice(-1);
-  return [{ elem: a.elem, shape: [...stack, ...rows, ...columns] }];
+  const rows = a.length === 1 ? [] : left.slice(-2, -1);
+  const columns = b.length === 1 ? [] : right.slice(-1);
+  return [{ elem, shape: [...stack, ...rows, ...columns] }];
+}
+
+/** The shape of a stack of matrices as the product sees it: its first axis may be the rows, and the matrices may be transposed. */
+function turnedMatrix(node: Node, place: number, side: "A" | "B"): readonly number[] | undefined {
+  const shape = fixedOf(node.inputs[place])?.shape;
+  if (!shape || shape.length < 2) return shape;
+  const [rows = 0, ...others] = shape;
+  const stacked = intAttribute(node, `transBatch${side}`, 0) !== 0 ? [...others.slice(0, -1), rows, ...others.slice(-1)] : shape;
+  return intAttribute(node, `trans${side}`, 0) !== 0 ? [...stacked.slice(0, -2), ...stacked.slice(-2).reverse()] : stacked;
+}
+
+/** Heads side by side: of the values, or of the operand that they are packed in, [batch, length, heads, packed, size]. */
+function multiHeadAttention({ elem, shape }: FixedType, node: Node): ResultType {
+  const [query, keys, values] = node.inputs.slice(0, 3).map((value) => fixedOf(value)?.shape);
+  if ((node.inputs[1] && !keys) || (node.inputs[2] && !values)) return undefined;
+  const packed = keys ?? query ?? [];
+  const rows = shape.slice(0, keys ? -1 : -3);
+  // Values from elsewhere may have their heads in front: [batch, heads, length, size].
+  if (values) return { elem, shape: [...rows, values.length === 4 ? (values[1] ?? 0) * (values[3] ?? 0) : (values.at(-1) ?? 0)] };
+  return { elem, shape: [...rows, (packed.at(-3) ?? 0) * (packed.at(-1) ?? 0)] };
+}
+
+/** What a cache that was empty would hold of keys or values that are given apart: [batch, heads, length, size]. */
+function presentHeads(node: Node, place: 1 | 2): ResultType {
+  const x = fixedOf(node.inputs[place]);
+  if (!x || node.inputs[place + 5]) return undefined;
+  if (x.shape.length === 4) return x;
+  const heads = intAttribute(node, "num_heads", 1);
+  const [batch = 0, length = 0, width = 0] = x.shape;
+  return x.shape.length === 3 ? { elem: x.elem, shape: [batch, heads, length, width / heads] } : undefined;
+}
+
+/** The size of the values, which the weights of all three projections end with. */
+function projectedAttention(node: Node, elem: ElementType | undefined): readonly ResultType[] {
+  const [x, weights] = node.inputs.slice(0, 2).map(fixedOf);
+  if (!x || !weights) return [];
+  const size = intsAttribute(node, "qkv_hidden_sizes")?.[2] ?? (weights.shape.at(-1) ?? 0) / 3;
+  return [typeOf(elem, withLast(x.shape, size))];
 }
 
 function padded({ elem, shape }: FixedType, node: Node): ResultType {
@@ -283,6 +491,16 @@ function padded({ elem, shape }: FixedType, node: Node): ResultType {
     return at < 0 ? 0 : (pads[at] ?? 0) + (pads[at + axes.length] ?? 0);
   };
   return { elem, shape: shape.map((dim, axis) => dim + added(axis)) };
+}
+
+function range({ inputs }: Node): readonly ResultType[] {
+  const elem = inputs[0]?.type?.elem;
+  const [start, end, step] = inputs.map((value) => {
+    const data = constantOf(value);
+    return data && tensorNumbers(data)[0];
+  });
+  if (start === undefined || end === undefined || !step) return [];
+  return [typeOf(elem, [Math.max(0, Math.ceil((end - start) / step))])];
 }
 
 function reshaped({ elem, shape }: FixedType, node: Node): ResultType {
@@ -299,6 +517,12 @@ function reshaped({ elem, shape }: FixedType, node: Node): ResultType {
 /** How many sizes of a shape `Shape` gives. */
 function sizeOfPart(shape: readonly number[], node: Node): number {
   return shape.slice(intAttribute(node, "start", 0), intAttribute(node, "end", shape.length)).length;
+}
+
+/** The norm, and the sum that it is of. */
+function skipNorm({ inputs }: Node): readonly ResultType[] {
+  const x = fixedOf(inputs[0]);
+  return [x, undefined, undefined, x];
 }
 
 function sliced({ elem, shape }: FixedType, node: Node): ResultType {

@@ -47,6 +47,13 @@ export const RUNTIME_TYPES = [
   ...(["int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8"] as const),
 ] satisfies readonly ElementType[];
 
+const runtimeTypes: ReadonlySet<ElementType> = new Set<ElementType>(RUNTIME_TYPES);
+
+/** Whether a runtime takes and returns tensors of this type. */
+export function isRuntimeType(elem: ElementType): boolean {
+  return runtimeTypes.has(elem);
+}
+
 /** The types that a network can compute in; ir/tensor.ts converts tensors between them. */
 export const FLOAT_TYPES = ["float", "float16", "bfloat16"] as const satisfies readonly ElementType[];
 
@@ -101,4 +108,19 @@ export function sameType(a: TensorType | undefined, b: TensorType | undefined): 
 export function sameShape(a: readonly Dim[] | null, b: readonly Dim[] | null): boolean {
   if (!a || !b) return a === b;
   return a.length === b.length && a.every((dim, i) => dim === b[i]);
+}
+
+/** The shape that these broadcast to, if they do. */
+export function broadcastShape(shapes: readonly (readonly number[])[]): readonly number[] | undefined {
+  const rank = Math.max(...shapes.map(({ length }) => length));
+  const dims = new Array<number>(rank).fill(1);
+  for (const shape of shapes) {
+    for (const [i, dim] of shape.entries()) {
+      const axis = rank - shape.length + i;
+      if (dim === 1) continue;
+      if (dims[axis] !== 1 && dims[axis] !== dim) return undefined;
+      dims[axis] = dim;
+    }
+  }
+  return dims;
 }

@@ -1,7 +1,7 @@
 /** Gives every input a fixed shape. */
-import { inputValue, makeNode, type Value, withGraph } from "../ir/graph.js";
-import { rewrite } from "../ir/rewrite.js";
-import { type Dim, staticShape } from "../ir/types.js";
+import { type Graph, inputValue, isOfStandardDomain, makeNode, type Node, type Value, withGraph } from "../ir/graph.js";
+import { rewrite, type Substitution } from "../ir/rewrite.js";
+import { type Dim, isRuntimeType, staticShape } from "../ir/types.js";
 import { unboundDim } from "../schedules/diagnostics.js";
 import type { BindContext, Pass } from "./pass.js";
 
@@ -19,19 +19,31 @@ export default {
       if (input.type && shape && !staticShape(input.type))
         substitution.set(input, inputValue(input.name, { elem: input.type.elem, shape }));
     }
-    // The exporter's types of results may contain symbolic dimensions that now have a size, so they are dropped.
-    const bare = rewrite(
-      graph,
-      (node, original) => {
-        if (original.outputs.every(({ type }) => staticShape(type)) || original.outputs.every(({ type }) => !type)) return undefined;
-        const untyped = makeNode({ ...node, outputs: original.outputs.map(({ name }) => ({ name })) });
-        return { nodes: [untyped], outputs: untyped.outputs };
-      },
-      substitution,
-    );
-    return withGraph(model, bare);
+    return withGraph(model, untyped(graph, substitution));
   },
 } satisfies Pass<BindContext>;
+
+/**
+ * The graph without what its file says of the types of results: that may name dimensions that have a size by now, or be out of date.
+ * `start` as in `rewrite`.
+ */
+export function untyped(graph: Graph, start?: Substitution): Graph {
+  return rewrite(
+    graph,
+    (node, original) => {
+      if (original.outputs.every((value) => isLeft(original, value))) return undefined;
+      const outputs = original.outputs.map((value) => (isLeft(original, value) ? value : { ...value, type: undefined }));
+      const bare = makeNode({ ...node, outputs });
+      return { nodes: [bare], outputs: bare.outputs };
+    },
+    start,
+  );
+}
+
+/** Whether the type of a result stays: there is none, or it is fixed and nobody can be asked for it. */
+function isLeft(node: Node, { type }: Value): boolean {
+  return !type || (staticShape(type) !== undefined && !(isOfStandardDomain(node) && isRuntimeType(type.elem)));
+}
 
 function bound(dim: Dim, input: string, axis: number, sizes: ReadonlyMap<string, number>): number {
   const size = typeof dim === "string" ? sizes.get(dim) : dim;

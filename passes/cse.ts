@@ -1,7 +1,7 @@
 /** Common subexpressions: of nodes that compute the same, the first one stays; equal small constants become one. */
 import { attributeKey, constantKey } from "../ir/digest.js";
 import { type Graph, type Node, type Value, withGraph } from "../ir/graph.js";
-import { isCommutative, isControlFlow, isNondeterministic } from "../ir/ops.js";
+import { isCommutative, isControlFlow, isNondeterministic, unpacksWeights } from "../ir/ops.js";
 import { rewrite } from "../ir/rewrite.js";
 import type { Pass } from "./pass.js";
 
@@ -44,6 +44,7 @@ function shareNodes(graph: Graph): Graph {
   const marked = new Set(graph.marks.map(({ value }) => value.producer));
   return rewrite(graph, (node, original) => {
     if (isNondeterministic(node) || isControlFlow(node) || node.captures.length > 0 || marked.has(original)) return undefined;
+    if (unpacksWeights(node)) return undefined;
     const inputs = node.inputs.map(idOf);
     if (isCommutative(node)) inputs.sort((a, b) => a - b);
     const attributes = [...node.attributes]

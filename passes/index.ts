@@ -1,15 +1,17 @@
 /** The passes, which turn a model into another, and the forms in which runs are emitted. */
 import { forms } from "./forms/index.js";
+import inferTypes from "./infer-types.js";
 import instrument from "./instrument.js";
 import type { BindContext, Pass, PlanContext } from "./pass.js";
-import { BIND_PASSES, STEP_PASSES } from "./stages.js";
+import { BIND_PASSES, SETTLE_PASSES, STEP_PASSES } from "./stages.js";
 
 export { staysForeign } from "./decompose-contrib-ops.js";
 export type { Form, Lowered, Lowering } from "./form.js";
 export { DEFAULT_FORM, formNamed, forms } from "./forms/index.js";
 export * from "./pass.js";
 export * from "./stages.js";
-export { instrument };
+export { isWidened, runnable } from "./widen.js";
+export { inferTypes, instrument };
 
 /** A context that every pass can run in. */
 export type AnyContext = BindContext & PlanContext;
@@ -17,6 +19,7 @@ export type AnyContext = BindContext & PlanContext;
 const all: readonly Pass<AnyContext>[] = [
   instrument,
   ...BIND_PASSES,
+  ...SETTLE_PASSES,
   ...STEP_PASSES,
   ...[...forms.values()].flatMap(({ passes }) => passes),
 ];

@@ -21,6 +21,8 @@ export default {
   name: "loop",
   summary: "make the step the body of a loop over the sampler's rows, with cached values carried",
   preserves: "plan",
+  // Its body decides at every row anew, by conditions that the loop reads.
+  takesMarks: true,
   run(model, { run: given, plan }) {
     const run = withMainNetwork(given, model);
     const calls = new Calls(run);

@@ -83,13 +83,13 @@ function summandsOf(sum: Node, open: ReadonlySet<Node>): Value[] {
   return terms;
 }
 
-/** Sums whose only reader is another sum. */
+/** Sums whose only reader is another sum. Outputs and the values of branches are read from outside, too. */
 function innerSums(graph: Graph): ReadonlySet<Node> {
   const readers = uses(graph);
-  const outputs = new Set(graph.outputs.map(({ value }) => value));
+  const outside = new Set([...graph.outputs, ...graph.marks].map(({ value }) => value));
   return new Set(
     graph.nodes.filter((node) => {
-      if (!isSumOfEqualTypes(node) || outputs.has(only(node))) return false;
+      if (!isSumOfEqualTypes(node) || outside.has(only(node))) return false;
       const [reader, ...more] = readers.get(only(node)) ?? [];
       return reader !== undefined && more.length === 0 && isSumOfEqualTypes(reader);
     }),

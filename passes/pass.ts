@@ -4,15 +4,15 @@ import { cancelled, CompilerError } from "../ir/diagnostics.js";
 import type { Model, Value } from "../ir/graph.js";
 import { hasMethods, type Named } from "../ir/registry.js";
 import type { TensorData } from "../ir/tensor.js";
-import type { TensorType } from "../ir/types.js";
+import type { FloatType, TensorType } from "../ir/types.js";
 import type { Plan, Run } from "../schedules/index.js";
 
 /** What a pass may ask of the runtime; `src/runtime/` answers. */
 export interface Evaluator {
   /** The outputs of a model without inputs, in their order. */
   evaluate(model: Model): Promise<readonly TensorData[]>;
-  /** Types of every value of a bound model, as the runtime infers them. */
-  types(model: Model): Promise<ReadonlyMap<Value, TensorType>>;
+  /** Types of values of a bound model, as the runtime infers them; the types of these elements must be among `RUNTIME_TYPES`. */
+  types(model: Model, values: readonly Value[]): Promise<ReadonlyMap<Value, TensorType>>;
 }
 
 /** The context of every pass. */
@@ -21,9 +21,12 @@ export interface Questions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** The context of passes that bind shapes, before there is a run: the sizes of symbolic dimensions, by name. */
+/** The context of passes that bind shapes, before there is a run. */
 export interface BindContext extends Questions {
+  /** The sizes of symbolic dimensions, by name. */
   readonly sizes: ReadonlyMap<string, number>;
+  /** The type that the network is to compute in, if that is asked for. */
+  readonly precision?: FloatType | undefined;
 }
 
 /** The context of passes over the networks of a run, and over the run that is made of them. */
@@ -54,6 +57,8 @@ export interface Pass<Context = PassContext> extends Named {
   readonly isOptional?: true;
   /** Whether it leaves results without correct types, which only the runtime can infer. They are not checked after it. */
   readonly leavesUntyped?: true;
+  /** Whether it takes marks away on purpose. Any other pass keeps those of all values that the graph needs. */
+  readonly takesMarks?: true;
   /** Returns the same object if there is nothing to change. */
   run(model: Model, context: Context, count: Count): Model | Promise<Model>;
 }
@@ -93,8 +98,8 @@ export interface RunPassesOptions {
 }
 
 /**
- * Runs passes in order, except those in `without`. Checks the abort signal before each pass, and the graph and the types of new nodes
- * after each pass that changed the model. Adds the name of the pass to an error that it throws, except to a CompilerError.
+ * Runs passes in order, except those in `without`. Checks the abort signal before each pass, and the graph, the types of new nodes
+ * and the marks after each pass that changed the model. Adds the name of the pass to an error that it throws, except to a CompilerError.
  */
 export async function runPasses<Context extends Pick<Questions, "signal">>(
   model: Model,
@@ -113,7 +118,8 @@ export async function runPasses<Context extends Pick<Questions, "signal">>(
     try {
       const made = await pass.run(current, context, (rule, times) => counts.set(rule, times));
       changed = made !== current;
-      if (changed) assertWellFormed(made, pass.leavesUntyped ? undefined : current);
+      if (changed)
+        assertWellFormed(made, { types: pass.leavesUntyped ? undefined : current, marks: pass.takesMarks ? undefined : current });
       current = made;
     } catch (error) {
       if (error instanceof CompilerError) throw error;
@@ -125,4 +131,14 @@ export async function runPasses<Context extends Pick<Questions, "signal">>(
     log?.({ name, ms, nodes: length, changed, ...(counts.size > 0 ? { counts: Object.fromEntries(counts) } : {}) });
   }
   return current;
+}
+
+/** Runs passes again and again until none of them changes the model. Throws what they throw. */
+export async function untilSettled<Context extends Pick<Questions, "signal">>(
+  model: Model,
+  passes: readonly Pass<Context>[],
+  context: Context,
+): Promise<Model> {
+  const next = await runPasses(model, passes, context);
+  return next === model ? model : untilSettled(next, passes, context);
 }

@@ -16,6 +16,8 @@ export default {
   name: "reuse",
   summary: "let cached branches read earlier values",
   preserves: "plan",
+  // A cached cell has no value of its own any more.
+  takesMarks: true,
   run(model, { run, plan }) {
     const { graph } = model;
     const cached = new Map<Value, { readonly mark: Mark; readonly cell: CachedCell }>();

@@ -4,36 +4,65 @@ import cse from "./cse.js";
 import dce from "./dce.js";
 import freezeInputs from "./freeze-inputs.js";
 import fold from "./fold.js";
+import foldSmall from "./fold-small.js";
 import fuse from "./fuse.js";
+import decide from "./decide.js";
 import decomposeForCuda from "./decompose-for-cuda.js";
+import dropCasts from "./drop-casts.js";
 import loop from "./loop.js";
 import merge from "./merge.js";
 import precision from "./precision.js";
 import reuse from "./reuse.js";
 import decomposeContribOps from "./decompose-contrib-ops.js";
-import inferTypes from "./infer-types.js";
+import inferTypes, { deriveTypes } from "./infer-types.js";
+import spellSums from "./spell-sums.js";
+import unpackSequences from "./unpack-sequences.js";
 import unroll from "./unroll.js";
-import type { BindContext, Pass, PlanContext } from "./pass.js";
+import widen from "./widen.js";
+import type { BindContext, Pass, PlanContext, Questions } from "./pass.js";
 
 /**
- * The bind stage fixes all shapes, which everything else needs:
+ * The bind stage fixes all shapes, which everything else needs, lifting included:
+ *   widen  makes floats of bfloat16 if another type is asked for, as the original may run nowhere, and else at the ports;
  *   bind   gives every input a fixed shape;
- *   infer-types  asks the runtime for the type of every value.
+ *   then the passes of `SETTLE_PASSES`, until they find nothing more.
  */
-export const BIND_PASSES: readonly Pass<BindContext>[] = [bind, inferTypes];
+export const BIND_PASSES: readonly Pass<BindContext>[] = [widen, bind];
+
+/**
+ * What follows from the shapes of the inputs. Each of these may give the others work, so they are repeated (`untilSettled`):
+ *   infer-types  gives every value its type, by rules and by asking the runtime;
+ *   drop-casts   removes casts to the type that is there, which the runtime cannot always load;
+ *   unpack-sequences  makes slices of sequences that are taken apart again, of which nobody else knows what they hold;
+ *   decompose-contrib-ops  replaces the runtime's own operators, which no other pass and no other runtime knows;
+ *   spell-sums  makes additions of two values of all sums, as lifting knows no others;
+ *   fold-small  computes what is small and depends on no input: Constant nodes, shape arithmetic, position tables;
+ *   decide    takes the side of an If that is known by now.
+ */
+export const SETTLE_PASSES: readonly Pass<Questions>[] = [
+  inferTypes,
+  dropCasts,
+  unpackSequences,
+  decomposeContribOps,
+  spellSums,
+  foldSmall,
+  decide,
+];
+
+/** The same with types by rules alone. They come first, as the runtime only answers for a graph of which it has a kernel for every node. */
+export const DERIVE_PASSES: readonly Pass<Questions>[] = SETTLE_PASSES.map((pass) => (pass === inferTypes ? deriveTypes : pass));
 
 /**
  * The step stage simplifies the single step, before it is copied:
- *   decompose-contrib-ops  replaces the runtime's own operators, which no other pass and no other runtime knows;
  *   freeze-inputs  makes constants of the inputs that are known at compile time;
- *   fold      computes what depends on no input: Constant nodes, shape arithmetic, position tables;
+ *   fold      computes what depends on these, and what is larger;
  *   decompose-for-cuda  replaces operators that CUDA would leave to the CPU;
  *   cse       shares what the exporter wrote twice;
  *   fuse      replaces spelled-out expressions by one operator, after folding and sharing have simplified them;
  *   dce       removes what nothing reads any more;
  *   precision converts to the requested float type, after norms and attention have become one operator each.
  */
-export const STEP_PASSES: readonly Pass[] = [decomposeContribOps, freezeInputs, fold, decomposeForCuda, cse, fuse, dce, precision];
+export const STEP_PASSES: readonly Pass[] = [freezeInputs, fold, decomposeForCuda, cse, fuse, dce, precision];
 
 /**
  * The run stage makes the whole sampling run, which still computes every branch at every step:

@@ -113,7 +113,7 @@ async function buildAll(model: string, options: BuildOptions, targets: readonly 
   const job = await openJob(model, options.overrides, options);
   const policy = await findPolicy(options.policy, job.source.extensions?.policies);
   const needs = new Set(targets.flatMap(({ policyOptions }) => needsOf(policy, policyOptions)));
-  assertKernels(job.run.precision, options.device);
+  assertKernels(job.run, options.device);
   const { trace, chosen } = await plan(job, await calibrationJob(job, options), { policy, needs }, options, targets);
   for (const warning of new Set([...warningsOf(job), ...chosen.flatMap(({ warnings }) => warnings)])) options.warn(warning);
   const built: Built[] = [];

@@ -7,7 +7,7 @@ import type { TensorType } from "../ir/types.js";
 import { instrument } from "../passes/index.js";
 import { runPasses } from "../passes/pass.js";
 import { assertFree, npyBytes, readNpy, writeWhole } from "./files/index.js";
-import { type RuntimeOptions, Session, type Tensors } from "./runtime/index.js";
+import { AS_WRITTEN, type RuntimeOptions, Session, type Tensors } from "./runtime/index.js";
 
 export interface PortReport {
   readonly name: string;
@@ -98,7 +98,7 @@ export async function dumpBranches(lifted: Model, inputs: string, output: string
   const fileOf = (site: string): string => join(output, `${site}.npy`);
   for (const site of sites) assertFree(fileOf(site), options.force);
   const feeds = new Map(model.graph.inputs.map(({ name }) => [name, readNpy(join(inputs, `${name}.npy`))]));
-  const session = await Session.open(model, { ...options, optimise: "all" });
+  const session = await Session.open(model, { ...options, ...AS_WRITTEN });
   let results: Tensors;
   try {
     results = await session.run(feeds);

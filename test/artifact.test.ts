@@ -17,8 +17,9 @@ import { join, parse, relative, resolve } from "node:path";
 import { promisify } from "node:util";
 import { onnx } from "onnx-proto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { ditView } from "../ir/graph.js";
+import { constant, ditView, isOp, makeNode } from "../ir/graph.js";
 import { readModel, writeModel } from "../ir/onnx/index.js";
+import { rewrite } from "../ir/rewrite.js";
 import { forms as outputForms } from "../passes/index.js";
 import { relativeL2, type Schedule, scheduleJson } from "../schedules/index.js";
 import { ArtifactSession, feedsOf, openArtifact, writeArtifact } from "../src/artifact/artifact.js";
@@ -178,7 +179,7 @@ it("is cut where its plan says, and opens so again", async () => {
   await expectLoop(own, schedule);
   const artifact = await openArtifact(await emit(own, schedule), RUNTIME);
   expect(artifact.schedule.cut).toBe("stack");
-  expect((await verify(artifact, { ...RUNTIME, seed: 3, samples: 1 })).checks.map(({ ok }) => ok)).toEqual([true, true]);
+  expect((await verify(artifact, { ...RUNTIME, seed: 3, samples: 1 })).checks.map(({ ok }) => ok)).toEqual([true, true, true]);
   // Runs of the job that is cut elsewhere follow it, too.
   const runs = runsOf(job, { ...RUNTIME, seed: 3, samples: [0] });
   const loop = new ReferenceLoop(own.run, RUNTIME);
@@ -202,6 +203,26 @@ it.each([
   await expectLoop(job, adjusted(job, randomSchedule(job, 4)), { limit: fixture.isHalf ? 5e-3 : 1e-5 });
 });
 
+it("is verified by what the exporter's file predicts, too: a mistake of the passes before the loop is one of the loop", async () => {
+  const job = await openFixture(fixtureNamed("dit/torchscript-17"), "batched");
+  const artifact = await openArtifact(await emit(job, randomSchedule(job, 5)), RUNTIME);
+  const { network } = artifact.job;
+  // The file has another weight than the network that was bound and lifted.
+  const wrong = rewrite(network.read.graph, (node) => {
+    const [x, w, ...rest] = node.inputs;
+    if (!isOp(node, "Gemm") || !x || !w?.data) return undefined;
+    const numbers = tensorNumbers(w.data).map((number, i) => (i === 0 ? number + 1 : number));
+    const other = makeNode({ ...node, inputs: [x, constant(w.name, tensorOf("float", w.data.shape, numbers)), ...rest] });
+    return { nodes: [other], outputs: other.outputs };
+  });
+  const { checks } = await verify(
+    { ...artifact, job: { ...artifact.job, network: { ...network, read: { ...network.read, graph: wrong } } } },
+    { ...RUNTIME, seed: 3, samples: 1 },
+  );
+  expect(checks.map(({ ok }) => ok)).toEqual([true, true, false]);
+  expect(checks[2]?.name).toBe("lifted step = exported step");
+});
+
 it("opens with the scales and shifts that it was written with, and knows when they changed", async () => {
   const job = await openFixture(fixtureNamed("dit/torchscript-17"), "none");
   const schedule = adjusted(job, randomSchedule(job, 4));
@@ -209,7 +230,7 @@ it("opens with the scales and shifts that it was written with, and knows when th
   const artifact = await openArtifact(target, RUNTIME);
   expect(artifact.plan).toEqual(planOf(job, schedule.cells, schedule.adjustments).plan);
   expect(artifact.manifest.plan).toMatchObject({ tensors: FILES.tensors });
-  expect((await verify(artifact, { ...RUNTIME, seed: 3, samples: 1 })).checks.map(({ ok }) => ok)).toEqual([true, true]);
+  expect((await verify(artifact, { ...RUNTIME, seed: 3, samples: 1 })).checks.map(({ ok }) => ok)).toEqual([true, true, true]);
   const file = join(target, FILES.tensors);
   const bytes = readFileSync(file);
   // The last vector ends where the directory of the archive begins.

@@ -249,8 +249,9 @@ describe("a loop", () => {
 });
 
 describe("ONNX Runtime's own operators cost what those of the standard do that they stand for", () => {
+  const zerosOf = (count: number): string => new Array(count).fill("0").join(", ");
   const zeros = (_: string, dims: string, name: string): string =>
-    `float[${dims}] ${name} = {${new Array(elementCount(dims.split(",").map(Number))).fill("0").join(", ")}}`;
+    `float[${dims}] ${name} = {${zerosOf(elementCount(dims.split(",").map(Number)))}}`;
   const costOf = (graph: string): Macs =>
     graphMacs(
       parse(`<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]> g ${graph.replace(/weight\[([\d,]+)\] (\w+)/g, zeros)}`).graph,
@@ -293,6 +294,97 @@ describe("ONNX Runtime's own operators cost what those of the standard do that t
       name: "GroupQueryAttention, with all in one",
       own: "(float[2,6,16] x) => (float[2,6,8] y) { y = com.microsoft.GroupQueryAttention<num_heads = 2, kv_num_heads = 1>(x) }",
       standard: "(float[2,2,6,4] q, float[2,2,4,6] k, float[2,2,6,4] v) => (float[2,2,6,4] y) <float[2,2,6,6] s> { s = MatMul(q, k) y = MatMul(s, v) }",
+    },
+    ...(
+      [
+        ["MatMulInteger", "MatMulInteger(x, w)"],
+        ["QLinearMatMul", "QLinearMatMul(x, n, n, w, n, n, n, n)"],
+        ["com.microsoft.MatMulBnb4", "com.microsoft.MatMulBnb4<K = 8, N = 5, block_size = 16, quant_type = 1>(x, packed, n)"],
+        ["com.microsoft.MatMulFpQ4", "com.microsoft.MatMulFpQ4(x, packed, n)"],
+        ["com.microsoft.FusedMatMul", "com.microsoft.FusedMatMul<transB = 1>(x, turned)"],
+        ["com.microsoft.FusedMatMul, of a transposed operand", "com.microsoft.FusedMatMul<transA = 1>(xt, w)"],
+        ["com.microsoft.FusedMatMul, of one with its rows in front", "com.microsoft.FusedMatMul<transBatchA = 1>(xb, w)"],
+        ["com.microsoft.FusedMatMul, of one with its channels in front", "com.microsoft.FusedMatMul<transA = 1, transBatchA = 1>(xc, w)"],
+        ["com.microsoft.TransposeMatMul", "com.microsoft.TransposeMatMul<transB = 1>(x, turned)"],
+        ["com.microsoft.GemmFastGelu", "com.microsoft.GemmFastGelu(x, w)"],
+        ["com.microsoft.MatMulIntegerToFloat", "com.microsoft.MatMulIntegerToFloat(x, w, n, n)"],
+        ["com.microsoft.DynamicQuantizeMatMul", "com.microsoft.DynamicQuantizeMatMul(x, w, n)"],
+        ["com.microsoft.FusedMatMulActivation", 'com.microsoft.FusedMatMulActivation<activation = "Relu">(x, w)'],
+        ["Einsum", 'Einsum<equation = "...i,ij->...j">(x, w)'],
+      ] as const
+    ).map(([name, call]) => ({
+      name,
+      own: `(float[2,6,8] x, float[2,8,6] xt, float[6,2,8] xb, float[8,2,6] xc) => (float[2,6,5] y)
+        <weight[8,5] w, weight[5,8] turned, weight[20,1] packed, weight[1] n> { y = ${call} }`,
+      standard: "(float[2,6,8] x) => (float[2,6,5] y) <weight[8,5] w> { y = MatMul(x, w) }",
+    })),
+    ...(
+      [
+        ["QGemm", "com.microsoft.QGemm<transB = 1>(x, n, n, w, n, n)"],
+        ["QGemm, of a transposed operand", "com.microsoft.QGemm<transA = 1, transB = 1>(xt, n, n, w, n, n)"],
+      ] as const
+    ).map(([name, call]) => ({
+      name,
+      own: `(float[3,4] x, float[4,3] xt) => (float[3,5] y) <weight[5,4] w, weight[1] n> { y = ${call} }`,
+      standard: "(float[3,4] x) => (float[3,5] y) <weight[5,4] w> { y = Gemm<transB = 1>(x, w) }",
+    })),
+    ...(
+      [
+        ["ConvInteger", "(float[2,4,8,8] x) => (float[2,6,4,4] y)", "ConvInteger<strides = [2, 2], group = 2>(x, w)"],
+        ["QLinearConv", "(float[2,4,8,8] x) => (float[2,6,4,4] y)", "QLinearConv<strides = [2, 2], group = 2>(x, n, n, w, n, n, n, n)"],
+        ["NhwcConv", "(float[2,8,8,4] x) => (float[2,4,4,6] y)", "com.microsoft.NhwcConv<strides = [2, 2], group = 2>(x, w)"],
+        ["NhwcFusedConv", "(float[2,8,8,4] x) => (float[2,4,4,6] y)", 'com.microsoft.NhwcFusedConv<strides = [2, 2], group = 2, activation = "Relu">(x, w)'],
+      ] as const
+    ).map(([name, ports, call]) => ({
+      name,
+      own: `${ports} <weight[6,2,2,2] w, weight[1] n> { y = ${call} }`,
+      standard: `(float[2,4,8,8] x) => (float[2,6,4,4] y) <weight[6,2,2,2] w> { y = Conv<strides = [2, 2], group = 2>(x, w) }`,
+    })),
+    {
+      // Without overlap a transposed convolution is a product by a matrix of all taps.
+      name: "ConvTranspose",
+      own: "(float[2,4,3,3] x) => (float[2,5,6,6] y) <weight[4,5,2,2] w> { y = ConvTranspose<strides = [2, 2]>(x, w) }",
+      standard: "(float[2,9,4] x) => (float[2,9,20] y) <weight[4,20] w> { y = MatMul(x, w) }",
+    },
+    {
+      name: "QAttention",
+      own: "(float[2,6,8] x) => (float[2,6,8] y) <weight[8,24] w, weight[24] b, weight[1] n> { y = com.microsoft.QAttention<num_heads = 2>(x, w, b, n, n) }",
+      standard: "(float[2,6,8] x) => (float[2,6,8] y) <weight[8,24] w, weight[24] b> { y = com.microsoft.Attention<num_heads = 2>(x, w, b) }",
+    },
+    {
+      // Two sequences of up to six tokens, without a token of padding.
+      name: "PackedAttention",
+      own: "(float[12,8] x) => (float[12,8] y) <weight[8,24] w, weight[24] b, weight[2,6] offset, weight[3] total> { y = com.microsoft.PackedAttention<num_heads = 2>(x, w, b, offset, total) }",
+      standard: "(float[2,6,8] x) => (float[2,6,8] y) <weight[8,24] w, weight[24] b> { y = com.microsoft.Attention<num_heads = 2>(x, w, b) }",
+    },
+    {
+      name: "PackedMultiHeadAttention",
+      own: "(float[12,8] q, float[12,8] k, float[12,8] v) => (float[12,8] y) <weight[2,6] offset, weight[3] total> { y = com.microsoft.PackedMultiHeadAttention<num_heads = 2>(q, k, v, \"\", offset, total) }",
+      standard: "(float[2,6,8] q, float[2,6,8] k, float[2,6,8] v) => (float[2,6,8] y) { y = com.microsoft.MultiHeadAttention<num_heads = 2>(q, k, v) }",
+    },
+    {
+      // A state of 4 × 4 for each of two heads is updated, then read: as twelve products of a column and a row, and as many of a row and a matrix.
+      name: "LinearAttention",
+      own: "(float[2,6,8] q, float[2,6,8] k, float[2,6,8] v) => (float[2,6,8] y) { y = com.microsoft.LinearAttention<q_num_heads = 2, kv_num_heads = 2>(q, k, v) }",
+      standard: "(float[2,2,6,4,1] k, float[2,2,6,1,4] v, float[2,2,6,1,4] q) => (float[2,2,6,1,4] y) <float[2,2,6,4,4] s> { s = MatMul(k, v) y = MatMul(q, s) }",
+    },
+    {
+      // Two of three experts, each token's own: twice the tokens through two layers.
+      name: "MoE",
+      own: "(float[2,6,8] x, float[12,3] r) => (float[2,6,8] y) <weight[3,16,8] up, weight[3,8,16] down> { y = com.microsoft.MoE<k = 2>(x, r, up, \"\", down) }",
+      standard: "(float[4,6,8] x) => (float[4,6,8] y) <weight[8,16] up, weight[16,8] down, float[4,6,16] h> { h = MatMul(x, up) y = MatMul(h, down) }",
+    },
+    {
+      name: "QMoE, of gated layers, two weights in a byte",
+      own: `(float[2,6,8] x, float[12,3] r) => (float[2,6,8] y) <uint8[3,16,4] up = {${zerosOf(192)}}, uint8[3,8,8] down = {${zerosOf(192)}}, uint8[3,16,4] gate = {${zerosOf(192)}}>
+        { y = com.microsoft.QMoE<k = 2>(x, r, up, "", "", down, "", "", gate) }`,
+      standard: `(float[4,6,8] x) => (float[4,6,8] y) <weight[8,16] up, weight[8,16] gate, weight[16,8] down, float[4,6,16] h, float[4,6,16] g>
+        { h = MatMul(x, up) g = MatMul(x, gate) h2 = Mul(h, g) y = MatMul(h, down) }`,
+    },
+    {
+      name: "LSTM",
+      own: "(float[5,3,8] x) => (float[5,1,3,4] y) <weight[1,16,8] w, weight[1,16,4] r> { y = LSTM<hidden_size = 4>(x, w, r) }",
+      standard: "(float[5,3,8] x, float[5,3,4] h) => (float[5,3,16] y) <weight[8,16] w, weight[4,16] r, float[5,3,16] a, float[5,3,16] b> { a = MatMul(x, w) b = MatMul(h, r) y = Add(a, b) }",
     },
   ])("$name", ({ own, standard }) => {
     expect(totalMacs(costOf(standard))).toBeGreaterThan(0);

@@ -1,15 +1,18 @@
 /**
- * A build reads and lifts its source once, and binds it once for each batch size that it runs at. Verification opens what was
- * written as its user would: it reads, lifts and binds the step of the artifact.
+ * A build reads its source once, and binds and lifts it once for each batch size that it runs at, as a network is lifted with its shapes
+ * bound. Another cut is lifted from what is bound. Verification opens what was written as its user would: it reads, binds and lifts the
+ * step of the artifact.
  */
 import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
+import { InferenceSession } from "onnxruntime-node";
 import { expect, it, vi } from "vitest";
 import { lift } from "../ir/lift/index.js";
 import { readModel } from "../ir/onnx/index.js";
 import { build } from "../src/build.js";
 import { bindModel } from "../src/job/bound-model.js";
+import { cutFor, openJob } from "../src/job/job.js";
 import { recipeOverrides } from "../src/cli/options.js";
 import { fixtureNamed } from "./support/fixtures.js";
 
@@ -63,9 +66,23 @@ it("one batch", async () => {
 });
 
 it("another batch for the calibration", async () => {
-  expect(await workOf({ batch: 2 })).toEqual({ reads: READS, lifts: 2, binds: 3 });
+  expect(await workOf({ batch: 2 })).toEqual({ reads: READS, lifts: 3, binds: 3 });
 });
 
 it("a cut", async () => {
   expect(await workOf({ batch: 1, cut: "block" })).toEqual({ reads: READS, lifts: 2, binds: 2 });
+});
+
+it("a plan that is for another cut: what is bound is lifted again", async () => {
+  const dit = fixtureNamed("dit_symbolic/dynamo-20");
+  const overrides = recipeOverrides({ scheduler: dit.scheduler, steps: 6, dim: ["height=8", "width=8"], batch: 1 });
+  const job = await openJob(dit.model, overrides, { threads: 1 });
+  for (const mocked of [readModel, lift]) vi.mocked(mocked).mockClear();
+  const sessions = vi.spyOn(InferenceSession, "create");
+  const cut = await cutFor(job, { cut: "block" }, { threads: 1 });
+  expect(cut.model.graph.marks.map(({ site }) => site)).not.toEqual(job.model.graph.marks.map(({ site }) => site));
+  expect(await cutFor(cut, { cut: "block" })).toBe(cut);
+  expect(vi.mocked(readModel)).not.toHaveBeenCalled();
+  expect(vi.mocked(lift)).toHaveBeenCalledTimes(1);
+  expect(sessions).not.toHaveBeenCalled();
 });

@@ -11,7 +11,17 @@ import { isStandard } from "../ir/ops.js";
 import { readTensor, type TensorData, tensorNumbers, tensorOf } from "../ir/tensor.js";
 import { print } from "../ir/print.js";
 import { elementCount, type TensorType } from "../ir/types.js";
-import { type AnyContext, BIND_PASSES, CACHE_PASSES, forms, LOOP_PASSES, passes, RUN_PASSES, STEP_PASSES } from "../passes/index.js";
+import {
+  type AnyContext,
+  BIND_PASSES,
+  CACHE_PASSES,
+  forms,
+  LOOP_PASSES,
+  passes,
+  RUN_PASSES,
+  SETTLE_PASSES,
+  STEP_PASSES,
+} from "../passes/index.js";
 import { type Pass, type PassRecord, runPasses } from "../passes/pass.js";
 import instrument from "../passes/instrument.js";
 import kernels from "../passes/decompose-for-cuda.js";
@@ -31,7 +41,7 @@ import { BARE } from "./support/runs.js";
 import { readSubject } from "./support/pass-case.js";
 import { nullClassOf, openFixture, planOf, randomSchedule } from "./support/jobs.js";
 
-const PIPELINE: readonly Pass<AnyContext>[] = [...BIND_PASSES, ...STEP_PASSES, ...RUN_PASSES, ...CACHE_PASSES];
+const PIPELINE: readonly Pass<AnyContext>[] = [...BIND_PASSES, ...SETTLE_PASSES, ...STEP_PASSES, ...RUN_PASSES, ...CACHE_PASSES];
 /** How far `rounding` may go, in relative L2. */
 const ROUNDING = 1e-5;
 
@@ -104,7 +114,7 @@ describe("a pass that finds nothing to change gives back the very model", () => 
       }
       return model;
     };
-    await through(lifted, BIND_PASSES);
+    await through(lifted, [...BIND_PASSES, ...SETTLE_PASSES]);
     const step = await through(job.model, STEP_PASSES);
     await through(step, [...RUN_PASSES, ...CACHE_PASSES]);
     await through(step, LOOP_PASSES);

@@ -97,6 +97,8 @@ describe("an artifact", () => {
     expect(checks.map(({ limit, ok }) => ({ limit, ok }))).toEqual([
       { limit: 0, ok: true },
       { limit: 5e-3, ok: true },
+      // The exporter's step computes in floats, whatever the artifact does.
+      { limit: 1e-5, ok: true },
     ]);
     expect(checks[1]?.relL2).toBeGreaterThan(1e-5);
   });

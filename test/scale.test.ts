@@ -15,7 +15,7 @@ import { constant, ditView, inputValue, type Mark, type Model, type Value } from
 import { lift } from "../ir/lift/index.js";
 import { type TensorData, tensorOf } from "../ir/tensor.js";
 import { byteSize, elementCount, type TensorType } from "../ir/types.js";
-import { BIND_PASSES, CACHE_PASSES, RUN_PASSES, STEP_PASSES } from "../passes/index.js";
+import { BIND_PASSES, CACHE_PASSES, RUN_PASSES, SETTLE_PASSES, STEP_PASSES } from "../passes/index.js";
 import { type Evaluator, type Pass, type PassRecord, runPasses } from "../passes/pass.js";
 import { bind, type SamplerTable, type ScheduleCell } from "../schedules/index.js";
 import { fixtures } from "./support/fixtures.js";
@@ -112,7 +112,7 @@ function contextOf(model: Model, steps: number): AnyContext {
   return { evaluator: zeros, sizes: new Map(), run, plan: bind({ steps, cells: new Map([["attn", row]]) }, run) };
 }
 
-const PIPELINE: readonly Pass<AnyContext>[] = [...BIND_PASSES, ...STEP_PASSES, ...RUN_PASSES, ...CACHE_PASSES];
+const PIPELINE: readonly Pass<AnyContext>[] = [...BIND_PASSES, ...SETTLE_PASSES, ...STEP_PASSES, ...RUN_PASSES, ...CACHE_PASSES];
 
 /** Compiles `blocks` blocks over `steps` steps; answers with the size of the unrolled graph and the processor time that it took. */
 async function pipeline(blocks: number, steps: number, afterPass: (nodes: number) => void = () => undefined): Promise<Measured> {

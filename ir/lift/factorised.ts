@@ -1,20 +1,25 @@
 /**
  * Video models whose blocks attend over the space of a frame and over time in turn (Latte, Open-Sora's STDiT3). Patches are laid out
- * frame after frame, so temporal attention transposes the token axes first: in its branch, or in the stream between two blocks. The
- * branches that follow an attention in its block belong to the same axis.
+ * frame after frame, so temporal attention transposes the token axes first: in the stream between two blocks, or in its branch, before
+ * its projections or behind them. The branches that follow an attention in its block belong to the same axis.
  */
-import { placed, takesTurns } from "../residual/blocks.js";
+import { axesOf } from "../residual/axes.js";
+import { placed } from "../residual/blocks.js";
 import type { Recogniser } from "../recogniser.js";
 
 export default {
   name: "factorised",
-  recognise({ streams: { branches }, nameOf }) {
-    const names = new Set(branches.map(({ tokens }) => nameOf(tokens)));
-    if (names.size !== 1 || !takesTurns(branches)) return undefined;
+  recognise({ latent, streams: { branches }, streamOf }) {
+    const names = new Set(branches.map(streamOf));
+    const axisOf = axesOf(branches, latent);
+    if (names.size !== 1 || !axisOf) return undefined;
     let axis = "spatial";
-    return placed(branches, ({ kind, entry }) => {
-      if (kind === "attn" || kind === "single") axis = entry.turned ? "temporal" : "spatial";
-      return axis;
-    });
+    const axes = new Map(
+      branches.map((branch) => {
+        if (branch.kind === "attn" || branch.kind === "single") axis = axisOf(branch);
+        return [branch, axis];
+      }),
+    );
+    return placed(branches, (branch) => axes.get(branch) ?? axis);
   },
 } satisfies Recogniser;

@@ -1,16 +1,17 @@
 /** Lifting: from a plain ONNX graph of one denoising step to the view of it as a diffusion transformer. */
 import { dependence } from "../analysis.js";
-import { notRecognised, randomNode } from "../diagnostics.js";
-import { type Branch, CONDITION, type DitView, LATENT, TIME } from "../dit.js";
-import type { Graph, Mark, Model, Value } from "../graph.js";
-import { isControlFlow, isRandom } from "../ops.js";
-import { findPorts, inputNamed, type PortNames } from "../ports.js";
+import { notRecognised } from "../diagnostics.js";
+import { type Branch, CONDITION, type DitView, LATENT, type PortGuess, TIME } from "../dit.js";
+import { entryAt } from "../entries.js";
+import type { Mark, Model, Node, Value } from "../graph.js";
+import { isControlFlow } from "../ops.js";
+import { assertPlainStep, controlFlow, findPorts, type PortNames, withOneInput } from "../ports.js";
 import { loadFolder } from "../registry.js";
 import { modulePaths, placed, type PlacedBranch } from "../residual/blocks.js";
 import { type Cut, cutAt, type CutSite, type SharedBranch } from "../residual/cut.js";
 import { type ResidualBranch, residualStreams, type ResidualStreams, type Tokens } from "../residual/index.js";
 import { streamNames } from "../residual/stream-names.js";
-import { rewrite, sweep } from "../rewrite.js";
+import { sweep } from "../rewrite.js";
 import { isRecogniser, type Recogniser, type StepFacts } from "../recogniser.js";
 
 export const recognisers = await loadFolder(import.meta.url, isRecogniser);
@@ -25,6 +26,8 @@ export interface LiftOptions extends Omit<PortNames, "timestep"> {
   readonly timestep?: string | readonly string[] | undefined;
   /** Where the cacheable sites are. Default: at the branches. */
   readonly cut?: Cut | undefined;
+  /** What finding the ports left open, where that was done before and the names are what it found. Default: what it leaves open now. */
+  readonly guesses?: readonly PortGuess[] | undefined;
   /** Recognisers that are asked before those of this folder. */
   readonly own?: readonly Recogniser[] | undefined;
 }
@@ -34,38 +37,31 @@ export interface LiftOptions extends Omit<PortNames, "timestep"> {
  * inputs that structure cannot tell apart.
  * Throws NOT_RECOGNISED with the nearest miss if no recogniser finds a branch, and what finding the ports throws.
  */
-export function lift(read: Model, { cut = { at: "branch" }, own = [], ...names }: LiftOptions = {}): Model {
+export function lift(read: Model, { cut = { at: "branch" }, own = [], guesses: before, ...names }: LiftOptions = {}): Model {
   const [time, ...sameTime] = [names.timestep ?? []].flat();
   const model = { ...read, graph: withOneInput(read.graph, time, sameTime) };
   const { graph } = model;
-  const loop = graph.nodes.find(isControlFlow);
-  if (loop)
-    throw notRecognised(
-      "The graph has control flow.",
-      `There is a node ${loop.opType}; export one denoising step without loops and conditions.`,
-      loop.name,
-    );
-  const random = graph.nodes.find(isRandom);
-  if (random) throw randomNode(random.opType, random.name);
-  const { latent, timestep, prediction, guesses } = findPorts(graph, { ...names, timestep: time });
+  assertPlainStep(graph);
+  const { latent, timestep, prediction, guesses: found } = findPorts(graph, { ...names, timestep: time });
+  const guesses = before ?? found;
   const conditions = graph.inputs.filter((input) => input !== latent && input !== timestep);
   const sources = new Map<Value, number>([
     [latent, LATENT],
     [timestep, TIME],
   ]);
-  for (const input of conditions) sources.set(input, CONDITION);
+  const bits = conditionBits(conditions);
+  for (const [input, bit] of bits) sources.set(input, CONDITION | bit);
   const live = sweep({ ...graph, outputs: [prediction] });
+  const undecided = live.nodes.find(isControlFlow);
+  if (undecided) throw controlFlow(undecided);
   const dependsOn = dependence(live, sources);
   const streams = residualStreams(live, dependsOn);
-  const nameOf = streamNames(live, latent, dependsOn, streams);
-  const facts: StepFacts = { graph: live, latent, dependsOn, streams, nameOf };
+  const inputs = new Map<number, Value>([[LATENT, latent], ...Array.from(bits, ([input, bit]) => [bit, input] as const)]);
+  const labels = streamNames(live, inputs, dependsOn, streams);
+  const facts: StepFacts = { graph: live, latent, dependsOn, streams, ...labels };
   const { name, branches } = recognised(facts, own);
   const { graph: whole, sites } = cutAt({ ...graph, outputs: [prediction] }, branches, cut);
-  const unchanging = cutAt(
-    graph,
-    placed(streams.constant, ({ tokens }) => nameOf(tokens)),
-    { at: "branch" },
-  ).sites;
+  const unchanging = cutAt(graph, placed(streams.constant, labels.streamOf), { at: "branch" }).sites;
   const view = (all: readonly CutSite[]): readonly Branch[] => {
     const names = named(all);
     const paths = modulePaths(all, live.nodes, dependsOn);
@@ -89,19 +85,22 @@ export function lift(read: Model, { cut = { at: "branch" }, own = [], ...names }
       ...graph.outputs
         .filter((port) => port !== prediction)
         .map((port) => `The output '${port.name}' is not the prediction and is left out.`),
-      ...streams.others.map(({ node }) => `A residual add is of no block (at ${node.opType} '${node.name}').`),
+      ...strayWarning(streams.stray),
+      ...streams.others.map((node) => `A residual add is of no block (at ${node.opType} '${node.name}').`),
     ],
   };
   const marks = seen.map(({ site }, i): Mark => ({ site, half: "cond", step: 0, value: sites[i]?.value ?? prediction.value }));
   return { ...model, graph: { ...whole, marks }, dit };
 }
 
-/** The graph with the inputs `others` replaced by the input `name`. Throws UNKNOWN_NAME. */
-function withOneInput(graph: Graph, name: string | undefined, others: readonly string[]): Graph {
-  if (name === undefined || others.length === 0) return graph;
-  const kept = inputNamed(graph, name);
-  const merged = rewrite(graph, () => undefined, new Map(others.map((other) => [inputNamed(graph, other), kept])));
-  return { ...merged, inputs: [...new Set(merged.inputs)] };
+/** The bits of dependence between which conditions are told apart; the last is shared by those that are left. */
+const CONDITION_BITS = Array.from({ length: 27 }, (_, i) => 2 * CONDITION * 2 ** i);
+
+/** A bit for each condition, the lowest for those with most axes, as these hold tokens. */
+function conditionBits(conditions: readonly Value[]): ReadonlyMap<Value, number> {
+  const rank = ({ type }: Value): number => type?.shape?.length ?? 0;
+  const byRank = [...conditions].sort((a, b) => rank(b) - rank(a));
+  return new Map(byRank.map((input, i) => [input, entryAt(CONDITION_BITS, Math.min(i, CONDITION_BITS.length - 1))]));
 }
 
 /** The first recogniser that finds branches, and those branches. */
@@ -120,9 +119,16 @@ function recognised(facts: StepFacts, own: readonly Recogniser[]): { readonly na
   }
   const [miss] = others;
   const reason = miss
-    ? `The nearest is a residual add whose other operand is no attention and no feed-forward network behind one, ${miss.node.opType} '${miss.node.name}'.`
-    : "Nothing on the way from the latent to the prediction is computed from a value and added to it.";
-  throw notRecognised("No residual branch of a diffusion transformer was found.", `${reason} ${hint}`, miss?.node.name);
+    ? `The nearest is a residual add whose other operand is no attention and no feed-forward network behind one, ${miss.opType} '${miss.name}'.`
+    : "On the way from the latent to the prediction, attention or a feed-forward network is nowhere added to the very value that it is computed from.";
+  throw notRecognised("No residual branch of a diffusion transformer was found.", `${reason} ${hint}`, miss?.name);
+}
+
+function strayWarning(stray: readonly Node[]): readonly string[] {
+  const [first] = stray;
+  if (!first) return [];
+  const count = stray.length === 1 ? "1 attention is" : `${stray.length} attentions are`;
+  return [`${count} in no branch and computed at every step (the first is at ${first.opType} '${first.name}').`];
 }
 
 function guessed(role: string, option: string, [taken = "", ...others]: readonly string[]): string {

@@ -9,11 +9,11 @@ import type { Recogniser } from "../recogniser.js";
 
 export default {
   name: "joint-stream",
-  recognise({ streams: { branches }, nameOf }) {
-    const names = new Set(branches.map(({ tokens }) => nameOf(tokens)));
+  recognise({ streams: { branches }, nameOf, streamOf }) {
+    const names = new Set(branches.map(streamOf));
     if (names.size < 2) return undefined;
     const shared = new Map<Value, PlacedBranch[]>();
-    return placed(branches, ({ tokens }) => nameOf(tokens)).flatMap((one): SharedBranch[] => {
+    return placed(branches, streamOf).flatMap((one): SharedBranch[] => {
       const value = sharedOutput(one);
       if (!value) return [one];
       const places = shared.get(value) ?? [];
@@ -27,5 +27,5 @@ export default {
 /** The output of a feed-forward network that several streams share: each stream adds its own slice of it (CogVideoX). */
 function sharedOutput({ branch: { kind, output, entry } }: PlacedBranch): Value | undefined {
   const { producer } = output;
-  return kind === "mlp" && entry.sources.length > 1 && isOp(producer, "Slice", "Split") ? producer?.inputs[0] : undefined;
+  return kind === "mlp" && entry.stretches.length > 1 && isOp(producer, "Slice", "Split") ? producer?.inputs[0] : undefined;
 }

@@ -11,6 +11,7 @@ import {
   unsupportedType,
 } from "../diagnostics.js";
 import { type Attribute, type Graph, makeNode, type Model, type Node, type Port, type Value } from "../graph.js";
+import { isOfRuntimeDomain } from "../ops.js";
 import type { TensorData } from "../tensor.js";
 import { type Dim, elementTypeOf, type TensorType } from "../types.js";
 import { readAttribute, subgraphNames } from "./attributes.js";
@@ -43,13 +44,31 @@ function interpret({ bytes, payloads }: Skeleton, file: string): Model {
   const proto = decode("ModelProto", bytes);
   if (!proto.graph || !has(proto, "ir_version")) throw notOnnx(file, "it has no IR version");
   if (proto.opset_import.length === 0) throw modelCorrupt(file, "it names no opset");
+  const graph = new GraphReader(file, payloads).read(proto.graph);
+  const imported = proto.opset_import.map(({ domain, version }) => [domain, Number(version)] as const);
   return {
-    graph: new GraphReader(file, payloads).read(proto.graph),
-    opsets: new Map(proto.opset_import.map(({ domain, version }) => [domain, Number(version)])),
+    graph,
+    opsets: new Map([...ownDomains(graph), ...imported]),
     irVersion: Number(proto.ir_version),
     metadata: metadataOf(proto.metadata_props),
     extra: new Leftovers(proto.$unknowns),
   };
+}
+
+/** The runtime's own domains that a graph has nodes of. The runtime knows them without an import, and its optimisers write none. */
+function ownDomains({ nodes }: Graph): readonly (readonly [string, number])[] {
+  return nodes.flatMap(({ domain }) => (isOfRuntimeDomain(domain) ? [[domain, 1] as const] : []));
+}
+
+/**
+ * The graph in the bytes of an attribute, which a node reads `captures` through; undefined if it holds none. Its own nodes may hold graphs
+ * in turn, which stay opaque. Throws what `readModel` throws.
+ */
+export function readSubgraph(bytes: Uint8Array, captures: readonly Port[]): Graph | undefined {
+  const { g } = decode("AttributeProto", bytes);
+  if (g.length === 0) return undefined;
+  const around = new Map(captures.map(({ name, value }) => [name, value]));
+  return new GraphReader("", new Map(), around).read(decode("GraphProto", g));
 }
 
 /** A node whose names are not yet values. */
@@ -69,6 +88,8 @@ class GraphReader {
   constructor(
     private readonly file: string,
     private readonly payloads: Skeleton["payloads"],
+    /** Values of the graphs around this one. */
+    private readonly around: ReadonlyMap<string, Value> = new Map(),
   ) {
     this.tensors = new TensorReader(file);
   }
@@ -114,7 +135,7 @@ class GraphReader {
   }
 
   private valueNamed(name: string, where: { readonly node?: string }): Value {
-    const value = this.values.get(name);
+    const value = this.values.get(name) ?? this.around.get(name);
     if (!value) throw undefinedName(name, { file: this.file, ...where });
     return value;
   }

@@ -8,6 +8,7 @@ import { type Dim, ELEMENT_TYPES, sameType, type TensorType } from "../types.js"
 import { attributeBytes } from "./attributes.js";
 import { DataLayout, type Piece, WrittenData } from "./data-file.js";
 import { Leftovers, NodeExtra, ValueExtra } from "./extra.js";
+import { irVersionOf } from "./ir-version.js";
 import { assignNames, type Naming } from "./names.js";
 import { writePieces } from "./output.js";
 import { problemOf } from "./ranges.js";
@@ -136,7 +137,7 @@ function modelPieces(model: Model, settings: Settings): Piece[] {
     length += head.length + size;
   }
   const head = encode("ModelProto", {
-    ir_version: model.irVersion,
+    ir_version: irVersionOf(model),
     opset_import: Array.from(model.opsets, ([domain, version]) => ({ domain, version })),
     metadata_props: entries(model.metadata),
     $unknowns: leftovers(model.extra),

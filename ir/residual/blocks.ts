@@ -2,7 +2,7 @@
 import type { BranchKind } from "../dit.js";
 import type { Node, Value } from "../graph.js";
 import { isLinear, type Dependence } from "../ops.js";
-import { unmoved } from "./adds.js";
+import { unmoved } from "./moves.js";
 import type { ResidualBranch } from "./index.js";
 
 /** A branch with its place in the network. */
@@ -13,24 +13,49 @@ export interface PlacedBranch {
   readonly block: number;
 }
 
-/** Numbers the blocks of each stream. A block begins with attention and has one branch of each kind, not counting parallel branches. */
+/** Numbers the blocks of each stream. */
 export function placed(branches: readonly ResidualBranch[], streamOf: (branch: ResidualBranch) => string): readonly PlacedBranch[] {
-  const blocks = new Map<string, { block: number; readonly kinds: Set<BranchKind> }>();
-  return branches.map((branch) => {
-    const stream = streamOf(branch);
-    const { kind, add } = branch;
-    const current = blocks.get(stream);
-    const begins = !current || (!add.parallel && (kind === "attn" || kind === "single" || current.kinds.has(kind)));
-    const here = begins ? { block: (current?.block ?? -1) + 1, kinds: new Set<BranchKind>() } : current;
-    here.kinds.add(kind);
-    blocks.set(stream, here);
-    return { branch, stream, block: here.block };
-  });
+  const streams = new Map<string, ResidualBranch[]>();
+  for (const branch of branches) streams.set(streamOf(branch), [...(streams.get(streamOf(branch)) ?? []), branch]);
+  const blocks = new Map([...streams.values()].flatMap((own) => blocksOf(own).map((block, i) => [own[i], block])));
+  return branches.map((branch) => ({ branch, stream: streamOf(branch), block: blocks.get(branch) ?? 0 }));
 }
 
-/** Whether some attentions see the tokens in their order and others see them turned. */
-export function takesTurns(branches: readonly ResidualBranch[]): boolean {
-  return new Set(branches.filter(({ kind }) => kind === "attn").map(({ entry }) => entry.turned)).size > 1;
+/** The block of each branch of a stream: blocks are what repeats; where nothing does, each begins with attention. */
+function blocksOf(branches: readonly ResidualBranch[]): readonly number[] {
+  const kinds = branches.map(({ kind }) => kind);
+  const period = periodOf(kinds);
+  if (period === undefined) return attentionFirst(branches);
+  // Blocks of self attention and blocks of cross attention may take turns.
+  const roles = kinds.slice(0, period).map((kind) => (kind === "cross_attn" ? "attn" : kind));
+  const shorter = roles.includes("mlp") ? (periodOf(roles) ?? period) : period;
+  const size = period % shorter === 0 ? shorter : period;
+  return kinds.map((_, i) => Math.floor(i / size));
+}
+
+/**
+ * The length of the shortest pattern that a list repeats; the last repetition may be cut off if the pattern begins with attention.
+ * Undefined if there is none.
+ */
+function periodOf(kinds: readonly BranchKind[]): number | undefined {
+  const repeats = (period: number): boolean => kinds.every((kind, i) => i < period || kind === kinds[i - period]);
+  for (let period = 1; period < kinds.length; period++)
+    if ((kinds.length % period === 0 || kinds[0] !== "mlp") && repeats(period)) return period;
+  return undefined;
+}
+
+/** A block begins with attention and has one branch of each kind, not counting parallel branches. */
+function attentionFirst(branches: readonly ResidualBranch[]): readonly number[] {
+  let block = -1;
+  const here = new Set<BranchKind>();
+  return branches.map(({ kind, add: { parallel } }) => {
+    if (block < 0 || (!parallel && (kind === "attn" || kind === "single" || here.has(kind)))) {
+      block++;
+      here.clear();
+    }
+    here.add(kind);
+    return block;
+  });
 }
 
 /** A site, as far as its module path depends on it. */
@@ -55,7 +80,7 @@ export function modulePaths<T extends Computed>(
   const common = new Map<T, string[]>();
   const siblings = new Map<string, string[][]>();
   for (const site of sites) {
-    const weights = site.branches.flatMap(({ branch }) => [...branch.add.region].filter(isScoped));
+    const weights = site.branches.flatMap(({ branch }) => [...branch.add.nodes].filter(isScoped));
     const path = pathOf(weights.map(({ scope }) => scope));
     if (path.length === 0) continue;
     common.set(site, path);

@@ -1,11 +1,10 @@
 /** Classifies the branch of a residual add (attention, feed-forward network or both) and finds where it can be cut. */
 import { operands } from "../analysis.js";
 import { constantOf } from "../constants.js";
-import type { BranchKind } from "../dit.js";
+import { type BranchKind, LATENT } from "../dit.js";
 import { isOp, type Node, type Value } from "../graph.js";
 import {
   attended,
-  isActivation,
   isAttentionCore,
   isDataMovement,
   isElementwise,
@@ -15,49 +14,103 @@ import {
   isReduction,
   type Dependence,
 } from "../ops.js";
-import { type ResidualAdd, unmoved } from "./adds.js";
+import { isAffine, isSelection, mixesNeighbours } from "./functions.js";
+import { unmoved, unscaled } from "./moves.js";
+import { isWithin, type Region } from "./regions.js";
 
-/** Whether a value belongs to the branch: it is the root, or is computed from it. */
-function isOfBranch({ root, region }: ResidualAdd, value: Value | undefined): boolean {
-  return value !== undefined && (value === root || (value.producer !== undefined && region.has(value.producer)));
+/**
+ * The kind of a branch; undefined if it is none of a transformer block. Attention mixes tokens by weights that are computed from the
+ * tokens. A feed-forward network has weights on both sides of something that is not linear.
+ */
+export function kindOf(region: Region, dependsOn: Dependence): BranchKind | undefined {
+  const course = courseOf(region, dependsOn);
+  const { stage } = course.at(region.operand);
+  if (course.cores.length === 0) return stage === "fed" ? "mlp" : undefined;
+  if (stage === "fed") return "single";
+  return course.cores.some((core) => attendsToItself(core, region, dependsOn)) ? "attn" : "cross_attn";
 }
 
-/** The kind of the branch; undefined if it is no branch of a transformer block. */
-export function kindOf(add: ResidualAdd, dependsOn: Dependence): BranchKind | undefined {
-  const nodes = [...add.region];
-  const cores = nodes.filter((node) => isAttentionCore(node, dependsOn));
-  if (cores.length === 0) {
-    const linear = nodes.filter((node) => isLinear(node, dependsOn)).length;
-    return linear >= 2 && nodes.some(isActivation) ? "mlp" : undefined;
+/** How far a value of a branch has come on its way through a feed-forward network. */
+const STAGES = ["entry", "weighed", "bent", "fed"] as const;
+type Stage = (typeof STAGES)[number];
+
+/** What has happened to a value of a branch: whether attention is on its way, and its stage on the way around it or behind it. */
+interface Progress {
+  readonly attended: boolean;
+  readonly stage: Stage;
+}
+
+interface Course {
+  readonly cores: readonly Node[];
+  at(value: Value): Progress;
+}
+
+const ENTRY: Progress = { attended: false, stage: "entry" };
+
+/** The course of values through a branch. One forward walk. */
+function courseOf(region: Region, dependsOn: Dependence): Course {
+  const known = new Map<Node, Progress>();
+  const attends = [...region.nodes].some((node) => isAttentionCore(node, dependsOn));
+  const at = ({ producer }: Value): Progress => (producer && known.get(producer)) ?? ENTRY;
+  const cores: Node[] = [];
+  for (const node of region.nodes) {
+    const within = operands(node).filter((value) => isWithin(region, value));
+    if (isAttentionCore(node, dependsOn) && !isRouting(node, region, dependsOn)) {
+      cores.push(node);
+      known.set(node, { attended: true, stage: "entry" });
+      continue;
+    }
+    const attended = within.filter((value) => at(value).attended);
+    // What the result of attention is multiplied by is a gate.
+    const followed = isOp(node, "Mul") && attended.length > 0 ? attended : within;
+    const stage = latest(followed.map((value) => at(value).stage));
+    known.set(node, { attended: attended.length > 0, stage: afterwards(stage, node) });
   }
-  if (activationBypasses(add, new Set(cores))) return "single";
-  const attendsToItself = (core: Node): boolean => {
-    const within = attended(core).filter((value) => isOfBranch(add, value));
-    return isProduct(core) ? within.length === 2 : within.length > 0;
-  };
-  return cores.some(attendsToItself) ? "attn" : "cross_attn";
+  return { cores, at };
+
+  function afterwards(stage: Stage, node: Node): Stage {
+    if (isLinear(node, dependsOn)) {
+      if (stage === "bent" || stage === "fed") return "fed";
+      // Neighbouring tokens that are mixed between two layers make a network of them, but beside attention they are its positions.
+      return stage === "weighed" && !attends && mixesNeighbours(node) ? "bent" : "weighed";
+    }
+    return stage === "weighed" && !isAffine(node, (value) => isWithin(region, value)) ? "bent" : stage;
+  }
+}
+
+function latest(stages: readonly Stage[]): Stage {
+  return STAGES[Math.max(0, ...stages.map((stage) => STAGES.indexOf(stage)))] ?? "entry";
+}
+
+/** Whether a product distributes tokens to experts or collects them: by a choice among scores, which no product of activations has made. */
+function isRouting(core: Node, region: Region, dependsOn: Dependence): boolean {
+  const seen = new Set<Node>();
+  const open = operands(core);
+  for (let at = open.pop(); at; at = open.pop()) {
+    const node = at.producer;
+    if (!node || seen.has(node) || !region.nodes.has(node) || isLinear(node, dependsOn) || isAttentionCore(node, dependsOn)) continue;
+    if (isSelection(node)) return true;
+    seen.add(node);
+    open.push(...operands(node));
+  }
+  return false;
 }
 
 /**
- * Whether the branch has a feed-forward network besides attention: a nonlinearity reaches its end without passing through attention.
- * A factor that the output of attention is multiplied by does not count: it is a gate.
+ * Whether attention is to the tokens of the branch. Scores that were computed before the branch, from the latent, may be shared by
+ * several branches; then the values alone are of the branch.
  */
-function activationBypasses({ operand, region }: ResidualAdd, cores: ReadonlySet<Node>): boolean {
-  const behind = new Set(cores);
-  const carriesAttention = ({ producer }: Value): boolean => producer !== undefined && behind.has(producer);
-  // The region is in the order of its longest paths.
-  for (const node of region) if (operands(node).some(carriesAttention)) behind.add(node);
-  const seen = new Set<Node>();
-  const open = [operand];
-  for (let at = open.pop(); at; at = open.pop()) {
-    const node = at.producer;
-    if (!node || seen.has(node) || cores.has(node) || !region.has(node)) continue;
-    if (isActivation(node)) return true;
-    seen.add(node);
-    const attention = isOp(node, "Mul") ? operands(node).filter(carriesAttention) : [];
-    open.push(...(attention.length > 0 ? attention : operands(node)));
-  }
-  return false;
+function attendsToItself(core: Node, region: Region, dependsOn: Dependence): boolean {
+  const [left, right] = attended(core);
+  if (!isProduct(core)) return isWithin(region, left) || isWithin(region, right);
+  return isWithin(region, right) && (isWithin(region, left) || (dependsOn(left) & LATENT) !== 0);
+}
+
+/** How many tokens each token attends to in the first attention of a branch, if shapes tell. */
+export function spanOf(region: Region, dependsOn: Dependence): number | undefined {
+  const [core] = courseOf(region, dependsOn).cores;
+  const size = core && (isProduct(core) ? core.outputs[0]?.type?.shape?.at(-1) : attended(core)[0]?.type?.shape?.at(-2));
+  return typeof size === "number" ? size : undefined;
 }
 
 /** The values at which a branch can be cut, from the inside out. They coincide where there is no norm or no gate. */
@@ -71,43 +124,54 @@ export interface CutPoints {
   readonly gated: boolean;
 }
 
-export function cutPoints(add: ResidualAdd, dependsOn: Dependence): CutPoints {
+export function cutPoints(region: Region, dependsOn: Dependence): CutPoints {
+  const course = courseOf(region, dependsOn);
   let gated = false;
   let normed: Value | undefined;
-  let at = add.operand;
+  let at = region.operand;
   for (;;) {
     const here = unmoved(at);
-    // Norms are tried first, as the scale of a norm is no gate. There is no gate before a norm.
-    const beforeNorm = normed ? undefined : throughNorm(here, add, dependsOn);
-    const beforeGate = normed || beforeNorm ? undefined : throughGate(here, add, dependsOn);
+    // Norms are tried first, as the scale of a norm is no gate. There is no gate before a norm. A constant number scales, and is no gate.
+    const beforeNorm = normed ? undefined : throughNorm(here, region, dependsOn);
+    const beforeGate = normed || beforeNorm ? undefined : throughGate(here, region, course, dependsOn);
     if (beforeNorm) normed = here;
     if (beforeGate) gated = true;
-    const next = beforeNorm ?? beforeGate;
-    if (!next) break;
-    at = next;
+    const before = beforeNorm ?? beforeGate ?? (unscaled(here) === here ? undefined : unscaled(here));
+    if (!before) break;
+    at = before;
   }
   // The output of a linear layer is taken before any reshaping; other modules end at `at` itself.
   const end = unmoved(at);
   const output = endsInWeight(end, dependsOn) ? end : at;
-  return { output, normed: normed ?? output, gatedOutput: add.operand, gated };
+  return { output, normed: normed ?? output, gatedOutput: region.operand, gated };
 }
 
-/** The value before a gate. The gate is the other factor: it is not computed from the branch, and is no constant number. */
-function throughGate(value: Value, add: ResidualAdd, dependsOn: Dependence): Value | undefined {
+/**
+ * The value before a gate. The gate is the other factor: it is not computed from the branch, and is no constant number; or it is computed
+ * from the tokens that enter the branch, past attention and the feed-forward network.
+ */
+function throughGate(value: Value, region: Region, course: Course, dependsOn: Dependence): Value | undefined {
   if (!isOp(value.producer, "Mul")) return undefined;
   const [a, b] = value.producer?.inputs ?? [];
-  if (!a || !b || isOfBranch(add, a) === isOfBranch(add, b)) return undefined;
-  const [branch, gate] = isOfBranch(add, a) ? [a, b] : [b, a];
+  if (!a || !b) return undefined;
+  const isWhole = (factor: Value): boolean => {
+    if (!isWithin(region, factor)) return false;
+    const { attended, stage } = course.at(factor);
+    return course.cores.length > 0 ? attended : stage === "fed";
+  };
+  const isOfBranch = isWithin(region, a) && isWithin(region, b) ? isWhole : (factor: Value) => isWithin(region, factor);
+  if (isOfBranch(a) === isOfBranch(b)) return undefined;
+  const [branch, gate] = isOfBranch(a) ? [a, b] : [b, a];
   return dependsOn(gate) !== 0 || (constantOf(gate)?.shape.length ?? 0) > 0 ? branch : undefined;
 }
 
 /** The value before a norm with a constant scale and shift, whether the norm is one node or spelled out. */
-function throughNorm(value: Value, add: ResidualAdd, dependsOn: Dependence): Value | undefined {
+function throughNorm(value: Value, region: Region, dependsOn: Dependence): Value | undefined {
   let at = value;
   for (const opType of ["Add", "Mul"] as const) {
     const { producer } = at;
     if (!producer || !isOp(producer, opType)) continue;
-    const within = producer.inputs.filter((input) => isOfBranch(add, input));
+    const within = producer.inputs.filter((input) => isWithin(region, input));
     if (within.length === 1 && within[0] && producer.inputs.some((input) => dependsOn(input) === 0)) at = unmoved(within[0]);
   }
   const node = at.producer;
@@ -115,22 +179,22 @@ function throughNorm(value: Value, add: ResidualAdd, dependsOn: Dependence): Val
   if (isNorm(node)) return node.inputs[0];
   const [a, b] = node.inputs;
   if (!isOp(node, "Mul", "Div") || !a || !b) return undefined;
-  const normalised = isStatisticOf(b, a, add) ? a : isOp(node, "Mul") && isStatisticOf(a, b, add) ? b : undefined;
+  const normalised = isStatisticOf(b, a, region) ? a : isOp(node, "Mul") && isStatisticOf(a, b, region) ? b : undefined;
   if (!normalised) return undefined;
   // LayerNorm subtracts the mean first.
   const centred = unmoved(normalised);
   const [minuend, mean] = isOp(centred.producer, "Sub") ? (centred.producer?.inputs ?? []) : [];
-  return minuend && mean && isStatisticOf(mean, minuend, add) ? unmoved(minuend) : centred;
+  return minuend && mean && isStatisticOf(mean, minuend, region) ? unmoved(minuend) : centred;
 }
 
 /** Whether `value` is a statistic of `of`: computed from reductions of it, and from nothing else in the branch. */
-function isStatisticOf(value: Value, of: Value, add: ResidualAdd): boolean {
+function isStatisticOf(value: Value, of: Value, region: Region): boolean {
   const origin = unmoved(of);
   const seen = new Set<Node>();
   const open = [value];
   let reduces = false;
   for (let at = open.pop(); at; at = open.pop()) {
-    if (at === of || at === origin || !isOfBranch(add, at)) continue;
+    if (at === of || at === origin || !isWithin(region, at)) continue;
     const node = at.producer;
     if (!node || !(isElementwise(node) || isDataMovement(node) || isReduction(node))) return false;
     if (seen.has(node)) continue;
@@ -141,12 +205,15 @@ function isStatisticOf(value: Value, of: Value, add: ResidualAdd): boolean {
   return reduces;
 }
 
-/** Whether a value is the output of a linear layer, with or without a bias. */
+/** Whether a value is the output of a linear layer, with or without a bias, and with the scale of an integer product. */
 function endsInWeight(value: Value, dependsOn: Dependence): boolean {
   const node = value.producer;
   if (!node) return false;
   if (isLinear(node, dependsOn)) return true;
-  const [summand] = isOp(node, "Add") ? node.inputs.filter((input) => dependsOn(input) !== 0) : [];
-  const product = summand && unmoved(summand).producer;
-  return product !== undefined && node.inputs.some((input) => dependsOn(input) === 0) && isLinear(product, dependsOn);
+  const isBias = isOp(node, "Add") && node.inputs.some((input) => dependsOn(input) === 0);
+  const isScale = isOp(node, "Mul") && node.inputs.some((input) => isOp(input && unmoved(input).producer, "MatMulInteger", "ConvInteger"));
+  return (
+    (isBias || isScale) &&
+    node.inputs.some((input) => input !== undefined && dependsOn(input) !== 0 && endsInWeight(unmoved(input), dependsOn))
+  );
 }

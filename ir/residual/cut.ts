@@ -8,14 +8,19 @@
  *   ranges   everything that a range of blocks adds to its stream
  *   stack    everything that all blocks add to their stream (MagCache, TaylorSeer-Lite, TeaCache)
  *
- * The sum of what blocks add is no value of the graph. So the stream after the blocks is rewritten as the stream before them plus the
+ * A range is between two points of one chain (chains.ts). It ends where the width or the length of the stream changes. Where only the layout
+ * does, the front is moved in the same way before the two are compared. The sum of what blocks add is no value of the graph. So the stream after the blocks is rewritten as the stream before them plus the
  * difference of the two. That is exact up to rounding, and the difference can be read from an earlier step.
  */
 import { notRecognised, unknownName } from "../diagnostics.js";
 import type { BranchKind } from "../dit.js";
-import { type Graph, isOp, makeOp, type Node, type Value } from "../graph.js";
+import { entryAt } from "../entries.js";
+import { type Graph, isOp, makeNode, makeOp, type Node, type Value } from "../graph.js";
+import { carriedOperand, isDataMovement, isElementwise, isNorm } from "../ops.js";
 import { rewrite } from "../rewrite.js";
+import { elementCount, staticShape } from "../types.js";
 import type { PlacedBranch } from "./blocks.js";
+import type { Chain, ResidualBranch } from "./index.js";
 
 /** `ranges`: blocks [first, last], both included. */
 export type Cut =
@@ -94,68 +99,126 @@ export function cutAt(
   }
 }
 
-/** The branches of consecutive blocks of one stream, which are cached together. */
-type BlockRange = readonly PlacedBranch[];
+/** Branches that follow one another on a chain. They are cached together. */
+interface BlockRange {
+  readonly branches: PlacedBranch[];
+  /** What moves the stream between them, in order. */
+  readonly moves: Node[];
+}
 
-/** The block ranges of each stream that the cut asks for, in execution order. */
+/** The block ranges of each chain that the cut asks for, in execution order. */
 function blockRangesOf(branches: readonly SharedBranch[], cut: Cut): readonly BlockRange[] {
   const most = branches.reduce((last, { block }) => Math.max(last, block), 0);
   const outside = cut.at === "ranges" ? cut.ranges.find(([, last]) => last > most) : undefined;
   if (outside) throw unknownName("range of blocks", outside.join("-"), [`0-${most}`]);
-  const rangeOf = (block: number): number => {
-    if (cut.at === "block") return block;
-    return cut.at === "ranges" ? cut.ranges.findIndex(([first, last]) => first <= block && block <= last) : 0;
+  /** What the branches of one range have in common; undefined for those of no range. */
+  const rangeOf = ({ stream, block }: PlacedBranch): string | undefined => {
+    if (cut.at === "block") return `${stream} ${block}`;
+    const range = cut.at === "ranges" ? cut.ranges.find(([first, last]) => first <= block && block <= last) : "all";
+    return range && String(range);
   };
-  const runs = new Map<string, PlacedBranch[]>();
+  const ranges: BlockRange[] = [];
+  const open = new Map<Chain, BlockRange>();
   for (const one of branches.flatMap((branch) => branch.places ?? [branch])) {
-    const range = rangeOf(one.block);
-    if (range < 0) continue;
-    const key = `${one.stream} ${range}`;
-    runs.set(key, [...(runs.get(key) ?? []), one]);
+    const { chain } = one.branch;
+    const current = open.get(chain);
+    const last = current?.branches.at(-1);
+    const moves = last && rangeOf(last) === rangeOf(one) ? movesBetween(last.branch, one.branch) : undefined;
+    if (current && moves) {
+      current.branches.push(one);
+      current.moves.push(...moves);
+    } else if (rangeOf(one) === undefined) open.delete(chain);
+    else {
+      const begun = { branches: [one], moves: [] };
+      ranges.push(begun);
+      open.set(chain, begun);
+    }
   }
-  return [...runs.values()];
+  return ranges;
 }
 
-function aroundBlocks(graph: Graph, runs: readonly BlockRange[]): { readonly graph: Graph; readonly sites: readonly CutSite[] } {
+/** What moves the stream from one branch to the next; undefined where it changes its width or length, or is moved in other ways. */
+function movesBetween(
+  { add: { sum }, tokens }: ResidualBranch,
+  { add: { before }, tokens: later }: ResidualBranch,
+): readonly Node[] | undefined {
+  const moves: Node[] = [];
+  let at: Value | undefined = before;
+  for (; at && at !== sum; at = at.producer && streamOperand(at.producer))
+    if (at.producer && isDataMovement(at.producer)) moves.unshift(at.producer);
+  if (at) return moves;
+  const isSameShape = (sum.type?.shape?.join() ?? "") === (before.type?.shape?.join() ?? "");
+  return isSameShape && tokens.turned === later.turned ? [] : undefined;
+}
+
+/** The operand of a node between two branches that is the stream: what it moves, or what it scales, shifts or normalises without a change of shape. */
+function streamOperand(node: Node): Value | undefined {
+  const count = ({ type }: Value): number => elementCount(staticShape(type) ?? []);
+  const [output] = node.outputs;
+  if (isNorm(node) || isDataMovement(node)) return node.inputs[0];
+  if (!isElementwise(node)) return carriedOperand(node);
+  return node.inputs.find((value) => value && output && !value.data && count(value) === count(output));
+}
+
+function aroundBlocks(graph: Graph, ranges: readonly BlockRange[]): { readonly graph: Graph; readonly sites: readonly CutSite[] } {
   const begins = new Map<Node, BlockRange>();
   const ends = new Map<Node, BlockRange>();
-  for (const run of runs) {
-    const [first, last] = [run[0]?.branch.add, run.at(-1)?.branch.add];
-    if (!first || !last) continue;
+  for (const range of ranges) {
+    const [first, last] = [entryAt(range.branches, 0).branch.add, entryAt(range.branches, range.branches.length - 1).branch.add];
     if (!isOp(last.node, "Add"))
       throw notRecognised(
         `The end of a block is inside a fused node, ${last.node.opType}.`,
         "Cut at branches, or export the model without ONNX Runtime's extended optimisation.",
         last.node.name,
       );
-    begins.set(first.node, run);
-    ends.set(last.node, run);
+    begins.set(first.node, range);
+    ends.set(last.node, range);
   }
+  const moving = new Set(ranges.flatMap(({ moves }) => moves));
+  /** The nodes that move the stream, with the operands that they have by now. */
+  const moved = new Map<Node, Node>();
   const fronts = new Map<BlockRange, Value>();
   const sites = new Map<BlockRange, CutSite>();
   const next = rewrite(graph, (node, original) => {
+    if (moving.has(original)) moved.set(original, node);
     const begun = begins.get(original);
-    const before = begun?.[0]?.branch.add.before;
-    const front = before && node.inputs[original.inputs.indexOf(before)];
-    if (begun && front) fronts.set(begun, front);
-    const run = ends.get(original);
-    const [sum] = node.outputs;
-    const start = run && fronts.get(run);
-    if (!run || !sum || !start) return undefined;
+    if (begun) fronts.set(begun, frontOf(begun, node, original));
+    const range = ends.get(original);
+    if (!range) return undefined;
+    const [sum, front] = [entryAt(node.outputs, 0), fronts.get(range)];
+    if (!front) throw new Error(`internal: the blocks before '${sum.name}' end before they begin`);
+    const moves = range.moves.map((move) => moved.get(move) ?? move);
+    const copies: Node[] = [];
+    for (const move of moves) copies.push(movedAlike(move, copies.at(-1)?.outputs[0] ?? front));
+    const start = copies.at(-1)?.outputs[0] ?? front;
     const added = makeOp("Sub", [sum, start], { name: `${sum.name}/added`, type: sum.type });
     const again = makeOp("Add", [start, added.value], { name: `${sum.name}/again`, type: sum.type });
-    const blocks = run.map(({ block }) => block);
+    const blocks = range.branches.map(({ block }) => block);
     const [block, last] = [Math.min(...blocks), Math.max(...blocks)];
-    sites.set(run, {
+    sites.set(range, {
       kind: "block",
-      stream: run[0]?.stream ?? "",
+      stream: [...new Set(range.branches.map(({ stream }) => stream))].join("+"),
       block,
       last: last > block ? last : undefined,
       gated: false,
       value: added.value,
-      branches: run,
+      branches: range.branches,
     });
-    return { nodes: [node, added.node, again.node], outputs: [again.value] };
+    return { nodes: [node, ...copies, added.node, again.node], outputs: [again.value] };
   });
-  return { graph: next, sites: runs.flatMap((run) => sites.get(run) ?? []) };
+  return { graph: next, sites: ranges.flatMap((range) => sites.get(range) ?? []) };
+}
+
+/** A copy of a node that moves its first operand, for another value. */
+function movedAlike(move: Node, value: Value): Node {
+  const [, ...others] = move.inputs;
+  const outputs = move.outputs.map(({ name, type }) => ({ name: `${name}/front`, type }));
+  return makeNode({ ...move, name: `${move.name}/front`, inputs: [value, ...others], outputs });
+}
+
+/** The value in front of a range, as an operand of its first sum. */
+function frontOf(range: BlockRange, node: Node, original: Node): Value {
+  const front = node.inputs[original.inputs.indexOf(entryAt(range.branches, 0).branch.add.before)];
+  if (!front) throw new Error(`internal: '${node.name}' does not add to the stream`);
+  return front;
 }

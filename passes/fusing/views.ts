@@ -1,8 +1,7 @@
 /** Makes reshapes and transposes that absorb an earlier one: two in a row become one, and one that undoes the other becomes none. */
-import { type Builder, elemOf, shapeOf } from "../../ir/build.js";
-import { constant, intsAttribute, type Value } from "../../ir/graph.js";
+import { type Builder, shapeOf } from "../../ir/build.js";
+import { intsAttribute, type Value } from "../../ir/graph.js";
 import { producerOf } from "./match.js";
-import { tensorOf } from "../../ir/tensor.js";
 import { sameShape } from "../../ir/types.js";
 
 /** Operators that give the same elements, in the same order, another shape. */
@@ -16,10 +15,7 @@ export function reshaped(build: Builder, value: Value, shape: readonly number[],
   let source = value;
   for (let node = producerOf(source, ...RESHAPES); node?.inputs[0]; node = producerOf(source, ...RESHAPES)) source = node.inputs[0];
   if (sameShape(shapeOf(source), shape)) return source;
-  return build.op("Reshape", [source, constant(`${name}/shape`, tensorOf("int64", [shape.length], shape))], name, {
-    elem: elemOf(value),
-    shape,
-  });
+  return build.reshape(source, shape, name);
 }
 
 /** A value whose axis i is axis `perm[i]` of the given one. */

@@ -4,6 +4,7 @@
  *   conditions or nothing    one copy for the whole run;
  *   time                     one copy with one row per step if the nodes are row-wise, else one copy per step;
  *   time and conditions      one copy with one row per step and latent row.
+ * Weights that have to be unpacked are so once for what is hoisted, and again in each step that reads them (`unpacksWeights`).
  * Steps read their rows of the hoisted values. As the timesteps are known, `fold` can turn the time part into constants.
  */
 import { dependence, operands } from "../../ir/analysis.js";
@@ -11,7 +12,7 @@ import { type Builder, elemOf, shapeOf } from "../../ir/build.js";
 import { type Half, LATENT, TIME } from "../../ir/dit.js";
 import { entryAt } from "../../ir/entries.js";
 import { constant, ditView, type Mark, type Model, type Node, type Value } from "../../ir/graph.js";
-import { isElementwise } from "../../ir/ops.js";
+import { isDataMovement, isElementwise, unpacksWeights } from "../../ir/ops.js";
 import { rowOperands, withRows } from "./row-wise.js";
 import { tensorOf } from "../../ir/tensor.js";
 import { elementCount } from "../../ir/types.js";
@@ -48,7 +49,7 @@ export class HoistedNetwork {
   private readonly timed = new Map<Value, readonly number[]>();
   /** The number of latent rows that a call sees: size of axis 0. */
   private readonly rows: number;
-  /** The nodes of which every step needs a copy: `time` depends on the time but not on the latent, `latent` on the latent. */
+  /** The nodes of which every step needs a copy: `time` depends on the time or on packed weights but not on the latent, `latent` on it. */
   private readonly nodes = { time: new Array<Node>(), latent: new Array<Node>() };
 
   constructor(
@@ -101,8 +102,13 @@ export class HoistedNetwork {
         this.hoisted.set(input, { value: constant(`steps/${input.name}`, tensorOf(elemOf(input), [numbers.length], numbers)), perStep: 1 });
     }
     const dependsOn = dependence(graph, sources);
+    const unpacked = new Set<Value | undefined>();
     for (const node of graph.nodes) {
       const bits = dependsOn(node.outputs[0]);
+      const isUnpacked = unpacksWeights(node) || isMadeOf(unpacked, node);
+      if (isUnpacked) for (const output of node.outputs) unpacked.add(output);
+      // In front of a step, and not where its reader is: the runtime would unpack all of a run's weights first (`executionOrder`).
+      if (isUnpacked) this.nodes.time.push(node);
       if (bits === 0) this.keep(node);
       else if ((bits & LATENT) !== 0) this.nodes.latent.push(node);
       else if (!this.hoistRows(node)) this.nodes.time.push(node);
@@ -199,4 +205,12 @@ export class HoistedNetwork {
     };
     return isElementwise(reader) && reader.inputs.some((value) => value && hasAllRows(value));
   }
+}
+
+/** Whether a node moves unpacked weights, or scales them by constants, as a part of unpacking them. */
+function isMadeOf(unpacked: ReadonlySet<Value | undefined>, node: Node): boolean {
+  const isPart = isDataMovement(node) || isElementwise(node);
+  return (
+    isPart && node.inputs.some((value) => unpacked.has(value)) && node.inputs.every((value) => !value || value.data || unpacked.has(value))
+  );
 }

@@ -5,7 +5,7 @@
 import { constant, intAttribute, intsAttribute, isOp, type Node, type Value } from "../../ir/graph.js";
 import { isElementwise } from "../../ir/ops.js";
 import { tensorNumbers, tensorOf } from "../../ir/tensor.js";
-import { staticShape } from "../../ir/types.js";
+import { elementCount, staticShape } from "../../ir/types.js";
 
 /** For each operand, whether it brings rows (true) or is the same for all of them (false). */
 export type RowOperands = readonly boolean[];
@@ -43,6 +43,12 @@ export function rowOperands(node: Node, rows: number, carriesRows: (value: Value
     if (axis === 0) return carriesRows(second) && !carriesRows(data) ? [false, true] : undefined;
     return onlyFirst(apartFromRows([axis]));
   }
+  // One scale for all, or one for each index of an axis; a block's scales would lie along the rows as well.
+  if (isOp(node, "QuantizeLinear", "DequantizeLinear"))
+    return onlyFirst(
+      elementCount(staticShape(second?.type) ?? [0]) === 1 ||
+        (apartFromRows([intAttribute(node, "axis", 1)]) && staticShape(second?.type)?.length === 1),
+    );
   if (isOp(node, "Reshape", "Expand")) return onlyFirst(first?.[0] === rows && (isOp(node, "Reshape") || first.length === out.length));
   if (isOp(node, "Flatten")) return onlyFirst(intAttribute(node, "axis", 1) === 1);
   if (isOp(node, "Transpose")) return onlyFirst(intsAttribute(node, "perm")?.[0] === 0);

@@ -12,7 +12,7 @@ import { latentShape, type Plan, runPorts, type Schedule } from "../../schedules
 import type { Compiled } from "../compile/index.js";
 import { fileDigest, jsonText, linked, replaceFolder } from "../files/index.js";
 import { type Job, openJob, planFor, readPlan, type Recipe, type RunInputs, schedulerConfig, writePlan } from "../job/index.js";
-import { type RuntimeOptions, Session, type SessionOptions } from "../runtime/index.js";
+import { AS_WRITTEN, type RuntimeOptions, Session, type SessionOptions } from "../runtime/index.js";
 import type { Trace } from "../calibration/index.js";
 import { METADATA_PREFIX, VERSION } from "../words/index.js";
 import { ARTIFACT, FILES, MANIFEST_FORMAT, type Manifest, readManifest } from "./manifest.js";
@@ -184,7 +184,7 @@ export class ArtifactSession {
   private constructor(private readonly session: Session) {}
 
   static async open(model: string, options: Omit<SessionOptions, "optimise">): Promise<ArtifactSession> {
-    return new ArtifactSession(await Session.open(model, { ...options, optimise: "disabled" }));
+    return new ArtifactSession(await Session.open(model, { ...AS_WRITTEN, ...options }));
   }
 
   /** The final latent, [batch, …latent]. */

@@ -1,6 +1,6 @@
 /** The worker process of `bench`: loads one candidate, then runs it on every request. */
 import { type Answer, type LoopTask, type ModelTask, taskSchema } from "./bench-task.js";
-import { Session } from "../runtime/index.js";
+import { FASTEST, Session } from "../runtime/index.js";
 
 let run: (() => Promise<unknown>) | undefined;
 
@@ -38,7 +38,7 @@ async function loadLoop({ loopOf, extensions, device, threads }: LoopTask): Prom
   const { job } = await openArtifact(loopOf, { extensions, device, threads });
   const inputs = sampleInputs(job, 0, { seed: 0 });
   const started = performance.now();
-  const loop = new ReferenceLoop(job.run, { device, threads });
+  const loop = new ReferenceLoop(job.run, { device, threads, ...FASTEST });
   // The loop opens its session when it first runs.
   await loop.open();
   run = () => loop.run(inputs);

@@ -52,7 +52,7 @@ export interface BenchOptions extends RuntimeOptions {
  */
 export async function bench(artifact: Artifact, options: BenchOptions): Promise<Bench> {
   const { device, threads, runs, progress } = options;
-  assertKernels(artifact.job.run.precision, device);
+  assertKernels(artifact.job.run, device);
   const folder = await folderBeside(artifact.folder);
   const workers: Worker[] = [];
   try {

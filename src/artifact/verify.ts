@@ -5,17 +5,39 @@ import { FILES, readManifest } from "./manifest.js";
 import { type Artifact, ArtifactSession, feedsOf } from "./artifact.js";
 import { fileDigest } from "../files/index.js";
 import { latentShape, mean, psnr, rangeOf, relativeL2 } from "../../schedules/index.js";
-import { type Job, type SampleOptions } from "../job/index.js";
-import { type FloatType, isFloatType } from "../../ir/types.js";
+import type { Job, RunInputs, SampleOptions } from "../job/index.js";
+import { type ElementType, type FloatType, isFloatType } from "../../ir/types.js";
+import { isWidened, runnable } from "../../passes/index.js";
 import type { Progress } from "../words/index.js";
-import { ReferenceLoop, startOf } from "../reference/index.js";
+import { exportedFirstStep, liftedFirstStep, ReferenceLoop, startOf, strayCuts } from "../reference/index.js";
 import { assertKernels, type RuntimeOptions } from "../runtime/index.js";
 
-/**
- * The largest relative L2 difference between artifact and loop, by the coarsest type that either computes in. In measurements, rounding
- * to float16 changed latents by 1.1e-3 over 4 steps, and by 5e-4 where the CPU skips some roundings. bfloat16 has three bits less.
- */
-const LIMITS: Readonly<Record<FloatType, number>> = { float: 1e-5, float16: 5e-3, bfloat16: 4e-2 };
+interface Tolerance {
+  /**
+   * The largest relative L2 difference between artifact and loop. In measurements, rounding to float16 changed latents by 1.1e-3 over 4
+   * steps, and by 5e-4 where the CPU skips some roundings. bfloat16 has three bits less.
+   */
+  readonly limit: number;
+  /**
+   * A network that rounds inside, as a quantised one does, jumps where a value lies between two integers: results of kernels that differ by
+   * rounding errors then differ much more, though both are right. How much is measured where an artifact is beyond the limit: the noise
+   * is changed by this relative size, which is that of rounding errors.
+   */
+  readonly nudge: number;
+}
+
+/** By the coarsest type that artifact or loop computes in. */
+const TOLERANCES: Readonly<Record<FloatType, Tolerance>> = {
+  float: { limit: 1e-5, nudge: 1e-6 },
+  float16: { limit: 5e-3, nudge: 1e-3 },
+  bfloat16: { limit: 4e-2, nudge: 8e-3 },
+};
+
+/** The largest number of such changes that are tried: a value may jump in one and not in another. */
+const TRIES = 8;
+
+/** An artifact may be this many times as far from the loop as the loop is from itself after a change, within the largest limit. */
+const MARGIN = 2;
 
 export interface VerifyOptions extends RuntimeOptions, SampleOptions {
   readonly samples: number;
@@ -31,6 +53,10 @@ export interface Check {
   readonly ok: boolean;
   /** Why it failed, if the number does not show it. */
   readonly problem?: string | undefined;
+  /** Where the limit follows from a measurement: how far the loop's own result moves when the noise changes by as much as rounding does. */
+  readonly sensitivity?: number | undefined;
+  /** What was measured, and what was compared with if it is not the original as it is. */
+  readonly note?: string | undefined;
 }
 
 export interface Verification {
@@ -55,19 +81,24 @@ export async function checkFiles(folder: string): Promise<Check> {
   return check("files are those of the manifest", problems.length, 0, problems);
 }
 
-/** Runs the artifact, the plan-aware loop and the uncached loop on the same noise. Three runs a sample. Throws NO_KERNELS. */
+/**
+ * Runs the artifact, the plan-aware loop and the uncached loop on the same noise: three runs a sample, and up to `TRIES` more of the worst
+ * sample if that is beyond the limit. Runs the first step by the exporter's file as well. Throws NO_KERNELS.
+ */
 export async function verify(artifact: Artifact, options: VerifyOptions): Promise<Verification> {
   const { job, plan, folder } = artifact;
   const files = options.files ?? (await checkFiles(folder));
-  assertKernels(job.run.precision, options.device);
-  const session = await ArtifactSession.open(join(folder, FILES.model), { ...options, prepack: false });
+  assertKernels(job.run, options.device);
+  const session = await ArtifactSession.open(join(folder, FILES.model), options);
   const loop = new ReferenceLoop(job.run, options);
   const range = job.source.recipe.display?.range;
-  const fromLoop: number[] = [];
   const fromUncached: number[] = [];
   const peaks: number[] = [];
   const overflown = new Set<string>();
+  const tolerance = toleranceOf([job.run.precision, ...branchTypes(job)]);
+  const compared: Compared[] = [];
   let latents: Verification["latents"] | undefined;
+  let same: Check;
   try {
     for (let sample = 0; sample < options.samples; sample++) {
       const inputs = await startOf(job, sample, options);
@@ -79,25 +110,96 @@ export async function verify(artifact: Artifact, options: VerifyOptions): Promis
       options.progress?.("verify", 3 * sample + 3, 3 * options.samples);
       for (const [whose, result] of Object.entries({ "the artifact": cached, "the loop": followed, "the uncached loop": uncached }))
         if (!result.every(Number.isFinite)) overflown.add(whose);
-      fromLoop.push(relativeL2(cached, followed));
+      compared.push({ inputs, followed, relL2: relativeL2(cached, followed) });
       fromUncached.push(relativeL2(cached, uncached));
       peaks.push(psnr(cached, uncached, range ? range[1] - range[0] : rangeOf(uncached)));
       latents ??= { shape: latentShape(job.run), cached, uncached };
     }
+    same = await comparison("artifact = plan-aware loop over the original step", compared, tolerance, (inputs) =>
+      loop.run(inputs, { plan }),
+    );
   } finally {
     await session.close();
     await loop.close();
   }
   if (!latents) throw new Error("internal: verification without samples");
-  const problems = overflown.size > 0 ? [`not finite: the result of ${[...overflown].join(", ")}`] : [];
-  const checks = [files, check("artifact = plan-aware loop over the original step", Math.max(...fromLoop), limitOf(job), problems)];
+  const problem = overflown.size > 0 ? `not finite: the result of ${[...overflown].join(", ")}` : undefined;
+  const notes = [same.note, widenedNote(job)].filter((note) => note !== undefined);
+  const checks = [
+    files,
+    ...cutChecks(job),
+    { ...same, ...(problem !== undefined && { problem }), ...(notes.length > 0 && { note: notes.join("; ") }) },
+    await sameStep(job, compared.slice(0, 1), options),
+  ];
   const fidelity = { relL2: mean(fromUncached), psnr: mean(peaks), samples: options.samples * job.run.batch };
   return { ok: checks.every(({ ok }) => ok), checks, fidelity, latents };
 }
 
-function limitOf({ model, run }: Job): number {
-  const types = [run.precision, ...model.graph.marks.map(({ value }) => value.type?.elem)].filter(isFloatType);
-  return types.reduce((limit, type) => Math.max(limit, LIMITS[type]), LIMITS.float);
+/** Whether cuts around blocks hold what they should; no check where there are none. */
+function cutChecks({ run }: Job): readonly Check[] {
+  const networks = [...run.networks.values()];
+  if (!networks.some(({ dit }) => dit?.branches.some(({ kind }) => kind === "block"))) return [];
+  const stray = [...new Set(networks.flatMap(strayCuts))];
+  const problems = stray.map((site) => `'${site}' is not what blocks add to one stream`);
+  return [check("cuts hold what blocks add to one stream", stray.length, 0, problems)];
+}
+
+/** Whether the step that the loop runs predicts what the exporter's file does: the loop knows only what binding and lifting made of it. */
+async function sameStep(job: Job, samples: readonly Pick<Compared, "inputs">[], options: RuntimeOptions): Promise<Check> {
+  const lifted = liftedFirstStep(job, options);
+  const exported = exportedFirstStep(job, runnable(job.network.read, job.run.precision), options);
+  const compared: Compared[] = [];
+  for (const { inputs } of samples) {
+    const followed = await lifted(inputs);
+    compared.push({ inputs, followed, relL2: relativeL2(await exported(inputs), followed) });
+  }
+  return comparison("lifted step = exported step", compared, toleranceOf(branchTypes(job)), lifted);
+}
+
+/** What the loop, or its step, gave in one sample, and how far what it was compared with is from that. */
+interface Compared {
+  readonly inputs: RunInputs;
+  readonly followed: ArrayLike<number>;
+  readonly relL2: number;
+}
+
+/**
+ * The check of the largest distance. Where that is beyond the limit, the limit follows from how far `run` moves at most when the noise
+ * changes; this is tried until it explains the distance.
+ */
+async function comparison(
+  name: string,
+  compared: readonly Compared[],
+  { limit, nudge }: Tolerance,
+  run: (inputs: RunInputs) => Promise<ArrayLike<number>>,
+): Promise<Check> {
+  const relL2 = Math.max(...compared.map((one) => one.relL2));
+  const worst = compared.find((one) => one.relL2 === relL2);
+  if (!worst || relL2 <= limit) return check(name, relL2, limit, []);
+  let sensitivity = 0;
+  for (let n = 1; n <= TRIES && relL2 > MARGIN * sensitivity; n++) {
+    const noise = worst.inputs.noise.map((value, i) => value * (1 + (Math.cos(n * (i + 1)) < 0 ? -nudge : nudge)));
+    sensitivity = Math.max(sensitivity, relativeL2(await run({ ...worst.inputs, noise }), worst.followed));
+  }
+  const measured = Math.max(limit, Math.min(MARGIN * sensitivity, TOLERANCES.bfloat16.limit));
+  const note = `a change of the noise by ${nudge.toExponential()} moves the loop's own result by ${sensitivity.toExponential(1)}`;
+  return { ...check(name, relL2, measured, []), sensitivity, note };
+}
+
+function widenedNote({ network, run }: Job): string | undefined {
+  return isWidened(network.read, run.precision)
+    ? "the original step is of bfloat16, and the loop runs it with floats in place of that"
+    : undefined;
+}
+
+/** The types that the exporter's step computes in. */
+function branchTypes({ model }: Job): readonly (ElementType | undefined)[] {
+  return model.graph.marks.map(({ value }) => value.type?.elem);
+}
+
+function toleranceOf(types: readonly (ElementType | undefined)[]): Tolerance {
+  const all = types.filter(isFloatType).map((type) => TOLERANCES[type]);
+  return all.reduce((widest, tolerance) => (tolerance.limit > widest.limit ? tolerance : widest), TOLERANCES.float);
 }
 
 function check(name: string, relL2: number, limit: number, problems: readonly string[]): Check {

@@ -6,7 +6,7 @@ import { conditionsOf, guidedStep, type Job, type SampleOptions } from "../job/i
 import type { Progress } from "../words/index.js";
 import { Reductions } from "./reductions.js";
 import { type BranchValues, ReferenceLoop, startOf, type Trajectory } from "../reference/index.js";
-import { type RuntimeOptions, Sessions } from "../runtime/index.js";
+import { FASTEST, type RuntimeOptions, Sessions } from "../runtime/index.js";
 import { assertSameCalibration, type Calibration, mergeTraces, type Trace, type TracedRun } from "./trace.js";
 import { windowOf } from "./window.js";
 
@@ -51,7 +51,7 @@ export async function calibrate(job: Job, options: CalibrateOptions): Promise<Tr
   const evaluations = missing.length * window.groups.length * steps;
   let done = 0;
   // One open session at a time, as each has its own copy of the weights.
-  const loop = new ReferenceLoop(job.run, options, new Sessions(options, 0));
+  const loop = new ReferenceLoop(job.run, options, new Sessions({ ...options, ...FASTEST }, 0));
   const reductions = new Reductions(steps, window, options);
   try {
     for (const sample of missing) {

@@ -201,6 +201,7 @@ export function isRepeatable(name: OptionName): boolean {
 
 /** The options of every command that opens a model. */
 export const MODEL_OPTIONS = [
+  "precision",
   "recipe",
   "scheduler",
   "steps",

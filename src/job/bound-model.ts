@@ -3,10 +3,23 @@ import { shapeOf } from "../../ir/build.js";
 import { stepCost, totalMacs } from "../../ir/cost.js";
 import { unknownName } from "../../ir/diagnostics.js";
 import type { Half } from "../../ir/dit.js";
-import { ditView, type Model, opsetOf, type Value } from "../../ir/graph.js";
+import { constant, ditView, type Model, opsetOf, type Value, withGraph } from "../../ir/graph.js";
 import { isStandard } from "../../ir/ops.js";
+import { rewrite, sweep } from "../../ir/rewrite.js";
+import { firstUndecided } from "../../ir/sizes.js";
+import { readTensor, type TensorData } from "../../ir/tensor.js";
 import { type Dim, staticShape } from "../../ir/types.js";
-import { BIND_PASSES, runPasses, staysForeign } from "../../passes/index.js";
+import { unknownWarning } from "../../ir/unknown.js";
+import {
+  BIND_PASSES,
+  DERIVE_PASSES,
+  inferTypes,
+  type Questions,
+  runPasses,
+  SETTLE_PASSES,
+  staysForeign,
+  untilSettled,
+} from "../../passes/index.js";
 import { batchAsDim, batchMismatch, reservedName } from "../../schedules/diagnostics.js";
 import {
   type Condition,
@@ -20,52 +33,88 @@ import {
   uncondInput,
 } from "../../schedules/index.js";
 import { evaluator, type RuntimeOptions } from "../runtime/index.js";
-import { badChannels, predictionShape } from "../words/index.js";
+import { badChannels, dataDependent, predictionShape, typeUnknown } from "../words/index.js";
 import { heldConditions } from "./held-conditions.js";
-import type { Network } from "./network.js";
+import { lifted, type Network, type PortRoles } from "./network.js";
 import { floatTypeOf, isInput, type Recipe, type ValueSpec } from "./recipe.js";
 import type { JobSource } from "./source.js";
 import { tensorFor } from "./values.js";
 
-export interface BoundModel {
+/** A network with bound shapes. Lifted again, at another cut, it need not be bound again. */
+export interface BoundNetwork {
   readonly network: Network;
-  readonly source: JobSource;
-  /** The step as guided rows call it: the exporter's graph, lifted, with all shapes bound and all values typed. */
+  readonly guidance: Guidance;
+  readonly batch: number;
+  readonly conditions: ReadonlyMap<string, Condition>;
+  /** The step as guided rows call it, with all shapes bound and all values typed; not lifted. */
   readonly model: Model;
+  /** The step for the rows of one half, if some rows of the run may call it: `model` itself where calls see one half. */
+  readonly single?: Model | undefined;
   /** Whether the export's batch is symbolic. */
   readonly anyBatch: boolean;
+}
+
+export interface BoundModel {
+  readonly bound: BoundNetwork;
+  readonly source: JobSource;
+  /** The step as guided rows call it: the exporter's graph with all shapes bound and all values typed, lifted. */
+  readonly model: Model;
   readonly facts: Omit<RunFacts, "table" | "steps">;
 }
 
-/** Binds the shapes of a network to the recipe's batch and dims, and resolves the rest of the recipe against it. */
+/** Binds the shapes of a network to the recipe's batch and dims, and lifts it. Throws what its parts throw. */
 export async function bindModel(network: Network, runtime: RuntimeOptions): Promise<BoundModel> {
+  return liftBound(await bindNetwork(network, runtime), runtime);
+}
+
+/** Binds the shapes of a network to the recipe's batch and dims. Throws DATA_DEPENDENT, and what passes and values of a recipe throw. */
+async function bindNetwork(network: Network, runtime: RuntimeOptions): Promise<BoundNetwork> {
+  const { source, step, ports } = network;
+  const { recipe } = source;
+  const guidance = guidanceOf(recipe, ports);
+  const rows = latentRows(network);
+  const anyBatch = typeof rows === "string";
+  const batch = recipe.batch ?? exportedBatch(network, guidance);
+  const questions = { evaluator: evaluator(runtime), signal: runtime.signal };
+  const shapedFor = (halves: number): Promise<Model> =>
+    runPasses(step, BIND_PASSES, { ...questions, sizes: dimSizesOf(network, batch, halves), precision: floatTypeOf(recipe) });
+  const halves = halvesOfCall(guidance);
+  const shaped = await shapedFor(halves);
+  const isBatched = batchedInputs(network, batch * halves);
+  const conditions = conditionSourcesOf(network, conditionValues(shaped, network, guidance), { batch, guidance, isBatched });
+  const settled = (model: Model, seen: readonly (readonly Half[])[]): Promise<Model> =>
+    settledWith(model, network, { conditions, seen }, questions);
+  const model = await settled(shaped, guidedHalves(guidance));
+  const alone = halves > 1 && anyBatch && hasUnguidedRows(guidance) ? await settled(await shapedFor(1), [["cond"]]) : undefined;
+  return { network, guidance, batch, conditions, model, single: halves === 1 ? model : alone, anyBatch };
+}
+
+/** Lifts what is bound, with the cut of the network's recipe, and resolves the rest of the recipe against it. */
+export async function liftBound(bound: BoundNetwork, runtime: RuntimeOptions): Promise<BoundModel> {
+  const { network, guidance, batch, conditions } = bound;
   const { source, structure } = network;
   const { recipe } = source;
-  const guidance = guidanceOf(recipe, network.lifted);
-  const lifted = withoutScaleInput(network.lifted, guidance);
-  const batch = recipe.batch ?? exportedBatch(lifted, guidance);
-  const bindTo = (halves: number): Promise<Model> => {
-    const sizes = dimSizesOf(lifted, recipe, batch, halves);
-    return runPasses(lifted, BIND_PASSES, { evaluator: evaluator(runtime), signal: runtime.signal, sizes });
+  const liftedFrom = async (model: Model): Promise<Model> => {
+    const whole = withoutScaleInput(lifted(network, model), guidance);
+    const questions = { evaluator: evaluator(runtime), signal: runtime.signal };
+    return runPasses(withGraph(whole, sweep(whole.graph)), [inferTypes], questions);
   };
-  const halves = halvesOfCall(guidance);
-  const model = await bindTo(halves);
-  const anyBatch = typeof latentRows(lifted) === "string";
-  const single = halves === 1 ? model : anyBatch && hasUnguidedRows(guidance) ? oneHalf(model, await bindTo(1)) : undefined;
+  const model = await liftedFrom(bound.model);
+  const isGuided = bound.single !== bound.model;
+  const single = !isGuided ? model : bound.single && oneHalf(model, await liftedFrom(bound.single));
   const prediction = predictionSlice(model, recipe.prediction);
   const shown = withHeld(withChannels(withForeign(withCoverage(model)), recipe.prediction, prediction));
   return {
-    network,
+    bound,
     source,
     model: shown,
-    anyBatch,
     facts: {
       networks: new Map([
-        ...(halves > 1 ? [[NETWORKS.both, shown] as const] : []),
-        ...(single ? [[NETWORKS.one, single === model ? shown : single] as const] : []),
+        ...(isGuided ? [[NETWORKS.both, shown] as const] : []),
+        ...(single ? [[NETWORKS.one, isGuided ? single : shown] as const] : []),
       ]),
       batch,
-      conditions: conditionSourcesOf(source, model, { batch, guidance, isBatched: batchedInputs(lifted, batch * halves) }),
+      conditions,
       guidance,
       prediction,
       precision: floatTypeOf(recipe),
@@ -75,17 +124,75 @@ export async function bindModel(network: Network, runtime: RuntimeOptions): Prom
   };
 }
 
+/** The conditions of a run, and the halves that each call of the network sees. */
+interface Seen {
+  readonly conditions: ReadonlyMap<string, Condition>;
+  readonly seen: readonly (readonly Half[])[];
+}
+
+/**
+ * The model with everything that follows from the shapes of its inputs. Where numbers of inputs decide a size, or a side of an `If`,
+ * these inputs become the constants that the recipe fixes them at. Throws DATA_DEPENDENT where it does not.
+ */
+async function settledWith(shaped: Model, network: Network, seen: Seen, questions: Questions): Promise<Model> {
+  const derived = await untilSettled(shaped, DERIVE_PASSES, questions);
+  const model = await untilSettled(derived, SETTLE_PASSES, questions);
+  const { graph } = model;
+  const open = firstUndecided(sweep({ ...graph, outputs: graph.outputs.filter(({ name }) => name === network.ports.prediction) }));
+  if (!open) return model;
+  const { node, inputs } = open;
+  if (!inputs) throw typeUnknown(node);
+  const fixed = inputs.map((input) => ({ input, data: fixedAt(input, seen) }));
+  const free = fixed.filter(({ data }) => !data).map(({ input }) => input.name);
+  if (free.length > 0 || fixed.length === 0)
+    throw dataDependent(
+      node,
+      free,
+      free.every((name) => network.ports.conditions.includes(name)),
+    );
+  const constants = new Map(fixed.flatMap(({ input, data }) => (data ? [[input, constant(input.name, data)] as const] : [])));
+  return settledWith(
+    withGraph(
+      model,
+      rewrite(graph, () => undefined, constants),
+    ),
+    network,
+    seen,
+    questions,
+  );
+}
+
+/** The value that an input has in every call of the network, if the recipe fixes it. */
+function fixedAt({ name, type }: Value, { conditions, seen }: Seen): TensorData | undefined {
+  const condition = conditions.get(name);
+  const shape = staticShape(type);
+  if (!condition || !shape) return undefined;
+  const [first, ...others] = seen.map((halves) => halves.map((half) => condition.halves[half]));
+  const isSame = others.every((sources) => sources.every((source, i) => source === first?.[i]));
+  const data = first?.flatMap((source) => (source.kind === "constant" ? [source.data] : [])) ?? [];
+  if (!first || !isSame || data.length < first.length) return undefined;
+  return condition.isBatched ? joinedRows(data, shape) : new Set(first).size === 1 ? data[0] : undefined;
+}
+
+/** Rows of the halves, one after the other. */
+function joinedRows(parts: readonly TensorData[], shape: readonly number[]): TensorData | undefined {
+  const [first] = parts;
+  const bytes = Uint8Array.from(Buffer.concat(parts.map((part) => readTensor(part))));
+  return first && { elem: first.elem, shape, content: { kind: "bytes", bytes } };
+}
+
 /** The number of halves that one call of the network sees in a guided row. */
 function halvesOfCall(guidance: Guidance): number {
   return guidedHalves(guidance)[0]?.length ?? 1;
 }
 
 /** Sizes of the symbolic dimensions, that of the batch among them. Throws BATCH_MISMATCH, BATCH_AS_DIM, UNKNOWN_NAME. */
-function dimSizesOf(lifted: Model, { dims, guidance }: Recipe, batch: number, halves: number): ReadonlyMap<string, number> {
-  const rows = latentRows(lifted);
+function dimSizesOf(network: Network, batch: number, halves: number): ReadonlyMap<string, number> {
+  const { dims, guidance } = network.source.recipe;
+  const rows = latentRows(network);
   if (typeof rows === "number" && rows !== batch * halves) throw batchMismatch(rows, batch, guidance.form);
   const free = new Set(
-    lifted.graph.inputs.flatMap(({ type }) => type?.shape ?? []).filter((dim) => typeof dim === "string" && dim !== rows),
+    network.step.graph.inputs.flatMap(({ type }) => type?.shape ?? []).filter((dim) => typeof dim === "string" && dim !== rows),
   );
   for (const name of Object.keys(dims)) {
     if (name === rows) throw batchAsDim(name);
@@ -111,11 +218,11 @@ interface Halving {
 }
 
 /** For each condition, the source of the value that each half sees. Throws UNKNOWN_NAME, RESERVED_NAME, and what values that do not fit throw. */
-function conditionSourcesOf({ recipe, folder }: JobSource, model: Model, halving: Halving): ReadonlyMap<string, Condition> {
+function conditionSourcesOf({ source, step }: Network, values: readonly Value[], halving: Halving): ReadonlyMap<string, Condition> {
+  const { recipe, folder } = source;
   const { uncond } = recipe.guidance;
-  const values = conditionValues(model);
   const known = values.map(({ name }) => name);
-  const inputs = model.graph.inputs.map(({ name }) => name);
+  const inputs = step.graph.inputs.map(({ name }) => name);
   const assertKnown = (named: object, known: readonly string[]): void => {
     const stray = Object.keys(named).find((name) => !known.includes(name));
     if (stray !== undefined) throw unknownName("condition input", stray, known);
@@ -144,11 +251,10 @@ function conditionSourcesOf({ recipe, folder }: JobSource, model: Model, halving
 }
 
 /** The recipe's guidance. Throws UNKNOWN_NAME where an embedded scale has no input. */
-function guidanceOf({ guidance }: Recipe, lifted: Model): Guidance {
+function guidanceOf({ guidance }: Recipe, { conditions }: PortRoles): Guidance {
   const { form, scale, interval, order, channels, rescale, input = SCALE_INPUT } = guidance;
   const all = { form, scale, interval, order, channels, rescale };
   if (form !== "embedded") return all;
-  const { conditions } = ditView(lifted);
   if (!conditions.includes(input)) throw unknownName("input for the guidance scale", input, conditions);
   return { ...all, input };
 }
@@ -165,8 +271,10 @@ function withoutScaleInput(lifted: Model, { input }: Guidance): Model {
 /** If the branches hold less than this share of a step's MACs, some were probably not found. */
 const EXPECTED_COVERAGE = 0.5;
 
-/** Adds a warning if much of the model's compute is in no branch. */
+/** Adds a warning if operators are not known, or if much of the model's compute is in no branch. */
 function withCoverage(model: Model): Model {
+  const unknown = unknownWarning(model);
+  if (unknown !== undefined) return warning(model, unknown);
   const { total, branches } = stepCost(model);
   const all = totalMacs(total);
   const found = [...branches.values()].reduce((sum, macs) => sum + totalMacs(macs), 0);
@@ -213,29 +321,29 @@ function warning(model: Model, sentence: string): Model {
 }
 
 /** The batch that a static export was made for; 1 where the batch is symbolic. */
-function exportedBatch(lifted: Model, guidance: Guidance): number {
-  const rows = latentRows(lifted);
+function exportedBatch(network: Network, guidance: Guidance): number {
+  const rows = latentRows(network);
   return typeof rows === "number" ? Math.max(1, Math.floor(rows / halvesOfCall(guidance))) : 1;
 }
 
 /** Axis 0 of the exporter's latent. */
-function latentRows(lifted: Model): Dim {
-  return latentInput(lifted)?.type?.shape?.[0] ?? null;
+function latentRows({ step, ports }: Network): Dim {
+  return step.graph.inputs.find(({ name }) => name === ports.latent)?.type?.shape?.[0] ?? null;
 }
 
 export function latentInput(model: Model): Value | undefined {
   return model.graph.inputs.find(({ name }) => name === ditView(model).latent);
 }
 
-function conditionValues(model: Model): readonly Value[] {
-  const { conditions } = ditView(model);
-  return model.graph.inputs.filter(({ name }) => conditions.includes(name));
+/** The inputs that are conditions; an embedded guidance scale is none. */
+function conditionValues({ graph }: Model, { ports }: Network, { input }: Guidance): readonly Value[] {
+  return graph.inputs.filter(({ name }) => name !== input && ports.conditions.includes(name));
 }
 
 /** Inputs whose axis 0 is the latent's: the same symbolic dimension, or the same size where the export is static. */
-function batchedInputs(lifted: Model, boundRows: number): ReadonlySet<string> {
-  const rows = latentRows(lifted) ?? boundRows;
-  return new Set(lifted.graph.inputs.filter(({ type }) => type?.shape?.[0] === rows).map(({ name }) => name));
+function batchedInputs(network: Network, boundRows: number): ReadonlySet<string> {
+  const rows = latentRows(network) ?? boundRows;
+  return new Set(network.step.graph.inputs.filter(({ type }) => type?.shape?.[0] === rows).map(({ name }) => name));
 }
 
 /**

@@ -37,7 +37,7 @@ export function guardedPass(file: string, pass: OwnPass): OwnPass {
   const run: OwnPass["run"] = (model, context, count) =>
     later(file, "pass", async () => {
       const made = await pass.run(model, context, count);
-      assertWellFormed(made, model);
+      assertWellFormed(made, { types: model, marks: model });
       return made;
     });
   return { ...pass, run };

@@ -3,7 +3,7 @@ export { bindModel, type BoundModel } from "./bound-model.js";
 export { conditionsOf, fitsAnyBatch } from "./conditions.js";
 export { type Extensions, loadExtensions } from "./extensions.js";
 export { cutFor, guidedStep, type Job, jobOf, openJob, planFor, warningsOf, withBatch } from "./job.js";
-export { type Network, openNetwork, recut } from "./network.js";
+export { lifted, type Network, openNetwork } from "./network.js";
 export { readPlan, writePlan } from "./plan-file.js";
 export { type InputSpecs, MAX_BATCH, PRECISIONS, type Recipe, recipeSchema, type ValueSpec } from "./recipe.js";
 export { type RunInputs, sampleInputs, type SampleOptions } from "./run-inputs.js";

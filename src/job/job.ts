@@ -17,15 +17,17 @@ import {
 import type { Questions } from "../../passes/index.js";
 import { assertDevice, evaluator, type RuntimeOptions } from "../runtime/index.js";
 import { badGuidance, fractionalTime, inputNumber, noVariance } from "../words/index.js";
-import { bindModel, latentInput } from "./bound-model.js";
+import { bindModel, type BoundModel, type BoundNetwork, latentInput, liftBound } from "./bound-model.js";
 import { type Network, openNetwork, recut } from "./network.js";
 import { samplingOf, schedulerConfig } from "./sampling.js";
 import type { RecipeOverrides, JobSource } from "./source.js";
 import { holdsNumber } from "./values.js";
 
 export interface Job {
-  /** The network that was read and lifted, so that it can be bound again without reading it. */
+  /** The network that was read, so that it can be bound again without reading it. */
   readonly network: Network;
+  /** The network as it was bound, so that it can be cut again without binding it. */
+  readonly bound: BoundNetwork;
   readonly source: JobSource;
   /** The step as a guided row calls it. */
   readonly model: Model;
@@ -47,7 +49,7 @@ export interface Job {
 export async function openJob(path: string, overrides: RecipeOverrides, runtime: RuntimeOptions = {}): Promise<Job> {
   await assertDevice(runtime.device);
   const network = await openNetwork(path, overrides);
-  const [guess] = ditView(network.lifted).guesses;
+  const [guess] = network.ports.guesses;
   if (guess) throw ambiguousPort(guess.role, guess.option, guess.candidates);
   return jobOf(network, runtime);
 }
@@ -60,7 +62,9 @@ export function withBatch({ network }: Job, batch: number, runtime: RuntimeOptio
 
 /** The job with its network cut where a schedule wants it. Throws NOT_RECOGNISED where the network cannot be cut there. */
 export async function cutFor(job: Job, { cut = job.source.recipe.cut }: Pick<Schedule, "cut">, runtime: RuntimeOptions = {}): Promise<Job> {
-  return cut === job.source.recipe.cut ? job : jobOf(recut(job.network, cut), runtime);
+  if (cut === job.source.recipe.cut) return job;
+  const bound = { ...job.bound, network: recut(job.network, cut) };
+  return jobWith(await liftBound(bound, runtime), runtime);
 }
 
 /** A schedule, bound to the job that it is for (`cutFor`). Throws what `bind` throws. */
@@ -70,13 +74,17 @@ export function planFor({ run }: Job, schedule: Schedule): Plan {
 
 /** The job of a network that has been opened. */
 export async function jobOf(network: Network, runtime: RuntimeOptions = {}): Promise<Job> {
-  const { source, model, anyBatch, facts } = await bindModel(network, runtime);
+  return jobWith(await bindModel(network, runtime), runtime);
+}
+
+function jobWith({ bound, source, model, facts }: BoundModel, runtime: RuntimeOptions): Job {
+  const { network, anyBatch } = bound;
   const { calls, networks } = runOf({ ...facts, table: NO_ROWS });
   const { table, steps, setUp, skipped } = samplingOf(source, latentShape({ calls, networks, batch: facts.batch }));
   const run = runOf({ ...facts, table, steps: setUp });
   const scale = run.rows[0]?.scale ?? 1;
   const job = {
-    ...{ network, source, model, anyBatch, run, steps, questions: { evaluator: evaluator(runtime), signal: runtime.signal } },
+    ...{ network, bound, source, model, anyBatch, run, steps, questions: { evaluator: evaluator(runtime), signal: runtime.signal } },
     skipped: skipped && sampledBy(run, skipped, { ...run.guidance, scale, interval: undefined }),
   };
   assertTimes(job);

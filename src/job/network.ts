@@ -1,11 +1,15 @@
-/** The network of a job as it was exported, read once and lifted with the requested branches and cut. */
+/** The network of a job as it was exported, read once, and its inputs and outputs. */
 import { requireWellFormed } from "../../ir/check.js";
-import { notRecognised } from "../../ir/diagnostics.js";
+import { CompilerError, notRecognised } from "../../ir/diagnostics.js";
 import { structureDigest } from "../../ir/digest.js";
-import type { Model } from "../../ir/graph.js";
+import type { PortGuess } from "../../ir/dit.js";
+import { constant, type Graph, type Model, type Value, withGraph } from "../../ir/graph.js";
 import { lift } from "../../ir/lift/index.js";
 import { definesFunctions, readModel } from "../../ir/onnx/index.js";
+import { assertPlainStep, findPorts, withOneInput } from "../../ir/ports.js";
 import { parseCut } from "../../ir/residual/cut.js";
+import { rewrite } from "../../ir/rewrite.js";
+import { unknownBetween, unknownNamed } from "../../ir/unknown.js";
 import { METADATA_PREFIX, missingExtension } from "../words/index.js";
 import { type Extensions, loadExtensions } from "./extensions.js";
 import type { Recipe } from "./recipe.js";
@@ -15,13 +19,24 @@ export interface Network {
   readonly source: JobSource;
   /** The model as in the file; its weights stay on disk. */
   readonly read: Model;
-  /** The model with its branches, cut as in the recipe. */
-  readonly lifted: Model;
+  /** `read` with one input for the time, and with constants for inputs that have a default and that the recipe says nothing of. */
+  readonly step: Model;
+  readonly ports: PortRoles;
   /** Digest of `read` (`structureDigest`). */
   readonly structure: string;
 }
 
-/** Reads and lifts the model that MODEL names. Throws what reading, recipes and lifting throw. */
+/** The names of the inputs and the output of a step, and what their choice left open. */
+export interface PortRoles {
+  readonly latent: string;
+  readonly timestep: string;
+  /** All other inputs. */
+  readonly conditions: readonly string[];
+  readonly prediction: string;
+  readonly guesses: readonly PortGuess[];
+}
+
+/** Reads the model that MODEL names. Throws what reading, recipes and finding the ports throw. */
 export async function openNetwork(path: string, overrides: RecipeOverrides): Promise<Network> {
   const opened = openJobSource(path, overrides);
   const read = await readModel(opened.modelFile);
@@ -34,6 +49,28 @@ export async function openNetwork(path: string, overrides: RecipeOverrides): Pro
       "This is a whole sampling run that smoothcc has emitted, not one step.",
       "Name the folder of the artifact, or the model that it was made from.",
     );
+  requireWellFormed(read, opened.modelFile);
+  return networkOf(source, read);
+}
+
+/** The network of a model that has been read. Throws NOT_RECOGNISED, RANDOM_NODE and what finding the ports throws. */
+export function networkOf(source: JobSource, read: Model): Network {
+  const { recipe } = source;
+  assertPlainStep(read.graph);
+  assertNoFunctions(read);
+  const [time, ...sameTime] = [recipe.timestep ?? []].flat();
+  const step = withGraph(read, withOneInput(withoutDefaults(read, recipe), time, sameTime));
+  const { latent, timestep, prediction, guesses } = findPorts(step.graph, {
+    latent: recipe.latent,
+    timestep: time,
+    prediction: recipe.prediction.output,
+  });
+  const conditions = step.graph.inputs.filter((input) => input !== latent && input !== timestep).map(({ name }) => name);
+  const ports = { latent: latent.name, timestep: timestep.name, conditions, prediction: prediction.name, guesses };
+  return { source, read, step, ports, structure: structureDigest(read) };
+}
+
+function assertNoFunctions(read: Model): void {
   const call = definesFunctions(read.extra)
     ? read.graph.nodes.find((node) => !["", "ai.onnx", "com.microsoft"].includes(node.domain))
     : undefined;
@@ -43,20 +80,33 @@ export async function openNetwork(path: string, overrides: RecipeOverrides): Pro
       "Spell them out first: in Python, onnx.save(onnx.inliner.inline_local_functions(onnx.load(file)), file).",
       call.name,
     );
-  requireWellFormed(read, opened.modelFile);
-  return { source, read, lifted: liftedAt(source, read, source.recipe.cut), structure: structureDigest(read) };
 }
 
-/** The network cut somewhere else. Throws NOT_RECOGNISED where it cannot be cut there. */
+/** The graph with constants for inputs with a default, which are the weights of old exports, except those that the recipe names. */
+function withoutDefaults({ graph }: Model, { latent, timestep, inputs, guidance }: Recipe): Graph {
+  const named = new Set([latent, timestep, guidance.input, ...Object.keys(inputs), ...Object.keys(guidance.uncond)].flat());
+  const constants = graph.inputs.flatMap((input): [Value, Value][] =>
+    input.data && !named.has(input.name) ? [[input, constant(input.name, input.data)]] : [],
+  );
+  return constants.length === 0 ? graph : rewrite(graph, () => undefined, new Map(constants));
+}
+
+/** The network cut somewhere else. */
 export function recut(network: Network, cut: string): Network {
-  const { source, read } = network;
-  if (cut === source.recipe.cut) return network;
-  return { ...network, source: { ...source, recipe: { ...source.recipe, cut } }, lifted: liftedAt(source, read, cut) };
+  const { source } = network;
+  return { ...network, source: { ...source, recipe: { ...source.recipe, cut } } };
 }
 
-function liftedAt({ recipe, extensions }: JobSource, read: Model, cut: string): Model {
-  const { latent, timestep, prediction } = recipe;
-  return lift(read, { latent, timestep, prediction: prediction.output, cut: parseCut(cut), own: extensions?.recognisers });
+/** The step with its branches, cut as in the recipe: `step` as it is, or after passes. Throws what lifting throws. */
+export function lifted({ source: { recipe, extensions }, ports }: Network, step: Model): Model {
+  const { latent, timestep, prediction, guesses } = ports;
+  try {
+    return lift(step, { latent, timestep, prediction, guesses, cut: parseCut(recipe.cut), own: extensions?.recognisers });
+  } catch (error) {
+    const unknown = unknownBetween(step.graph, latent, prediction);
+    if (!(error instanceof CompilerError) || error.code !== "NOT_RECOGNISED" || unknown.length === 0) throw error;
+    throw notRecognised(`${error.message} ${unknownNamed(unknown)}, which may be why.`, error.hint, error.where.node);
+  }
 }
 
 /**

@@ -24,7 +24,7 @@ import {
   type Trajectory,
   type RunUnderWay,
 } from "../reference/index.js";
-import { type RuntimeOptions, Sessions } from "../runtime/index.js";
+import { FASTEST, type RuntimeOptions, Sessions } from "../runtime/index.js";
 
 export interface ModelRuns extends Runs {
   close(): Promise<void>;
@@ -38,7 +38,7 @@ export interface RunsOptions extends RuntimeOptions, SampleOptions {
 }
 
 export function runsOf(job: Job, options: RunsOptions): ModelRuns {
-  const sessions = new Sessions(options);
+  const sessions = new Sessions({ ...options, ...FASTEST });
   const { samples } = options;
   const steps = job.run.rows.length;
   const uncached = new Map(options.known);

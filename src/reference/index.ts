@@ -1,4 +1,5 @@
 /** The oracle: executes a sampling run step by step, to check artifacts against it. */
+export { exportedFirstStep, liftedFirstStep } from "./first-step.js";
 export {
   type BranchValues,
   type Cells,
@@ -10,4 +11,5 @@ export {
   type StepResult,
   type Trajectory,
 } from "./loop.js";
+export { strayCuts } from "./cuts.js";
 export { startOf } from "./start.js";

@@ -19,7 +19,7 @@ import {
   type Term,
 } from "../../schedules/index.js";
 import type { RunInputs } from "../job/index.js";
-import { type RuntimeOptions, type Session, Sessions } from "../runtime/index.js";
+import { AS_WRITTEN, type Session, type SessionOptions, Sessions } from "../runtime/index.js";
 import { accumulate, forecast, halfOfRows, inputAt } from "./feeds.js";
 import { guided, learnedDeviation, predictionsOf, varianceOf } from "./prediction.js";
 import { cacheInput, PREDICTION, stepWith } from "./step-model.js";
@@ -74,12 +74,15 @@ export interface Course {
   readonly begun?: { readonly trajectory: Trajectory; readonly from: number } | undefined;
 }
 
-/** The loop of one run. It opens sessions as plans need them. Loops of the same network, with any cut, may share sessions. */
+/**
+ * The loop of one run. It opens sessions as plans need them, with the kernels that artifacts are run with unless others are asked for.
+ * Loops of the same network, with any cut, may share sessions.
+ */
 export class ReferenceLoop {
   constructor(
     private readonly sampling: Run,
-    options: RuntimeOptions = {},
-    private readonly sessions = new Sessions(options),
+    options: Partial<SessionOptions> = {},
+    private readonly sessions = new Sessions({ ...AS_WRITTEN, ...options }),
   ) {}
 
   /** Loads the uncached step now rather than at its first run. */

@@ -1,7 +1,7 @@
 /** The start of a sample's run. */
 import type { Job, RunInputs, SampleOptions } from "../job/index.js";
 import { sampleInputs } from "../job/index.js";
-import type { RuntimeOptions } from "../runtime/index.js";
+import { FASTEST, type RuntimeOptions } from "../runtime/index.js";
 import { ReferenceLoop } from "./loop.js";
 
 /**
@@ -11,7 +11,7 @@ import { ReferenceLoop } from "./loop.js";
 export async function startOf(job: Job, sample: number, options: SampleOptions & RuntimeOptions): Promise<RunInputs> {
   const inputs = sampleInputs(job, sample, options);
   if (!job.skipped || (options.noise && sample === 0)) return inputs;
-  const loop = new ReferenceLoop(job.skipped, options);
+  const loop = new ReferenceLoop(job.skipped, { ...options, ...FASTEST });
   try {
     return { ...inputs, noise: await loop.run(sampleInputs({ ...job, run: job.skipped }, sample, options)) };
   } finally {

@@ -214,8 +214,8 @@ function checksSection({ checks, fidelity }: ReportVerify): Markup {
     table(
       ["check", "distance", "limit", "result"],
       markup`${checks.map(
-        ({ name, relL2, limit, ok }) => markup`
-<tr><th scope="row">${name}</th><td>${formatNumber(relL2)}</td><td>${formatNumber(limit)}</td><td>${ok ? "passed" : markup`<b class="failed">failed</b>`}</td></tr>`,
+        ({ name, relL2, limit, ok, note }) => markup`
+<tr><th scope="row">${name}</th><td>${formatNumber(relL2)}</td><td>${formatNumber(limit)}</td><td>${ok ? "passed" : markup`<b class="failed">failed</b>`}${note && `: ${note}`}</td></tr>`,
       )}`,
     ),
     facts([

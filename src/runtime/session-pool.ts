@@ -5,7 +5,7 @@
 import { totalmem } from "node:os";
 import type { Model } from "../../ir/graph.js";
 import { weightBytes } from "../../ir/bytes.js";
-import { type RuntimeOptions, Session } from "./session.js";
+import { Session, type SessionOptions } from "./session.js";
 
 /** The default limit of weights in open sessions: half of the machine's memory, in bytes. */
 const KEPT_BYTES = totalmem() / 2;
@@ -16,7 +16,7 @@ export class Sessions {
 
   /** `keptBytes`: the limit of weights in open sessions. The session that is in use may exceed it. */
   constructor(
-    private readonly options: RuntimeOptions = {},
+    private readonly options: SessionOptions,
     private readonly keptBytes = KEPT_BYTES,
   ) {}
 
@@ -31,7 +31,7 @@ export class Sessions {
     const model = modelOf();
     const bytes = weightBytes(model.graph);
     await this.keepWithin(this.keptBytes - bytes);
-    const session = await Session.open(model, { ...this.options, optimise: "all" });
+    const session = await Session.open(model, this.options);
     this.open.set(key, { session, bytes });
     return session;
   }

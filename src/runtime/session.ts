@@ -11,6 +11,7 @@ import { rewrite } from "../../ir/rewrite.js";
 import type { TensorData } from "../../ir/tensor.js";
 import type { TensorType } from "../../ir/types.js";
 import { provider } from "./device.js";
+import { missingKernels } from "./kernels.js";
 import { reasonOf } from "./reasons.js";
 import { ELEMENT_OF, fromRuntime, toRuntime } from "./tensors.js";
 
@@ -38,6 +39,15 @@ export interface SessionOptions extends RuntimeOptions {
   readonly prepack?: boolean | undefined;
 }
 
+/** Which kernels compute a graph: with another level, or with weights rearranged, the runtime may choose others, which round otherwise. */
+export type Kernels = Pick<SessionOptions, "optimise" | "prepack">;
+
+/** The kernels of the graph as it is written. What is compared with numbers of an artifact has to run with the same. */
+export const AS_WRITTEN: Kernels = { optimise: "disabled", prepack: false };
+
+/** The fastest kernels for a step that is run many times, where its numbers are compared with nothing. */
+export const FASTEST: Kernels = { optimise: "all" };
+
 export type Tensors = ReadonlyMap<string, TensorData>;
 
 /** A loaded model. `close` frees what the runtime holds. */
@@ -49,8 +59,20 @@ export class Session {
     private readonly outputs: readonly string[] = session.outputNames,
   ) {}
 
-  /** Opens a file, or a model whose weights may stay in their files. Throws RUNTIME_FAILED, DEVICE_MISSING. */
+  /**
+   * Opens a file, or a model whose weights may stay in their files. Where the runtime's optimiser makes a graph that the runtime itself
+   * refuses, as of products between Q/DQ pairs of float8, the graph runs as it is. Throws RUNTIME_FAILED, NO_KERNELS, DEVICE_MISSING.
+   */
   static async open(source: string | Model, options: SessionOptions): Promise<Session> {
+    try {
+      return await Session.create(source, options);
+    } catch (error) {
+      if (options.optimise === "disabled") throw error;
+      return Session.create(source, { ...options, optimise: "disabled" });
+    }
+  }
+
+  private static async create(source: string | Model, options: SessionOptions): Promise<Session> {
     const settings: InferenceSession.SessionOptions = {
       executionProviders: [provider(options.device ?? "cpu")],
       graphOptimizationLevel: options.optimise,
@@ -74,7 +96,7 @@ export class Session {
       const outputs = source.graph.outputs.map(({ name }) => name);
       return new Session(await InferenceSession.create(bytes, { ...settings, extra }), options.signal, outputs);
     } catch (error) {
-      throw explain(error, options.device ?? "cpu");
+      throw explain(error, options.device ?? "cpu", source);
     }
   }
 
@@ -106,9 +128,11 @@ export class Session {
   }
 }
 
-function explain(error: unknown, device: string): Error {
+function explain(error: unknown, device: string, source: string | Model = ""): Error {
   if (error instanceof CompilerError) return error;
   const message = error instanceof Error ? error.message : String(error);
+  const missing = typeof source === "string" ? undefined : missingKernels(message, source, device);
+  if (missing) return missing;
   if (device.startsWith("cuda") && /provider|backend|CUDA/i.test(message)) return deviceMissing(device, message);
   const { problem, hint } = reasonOf(message);
   return runtimeFailed(problem, hint, error);

@@ -1,5 +1,7 @@
 /** Errors about files, recipes, options, devices and artifacts: code, sentence, place, hint. In alphabetical order of the codes. */
 import { CompilerError, nearest } from "../../ir/diagnostics.js";
+import type { Node } from "../../ir/graph.js";
+import { isSelection } from "../../ir/sizes.js";
 
 /** The shapes of the output and of the latent, and an axis whose first channels fit. */
 export interface ChannelMisfit {
@@ -89,6 +91,29 @@ export function benchFailed(problem: string): CompilerError {
     `A timed process failed: ${problem.replace(/\.$/, "")}.`,
     "Run the artifact with `smoothcc run` to see whether it loads at all.",
   );
+}
+
+/** `free`: the inputs whose numbers decide and are not known; `canFix`: whether a recipe may fix them. */
+export function dataDependent(node: Node, free: readonly string[], canFix: boolean): CompilerError {
+  const what = node.opType === "If" ? "which side of it runs" : isSelection(node) ? "how many elements it gives" : "the size of its result";
+  const inputs = free.map((input) => `'${input}'`).join(", ");
+  const fixes = free.map((input) => `"${input}": { "fix": … }`).join(", ");
+  return new CompilerError(
+    "DATA_DEPENDENT",
+    3,
+    free.length > 0
+      ? `${nodeLabel(node)}: ${what} depends on the values of ${inputs}.`
+      : `${nodeLabel(node)}: ${what} follows neither from the shapes of the inputs nor from values that are known.`,
+    canFix && free.length > 0
+      ? `Fix what decides in recipe.json, "inputs": { ${fixes} }, for all halves of the guidance alike; or export the network without it (no packing by a mask, no branching on values).`
+      : "Export the network so that all sizes follow from the shapes of its inputs: tokens masked instead of packed, experts weighted instead of gathered.",
+    { node: node.name },
+  );
+}
+
+/** The operator and the name of a node, or that of its result where it has none. */
+function nodeLabel({ opType, name, outputs }: Node): string {
+  return `${opType} '${name === "" ? (outputs[0]?.name ?? "") : name}'`;
 }
 
 export function deviceMissing(device: string, problem: string): CompilerError {
@@ -222,12 +247,15 @@ export function notReplaceable(path: string, problem: string): CompilerError {
   );
 }
 
-export function noKernels(type: string, device: string): CompilerError {
+export function noKernels(type: string, device: string, operators: readonly string[] = []): CompilerError {
+  const which = operators.length === 0 ? "" : `: it has no kernels there for ${operators.join(", ")}`;
   return new CompilerError(
     "NO_KERNELS",
     5,
-    `The runtime cannot compute in ${type} on '${device}'.`,
-    "Run it with --device cuda, or build and compile with --precision fp16 or fp32.",
+    `The runtime cannot compute in ${type} on '${device}'${which}.`,
+    type === "bfloat16"
+      ? "Run it with --device cuda, or build and compile with --precision fp32 (or fp16), which makes floats of what is bfloat16 in the export."
+      : `Give --device cuda if that has them, or export the network without ${type}.`,
   );
 }
 
@@ -296,6 +324,16 @@ export function traceOverlap(file: string | undefined, sample: number): Compiler
     `Sample ${sample} is in more than one of the traces.`,
     "Every sample counts once: give each trace once, and calibrate the shards i/n with the same n.",
     { file },
+  );
+}
+
+export function typeUnknown(node: Node): CompilerError {
+  return new CompilerError(
+    "TYPE_UNKNOWN",
+    3,
+    `Nothing says of which type and size the result of ${nodeLabel(node)} is: there is no rule for it here, and ONNX Runtime infers none.`,
+    "Export the model without this operator, or with fixed shapes written into it (onnx.shape_inference).",
+    { node: node.name },
   );
 }
 

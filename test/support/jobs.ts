@@ -9,7 +9,7 @@ import { readModel } from "../../ir/onnx/index.js";
 import { type Adjustment, type Adjustments, bind, cacheName, type Plan, type Schedule, type ScheduleCell } from "../../schedules/index.js";
 import { readJson } from "../../src/files/json.js";
 import { type Job, jobOf } from "../../src/job/job.js";
-import { structureDigest } from "../../ir/digest.js";
+import { networkOf } from "../../src/job/network.js";
 import { type Recipe, recipeSchema } from "../../src/job/recipe.js";
 import { readNpy } from "../../src/files/npy.js";
 import type { Fixture } from "./fixtures.js";
@@ -37,7 +37,7 @@ export function nullClassOf(fixture: Fixture): number | undefined {
 
 export async function openFixture(fixture: Fixture, form: Form, { steps = 4, scheduler, cut, precision }: JobSettings = {}): Promise<Job> {
   const read = await readModel(fixture.model);
-  const model = lift(read, { cut });
+  const model = lift(read);
   const { channels } = configOf(fixture);
   const rows = readNpy(join(fixture.folder, "inputs", `${fixture.latent}.npy`)).shape[0] ?? 1;
   const { conditions } = ditView(model);
@@ -57,10 +57,15 @@ export async function openFixture(fixture: Fixture, form: Form, { steps = 4, sch
     guidance: form === "batched" ? { form, scale: 1.5, uncond: { [label]: nullClassOf(fixture) } } : { form },
     dims: sizesOf(fixture, model),
     precision,
+    cut: cut && textOf(cut),
     inputs: form === "batched" ? { [label]: { calibrate: [7, 42] } } : Object.fromEntries(recorded),
   });
   const source = { recipe, folder: fixture.folder, modelFile: fixture.model };
-  return jobOf({ source, read, lifted: model, structure: structureDigest(lift(read)) }, { threads: 1 });
+  return jobOf(networkOf(source, read), { threads: 1 });
+}
+
+function textOf(cut: Cut): string {
+  return cut.at === "ranges" ? cut.ranges.map((range) => range.join("-")).join() : cut.at;
 }
 
 /** Sizes of the symbolic dimensions other than the batch, as recorded. */

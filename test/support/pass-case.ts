@@ -122,7 +122,13 @@ export function readSubject(text: string): Subject {
   if (typeof rows === "string") sizes.set(rows, batch * halves);
   return {
     model,
-    context: { evaluator: evaluator({ threads: 1 }), sizes, run, plan: table ? planOf(facts, run) : { of: run.of, cells: new CacheMap() } },
+    context: {
+      evaluator: evaluator({ threads: 1 }),
+      sizes,
+      precision: run.precision,
+      run,
+      plan: table ? planOf(facts, run) : { of: run.of, cells: new CacheMap() },
+    },
   };
 }
 

@@ -15,7 +15,6 @@ export default {
   options: [
     ...MODEL_OPTIONS,
     "cacheMemory",
-    "precision",
     "device",
     "form",
     "input",
@@ -86,6 +85,7 @@ function lines({ artifact, plan, compiled, computed, bytes: sizes, sharesWeights
   const { nodes, macs } = compiled;
   const [failed] = checks.filter((check) => !check.ok);
   const worst = Math.max(...checks.map(({ relL2 }) => relL2));
+  const notes = checks.flatMap(({ note }) => note ?? []);
   return [
     `artifact  ${artifact}: ${formatQuantity(sizes.model, "B")} model, ${formatQuantity(sizes.data, "B")} weights${sharesWeights ? " (shared)" : ""}, ${nodes.emitted} nodes`,
     `plan      ${Object.entries(plan.computed)
@@ -102,7 +102,7 @@ function lines({ artifact, plan, compiled, computed, bytes: sizes, sharesWeights
       : []),
     failed
       ? `FAILED    ${failed.name}: ${failed.problem ?? `relative L2 ${failed.relL2.toExponential(1)}, limit ${failed.limit.toExponential(0)}`}`
-      : `verified  artifact = plan-aware loop (relative L2 ${worst.toExponential(1)})`,
+      : `verified  artifact = plan-aware loop (relative L2 ${worst.toExponential(1)}${notes.map((note) => `; ${note}`).join("")})`,
     `fidelity  relative L2 ${fidelity.relL2.toFixed(4)}, PSNR ${fidelity.psnr.toFixed(1)} dB against the uncached result`,
     `report    ${report}`,
   ];

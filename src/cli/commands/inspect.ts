@@ -1,7 +1,8 @@
 /** `inspect MODEL`: what was found, what it costs, and what is missing. */
 import { dumpBranches, inspect, type Inspection } from "../../inspect.js";
-import { bindModel, type BoundModel, openNetwork } from "../../job/index.js";
+import { bindModel, type BoundModel, lifted, type Network, openNetwork } from "../../job/index.js";
 import { CompilerError } from "../../../ir/diagnostics.js";
+import { unknownWarning } from "../../../ir/unknown.js";
 import { counted, formatQuantity, missingOption, table } from "../../words/index.js";
 import { MODEL_OPTIONS, recipeOverrides, runtimeOptions } from "../options.js";
 import { asExported } from "../as-exported.js";
@@ -19,13 +20,18 @@ export default {
     if (folder !== undefined && inputs === undefined) throw missingOption("--inputs", "--dump-branches runs one step and needs its inputs");
     const explained = (error: unknown): Promise<unknown> => asExported(error, argument, options, runtime);
     const bound = await boundOrNot(() => bindModel(network, runtime), explained);
-    const found = bound instanceof CompilerError ? asTheFileHasIt(inspect(network.lifted), bound) : inspect(bound.model);
     if (folder !== undefined && bound instanceof CompilerError) throw bound;
+    const found = bound instanceof CompilerError ? asTheFileHasIt(network, bound) : inspect(bound.model);
     const dumped =
-      folder !== undefined && inputs !== undefined ? await dumpBranches(network.lifted, inputs, folder, { ...runtime, force }) : undefined;
+      folder !== undefined && inputs !== undefined && !(bound instanceof CompilerError)
+        ? await dumpBranches(bound.model, inputs, folder, { ...runtime, force })
+        : undefined;
     return { json: dumped ? { ...found, dumped } : found, text: describe(found) };
   },
 } satisfies Command;
+
+/** Reasons why a model cannot be bound with which `inspect` still shows what the file has. */
+const SHOWN: ReadonlySet<string> = new Set(["UNBOUND_DIM", "DATA_DEPENDENT", "TYPE_UNKNOWN", "RUNTIME_FAILED", "MODEL_NOT_LOADED"]);
 
 /**
  * The bound model, or the reason why it cannot be bound: `inspect` also shows models with unknown sizes, or that this machine cannot run.
@@ -38,14 +44,21 @@ async function boundOrNot(
     return await bind();
   } catch (error) {
     const reason = await explained(error);
-    if (reason instanceof CompilerError && ["UNBOUND_DIM", "RUNTIME_FAILED", "MODEL_NOT_LOADED"].includes(reason.code)) return reason;
+    if (reason instanceof CompilerError && SHOWN.has(reason.code)) return reason;
     throw reason;
   }
 }
 
-function asTheFileHasIt(found: Inspection, problem: CompilerError): Inspection {
+/** What is found in the model as the file has it. Throws the problem where that cannot be lifted either. */
+function asTheFileHasIt(network: Network, problem: CompilerError): Inspection {
   const warning = `Shapes and MACs are as far as the file has them: ${problem.message} ${problem.hint}`;
-  return { ...found, warnings: [...found.warnings, warning] };
+  try {
+    const model = lifted(network, network.step);
+    const found = inspect(model);
+    return { ...found, warnings: [...found.warnings, unknownWarning(model) ?? [], warning].flat() };
+  } catch (error) {
+    throw error instanceof CompilerError ? problem : error;
+  }
 }
 
 function describe(found: Inspection): string {

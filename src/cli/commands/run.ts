@@ -26,14 +26,14 @@ export default {
     for (const file of [output, png]) if (file !== undefined) assertFree(file, force);
     const runtime = runtimeOptions(options, host.signal);
     const { folder, job } = await openArtifact(argument, { ...runtime, extensions: options.extension });
-    assertKernels(job.run.precision, runtime.device);
+    assertKernels(job.run, runtime.device);
     if (job.skipped && options.noise === undefined)
       throw missingOption("--noise", "this run starts from a latent that is given, not from noise");
     const shape = latentShape(job.run);
     const range = job.source.recipe.display?.range ?? [-1, 1];
     if (png !== undefined) pictureShape(shape, range);
     const inputs = sampleInputs(job, 0, sampleOptions(options));
-    const session = await ArtifactSession.open(join(folder, FILES.model), { ...runtime, prepack: false });
+    const session = await ArtifactSession.open(join(folder, FILES.model), runtime);
     const started = performance.now();
     const values = await session.run(feedsOf(job, inputs)).finally(() => session.close());
     const seconds = (performance.now() - started) / 1000;

@@ -24,9 +24,9 @@ export default {
 
 function outcome(checks: readonly Check[], fidelity?: Verification["fidelity"]): CommandResult {
   const ok = checks.every((check) => check.ok);
-  const rows = checks.map(({ name, relL2, limit, ok, problem }) => {
-    const verdict = ok ? "ok" : problem === undefined ? "FAILED" : `FAILED: ${problem}`;
-    return [name, relL2.toExponential(1), limit.toExponential(0), verdict];
+  const rows = checks.map(({ name, relL2, limit, ok, problem, note }) => {
+    const why = [problem, note].filter((sentence) => sentence !== undefined).join("; ");
+    return [name, relL2.toExponential(1), limit.toExponential(0), `${ok ? "ok" : "FAILED"}${why && `: ${why}`}`];
   });
   const distance =
     fidelity &&
