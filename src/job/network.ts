@@ -49,15 +49,6 @@ export async function openNetwork(path: string, overrides: RecipeOverrides): Pro
       "This is a whole sampling run that smoothcc has emitted, not one step.",
       "Name the folder of the artifact, or the model that it was made from.",
     );
-  const call = definesFunctions(read.extra)
-    ? read.graph.nodes.find((node) => !["", "ai.onnx", "com.microsoft"].includes(node.domain))
-    : undefined;
-  if (call)
-    throw notRecognised(
-      `The file defines operators of its own, as ${call.domain}.${call.opType}: such functions are not looked into.`,
-      "Spell them out first: in Python, onnx.save(onnx.inliner.inline_local_functions(onnx.load(file)), file).",
-      call.name,
-    );
   requireWellFormed(read, opened.modelFile);
   return networkOf(source, read);
 }
@@ -66,6 +57,7 @@ export async function openNetwork(path: string, overrides: RecipeOverrides): Pro
 export function networkOf(source: JobSource, read: Model): Network {
   const { recipe } = source;
   assertPlainStep(read.graph);
+  assertNoFunctions(read);
   const [time, ...sameTime] = [recipe.timestep ?? []].flat();
   const step = withGraph(read, withOneInput(withoutDefaults(read, recipe), time, sameTime));
   const { latent, timestep, prediction, guesses } = findPorts(step.graph, {
@@ -76,6 +68,18 @@ export function networkOf(source: JobSource, read: Model): Network {
   const conditions = step.graph.inputs.filter((input) => input !== latent && input !== timestep).map(({ name }) => name);
   const ports = { latent: latent.name, timestep: timestep.name, conditions, prediction: prediction.name, guesses };
   return { source, read, step, ports, structure: structureDigest(read) };
+}
+
+function assertNoFunctions(read: Model): void {
+  const call = definesFunctions(read.extra)
+    ? read.graph.nodes.find((node) => !["", "ai.onnx", "com.microsoft"].includes(node.domain))
+    : undefined;
+  if (call)
+    throw notRecognised(
+      `The file defines operators of its own, as ${call.domain}.${call.opType}: such functions are not looked into.`,
+      "Spell them out first: in Python, onnx.save(onnx.inliner.inline_local_functions(onnx.load(file)), file).",
+      call.name,
+    );
 }
 
 /** The graph with constants for inputs with a default, which are the weights of old exports, except those that the recipe names. */
