@@ -1,6 +1,6 @@
 /** Replaces ONNX Runtime's own operators by standard ones, and drops the opset imports of domains without nodes. */
 import { Builder } from "../ir/build.js";
-import { intAttribute, isOfStandardDomain, type Node, opsetOf, withGraph } from "../ir/graph.js";
+import { isOfStandardDomain, type Node, opsetOf, withGraph } from "../ir/graph.js";
 import type { RuntimeOperator, StandardOperator } from "../ir/operators.js";
 import { isStandard } from "../ir/ops.js";
 import { rewrite } from "../ir/rewrite.js";
@@ -8,7 +8,7 @@ import { staticShape } from "../ir/types.js";
 import { biasAdd, biasGelu, biasSoftmax, biasSplitGelu, fastGelu, quickGelu } from "./decomposing/activations.js";
 import { attention, groupQueryAttention, multiHeadAttention, packedAttention } from "./decomposing/attention.js";
 import { groupNorm, layerNorm, skipLayerNorm } from "./decomposing/norms.js";
-import { convolution, fusedGemm, fusedMatMul, gemmFastGelu, int } from "./decomposing/products.js";
+import { convolution, fusedGemm, fusedMatMul, gemmFastGelu } from "./decomposing/products.js";
 import {
   between,
   dynamicQuantizeMatMul,
@@ -90,7 +90,6 @@ const RULES: ReadonlyMap<string, Decomposition> = new Map<RuntimeOperator | Stan
   ["QLinearLeakyRelu", between("LeakyRelu", 1, ({ attributes }) => Object.fromEntries(attributes))],
   ["QLinearMul", between("Mul", 2)],
   ["QLinearSigmoid", between("Sigmoid", 1)],
-  ["QLinearSoftmax", between("Softmax", 1, (node) => ({ axis: int(intAttribute(node, "axis", -1)) }))],
   ["QuantizeLinear", requantisation("QuantizeLinear")],
   ["QuickGelu", inOneType(quickGelu)],
   ["RotaryEmbedding", inOneType(rotaryEmbedding)],

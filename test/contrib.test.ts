@@ -131,7 +131,7 @@ const LINES = [
   "y = com.microsoft.QLinearMul(codes, scale, zero, others, other_scale, zero, scale, zero)",
   "y = com.microsoft.QLinearSigmoid(codes, scale, zero, scale, zero)",
   "y = com.microsoft.QLinearLeakyRelu<alpha = 0.3>(codes, scale, zero, other_scale, zero)",
-  "y = com.microsoft.QLinearSoftmax<opset = 13, axis = -1>(codes, scale, zero, scale, zero)",
+
   "y = com.microsoft.QLinearConcat<axis = 0>(scale, zero, codes, other_scale, zero, others, scale, zero)",
   "y = com.microsoft.QLinearConv<channels_last = 1, pads = [1, 1, 1, 1], strides = [2, 1]>(picture, scale, zero, kernel8, other_scale, kernel_zero, other_scale, zero)",
   "y = com.microsoft.QuantizeLinear(x, scale, zero8)",

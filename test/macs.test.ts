@@ -35,13 +35,16 @@ class Step {
 
   model(): Model {
     const x = inputValue("x", { elem: "float", shape: [BATCH, 4, 32, 32] });
-    const t = inputValue("t", { elem: "float", shape: [BATCH, 256] });
+    const t = inputValue("t", { elem: "float", shape: [BATCH, 1] });
     const y = inputValue("y", { elem: "float", shape: [BATCH, WIDTH] });
     const patches = this.op("Conv", [x, this.weight([WIDTH, 4, 2, 2])], [BATCH, WIDTH, 16, 16], {
       strides: { kind: "ints", value: [2n, 2n] },
     });
     const tokens = this.transposed(this.shaped(patches, [BATCH, WIDTH, TOKENS]), [0, 2, 1]);
-    const time = this.linear(this.silu(this.linear(this.op("Sin", [t], [BATCH, 256]), WIDTH)), WIDTH);
+    const time = this.linear(
+      this.silu(this.linear(this.op("Sin", [this.op("Mul", [t, this.weight([1, 256])], [BATCH, 256])], [BATCH, 256]), WIDTH)),
+      WIDTH,
+    );
     const active = this.silu(this.op("Add", [time, y], [BATCH, WIDTH]));
     let stream = tokens;
     for (let block = 0; block < BLOCKS; block++) stream = this.block(stream, active);

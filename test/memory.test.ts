@@ -85,7 +85,7 @@ describe("the memory of a run", () => {
     const { model, memory } = await compileModel(job, plan, { form });
     const file = join(folder, "model.onnx");
     await writeEmitted(model, file);
-    const session = await ArtifactSession.open(file, { threads: 1 });
+    const session = await ArtifactSession.open(file, { threads: 1, prepack: true });
     const feeds = feedsOf(job, sampleInputs(job, 0, { seed: 0 }));
     const status = (field: string): number =>
       Number(new RegExp(`${field}:\\s+(\\d+) kB`).exec(readFileSync("/proc/self/status", "utf8"))?.[1]) * 1024;

@@ -202,7 +202,7 @@ describe("what is refused", () => {
     ["a cell that is missing", { attn: [1, null, 1, 1] }, "BAD_CELL"],
     ["a cell that is true", { attn: [1, true, 1, 1] }, "BAD_CELL"],
     ["a term of three numbers", { attn: [1, [[0, 1, 1]], 1, 1] }, "BAD_CELL"],
-    ["a row that is no list", { attn: 1 }, "BAD_JSON_FIELD"],
+    ["a row that is no list", { attn: 1 }, "BAD_PLAN"],
     ["an unknown field", { format: "smoothcc-plan/1", steps: 4, cell: {}, cells: {} }, "BAD_JSON_FIELD"],
     ["an unknown format", { format: "smoothcc-plan/9", steps: 4, cells: {} }, "BAD_JSON_FIELD"],
     ["tensors", { format: "smoothcc-plan/1", steps: 4, cells: {}, tensors: "plan.npz" }, "BAD_PLAN"],

@@ -295,7 +295,7 @@ function withForeign(model: Model): Model {
   const count = foreign.length === 1 ? "1 node has an operator" : `${foreign.length} nodes have operators`;
   return warning(
     model,
-    `${count} outside of the ONNX standard (${operators}), which other runtimes may not have: export without ONNX Runtime's extended optimisation.`,
+    `${count} outside of the ONNX standard (${operators}): ONNX Runtime has them, other runtimes may not. An export that no optimiser or quantiser of ONNX Runtime has been at has none.`,
   );
 }
 

@@ -9,6 +9,7 @@ import { ReferenceLoop } from "../../src/reference/loop.js";
 import { sampleInputs } from "../../src/job/run-inputs.js";
 import { runsOf } from "../../src/planning/runs.js";
 import { fixtureNamed } from "../support/fixtures.js";
+import { FASTEST } from "../../src/runtime/session.js";
 import { openFixture, planOf } from "../support/jobs.js";
 import { choose, generator, inputOf, siteOf, summingRuns } from "../support/policy-input.js";
 import { rejectedCodeOf } from "../support/thrown.js";
@@ -100,7 +101,7 @@ describe("lemica", () => {
   it("finds the schedule of a network whose worst segment is the least, with less than whole runs", async () => {
     const job = await openFixture(fixtureNamed("dit/torchscript-17"), "none", { steps: 8 });
     const runs = runsOf(job, { samples: [0], seed: 3, threads: 1 });
-    const loop = new ReferenceLoop(job.run, { threads: 1 });
+    const loop = new ReferenceLoop(job.run, { threads: 1, ...FASTEST });
     try {
       const { schedule } = await choosePlan({ ...planningForJob(job), runs }, "lemica", { fills: 5, k: 6 });
       const inputs = sampleInputs(job, 0, { seed: 3 });
