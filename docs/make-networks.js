@@ -196,7 +196,7 @@ async function tellCases([folder, ...variants]) {
     const result = { of: plain.length, found: found.length, same: found.join() === plain.join() };
     const compiled = await run("compile", file, "--recipe", recipe, "--plan", plan, "-o", artifact, "--force", ...precision);
     const verified = compiled.refused ? compiled : await run("verify", artifact, "--threads", "1");
-    const check = verified.told?.checks.at(-1);
+    const check = verified.told?.checks.find(({ name }) => name.startsWith("artifact ="));
     const refused = inspected.refused ?? verified.refused;
     const runs = refused ? await runsSomewhere(file) : true;
     console.log(JSON.stringify({ ...result, runs, refused, error: check?.relL2, ok: verified.told?.ok }));
