@@ -368,6 +368,11 @@ export function factorsOf(node: Node): readonly [Value, Value] | undefined {
   return left && right && [left, right];
 }
 
+/** A product with a kernel, in whichever precision. */
+export function isConvolution(node: Node): boolean {
+  return productOf(node)?.form === "kernel";
+}
+
 /** A product of which both operands may be activations. */
 export function isProduct(node: Node): boolean {
   return productOf(node)?.weight === "either";

@@ -5,6 +5,7 @@ import { type BranchKind, LATENT } from "../dit.js";
 import { isOp, type Node, type Value } from "../graph.js";
 import {
   attended,
+  carriedOperand,
   isAttentionCore,
   isDataMovement,
   isElementwise,
@@ -14,7 +15,8 @@ import {
   isReduction,
   type Dependence,
 } from "../ops.js";
-import { isAffine, isSelection, mixesNeighbours } from "./functions.js";
+import { isFloatType } from "../types.js";
+import { isAffine, isChoice, mixesNeighbours } from "./functions.js";
 import { unmoved, unscaled } from "./moves.js";
 import { isWithin, type Region } from "./regions.js";
 
@@ -89,7 +91,7 @@ function isRouting(core: Node, region: Region, dependsOn: Dependence): boolean {
   for (let at = open.pop(); at; at = open.pop()) {
     const node = at.producer;
     if (!node || seen.has(node) || !region.nodes.has(node) || isLinear(node, dependsOn) || isAttentionCore(node, dependsOn)) continue;
-    if (isSelection(node)) return true;
+    if (isChoice(node)) return true;
     seen.add(node);
     open.push(...operands(node));
   }
@@ -141,8 +143,7 @@ export function cutPoints(region: Region, dependsOn: Dependence): CutPoints {
     at = before;
   }
   // The output of a linear layer is taken before any reshaping; other modules end at `at` itself.
-  const end = unmoved(at);
-  const output = endsInWeight(end, dependsOn) ? end : at;
+  const output = endsInWeight(unmoved(at), dependsOn) ? earliestFloat(at) : at;
   return { output, normed: normed ?? output, gatedOutput: region.operand, gated };
 }
 
@@ -151,7 +152,7 @@ export function cutPoints(region: Region, dependsOn: Dependence): CutPoints {
  * from the tokens that enter the branch, past attention and the feed-forward network.
  */
 function throughGate(value: Value, region: Region, course: Course, dependsOn: Dependence): Value | undefined {
-  if (!isOp(value.producer, "Mul")) return undefined;
+  if (!isOp(value.producer, "Mul") || isRescaling(value.producer)) return undefined;
   const [a, b] = value.producer?.inputs ?? [];
   if (!a || !b) return undefined;
   const isWhole = (factor: Value): boolean => {
@@ -205,15 +206,28 @@ function isStatisticOf(value: Value, of: Value, region: Region): boolean {
   return reduces;
 }
 
+/** The value before any reshaping and rounding; the codes of a quantiser are none that could be forecast. */
+function earliestFloat(value: Value): Value {
+  let earliest = value;
+  for (let at: Value | undefined = value; at; at = at.producer && carriedOperand(at.producer))
+    if (at.type === undefined || isFloatType(at.type.elem)) earliest = at;
+  return earliest;
+}
+
+/** Whether a node scales the integers that a product of codes gives. */
+function isRescaling(node: Node | undefined): boolean {
+  const isOfCodes = (value: Value | undefined): boolean => isOp(value && unmoved(value).producer, "MatMulInteger", "ConvInteger");
+  return isOp(node, "Mul") && (node?.inputs.some(isOfCodes) ?? false);
+}
+
 /** Whether a value is the output of a linear layer, with or without a bias, and with the scale of an integer product. */
 function endsInWeight(value: Value, dependsOn: Dependence): boolean {
   const node = value.producer;
   if (!node) return false;
   if (isLinear(node, dependsOn)) return true;
   const isBias = isOp(node, "Add") && node.inputs.some((input) => dependsOn(input) === 0);
-  const isScale = isOp(node, "Mul") && node.inputs.some((input) => isOp(input && unmoved(input).producer, "MatMulInteger", "ConvInteger"));
   return (
-    (isBias || isScale) &&
+    (isBias || isRescaling(node)) &&
     node.inputs.some((input) => input !== undefined && dependsOn(input) !== 0 && endsInWeight(unmoved(input), dependsOn))
   );
 }

@@ -55,9 +55,6 @@ interface Place {
   /** The value that the chain begins with. */
   readonly front: Value;
   readonly depth: number;
-  /** The add that leads here, and the place before it. */
-  readonly add?: ResidualAdd | undefined;
-  readonly before?: Place | undefined;
 }
 
 /** Where a value stands. `isWhole`: nothing but elementwise functions and data movement since that place. */
@@ -108,8 +105,8 @@ class ChainFinder {
       return;
     }
     const from = this.placeOf(add.before);
-    this.resampling ??= from.add && this.standings.get(add.before)?.resampling;
-    const to = { front: from.front, depth: from.depth + 1, add, before: from };
+    if (from.depth > 0) this.resampling ??= this.standings.get(add.before)?.resampling;
+    const to = { front: from.front, depth: from.depth + 1 };
     this.found.push({ add, from, to });
     this.sums.set(add.sum, add);
     for (const output of node.outputs) this.standings.set(output, { place: to, isWhole: true });

@@ -1,7 +1,7 @@
 /** Names of streams: labels for people, which no decision depends on. */
 import { LATENT } from "../dit.js";
-import { type Graph, isOp, type Value } from "../graph.js";
-import type { Dependence } from "../ops.js";
+import type { Graph, Value } from "../graph.js";
+import { type Dependence, isConvolution } from "../ops.js";
 import type { Chain, ResidualBranch, ResidualStreams, Tokens } from "./index.js";
 import { sourcesOf, type TokenSource } from "./tokens.js";
 
@@ -49,7 +49,7 @@ export function streamNames(
     if (word !== undefined) return word;
     if (shape.length === 5) return shape.slice(1, 3).includes(1) ? "image" : "video";
     if (shape.length !== 3) return "image";
-    if (graph.nodes.some((node) => isOp(node, "Conv") && (dependsOn(node.inputs[0]) & LATENT) !== 0)) return "audio";
+    if (graph.nodes.some((node) => isConvolution(node) && (dependsOn(node.outputs[0]) & LATENT) !== 0)) return "audio";
     const attendsJointly = streams.branches.some(({ tokens }) => sourcesOf(tokens).some((source) => source !== LATENT));
     return attendsJointly ? "image" : "video";
   }

@@ -6,7 +6,7 @@ import { operands } from "../analysis.js";
 import { smallConstant } from "../constants.js";
 import { CONDITION, LATENT, TIME } from "../dit.js";
 import { type Graph, intAttribute, intsAttribute, isOp, type Node, type Value } from "../graph.js";
-import { isDataMovement, isElementwise, isLinear, isNorm, type Dependence } from "../ops.js";
+import { isDataMovement, isElementwise, isLinear, isNorm, isPerToken, type Dependence } from "../ops.js";
 import type { ResidualAdd } from "./chains.js";
 
 /** The input that tokens come from: its bit in `Dependence`, LATENT or that of a condition. */
@@ -62,7 +62,7 @@ function carried(node: Node, at: (value: Value | undefined) => Tokens, dependsOn
   const all = (tokens: Tokens): readonly Tokens[] => node.outputs.map(() => tokens);
   if (isOp(node, "Transpose")) return all(transposed(node, at(first)));
   if (isDataMovement(node) || isNorm(node)) return all(at(first));
-  if (isTokenwiseLinear(node, dependsOn)) return all({ stretches: at(first).stretches, turned: false });
+  if (isLinear(node, dependsOn) && isPerToken(node, dependsOn)) return all({ stretches: at(first).stretches, turned: false });
   // An embedding has the tokens of the ids that it looks up.
   if (isOp(node, "Gather", "GatherND") && dependsOn(first) === 0) return all(at(second));
   if (isOp(node, "Slice", "Split", "Gather")) return parts(node, at(first));
@@ -90,11 +90,6 @@ function measured(tokens: Tokens, value: Value | undefined): Tokens {
   const [only, ...others] = tokens.stretches;
   const length = value?.type?.shape?.at(-2);
   return only && others.length === 0 && typeof length === "number" ? { ...tokens, stretches: [{ ...only, length }] } : tokens;
-}
-
-/** Whether a linear layer is applied to the channels of each token of [batch, tokens, channels]. */
-function isTokenwiseLinear(node: Node, dependsOn: Dependence): boolean {
-  return isLinear(node, dependsOn) && !isOp(node, "Conv", "Einsum") && dependsOn(node.inputs[1]) === 0;
 }
 
 /** Whether a Concat joins values of [batch, tokens, channels] along the token axis. */
@@ -175,5 +170,5 @@ export function liveTokens(graph: Graph, at: (value: Value) => Tokens, dependsOn
 /** Whether each token of a node's results depends on no other token. */
 function keepsTokensApart(node: Node, dependsOn: Dependence): boolean {
   if (isOp(node, "Concat")) return joinsTokens(node);
-  return isElementwise(node) || isDataMovement(node) || isNorm(node) || isOp(node, "Slice", "Split") || isTokenwiseLinear(node, dependsOn);
+  return isPerToken(node, dependsOn) || isDataMovement(node) || isNorm(node) || isOp(node, "Slice", "Split");
 }

@@ -1,25 +1,13 @@
 /** A network with bound shapes, and the recipe resolved against it: everything of a run except its sampler. */
 import { shapeOf } from "../../ir/build.js";
-import { stepCost, totalMacs } from "../../ir/cost.js";
 import { unknownName } from "../../ir/diagnostics.js";
 import type { Half } from "../../ir/dit.js";
-import { constant, ditView, type Model, opsetOf, type Value, withGraph } from "../../ir/graph.js";
-import { isStandard } from "../../ir/ops.js";
+import { constant, ditView, type Model, type Value, withGraph } from "../../ir/graph.js";
 import { rewrite, sweep } from "../../ir/rewrite.js";
 import { firstUndecided } from "../../ir/sizes.js";
 import { readTensor, type TensorData } from "../../ir/tensor.js";
 import { type Dim, staticShape } from "../../ir/types.js";
-import { unknownWarning } from "../../ir/unknown.js";
-import {
-  BIND_PASSES,
-  DERIVE_PASSES,
-  inferTypes,
-  type Questions,
-  runPasses,
-  SETTLE_PASSES,
-  staysForeign,
-  untilSettled,
-} from "../../passes/index.js";
+import { BIND_PASSES, DERIVE_PASSES, inferTypes, type Questions, runPasses, SETTLE_PASSES, untilSettled } from "../../passes/index.js";
 import { batchAsDim, batchMismatch, reservedName } from "../../schedules/diagnostics.js";
 import {
   type Condition,
@@ -34,7 +22,7 @@ import {
 } from "../../schedules/index.js";
 import { evaluator, type RuntimeOptions } from "../runtime/index.js";
 import { badChannels, dataDependent, predictionShape, typeUnknown } from "../words/index.js";
-import { heldConditions } from "./held-conditions.js";
+import { findingsOf } from "./findings.js";
 import { lifted, type Network, type PortRoles } from "./network.js";
 import { floatTypeOf, isInput, type Recipe, type ValueSpec } from "./recipe.js";
 import type { JobSource } from "./source.js";
@@ -103,7 +91,7 @@ export async function liftBound(bound: BoundNetwork, runtime: RuntimeOptions): P
   const isGuided = bound.single !== bound.model;
   const single = !isGuided ? model : bound.single && oneHalf(model, await liftedFrom(bound.single));
   const prediction = predictionSlice(model, recipe.prediction);
-  const shown = withHeld(withChannels(withForeign(withCoverage(model)), recipe.prediction, prediction));
+  const shown = withWarnings(model, findingsOf(model, recipe.prediction, prediction));
   return {
     bound,
     source,
@@ -268,56 +256,9 @@ function withoutScaleInput(lifted: Model, { input }: Guidance): Model {
   return { ...lifted, dit: { ...view, conditions: view.conditions.filter((name) => name !== input) } };
 }
 
-/** If the branches hold less than this share of a step's MACs, some were probably not found. */
-const EXPECTED_COVERAGE = 0.5;
-
-/** Adds a warning if operators are not known, or if much of the model's compute is in no branch. */
-function withCoverage(model: Model): Model {
-  const unknown = unknownWarning(model);
-  if (unknown !== undefined) return warning(model, unknown);
-  const { total, branches } = stepCost(model);
-  const all = totalMacs(total);
-  const found = [...branches.values()].reduce((sum, macs) => sum + totalMacs(macs), 0);
-  if (all === 0 || found >= EXPECTED_COVERAGE * all) return model;
-  const share = ((100 * found) / all).toFixed(0);
-  return warning(
-    model,
-    `Only ${share} % of a step's MACs are in branches that were found; the rest is computed at every step. The model may be of a kind that is not supported yet.`,
-  );
-}
-
-/** Adds a warning if the artifact will contain operators outside of the standard. */
-function withForeign(model: Model): Model {
-  const opset = opsetOf(model);
-  const foreign = model.graph.nodes.filter((node) => !isStandard(node, opset) && staysForeign(node, opset));
-  if (foreign.length === 0) return model;
-  const operators = [...new Set(foreign.map(({ domain, opType }) => (domain === "" ? opType : `${domain}.${opType}`)))].join(", ");
-  const count = foreign.length === 1 ? "1 node has an operator" : `${foreign.length} nodes have operators`;
-  return warning(
-    model,
-    `${count} outside of the ONNX standard (${operators}): ONNX Runtime has them, other runtimes may not. An export that no optimiser or quantiser of ONNX Runtime has been at has none.`,
-  );
-}
-
-/** Adds a warning if the prediction was taken from an output that has something else than a variance behind it. */
-function withChannels(model: Model, asked: PredictionSlice, { channels, channelAxis }: PredictionSlice): Model {
-  const [port] = model.graph.outputs;
-  const have = port?.value.type?.shape?.[channelAxis];
-  if (asked.channels !== undefined || channels === undefined || have === 2 * channels[1]) return model;
-  return warning(
-    model,
-    `The first ${channels[1]} of ${have} channels of '${port?.name}' are taken for the prediction: if those are others, name them as "prediction": { "channels": [from, to] } in recipe.json.`,
-  );
-}
-
-function withHeld(model: Model): Model {
-  const sentence = heldConditions(model);
-  return sentence === undefined ? model : warning(model, sentence);
-}
-
-function warning(model: Model, sentence: string): Model {
+function withWarnings(model: Model, sentences: readonly string[]): Model {
   const view = ditView(model);
-  return { ...model, dit: { ...view, warnings: [...view.warnings, sentence] } };
+  return sentences.length === 0 ? model : { ...model, dit: { ...view, warnings: [...view.warnings, ...sentences] } };
 }
 
 /** The batch that a static export was made for; 1 where the batch is symbolic. */
