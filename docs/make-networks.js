@@ -187,6 +187,7 @@ async function tellCases([folder, ...variants]) {
   };
   const [recipe, plan, artifact] = ["recipe.json", "plan.json", "artifact"].map((name) => join(folder, name));
   const branchesOf = ({ told }) => told?.branches.map(({ kind, block, stream, gated }) => JSON.stringify({ kind, block, stream, gated }));
+  await fixSizes(recipe, await run("inspect", join(folder, "plain.onnx"), "--recipe", recipe));
   const plain = branchesOf(await run("inspect", join(folder, "plain.onnx"), "--recipe", recipe)) ?? [];
   for (const variant of variants) {
     const file = join(folder, `${variant}.onnx`);
@@ -201,6 +202,24 @@ async function tellCases([folder, ...variants]) {
     const runs = refused ? await runsSomewhere(file) : true;
     console.log(JSON.stringify({ ...result, runs, refused, error: check?.relL2, ok: verified.told?.ok }));
   }
+}
+
+/** Gives the symbolic dimensions of an export, but that of its batch, the sizes that the recorded inputs have. */
+async function fixSizes(file, { told }) {
+  const recipe = JSON.parse(readFileSync(file, "utf8"));
+  const latent = told?.inputs.find(({ role }) => role === "latent");
+  for (const { name, shape } of told?.inputs ?? []) {
+    const sizes = recordedShape(join(file, "..", "inputs", `${name}.npy`));
+    for (const [axis, dim] of shape.entries())
+      if (typeof dim === "string" && dim !== latent?.shape[0]) recipe.dims = { ...recipe.dims, [dim]: sizes[axis] };
+  }
+  writeFileSync(file, JSON.stringify(recipe));
+}
+
+/** The shape in the header of an npy file. */
+function recordedShape(file) {
+  const [, shape = ""] = /'shape': \(([^)]*)\)/.exec(readFileSync(file, "latin1")) ?? [];
+  return shape.split(",").filter(Boolean).map(Number);
 }
 
 /** Whether ONNX Runtime loads a file at all. */
