@@ -128,7 +128,8 @@ async function tried(name) {
 
 /** What the fixture's files say of a run: batch, channels, sizes, conditions. */
 function recipeOf(folder) {
-  const json = (file) => JSON.parse(readFileSync(join(folder, file), "utf8"));
+  // Python writes infinity without quotes.
+  const json = (file) => JSON.parse(readFileSync(join(folder, file), "utf8").replaceAll(/-?Infinity|NaN/g, "null"));
   const { inputs, latent, timestep, channels } = json("config.json");
   const scheduler = json("scheduler_config.json");
   const isDynamic = scheduler.use_dynamic_shifting === true;
@@ -136,7 +137,7 @@ function recipeOf(folder) {
   const conditions = Object.keys(inputs).filter((name) => name !== latent && name !== timestep && name !== "timestep_r");
   return {
     model: "plain.onnx",
-    scheduler,
+    scheduler: join(folder, "scheduler_config.json"),
     sampling: isDynamic ? { mu: 0.8 } : scheduler._class_name === "FlowMatchEulerDiscreteScheduler" ? { sigmas: "linear" } : {},
     ...("timestep_r" in inputs && { timestep: [timestep, "timestep_r"] }),
     steps: STEPS,

@@ -6,7 +6,7 @@ import { operands } from "../analysis.js";
 import { smallConstant } from "../constants.js";
 import { CONDITION, LATENT, TIME } from "../dit.js";
 import { type Graph, intAttribute, intsAttribute, isOp, type Node, type Value } from "../graph.js";
-import { isDataMovement, isElementwise, isLinear, isNorm, isPerToken, type Dependence } from "../ops.js";
+import { carriedOperand, isElementwise, isLinear, isNorm, isPerToken, type Dependence } from "../ops.js";
 import type { ResidualAdd } from "./chains.js";
 
 /** The input that tokens come from: its bit in `Dependence`, LATENT or that of a condition. */
@@ -61,7 +61,7 @@ function carried(node: Node, at: (value: Value | undefined) => Tokens, dependsOn
   const [first, second] = node.inputs;
   const all = (tokens: Tokens): readonly Tokens[] => node.outputs.map(() => tokens);
   if (isOp(node, "Transpose")) return all(transposed(node, at(first)));
-  if (isDataMovement(node) || isNorm(node)) return all(at(first));
+  if (carriedOperand(node) || isNorm(node)) return all(at(first));
   if (isLinear(node, dependsOn) && isPerToken(node, dependsOn)) return all({ stretches: at(first).stretches, turned: false });
   // An embedding has the tokens of the ids that it looks up.
   if (isOp(node, "Gather", "GatherND") && dependsOn(first) === 0) return all(at(second));
@@ -159,9 +159,12 @@ export function liveTokens(graph: Graph, at: (value: Value) => Tokens, dependsOn
   for (const node of [...graph.nodes].reverse()) {
     const wanted = new Set(node.outputs.flatMap((output) => [...(live.get(output) ?? [])]));
     if (wanted.size === 0) continue;
+    const known = new Set(node.outputs.flatMap((output) => sourcesOf(at(output))));
     for (const value of operands(node)) {
       const sources = sourcesOf(at(value));
-      need(value, keepsTokensApart(node, dependsOn) ? sources.filter((source) => wanted.has(source)) : sources);
+      // Parts leave sources out; elsewhere one that is missing from the results has been lost sight of.
+      const isApart = keepsTokensApart(node, dependsOn) && (isPart(node) || sources.every((source) => known.has(source)));
+      need(value, isApart ? sources.filter((source) => wanted.has(source)) : sources);
     }
   }
   return (value) => (live.get(value)?.size ?? 0) > 0;
@@ -170,5 +173,9 @@ export function liveTokens(graph: Graph, at: (value: Value) => Tokens, dependsOn
 /** Whether each token of a node's results depends on no other token. */
 function keepsTokensApart(node: Node, dependsOn: Dependence): boolean {
   if (isOp(node, "Concat")) return joinsTokens(node);
-  return isPerToken(node, dependsOn) || isDataMovement(node) || isNorm(node) || isOp(node, "Slice", "Split");
+  return isPerToken(node, dependsOn) || carriedOperand(node) !== undefined || isNorm(node) || isPart(node);
+}
+
+function isPart(node: Node): boolean {
+  return isOp(node, "Slice", "Split");
 }
