@@ -5,6 +5,7 @@
 import { placed, type PlacedBranch } from "../residual/blocks.js";
 import { isOp, type Value } from "../graph.js";
 import type { SharedBranch } from "../residual/cut.js";
+import { unmoved } from "../residual/moves.js";
 import type { Recogniser } from "../recogniser.js";
 
 export default {
@@ -26,6 +27,6 @@ export default {
 
 /** The output of a feed-forward network that several streams share: each stream adds its own slice of it (CogVideoX). */
 function sharedOutput({ branch: { kind, output, entry } }: PlacedBranch): Value | undefined {
-  const { producer } = output;
+  const { producer } = unmoved(output);
   return kind === "mlp" && entry.stretches.length > 1 && isOp(producer, "Slice", "Split") ? producer?.inputs[0] : undefined;
 }
