@@ -1,5 +1,6 @@
 /** Lifting of networks that other authors built in other ways, against what PyTorch recorded of them: `fixtures/zoo`, see its README. */
-import { readdirSync, readFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
@@ -9,6 +10,7 @@ import { readModel } from "../ir/onnx/index.js";
 import { tensorNumbers } from "../ir/tensor.js";
 import { relativeL2 } from "../schedules/index.js";
 import { readNpy } from "../src/files/npy.js";
+import { openJob } from "../src/job/job.js";
 import { Session } from "../src/runtime/session.js";
 
 const ROOT = join(import.meta.dirname, "fixtures", "zoo");
@@ -37,6 +39,16 @@ describe.each(networks)("$name/$file", ({ name, file }) => {
       expect(relativeL2(values.get(site) ?? [], recorded), site).toBeLessThanOrEqual(1e-5);
     }
   });
+});
+
+it("takes whole times that a sampler misses by rounding", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "smoothcc-zoo-"));
+  const scheduler = join(folder, "scheduler_config.json");
+  writeFileSync(scheduler, JSON.stringify({ _class_name: "FlowMatchEulerDiscreteScheduler", shift: 1 }));
+  const { run } = await openJob(join(ROOT, "groot", "dynamo-20.onnx"), { scheduler, steps: 4 }, { threads: 1 });
+  // 1000 · (1 − k · 0.333), which is 333.99999999999994 in doubles.
+  expect(run.table.rows.map(({ timestep }) => timestep)).toEqual([1000, 667, 334, 1]);
+  rmSync(folder, { recursive: true });
 });
 
 /** The values of all branches on the recorded inputs. */

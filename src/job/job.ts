@@ -15,6 +15,7 @@ import {
   unknownKeys,
 } from "../../schedules/index.js";
 import type { Questions } from "../../passes/index.js";
+import { isFloatType } from "../../ir/types.js";
 import { assertDevice, evaluator, type RuntimeOptions } from "../runtime/index.js";
 import { badGuidance, fractionalTime, inputNumber, noVariance } from "../words/index.js";
 import { bindModel, type BoundModel, type BoundNetwork, latentInput, liftBound } from "./bound-model.js";
@@ -81,7 +82,7 @@ function jobWith({ bound, source, model, facts }: BoundModel, runtime: RuntimeOp
   const { network, anyBatch } = bound;
   const { calls, networks } = runOf({ ...facts, table: NO_ROWS });
   const { table, steps, setUp, skipped } = samplingOf(source, latentShape({ calls, networks, batch: facts.batch }));
-  const run = runOf({ ...facts, table, steps: setUp });
+  const run = runOf({ ...facts, table: withWholeTimes(table, model), steps: setUp });
   const scale = run.rows[0]?.scale ?? 1;
   const job = {
     ...{ network, bound, source, model, anyBatch, run, steps, questions: { evaluator: evaluator(runtime), signal: runtime.signal } },
@@ -123,6 +124,17 @@ export function warningsOf({ source, model, run }: Job): readonly string[] {
   const noDrop =
     "Steps at guidance scale 1 still compute both halves: this export cannot run one of them. Export with a symbolic batch, or use the form 'two-calls'.";
   return [...ditView(model).warnings, ...unknown, ...(unguided ? [noUncond] : []), ...(idle ? [noDrop] : [])];
+}
+
+/** Times of a sampler may miss whole numbers by the rounding of doubles. */
+const TIME_ROUNDING = 1e-9;
+
+/** The table with whole times for a network that takes no others, where they are so but for rounding. */
+function withWholeTimes(table: Run["table"], { graph, dit }: Model): Run["table"] {
+  const input = graph.inputs.find((value) => value.name === dit?.timestep);
+  if (!input?.type || isFloatType(input.type.elem)) return table;
+  const whole = (time: number): number => (Math.abs(time - Math.round(time)) <= TIME_ROUNDING * Math.abs(time) ? Math.round(time) : time);
+  return { ...table, rows: table.rows.map((row) => ({ ...row, timestep: whole(row.timestep) })) };
 }
 
 /**
