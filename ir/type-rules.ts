@@ -27,7 +27,13 @@ export type ResultType = FixedType | "misfit" | undefined;
 export function resultTypes(node: Node): readonly ResultType[] {
   const { domain, opType } = node;
   const rule = isOfStandardDomain(node) ? (TYPE_RULES.get(opType) ?? IN_STANDARD_DOMAIN.get(opType)) : undefined;
-  return (rule ?? (domain === "com.microsoft" ? RUNTIME_TYPE_RULES.get(opType) : undefined))?.(node) ?? [];
+  const types = (rule ?? (domain === "com.microsoft" ? RUNTIME_TYPE_RULES.get(opType) : undefined))?.(node) ?? [];
+  // What is no size is left to the runtime, which says what is wrong with the node.
+  return types.map((type) => (type && type !== "misfit" && !type.shape.every(isSize) ? undefined : type));
+}
+
+function isSize(dim: number): boolean {
+  return Number.isSafeInteger(dim) && dim >= 0;
 }
 
 type TypeRule = (node: Node) => readonly ResultType[];
