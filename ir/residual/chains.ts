@@ -40,7 +40,7 @@ export interface Chains {
   readonly chains: readonly Chain[];
   /** Nodes that add something computed from the stream by weights, which is no attention and no feed-forward network. */
   readonly others: readonly Node[];
-  /** The first node between two adds of a stream that changes its resolution. */
+  /** The first node between two adds of a stream, behind attention, that changes its resolution. */
   readonly resampling?: Node | undefined;
 }
 
@@ -55,6 +55,8 @@ interface Place {
   /** The value that the chain begins with. */
   readonly front: Value;
   readonly depth: number;
+  /** Whether attention is among them: what comes before may be an embedding. */
+  readonly attends: boolean;
 }
 
 /** Where a value stands. `isWhole`: nothing but elementwise functions and data movement since that place. */
@@ -105,8 +107,8 @@ class ChainFinder {
       return;
     }
     const from = this.placeOf(add.before);
-    if (from.depth > 0) this.resampling ??= this.standings.get(add.before)?.resampling;
-    const to = { front: from.front, depth: from.depth + 1 };
+    if (from.attends) this.resampling ??= this.standings.get(add.before)?.resampling;
+    const to = { front: from.front, depth: from.depth + 1, attends: from.attends || add.kind !== "mlp" };
     this.found.push({ add, from, to });
     this.sums.set(add.sum, add);
     for (const output of node.outputs) this.standings.set(output, { place: to, isWhole: true });
@@ -163,7 +165,7 @@ class ChainFinder {
   }
 
   private placeOf(value: Value): Place {
-    const known = this.standings.get(value) ?? { place: { front: value, depth: 0 }, isWhole: true };
+    const known = this.standings.get(value) ?? { place: { front: value, depth: 0, attends: false }, isWhole: true };
     this.standings.set(value, known);
     return known.place;
   }
