@@ -47,6 +47,14 @@ export function staysForeign(node: Node, opset: number): boolean {
   return ruleOf(node, opset)?.(node, new Builder(), opset) === undefined;
 }
 
+/** A rule for integers whose scales are floats: the kernels take no others. */
+function ofFloatScales(rule: Decomposition): Decomposition {
+  return (node, build, opset) => {
+    const elems = [...node.inputs, ...node.outputs].map((value) => value?.type?.elem);
+    return elems.some((elem) => elem === "float16" || elem === "bfloat16") ? undefined : rule(node, build, opset);
+  };
+}
+
 /** The rule for a node that is not of the standard, if there is one and all types are known. */
 function ruleOf(node: Node, opset: number): Decomposition | undefined {
   const isOfRuntime = node.domain === "com.microsoft" || isOfStandardDomain(node);
@@ -83,13 +91,13 @@ const RULES: ReadonlyMap<string, Decomposition> = new Map<RuntimeOperator | Stan
   ["NhwcFusedConv", inOneType(convolution)],
   ["PackedAttention", inOneType(packedAttention)],
   ["PackedMultiHeadAttention", inOneType(packedAttention)],
-  ["QGemm", quantisedGemm],
-  ["QLinearAdd", quantisedSum],
-  ["QLinearConcat", quantisedConcat],
-  ["QLinearConv", quantisedConvolution],
-  ["QLinearLeakyRelu", between("LeakyRelu", 1, ({ attributes }) => Object.fromEntries(attributes))],
-  ["QLinearMul", between("Mul", 2)],
-  ["QLinearSigmoid", between("Sigmoid", 1)],
+  ["QGemm", ofFloatScales(quantisedGemm)],
+  ["QLinearAdd", ofFloatScales(quantisedSum)],
+  ["QLinearConcat", ofFloatScales(quantisedConcat)],
+  ["QLinearConv", ofFloatScales(quantisedConvolution)],
+  ["QLinearLeakyRelu", ofFloatScales(between("LeakyRelu", 1, ({ attributes }) => Object.fromEntries(attributes)))],
+  ["QLinearMul", ofFloatScales(between("Mul", 2))],
+  ["QLinearSigmoid", ofFloatScales(between("Sigmoid", 1))],
   ["QuantizeLinear", requantisation("QuantizeLinear")],
   ["QuickGelu", inOneType(quickGelu)],
   ["RotaryEmbedding", inOneType(rotaryEmbedding)],

@@ -64,7 +64,7 @@ export function quantisedGemm(node: Node, build: Builder): readonly Value[] | un
   const [a, aScale, aZero, b, bScale, bZero, added, scale, zero] = node.inputs;
   const out = first(node);
   const { name, type } = out;
-  if (!a || !b || !aScale || !bScale || !type || elemOf(aScale) !== "float" || elemOf(bScale) !== "float") return undefined;
+  if (!a || !b || !aScale || !bScale || !type) return undefined;
   const turned = (value: Value, side: "A" | "B"): Value =>
     intAttribute(node, `trans${side}`, 0) === 0 ? value : build.transpose(value, [1, 0], `${name}/${side}_turned`);
   const whole = { ...type, elem: "int32" } as const;
