@@ -16,7 +16,11 @@ export interface PlacedBranch {
 /** Numbers the blocks of each stream. */
 export function placed(branches: readonly ResidualBranch[], streamOf: (branch: ResidualBranch) => string): readonly PlacedBranch[] {
   const streams = new Map<string, ResidualBranch[]>();
-  for (const branch of branches) streams.set(streamOf(branch), [...(streams.get(streamOf(branch)) ?? []), branch]);
+  for (const branch of branches) {
+    const own = streams.get(streamOf(branch));
+    if (own) own.push(branch);
+    else streams.set(streamOf(branch), [branch]);
+  }
   const blocks = new Map([...streams.values()].flatMap((own) => blocksOf(own).map((block, i) => [own[i], block])));
   return branches.map((branch) => ({ branch, stream: streamOf(branch), block: blocks.get(branch) ?? 0 }));
 }

@@ -42,7 +42,8 @@ interface Progress {
   readonly stage: Stage;
 }
 
-interface Course {
+/** What happens to the values of a branch. */
+export interface Course {
   readonly cores: readonly Node[];
   at(value: Value): Progress;
 }
@@ -50,7 +51,7 @@ interface Course {
 const ENTRY: Progress = { attended: false, stage: "entry" };
 
 /** The course of values through a branch. One forward walk. */
-function courseOf(region: Region, dependsOn: Dependence): Course {
+export function courseOf(region: Region, dependsOn: Dependence): Course {
   const known = new Map<Node, Progress>();
   const attends = [...region.nodes].some((node) => isAttentionCore(node, dependsOn));
   const at = ({ producer }: Value): Progress => (producer && known.get(producer)) ?? ENTRY;
@@ -109,8 +110,7 @@ function attendsToItself(core: Node, region: Region, dependsOn: Dependence): boo
 }
 
 /** How many tokens each token attends to in the first attention of a branch, if shapes tell. */
-export function spanOf(region: Region, dependsOn: Dependence): number | undefined {
-  const [core] = courseOf(region, dependsOn).cores;
+export function spanOf({ cores: [core] }: Course): number | undefined {
   const size = core && (isProduct(core) ? core.outputs[0]?.type?.shape?.at(-1) : attended(core)[0]?.type?.shape?.at(-2));
   return typeof size === "number" ? size : undefined;
 }
@@ -126,8 +126,7 @@ export interface CutPoints {
   readonly gated: boolean;
 }
 
-export function cutPoints(region: Region, dependsOn: Dependence): CutPoints {
-  const course = courseOf(region, dependsOn);
+export function cutPoints(region: Region, course: Course, dependsOn: Dependence): CutPoints {
   let gated = false;
   let normed: Value | undefined;
   let at = region.operand;

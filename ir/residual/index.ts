@@ -3,7 +3,7 @@ import { operands } from "../analysis.js";
 import { type BranchKind, LATENT } from "../dit.js";
 import { type Graph, isOp, type Node, type Value } from "../graph.js";
 import { type Dependence, isAttentionCore, isElementwise, isLinear, isProduct } from "../ops.js";
-import { cutPoints, type CutPoints, spanOf } from "./branch.js";
+import { courseOf, cutPoints, type CutPoints, spanOf } from "./branch.js";
 import { type Chain, chainsOf, type ResidualAdd } from "./chains.js";
 import { mixesNeighbours } from "./functions.js";
 import { liveTokens, sourcesOf, type Tokens, tokensOf } from "./tokens.js";
@@ -53,12 +53,13 @@ export function residualStreams(graph: Graph, dependsOn: Dependence): ResidualSt
     chain
       .filter(({ sum }) => isLive(sum))
       .map((add): ResidualBranch => {
+        const course = courseOf(add, dependsOn);
         const first = [...add.nodes].find((node) => isLinear(node, dependsOn));
         const entry = tokens(first?.inputs.find((value) => dependsOn(value) !== 0) ?? add.root);
         return {
           ...{ kind: add.kind, add, chain, tokens: tokens(add.before), entry, depth: depths.get(add) ?? 0 },
-          span: spanOf(add, dependsOn),
-          ...cutPoints(add, dependsOn),
+          span: spanOf(course),
+          ...cutPoints(add, course, dependsOn),
         };
       }),
   );

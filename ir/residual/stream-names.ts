@@ -14,11 +14,11 @@ export interface StreamNames {
 
 /** The words by which names of inputs tell what they hold. */
 const WORDS: readonly (readonly [name: string, words: RegExp])[] = [
-  ["audio", /audio|sound|speech|music|voice|mel|wave?(form)?/],
-  ["action", /actions?/],
-  ["state", /states?|proprio(ception)?/],
-  ["motion", /motions?|poses?/],
-  ["text", /text|txt|prompts?|captions?/],
+  ["audio", /^(audio|sound|speech|music|voice|mel|wave?(form)?)$/],
+  ["action", /^(actions?)$/],
+  ["state", /^(states?|proprio(ception)?)$/],
+  ["motion", /^(motions?|poses?)$/],
+  ["text", /^(text|txt|prompts?|captions?)$/],
 ];
 
 /** `inputs`: the input that each source of tokens is. */
@@ -61,7 +61,7 @@ function told(input: Value | undefined): string | undefined {
     .replaceAll(/hidden_?states?/gi, "")
     .toLowerCase()
     .split(/[^a-z]+/);
-  return WORDS.find(([, expression]) => words.some((word) => new RegExp(`^(${expression.source})$`).test(word)))?.[0];
+  return WORDS.find(([, expression]) => words.some((word) => expression.test(word)))?.[0];
 }
 
 /** The name, with a number behind it if it is taken. */
