@@ -11,6 +11,18 @@ export function operands(node: Node): Value[] {
   return values;
 }
 
+/** The files in which constants of a graph lie. */
+export function filesOf({ nodes }: Graph): ReadonlySet<string> {
+  const files = new Set<string>();
+  for (const node of nodes) {
+    for (const { data } of operands(node)) {
+      if (data?.content.kind === "file") files.add(data.content.file);
+      if (data?.content.kind === "converted") files.add(data.content.source.file);
+    }
+  }
+  return files;
+}
+
 const NONE: readonly Graph[] = [];
 
 /** The graphs that a node has as attributes. */

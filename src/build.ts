@@ -1,7 +1,6 @@
 /** The main job: calibrate → plan → compile → verify → time → report. */
 import { basename, join, resolve } from "node:path";
-import { writeFile } from "node:fs/promises";
-import { assertReplaceable, replaceFolder } from "./files/index.js";
+import { prepareFolder, replaceFolder, writeSummed } from "./files/index.js";
 import {
   ARTIFACT,
   bench,
@@ -108,7 +107,7 @@ export async function buildTiers(
 type Target = Pick<BuildOptions, "output" | "policyOptions">;
 
 async function buildAll(model: string, options: BuildOptions, targets: readonly Target[]): Promise<readonly Built[]> {
-  for (const { output } of targets) assertReplaceable(output, ARTIFACT, options.force);
+  for (const { output } of targets) prepareFolder(output, ARTIFACT, options.force);
   assertLimitable(options);
   const job = await openJob(model, options.overrides, options);
   const policy = await findPolicy(options.policy, job.source.extensions?.policies);
@@ -141,7 +140,7 @@ async function makeArtifact(
       folder,
       others.map(({ artifact }) => artifact),
     );
-    const artifact = await openArtifact(folder, { ...options, extensions: options.overrides.extensions });
+    const artifact = await openArtifact(folder, { ...options, extensions: options.overrides.extensions, check: false });
     const verification = await verify(artifact, { ...options, samples: 1 });
     const timed =
       options.runs > 0
@@ -149,7 +148,7 @@ async function makeArtifact(
         : undefined;
     const title = basename(resolve(output));
     const report = reportOf({ title, artifact, verification, bench: timed });
-    await writeFile(join(folder, FILES.report), renderReport(report));
+    await writeSummed(folder, FILES.report, renderReport(report));
     options.signal?.throwIfAborted();
     return {
       ...{ artifact: output, plan: planned.summary, compiled, computed, bytes: sizes, sharesWeights, verification, bench: timed },

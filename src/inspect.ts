@@ -6,7 +6,7 @@ import { ditView, type Model, opsetOf } from "../ir/graph.js";
 import type { TensorType } from "../ir/types.js";
 import { instrument } from "../passes/index.js";
 import { runPasses } from "../passes/pass.js";
-import { assertFree, npyBytes, readNpy, writeWhole } from "./files/index.js";
+import { prepareFile, npyBytes, readNpy, writeWhole } from "./files/index.js";
 import { AS_WRITTEN, type RuntimeOptions, Session, type Tensors } from "./runtime/index.js";
 
 export interface PortReport {
@@ -96,7 +96,7 @@ export async function dumpBranches(lifted: Model, inputs: string, output: string
   const model = await runPasses(lifted, [instrument], options);
   const sites = ditView(model).branches.map(({ site }) => site);
   const fileOf = (site: string): string => join(output, `${site}.npy`);
-  for (const site of sites) assertFree(fileOf(site), options.force);
+  for (const site of sites) prepareFile(fileOf(site), options.force);
   const feeds = new Map(model.graph.inputs.map(({ name }) => [name, readNpy(join(inputs, `${name}.npy`))]));
   const session = await Session.open(model, { ...options, ...AS_WRITTEN });
   let results: Tensors;

@@ -32,6 +32,7 @@ import { parse } from "../ir/parse.js";
 import { passes } from "../passes/index.js";
 import { chooseSchedule } from "../schedules/index.js";
 import full from "../schedules/policies/full.js";
+import { assertUnchanged, stampsOf } from "../src/files/stamps.js";
 import { latentPicture } from "../src/report/picture.js";
 import { cli, type Ran } from "./support/cli.js";
 import { choose, single } from "./support/policy-input.js";
@@ -206,6 +207,16 @@ const CALLS: Readonly<Record<string, readonly [call: () => unknown, exit: number
   NOT_A_PICTURE: [() => latentPicture({ shape: [2, 8], values: new Float32Array(16) }, [-1, 1]), 2],
   POLICY_NEEDS_MODEL: [() => chooseSchedule({ ...full, needs: ["runs"] }, {}, single(4)), 2],
   POLICY_NEEDS_TRACE: [() => choose("smoothcache", { alpha: 0.1 }, single(4)), 2],
+  SOURCE_CHANGED: [
+    () => {
+      const file = join(folder, "source.onnx");
+      writeFileSync(file, "one");
+      const stamps = stampsOf([file]);
+      writeFileSync(file, "two, longer");
+      assertUnchanged(stamps);
+    },
+    4,
+  ],
   TENSOR_TOO_LARGE: [
     () => readTensor({ elem: "uint8", shape: [9], content: { kind: "file", file: "/nowhere", offset: 0, length: 9 } }, 8),
     3,
@@ -352,7 +363,7 @@ describe("the program", () => {
     const recipe = z.looseObject({}).parse(JSON.parse(readFileSync(join(dark, "recipe.json"), "utf8")));
     writeFileSync(join(dark, "recipe.json"), JSON.stringify({ ...recipe, display: { kind: "image", range: [1, 1] } }));
     const [latent, png] = ["dark.npy", "dark.png"].map((name) => join(folder, name));
-    const { exit, stderr } = await cli(["run", dark, "--input", "class_labels=1", "-o", latent ?? "", "--png", png ?? ""]);
+    const { exit, stderr } = await cli(["run", dark, "--no-check", "--input", "class_labels=1", "-o", latent ?? "", "--png", png ?? ""]);
     expect(exit).toBe(2);
     expect(stderr).toContain("NOT_A_PICTURE");
     expect(existsSync(latent ?? "")).toBe(false);

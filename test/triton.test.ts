@@ -9,6 +9,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { z } from "zod";
 import { ArtifactSession, feedsOf, openArtifact } from "../src/artifact/artifact.js";
 import { FILES } from "../src/artifact/manifest.js";
+import { writeSums } from "../src/files/sums.js";
 import { sampleInputs } from "../src/job/run-inputs.js";
 import { cli, type Ran } from "./support/cli.js";
 
@@ -93,7 +94,7 @@ it("the configuration says what the model says, and the server's files run", asy
   const told = result.parse(JSON.parse(stdout));
   expect(told.folder).toBe(model);
   expect(told.files.map(({ path }) => path).sort()).toEqual(files.sort());
-  expect(files).toEqual(["1/model.onnx/model.onnx", "1/model.onnx/model.onnx.data", "config.pbtxt"]);
+  expect(files).toEqual(["1/model.onnx/model.onnx", "1/model.onnx/model.onnx.data", "SHA256SUMS", "config.pbtxt"]);
   for (const { path, bytes } of told.files) expect(bytes).toBe(statSync(join(model, path)).size);
 
   const { job } = await openArtifact(artifact, { threads: 1 });
@@ -130,7 +131,7 @@ it("a repository takes several models, and a model is replaced only where it is 
 });
 
 describe("models of other interfaces", () => {
-  const made = (name: string, ports: readonly (readonly [name: string, code: number, dims: readonly number[]])[]): string => {
+  const made = async (name: string, ports: readonly (readonly [name: string, code: number, dims: readonly number[]])[]): Promise<string> => {
     const path = join(folder, name);
     cpSync(artifact, path, { recursive: true });
     rmSync(join(path, FILES.data));
@@ -142,11 +143,12 @@ describe("models of other interfaces", () => {
     const output = infos.map(({ name, type }) => ({ name: `${name} out`, type }));
     const model = { irVersion: 10, opsetImport: [{ domain: "", version: 20 }], graph: { name: "g", node, input: infos, output } };
     writeFileSync(join(path, FILES.model), onnx.ModelProto.encode(onnx.ModelProto.fromObject(model)).finish());
+    await writeSums(path);
     return path;
   };
 
   it("scalars get a size, and a model without a file of weights is one file", async () => {
-    const from = made(".odd..", [['say "a"', 9, []], ["b\\c", 10, [2, 1]]]); // prettier-ignore
+    const from = await made(".odd..", [['say "a"', 9, []], ["b\\c", 10, [2, 1]]]); // prettier-ignore
     expect((await serve(from, "odd")).exit).toBe(0);
     const { input } = configOf("odd", "_odd__");
     expect(input).toEqual([
@@ -157,7 +159,7 @@ describe("models of other interfaces", () => {
   });
 
   it("types that the server's backend does not take are refused", async () => {
-    const { exit, stderr } = await serve(made("bf16", [["x", 16, [2]]]), "odd");
+    const { exit, stderr } = await serve(await made("bf16", [["x", 16, [2]]]), "odd");
     expect([exit, stderr]).toEqual([3, expect.stringContaining("UNSUPPORTED_TYPE")]);
   });
 });

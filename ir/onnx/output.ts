@@ -1,4 +1,5 @@
 /** Streams bytes and ranges of other files into a new file, through one small buffer. */
+import { createHash } from "node:crypto";
 import { open, type FileHandle } from "node:fs/promises";
 import { cancelled, externalDataShort, fileMissing, fileNotWritten } from "../diagnostics.js";
 import type { Piece } from "./data-file.js";
@@ -7,8 +8,8 @@ import { type ConvertedRange, type FileRange, problemOf } from "./ranges.js";
 
 const BUFFER_BYTES = 1 << 20;
 
-/** Writes the pieces one after the other. Throws CANCELLED, FILE_NOT_WRITTEN, FILE_MISSING, EXTERNAL_DATA_SHORT. */
-export async function writePieces(file: string, pieces: readonly Piece[], signal?: AbortSignal): Promise<void> {
+/** Writes the pieces one after the other; returns the SHA-256 of them all, in hexadecimal digits. Throws CANCELLED, FILE_NOT_WRITTEN, FILE_MISSING, EXTERNAL_DATA_SHORT. */
+export async function writePieces(file: string, pieces: readonly Piece[], signal?: AbortSignal): Promise<string> {
   const handle = await writing(file, () => open(file, "w"));
   const output = new BufferedWriter(file, handle, signal);
   try {
@@ -18,7 +19,7 @@ export async function writePieces(file: string, pieces: readonly Piece[], signal
       else if (piece.kind === "file") await output.range(piece);
       else await output.converted(piece);
     }
-    await output.flush();
+    return await output.finish();
   } finally {
     await output.close();
   }
@@ -33,6 +34,7 @@ async function writing<T>(file: string, action: () => Promise<T>): Promise<T> {
 }
 
 class BufferedWriter {
+  private readonly hash = createHash("sha256");
   private readonly buffer = Buffer.alloc(BUFFER_BYTES);
   private held = 0;
   /** Holds numbers before their conversion. */
@@ -108,8 +110,15 @@ class BufferedWriter {
     return this.buffer.length - this.held;
   }
 
-  async flush(): Promise<void> {
+  /** Writes what is left; returns the digest. */
+  async finish(): Promise<string> {
+    await this.flush();
+    return this.hash.digest("hex");
+  }
+
+  private async flush(): Promise<void> {
     if (this.signal?.aborted) throw cancelled();
+    this.hash.update(this.buffer.subarray(0, this.held));
     for (let done = 0; done < this.held;) {
       const from = done;
       const { bytesWritten } = await writing(this.file, () => this.handle.write(this.buffer, from, this.held - from));

@@ -39,6 +39,8 @@ export interface WriteResult {
   /** 0 if no data file was needed, so that none was written. */
   readonly dataBytes: number;
   readonly dataFile?: string | undefined;
+  /** SHA-256 of what was written, in hexadecimal digits, by the name of the file. */
+  readonly digests: ReadonlyMap<string, string>;
 }
 
 /** Tensors up to this size are never external for a session, as it needs shapes and indices when it is created. */
@@ -66,8 +68,9 @@ export async function writeModel(model: Model, file: string, options: WriteOptio
   const suffix = `tmp-${process.pid}-${attempts++}`;
   const parts = [{ file: target, pieces }];
   if (layout.size > 0) parts.unshift({ file: data, pieces: layout.pieces });
+  const digests = new Map<string, string>();
   try {
-    for (const part of parts) await writePieces(`${part.file}.${suffix}`, part.pieces, signal);
+    for (const part of parts) digests.set(basename(part.file), await writePieces(`${part.file}.${suffix}`, part.pieces, signal));
     if (signal?.aborted) throw cancelled();
     for (const part of parts) await rename(`${part.file}.${suffix}`, part.file);
   } catch (error) {
@@ -75,7 +78,7 @@ export async function writeModel(model: Model, file: string, options: WriteOptio
     throw error instanceof CompilerError ? error : fileNotWritten(target, problemOf(error) ?? String(error));
   }
   written.add(layout.placed);
-  return { modelBytes, dataBytes: layout.size, dataFile: layout.size > 0 ? data : undefined };
+  return { modelBytes, dataBytes: layout.size, dataFile: layout.size > 0 ? data : undefined, digests };
 }
 
 /**

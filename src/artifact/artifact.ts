@@ -4,18 +4,17 @@ import { copyFile, mkdir, rename, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { z } from "zod";
 import { elemOf, shapeOf } from "../../ir/build.js";
-import { fileMissing } from "../../ir/diagnostics.js";
 import { ditView, type Model, type Value } from "../../ir/graph.js";
 import { writeModel, type WriteOptions, type WriteResult, WrittenData } from "../../ir/onnx/index.js";
 import { type TensorData, tensorFrom, tensorNumbers } from "../../ir/tensor.js";
 import { latentShape, type Plan, runPorts, type Schedule } from "../../schedules/index.js";
 import type { Compiled } from "../compile/index.js";
-import { fileDigest, jsonText, linked, replaceFolder } from "../files/index.js";
+import { assertUnchanged, jsonText, linked, readSums, replaceFolder, tidy, writeSums } from "../files/index.js";
 import { type Job, openJob, planFor, readPlan, type Recipe, type RunInputs, schedulerConfig, writePlan } from "../job/index.js";
 import { AS_WRITTEN, type RuntimeOptions, Session, type SessionOptions } from "../runtime/index.js";
 import type { Trace } from "../calibration/index.js";
 import { METADATA_PREFIX, VERSION } from "../words/index.js";
-import { ARTIFACT, FILES, MANIFEST_FORMAT, type Manifest, readManifest } from "./manifest.js";
+import { ARTIFACT, assertWhole, FILES, MANIFEST_FORMAT, type Manifest, readManifest } from "./manifest.js";
 
 /** The contents of an artifact. */
 export interface ArtifactContents {
@@ -25,7 +24,7 @@ export interface ArtifactContents {
   readonly trace?: Trace | undefined;
 }
 
-/** Writes an artifact completely or not at all; returns the sizes of the emitted model. Throws what `assertReplaceable` throws. */
+/** Writes an artifact completely or not at all; returns the sizes of the emitted model. Throws what `prepareFolder` throws. */
 export function writeArtifact(folder: string, contents: ArtifactContents, force: boolean, signal?: AbortSignal): Promise<Sizes> {
   return replaceFolder(folder, ARTIFACT, force, async (partial) => (await fillArtifact(partial, contents, signal)).sizes);
 }
@@ -51,22 +50,23 @@ export async function fillArtifact(
   const { structure } = job.network;
   const recipe = await portableRecipe(job, folder);
   const plan = await writePlan(join(folder, FILES.plan), { ...schedule, of: job.run.of }, false);
-  const tensors = "tensors" in plan ? { tensors: await fileDigest(join(folder, FILES.tensors)) } : {};
   const written = new WrittenData();
   const file = join(folder, FILES.model);
-  const { dataFile } = await writeEmitted(compiled.model, file, { written, signal });
-  const data = dataFile === undefined ? {} : { data: await fileDigest(dataFile) };
-  const metadata = { version: VERSION, structure, ...data, ...tensors, plan: JSON.stringify(plan) };
+  const first = await writeEmitted(compiled.model, file, { written, signal });
+  const data = first.digests.get(FILES.data);
+  const digests = { structure, ...(data !== undefined && { data: `sha256:${data}` }) };
+  const metadata = { version: VERSION, ...digests, plan: JSON.stringify(plan) };
   const labelled = new Map(Object.entries(metadata).map(([key, value]) => [`${METADATA_PREFIX}${key}`, value]));
   // Writes the model again, with the digests of the first writing as metadata. Its weights are already in the data file.
-  await writeEmitted({ ...compiled.model, metadata: labelled }, file, { written, signal });
-  await writeModel(job.network.read, join(folder, FILES.step), { written, signal });
+  const second = await writeEmitted({ ...compiled.model, metadata: labelled }, file, { written, signal });
+  const step = await writeModel(job.network.read, join(folder, FILES.step), { written, signal });
+  assertUnchanged(job.network.files);
   const { form, nodes, macs, memory, passes, model } = compiled;
   const port = (name: string, value: Value): Manifest["inputs"][number] => ({ name, elem: elemOf(value), shape: [...shapeOf(value)] });
   const manifest: Manifest = {
     format: `${MANIFEST_FORMAT}1`,
     smoothcc: VERSION,
-    digests: { structure, model: await fileDigest(file), ...data, ...tensors },
+    digests,
     form,
     recipe,
     sampler: { ...job.run.table },
@@ -84,6 +84,7 @@ export async function fillArtifact(
   await writeFile(join(folder, FILES.recipe), jsonText(recipe));
   if (trace) await writeFile(join(folder, FILES.trace), jsonText(trace));
   await writeFile(join(folder, FILES.manifest), jsonText(manifest));
+  await writeSums(folder, new Map([...first.digests, ...second.digests, ...step.digests]));
   return { sizes: sizesOf(folder), written };
 }
 
@@ -94,12 +95,12 @@ export async function fillArtifact(
 export async function shareWeights(folder: string, others: readonly string[]): Promise<boolean> {
   const shared = new Set<string>();
   for (const name of [FILES.data, FILES.stepData]) {
-    const file = join(folder, name);
-    for (const other of others.map((other) => join(other, name))) {
-      if (shared.has(name) || !existsSync(file) || !existsSync(other) || (await fileDigest(file)) !== (await fileDigest(other))) continue;
-      const partial = `${file}.partial`;
-      if (!(await linked(other, partial))) continue;
-      await rename(partial, file);
+    const digest = readSums(folder)?.get(name);
+    for (const other of others) {
+      if (digest === undefined || shared.has(name) || readSums(other)?.get(name) !== digest) continue;
+      const partial = join(folder, `${name}.partial`);
+      if (!(await linked(join(other, name), partial))) continue;
+      await rename(partial, join(folder, name));
       shared.add(name);
     }
   }
@@ -153,18 +154,16 @@ export interface Artifact {
   readonly extensions?: readonly string[] | undefined;
 }
 
-export type ArtifactOptions = RuntimeOptions & Pick<Artifact, "extensions">;
+export interface ArtifactOptions extends RuntimeOptions, Pick<Artifact, "extensions"> {
+  /** Whether to compare the files with their digests, all but those that only people read. Default: true. */
+  readonly check?: boolean | undefined;
+}
 
-/** Opens an artifact and its step. Throws NOT_AN_ARTIFACT, FILE_MISSING and what reading models, recipes and plans throws. */
-export async function openArtifact(folder: string, { extensions, ...runtime }: ArtifactOptions): Promise<Artifact> {
+/** Opens an artifact and its step. Throws NOT_AN_ARTIFACT, ARTIFACT_DAMAGED and what reading models, recipes and plans throws. */
+export async function openArtifact(folder: string, { extensions, check = true, ...runtime }: ArtifactOptions): Promise<Artifact> {
+  if (!existsSync(folder)) tidy(resolve(folder));
+  if (check) await assertWhole(folder, (path) => path !== FILES.trace && path !== FILES.report);
   const manifest = readManifest(folder);
-  const model = join(folder, FILES.model);
-  if (!existsSync(model))
-    throw fileMissing(
-      model,
-      "The artifact is not whole.",
-      "Copy all of its folder, or write it again with `smoothcc build` or `smoothcc compile`.",
-    );
   const job = await openJob(folder, { extensions }, runtime);
   const schedule = readPlan(join(folder, FILES.plan));
   return { folder, manifest, job, schedule, plan: planFor(job, schedule), extensions };

@@ -1,16 +1,16 @@
 /** Times the artifact, the same run without caching, and the loop over the original step: one process each, running in turn. */
 import { fork, type ChildProcess } from "node:child_process";
 import { existsSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { basename, join, resolve } from "node:path";
 import { benchFailed, type Progress } from "../words/index.js";
 import { WrittenData } from "../../ir/onnx/index.js";
 import { readTensor, type TensorData } from "../../ir/tensor.js";
 import { type Artifact, feedsOf, writeEmitted } from "./artifact.js";
 import { type Answer, answerSchema, type LoopTask, type ModelTask } from "./bench-task.js";
 import { FILES } from "./manifest.js";
-import { linked } from "../files/index.js";
+import { linked, placeBeside, tidy } from "../files/index.js";
 import { compileModel } from "../compile/index.js";
 import type { Model } from "../../ir/graph.js";
 import { sampleInputs } from "../job/index.js";
@@ -92,11 +92,19 @@ export async function bench(artifact: Artifact, options: BenchOptions): Promise<
 
 /** A new folder on the same disk, or in the system's temporary folder if that disk is read-only. */
 async function folderBeside(folder: string): Promise<string> {
+  const target = resolve(folder);
   try {
-    return await mkdtemp(`${resolve(folder)}.bench-`);
+    return await newFolder(target);
   } catch {
-    return mkdtemp(join(tmpdir(), "smoothcc-bench-"));
+    return newFolder(join(tmpdir(), basename(target)));
   }
+}
+
+async function newFolder(target: string): Promise<string> {
+  tidy(target);
+  const folder = placeBeside(target);
+  await mkdir(folder);
+  return folder;
 }
 
 /** Writes the artifact's run without caching, linked to the artifact's weights if possible; returns the model file. */

@@ -2,10 +2,10 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
-import { notAnArtifact } from "../words/index.js";
+import { artifactDamaged, notAnArtifact } from "../words/index.js";
 import { parseWith } from "../../schedules/index.js";
 import { DEFAULT_FORM, forms } from "../../passes/index.js";
-import { type FolderKind, readJson } from "../files/index.js";
+import { damagesIn, type FolderKind, readJson } from "../files/index.js";
 import { recipeSchema } from "../job/index.js";
 
 const portSchema = z.strictObject({ name: z.string(), elem: z.string(), shape: z.array(z.int()) });
@@ -15,8 +15,11 @@ export const MANIFEST_FORMAT = "smoothcc-artifact/";
 const manifestSchema = z.strictObject({
   format: z.literal(`${MANIFEST_FORMAT}1`),
   smoothcc: z.string(),
-  /** `data` is absent where no weight is large enough for a file of its own, `tensors` where the plan has none. */
-  digests: z.strictObject({ structure: z.string(), model: z.string(), data: z.string().optional(), tensors: z.string().optional() }),
+  /**
+   * What the artifact is of; those of its files are in SHA256SUMS. `structure`: of the step without its weights. `data`: of the weights,
+   * absent where none is large enough for a file of its own.
+   */
+  digests: z.strictObject({ structure: z.string(), data: z.string().optional() }),
   form: z
     .string()
     .refine((name) => forms.has(name), { error: "names a form that is not known" })
@@ -64,9 +67,20 @@ export function readManifest(folder: string): Manifest {
   return parseWith(manifestSchema, readJson(file), file);
 }
 
+/** What is wrong with the files of an artifact, all of them or those of some paths: a few words for each. Throws NOT_AN_ARTIFACT. */
+export async function damagesOf(folder: string, isAsked?: (path: string) => boolean): Promise<readonly string[]> {
+  if (!existsSync(join(folder, FILES.manifest))) throw notAnArtifact(folder);
+  return damagesIn(folder, isAsked);
+}
+
+/** Throws NOT_AN_ARTIFACT, and ARTIFACT_DAMAGED if files are not what their digests say. */
+export async function assertWhole(folder: string, isAsked?: (path: string) => boolean): Promise<void> {
+  const damages = await damagesOf(folder, isAsked);
+  if (damages.length > 0) throw artifactDamaged(folder, damages);
+}
+
 export const ARTIFACT: FolderKind = {
   called: "an artifact",
-  entries: Object.values(FILES),
   file: FILES.manifest,
   text: `"${MANIFEST_FORMAT}`,
 };

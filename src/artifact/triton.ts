@@ -3,12 +3,12 @@ import { existsSync, statSync } from "node:fs";
 import { copyFile, writeFile } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { elemOf, shapeOf } from "../../ir/build.js";
-import { fileMissing, unsupportedType } from "../../ir/diagnostics.js";
+import { unsupportedType } from "../../ir/diagnostics.js";
 import type { Value } from "../../ir/graph.js";
 import { readModel } from "../../ir/onnx/index.js";
 import { ELEMENT_TYPES, type ElementType } from "../../ir/types.js";
-import { FILES, type Manifest, readManifest } from "./manifest.js";
-import { type FolderKind, linked, makeFolder, replaceFolder } from "../files/index.js";
+import { assertWhole, FILES, type Manifest, readManifest } from "./manifest.js";
+import { type FolderKind, linked, makeFolder, readSums, replaceFolder, SUMS, writeSums } from "../files/index.js";
 import { provider } from "../runtime/index.js";
 import { VERSION } from "../words/index.js";
 
@@ -27,7 +27,6 @@ const DATA_TYPES: Partial<Readonly<Record<ElementType, string>>> = {
 const SIGNATURE = "# Written by smoothcc";
 const MODEL_FOLDER: FolderKind = {
   called: "a model that smoothcc packaged",
-  entries: ["config.pbtxt", "1"],
   file: "config.pbtxt",
   text: SIGNATURE,
 };
@@ -38,6 +37,8 @@ export interface PackageOptions {
   /** Where the server runs it: `cpu`, `cuda` or `cuda:<id>`; under `cuda`, on each GPU that it has. */
   readonly device?: string | undefined;
   readonly force: boolean;
+  /** Whether to compare the model and its weights with their digests. Default: true. */
+  readonly check?: boolean | undefined;
 }
 
 /** An input or output in the configuration. */
@@ -58,39 +59,40 @@ export interface Packaged {
 }
 
 /**
- * Writes the files of an artifact that serving needs into a folder of the repository. Throws NOT_AN_ARTIFACT, FILE_MISSING,
- * UNKNOWN_DEVICE, UNSUPPORTED_TYPE, and if there is a model of this name, what `assertReplaceable` throws.
+ * Writes the files of an artifact that serving needs into a folder of the repository. Throws NOT_AN_ARTIFACT, ARTIFACT_DAMAGED,
+ * UNKNOWN_DEVICE, UNSUPPORTED_TYPE, and if there is a model of this name, what `prepareFolder` throws.
  */
 export async function packageModel(artifact: string, repository: string, options: PackageOptions): Promise<Packaged> {
+  const served: readonly string[] = [FILES.model, FILES.data];
+  const { check = true } = options;
+  if (check) await assertWhole(artifact, (path) => path === FILES.manifest || served.includes(path));
   const { load } = readManifest(artifact);
-  const file = join(artifact, FILES.model);
-  if (!existsSync(file))
-    throw fileMissing(
-      file,
-      "The artifact is not whole.",
-      "Copy all of its folder, or write it again with `smoothcc build` or `smoothcc compile`.",
-    );
-  const { graph } = await readModel(file);
+  const { graph } = await readModel(join(artifact, FILES.model));
   const name = options.name ?? legalName(basename(resolve(artifact)));
   const inputs = graph.inputs.map((value) => tensorConfig(value.name, value));
   const outputs = graph.outputs.map(({ name, value }) => tensorConfig(name, value));
   const config = configText({ name, inputs, outputs, load, instances: instancesOf(options.device) });
   const folder = join(repository, name);
   // For Triton, a model of several files is a folder with the name that a single model file would have.
-  const parts = [FILES.model, FILES.data].filter((part) => existsSync(join(artifact, part)));
+  const parts = served.filter((part) => existsSync(join(artifact, part)));
   const inside = parts.length > 1 ? ["1", FILES.model] : ["1"];
+  const sums = check ? readSums(artifact) : undefined;
   const fill = async (partial: string): Promise<Packaged["files"]> => {
+    const known = new Map<string, string>();
     await makeFolder(join(partial, ...inside));
     await writeFile(join(partial, "config.pbtxt"), config);
     const files = [{ path: "config.pbtxt", bytes: Buffer.byteLength(config), linked: false }];
     for (const part of parts) {
       const path = [...inside, part].join("/");
-      const [own, served] = [join(artifact, part), join(partial, path)];
-      const isLink = await linked(own, served);
-      if (!isLink) await copyFile(own, served);
-      files.push({ path, bytes: statSync(served).size, linked: isLink });
+      const [own, copy] = [join(artifact, part), join(partial, path)];
+      const isLink = await linked(own, copy);
+      if (!isLink) await copyFile(own, copy);
+      files.push({ path, bytes: statSync(copy).size, linked: isLink });
+      const digest = sums?.get(part);
+      if (digest !== undefined) known.set(path, digest);
     }
-    return files;
+    await writeSums(partial, known);
+    return [...files, { path: SUMS, bytes: statSync(join(partial, SUMS)).size, linked: false }];
   };
   return { folder, name, inputs, outputs, files: await replaceFolder(folder, MODEL_FOLDER, options.force, fill) };
 }

@@ -1,9 +1,7 @@
 /** Verifies that an artifact computes what its plan says, and measures the difference from the result without caching. */
-import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { FILES, readManifest } from "./manifest.js";
+import { damagesOf, FILES } from "./manifest.js";
 import { type Artifact, ArtifactSession, feedsOf } from "./artifact.js";
-import { fileDigest } from "../files/index.js";
 import { latentShape, mean, psnr, rangeOf, relativeL2 } from "../../schedules/index.js";
 import type { Job, RunInputs, SampleOptions } from "../job/index.js";
 import { type ElementType, type FloatType, isFloatType } from "../../ir/types.js";
@@ -68,17 +66,10 @@ export interface Verification {
   readonly latents: { readonly shape: readonly number[]; readonly cached: Float32Array; readonly uncached: Float32Array };
 }
 
-/** Whether the files have the digests of the manifest. Call it before the files are read. Throws what `readManifest` throws. */
+/** Whether the files are those that were written. Call it before they are read. Throws NOT_AN_ARTIFACT. */
 export async function checkFiles(folder: string): Promise<Check> {
-  const { digests } = readManifest(folder);
-  const problems: string[] = [];
-  for (const part of ["model", "data", "tensors"] as const) {
-    if (digests[part] === undefined) continue;
-    const file = join(folder, FILES[part]);
-    if (!existsSync(file)) problems.push(`${FILES[part]} is missing`);
-    else if ((await fileDigest(file)) !== digests[part]) problems.push(`${FILES[part]} is cut off or has changed`);
-  }
-  return check("files are those of the manifest", problems.length, 0, problems);
+  const damages = await damagesOf(folder);
+  return check("files have the digests of SHA256SUMS", damages.length, 0, damages);
 }
 
 /**

@@ -180,10 +180,11 @@ function isEntry(): boolean {
 if (isEntry()) {
   const { stdout, stderr } = process;
   const abort = new AbortController();
-  // It may come twice for one key press (from the terminal, and from npm).
-  process.on("SIGINT", () => {
-    abort.abort(cancelled());
-  });
+  // One may come twice for one key press (from the terminal, and from npm).
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
+    process.on(signal, () => {
+      abort.abort(cancelled());
+    });
   let lost: number | undefined;
   for (const [name, stream] of Object.entries({ stdout, stderr })) {
     stream.on("error", (error: NodeJS.ErrnoException) => {

@@ -56,6 +56,7 @@ export const OPTIONS = {
     schema: upTo(MAX_BATCH),
   },
   cache: { flags: "--no-cache", summary: "compile the plain unrolled model, nothing cached", schema: z.boolean() },
+  check: { flags: "--no-check", summary: "use the artifact's files without comparing them with their digests", schema: z.boolean() },
   cacheMemory: {
     flags: "--cache-memory <size>",
     summary: "most memory for cached values; the branches that cost most of it are computed instead",

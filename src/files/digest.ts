@@ -17,9 +17,9 @@ export async function linked(file: string, name: string): Promise<boolean> {
   }
 }
 
-/** The digest of a file's bytes, as `sha256:<hex>`. */
+/** SHA-256 of a file's bytes, in hexadecimal digits. */
 export async function fileDigest(file: string): Promise<string> {
   const hash = createHash("sha256");
-  await pipeline(createReadStream(file), hash);
-  return `sha256:${hash.digest("hex")}`;
+  await pipeline(createReadStream(file, { highWaterMark: 1 << 20 }), hash);
+  return hash.digest("hex");
 }

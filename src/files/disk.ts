@@ -1,10 +1,11 @@
 /** Reading files, and writing them so that a half-written one never appears. */
-import { randomUUID } from "node:crypto";
-import { accessSync, constants, existsSync, readFileSync, realpathSync, statSync } from "node:fs";
+import { accessSync, constants, existsSync, readFileSync, statSync } from "node:fs";
 import { mkdir, rename, rm, writeFile } from "node:fs/promises";
-import { dirname, join, resolve } from "node:path";
+import { dirname, resolve } from "node:path";
 import { fileExists, notReplaceable } from "../words/index.js";
 import { fileMissing, fileNotWritten } from "../../ir/diagnostics.js";
+import { linked } from "./digest.js";
+import { behindLinks, placeBeside, tidy } from "./places.js";
 
 /** All of a file. Throws FILE_MISSING. */
 export function readBytes(file: string): Buffer {
@@ -15,10 +16,15 @@ export function readBytes(file: string): Buffer {
   }
 }
 
-/** Throws FILE_EXISTS, NOT_REPLACEABLE or FILE_NOT_WRITTEN where `writeWhole` would, before any work is done. */
-export function assertFree(file: string, force: boolean): void {
-  assertWritable(file);
-  const there = statSync(file, { throwIfNoEntry: false });
+/**
+ * Makes a place ready for `writeWhole`, before any work is done: clears up after killed processes, and throws FILE_EXISTS, NOT_REPLACEABLE
+ * or FILE_NOT_WRITTEN where that would.
+ */
+export function prepareFile(file: string, force: boolean): void {
+  const target = behindLinks(file);
+  assertWritable(target);
+  tidy(target);
+  const there = statSync(target, { throwIfNoEntry: false });
   if (!there) return;
   if (!there.isFile()) throw notReplaceable(file, there.isDirectory() ? "it is a folder" : "it is not a file");
   if (!force) throw fileExists(file);
@@ -36,26 +42,26 @@ export function assertWritable(path: string): void {
   }
 }
 
-/** The target of a path, so that replacing a file keeps the link to it. */
-export function behindLinks(path: string): string {
-  return existsSync(path) ? realpathSync(path) : resolve(path);
-}
-
 /**
  * Writes a file under another name and renames it.
- * Throws FILE_EXISTS if it is there and `force` is not set, NOT_REPLACEABLE, FILE_NOT_WRITTEN.
+ * Throws FILE_EXISTS if it is there in the end and `force` is not set, NOT_REPLACEABLE, FILE_NOT_WRITTEN.
  */
 export async function writeWhole(file: string, content: string | Uint8Array, force: boolean): Promise<void> {
-  assertFree(file, force);
+  prepareFile(file, force);
   const target = behindLinks(file);
-  const partial = join(dirname(target), `.${randomUUID()}.partial`);
+  const partial = placeBeside(target);
   try {
     await makeFolder(dirname(target));
     await writeFile(partial, content);
-    await rename(partial, target);
+    // Other than a new name, a new link is refused where a file has appeared.
+    if (force || !(await linked(partial, target))) {
+      if (!force && existsSync(target)) throw fileExists(file);
+      await rename(partial, target);
+    }
   } catch (error) {
-    await rm(partial, { force: true });
     throw notWritten(file, error);
+  } finally {
+    await rm(partial, { force: true });
   }
 }
 

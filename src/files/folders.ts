@@ -1,22 +1,22 @@
 /** Writes folders that appear completely or not at all, and that may replace folders that we wrote before. */
-import { randomUUID } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { rename, rm } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { join } from "node:path";
 import { fileExists, notReplaceable } from "../words/index.js";
-import { assertWritable, behindLinks, makeFolder, notWritten } from "./disk.js";
+import { assertWritable, makeFolder, notWritten } from "./disk.js";
+import { asideOf, behindLinks, placeBeside, tidy } from "./places.js";
+import { strangerIn, SUMS } from "./sums.js";
 
-/** How a folder that we wrote is recognised: it has no entries but these, and `file` contains `text`. */
+/** How a folder that we wrote is recognised: its `file` contains `text`, and what it holds is what its SHA256SUMS lists. */
 export interface FolderKind {
   readonly called: string;
-  readonly entries: readonly string[];
   readonly file: string;
   readonly text: string;
 }
 
 /**
- * Runs `fill` on a new folder beside `folder` and renames it into place, so the folder appears completely or not at all.
- * Throws what `assertReplaceable` throws.
+ * Runs `fill` on a new folder beside `folder` and renames it into place, so the folder appears completely or not at all; `fill` ends with
+ * `writeSums`. What is there is looked at again in the end, when it has been set aside. Throws what `prepareFolder` throws.
  */
 export async function replaceFolder<T>(
   folder: string,
@@ -24,14 +24,14 @@ export async function replaceFolder<T>(
   force: boolean,
   fill: (partial: string) => Promise<T>,
 ): Promise<T> {
+  prepareFolder(folder, kind, force);
   const target = behindLinks(folder);
-  assertReplaceable(target, kind, force);
-  const partial = join(dirname(target), `.${basename(target)}.${randomUUID()}.partial`);
+  const partial = placeBeside(target);
   try {
     await makeFolder(partial);
     const filled = await fill(partial);
-    await rm(target, { recursive: true, force: true });
-    await rename(partial, target);
+    while (!(await hasMoved(partial, target))) await makeWay(folder, target, partial, kind, force);
+    await rm(asideOf(partial), { recursive: true, force: true });
     return filled;
   } catch (error) {
     await rm(partial, { recursive: true, force: true });
@@ -39,20 +39,59 @@ export async function replaceFolder<T>(
   }
 }
 
-/**
- * Throws where `replaceFolder` would, before any work is done: FILE_EXISTS if something is there and `force` is not set,
- * NOT_REPLACEABLE if it is not of the kind or holds other files too (only what we wrote is ours to delete), FILE_NOT_WRITTEN.
- */
-export function assertReplaceable(folder: string, { called, entries: ours, file, text }: FolderKind, force: boolean): void {
-  assertWritable(folder);
-  const there = statSync(folder, { throwIfNoEntry: false });
-  if (!there) return;
-  if (!there.isDirectory()) throw force ? notReplaceable(folder, "it is a file") : fileExists(folder);
-  const entries = readdirSync(folder);
-  if (entries.length === 0) return;
+/** Renames a folder to a place that is free or an empty folder; returns whether it was. */
+async function hasMoved(folder: string, target: string): Promise<boolean> {
+  try {
+    await rename(folder, target);
+    return true;
+  } catch (error) {
+    if (isOneOf(error, "ENOTEMPTY", "EEXIST", "ENOTDIR")) return false;
+    throw error;
+  }
+}
+
+function isOneOf(error: unknown, ...codes: readonly string[]): boolean {
+  return error instanceof Error && "code" in error && codes.some((code) => code === error.code);
+}
+
+/** Sets aside what is at the target, and puts it back if it may not be replaced. It may be gone already. */
+async function makeWay(folder: string, target: string, partial: string, kind: FolderKind, force: boolean): Promise<void> {
   if (!force) throw fileExists(folder);
-  const foreign = entries.find((entry) => !ours.includes(entry));
-  if (foreign !== undefined) throw notReplaceable(folder, `'${foreign}' is not of ${called}`);
-  const signed = join(folder, file);
-  if (!existsSync(signed) || !readFileSync(signed, "utf8").includes(text)) throw notReplaceable(folder, `it is not ${called}`);
+  const aside = asideOf(partial);
+  await rm(aside, { recursive: true, force: true });
+  try {
+    await rename(target, aside);
+  } catch (error) {
+    if (isOneOf(error, "ENOENT")) return;
+    throw error;
+  }
+  const stranger = strangenessOf(aside, kind);
+  if (stranger === undefined) return;
+  await rename(aside, target);
+  throw notReplaceable(folder, stranger);
+}
+
+/**
+ * Makes a place ready for `replaceFolder`, before any work is done: clears up after killed processes, and throws FILE_EXISTS if something is
+ * there and `force` is not set, NOT_REPLACEABLE if it is not of the kind or holds other files too (only what we wrote is ours to delete),
+ * FILE_NOT_WRITTEN.
+ */
+export function prepareFolder(folder: string, kind: FolderKind, force: boolean): void {
+  const target = behindLinks(folder);
+  assertWritable(target);
+  tidy(target);
+  const there = statSync(target, { throwIfNoEntry: false });
+  if (!there || (there.isDirectory() && readdirSync(target).length === 0)) return;
+  if (!force) throw fileExists(folder);
+  const stranger = strangenessOf(target, kind);
+  if (stranger !== undefined) throw notReplaceable(folder, stranger);
+}
+
+/** Why something is not ours to delete; undefined if it is. */
+function strangenessOf(path: string, { called, file, text }: FolderKind): string | undefined {
+  if (!statSync(path).isDirectory()) return "it is a file";
+  const signed = join(path, file);
+  if (!existsSync(signed) || !readFileSync(signed, "utf8").includes(text)) return `it is not ${called}`;
+  const stranger = strangerIn(path);
+  return stranger === undefined ? undefined : `'${stranger}' in it is not of ${called}: ${SUMS} does not name it`;
 }

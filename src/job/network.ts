@@ -1,4 +1,5 @@
 /** The network of a job as it was exported, read once, and its inputs and outputs. */
+import { filesOf } from "../../ir/analysis.js";
 import { requireWellFormed } from "../../ir/check.js";
 import { CompilerError, notRecognised } from "../../ir/diagnostics.js";
 import { structureDigest } from "../../ir/digest.js";
@@ -10,6 +11,7 @@ import { assertPlainStep, findPorts, withOneInput } from "../../ir/ports.js";
 import { parseCut } from "../../ir/residual/cut.js";
 import { rewrite } from "../../ir/rewrite.js";
 import { unknownBetween, unknownNamed } from "../../ir/unknown.js";
+import { type Stamps, stampsOf } from "../files/index.js";
 import { METADATA_PREFIX, missingExtension } from "../words/index.js";
 import { type Extensions, loadExtensions } from "./extensions.js";
 import type { Recipe } from "./recipe.js";
@@ -24,6 +26,8 @@ export interface Network {
   readonly ports: PortRoles;
   /** Digest of `read` (`structureDigest`). */
   readonly structure: string;
+  /** The files of `read` as they were when they were opened. */
+  readonly files: Stamps;
 }
 
 /** The names of the inputs and the output of a step, and what their choice left open. */
@@ -39,7 +43,9 @@ export interface PortRoles {
 /** Reads the model that MODEL names. Throws what reading, recipes and finding the ports throw. */
 export async function openNetwork(path: string, overrides: RecipeOverrides): Promise<Network> {
   const opened = openJobSource(path, overrides);
+  const stamps = stampsOf([opened.modelFile]);
   const read = await readModel(opened.modelFile);
+  const files = new Map([...stampsOf(filesOf(read.graph)), ...stamps]);
   const inputs = read.graph.inputs.map(({ name }) => name);
   const extensions = await loadExtensions(overrides.extensions ?? []);
   const recipe = opened.isDerived ? withoutAbsentInputs(opened.recipe, inputs, overrides.inputs) : opened.recipe;
@@ -50,11 +56,11 @@ export async function openNetwork(path: string, overrides: RecipeOverrides): Pro
       "Name the folder of the artifact, or the model that it was made from.",
     );
   requireWellFormed(read, opened.modelFile);
-  return networkOf(source, read);
+  return networkOf(source, read, files);
 }
 
 /** The network of a model that has been read. Throws NOT_RECOGNISED, RANDOM_NODE and what finding the ports throws. */
-export function networkOf(source: JobSource, read: Model): Network {
+export function networkOf(source: JobSource, read: Model, files: Stamps = new Map()): Network {
   const { recipe } = source;
   assertPlainStep(read.graph);
   assertNoFunctions(read);
@@ -67,7 +73,7 @@ export function networkOf(source: JobSource, read: Model): Network {
   });
   const conditions = step.graph.inputs.filter((input) => input !== latent && input !== timestep).map(({ name }) => name);
   const ports = { latent: latent.name, timestep: timestep.name, conditions, prediction: prediction.name, guesses };
-  return { source, read, step, ports, structure: structureDigest(read) };
+  return { source, read, step, ports, structure: structureDigest(read), files };
 }
 
 function assertNoFunctions(read: Model): void {

@@ -1,7 +1,7 @@
 /** Sessions of ONNX Runtime on models in memory or on disk. */
 import { dirname } from "node:path";
 import { env, InferenceSession, Tensor } from "onnxruntime-node";
-import { operands } from "../../ir/analysis.js";
+import { filesOf } from "../../ir/analysis.js";
 import { Builder } from "../../ir/build.js";
 import { cancelled, CompilerError } from "../../ir/diagnostics.js";
 import { deviceMissing, runtimeFailed } from "../words/index.js";
@@ -170,10 +170,7 @@ function withOwnOutputs(model: Model): Model {
 
 /** The deepest folder that holds every weights file of a model; undefined if there are none. */
 function commonFolder(model: Model): string | undefined {
-  const folders = new Set<string>();
-  for (const node of model.graph.nodes) {
-    for (const { data } of operands(node)) if (data?.content.kind === "file") folders.add(dirname(data.content.file));
-  }
+  const folders = new Set(Array.from(filesOf(model.graph), (file) => dirname(file)));
   const [first, ...rest] = [...folders];
   return rest.reduce<string | undefined>((common, folder) => {
     let at = common ?? folder;

@@ -10,6 +10,16 @@ export interface ChannelMisfit {
   readonly fits: { readonly axis: number; readonly channels: number };
 }
 
+export function artifactDamaged(folder: string, damages: readonly string[]): CompilerError {
+  return new CompilerError(
+    "ARTIFACT_DAMAGED",
+    4,
+    `The artifact is not as it was written: ${damages.join("; ")}.`,
+    "Copy all of its folder again, or build it again. --no-check uses the files as they are.",
+    { file: folder },
+  );
+}
+
 export function badChannels(channels: readonly number[] | undefined, axis: number, { found, wanted, fits }: ChannelMisfit): CompilerError {
   return new CompilerError(
     "BAD_CHANNELS",
@@ -304,6 +314,16 @@ export function runtimeFailed(problem: string, hint?: string, cause?: unknown): 
     `${hint ?? "Please report it with the command that you ran, unless ONNX Runtime fails alike on the exported file by itself"}.`,
     {},
     { cause },
+  );
+}
+
+export function sourceChanged(file: string): CompilerError {
+  return new CompilerError(
+    "SOURCE_CHANGED",
+    4,
+    "The file was changed while it was read, so what was made of it may be of two halves.",
+    "Run the command again when the file is whole.",
+    { file },
   );
 }
 

@@ -8,10 +8,10 @@ export default {
   name: "bench",
   summary: "time an artifact against the same run without caching and against the loop",
   argument: "DIR",
-  options: ["device", "extension", "runs", "threads"],
+  options: ["check", "device", "extension", "runs", "threads"],
   async run(argument, options, host) {
     const runtime = runtimeOptions(options, host.signal);
-    const figures = await bench(await openArtifact(argument, { ...runtime, extensions: options.extension }), {
+    const figures = await bench(await openArtifact(argument, { ...runtime, extensions: options.extension, check: options.check }), {
       ...runtime,
       runs: options.runs ?? 5,
       progress: host.progress,

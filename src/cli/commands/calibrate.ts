@@ -2,7 +2,7 @@
 import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { calibrate, readTrace, windowOf, DEFAULT_SAMPLES } from "../../calibration/index.js";
-import { assertFree, jsonText, writeWhole } from "../../files/index.js";
+import { prepareFile, jsonText, writeWhole } from "../../files/index.js";
 import { openJob, warningsOf } from "../../job/index.js";
 import { inputSpecs, MODEL_OPTIONS, recipeOverrides, runtimeOptions } from "../options.js";
 import { fewSteps } from "../../../schedules/index.js";
@@ -18,7 +18,7 @@ export default {
   async run(argument, options, host) {
     const { output = "", force = false, resume = false, samples = DEFAULT_SAMPLES, shard, seed = 0, memory } = options;
     const partial = `${output}.partial`;
-    for (const file of [output, partial]) assertFree(file, force || resume);
+    for (const file of [output, partial]) prepareFile(file, force || resume);
     const runtime = runtimeOptions(options, host.signal);
     const started = performance.now();
     const job = await openJob(argument, recipeOverrides(options), runtime);

@@ -1,6 +1,6 @@
 /** `compile MODEL --plan PLAN -o DIR`: the emitted model. */
 import { ARTIFACT, writeArtifact } from "../../artifact/index.js";
-import { assertReplaceable } from "../../files/index.js";
+import { prepareFolder } from "../../files/index.js";
 import { assertLimitable, compileModel, limitCache } from "../../compile/index.js";
 import { badOption } from "../../../schedules/diagnostics.js";
 import { compileFigures, cudaText, limitText, memoryText } from "../compile-text.js";
@@ -20,7 +20,7 @@ export default {
     const { output = "", force = false, plan: planFile, cache = true } = options;
     if (cache && planFile === undefined) throw badOption("--plan", "name a plan, or compile without caching: --no-cache");
     if (!cache && planFile !== undefined) throw badOption("--no-cache", "a plan has no effect without caching; leave one of the two out");
-    assertReplaceable(output, ARTIFACT, force);
+    prepareFolder(output, ARTIFACT, force);
     assertLimitable(options);
     const started = performance.now();
     const runtime = runtimeOptions(options, host.signal);

@@ -1,5 +1,5 @@
 /** `merge TRACE… -o TRACE`: the trace of all samples, as if one machine had run them. */
-import { assertFree, jsonText, writeWhole } from "../../files/index.js";
+import { prepareFile, jsonText, writeWhole } from "../../files/index.js";
 import { mergeTraces, readTrace } from "../../calibration/index.js";
 import type { Command } from "../command.js";
 
@@ -11,7 +11,7 @@ export default {
   required: ["output"],
   async run(first, options, _host, others) {
     const { output = "", force = false } = options;
-    assertFree(output, force);
+    prepareFile(output, force);
     const trace = others.reduce((sum, file) => mergeTraces(sum, readTrace(file), file), readTrace(first));
     await writeWhole(output, jsonText(trace), force);
     const { samples, steps, lags, sites } = trace;

@@ -18,7 +18,7 @@ import {
 } from "../../planning/index.js";
 import { assertSameRun, readTrace, tracedRun } from "../../calibration/index.js";
 import { type Job, loadExtensions, openJob, warningsOf, writePlan } from "../../job/index.js";
-import { assertFree } from "../../files/index.js";
+import { prepareFile } from "../../files/index.js";
 import { formatCount, formatNumber, formatPercent, formatQuantity, formatRatio, table } from "../../words/index.js";
 import { inputSpecs, MODEL_OPTIONS, type Options, policyOptionsOf, recipeOverrides, runtimeOptions } from "../options.js";
 import { cellKind, frontPlot, schedulePlot, scheduleRows, writeDrawing } from "../../report/index.js";
@@ -36,7 +36,7 @@ export default {
 
 async function planOne(argument: string, options: Options, host: Host): Promise<CommandResult> {
   const { output = "", force = false, format = "smoothcc", policy = "", plot } = options;
-  for (const file of [output, ...(plot === undefined ? [] : [plot])]) assertFree(file, force);
+  for (const file of [output, ...(plot === undefined ? [] : [plot])]) prepareFile(file, force);
   formatNamed(format);
   const chosen = await planned(argument, options, host, (planning) => choosePlan(planning, policy, policyOptionsOf(options)));
   const { schedule, sites, summary, warnings, evaluations } = chosen;
@@ -53,7 +53,7 @@ async function planFront(argument: string, shares: readonly number[], options: O
   assertBudgetsOpen("--front", policy, given);
   const { name, ext } = parse(output);
   const fileOf = (share: number): string => join(dirname(output), `${name}-${share}${ext}`);
-  for (const file of [...shares.map(fileOf), plot]) assertFree(file, force);
+  for (const file of [...shares.map(fileOf), plot]) prepareFile(file, force);
   formatNamed(format);
   const { points, evaluations } = await planned(argument, options, host, async (planning) => ({
     points: await front(planning, given, shares),

@@ -4,7 +4,7 @@ import { ArtifactSession, feedsOf, FILES, openArtifact } from "../../artifact/in
 import { badOption } from "../../../schedules/diagnostics.js";
 import { missingOption, notFinite } from "../../words/index.js";
 import { tensorFrom } from "../../../ir/tensor.js";
-import { assertFree, npyBytes, writeWhole } from "../../files/index.js";
+import { prepareFile, npyBytes, writeWhole } from "../../files/index.js";
 import { latentShape } from "../../../schedules/index.js";
 import { sampleInputs } from "../../job/index.js";
 import { runtimeOptions, sampleOptions } from "../options.js";
@@ -16,16 +16,16 @@ export default {
   name: "run",
   summary: "generate once with an artifact",
   argument: "DIR",
-  options: ["device", "extension", "force", "input", "noise", "output", "png", "seed", "threads"],
+  options: ["check", "device", "extension", "force", "input", "noise", "output", "png", "seed", "threads"],
   async run(argument, options, host) {
     const { output, png, force = false } = options;
     if (output === undefined && png === undefined)
       throw badOption("-o, --output", "name a .npy file for the latent, or a picture with --png");
     if (output !== undefined && png !== undefined && resolve(output) === resolve(png))
       throw badOption("--png", "names the same file as --output");
-    for (const file of [output, png]) if (file !== undefined) assertFree(file, force);
+    for (const file of [output, png]) if (file !== undefined) prepareFile(file, force);
     const runtime = runtimeOptions(options, host.signal);
-    const { folder, job } = await openArtifact(argument, { ...runtime, extensions: options.extension });
+    const { folder, job } = await openArtifact(argument, { ...runtime, extensions: options.extension, check: options.check });
     assertKernels(job.run, runtime.device);
     if (job.skipped && options.noise === undefined)
       throw missingOption("--noise", "this run starts from a latent that is given, not from noise");

@@ -3,7 +3,7 @@ import { z } from "zod";
 import { badOption } from "../../../schedules/diagnostics.js";
 import { type LearnedVariance, samplerTable, unknownKeys } from "../../../schedules/index.js";
 import { loadExtensions } from "../../job/index.js";
-import { assertFree, readJson } from "../../files/index.js";
+import { prepareFile, readJson } from "../../files/index.js";
 import { samplerPlot, writeDrawing } from "../../report/index.js";
 import { table as textTable } from "../../words/index.js";
 import type { Command } from "../command.js";
@@ -17,7 +17,7 @@ export default {
   argument: "SCHEDULER",
   options: ["eta", "extension", "force", "mu", "plot", "sigmas", "steps", "timesteps"],
   async run(argument, { eta, extension = [], force = false, mu, plot, sigmas, steps = sigmas?.length ?? 50, timesteps }, host) {
-    if (plot !== undefined) assertFree(plot, force);
+    if (plot !== undefined) prepareFile(plot, force);
     const config = readJson(argument);
     const { samplers } = await loadExtensions(extension);
     for (const key of unknownKeys(config, samplers)) host.warn(`${argument}: '${key}' is not known here and has no effect`);

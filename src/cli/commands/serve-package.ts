@@ -7,10 +7,10 @@ export default {
   name: "serve-package",
   summary: "write an artifact as a model into a repository of NVIDIA's Triton server",
   argument: "DIR",
-  options: ["name", "device", "output", "force"],
+  options: ["check", "name", "device", "output", "force"],
   required: ["output"],
-  async run(argument, { name, device, output = "", force = false }) {
-    const packaged = await packageModel(argument, output, { name, device, force });
+  async run(argument, { name, check, device, output = "", force = false }) {
+    const packaged = await packageModel(argument, output, { name, check, device, force });
     const { folder, files } = packaged;
     const lines = files.map(
       ({ path, bytes: size, linked }) => `  ${path}  ${formatQuantity(size, "B")}${linked ? ", the artifact's own file" : ""}`,

@@ -15,7 +15,7 @@ export default {
     const files = await checkFiles(argument);
     // Damaged files are not run: reading them may already fail.
     if (!files.ok) return outcome([files]);
-    const artifact = await openArtifact(argument, { ...runtime, extensions: options.extension });
+    const artifact = await openArtifact(argument, { ...runtime, extensions: options.extension, check: false });
     const sampling = { ...runtime, ...sampleOptions(options), samples, files, progress: host.progress };
     const { checks, fidelity } = await verify(artifact, sampling);
     return outcome(checks, fidelity);
