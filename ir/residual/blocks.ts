@@ -42,9 +42,17 @@ function blocksOf(branches: readonly ResidualBranch[]): readonly number[] {
  * Undefined if there is none.
  */
 function periodOf(kinds: readonly BranchKind[]): number | undefined {
-  const repeats = (period: number): boolean => kinds.every((kind, i) => i < period || kind === kinds[i - period]);
-  for (let period = 1; period < kinds.length; period++)
-    if ((kinds.length % period === 0 || kinds[0] !== "mlp") && repeats(period)) return period;
+  const { length } = kinds;
+  // For every start of the list, the longest end of it with which it begins as well (Knuth, Morris, Pratt): a list repeats what is left of it.
+  const borders = [0];
+  const borderOf = (size: number): number => borders[size - 1] ?? 0;
+  for (let i = 1; i < length; i++) {
+    let border = borderOf(i);
+    while (border > 0 && kinds[border] !== kinds[i]) border = borderOf(border);
+    borders.push(kinds[border] === kinds[i] ? border + 1 : 0);
+  }
+  for (let border = borderOf(length); border > 0; border = borderOf(border))
+    if (length % (length - border) === 0 || kinds[0] !== "mlp") return length - border;
   return undefined;
 }
 
@@ -88,14 +96,17 @@ export function modulePaths<T extends Computed>(
     const path = pathOf(weights.map(({ scope }) => scope));
     if (path.length === 0) continue;
     common.set(site, path);
-    siblings.set(blockOf(site), [...(siblings.get(blockOf(site)) ?? []), path]);
+    const paired = siblings.get(blockOf(site));
+    if (paired) paired.push(path);
+    else siblings.set(blockOf(site), [path]);
   }
+  const ofBlocks = new Map(Array.from(siblings, ([block, paths]) => [block, { isOne: paths.length === 1, path: commonPrefix(paths) }]));
   const paths = new Map<T, string>();
   for (const [site, path] of common) {
-    const paired = siblings.get(blockOf(site)) ?? [];
+    const block = ofBlocks.get(blockOf(site));
     // The module one level below the common prefix of the block's branches; for a single branch, the module of its last weight.
     const last = site.branches.length === 1 ? pathOf([weightBehind(site.value)?.scope]) : [];
-    const own = paired.length > 1 ? path.slice(0, commonPrefix(paired).length + 1) : last.length > 0 ? last : path;
+    const own = block && !block.isOne ? path.slice(0, block.path.length + 1) : last.length > 0 ? last : path;
     paths.set(site, own.join("."));
   }
   return paths;

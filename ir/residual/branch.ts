@@ -56,9 +56,15 @@ export function courseOf(region: Region, dependsOn: Dependence): Course {
   const attends = [...region.nodes].some((node) => isAttentionCore(node, dependsOn));
   const at = ({ producer }: Value): Progress => (producer && known.get(producer)) ?? ENTRY;
   const cores: Node[] = [];
+  /** Nodes that choose among scores, and what is made of the choice without products. */
+  const chosen = new Set<Node>();
+  const isChosen = ({ producer }: Value): boolean => producer !== undefined && chosen.has(producer);
   for (const node of region.nodes) {
     const within = operands(node).filter((value) => isWithin(region, value));
-    if (isAttentionCore(node, dependsOn) && !isRouting(node, region, dependsOn)) {
+    const isCore = isAttentionCore(node, dependsOn);
+    if (!isCore && !isLinear(node, dependsOn) && (isChoice(node) || within.some(isChosen))) chosen.add(node);
+    // A product with a choice distributes tokens to experts or collects them.
+    if (isCore && !within.some(isChosen)) {
       cores.push(node);
       known.set(node, { attended: true, stage: "entry" });
       continue;
@@ -83,20 +89,6 @@ export function courseOf(region: Region, dependsOn: Dependence): Course {
 
 function latest(stages: readonly Stage[]): Stage {
   return STAGES[Math.max(0, ...stages.map((stage) => STAGES.indexOf(stage)))] ?? "entry";
-}
-
-/** Whether a product distributes tokens to experts or collects them: by a choice among scores, which no product of activations has made. */
-function isRouting(core: Node, region: Region, dependsOn: Dependence): boolean {
-  const seen = new Set<Node>();
-  const open = operands(core);
-  for (let at = open.pop(); at; at = open.pop()) {
-    const node = at.producer;
-    if (!node || seen.has(node) || !region.nodes.has(node) || isLinear(node, dependsOn) || isAttentionCore(node, dependsOn)) continue;
-    if (isChoice(node)) return true;
-    seen.add(node);
-    open.push(...operands(node));
-  }
-  return false;
 }
 
 /**
@@ -221,12 +213,14 @@ function isRescaling(node: Node | undefined): boolean {
 
 /** Whether a value is the output of a linear layer, with or without a bias, and with the scale of an integer product. */
 function endsInWeight(value: Value, dependsOn: Dependence): boolean {
-  const node = value.producer;
-  if (!node) return false;
-  if (isLinear(node, dependsOn)) return true;
-  const isBias = isOp(node, "Add") && node.inputs.some((input) => dependsOn(input) === 0);
-  return (
-    (isBias || isRescaling(node)) &&
-    node.inputs.some((input) => input !== undefined && dependsOn(input) !== 0 && endsInWeight(unmoved(input), dependsOn))
-  );
+  const open = [value];
+  for (let at = open.pop(); at; at = open.pop()) {
+    const node = at.producer;
+    if (!node) continue;
+    if (isLinear(node, dependsOn)) return true;
+    const isBias = isOp(node, "Add") && node.inputs.some((input) => dependsOn(input) === 0);
+    if (!isBias && !isRescaling(node)) continue;
+    for (const input of node.inputs) if (input && dependsOn(input) !== 0) open.push(unmoved(input));
+  }
+  return false;
 }

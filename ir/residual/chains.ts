@@ -18,7 +18,7 @@ import { addedFirst, carriedOperand, isAttentionCore, isElementwise, isLinear, t
 import { kindOf } from "./branch.js";
 import { unmoved, unscaled } from "./moves.js";
 import { changesResolution } from "./functions.js";
-import { levelOf, levelsOf, nodesBetween, type Region } from "./regions.js";
+import { levelOf, levelsOf, nodesBetween, type Region, type Visits } from "./regions.js";
 
 /** The region of a branch is from a value of the stream to the operand, which comes after the gate and anything else that follows. */
 export interface ResidualAdd extends Region {
@@ -86,6 +86,7 @@ class ChainFinder {
   resampling: Node | undefined;
   private readonly levels;
   private readonly readers;
+  private readonly visits: Visits = new Map();
   private readonly standings = new Map<Value, Standing>();
   private readonly sums = new Map<Value, ResidualAdd>();
 
@@ -157,11 +158,12 @@ class ChainFinder {
 
   /** The branch from `root` to `operand`. It does not pass the sums of another stream, which was there before. */
   private regionOf(root: Value, operand: Value, { front }: Place): ReadonlySet<Node> | undefined {
-    return nodesBetween(root, operand, this.levels, (value) => {
+    const isBarrier = (value: Value): boolean => {
       if (!this.sums.has(value)) return false;
       const other = this.placeOf(value).front;
       return other !== front && !this.isComputedAfter(other, root);
-    });
+    };
+    return nodesBetween(root, operand, { levels: this.levels, visits: this.visits, isBarrier });
   }
 
   private placeOf(value: Value): Place {
@@ -194,9 +196,9 @@ class ChainFinder {
 
   /** Whether the value, or a value that it reshapes, has further readers: without any, no branch can start from it. */
   private hasOtherReaders(value: Value): boolean {
-    if ((this.readers.get(value)?.length ?? 0) > 1) return true;
-    const [moved] = value.producer?.inputs ?? [];
-    return moved !== undefined && unmoved(value) !== value && this.hasOtherReaders(moved);
+    for (let at: Value | undefined = value; at; at = at.producer && carriedOperand(at.producer))
+      if ((this.readers.get(at)?.length ?? 0) > 1) return true;
+    return false;
   }
 }
 

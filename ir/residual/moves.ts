@@ -5,9 +5,21 @@ import { carriedOperand } from "../ops.js";
 
 /** The value before any reshaping, casting, rounding or clamping. */
 export function unmoved(value: Value): Value {
+  const passed: Value[] = [];
   let at = value;
-  for (let next = at.producer && carriedOperand(at.producer); next; next = at.producer && carriedOperand(at.producer)) at = next;
+  for (let next = before(at); next; next = before(at)) {
+    passed.push(at);
+    at = next;
+  }
+  for (const moved of passed) origins.set(moved, at);
   return at;
+}
+
+/** What moved values are before, so that long ways back are gone once. */
+const origins = new WeakMap<Value, Value>();
+
+function before(value: Value): Value | undefined {
+  return origins.get(value) ?? (value.producer && carriedOperand(value.producer));
 }
 
 /** The value before a scaling by a constant number (DeepNorm scales the stream, arXiv 2203.00555). */

@@ -39,15 +39,20 @@ export function levelOf({ producer }: Value, levels: Levels): number {
   return producer ? (levels.get(producer) ?? 0) : -1;
 }
 
+/** How often nodes have been visited in search of regions. */
+export type Visits = Map<Node, number>;
+
+/** A node that was visited so often is passed no more: it is in no branch of any network, and the search stays linear. */
+const MOST_VISITS = 100;
+
 /**
  * The nodes on the paths from `start` to `end` that pass no value for which `isBarrier` holds, in the order of their longest paths;
- * undefined if there is no such path. Only visits nodes on a higher level than `start`.
+ * undefined if there is no such path. Only visits nodes on a higher level than `start`, and counts the visits.
  */
 export function nodesBetween(
   start: Value,
   end: Value,
-  levels: Levels,
-  isBarrier: (value: Value) => boolean,
+  { levels, visits, isBarrier }: { readonly levels: Levels; readonly visits: Visits; readonly isBarrier: (value: Value) => boolean },
 ): ReadonlySet<Node> | undefined {
   const floor = levelOf(start, levels);
   const visited = new Set<Node>();
@@ -57,8 +62,11 @@ export function nodesBetween(
     if (at === start) reached = true;
     const { producer } = at;
     if (!producer || isShapeOnly(producer) || visited.has(producer) || levelOf(at, levels) <= floor || isBarrier(at)) continue;
+    const times = visits.get(producer) ?? 0;
+    if (times === MOST_VISITS) continue;
+    visits.set(producer, times + 1);
     visited.add(producer);
-    open.push(...operands(producer));
+    for (const value of operands(producer)) open.push(value);
   }
   if (!reached) return undefined;
   const region = new Set<Node>();
