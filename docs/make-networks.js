@@ -13,6 +13,9 @@ import { basename, join } from "node:path";
 import { createInterface } from "node:readline";
 import { Writable } from "node:stream";
 
+// ONNX Runtime is asked directly, here and by the tools (src/runtime/telemetry.ts).
+process.env.ORT_DISABLE_TELEMETRY = "1";
+
 const ROOT = join(import.meta.dirname, "..");
 const FIXTURES = join(ROOT, "test", "fixtures");
 /** The longest that one file may take, in milliseconds. */

@@ -33,6 +33,7 @@ import { passes } from "../passes/index.js";
 import { chooseSchedule } from "../schedules/index.js";
 import full from "../schedules/policies/full.js";
 import { latentPicture } from "../src/report/picture.js";
+import { telemetryOn } from "../src/words/index.js";
 import { cli, type Ran } from "./support/cli.js";
 import { choose, single } from "./support/policy-input.js";
 import { readSubject } from "./support/pass-case.js";
@@ -206,6 +207,13 @@ const CALLS: Readonly<Record<string, readonly [call: () => unknown, exit: number
   NOT_A_PICTURE: [() => latentPicture({ shape: [2, 8], values: new Float32Array(16) }, [-1, 1]), 2],
   POLICY_NEEDS_MODEL: [() => chooseSchedule({ ...full, needs: ["runs"] }, {}, single(4)), 2],
   POLICY_NEEDS_TRACE: [() => choose("smoothcache", { alpha: 0.1 }, single(4)), 2],
+  // It is thrown in test/telemetry.test.ts.
+  TELEMETRY_ON: [
+    () => {
+      throw telemetryOn(undefined);
+    },
+    5,
+  ],
   TENSOR_TOO_LARGE: [
     () => readTensor({ elem: "uint8", shape: [9], content: { kind: "file", file: "/nowhere", offset: 0, length: 9 } }, 8),
     3,

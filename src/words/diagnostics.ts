@@ -307,6 +307,17 @@ export function runtimeFailed(problem: string, hint?: string, cause?: unknown): 
   );
 }
 
+export function telemetryOn(cause: unknown): CompilerError {
+  return new CompilerError(
+    "TELEMETRY_ON",
+    5,
+    "ONNX Runtime's telemetry could not be switched off from a worker thread: this process does not let it ask the main thread.",
+    "Import smoothcc in the main thread as well, before it starts workers.",
+    {},
+    { cause },
+  );
+}
+
 export function traceMismatch(file: string | undefined, what: string, found: string | number, wanted: string | number): CompilerError {
   return new CompilerError(
     "TRACE_MISMATCH",
