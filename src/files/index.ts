@@ -1,4 +1,5 @@
 /** The disk: JSON, arrays and archives in, whole files and folders out. */
+export { containedFile } from "./contained.js";
 export { fileDigest, linked } from "./digest.js";
 export { assertFree, makeFolder, writeWhole } from "./disk.js";
 export { assertReplaceable, type FolderKind, replaceFolder } from "./folders.js";

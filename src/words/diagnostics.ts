@@ -135,6 +135,16 @@ export function fileExists(file: string): CompilerError {
   );
 }
 
+export function fileOutside(file: string, name: string): CompilerError {
+  return new CompilerError(
+    "FILE_OUTSIDE",
+    2,
+    `'${name}' is named by a recipe or a plan that lies elsewhere: it is not in the folder of what names it, or it is a link that leads out of it.`,
+    "Copy it there; or, if you trust a recipe that names it, allow its folder: --allow-outside DIR.",
+    { file },
+  );
+}
+
 export function fractionalTime(sampler: string, timestep: number, input: string, elem: string): CompilerError {
   return new CompilerError(
     "FRACTIONAL_TIME",
