@@ -240,7 +240,7 @@ export function runtimeOptions(options: Options, signal: AbortSignal): RuntimeOp
 
 /** `--seed`, `--noise` and `--input`: the start of a run. Throws what reading the noise throws. */
 export function sampleOptions(options: Options): SampleOptions {
-  const { seed = 0, noise } = options;
+  const { seed, noise } = options;
   return { seed, noise: noise === undefined ? undefined : readNpy(noise), inputs: inputSpecs(options) };
 }
 
