@@ -13,6 +13,9 @@ import { basename, join } from "node:path";
 import { createInterface } from "node:readline";
 import { Writable } from "node:stream";
 
+// ONNX Runtime is asked directly, here and by the tools (src/runtime/telemetry.ts).
+process.env.ORT_DISABLE_TELEMETRY = "1";
+
 const ROOT = join(import.meta.dirname, "..");
 const FIXTURES = join(ROOT, "test", "fixtures");
 /** The longest that one file may take, in milliseconds. */
@@ -110,7 +113,7 @@ async function tried(name) {
       env: { ...process.env, OMP_NUM_THREADS: "1" },
       stdio: "ignore",
     });
-    cpSync(join(folder, "inputs"), join(temporary, "inputs"), { recursive: true });
+    for (const part of ["inputs", "scheduler_config.json"]) cpSync(join(folder, part), join(temporary, part), { recursive: true });
     writeFileSync(join(temporary, "recipe.json"), JSON.stringify(recipeOf(folder)));
     writeFileSync(join(temporary, "plan.json"), JSON.stringify(PLAN));
     const made = Object.entries(JSON.parse(readFileSync(join(temporary, "variants.json"), "utf8")));
@@ -137,7 +140,7 @@ function recipeOf(folder) {
   const conditions = Object.keys(inputs).filter((name) => name !== latent && name !== timestep && name !== "timestep_r");
   return {
     model: "plain.onnx",
-    scheduler: join(folder, "scheduler_config.json"),
+    scheduler: "scheduler_config.json",
     sampling: isDynamic ? { mu: 0.8 } : scheduler._class_name === "FlowMatchEulerDiscreteScheduler" ? { sigmas: "linear" } : {},
     ...("timestep_r" in inputs && { timestep: [timestep, "timestep_r"] }),
     steps: STEPS,

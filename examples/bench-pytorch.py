@@ -22,6 +22,9 @@ import time
 
 import numpy as np
 
+# Before the first session, or ONNX Runtime keeps a store of what it runs, to send it to its maker.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 PACKAGES = {"torch": "torch", "diffusers": "diffusers", "onnxruntime": "onnxruntime", "SmoothCache": "dit-smoothcache"}
 
 

@@ -8,12 +8,15 @@ for: static shapes, no control flow, a kernel for every node (`smoothcc compile`
 """
 import argparse
 import json
+import os
 import pathlib
 import time
 
 import numpy as np
 import onnxruntime as ort
 
+# Before the first session, or the runtime keeps a store of what it runs, to send it to its maker.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 DTYPES = {"float": np.float32, "float16": np.float16, "double": np.float64, "int64": np.int64, "int32": np.int32, "bool": np.bool_}
 
 

@@ -14,6 +14,7 @@ import {
 } from "./artifact/index.js";
 import {
   assertBudgetsOpen,
+  BUDGET,
   choosePlan,
   findPolicy,
   type Planned,
@@ -23,7 +24,7 @@ import {
   TIERS,
 } from "./planning/index.js";
 import { assertLimitable, type Compiled, compileModel, limitCache, type Limited } from "./compile/index.js";
-import { calibrate, type Trace } from "./calibration/index.js";
+import { calibrate, DEFAULT_SAMPLES, type Trace } from "./calibration/index.js";
 import { unknownName } from "../ir/diagnostics.js";
 import { entryAt } from "../ir/entries.js";
 import { needsOf, type Policy, type PolicyNeed } from "../schedules/index.js";
@@ -31,6 +32,7 @@ import {
   fitsAnyBatch,
   type Job,
   cutFor,
+  DEFAULT_SEED,
   openJob,
   planFor,
   type RecipeOverrides,
@@ -44,23 +46,35 @@ import { renderReport, reportOf } from "./report/index.js";
 import { assertKernels, type RuntimeOptions } from "./runtime/index.js";
 
 export interface BuildOptions extends RuntimeOptions, SampleOptions {
-  readonly overrides: RecipeOverrides;
+  readonly overrides?: RecipeOverrides | undefined;
   readonly output: string;
-  readonly force: boolean;
-  readonly policy: string;
-  readonly policyOptions: unknown;
-  /** Calibration samples. */
-  readonly samples: number;
+  /** Whether an artifact that is there is replaced. Default: no. */
+  readonly force?: boolean | undefined;
+  /** Default: `smoothcache`; of tiers: `budget`. */
+  readonly policy?: string | undefined;
+  readonly policyOptions?: Readonly<Record<string, unknown>> | undefined;
+  /** Calibration samples. Default: `DEFAULT_SAMPLES`. */
+  readonly samples?: number | undefined;
   readonly form?: string | undefined;
   /** The most bytes that cached values may take. */
   readonly cacheMemory?: number | undefined;
-  /** Timed runs; none if 0. */
-  readonly runs: number;
+  /** Timed runs; none if 0. Default: 3. */
+  readonly runs?: number | undefined;
   readonly progress?: Progress | undefined;
   /** Told what was compiled, before any of it runs. */
   readonly onCompiled?: ((compiled: Compiled) => void) | undefined;
-  readonly warn: (message: string) => void;
+  readonly warn?: ((message: string) => void) | undefined;
 }
+
+/** Options with all that has a default. */
+function withDefaults<Given extends BuildOptions>(options: Given, policy: string): Given & Settings {
+  const { overrides = {}, force = false, policyOptions = {}, samples = DEFAULT_SAMPLES, runs = 3, seed = DEFAULT_SEED } = options;
+  const { warn = () => undefined } = options;
+  return { ...options, overrides, force, policy: options.policy ?? policy, policyOptions, samples, runs, seed, warn };
+}
+
+type Defaulted = "overrides" | "force" | "policy" | "policyOptions" | "samples" | "runs" | "seed" | "warn";
+type Settings = BuildOptions & { readonly [Key in Defaulted]: NonNullable<BuildOptions[Key]> };
 
 export interface Built {
   /** The folder. */
@@ -79,7 +93,8 @@ export interface Built {
 
 /** Builds an artifact folder with its report. Throws what its stages throw; a failed verification is in the result. */
 export async function build(model: string, options: BuildOptions): Promise<Built> {
-  return entryAt(await buildAll(model, options, [options]), 0);
+  const settings = withDefaults(options, "smoothcache");
+  return entryAt(await buildAll(model, settings, [settings]), 0);
 }
 
 /**
@@ -89,24 +104,25 @@ export async function build(model: string, options: BuildOptions): Promise<Built
  */
 export async function buildTiers(
   model: string,
-  options: BuildOptions & { readonly policyOptions: Readonly<Record<string, unknown>> },
+  options: BuildOptions,
   tiers: readonly string[],
 ): Promise<ReadonlyMap<string, Built>> {
-  const { output, policy, policyOptions } = options;
+  const settings = withDefaults(options, BUDGET);
+  const { output, policy, policyOptions } = settings;
   assertBudgetsOpen("--tiers", policy, policyOptions);
   const targets = [...new Set(tiers)].map((name) => {
     const budget = TIERS.get(name);
     if (!budget) throw unknownName("tier", name, [...TIERS.keys()]);
     return { name, output: join(output, name), policyOptions: { ...policyOptions, ...budget } };
   });
-  const built = await buildAll(model, options, targets);
+  const built = await buildAll(model, settings, targets);
   return new Map(built.map((one, i) => [entryAt(targets, i).name, one]));
 }
 
 /** The folder of an artifact, and the policy options of its plan. */
-type Target = Pick<BuildOptions, "output" | "policyOptions">;
+type Target = Pick<Settings, "output" | "policyOptions">;
 
-async function buildAll(model: string, options: BuildOptions, targets: readonly Target[]): Promise<readonly Built[]> {
+async function buildAll(model: string, options: Settings, targets: readonly Target[]): Promise<readonly Built[]> {
   for (const { output } of targets) prepareFolder(output, ARTIFACT, options.force);
   assertLimitable(options);
   const job = await openJob(model, options.overrides, options);
@@ -126,7 +142,7 @@ async function buildAll(model: string, options: BuildOptions, targets: readonly 
 async function makeArtifact(
   whole: Job,
   { trace, planned }: { readonly trace: Trace | undefined; readonly planned: Planned },
-  options: BuildOptions,
+  options: Settings,
   others: readonly Built[],
 ): Promise<Built> {
   const { output, force, progress } = options;
@@ -161,7 +177,7 @@ async function makeArtifact(
  * The job for calibration. It runs one latent at a time if the export and the conditions allow it: that is cheapest, and the errors do
  * not depend on the batch.
  */
-async function calibrationJob(job: Job, options: BuildOptions): Promise<Job> {
+async function calibrationJob(job: Job, options: Settings): Promise<Job> {
   return fitsAnyBatch(job) && job.run.batch > 1 ? withBatch(job, 1, options) : job;
 }
 
@@ -170,7 +186,7 @@ async function plan(
   job: Job,
   single: Job,
   { policy, needs }: { readonly policy: Policy; readonly needs: ReadonlySet<PolicyNeed> },
-  options: BuildOptions,
+  options: Settings,
   targets: readonly Target[],
 ): Promise<{ readonly trace: Trace | undefined; readonly chosen: readonly Planned[] }> {
   const { samples, seed, progress } = options;

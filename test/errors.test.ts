@@ -34,6 +34,7 @@ import { chooseSchedule } from "../schedules/index.js";
 import full from "../schedules/policies/full.js";
 import { assertUnchanged, stampsOf } from "../src/files/stamps.js";
 import { latentPicture } from "../src/report/picture.js";
+import { telemetryOn } from "../src/words/index.js";
 import { cli, type Ran } from "./support/cli.js";
 import { choose, single } from "./support/policy-input.js";
 import { readSubject } from "./support/pass-case.js";
@@ -216,6 +217,13 @@ const CALLS: Readonly<Record<string, readonly [call: () => unknown, exit: number
       assertUnchanged(stamps);
     },
     4,
+  ],
+  // It is thrown in test/telemetry.test.ts.
+  TELEMETRY_ON: [
+    () => {
+      throw telemetryOn(undefined);
+    },
+    5,
   ],
   TENSOR_TOO_LARGE: [
     () => readTensor({ elem: "uint8", shape: [9], content: { kind: "file", file: "/nowhere", offset: 0, length: 9 } }, 8),

@@ -1,6 +1,6 @@
 /** Every example runs as its first lines say. */
 import { execFile } from "node:child_process";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { promisify } from "node:util";
@@ -24,8 +24,8 @@ describe("examples", () => {
     // The glyph model at 12 steps, to be quick.
     const glyphs = join(ROOT, "examples", "glyphs");
     const recipe = z.record(z.string(), z.unknown()).parse(JSON.parse(readFileSync(join(glyphs, "recipe.json"), "utf8")));
-    const short = { ...recipe, model: join(glyphs, "model.onnx"), scheduler: join(glyphs, "scheduler_config.json"), steps: 12 };
-    writeFileSync(join(folder, "recipe.json"), JSON.stringify(short));
+    for (const file of ["model.onnx", "scheduler_config.json"]) copyFileSync(join(glyphs, file), join(folder, file));
+    writeFileSync(join(folder, "recipe.json"), JSON.stringify({ ...recipe, steps: 12 }));
     const { stdout } = await run("node", ["examples/compare-policies.js", folder, "1", "fora,taylorseer"], { cwd: ROOT });
     const rows = stdout.trim().split("\n");
     expect(rows).toHaveLength(8);

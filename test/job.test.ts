@@ -1,5 +1,5 @@
 /** What a recipe says must reach the compiled run: fixed inputs, channels, defaults. */
-import { cpSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { describe, expect, it } from "vitest";
@@ -11,10 +11,12 @@ import { ReferenceLoop } from "../src/reference/loop.js";
 import { sampleInputs } from "../src/job/run-inputs.js";
 import { compileModel } from "../src/compile/compile.js";
 import { Session } from "../src/runtime/session.js";
-import { tensorFrom, tensorNumbers } from "../ir/tensor.js";
+import { tensorFrom, tensorNumbers, tensorOf } from "../ir/tensor.js";
 import { ditView } from "../ir/graph.js";
 import { encodeModel, writeModel } from "../ir/onnx/index.js";
 import { parse } from "../ir/parse.js";
+import { npyBytes } from "../src/files/npy.js";
+import { cli } from "./support/cli.js";
 import { tinyStep, type TinyStep } from "./support/tiny-step.js";
 
 const GLYPHS = resolve(import.meta.dirname, "..", "examples", "glyphs");
@@ -184,5 +186,70 @@ describe("a step of another make", () => {
 
   it("is refused where the prediction is no latent", async () => {
     await expect(tinyJob({ width: 3 })).rejects.toMatchObject({ code: "PREDICTION_SHAPE" });
+  });
+});
+
+describe("files that a recipe names", () => {
+  const DDIM = { _class_name: "DDIMScheduler", clip_sample: false };
+  const guidance = { form: "batched", scale: 2 };
+  const inputs = { size: { calibrate: [[0.3, 0.7]] } };
+
+  /** A folder with a recipe, in one with a model, a scheduler, an array and a text that are not the recipe's; and links to these. */
+  async function folderWith(facts: Readonly<Record<string, unknown>>): Promise<{ readonly home: string; readonly folder: string }> {
+    const home = mkdtempSync(join(tmpdir(), "smoothcc-outside-"));
+    const folder = join(home, "model");
+    mkdirSync(folder);
+    for (const file of [join(folder, "model.onnx"), join(home, "model.onnx")]) await writeModel(parse(tinyStep()), file);
+    writeFileSync(join(home, "scheduler.json"), JSON.stringify(DDIM));
+    writeFileSync(join(home, "size.npy"), npyBytes(tensorOf("float", [2], [0.3, 0.7])));
+    writeFileSync(join(folder, "secret.txt"), "secret");
+    for (const file of ["scheduler.json", "size.npy"]) symlinkSync(join(home, file), join(folder, file));
+    const recipe = { model: "model.onnx", scheduler: DDIM, steps: 4, guidance, inputs, ...facts };
+    writeFileSync(join(folder, "recipe.json"), JSON.stringify(recipe));
+    return { home, folder };
+  }
+
+  it.each<Readonly<Record<string, unknown>>>([
+    { model: "../model.onnx" },
+    { scheduler: "../scheduler.json" },
+    { scheduler: "scheduler.json" },
+    { scheduler: "/etc/hostname" },
+    { inputs: { size: { fix: "../size.npy" } } },
+    { inputs: { size: { calibrate: ["../size.npy"] } } },
+    { inputs: { size: { calibrate: "size.npy" } } },
+    { guidance: { ...guidance, uncond: { size: "../size.npy" } } },
+  ])("lie in its folder, links followed, or in one that the user allows: %j", async (facts) => {
+    const { home, folder } = await folderWith(facts);
+    const out = join(home, "out");
+    const argv = ["compile", folder, "--no-cache", "-o", out];
+    const refused = await cli(argv);
+    expect(refused.stderr).toContain("FILE_OUTSIDE");
+    expect(existsSync(out)).toBe(false);
+    // An unknown scheduler and what else is wrong with the file is no matter of where it lies.
+    if (facts["scheduler"] === "/etc/hostname") return;
+    const allowed = await cli([...argv, "--allow-outside", home]);
+    expect(allowed.stderr).not.toContain("error");
+    // What the artifact carries is its own.
+    await openJob(out, {});
+  });
+
+  it("are free if the command line names them, and if they lie beside what a link of a download cache leads to", async () => {
+    const { home, folder } = await folderWith({ scheduler: "../scheduler.json" });
+    await openJob(folder, { scheduler: join(home, "scheduler.json"), inputs: new Map([["size", join(home, "size.npy")]]) });
+    const snapshot = join(home, "snapshot");
+    const blobs = join(home, "blobs");
+    for (const made of [snapshot, blobs]) mkdirSync(made);
+    for (const [i, file] of ["recipe.json", "model.onnx"].entries()) {
+      cpSync(join(folder, file), join(blobs, String(i)));
+      symlinkSync(join(blobs, String(i)), join(snapshot, file));
+    }
+    await openJob(snapshot, { scheduler: join(home, "scheduler.json") });
+  });
+
+  it("are carried into an artifact only as the arrays that they are", async () => {
+    const { home, folder } = await folderWith({ inputs: { size: { calibrate: ["secret.txt"] } } });
+    const { stderr } = await cli(["compile", folder, "--no-cache", "-o", join(home, "out")]);
+    expect(stderr).toContain("BAD_NPY");
+    expect(existsSync(join(home, "out"))).toBe(false);
   });
 });

@@ -90,6 +90,7 @@ describe("an array for an input [2, 3, 4]", () => {
   afterAll(() => {
     rmSync(folder, { recursive: true, force: true });
   });
+  const find = (name: string): string => join(folder, name);
   const shape = [2, 3, 4];
   const value = inputValue("words", { elem: "float", shape });
   const upTo = (count: number, from = 0): number[] => Array.from({ length: count }, (_, i) => from + i);
@@ -98,8 +99,8 @@ describe("an array for an input [2, 3, 4]", () => {
     const count = found.reduce((product, size) => product * size, 1);
     await writeNpy(join(folder, "words.npy"), tensorOf("float", found, upTo(count)));
     return {
-      whole: () => tensorNumbers(tensorFor(value, shape, "words.npy", folder)),
-      samples: () => [0, 1].map((sample) => tensorNumbers(sampleTensor(value, shape, "words.npy", sample, folder))),
+      whole: () => tensorNumbers(tensorFor(value, shape, "words.npy", find)),
+      samples: () => [0, 1].map((sample) => tensorNumbers(sampleTensor(value, shape, "words.npy", sample, find))),
     };
   }
 
@@ -137,8 +138,8 @@ describe("an array for an input [2, 3, 4]", () => {
   });
 
   it("may be a list of its elements, which has no axes", () => {
-    expect(tensorNumbers(tensorFor(value, shape, upTo(24), folder))).toEqual(upTo(24));
-    expect(tensorNumbers(tensorFor(value, shape, upTo(12), folder))).toEqual([...upTo(12), ...upTo(12)]);
-    expect(codeOf(() => tensorFor(value, shape, upTo(6), folder))).toBe("INPUT_SHAPE_MISMATCH");
+    expect(tensorNumbers(tensorFor(value, shape, upTo(24), find))).toEqual(upTo(24));
+    expect(tensorNumbers(tensorFor(value, shape, upTo(12), find))).toEqual([...upTo(12), ...upTo(12)]);
+    expect(codeOf(() => tensorFor(value, shape, upTo(6), find))).toBe("INPUT_SHAPE_MISMATCH");
   });
 });

@@ -14,6 +14,9 @@ import torch
 from recipes import recipes
 from workarounds import exportable
 
+# Before the first session, or ONNX Runtime keeps a store of what it runs, to send it to its maker.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 
 class Step(torch.nn.Module):
     """The model with its inputs by position and one output: what both exporters want."""

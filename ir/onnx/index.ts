@@ -2,4 +2,5 @@
 export { WrittenData } from "./data-file.js";
 export { definesFunctions } from "./extra.js";
 export { readModel, readSubgraph } from "./read.js";
+export { isWithin } from "./tensors.js";
 export { encodeModel, writeModel, type EncodeOptions, type WriteOptions, type WriteResult } from "./write.js";

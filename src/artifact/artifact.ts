@@ -1,6 +1,6 @@
 /** The artifact folder: the emitted model, the step that it was made from, and the manifest. */
 import { existsSync, statSync } from "node:fs";
-import { copyFile, mkdir, rename, writeFile } from "node:fs/promises";
+import { mkdir, rename, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { z } from "zod";
 import { elemOf, shapeOf } from "../../ir/build.js";
@@ -9,8 +9,8 @@ import { writeModel, type WriteOptions, type WriteResult, WrittenData } from "..
 import { type TensorData, tensorFrom, tensorNumbers } from "../../ir/tensor.js";
 import { latentShape, type Plan, runPorts, type Schedule } from "../../schedules/index.js";
 import type { Compiled } from "../compile/index.js";
-import { assertUnchanged, jsonText, linked, readSums, replaceFolder, tidy, writeSums } from "../files/index.js";
-import { type Job, openJob, planFor, readPlan, type Recipe, type RunInputs, schedulerConfig, writePlan } from "../job/index.js";
+import { assertUnchanged, jsonText, linked, npyBytes, readNpy, readSums, replaceFolder, tidy, writeSums } from "../files/index.js";
+import { fileOf, type Job, openJob, planFor, readPlan, type Recipe, type RunInputs, schedulerConfig, writePlan } from "../job/index.js";
 import { AS_WRITTEN, type RuntimeOptions, Session, type SessionOptions } from "../runtime/index.js";
 import type { Trace } from "../calibration/index.js";
 import { METADATA_PREFIX, VERSION } from "../words/index.js";
@@ -119,12 +119,13 @@ export function writeEmitted(model: Model, file: string, options: Pick<WriteOpti
 
 /** The job's recipe with everything that it refers to moved into the artifact: the step, the scheduler (inline), arrays (as files). */
 async function portableRecipe({ source, run }: Job, partial: string): Promise<Recipe> {
-  const { recipe, folder } = source;
+  const { recipe } = source;
   let carried = 0;
   const carryFile = async (from: string): Promise<string> => {
     await mkdir(join(partial, FILES.inputs), { recursive: true });
     const file = `${FILES.inputs}/${carried++}.npy`;
-    await copyFile(resolve(folder, from), join(partial, file));
+    // What is no array is not carried out of where it is.
+    await writeFile(join(partial, file), npyBytes(readNpy(fileOf(source, from))));
     return file;
   };
   const carry = async <T>(spec: T): Promise<T | string> => (typeof spec === "string" ? carryFile(spec) : spec);

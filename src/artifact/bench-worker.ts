@@ -36,7 +36,7 @@ async function loadLoop({ loopOf, extensions, device, threads }: LoopTask): Prom
     import("../job/index.js"),
   ]);
   const { job } = await openArtifact(loopOf, { extensions, check: false, device, threads });
-  const inputs = sampleInputs(job, 0, { seed: 0 });
+  const inputs = sampleInputs(job, 0);
   const started = performance.now();
   const loop = new ReferenceLoop(job.run, { device, threads, ...FASTEST });
   // The loop opens its session when it first runs.

@@ -40,7 +40,8 @@ export interface Bench {
 }
 
 export interface BenchOptions extends RuntimeOptions {
-  readonly runs: number;
+  /** Default: 5. */
+  readonly runs?: number | undefined;
   /** The same run without caching, where it has been compiled already, and what of it lies in the artifact's data files. */
   readonly uncached?: { readonly model: Model; readonly written: WrittenData } | undefined;
   readonly progress?: Progress | undefined;
@@ -50,14 +51,14 @@ export interface BenchOptions extends RuntimeOptions {
  * One warm-up and `runs` timed runs of each, in turn, so that a machine that changes speed changes all of them.
  * Throws NO_KERNELS, BENCH_FAILED.
  */
-export async function bench(artifact: Artifact, options: BenchOptions): Promise<Bench> {
-  const { device, threads, runs, progress } = options;
+export async function bench(artifact: Artifact, options: BenchOptions = {}): Promise<Bench> {
+  const { device, threads, runs = 5, progress } = options;
   assertKernels(artifact.job.run, device);
   const folder = await folderBeside(artifact.folder);
   const workers: Worker[] = [];
   try {
     const uncached = await writeUncached(artifact, folder, options);
-    const inputs = feedsOf(artifact.job, sampleInputs(artifact.job, 0, { seed: 0 }));
+    const inputs = feedsOf(artifact.job, sampleInputs(artifact.job, 0));
     const feeds = new Map([...inputs].map(([name, data]) => [name, { ...data, shape: [...data.shape], content: inMemory(data) }]));
     const models = [join(artifact.folder, FILES.model), uncached];
     for (const task of [

@@ -38,7 +38,8 @@ const TRIES = 8;
 const MARGIN = 2;
 
 export interface VerifyOptions extends RuntimeOptions, SampleOptions {
-  readonly samples: number;
+  /** Default: 1. */
+  readonly samples?: number | undefined;
   /** The result of `checkFiles`, if it has run. */
   readonly files?: Check | undefined;
   readonly progress?: Progress | undefined;
@@ -76,8 +77,9 @@ export async function checkFiles(folder: string): Promise<Check> {
  * Runs the artifact, the plan-aware loop and the uncached loop on the same noise: three runs a sample, and up to `TRIES` more of the worst
  * sample if that is beyond the limit. Runs the first step by the exporter's file as well. Throws NO_KERNELS.
  */
-export async function verify(artifact: Artifact, options: VerifyOptions): Promise<Verification> {
+export async function verify(artifact: Artifact, options: VerifyOptions = {}): Promise<Verification> {
   const { job, plan, folder } = artifact;
+  const { samples = 1 } = options;
   const files = options.files ?? (await checkFiles(folder));
   assertKernels(job.run, options.device);
   const session = await ArtifactSession.open(join(folder, FILES.model), options);
@@ -91,14 +93,14 @@ export async function verify(artifact: Artifact, options: VerifyOptions): Promis
   let latents: Verification["latents"] | undefined;
   let same: Check;
   try {
-    for (let sample = 0; sample < options.samples; sample++) {
+    for (let sample = 0; sample < samples; sample++) {
       const inputs = await startOf(job, sample, options);
       const cached = await session.run(feedsOf(job, inputs));
-      options.progress?.("verify", 3 * sample + 1, 3 * options.samples);
+      options.progress?.("verify", 3 * sample + 1, 3 * samples);
       const followed = await loop.run(inputs, { plan });
-      options.progress?.("verify", 3 * sample + 2, 3 * options.samples);
+      options.progress?.("verify", 3 * sample + 2, 3 * samples);
       const uncached = await loop.run(inputs);
-      options.progress?.("verify", 3 * sample + 3, 3 * options.samples);
+      options.progress?.("verify", 3 * sample + 3, 3 * samples);
       for (const [whose, result] of Object.entries({ "the artifact": cached, "the loop": followed, "the uncached loop": uncached }))
         if (!result.every(Number.isFinite)) overflown.add(whose);
       compared.push({ inputs, followed, relL2: relativeL2(cached, followed) });
@@ -122,7 +124,7 @@ export async function verify(artifact: Artifact, options: VerifyOptions): Promis
     { ...same, ...(problem !== undefined && { problem }), ...(notes.length > 0 && { note: notes.join("; ") }) },
     await sameStep(job, compared.slice(0, 1), options),
   ];
-  const fidelity = { relL2: mean(fromUncached), psnr: mean(peaks), samples: options.samples * job.run.batch };
+  const fidelity = { relL2: mean(fromUncached), psnr: mean(peaks), samples: samples * job.run.batch };
   return { ok: checks.every(({ ok }) => ok), checks, fidelity, latents };
 }
 

@@ -2,7 +2,7 @@
 import { badOption } from "../../schedules/diagnostics.js";
 import { constantKey } from "../../ir/digest.js";
 import type { SiteStatistics } from "../../schedules/index.js";
-import { conditionsOf, guidedStep, type Job, type SampleOptions } from "../job/index.js";
+import { conditionsOf, DEFAULT_SEED, guidedStep, type Job, type SampleOptions } from "../job/index.js";
 import type { Progress } from "../words/index.js";
 import { Reductions } from "./reductions.js";
 import { type BranchValues, ReferenceLoop, startOf, type Trajectory } from "../reference/index.js";
@@ -20,8 +20,8 @@ export interface Shard {
 }
 
 export interface CalibrateOptions extends RuntimeOptions, Omit<SampleOptions, "noise"> {
-  /** Samples of the whole calibration. */
-  readonly samples: number;
+  /** Samples of the whole calibration. Default: `DEFAULT_SAMPLES`. */
+  readonly samples?: number | undefined;
   /** The part of them that is run. Default: all. */
   readonly shard?: Shard | undefined;
   /** Bytes for the values of branches. */
@@ -40,7 +40,7 @@ export interface CalibrateOptions extends RuntimeOptions, Omit<SampleOptions, "n
  * branches if memory cannot hold all of them. The statistics do not depend on the groups.
  * Throws BAD_OPTION, TRACE_MISMATCH if what was found is of another calibration, and what running the network throws.
  */
-export async function calibrate(job: Job, options: CalibrateOptions): Promise<Trace> {
+export async function calibrate(job: Job, options: CalibrateOptions = {}): Promise<Trace> {
   const { memory, found, keep, checkpoint, progress } = options;
   const window = windowOf(job, memory);
   const calibration = calibrationOf(job, options);
@@ -79,7 +79,7 @@ export async function calibrate(job: Job, options: CalibrateOptions): Promise<Tr
 }
 
 /** The numbers of the samples that are run. Throws BAD_OPTION for a shard that has none. */
-function sampleNumbers({ samples, shard: { index, count } = { index: 1, count: 1 } }: CalibrateOptions): readonly number[] {
+function sampleNumbers({ samples = DEFAULT_SAMPLES, shard: { index, count } = { index: 1, count: 1 } }: CalibrateOptions): readonly number[] {
   const own = Array.from({ length: samples }, (_, sample) => sample).filter((sample) => sample % count === index - 1);
   if (own.length === 0) throw badOption("--shard", `part ${index} of ${count} has none of ${samples} samples`);
   return own;
@@ -99,7 +99,7 @@ export function tracedRun({ run: { of, table } }: Job): TracedRun {
   };
 }
 
-function calibrationOf(job: Job, { seed, inputs = new Map() }: SampleOptions): Calibration {
+function calibrationOf(job: Job, { seed = DEFAULT_SEED, inputs = new Map() }: SampleOptions): Calibration {
   const { total, branches } = guidedStep(job);
   const given = [...conditionsOf(job, 0, inputs)].filter(([name]) => inputs.has(name));
   return {

@@ -50,6 +50,11 @@ function isShard(text: string): boolean {
 
 /** Every option of every command: flag, description and schema. */
 export const OPTIONS = {
+  allowOutside: {
+    flags: "--allow-outside <dir>",
+    summary: "a folder in which files that the recipe names may lie, beside the recipe's own",
+    schema: z.array(path),
+  },
   batch: {
     flags: "--batch <n>",
     summary: "latents of one run",
@@ -202,6 +207,7 @@ export function isRepeatable(name: OptionName): boolean {
 
 /** The options of every command that opens a model. */
 export const MODEL_OPTIONS = [
+  "allowOutside",
   "precision",
   "recipe",
   "scheduler",
@@ -217,9 +223,9 @@ export const MODEL_OPTIONS = [
 
 /** The options that override the recipe. */
 export function recipeOverrides(options: Options): RecipeOverrides {
-  const { recipe, scheduler, steps, start, guidance, batch, cut, precision, extension: extensions } = options;
+  const { recipe, scheduler, steps, start, guidance, batch, cut, precision, extension: extensions, allowOutside } = options;
   return {
-    ...{ recipe, scheduler, steps, start, guidance, batch, cut, precision, extensions },
+    ...{ recipe, scheduler, steps, start, guidance, batch, cut, precision, extensions, allowOutside },
     ...{ dims: sizes(options.dim ?? []), inputs: inputSpecs(options) },
   };
 }
@@ -235,7 +241,7 @@ export function runtimeOptions(options: Options, signal: AbortSignal): RuntimeOp
 
 /** `--seed`, `--noise` and `--input`: the start of a run. Throws what reading the noise throws. */
 export function sampleOptions(options: Options): SampleOptions {
-  const { seed = 0, noise } = options;
+  const { seed, noise } = options;
   return { seed, noise: noise === undefined ? undefined : readNpy(noise), inputs: inputSpecs(options) };
 }
 

@@ -1,4 +1,5 @@
 /** The disk: JSON, arrays and archives in, whole files and folders out. */
+export { containedFile } from "./contained.js";
 export { linked } from "./digest.js";
 export { makeFolder, prepareFile, writeWhole } from "./disk.js";
 export { type FolderKind, prepareFolder, replaceFolder } from "./folders.js";

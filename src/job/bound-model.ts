@@ -26,6 +26,7 @@ import { findingsOf } from "./findings.js";
 import { lifted, type Network, type PortRoles } from "./network.js";
 import { floatTypeOf, isInput, type Recipe, type ValueSpec } from "./recipe.js";
 import type { JobSource } from "./source.js";
+import { fileOf } from "./source.js";
 import { tensorFor } from "./values.js";
 
 /** A network with bound shapes. Lifted again, at another cut, it need not be bound again. */
@@ -207,7 +208,7 @@ interface Halving {
 
 /** For each condition, the source of the value that each half sees. Throws UNKNOWN_NAME, RESERVED_NAME, and what values that do not fit throw. */
 function conditionSourcesOf({ source, step }: Network, values: readonly Value[], halving: Halving): ReadonlyMap<string, Condition> {
-  const { recipe, folder } = source;
+  const { recipe } = source;
   const { uncond } = recipe.guidance;
   const known = values.map(({ name }) => name);
   const inputs = step.graph.inputs.map(({ name }) => name);
@@ -226,7 +227,7 @@ function conditionSourcesOf({ source, step }: Network, values: readonly Value[],
       const sourceOf = (input: string, spec: ValueSpec | null | undefined): ConditionSource =>
         spec === undefined || spec === null
           ? { kind: "input", name: input }
-          : { kind: "constant", data: tensorFor(value, shape, spec, folder) };
+          : { kind: "constant", data: tensorFor(value, shape, spec, (file) => fileOf(source, file)) };
       const cond = sourceOf(name, recipe.inputs[name]?.fix);
       const asked = seesUncond ? uncond[name] : undefined;
       const halves: Record<Half, ConditionSource> = { cond, uncond: cond };

@@ -1,4 +1,5 @@
 /** The condition inputs of a run and their values. */
+import { resolve } from "node:path";
 import { shapeOf } from "../../ir/build.js";
 import { unknownName } from "../../ir/diagnostics.js";
 import { inputValue, type Value } from "../../ir/graph.js";
@@ -7,11 +8,12 @@ import { type Run, uncondInput } from "../../schedules/index.js";
 import { missingInput } from "../words/index.js";
 import type { Job } from "./job.js";
 import type { InputSpecs } from "./recipe.js";
+import { fileOf } from "./source.js";
 import { sampleTensor, tensorFor } from "./values.js";
 
 /** The values of the run's condition inputs for one sample: from `given`, else the calibration values of the recipe. */
 export function conditionsOf(job: Job, sample: number, given: InputSpecs = new Map()): ReadonlyMap<string, TensorData> {
-  const { recipe, folder } = job.source;
+  const { source } = job;
   const free = conditionInputs(job.run);
   for (const name of given.keys()) {
     if (!free.some((value) => value.name === name))
@@ -25,10 +27,10 @@ export function conditionsOf(job: Job, sample: number, given: InputSpecs = new M
     free.map((value) => {
       const shape = shapeOf(value);
       const spec = given.get(value.name);
-      if (spec !== undefined) return [value.name, tensorFor(value, shape, spec, process.cwd())];
-      const calibrate = recipe.inputs[value.name]?.calibrate;
+      if (spec !== undefined) return [value.name, tensorFor(value, shape, spec, (name) => resolve(name))];
+      const calibrate = source.recipe.inputs[value.name]?.calibrate;
       if (calibrate === undefined) throw missingInput(value.name, shape);
-      return [value.name, sampleTensor(value, shape, calibrate, sample, folder)];
+      return [value.name, sampleTensor(value, shape, calibrate, sample, (name) => fileOf(source, name))];
     }),
   );
 }

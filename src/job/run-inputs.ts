@@ -17,9 +17,11 @@ export interface RunInputs {
   readonly conditions: ReadonlyMap<string, TensorData>;
 }
 
+export const DEFAULT_SEED = 0;
+
 export interface SampleOptions {
-  /** Sample i draws its noise from seed + i, as torch's CPU generator does. */
-  readonly seed: number;
+  /** Sample i draws its noise from seed + i, as torch's CPU generator does. Default: 0. */
+  readonly seed?: number | undefined;
   /** Replaces the noise of sample 0. */
   readonly noise?: TensorData | undefined;
   /** Values of conditions. Default: the calibration values of the recipe. */
@@ -27,7 +29,7 @@ export interface SampleOptions {
 }
 
 /** Noise and conditions of one sample: the initial latent is drawn first, then one latent for every row that adds noise. */
-export function sampleInputs(job: Job, sample: number, { seed, noise, inputs }: SampleOptions): RunInputs {
+export function sampleInputs(job: Job, sample: number, { seed = DEFAULT_SEED, noise, inputs }: SampleOptions = {}): RunInputs {
   const shape = latentShape(job.run);
   const size = elementCount(shape);
   const given = sample === 0 && noise ? Float32Array.from(tensorFloats(forEveryRow("noise", shape, noise))) : undefined;

@@ -1,13 +1,13 @@
 /** The sampler of a recipe: the scheduler's table for its number of steps and the shape of its latent. */
 import { existsSync } from "node:fs";
-import { dirname, join, resolve } from "node:path";
+import { dirname, join } from "node:path";
 import { z } from "zod";
 import { badJsonField } from "../../schedules/diagnostics.js";
 import { noScheduler } from "../words/index.js";
 import { readJson } from "../files/index.js";
 import { linspace, type SamplerOptions, samplerTable, type SamplerTable, shiftOf } from "../../schedules/index.js";
 import type { Recipe } from "./recipe.js";
-import type { JobSource } from "./source.js";
+import { fileOf, type JobSource } from "./source.js";
 
 const DEFAULT_STEPS = 50;
 
@@ -75,11 +75,11 @@ function tokenCountOf(latent: readonly number[], { axes, patch }: { readonly axe
   }, 1);
 }
 
-/** The scheduler's configuration as JSON. Throws NO_SCHEDULER, FILE_MISSING, BAD_JSON. */
-export function schedulerConfig({ recipe, folder, modelFile }: JobSource): unknown {
-  const { scheduler } = recipe;
+/** The scheduler's configuration as JSON. Throws NO_SCHEDULER, FILE_MISSING, FILE_OUTSIDE, BAD_JSON. */
+export function schedulerConfig(source: JobSource): unknown {
+  const { scheduler } = source.recipe;
   if (typeof scheduler === "object") return scheduler;
-  const file = scheduler === undefined ? join(dirname(modelFile), "scheduler_config.json") : resolve(folder, scheduler);
+  const file = fileOf(source, scheduler ?? join(dirname(source.modelFile), "scheduler_config.json"));
   if (scheduler === undefined && !existsSync(file)) throw noScheduler();
   return readJson(file);
 }

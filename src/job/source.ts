@@ -1,11 +1,11 @@
 /** Finds the recipe of MODEL, and applies the options that override it. */
-import { existsSync, statSync } from "node:fs";
+import { existsSync, realpathSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { fileMissing } from "../../ir/diagnostics.js";
 import { notAModel } from "../words/index.js";
-import { readJson } from "../files/index.js";
+import { containedFile, readJson } from "../files/index.js";
 import type { Extensions } from "./extensions.js";
-import { deriveRecipe, isPipelineFolder } from "./pipelines/index.js";
+import { deriveRecipe, pipelineFile } from "./pipelines/index.js";
 import { parseWith } from "../../schedules/index.js";
 import { type InputSpecs, type Precision, type Recipe, recipeSchema } from "./recipe.js";
 
@@ -22,6 +22,8 @@ export interface RecipeOverrides {
   readonly dims?: ReadonlyMap<string, number> | undefined;
   /** The user's own files (`loadExtensions`). A recipe cannot name them, as they are code. */
   readonly extensions?: readonly string[] | undefined;
+  /** Folders in which files that the recipe names may lie, beside its own. */
+  readonly allowOutside?: readonly string[] | undefined;
   /** Values of conditions. Calibration also uses them if the recipe has no calibration values. */
   readonly inputs?: InputSpecs | undefined;
 }
@@ -31,6 +33,8 @@ export interface JobSource {
   readonly recipe: Recipe;
   readonly folder: string;
   readonly modelFile: string;
+  /** Where files that the recipe names may lie as well: folders, or files that the user has named. */
+  readonly allowed?: readonly string[] | undefined;
   /** Whether the recipe was derived from a diffusers folder, so that it uses diffusers' names of inputs. */
   readonly isDerived?: boolean | undefined;
   /** What the files of the user's own export, once they are loaded. */
@@ -40,24 +44,33 @@ export interface JobSource {
 /**
  * The source that MODEL names: an `.onnx` file (with the `recipe.json` beside it that names it, if there is one), a folder
  * with a `recipe.json`, or a folder as diffusers saves it, whose recipe is derived.
- * Throws NOT_A_MODEL, FILE_MISSING, BAD_JSON, BAD_JSON_FIELD, UNKNOWN_PIPELINE, UNSUPPORTED_PIPELINE.
+ * Throws NOT_A_MODEL, FILE_MISSING, FILE_OUTSIDE, BAD_JSON, BAD_JSON_FIELD, UNKNOWN_PIPELINE, UNSUPPORTED_PIPELINE.
  */
 export function openJobSource(model: string, overrides: RecipeOverrides = {}): JobSource {
   if (!existsSync(model)) throw fileMissing(model, "There is no such file or folder.");
   const isFolder = statSync(model).isDirectory();
   const beside = join(isFolder ? model : dirname(model), "recipe.json");
   const file = overrides.recipe ?? (existsSync(beside) ? beside : undefined);
+  const home = resolve(isFolder ? model : dirname(model));
+  const sourceOf = (recipe: Recipe, folder: string, facts: string): JobSource => {
+    const allowed = [home, dirname(realpathSync(facts)), ...ownFiles(overrides)];
+    const modelFile = isFolder ? containedFile(recipe.model, home, allowed) : resolve(model);
+    return { recipe: override(recipe, overrides), folder, modelFile, allowed };
+  };
   if (isFolder && file === undefined) {
-    if (!isPipelineFolder(model)) throw notAModel(model);
-    const recipe = parseWith(recipeSchema, deriveRecipe(model), model);
-    return { recipe: override(recipe, overrides), folder: resolve(model), modelFile: resolve(model, recipe.model), isDerived: true };
+    const facts = pipelineFile(model);
+    if (facts === undefined) throw notAModel(model);
+    return { ...sourceOf(parseWith(recipeSchema, deriveRecipe(model), model), home, facts), isDerived: true };
   }
   const read = file === undefined ? undefined : parseWith(recipeSchema, readJson(file), file);
   const speaksOfIt = isFolder || overrides.recipe !== undefined || read?.model === basename(model);
-  const recipe = read && speaksOfIt ? read : recipeSchema.parse({ model: basename(model) });
-  const folder = resolve(file !== undefined && speaksOfIt ? dirname(file) : dirname(model));
-  const modelFile = isFolder ? resolve(model, recipe.model) : resolve(model);
-  return { recipe: override(recipe, overrides), folder, modelFile };
+  if (file === undefined || !read || !speaksOfIt) return sourceOf(recipeSchema.parse({ model: basename(model) }), home, model);
+  return sourceOf(read, resolve(dirname(file)), file);
+}
+
+/** A file that the recipe names. Throws FILE_OUTSIDE. */
+export function fileOf({ folder, allowed }: JobSource, name: string): string {
+  return containedFile(name, folder, allowed);
 }
 
 /** A derived recipe without the inputs that the export does not have. Those in `given` stay, so that they are reported as unknown. */
@@ -74,6 +87,12 @@ export function withoutAbsentInputs(recipe: Recipe, inputs: readonly string[], g
     guidance: { ...recipe.guidance, uncond: present(recipe.guidance.uncond) },
     inputs: present(recipe.inputs),
   };
+}
+
+/** Files of the command line, which stand in the recipe as any other, and the folders that it allows. */
+function ownFiles({ scheduler, inputs = new Map(), allowOutside = [] }: RecipeOverrides): readonly string[] {
+  const named = [...inputs.values(), scheduler].filter((spec) => typeof spec === "string");
+  return [...allowOutside, ...named].map((file) => resolve(file));
 }
 
 function override(

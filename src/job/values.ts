@@ -1,5 +1,4 @@
 /** Values of inputs: converts a value of a recipe or an option to a tensor of the input's type and shape. */
-import { resolve } from "node:path";
 import { elemOf } from "../../ir/build.js";
 import { inputNumber, inputShapeMismatch } from "../words/index.js";
 import { entryAt } from "../../ir/entries.js";
@@ -10,24 +9,27 @@ import { gridPoints } from "./grid.js";
 import { readNpy } from "../files/index.js";
 import type { ValueSpec } from "./recipe.js";
 
+/** The file of a name in a recipe or an option. */
+export type FindFile = (name: string) => string;
+
 /** The value of sample `sample` from a calibration list. For an input with one number per row, numbers are taken in turn. */
 export function sampleTensor(
   value: Value,
   shape: readonly number[],
   calibrate: readonly ValueSpec[] | string,
   sample: number,
-  folder: string,
+  find: FindFile,
 ): TensorData {
   if (typeof calibrate === "string") {
-    return retyped(value, fileSample(value, shape, readNpy(resolve(folder, calibrate)), sample));
+    return retyped(value, fileSample(value, shape, readNpy(find(calibrate)), sample));
   }
   const rows = shape[0] ?? 1;
   const numbers = calibrate.flat().filter((entry) => typeof entry === "number");
   if (shape.length === 1 && numbers.length > 0) {
     const row = Array.from({ length: rows }, (_, i) => entryAt(numbers, (sample * rows + i) % numbers.length));
-    return tensorFor(value, shape, row, folder);
+    return tensorFor(value, shape, row, find);
   }
-  return tensorFor(value, shape, entryAt(calibrate, sample % calibrate.length), folder);
+  return tensorFor(value, shape, entryAt(calibrate, sample % calibrate.length), find);
 }
 
 /** Sample `sample` of a file whose axis 0 counts samples. Each sample is a whole condition, or one row of the batch. */
@@ -46,9 +48,9 @@ function fileSample(value: Value, shape: readonly number[], all: TensorData, sam
 }
 
 /** A tensor of the input's type and of `shape`. Throws INPUT_SHAPE_MISMATCH, INPUT_NUMBER, BAD_GRID and what reading the file throws. */
-export function tensorFor(value: Value, shape: readonly number[], spec: ValueSpec, folder: string): TensorData {
+export function tensorFor(value: Value, shape: readonly number[], spec: ValueSpec, find: FindFile): TensorData {
   if (typeof spec === "number") return numbersFor(value, shape, new Array<number>(elementCount(shape)).fill(spec));
-  if (typeof spec === "string") return forEveryRow(value.name, shape, retyped(value, readNpy(resolve(folder, spec))));
+  if (typeof spec === "string") return forEveryRow(value.name, shape, retyped(value, readNpy(find(spec))));
   const numbers = Array.isArray(spec) ? spec : gridPoints(value.name, shape, spec.grid);
   // A list has no shape: it is a whole input or one row, depending on its number of elements.
   const listed = [shape, shape.slice(1)].find((of) => elementCount(of) === numbers.length);

@@ -13,6 +13,7 @@ import type { TensorType } from "../../ir/types.js";
 import { provider } from "./device.js";
 import { missingKernels } from "./kernels.js";
 import { reasonOf } from "./reasons.js";
+import { telemetryOff } from "./telemetry.js";
 import { ELEMENT_OF, fromRuntime, toRuntime } from "./tensors.js";
 
 // Errors come as exceptions, so the runtime should not also print them to stderr.
@@ -87,6 +88,7 @@ export class Session {
       force_spinning_stop: "1",
     };
     const extra = { session, optimization: { constant_folding_max_output_size_in_bytes: String(1 << 20) } };
+    await telemetryOff();
     try {
       if (typeof source === "string") return new Session(await InferenceSession.create(source, { ...settings, extra }), options.signal);
       const model = withOwnOutputs(withCasts(source));

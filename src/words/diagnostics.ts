@@ -145,6 +145,16 @@ export function fileExists(file: string): CompilerError {
   );
 }
 
+export function fileOutside(file: string, name: string): CompilerError {
+  return new CompilerError(
+    "FILE_OUTSIDE",
+    2,
+    `'${name}' is named by a recipe or a plan that lies elsewhere: it is not in the folder of what names it, or it is a link that leads out of it.`,
+    "Copy it there; or, if you trust a recipe that names it, allow its folder: --allow-outside DIR.",
+    { file },
+  );
+}
+
 export function fractionalTime(sampler: string, timestep: number, input: string, elem: string): CompilerError {
   return new CompilerError(
     "FRACTIONAL_TIME",
@@ -324,6 +334,17 @@ export function sourceChanged(file: string): CompilerError {
     "The file was changed while it was read, so what was made of it may be of two halves.",
     "Run the command again when the file is whole.",
     { file },
+  );
+}
+
+export function telemetryOn(cause: unknown): CompilerError {
+  return new CompilerError(
+    "TELEMETRY_ON",
+    5,
+    "ONNX Runtime's telemetry could not be switched off from a worker thread: this process does not let it ask the main thread.",
+    "Import smoothcc in the main thread as well, before it starts workers.",
+    {},
+    { cause },
   );
 }
 

@@ -13,7 +13,7 @@ export default {
     const runtime = runtimeOptions(options, host.signal);
     const figures = await bench(await openArtifact(argument, { ...runtime, extensions: options.extension, check: options.check }), {
       ...runtime,
-      runs: options.runs ?? 5,
+      runs: options.runs,
       progress: host.progress,
     });
     const { artifact, uncached, loop, speedup } = figures;

@@ -1,6 +1,4 @@
 /** `build MODEL -o DIR`: the main job, from a model to a verified artifact with a report. */
-import { DEFAULT_SAMPLES } from "../../calibration/index.js";
-import { BUDGET } from "../../planning/index.js";
 import { build, buildTiers, type Built } from "../../build.js";
 import type { Compiled } from "../../compile/index.js";
 import { formatQuantity, formatRatio } from "../../words/index.js";
@@ -31,8 +29,7 @@ export default {
   required: ["output"],
   plans: true,
   async run(argument, options, host) {
-    const { output = "", force = false, tiers, samples = DEFAULT_SAMPLES, runs = 3 } = options;
-    const { policy = tiers ? BUDGET : "smoothcache" } = options;
+    const { output = "", force, tiers, samples, runs, policy } = options;
     const policyOptions = policyOptionsOf(options);
     const started = performance.now();
     const settings = {

@@ -1,7 +1,7 @@
 /** `calibrate MODEL -o TRACE`: error curves and inner products from uncached runs. */
 import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
-import { calibrate, readTrace, windowOf, DEFAULT_SAMPLES } from "../../calibration/index.js";
+import { calibrate, readTrace, windowOf } from "../../calibration/index.js";
 import { prepareFile, jsonText, writeWhole } from "../../files/index.js";
 import { openJob, warningsOf } from "../../job/index.js";
 import { inputSpecs, MODEL_OPTIONS, recipeOverrides, runtimeOptions } from "../options.js";
@@ -16,7 +16,7 @@ export default {
   options: [...MODEL_OPTIONS, "device", "input", "samples", "shard", "seed", "memory", "resume", "output", "force"],
   required: ["output"],
   async run(argument, options, host) {
-    const { output = "", force = false, resume = false, samples = DEFAULT_SAMPLES, shard, seed = 0, memory } = options;
+    const { output = "", force = false, resume = false, samples, shard, seed, memory } = options;
     const partial = `${output}.partial`;
     for (const file of [output, partial]) prepareFile(file, force || resume);
     const runtime = runtimeOptions(options, host.signal);

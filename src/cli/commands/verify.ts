@@ -10,13 +10,12 @@ export default {
   argument: "DIR",
   options: ["device", "extension", "input", "noise", "samples", "seed", "threads"],
   async run(argument, options, host) {
-    const { samples = 1 } = options;
     const runtime = runtimeOptions(options, host.signal);
     const files = await checkFiles(argument);
     // Damaged files are not run: reading them may already fail.
     if (!files.ok) return outcome([files]);
     const artifact = await openArtifact(argument, { ...runtime, extensions: options.extension, check: false });
-    const sampling = { ...runtime, ...sampleOptions(options), samples, files, progress: host.progress };
+    const sampling = { ...runtime, ...sampleOptions(options), samples: options.samples, files, progress: host.progress };
     const { checks, fidelity } = await verify(artifact, sampling);
     return outcome(checks, fidelity);
   },

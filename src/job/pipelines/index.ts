@@ -24,9 +24,9 @@ const SCHEDULER = "scheduler/scheduler_config.json";
 /** The names that diffusers' networks give to their latent and their time. */
 const PORTS = { latent: "hidden_states", timestep: "timestep" };
 
-/** Whether it is a folder as diffusers saves a pipeline. */
-export function isPipelineFolder(folder: string): boolean {
-  return [INDEX, TRANSFORMER].some((file) => existsSync(join(folder, file)));
+/** The file that says that it is a folder as diffusers saves a pipeline; undefined if it is none. */
+export function pipelineFile(folder: string): string | undefined {
+  return [INDEX, TRANSFORMER].map((file) => join(folder, file)).find((file) => existsSync(file));
 }
 
 /**
