@@ -1,6 +1,7 @@
 /** The known schedulers, and the way from a scheduler's configuration to its table. */
 import { z } from "zod";
 import { badJsonField, badSamplerTable, degenerateTimes, samplerOption, unknownScheduler, unsupportedScheduler } from "../diagnostics.js";
+import { MAX_STEPS } from "../../ir/limits.js";
 import { hasMethods, loadFolder } from "../../ir/registry.js";
 import { refuseNonlinear } from "../solvers/clipping.js";
 import { parseWith } from "../parse-with.js";
@@ -22,9 +23,6 @@ export function isSampler(candidate: unknown): candidate is Sampler {
 
 /** By file stem, in alphabetical order. */
 export const samplers: ReadonlyMap<string, Sampler> = await loadFolder(import.meta.url, isSampler);
-
-/** The most steps that a sampler takes: the length of the longest noise schedule in use (Improved DDPM). */
-export const MAX_STEPS = 4000;
 
 const terms = z.array(z.strictObject({ step: z.int().min(0), weight: z.number() }));
 const tableSchema = z.strictObject({
