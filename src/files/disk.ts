@@ -1,20 +1,11 @@
-/** Reading files, and writing them so that a half-written one never appears. */
-import { accessSync, constants, existsSync, readFileSync, statSync } from "node:fs";
+/** Writing files so that a half-written one never appears. */
+import { accessSync, constants, existsSync, statSync } from "node:fs";
 import { mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { fileExists, notReplaceable } from "../words/index.js";
-import { fileMissing, fileNotWritten } from "../../ir/diagnostics.js";
+import { fileNotWritten } from "../../ir/diagnostics.js";
 import { linked } from "./digest.js";
 import { behindLinks, placeBeside, tidy } from "./places.js";
-
-/** All of a file. Throws FILE_MISSING. */
-export function readBytes(file: string): Buffer {
-  try {
-    return readFileSync(file);
-  } catch (error) {
-    throw fileMissing(file, error instanceof Error ? error.message : String(error));
-  }
-}
 
 /**
  * Makes a place ready for `writeWhole`, before any work is done: clears up after killed processes, and throws FILE_EXISTS, NOT_REPLACEABLE
