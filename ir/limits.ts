@@ -8,6 +8,9 @@ const MIB = 2 ** 20;
 /** JSON files: of plans, recipes and schedulers, the longest are plans of thousands of steps, with some 20 MB. */
 export const JSON_BYTES = 64 * MIB;
 
+/** SHA256SUMS: an artifact has a line for each of its files, a hundred bytes each. */
+export const SUMS_BYTES = MIB;
+
 /** Traces grow with the square of the steps: 140 MB for 250 steps of 28 blocks. Of twice this size V8 makes no string. */
 export const TRACE_BYTES = 256 * MIB;
 

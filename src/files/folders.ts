@@ -1,7 +1,9 @@
 /** Writes folders that appear completely or not at all, and that may replace folders that we wrote before. */
-import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { existsSync, readdirSync, statSync } from "node:fs";
 import { rename, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { JSON_BYTES } from "../../ir/limits.js";
+import { readFile } from "../../ir/open-file.js";
 import { fileExists, notReplaceable } from "../words/index.js";
 import { assertWritable, makeFolder, notWritten } from "./disk.js";
 import { asideOf, behindLinks, placeBeside, tidy } from "./places.js";
@@ -91,7 +93,7 @@ export function prepareFolder(folder: string, kind: FolderKind, force: boolean):
 function strangenessOf(path: string, { called, file, text }: FolderKind): string | undefined {
   if (!statSync(path).isDirectory()) return "it is a file";
   const signed = join(path, file);
-  if (!existsSync(signed) || !readFileSync(signed, "utf8").includes(text)) return `it is not ${called}`;
+  if (!existsSync(signed) || !readFile(signed, JSON_BYTES).includes(text)) return `it is not ${called}`;
   const stranger = strangerIn(path);
   return stranger === undefined ? undefined : `'${stranger}' in it is not of ${called}: ${SUMS} does not name it`;
 }

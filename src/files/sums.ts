@@ -1,7 +1,9 @@
 /** SHA256SUMS: the digests of all files of a folder, in one file, as `sha256sum` writes and checks them. */
-import { existsSync, readFileSync, readdirSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join, relative, sep } from "node:path";
+import { SUMS_BYTES } from "../../ir/limits.js";
+import { readFile } from "../../ir/open-file.js";
 import { fileDigest } from "./digest.js";
 import { writeWhole } from "./disk.js";
 
@@ -16,7 +18,7 @@ const LINE = /^(?<digest>[0-9a-f]{64}) {2}(?<path>[^\n\\]+)\n/gmy;
 export function readSums(folder: string): Sums | undefined {
   const file = join(folder, SUMS);
   if (!existsSync(file)) return undefined;
-  const text = readFileSync(file, "utf8");
+  const text = readFile(file, SUMS_BYTES).toString("utf8");
   const lines = Array.from(text.matchAll(LINE), ({ groups }) => [groups?.["path"] ?? "", groups?.["digest"] ?? ""] as const);
   const sums = new Map(lines);
   return sums.size > 0 && textOf(sums) === text ? sums : undefined;
