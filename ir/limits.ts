@@ -42,7 +42,7 @@ export const MAX_STEPS = 4000;
 export const MAX_ROWS = 4 * MAX_STEPS;
 
 /** Training times of a scheduler: their schedule is laid out in memory. Of those in use the longest has `MAX_STEPS`. */
-export const MAX_TRAIN_TIMES = 1e5;
+export const MAX_TRAIN_TIMES = 1e4;
 
 /** The weight of a value in a sum. A float has a relative error of 6e-8, so that of a greater multiple nothing would be left. */
 export const MAX_WEIGHT = 1e6;

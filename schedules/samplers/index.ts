@@ -130,11 +130,23 @@ function refuseSettings(who: string, { sigmas, timesteps, mu, eta }: SamplerOpti
  * network has no effect at any step: the grid does not move.
  */
 function checked(className: string, table: SamplerTable): SamplerTable {
-  const numbers = ({ timestep, inputScale, m, next }: Row): readonly number[] => [
-    ...[timestep, inputScale, m.x, m.out, m.clip ?? 0, next.noise, next.learned?.min ?? 0, next.learned?.max ?? 0],
+  const numbers = ({ timestep, sigma = 0, inputScale, m, next }: Row): readonly number[] => [
+    ...[
+      table.initialScale,
+      timestep,
+      sigma,
+      inputScale,
+      m.x,
+      m.out,
+      m.clip ?? 0,
+      next.noise,
+      next.learned?.min ?? 0,
+      next.learned?.max ?? 0,
+    ],
     ...[...next.x, ...next.m, ...(next.out ?? [])].map(({ weight }) => weight),
   ];
-  const k = table.rows.findIndex((row) => !numbers(row).every(Number.isFinite));
+  // The run computes in floats.
+  const k = table.rows.findIndex((row) => !numbers(row).every((number) => Number.isFinite(Math.fround(number))));
   if (k >= 0) {
     const hint = "It divides by zero there: change final_sigmas_type, solver_type, prediction_type or the number of steps.";
     throw unsupportedScheduler(className, "these settings", `the coefficients of step ${k} are not finite`, hint);
