@@ -34,8 +34,9 @@ import { passes } from "../passes/index.js";
 import { chooseSchedule } from "../schedules/index.js";
 import full from "../schedules/policies/full.js";
 import { assertUnchanged, stampsOf } from "../src/files/stamps.js";
+import { markup } from "../src/report/html.js";
 import { latentPicture } from "../src/report/picture.js";
-import { telemetryOn } from "../src/words/index.js";
+import { table, telemetryOn } from "../src/words/index.js";
 import { cli, type Ran } from "./support/cli.js";
 import { choose, single } from "./support/policy-input.js";
 import { readSubject } from "./support/pass-case.js";
@@ -402,6 +403,18 @@ describe("the program", () => {
     expect(stderr).toContain("FILE_MISSING");
     expect(stderr).toContain("\\u001b[31mred\\u009b0m");
     for (const control of ["\u001b", "\u009b"]) expect(stderr).not.toContain(control);
+  });
+
+  it("lets no name turn what is read, break a line or end a pair", async () => {
+    const name = "a\u202eb\u2066c\u2028d\u200be\ud800f\u{e0041}g\nerror FAKE: h";
+    for (const json of [[], ["--json"]]) {
+      const { stderr } = await cli(["inspect", name, ...json]);
+      expect(stderr).toMatch(/a\\u202eb\\u2066c\\u2028d\\u200be\\ud800f\\udb40\\udc41g/);
+      expect(stderr).not.toMatch(/[\p{Cf}\p{Cs}\u2028\u2029]|^error FAKE/mu);
+      if (json.length > 0) expect(JSON.parse(stderr)).toMatchObject({ error: { where: { file: name } } });
+    }
+    expect(table([["name"], ["a\nb"]])).toBe("name\na\\u000ab");
+    expect(markup`<p title="${"\u202e<"}">`.text).toBe('<p title="\\u202e&lt;">');
   });
 
   it("leaves nothing behind when it is interrupted", async () => {

@@ -1,6 +1,7 @@
 /** Formats of plan files, against what the programs that they come from say and do. */
 import { readdirSync } from "node:fs";
 import { describe, expect, it } from "vitest";
+import { MAX_ROWS } from "../ir/limits.js";
 import { type BranchName, formatNamed, formats, parseSchedule, rowsOf, type Schedule } from "../schedules/index.js";
 import { siteOf } from "./support/policy-input.js";
 import { thrownBy } from "./support/thrown.js";
@@ -147,6 +148,15 @@ describe("cache-dit", () => {
     const list = Array.from(mask, Number);
     for (const json of [list, { steps_computation_mask: list }, { cache_config: { steps_computation_mask: list, Fn_compute_blocks: 1 } }])
       expect(rowsIn(json)["attn-0"]).toBe(mask);
+  });
+
+  it.each([
+    ["one bin of 2³² steps", { compute_bins: [2 ** 32], cache_bins: [] }],
+    ["bins that are long together", { compute_bins: new Array(5).fill(MAX_ROWS), cache_bins: [1] }],
+    ["many bins", { compute_bins: new Array(MAX_ROWS + 1).fill(1), cache_bins: [] }],
+    ["a long mask", new Array(MAX_ROWS + 1).fill(1)],
+  ])("refuses %s", (_, json) => {
+    expect(thrownBy(() => parseSchedule(json, "file.json"))?.code).toMatch(/^BAD_(PLAN|JSON_FIELD)$/);
   });
 
   it("refuses the name of a preset, whose steps only cache-dit knows", () => {

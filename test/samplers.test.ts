@@ -422,7 +422,7 @@ describe("any configuration", () => {
         },
         { requiredKeys: [] },
       );
-      const steps = fc.oneof(fc.integer({ min: 1, max: 12 }), fc.constantFrom(50, 1000));
+      const steps = fc.oneof(fc.integer({ min: 1, max: 12 }), fc.constant(50));
       fc.assert(
         fc.property(
           fc.record(keys, { requiredKeys: [] }),
@@ -437,7 +437,7 @@ describe("any configuration", () => {
             expect(numbersIn(table).every((number) => Number.isFinite(Math.fround(number)))).toBe(true);
           },
         ),
-        { numRuns: 100, seed: 1 },
+        { numRuns: 60, seed: 1 },
       );
     },
   );

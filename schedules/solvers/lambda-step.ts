@@ -43,15 +43,20 @@ export function lambdaStep(
   const length = end.lambda - base.lambda;
   const spread = 1 + tau ** 2;
   const reach = isNoise ? length : spread * length;
-  // A node without any signal, as the first of a run may be, is infinitely far away and drops out.
-  const places = nodes.map((node) => (node === from ? 0 : (isNoise ? -node.lambda : node.lambda) - base.lambda)).filter(Number.isFinite);
+  const places = nodes.map((node) => (node === from ? 0 : (isNoise ? -node.lambda : node.lambda) - base.lambda));
+  // A node without any signal, as the first of a run may be, is infinitely far away and has no weight.
+  const isAway = (place: number): boolean => Math.abs(place) === Infinity;
   const scale = end.alpha * (isNoise ? spread : 1);
   const exact = exponentialMoments(length, reach, nodes.length);
   const fade = isNoise || tau === 0 ? 1 : Math.exp(-(tau ** 2) * length);
   const gain = isNoise ? tau ** 2 * Math.expm1(-2 * length) : -Math.expm1(-2 * tau ** 2 * length);
+  const weights = interpolationWeights(
+    places.filter((place) => !isAway(place)),
+    moments(exact, length, reach),
+  ).values();
   return {
     x: (end.sigma / base.sigma) * fade,
-    m: interpolationWeights(places, moments(exact, length, reach)).map((weight) => scale * weight),
+    m: places.map((place) => (isAway(place) ? 0 : scale * (weights.next().value ?? NaN))),
     noise: tau === 0 ? 0 : to.sigma * Math.sqrt(gain),
   };
 }

@@ -4,7 +4,7 @@ import { existsSync, realpathSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { Command as Program, CommanderError } from "commander";
 import type { z } from "zod";
-import { badUsage, silent, VERSION } from "../words/index.js";
+import { badUsage, oneLine, printable, silent, VERSION } from "../words/index.js";
 import { cancelled, CompilerError, EXIT_CODES, fileNotWritten } from "../../ir/diagnostics.js";
 import { passes } from "../../passes/index.js";
 import { optionWord, policies } from "../../schedules/index.js";
@@ -122,7 +122,7 @@ async function perform(
     };
     const say = (message: string): void => {
       progress?.stop();
-      stderr.write(`${printable(message)}\n`);
+      stderr.write(`${oneLine(message)}\n`);
     };
     const host: Host = {
       signal,
@@ -146,11 +146,6 @@ async function perform(
   }
 }
 
-/** Escapes control characters as JSON does. Names in a model may contain them, and a terminal would execute them. */
-function printable(text: string): string {
-  return text.replaceAll(/[^\P{Cc}\n\t]/gu, (control) => `\\u${control.charCodeAt(0).toString(16).padStart(4, "0")}`);
-}
-
 /** Prints an error to stderr, as text or JSON. Anything but a CompilerError is our bug. */
 function complain(error: unknown, json: boolean, stderr: NodeJS.WritableStream): number {
   if (error instanceof CompilerError) {
@@ -158,14 +153,17 @@ function complain(error: unknown, json: boolean, stderr: NodeJS.WritableStream):
     const place = Object.entries(where).filter(([, at]) => at !== undefined && at !== "");
     const text = json
       ? JSON.stringify({ error: { code, message, hint, where } })
-      : [`error ${code}: ${message}`, ...place.map(([what, at]) => `  ${what}: ${String(at)}`), `  ${hint}`].join("\n");
+      : // A message may show lines of a graph. Behind the first all are indented: no name in it can pass for a line of ours.
+        [
+          `error ${code}: ${message.replaceAll("\n", "\n  ")}`,
+          ...[...place.map(([what, at]) => `${what}: ${String(at)}`), hint].map((text) => `  ${oneLine(text)}`),
+        ].join("\n");
     stderr.write(`${printable(text)}\n`);
     return error.exitCode;
   }
   const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
-  stderr.write(
-    `internal: ${text}\n${error instanceof Error && error.cause instanceof Error ? `caused by: ${error.cause.stack ?? ""}\n` : ""}`,
-  );
+  const cause = error instanceof Error && error.cause instanceof Error ? `caused by: ${error.cause.stack ?? ""}\n` : "";
+  stderr.write(printable(`internal: ${text}\n${cause}`));
   stderr.write("This is a bug in smoothcc; please report it with the command that you ran.\n");
   return INTERNAL_ERROR;
 }

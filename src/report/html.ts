@@ -1,5 +1,7 @@
 /** HTML and SVG as template strings that escape whatever is put into them. */
 
+import { printable } from "../words/index.js";
+
 /** Text that is markup already; everything else is escaped. */
 export class Markup {
   constructor(readonly text: string) {}
@@ -25,5 +27,5 @@ function render(content: Content): string {
 const ENTITIES: Readonly<Record<string, string>> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
 
 function escape(text: string): string {
-  return text.replace(/[&<>"']/g, (letter) => ENTITIES[letter] ?? "");
+  return printable(text).replace(/[&<>"']/g, (letter) => ENTITIES[letter] ?? "");
 }

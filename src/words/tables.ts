@@ -1,7 +1,9 @@
 /** Text for people: tables and counts. */
+import { oneLine } from "./printable.js";
 
-/** Columns of equal width; the first row is the head. */
-export function table(rows: readonly (readonly string[])[]): string {
+/** Columns of equal width; the first row is the head. A cell has one line, whatever is in it. */
+export function table(texts: readonly (readonly string[])[]): string {
+  const rows = texts.map((row) => row.map(oneLine));
   const widths = (rows[0] ?? []).map((_, column) => rows.reduce((width, row) => Math.max(width, (row[column] ?? "").length), 0));
   return rows
     .map((row) =>

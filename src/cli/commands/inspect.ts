@@ -3,7 +3,7 @@ import { dumpBranches, inspect, type Inspection } from "../../inspect.js";
 import { bindModel, type BoundModel, lifted, type Network, openNetwork } from "../../job/index.js";
 import { CompilerError } from "../../../ir/diagnostics.js";
 import { unknownWarning } from "../../../ir/unknown.js";
-import { counted, formatQuantity, missingOption, table } from "../../words/index.js";
+import { counted, formatQuantity, missingOption, oneLine, table } from "../../words/index.js";
 import { MODEL_OPTIONS, recipeOverrides, runtimeOptions } from "../options.js";
 import { asExported } from "../as-exported.js";
 import type { Command } from "../command.js";
@@ -95,7 +95,7 @@ function describe(found: Inspection): string {
           `Of the rest, ${share(macs.hoisted)} depends on time and conditions alone and leaves the steps; ${share(trunk)} (embedding, output, whatever is in no branch) is computed at every step.`,
         ]),
     ...constant.map(({ stream, site }) => `${stream} ${site}: does not depend on the latent, and leaves the steps.`),
-    ...found.warnings.map((warning) => `warning: ${warning}`),
+    ...found.warnings.map((warning) => `warning: ${oneLine(warning)}`),
   ].join("\n");
 }
 
