@@ -88,7 +88,7 @@ export function courseOf(region: Region, dependsOn: Dependence): Course {
 }
 
 function latest(stages: readonly Stage[]): Stage {
-  return STAGES[Math.max(0, ...stages.map((stage) => STAGES.indexOf(stage)))] ?? "entry";
+  return STAGES.findLast((stage) => stages.includes(stage)) ?? "entry";
 }
 
 /**
@@ -192,7 +192,7 @@ function isStatisticOf(value: Value, of: Value, region: Region): boolean {
     if (seen.has(node)) continue;
     seen.add(node);
     reduces ||= isReduction(node);
-    open.push(...operands(node));
+    for (const operand of operands(node)) open.push(operand);
   }
   return reduces;
 }
