@@ -253,8 +253,11 @@ describe("FLUX.1-dev at full size", () => {
     rmSync(folder, { recursive: true, force: true });
   });
 
-  it.each([[], ["--unfolded"]])("is inspected in less than ten seconds and a gigabyte %j", async (...flags) => {
-    const model = join(folder, `flux${flags.join("")}`);
+  it.each([
+    { as: "folded", flags: [] },
+    { as: "unfolded", flags: ["--unfolded"] },
+  ])("is inspected in less than ten seconds and a gigabyte, $as", async ({ as, flags }) => {
+    const model = join(folder, as);
     const { stdout: made } = await promisify(execFile)(process.execPath, [generate, model, ...flags]);
     expect(made).toContain("11.9 B parameters");
     const { json, seconds, bytes } = await measured(["inspect", model, "--json", "--quiet"]);
@@ -271,7 +274,8 @@ describe("FLUX.1-dev at full size", () => {
     expect(z.object({ nodes: z.object({ emitted: z.number() }) }).parse(json).nodes.emitted).toBeGreaterThan(20_000);
     expect(seconds).toBeLessThan(60);
     expect(bytes).toBeLessThan(1e9);
-  });
+    // What is limited is processor time, of which a busy machine gives little.
+  }, 600_000);
 });
 
 describe("a model with 8 GiB of weights", () => {
