@@ -159,23 +159,30 @@ export function unsavedBehind({ graph }: Model, nodes: readonly Node[]): Macs {
 export function branchOwners(graph: Graph): ReadonlyMap<Node, ReadonlySet<Mark>> {
   const trunk = "trunk" as const;
   const owners = new Map<Value, ReadonlySet<Mark> | typeof trunk>();
+  /** The sets of values with several readers. They grow with each. */
+  const joined = new Map<Value, Set<Mark>>();
   const marked = new Map(graph.marks.map((mark) => [mark.value, new Set([mark])]));
   for (const { value } of graph.outputs) owners.set(value, trunk);
   const found = new Map<Node, ReadonlySet<Mark>>();
   for (const node of [...graph.nodes].reverse()) {
-    const marks = new Set<Mark>();
-    let isTrunk = false;
-    for (const output of node.outputs) {
-      const owner = marked.get(output) ?? owners.get(output);
-      if (owner === trunk) isTrunk = true;
-      else for (const mark of owner ?? []) marks.add(mark);
-    }
+    const own = node.outputs.flatMap((output) => marked.get(output) ?? owners.get(output) ?? []);
+    const sets = own.filter((owner) => owner !== trunk);
+    const isTrunk = sets.length < own.length;
+    const [first, ...others] = sets;
+    const marks = first && others.length > 0 ? new Set(sets.flatMap((set) => [...set])) : first;
     // A node without readers costs nothing that matters.
-    if (!isTrunk && marks.size === 0) continue;
-    if (!isTrunk) found.set(node, marks);
+    if (!isTrunk && !marks) continue;
+    if (!isTrunk && marks) found.set(node, marks);
     for (const value of isShapeOnly(node) ? [] : operands(node)) {
       const known = owners.get(value);
-      owners.set(value, isTrunk || known === trunk ? trunk : known ? new Set([...known, ...marks]) : marks);
+      if (isTrunk || !marks || known === trunk) owners.set(value, trunk);
+      else if (!known) owners.set(value, marks);
+      else {
+        const all = joined.get(value) ?? new Set(known);
+        for (const mark of marks) all.add(mark);
+        joined.set(value, all);
+        owners.set(value, all);
+      }
     }
   }
   return found;

@@ -112,7 +112,7 @@ export function sameShape(a: readonly Dim[] | null, b: readonly Dim[] | null): b
 
 /** The shape that these broadcast to, if they do. */
 export function broadcastShape(shapes: readonly (readonly number[])[]): readonly number[] | undefined {
-  const rank = Math.max(...shapes.map(({ length }) => length));
+  const rank = shapes.reduce((most, { length }) => Math.max(most, length), 0);
   const dims = new Array<number>(rank).fill(1);
   for (const shape of shapes) {
     for (const [i, dim] of shape.entries()) {

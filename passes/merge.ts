@@ -64,7 +64,7 @@ class Readiness {
   /** Nodes come in order. */
   add(node: Node): void {
     const isCheap = isElementwise(node) || isDataMovement(node) || isOp(node, "Slice");
-    this.since.set(node, isCheap ? Math.max(...operands(node).map((value) => this.of(value))) : this.since.size);
+    this.since.set(node, isCheap ? operands(node).reduce((latest, value) => Math.max(latest, this.of(value)), -1) : this.since.size);
   }
 
   of({ producer }: Value): number {
@@ -77,7 +77,7 @@ function summandsOf(sum: Node, open: ReadonlySet<Node>): Value[] {
   const terms: Value[] = [];
   const pending = operands(sum).reverse();
   for (let value = pending.pop(); value; value = pending.pop()) {
-    if (value.producer && open.has(value.producer)) pending.push(...operands(value.producer).reverse());
+    if (value.producer && open.has(value.producer)) for (const term of operands(value.producer).reverse()) pending.push(term);
     else terms.push(value);
   }
   return terms;

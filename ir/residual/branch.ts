@@ -88,7 +88,7 @@ export function courseOf(region: Region, dependsOn: Dependence): Course {
 }
 
 function latest(stages: readonly Stage[]): Stage {
-  return STAGES[Math.max(0, ...stages.map((stage) => STAGES.indexOf(stage)))] ?? "entry";
+  return STAGES.findLast((stage) => stages.includes(stage)) ?? "entry";
 }
 
 /**
@@ -179,6 +179,9 @@ function throughNorm(value: Value, region: Region, dependsOn: Dependence): Value
   return minuend && mean && isStatisticOf(mean, minuend, region) ? unmoved(minuend) : centred;
 }
 
+/** A statistic of a norm takes fewer nodes than this, spelled out and with casts. */
+const MOST_OF_STATISTIC = 100;
+
 /** Whether `value` is a statistic of `of`: computed from reductions of it, and from nothing else in the branch. */
 function isStatisticOf(value: Value, of: Value, region: Region): boolean {
   const origin = unmoved(of);
@@ -191,8 +194,9 @@ function isStatisticOf(value: Value, of: Value, region: Region): boolean {
     if (!node || !(isElementwise(node) || isDataMovement(node) || isReduction(node))) return false;
     if (seen.has(node)) continue;
     seen.add(node);
+    if (seen.size === MOST_OF_STATISTIC) return false;
     reduces ||= isReduction(node);
-    open.push(...operands(node));
+    for (const operand of operands(node)) open.push(operand);
   }
   return reduces;
 }

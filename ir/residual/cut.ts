@@ -126,7 +126,7 @@ function blockRangesOf(branches: readonly SharedBranch[], cut: Cut): readonly Bl
     const moves = last && rangeOf(last) === rangeOf(one) ? movesBetween(last.branch, one.branch) : undefined;
     if (current && moves) {
       current.branches.push(one);
-      current.moves.push(...moves);
+      for (const move of moves) current.moves.push(move);
     } else if (rangeOf(one) === undefined) open.delete(chain);
     else {
       const begun = { branches: [one], moves: [] };
@@ -145,8 +145,8 @@ function movesBetween(
   const moves: Node[] = [];
   let at: Value | undefined = before;
   for (; at && at !== sum; at = at.producer && streamOperand(at.producer))
-    if (at.producer && isDataMovement(at.producer)) moves.unshift(at.producer);
-  if (at) return moves;
+    if (at.producer && isDataMovement(at.producer)) moves.push(at.producer);
+  if (at) return moves.reverse();
   const isSameShape = (sum.type?.shape?.join() ?? "") === (before.type?.shape?.join() ?? "");
   return isSameShape && tokens.turned === later.turned ? [] : undefined;
 }

@@ -43,7 +43,7 @@ export function levelOf({ producer }: Value, levels: Levels): number {
 export type Visits = Map<Node, number>;
 
 /** A node that was visited so often is passed no more: it is in no branch of any network, and the search stays linear. */
-const MOST_VISITS = 100;
+const MOST_VISITS = 50;
 
 /**
  * The nodes on the paths from `start` to `end` that pass no value for which `isBarrier` holds, in the order of their longest paths;

@@ -27,7 +27,7 @@ function goesOn(start: Value, end: Value, places: ReadonlyMap<Node, number>, dep
   const placeOf = ({ producer }: Value): number => (producer && places.get(producer)) ?? -1;
   const fronts = new Set<Value>();
   for (let at: Value | undefined = start; at; at = at.producer && carriedOperand(at.producer)) fronts.add(at);
-  const first = Math.min(...Array.from(fronts, placeOf));
+  const first = Array.from(fronts, placeOf).reduce((least, place) => Math.min(least, place));
   const seen = new Set<Node>();
   const open = [end];
   for (let at = open.pop(); at; at = open.pop()) {
@@ -35,7 +35,7 @@ function goesOn(start: Value, end: Value, places: ReadonlyMap<Node, number>, dep
     const { producer } = at;
     if (!producer || seen.has(producer) || placeOf(at) < first || isAttentionCore(producer, dependsOn)) continue;
     seen.add(producer);
-    open.push(...operands(producer));
+    for (const value of operands(producer)) open.push(value);
   }
   return false;
 }
