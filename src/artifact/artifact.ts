@@ -157,7 +157,7 @@ export interface Artifact {
 export type ArtifactOptions = RuntimeOptions & Pick<Artifact, "extensions">;
 
 /** Opens an artifact and its step. Throws NOT_AN_ARTIFACT, FILE_MISSING and what reading models, recipes and plans throws. */
-export async function openArtifact(folder: string, { extensions, ...runtime }: ArtifactOptions): Promise<Artifact> {
+export async function openArtifact(folder: string, { extensions, ...runtime }: ArtifactOptions = {}): Promise<Artifact> {
   const manifest = readManifest(folder);
   const model = join(folder, FILES.model);
   if (!existsSync(model))

@@ -37,7 +37,8 @@ export interface PackageOptions {
   readonly name?: string | undefined;
   /** Where the server runs it: `cpu`, `cuda` or `cuda:<id>`; under `cuda`, on each GPU that it has. */
   readonly device?: string | undefined;
-  readonly force: boolean;
+  /** Whether a model of this name is replaced. Default: no. */
+  readonly force?: boolean | undefined;
 }
 
 /** An input or output in the configuration. */
@@ -61,7 +62,7 @@ export interface Packaged {
  * Writes the files of an artifact that serving needs into a folder of the repository. Throws NOT_AN_ARTIFACT, FILE_MISSING,
  * UNKNOWN_DEVICE, UNSUPPORTED_TYPE, and if there is a model of this name, what `assertReplaceable` throws.
  */
-export async function packageModel(artifact: string, repository: string, options: PackageOptions): Promise<Packaged> {
+export async function packageModel(artifact: string, repository: string, options: PackageOptions = {}): Promise<Packaged> {
   const { load } = readManifest(artifact);
   const file = join(artifact, FILES.model);
   if (!existsSync(file))
@@ -92,7 +93,7 @@ export async function packageModel(artifact: string, repository: string, options
     }
     return files;
   };
-  return { folder, name, inputs, outputs, files: await replaceFolder(folder, MODEL_FOLDER, options.force, fill) };
+  return { folder, name, inputs, outputs, files: await replaceFolder(folder, MODEL_FOLDER, options.force ?? false, fill) };
 }
 
 function legalName(folder: string): string {
