@@ -25,7 +25,7 @@ import {
 } from "./planning/index.js";
 import { assertLimitable, type Compiled, compileModel, limitCache, type Limited } from "./compile/index.js";
 import { calibrate, DEFAULT_SAMPLES, type Trace } from "./calibration/index.js";
-import { unknownName } from "../ir/diagnostics.js";
+import { cancelled, unknownName } from "../ir/diagnostics.js";
 import { entryAt } from "../ir/entries.js";
 import { needsOf, type Policy, type PolicyNeed } from "../schedules/index.js";
 import {
@@ -102,11 +102,7 @@ export async function build(model: string, options: BuildOptions): Promise<Built
  * file on disk. Throws UNKNOWN_NAME, BAD_OPTION if the options name another policy or a budget, and
  * what `build` throws.
  */
-export async function buildTiers(
-  model: string,
-  options: BuildOptions,
-  tiers: readonly string[],
-): Promise<ReadonlyMap<string, Built>> {
+export async function buildTiers(model: string, options: BuildOptions, tiers: readonly string[]): Promise<ReadonlyMap<string, Built>> {
   const settings = withDefaults(options, BUDGET);
   const { output, policy, policyOptions } = settings;
   assertBudgetsOpen("--tiers", policy, policyOptions);
@@ -165,7 +161,7 @@ async function makeArtifact(
     const title = basename(resolve(output));
     const report = reportOf({ title, artifact, verification, bench: timed });
     await writeSummed(folder, FILES.report, renderReport(report));
-    options.signal?.throwIfAborted();
+    if (options.signal?.aborted) throw cancelled();
     return {
       ...{ artifact: output, plan: planned.summary, compiled, computed, bytes: sizes, sharesWeights, verification, bench: timed },
       report: join(output, FILES.report),

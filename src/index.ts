@@ -3,29 +3,28 @@ export { CompilerError } from "../ir/diagnostics.js";
 export { latentShape, psnr, rangeOf, relativeL2 } from "../schedules/index.js";
 export {
   ArtifactSession,
-  bench,
   feedsOf,
-  openArtifact,
-  packageModel,
   readManifest,
-  verify,
   writeArtifact,
   type Artifact,
   type Bench,
   type Manifest,
   type Packaged,
+  type BenchOptions,
+  type PackageOptions,
   type Verification,
+  type VerifyOptions,
 } from "./artifact/index.js";
-export { build, buildTiers, type BuildOptions, type Built } from "./build.js";
-export { assertSameRun, calibrate, mergeTraces, readTrace, type CalibrateOptions, type Shard, type Trace } from "./calibration/index.js";
-export { compileModel as compile, type Compiled } from "./compile/index.js";
+export { type BuildOptions, type Built } from "./build.js";
+export { assertSameRun, mergeTraces, readTrace, type CalibrateOptions, type Shard, type Trace } from "./calibration/index.js";
+export { bench, build, buildTiers, calibrate, compile, openArtifact, openJob, packageModel, verify } from "./checked.js";
+export { type Compiled } from "./compile/index.js";
 export { npyBytes, readNpy } from "./files/index.js";
 export { dumpBranches, inspect, type Inspection } from "./inspect.js";
 export {
   conditionsOf,
   cutFor,
   loadExtensions,
-  openJob,
   openNetwork,
   planFor,
   readPlan,

@@ -161,7 +161,7 @@ export interface ArtifactOptions extends RuntimeOptions, Pick<Artifact, "extensi
 }
 
 /** Opens an artifact and its step. Throws NOT_AN_ARTIFACT, ARTIFACT_DAMAGED and what reading models, recipes and plans throws. */
-export async function openArtifact(folder: string, { extensions, check = true, ...runtime }: ArtifactOptions): Promise<Artifact> {
+export async function openArtifact(folder: string, { extensions, check = true, ...runtime }: ArtifactOptions = {}): Promise<Artifact> {
   if (!existsSync(folder)) tidy(resolve(folder));
   if (check) await assertWhole(folder, (path) => path !== FILES.trace && path !== FILES.report);
   const manifest = readManifest(folder);

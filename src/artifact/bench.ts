@@ -5,6 +5,7 @@ import { mkdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join, resolve } from "node:path";
 import { benchFailed, type Progress } from "../words/index.js";
+import { cancelled } from "../../ir/diagnostics.js";
 import { WrittenData } from "../../ir/onnx/index.js";
 import { readTensor, type TensorData } from "../../ir/tensor.js";
 import { type Artifact, feedsOf, writeEmitted } from "./artifact.js";
@@ -69,7 +70,7 @@ export async function bench(artifact: Artifact, options: BenchOptions = {}): Pro
     }
     for (let run = -1; run < runs; run++) {
       for (const worker of workers) await worker.run(run >= 0);
-      options.signal?.throwIfAborted();
+      if (options.signal?.aborted) throw cancelled();
       progress?.("bench", run + 2, runs + 1);
     }
   } finally {

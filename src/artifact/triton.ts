@@ -36,7 +36,8 @@ export interface PackageOptions {
   readonly name?: string | undefined;
   /** Where the server runs it: `cpu`, `cuda` or `cuda:<id>`; under `cuda`, on each GPU that it has. */
   readonly device?: string | undefined;
-  readonly force: boolean;
+  /** Whether a model of this name is replaced. Default: no. */
+  readonly force?: boolean | undefined;
   /** Whether to compare the model and its weights with their digests. Default: true. */
   readonly check?: boolean | undefined;
 }
@@ -62,7 +63,7 @@ export interface Packaged {
  * Writes the files of an artifact that serving needs into a folder of the repository. Throws NOT_AN_ARTIFACT, ARTIFACT_DAMAGED,
  * UNKNOWN_DEVICE, UNSUPPORTED_TYPE, and if there is a model of this name, what `prepareFolder` throws.
  */
-export async function packageModel(artifact: string, repository: string, options: PackageOptions): Promise<Packaged> {
+export async function packageModel(artifact: string, repository: string, options: PackageOptions = {}): Promise<Packaged> {
   const served: readonly string[] = [FILES.model, FILES.data];
   const { check = true } = options;
   if (check) await assertWhole(artifact, (path) => path === FILES.manifest || served.includes(path));
@@ -94,7 +95,7 @@ export async function packageModel(artifact: string, repository: string, options
     await writeSums(partial, known);
     return [...files, { path: SUMS, bytes: statSync(join(partial, SUMS)).size, linked: false }];
   };
-  return { folder, name, inputs, outputs, files: await replaceFolder(folder, MODEL_FOLDER, options.force, fill) };
+  return { folder, name, inputs, outputs, files: await replaceFolder(folder, MODEL_FOLDER, options.force ?? false, fill) };
 }
 
 function legalName(folder: string): string {

@@ -47,7 +47,7 @@ export interface Job {
  * The job of a model and its recipe. `runtime` has the options of the runtime, for the run and for compilation.
  * Throws what its parts throw.
  */
-export async function openJob(path: string, overrides: RecipeOverrides, runtime: RuntimeOptions = {}): Promise<Job> {
+export async function openJob(path: string, overrides: RecipeOverrides = {}, runtime: RuntimeOptions = {}): Promise<Job> {
   await assertDevice(runtime.device);
   const network = await openNetwork(path, overrides);
   const [guess] = network.ports.guesses;
