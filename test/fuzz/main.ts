@@ -88,7 +88,7 @@ async function fuzz(name: string): Promise<void> {
 async function watched(order: Omit<Order, "folder">, report: (finding: Finding) => void): Promise<Done> {
   const folder = mkdtempSync(join(tmpdir(), "smoothcc-fuzz-"));
   const progress = join(folder, PROGRESS);
-  const at = (): number => (existsSync(progress) ? Number(readFileSync(progress, "utf8")) : order.from);
+  const at = (): number => Number((existsSync(progress) && readFileSync(progress, "utf8")) || order.from);
   const worker = fork(
     new URL("worker.js", import.meta.url),
     [order.reader, ...[order.seed, order.from, order.to, order.until].map(String), folder],

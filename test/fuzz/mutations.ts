@@ -248,8 +248,10 @@ function zip(within: Mutation): Mutation {
     const [name, content] = entries[at] ?? ["", Buffer.of()];
     const own = Buffer.from(content);
     if (random.once(5)) entries = rearranged(entries, random, () => [random.once(2) ? random.pick(WORDS) : `${name}1`, own]);
-    else entries[at] = [name, random.once(500) ? Buffer.alloc(random.size(1 << 28)) : within(own, own, random)];
-    const made = Buffer.from(zipSync(Object.fromEntries(entries), { level: random.pick([0, 6]), mtime: "1980-01-01" }));
+    else entries[at] = [name, random.once(1000) ? Buffer.alloc(random.size(1 << 26)) : within(own, own, random)];
+    const made = Buffer.from(
+      zipSync(Object.fromEntries(entries.filter(([entry]) => entry !== "__proto__")), { level: random.pick([0, 6]), mtime: "1980-01-01" }),
+    );
     return random.once(30) ? withDirectoryRepeated(made, random.size(2000)) : made;
   };
 }

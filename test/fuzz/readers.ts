@@ -102,7 +102,7 @@ function attempt(answer: () => unknown): void {
 }
 
 /** Constants of more elements are elided in the texts that are compared. */
-const PRINTED = 256;
+const PRINTED = 64;
 
 /** The text of a model reads as a model with the same text, and the same structure as far as the text has all of it. */
 function assertPrinted(model: Model): void {
