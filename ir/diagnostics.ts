@@ -139,6 +139,16 @@ export function fileNotWritten(file: string, problem: string): CompilerError {
   );
 }
 
+export function fileTooLarge(file: string, bytes: number, limit: number): CompilerError {
+  return new CompilerError(
+    "FILE_TOO_LARGE",
+    4,
+    `The file has ${bytes} bytes; what is read here has ${limit} at most.`,
+    "Check that it is the file you meant.",
+    { file },
+  );
+}
+
 export function graphCycle(file: string, node: string, value: string): CompilerError {
   return new CompilerError(
     "GRAPH_CYCLE",
@@ -186,6 +196,17 @@ export function nameClash(name: string): CompilerError {
     `Two different values must both be called '${name}': inputs, outputs and what subgraphs read keep their names.`,
     "Rename the input or output, or export the model without control flow.",
     { value: name },
+  );
+}
+
+/** `kind`: "a folder", "a pipe", … */
+export function notAFile(path: string, kind: string): CompilerError {
+  return new CompilerError(
+    "NOT_A_FILE",
+    4,
+    `What is there is ${kind}, and a file is read here.`,
+    "Give the path of a regular file; what comes out of a pipe is saved as one first.",
+    { file: path },
   );
 }
 

@@ -1,7 +1,8 @@
 /** Tensor constants: bytes in memory, or a range of a file that is read only on demand. */
-import { closeSync, openSync, readSync } from "node:fs";
 import { externalDataShort, tensorTooLarge, tensorWrongType } from "./diagnostics.js";
 import { bfloatBits, bfloatValue, halfBits, halfValue } from "./float16.js";
+import { READ_BYTES } from "./limits.js";
+import { fill, readingFile } from "./open-file.js";
 import { byteSize, elementCount, type ElementType, type FloatType, isFloatType } from "./types.js";
 
 /** A range of a file. */
@@ -34,9 +35,6 @@ export interface TensorData {
   readonly content: TensorContent;
 }
 
-/** Passes only read constants up to this size in bytes; weights are copied without being read. */
-const READ_LIMIT = 1 << 28;
-
 /** Bytes that the elements take; strings count their bytes. */
 export function tensorBytes(data: TensorData): number {
   return data.content.kind === "strings"
@@ -45,7 +43,7 @@ export function tensorBytes(data: TensorData): number {
 }
 
 /** The raw bytes, read from the file if need be. Throws TENSOR_TOO_LARGE above `limit`. */
-export function readTensor(data: TensorData, limit = READ_LIMIT): Uint8Array {
+export function readTensor(data: TensorData, limit = READ_BYTES): Uint8Array {
   const { content } = data;
   if (content.kind === "strings") throw tensorWrongType("raw bytes", data.elem);
   if (content.kind === "bytes") return content.bytes;
@@ -55,16 +53,8 @@ export function readTensor(data: TensorData, limit = READ_LIMIT): Uint8Array {
 
 function readRange({ file, offset, length }: FileRange): Uint8Array {
   const bytes = new Uint8Array(length);
-  const fd = openSync(file, "r");
-  try {
-    for (let done = 0; done < bytes.length;) {
-      const got = readSync(fd, bytes, done, bytes.length - done, offset + done);
-      if (got === 0) throw externalDataShort(file, offset + length);
-      done += got;
-    }
-  } finally {
-    closeSync(fd);
-  }
+  const got = readingFile(file, (fd) => fill(fd, bytes, offset));
+  if (got < length) throw externalDataShort(file, offset + length);
   return bytes;
 }
 

@@ -18,7 +18,7 @@ export { predictedSchema, type Compared, type Measured, type Predicted, type Tra
 export { cellSchema } from "./plan-rows.js";
 export * from "./run.js";
 export * from "./sampler.js";
-export { isSampler, MAX_STEPS, samplers, samplerTable, unknownKeys } from "./samplers/index.js";
+export { isSampler, samplers, samplerTable, unknownKeys } from "./samplers/index.js";
 export { linspace } from "./solvers/spacing.js";
 export * from "./planning/statistics.js";
 export * from "./solvers/time-shift.js";

@@ -1,10 +1,11 @@
 /** Rows of cells in plan files: parsed, and flattened for programs that only know 0 and 1. */
 import { z } from "zod";
 import { badCell, planFormat, planLength } from "./diagnostics.js";
+import { MAX_ROWS } from "../ir/limits.js";
 import { type BranchName, type Schedule, type ScheduleCell, valueFor } from "./plan.js";
 
 /** Keys to rows of anything. */
-export const rowsSchema = z.record(z.string(), z.array(z.unknown()));
+export const rowsSchema = z.record(z.string(), z.array(z.unknown()).max(MAX_ROWS));
 
 /** The rows, each of `steps` cells. Throws PLAN_LENGTH, BAD_CELL. */
 export function parseRows(rows: Readonly<Record<string, readonly unknown[]>>, steps: number): Schedule["cells"] {

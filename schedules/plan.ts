@@ -5,6 +5,7 @@
 import { badAdjustment, badCell, badTerm, planFirstStep, planLength, planMismatch } from "./diagnostics.js";
 import { unknownName } from "../ir/diagnostics.js";
 import type { BranchKind } from "../ir/dit.js";
+import { MAX_WEIGHT } from "../ir/limits.js";
 import { type Adjustment, type Adjustments, assertFits } from "./adjustment.js";
 import { CacheMap, type CachedBranch } from "./cache.js";
 import type { Predicted } from "./predicted.js";
@@ -114,7 +115,7 @@ function checkCells(site: string, row: readonly ScheduleCell[]): void {
     if (cell.length === 0) throw badCell(site, step, "has no terms");
     for (const [source, weight] of cell) {
       if (source >= step || row[source] !== 1) throw badTerm(site, step, source);
-      if (!Number.isFinite(weight)) throw badCell(site, step, `gives step ${source} the weight ${weight}`);
+      if (!(Math.abs(weight) <= MAX_WEIGHT)) throw badCell(site, step, `gives step ${source} the weight ${weight}, beyond ±${MAX_WEIGHT}`);
     }
   }
 }

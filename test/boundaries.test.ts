@@ -38,7 +38,6 @@ const PACKAGES = new Map([
   ["fast-png", /^src\/report\/picture\.ts$/],
   ["fflate", /^src\/files\/zip\.ts$/],
   ["@resvg", /^src\/report\/raster\.ts$/],
-  ["pickleparser", /^src\/files\/torch-file\.ts$/],
 ]);
 
 interface Import {

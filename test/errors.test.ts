@@ -27,6 +27,7 @@ import { z } from "zod";
 import { CompilerError, nearest } from "../ir/diagnostics.js";
 import { constant, inputValue, makeNode, makeOp, type Node, only, type Value } from "../ir/graph.js";
 import { encodeModel, writeModel } from "../ir/onnx/index.js";
+import { readFile } from "../ir/open-file.js";
 import { readTensor, tensorNumbers } from "../ir/tensor.js";
 import { parse } from "../ir/parse.js";
 import { passes } from "../passes/index.js";
@@ -175,6 +176,7 @@ function runPass(name: string, text: string): unknown {
 
 /** What no command line reaches. */
 const CALLS: Readonly<Record<string, readonly [call: () => unknown, exit: number]>> = {
+  FILE_TOO_LARGE: [() => readFile(import.meta.filename, 8), 4],
   FORM_UNSUPPORTED: [
     () =>
       runPass(

@@ -11,7 +11,7 @@ import type { Schedule } from "../schedules/index.js";
 import { npyBytes } from "../src/files/npy.js";
 import { npzBytes, parseNpz, readNpz } from "../src/files/npz.js";
 import { readPlan, writePlan } from "../src/job/plan-file.js";
-import { codeOf } from "./support/thrown.js";
+import { codeOf, thrownBy } from "./support/thrown.js";
 
 const FIXTURES = join(import.meta.dirname, "fixtures", "plan");
 
@@ -69,6 +69,56 @@ describe("reading", () => {
       }),
       { numRuns: 500, seed: 1 },
     );
+  });
+
+  /** A ZIP file of one entry of many zeros, whose directory and its end are then changed; offsets are those of the records. */
+  const bomb = (change: (bytes: Buffer, central: number, end: number) => Buffer | undefined): Uint8Array => {
+    const bytes = Buffer.from(zipSync({ "a.npy": new Uint8Array(1e7) }));
+    const end = bytes.length - 22;
+    return change(bytes, bytes.readUInt32LE(end + 16), end) ?? bytes;
+  };
+  it.each([
+    [
+      "entries that share their bytes",
+      bomb((bytes, central, end) => {
+        const entry = (i: number): Buffer => {
+          const copy = Buffer.from(bytes.subarray(central, end));
+          copy.write(String.fromCharCode(98 + i), 46);
+          return copy;
+        };
+        const all = Buffer.concat([bytes.subarray(0, central), ...Array.from({ length: 20 }, (_, i) => entry(i)), bytes.subarray(end)]);
+        all.writeUInt16LE(20, all.length - 22 + 8);
+        all.writeUInt16LE(20, all.length - 22 + 10);
+        return all;
+      }),
+      "overlap",
+    ],
+    ["a size of 4 GB", bomb((bytes, central) => void bytes.writeUInt32LE(0xfffffff0, central + 24)), "are read at most"],
+    ["a size that is too small", bomb((bytes, central) => void bytes.writeUInt32LE(10, central + 24)), "is damaged"],
+    ["a count that lies", bomb((bytes, _, end) => void bytes.writeUInt32LE(0xffffffff, end + 8)), "its directory is damaged"],
+    ["a directory that is elsewhere", bomb((bytes, _, end) => void bytes.writeUInt32LE(0x7fffffff, end + 16)), "cut off"],
+    ["a byte that has changed", bomb((bytes, central) => void bytes.writeUInt8(7, central - 9)), "is damaged"],
+    [
+      "an entry of many sizes in ZIP64",
+      bomb((bytes, central, end) => {
+        const locator = Buffer.alloc(76);
+        locator.writeUInt32LE(0x06064b50, 0);
+        locator.writeUInt32LE(0xffffffff, 32);
+        locator.writeUInt32LE(central, 48);
+        locator.writeUInt32LE(0x07064b50, 56);
+        locator.writeUInt32LE(end, 64);
+        const all = Buffer.concat([bytes.subarray(0, end), locator, bytes.subarray(end)]);
+        all.writeUInt16LE(0xffff, all.length - 12);
+        return all;
+      }),
+      "its directory is damaged",
+    ],
+  ])("refuses %s at once", (_, bytes, problem) => {
+    const start = performance.now();
+    const thrown = thrownBy(() => parseNpz(bytes, "a.npz"));
+    expect(thrown?.code).toBe("BAD_NPZ");
+    expect(thrown?.message).toContain(problem);
+    expect(performance.now() - start).toBeLessThan(1000);
   });
 
   it("says which file is not there", () => {

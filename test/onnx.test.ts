@@ -284,8 +284,8 @@ describe("reading", () => {
   it("refuses what is no model", async () => {
     const code = (bytes: Uint8Array): Promise<string> => codeOf(readModel(fileOf(bytes)));
     expect(await codeOf(readModel(join(folder, "absent.onnx")))).toBe("FILE_MISSING");
-    expect(await codeOf(readModel(folder))).toBe("NOT_ONNX");
-    expect(await codeOf(readModel("/dev/zero"))).toBe("NOT_ONNX");
+    expect(await codeOf(readModel(folder))).toBe("NOT_A_FILE");
+    expect(await codeOf(readModel("/dev/zero"))).toBe("NOT_A_FILE");
     expect(await code(new Uint8Array())).toBe("NOT_ONNX");
     expect(await code(Buffer.from("Hello, this is a text and no model.\n"))).toMatch(/^(NOT_ONNX|MODEL_CORRUPT)$/);
     expect(await code(Buffer.from('{ "model": 1 }\n'))).toMatch(/^(NOT_ONNX|MODEL_CORRUPT)$/);

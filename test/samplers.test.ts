@@ -1,5 +1,6 @@
 /** Sampler tables against trajectories recorded from diffusers: the rows, replayed or emitted as a graph, must give the recorded latents. */
 import { readdirSync, readFileSync } from "node:fs";
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
 import { Builder } from "../ir/build.js";
@@ -385,4 +386,55 @@ describe("a table given as it is", () => {
   ])("is refused with %s", (_, config, options, code) => {
     expect(codeOf(() => samplerTable(config, options))).toBe(code);
   });
+});
+
+/** Values of a configuration's key: mostly sensible ones, and the ends of what its schema lets through. */
+function valuesOf(schema: unknown): fc.Arbitrary<unknown> {
+  if (schema instanceof z.ZodDefault || schema instanceof z.ZodOptional) return valuesOf(schema.unwrap());
+  if (schema instanceof z.ZodNullable) return fc.oneof(fc.constant(null), valuesOf(schema.unwrap()));
+  if (schema instanceof z.ZodBoolean) return fc.boolean();
+  if (schema instanceof z.ZodEnum) return fc.constantFrom(...schema.options);
+  if (schema instanceof z.ZodLiteral) return fc.constantFrom(...schema.values);
+  if (schema instanceof z.ZodUnion) return fc.oneof(...schema.options.map(valuesOf));
+  if (schema instanceof z.ZodArray) return fc.array(valuesOf(schema.element), { minLength: 1, maxLength: 12 });
+  const ends = [0, 1, -1, 2, 3, 10, 0.5, 0.02, 1e-3, 1e-12, 5e-324, 999, 1000, 1001, 1e5, 1e9, 1e39, 1e308, -1e308];
+  return fc.oneof(fc.constantFrom(...ends), fc.nat(12), fc.double({ min: 0, max: 1, noNaN: true }));
+}
+
+describe("any configuration", () => {
+  const numbersIn = (value: unknown): readonly number[] =>
+    typeof value === "number" ? [value] : typeof value === "object" && value !== null ? Object.values(value).flatMap(numbersIn) : [];
+
+  it.each([...samplers.values()].map((sampler) => [sampler.className, sampler] as const))(
+    "of %s makes a table of finite numbers, or a diagnostic",
+    (className, { config, takes }) => {
+      const keys = Object.fromEntries(Object.entries(config.shape).map(([key, schema]) => [key, valuesOf(schema)]));
+      const settings = fc.record(
+        {
+          sigmas: fc.array(fc.double({ min: 0, max: 100, noNaN: true }), { maxLength: 4 }),
+          timesteps: fc.array(valuesOf(undefined), { maxLength: 4 }),
+          mu: valuesOf(undefined),
+          eta: valuesOf(undefined),
+        },
+        { requiredKeys: [] },
+      );
+      const steps = fc.oneof(fc.integer({ min: 1, max: 12 }), fc.constantFrom(50, 999, 1000));
+      fc.assert(
+        fc.property(
+          fc.record(keys, { requiredKeys: [] }),
+          fc.record({ given: settings, steps, start: fc.nat(1) }),
+          (json, { given, steps, start }) => {
+            const own = Object.fromEntries(Object.entries(given).filter(([key]) => takes.some((name) => name === key)));
+            let table: SamplerTable | undefined;
+            const code = codeOf(() => {
+              table = samplerTable({ _class_name: className, ...json }, { ...own, steps, start, nonlinear: true });
+            });
+            expect([undefined, "BAD_JSON_FIELD", "SAMPLER_OPTION", "UNSUPPORTED_SCHEDULER", "DEGENERATE_TIMES"]).toContain(code);
+            expect(numbersIn(table).every((number) => Number.isFinite(Math.fround(number)))).toBe(true);
+          },
+        ),
+        { numRuns: 150, seed: 1 },
+      );
+    },
+  );
 });

@@ -1,7 +1,8 @@
 /** Streams bytes and ranges of other files into a new file, through one small buffer. */
 import { open, type FileHandle } from "node:fs/promises";
-import { cancelled, externalDataShort, fileMissing, fileNotWritten } from "../diagnostics.js";
+import { cancelled, externalDataShort, fileNotWritten } from "../diagnostics.js";
 import type { Piece } from "./data-file.js";
+import { asMissing, openFile } from "../open-file.js";
 import { convertBytes } from "../tensor.js";
 import { type ConvertedRange, type FileRange, problemOf } from "./ranges.js";
 
@@ -94,11 +95,11 @@ class BufferedWriter {
       if (this.source?.file !== file) {
         await this.source?.handle.close();
         this.source = undefined;
-        this.source = { file, handle: await open(file, "r") };
+        this.source = { file, handle: (await openFile(file)).handle };
       }
       return (await this.source.handle.read(into, 0, into.length, position)).bytesRead;
     } catch (error) {
-      throw fileMissing(file, problemOf(error) ?? String(error));
+      throw asMissing(file, error);
     }
   }
 

@@ -1,7 +1,8 @@
 /** Walks a model file through a small window and cuts out the payloads of large initializers, which stay on disk. */
-import { open, realpath, stat, type FileHandle } from "node:fs/promises";
-import { fileMissing, modelCorrupt, modelTooLarge, notOnnx } from "../diagnostics.js";
-import { type FileRange, problemOf } from "./ranges.js";
+import { type FileHandle, realpath } from "node:fs/promises";
+import { modelCorrupt, modelTooLarge, notOnnx } from "../diagnostics.js";
+import { asMissing, openFile } from "../open-file.js";
+import type { FileRange } from "./ranges.js";
 import { header, MESSAGE_LIMIT } from "./schema.js";
 
 /** Payloads above this size are left on disk. */
@@ -36,20 +37,15 @@ interface Field {
   readonly end: number;
 }
 
-/** Throws FILE_MISSING, NOT_ONNX, MODEL_CORRUPT, MODEL_TOO_LARGE. */
+/** Throws FILE_MISSING, NOT_A_FILE, NOT_ONNX, MODEL_CORRUPT, MODEL_TOO_LARGE. */
 export async function scan(file: string): Promise<Skeleton> {
-  let handle: FileHandle | undefined;
+  const { handle, size } = await openFile(file);
   try {
-    const info = await stat(file);
-    // A pipe or a device would never end.
-    if (!info.isFile()) throw notOnnx(file, "it is not a file");
-    handle = await open(file, "r");
-    return await scanHandle(handle, file, info.size, await realpath(file));
+    return await scanHandle(handle, file, size, await realpath(file));
   } catch (error) {
-    const problem = problemOf(error);
-    throw problem === undefined ? error : fileMissing(file, problem);
+    throw asMissing(file, error);
   } finally {
-    await handle?.close();
+    await handle.close();
   }
 }
 

@@ -7,14 +7,13 @@ import {
   externalDataOutside,
   externalDataShort,
   externalDataSize,
-  fileMissing,
   tensorMalformed,
   unsupportedType,
 } from "../diagnostics.js";
 import { convertedKey, rangeKey } from "../digest.js";
 import { readTensor, type TensorContent, type TensorData } from "../tensor.js";
 import { byteSize, ELEMENT_TYPES, elementCount, type ElementType, elementTypeOf } from "../types.js";
-import { type FileRange, problemOf } from "./ranges.js";
+import type { FileRange } from "./ranges.js";
 import { type Draft, EXTERNAL, has, type Message } from "./schema.js";
 
 /** Reads the tensors of one model. */
@@ -165,14 +164,7 @@ function numbers(chunks: readonly Uint8Array[], width: number, size: number): Ui
 
 /** The bytes of a range, whatever their number. Throws FILE_MISSING, EXTERNAL_DATA_SHORT. */
 export function payloadBytes(content: Exclude<TensorContent, { kind: "strings" }>): Uint8Array {
-  if (content.kind === "bytes") return content.bytes;
-  try {
-    return readTensor({ elem: "uint8", shape: [content.length], content }, content.length);
-  } catch (error) {
-    const problem = problemOf(error);
-    const { file } = content.kind === "converted" ? content.source : content;
-    throw problem === undefined ? error : fileMissing(file, problem);
-  }
+  return content.kind === "bytes" ? content.bytes : readTensor({ elem: "uint8", shape: [content.length], content }, content.length);
 }
 
 /** Where a payload goes. */

@@ -5,6 +5,7 @@
  */
 import { z } from "zod";
 import { badPlan } from "../diagnostics.js";
+import { MAX_ROWS } from "../../ir/limits.js";
 import type { Format } from "../format.js";
 import { parseWith } from "../parse-with.js";
 import { EVERY_BRANCH } from "../plan.js";
@@ -12,10 +13,10 @@ import { flatRows, parseRows } from "../plan-rows.js";
 
 const NAME = "cache-dit";
 
-const mask = z.array(z.unknown()).min(1);
+const mask = z.array(z.unknown()).min(1).max(MAX_ROWS);
 const configSchema = z.looseObject({ steps_computation_mask: mask });
-const bins = z.array(z.int().min(0));
-const binsSchema = z.strictObject({ compute_bins: bins, cache_bins: bins, total_steps: z.int().min(1).optional() });
+const bins = z.array(z.int().min(0).max(MAX_ROWS)).max(MAX_ROWS);
+const binsSchema = z.strictObject({ compute_bins: bins, cache_bins: bins, total_steps: z.int().min(1).max(MAX_ROWS).optional() });
 
 const has = (json: unknown, key: string): boolean => typeof json === "object" && json !== null && key in json;
 
@@ -49,12 +50,14 @@ function maskOf(json: unknown, source: string): readonly unknown[] {
 
 /**
  * `_steps_mask` of `cache_interface.py`: computed and cached bins alternate, starting with a computed one, and end after `total_steps`.
- * Throws BAD_PLAN if they cover fewer steps.
+ * Throws BAD_PLAN if they cover fewer steps, or more than a plan has.
  */
 function maskOfBins(
   { compute_bins: compute, cache_bins: cache, total_steps: total }: z.infer<typeof binsSchema>,
   source: string,
 ): readonly (0 | 1)[] {
+  const length = [...compute, ...cache].reduce((sum, bin) => sum + bin, 0);
+  if (length > MAX_ROWS) throw badPlan(source, `its bins have ${length} steps, and a plan has ${MAX_ROWS} at most`);
   const pairs = Array.from({ length: Math.max(compute.length, cache.length) }, (_, i) => [
     ...new Array<1>(compute[i] ?? 0).fill(1),
     ...new Array<0>(cache[i] ?? 0).fill(0),

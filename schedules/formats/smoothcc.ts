@@ -1,5 +1,6 @@
 /** Our own plan format: plan.json, with the vectors of adjustments in a file beside it. It can hold every schedule. */
 import { z } from "zod";
+import { MAX_ROWS } from "../../ir/limits.js";
 import { parseAdjustments } from "../adjustment.js";
 import type { Format } from "../format.js";
 import { cutSchema } from "../cut-schema.js";
@@ -21,7 +22,7 @@ const schema = z.strictObject({
       guidance: z.strictObject({ form: z.string(), scale: z.union([z.number(), z.array(z.number())]) }),
     })
     .optional(),
-  steps: z.int().min(1),
+  steps: z.int().min(1).max(MAX_ROWS),
   cut: cutSchema.optional(),
   policy: z.record(z.string(), z.unknown()).optional(),
   predicted: predictedSchema.optional(),

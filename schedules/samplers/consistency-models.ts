@@ -3,6 +3,7 @@
  * as diffusers' `schedulers/scheduling_consistency_models.py` samples them.
  */
 import { z } from "zod";
+import { MAX_TRAIN_TIMES } from "../../ir/limits.js";
 import { samplerOption } from "../diagnostics.js";
 import { entryAt } from "../../ir/entries.js";
 import { clampedStep } from "../solvers/clipping.js";
@@ -13,7 +14,7 @@ import { checkFallingTimes } from "../solvers/spacing.js";
 const className = "CMStochasticIterativeScheduler";
 
 const config = z.object({
-  num_train_timesteps: z.int().min(2).max(1e6).default(40),
+  num_train_timesteps: z.int().min(2).max(MAX_TRAIN_TIMES).default(40),
   sigma_min: z.number().positive().default(0.002),
   sigma_max: z.number().positive().default(80),
   sigma_data: z.number().positive().default(0.5),

@@ -1,6 +1,7 @@
 /** The known schedulers, and the way from a scheduler's configuration to its table. */
 import { z } from "zod";
 import { badJsonField, badSamplerTable, degenerateTimes, samplerOption, unknownScheduler, unsupportedScheduler } from "../diagnostics.js";
+import { MAX_STEPS } from "../../ir/limits.js";
 import { hasMethods, loadFolder } from "../../ir/registry.js";
 import { refuseNonlinear } from "../solvers/clipping.js";
 import { parseWith } from "../parse-with.js";
@@ -22,9 +23,6 @@ export function isSampler(candidate: unknown): candidate is Sampler {
 
 /** By file stem, in alphabetical order. */
 export const samplers: ReadonlyMap<string, Sampler> = await loadFolder(import.meta.url, isSampler);
-
-/** The most steps that a sampler takes: the length of the longest noise schedule in use (Improved DDPM). */
-export const MAX_STEPS = 4000;
 
 const terms = z.array(z.strictObject({ step: z.int().min(0), weight: z.number() }));
 const tableSchema = z.strictObject({
@@ -132,11 +130,23 @@ function refuseSettings(who: string, { sigmas, timesteps, mu, eta }: SamplerOpti
  * network has no effect at any step: the grid does not move.
  */
 function checked(className: string, table: SamplerTable): SamplerTable {
-  const numbers = ({ timestep, inputScale, m, next }: Row): readonly number[] => [
-    ...[timestep, inputScale, m.x, m.out, m.clip ?? 0, next.noise, next.learned?.min ?? 0, next.learned?.max ?? 0],
+  const numbers = ({ timestep, sigma = 0, inputScale, m, next }: Row): readonly number[] => [
+    ...[
+      table.initialScale,
+      timestep,
+      sigma,
+      inputScale,
+      m.x,
+      m.out,
+      m.clip ?? 0,
+      next.noise,
+      next.learned?.min ?? 0,
+      next.learned?.max ?? 0,
+    ],
     ...[...next.x, ...next.m, ...(next.out ?? [])].map(({ weight }) => weight),
   ];
-  const k = table.rows.findIndex((row) => !numbers(row).every(Number.isFinite));
+  // The run computes in floats.
+  const k = table.rows.findIndex((row) => !numbers(row).every((number) => Number.isFinite(Math.fround(number))));
   if (k >= 0) {
     const hint = "It divides by zero there: change final_sigmas_type, solver_type, prediction_type or the number of steps.";
     throw unsupportedScheduler(className, "these settings", `the coefficients of step ${k} are not finite`, hint);

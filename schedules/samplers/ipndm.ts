@@ -3,6 +3,7 @@
  * `schedulers/scheduling_ipndm.py` runs it.
  */
 import { z } from "zod";
+import { MAX_TRAIN_TIMES } from "../../ir/limits.js";
 import { samplerOption } from "../diagnostics.js";
 import { entryAt } from "../../ir/entries.js";
 import { adamsBashforthWeights } from "../solvers/quadrature.js";
@@ -12,7 +13,7 @@ import { linspace } from "../solvers/spacing.js";
 const className = "IPNDMScheduler";
 
 const config = z.object({
-  num_train_timesteps: z.int().min(1).default(1000),
+  num_train_timesteps: z.int().min(1).max(MAX_TRAIN_TIMES).default(1000),
   /** Noise levels of the run, one more than its steps, in place of the usual ones. */
   trained_betas: z.array(z.number()).min(2).nullable().default(null),
 });

@@ -1,5 +1,6 @@
 /** Consistency sampling in TrigFlow's angles (sCM, arXiv 2410.11081), as diffusers' `schedulers/scheduling_scm.py` runs it. */
 import { z } from "zod";
+import { MAX_TRAIN_TIMES } from "../../ir/limits.js";
 import { samplerOption } from "../diagnostics.js";
 import { entryAt } from "../../ir/entries.js";
 import type { Row, Sampler } from "../sampler.js";
@@ -8,7 +9,7 @@ import { linspace } from "../solvers/spacing.js";
 const className = "SCMScheduler";
 
 const config = z.object({
-  num_train_timesteps: z.int().min(1).default(1000),
+  num_train_timesteps: z.int().min(1).max(MAX_TRAIN_TIMES).default(1000),
   prediction_type: z.literal("trigflow").default("trigflow"),
   sigma_data: z.number().default(0.5),
 });

@@ -1,5 +1,6 @@
 /** EDM (arXiv 2206.00364): x = sample + sigma · noise, the scalings by sigma around the network, and multistep rows. */
 import { z } from "zod";
+import { MAX_TRAIN_TIMES } from "../../ir/limits.js";
 import { dpmSolverType } from "./dpm-solver.js";
 import { unsupportedScheduler } from "../diagnostics.js";
 import { entryAt } from "../../ir/entries.js";
@@ -15,7 +16,7 @@ export const edmKeys = {
   /** Standard deviation of the data. */
   sigma_data: z.number().positive().default(0.5),
   sigma_schedule: z.enum(["karras", "exponential"]).default("karras"),
-  num_train_timesteps: z.int().min(1).default(1000),
+  num_train_timesteps: z.int().min(1).max(MAX_TRAIN_TIMES).default(1000),
   prediction_type: z.enum(["epsilon", "v_prediction", "sample"]).default("epsilon"),
   rho: z.number().default(7),
   final_sigmas_type: z.enum(["zero", "sigma_min"]).default("zero"),

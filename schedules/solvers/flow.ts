@@ -1,5 +1,6 @@
 /** Rectified flow, x = (1 − sigma) · x_0 + sigma · noise with the output noise − x_0: grids of sigmas, and steps. */
 import { z } from "zod";
+import { MAX_TRAIN_TIMES } from "../../ir/limits.js";
 import { samplerOption } from "../diagnostics.js";
 import { entryAt } from "../../ir/entries.js";
 import type { Grid } from "./lambda-grid.js";
@@ -9,7 +10,7 @@ import { linspace } from "./spacing.js";
 
 /** The keys of diffusers' flow-matching classes, with their defaults. */
 export const flowGridKeys = {
-  num_train_timesteps: z.int().min(1).default(1000),
+  num_train_timesteps: z.int().min(1).max(MAX_TRAIN_TIMES).default(1000),
   /** Without effect under dynamic shifting. */
   shift: z.number().positive().default(1),
   use_dynamic_shifting: z.boolean().default(false),

@@ -1,17 +1,19 @@
 /** Variance-preserving noise schedules: from a scheduler's configuration to alphaBar, the share of signal left at each training time. */
 import { z } from "zod";
+import { badJsonField } from "../diagnostics.js";
+import { MAX_TRAIN_TIMES } from "../../ir/limits.js";
 import { linspace } from "./spacing.js";
 
-/** Tables have an entry for each training time; published models have 1000. */
-const MAX_TRAIN_TIMES = 1e6;
+/** The variance that a training time adds, as a share. */
+const beta = z.number().min(0).max(1);
 
 /** The keys that every class of this family has, with diffusers' defaults. */
 export const betaKeys = {
   num_train_timesteps: z.int().min(1).max(MAX_TRAIN_TIMES).default(1000),
-  beta_start: z.number().default(0.0001),
-  beta_end: z.number().default(0.02),
+  beta_start: beta.default(0.0001),
+  beta_end: beta.default(0.02),
   beta_schedule: z.enum(["linear", "scaled_linear", "squaredcos_cap_v2"]).default("linear"),
-  trained_betas: z.array(z.number()).min(1).nullable().default(null),
+  trained_betas: z.array(beta).min(1).nullable().default(null),
 };
 
 /** The same with the key that some classes lack. */
@@ -23,10 +25,12 @@ export type NoiseScheduleConfig = Omit<z.output<z.ZodObject<typeof betaKeys>>, "
   readonly rescale_betas_zero_snr?: boolean;
 };
 
-/** Noise variances β_t (arXiv 2006.11239), one a training time. */
+/** Noise variances β_t (arXiv 2006.11239), one a training time. Throws BAD_JSON_FIELD if as many are not given. */
 function betas(config: NoiseScheduleConfig): readonly number[] {
-  const { num_train_timesteps: count, beta_start: start, beta_end: end } = config;
-  if (config.trained_betas) return config.trained_betas;
+  const { num_train_timesteps: count, beta_start: start, beta_end: end, trained_betas: trained } = config;
+  if (trained && trained.length !== count)
+    throw badJsonField("scheduler configuration", "trained_betas", `has ${trained.length} numbers for ${count} training times`);
+  if (trained) return trained;
   switch (config.beta_schedule) {
     case "linear":
       return linspace(start, end, count);
@@ -58,7 +62,7 @@ function laplaceAlphaBar(u: number): number {
 
 /**
  * alphaBar_t = Π (1 − β_s), s ≤ t, one a training time; the last is exactly 0 under `rescale_betas_zero_snr`.
- * `snrShift` divides the signal-to-noise ratio alphaBar / (1 − alphaBar).
+ * `snrShift` divides the signal-to-noise ratio alphaBar / (1 − alphaBar). Throws BAD_JSON_FIELD.
  */
 export function alphaBars(config: NoiseScheduleConfig, snrShift = 1): readonly number[] {
   let product = 1;

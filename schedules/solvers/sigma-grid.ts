@@ -68,6 +68,7 @@ function evenlyIn(max: number, min: number, count: number, forward: (sigma: numb
 
 /** The value at `position` between the entries of `values`, linear, the ends held (numpy's `interp`). */
 export function interpolate(values: readonly number[], position: number): number {
+  if (Number.isNaN(position)) return NaN;
   const low = Math.min(Math.max(Math.floor(position), 0), values.length - 1);
   const below = entryAt(values, low);
   const above = entryAt(values, Math.min(low + 1, values.length - 1));
@@ -76,6 +77,7 @@ export function interpolate(values: readonly number[], position: number): number
 
 /** Fractional training time of a sigma: linear in ln sigma between the training sigmas, which rise (diffusers `_sigma_to_t`). */
 export function timeOfSigma(sigma: number, logSigmas: readonly number[]): number {
+  if (logSigmas.length === 1) return 0;
   const wanted = Math.log(Math.max(sigma, 1e-10));
   const found = logSigmas.findLastIndex((logSigma) => wanted - logSigma >= 0);
   const low = Math.min(Math.max(found, 0), logSigmas.length - 2);

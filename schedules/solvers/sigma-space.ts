@@ -16,7 +16,7 @@ export const sigmaSpaceKeys = {
 };
 
 /** The range of betas that the classes with two evaluations a step have as default. */
-export const stableDiffusionBetas = { beta_start: z.number().default(0.00085), beta_end: z.number().default(0.012) };
+export const stableDiffusionBetas = { beta_start: betaKeys.beta_start.default(0.00085), beta_end: betaKeys.beta_end.default(0.012) };
 
 /** The keys of the classes that evaluate in the middle of a step. */
 export const midpointKeys = {

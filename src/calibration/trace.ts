@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { badTrace, traceMismatch, traceOverlap } from "../words/index.js";
 import { BRANCH_KINDS } from "../../ir/dit.js";
+import { TRACE_BYTES } from "../../ir/limits.js";
 import { cutSchema, differenceOf, type ErrorBands, parseWith, type SiteStatistics, type RunIdentity } from "../../schedules/index.js";
 import { readJson } from "../files/index.js";
 
@@ -68,9 +69,9 @@ export type Calibration = TracedRun &
 /** The number of lags for which L1 differences are kept: the largest reuse distance that a threshold rule can use. */
 export const L1_LAGS = 8;
 
-/** Reads a trace. Throws FILE_MISSING, BAD_JSON, BAD_JSON_FIELD, BAD_TRACE. */
+/** Reads a trace. Throws FILE_MISSING, NOT_A_FILE, FILE_TOO_LARGE, BAD_JSON, BAD_JSON_FIELD, BAD_TRACE. */
 export function readTrace(file: string): Trace {
-  const trace = parseWith(traceSchema, readJson(file), file);
+  const trace = parseWith(traceSchema, readJson(file, TRACE_BYTES), file);
   const { steps, lags, samples, sampler, sites } = trace;
   const refuse = (problem: string): never => {
     throw badTrace(file, problem);

@@ -1,12 +1,13 @@
 /** The options of all commands. An option has the same meaning in every command. */
 import { z } from "zod";
+import { MAX_BATCH, MAX_STEPS } from "../../ir/limits.js";
 import { badOption } from "../../schedules/diagnostics.js";
-import { cutSchema, formats, MAX_STEPS, optionNamed } from "../../schedules/index.js";
+import { cutSchema, formats, optionNamed } from "../../schedules/index.js";
 import { FRONT_SHARES, TIERS } from "../planning/index.js";
 import { forms } from "../../passes/index.js";
 import { readNpy } from "../files/index.js";
 import { DRAWING } from "../report/index.js";
-import { type InputSpecs, MAX_BATCH, PRECISIONS, type RecipeOverrides, type SampleOptions, type ValueSpec } from "../job/index.js";
+import { type InputSpecs, PRECISIONS, type RecipeOverrides, type SampleOptions, type ValueSpec } from "../job/index.js";
 import type { RuntimeOptions } from "../runtime/index.js";
 import { MODEL_NAME } from "../artifact/index.js";
 

@@ -1,8 +1,8 @@
 /** Hard links and digests of files. */
 import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
 import { link } from "node:fs/promises";
 import { pipeline } from "node:stream/promises";
+import { openFile } from "../../ir/open-file.js";
 
 /**
  * Makes a hard link to a file; returns whether the system could do that.
@@ -17,9 +17,10 @@ export async function linked(file: string, name: string): Promise<boolean> {
   }
 }
 
-/** The digest of a file's bytes, as `sha256:<hex>`. */
+/** The digest of a file's bytes, as `sha256:<hex>`. Throws FILE_MISSING, NOT_A_FILE. */
 export async function fileDigest(file: string): Promise<string> {
   const hash = createHash("sha256");
-  await pipeline(createReadStream(file), hash);
+  const { handle } = await openFile(file);
+  await pipeline(handle.createReadStream(), hash);
   return `sha256:${hash.digest("hex")}`;
 }

@@ -1,19 +1,10 @@
-/** Reading files, and writing them so that a half-written one never appears. */
+/** Writing files so that a half-written one never appears. */
 import { randomUUID } from "node:crypto";
-import { accessSync, constants, existsSync, readFileSync, realpathSync, statSync } from "node:fs";
+import { accessSync, constants, existsSync, realpathSync, statSync } from "node:fs";
 import { mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { fileExists, notReplaceable } from "../words/index.js";
-import { fileMissing, fileNotWritten } from "../../ir/diagnostics.js";
-
-/** All of a file. Throws FILE_MISSING. */
-export function readBytes(file: string): Buffer {
-  try {
-    return readFileSync(file);
-  } catch (error) {
-    throw fileMissing(file, error instanceof Error ? error.message : String(error));
-  }
-}
+import { fileNotWritten } from "../../ir/diagnostics.js";
 
 /** Throws FILE_EXISTS, NOT_REPLACEABLE or FILE_NOT_WRITTEN where `writeWhole` would, before any work is done. */
 export function assertFree(file: string, force: boolean): void {

@@ -1,9 +1,11 @@
 /** Reading and writing `.npy` files (numpy's NEP 1): one array, little-endian, in C order. */
 import { badNpy } from "../words/index.js";
 import { tensorWrongType } from "../../ir/diagnostics.js";
+import { ARRAY_BYTES, MAX_RANK, NPY_HEADER_BYTES } from "../../ir/limits.js";
+import { readFile } from "../../ir/open-file.js";
 import { readTensor, type TensorData } from "../../ir/tensor.js";
 import { byteSize, elementCount, type ElementType, isElementType } from "../../ir/types.js";
-import { readBytes, writeWhole } from "./disk.js";
+import { writeWhole } from "./disk.js";
 
 const MAGIC = "\x93NUMPY";
 
@@ -23,9 +25,9 @@ function typeDescribedAs(description: string): ElementType | undefined {
   return undefined;
 }
 
-/** The array in a file. Throws FILE_MISSING, BAD_NPY. */
+/** The array in a file. Throws FILE_MISSING, NOT_A_FILE, FILE_TOO_LARGE, BAD_NPY. */
 export function readNpy(file: string): TensorData {
-  return parseNpy(readBytes(file), file);
+  return parseNpy(readFile(file, ARRAY_BYTES), file);
 }
 
 /** The array in the bytes of a `.npy` file; the result does not share memory with them. Throws BAD_NPY. */
@@ -38,12 +40,14 @@ export function parseNpy(bytes: Uint8Array, file: string): TensorData {
   const headerAt = version === 1 ? 10 : 12;
   const dataAt = headerAt + (version === 1 ? view.getUint16(8, true) : view.getUint32(8, true));
   if (dataAt > bytes.byteLength) throw refuse("it ends inside its header");
+  if (dataAt - headerAt > NPY_HEADER_BYTES) throw refuse(`its header has ${dataAt - headerAt} bytes`);
   const header = parseHeader(Buffer.from(bytes.subarray(headerAt, dataAt)).toString("utf8"));
   if (!header) throw refuse("its header is not the dictionary that numpy writes");
   const { description, isFortran, shape } = header;
   const elem = typeDescribedAs(description);
   if (!elem) throw refuse(`its type is '${description}', and ${Object.values(DESCRIPTIONS).join(", ")} are read`);
   if (isFortran && shape.length > 1) throw refuse("it is in Fortran order: save numpy.ascontiguousarray(array)");
+  if (shape.length > MAX_RANK) throw refuse(`it has ${shape.length} axes`);
   const count = elementCount(shape);
   if (![count, ...shape].every(Number.isSafeInteger)) throw refuse(`its shape is [${shape.join(", ")}]`);
   const size = byteSize(elem, count);

@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { register } from "node:module";
 import { pathToFileURL } from "node:url";
 import { badExtension } from "../words/index.js";
+import { assertFile } from "../../ir/open-file.js";
 import { isRecogniser, type Recogniser } from "../../ir/recogniser.js";
 import { recognisers } from "../../ir/lift/index.js";
 import { defaultExport, type Named } from "../../ir/registry.js";
@@ -19,7 +20,7 @@ export interface Extensions {
   readonly passes: readonly OwnPass[];
 }
 
-/** Loads the exports of these files. Throws BAD_EXTENSION. */
+/** Loads the exports of these files. Throws BAD_EXTENSION, NOT_A_FILE. */
 export async function loadExtensions(files: readonly string[]): Promise<Extensions> {
   const loaded = await Promise.all(files.map(async (file) => ({ file, entry: await load(file) })));
   const those = <T extends Named>(
@@ -62,6 +63,7 @@ let isResolving = false;
 /** Loads a file, which can import `smoothcc/ir` and so on, wherever it is. */
 async function load(file: string): Promise<unknown> {
   if (!existsSync(file)) throw badExtension(file, "it is not there");
+  assertFile(file);
   if (!isResolving) register(`data:text/javascript,${encodeURIComponent(RESOLVER)}`);
   isResolving = true;
   const entry = await defaultExport(pathToFileURL(file)).catch((error: unknown) => {

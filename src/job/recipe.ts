@@ -1,7 +1,8 @@
 /** The schema of recipe.json, which states what the ONNX file does not. */
 import { z } from "zod";
+import { MAX_BATCH, MAX_STEPS } from "../../ir/limits.js";
 import type { FloatType } from "../../ir/types.js";
-import { cutSchema, GUIDANCE_FORMS, MAX_STEPS, NO_GUIDANCE, RESCALE_FORMS, shiftRule } from "../../schedules/index.js";
+import { cutSchema, GUIDANCE_FORMS, NO_GUIDANCE, RESCALE_FORMS, shiftRule } from "../../schedules/index.js";
 
 /**
  * A number fills the tensor, a list gives its elements or those of each row of the batch, a string names a `.npy` file
@@ -70,9 +71,6 @@ const samplingSchema = z.strictObject({
     .optional(),
   eta: z.number().optional(),
 });
-
-/** The largest batch: its noise, conditions and results are held in memory. */
-export const MAX_BATCH = 1 << 16;
 
 export const recipeSchema = z.strictObject({
   model: z.string(),

@@ -7,6 +7,7 @@ import { cancelled, CompilerError } from "../../ir/diagnostics.js";
 import { deviceMissing, runtimeFailed } from "../words/index.js";
 import { constant, makeNode, type Model, type Value } from "../../ir/graph.js";
 import { encodeModel } from "../../ir/onnx/index.js";
+import { assertFile } from "../../ir/open-file.js";
 import { rewrite } from "../../ir/rewrite.js";
 import type { TensorData } from "../../ir/tensor.js";
 import type { TensorType } from "../../ir/types.js";
@@ -87,6 +88,7 @@ export class Session {
       force_spinning_stop: "1",
     };
     const extra = { session, optimization: { constant_folding_max_output_size_in_bytes: String(1 << 20) } };
+    if (typeof source === "string") assertFile(source);
     try {
       if (typeof source === "string") return new Session(await InferenceSession.create(source, { ...settings, extra }), options.signal);
       const model = withOwnOutputs(withCasts(source));

@@ -46,9 +46,15 @@ export function badGuidance(key: string, problem: string, hint: string): Compile
 }
 
 export function badJson(file: string, problem: string): CompilerError {
-  return new CompilerError("BAD_JSON", 4, `The file is not JSON: ${problem}`, "Check that it is the file you meant and that it is whole.", {
-    file,
-  });
+  return new CompilerError(
+    "BAD_JSON",
+    4,
+    `The file is not usable JSON: ${problem}`,
+    "Check that it is the file you meant and that it is whole.",
+    {
+      file,
+    },
+  );
 }
 
 export function badNpy(file: string, problem: string): CompilerError {
