@@ -14,6 +14,9 @@ import { Inputs, ROOT } from "./inputs.js";
 import { readers } from "./readers.js";
 import { type Done, type Finding, type Order, PROGRESS, SECONDS } from "./worker.js";
 
+/** Seconds after which a worker that is still at the same input is taken to hang. */
+const PATIENCE = 6 * SECONDS;
+
 /** Findings of one kind that are shown and kept. */
 const KEPT = 3;
 
@@ -105,8 +108,7 @@ async function watched(order: Omit<Order, "folder">, report: (finding: Finding) 
   const watch = setInterval(() => {
     const index = at();
     if (index !== last.index) last = { index, since: Date.now() };
-    // Somewhat later than the worker itself would say so.
-    else if (Date.now() - last.since > 1500 * SECONDS) worker.kill("SIGKILL");
+    else if (Date.now() - last.since > 1000 * PATIENCE) worker.kill("SIGKILL");
   }, 500);
   const [code, signal] = await new Promise<readonly unknown[]>((settle) => worker.once("close", (...how) => { settle(how); })); // prettier-ignore
   clearInterval(watch);
@@ -114,7 +116,7 @@ async function watched(order: Omit<Order, "folder">, report: (finding: Finding) 
   rmSync(folder, { recursive: true });
   const [whole] = done;
   if (whole) return whole;
-  report({ index, problem: worker.killed ? `takes more than ${1.5 * SECONDS} s` : `the process ends with ${String(signal ?? code)}` });
+  report({ index, problem: worker.killed ? `takes more than ${PATIENCE} s` : `the process ends with ${String(signal ?? code)}` });
   return { next: index + 1, read: 0, slowest: { index, ms: 0 }, peakBytes: 0 };
 }
 
