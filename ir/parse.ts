@@ -444,6 +444,8 @@ class Parser {
 
   private error(problem: string, at = this.at): Error {
     const before = this.text.slice(0, at).split("\n");
-    return textInvalid(before.length, (before.at(-1)?.length ?? 0) + 1, problem);
+    // It may quote a name or a number of any length.
+    const said = problem.length > 200 ? `${problem.slice(0, 100)}…${problem.slice(-100)}` : problem;
+    return textInvalid(before.length, (before.at(-1)?.length ?? 0) + 1, said);
   }
 }
