@@ -5,7 +5,7 @@ import { allNodes } from "../../ir/analysis.js";
 import { check, explain } from "../../ir/check.js";
 import { CompilerError } from "../../ir/diagnostics.js";
 import { structureDigest } from "../../ir/digest.js";
-import type { Model } from "../../ir/graph.js";
+import type { Attribute, Model } from "../../ir/graph.js";
 import { encodeModel, readModel } from "../../ir/onnx/index.js";
 import { parse } from "../../ir/parse.js";
 import { print } from "../../ir/print.js";
@@ -115,11 +115,13 @@ function assertPrinted(model: Model): void {
     throw new Error(`the printed model is not read: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
   }
   assertEqual("the text", text, print(again, PRINTED));
-  const isOpaque = allNodes(model.graph).some(({ attributes }) => [...attributes.values()].some(({ kind }) => kind === "opaque"));
-  if (!isOpaque) assertEqual("the digest of the text", structureDigest(model), structureDigest(again));
+  if (!hasAttributes(model, "opaque")) assertEqual("the digest of the text", structureDigest(model), structureDigest(again));
 }
 
-/** What is written reads as a model of the same structure, but for an Identity where a value has two names; it is written as the same bytes. */
+/**
+ * What is written reads as a model of the same structure, but for graphs of nodes, which are read as bytes, and for an Identity where a
+ * value has two names. It is written as the same bytes.
+ */
 async function assertWritten(model: Model, folder: string): Promise<void> {
   let bytes: Uint8Array;
   try {
@@ -136,9 +138,13 @@ async function assertWritten(model: Model, folder: string): Promise<void> {
   } catch (error) {
     throw new Error(`the written model is not read: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
   }
-  if (again.graph.nodes.length === model.graph.nodes.length)
+  if (again.graph.nodes.length === model.graph.nodes.length && !hasAttributes(model, "graph"))
     assertEqual("the digest of the written model", structureDigest(model), structureDigest(again));
   assertEqual("the bytes", Buffer.from(bytes).toString("latin1"), Buffer.from(encodeModel(again, { base: folder })).toString("latin1"));
+}
+
+function hasAttributes(model: Model, kind: Attribute["kind"]): boolean {
+  return allNodes(model.graph).some(({ attributes }) => [...attributes.values()].some((attribute) => attribute.kind === kind));
 }
 
 function assertEqual(what: string, one: string, other: string): void {
