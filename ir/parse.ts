@@ -21,22 +21,28 @@ import { ELIDED, NOT_TENSORS, scalarOf } from "./text-syntax.js";
 function scalarBytes({ width, number }: ReturnType<typeof scalarOf>, literal: string): Uint8Array | undefined {
   const bytes = new Uint8Array(width);
   const view = new DataView(bytes.buffer);
-  if (number === "float") {
+  const [, bits] = /^nan\((.+)\)$/i.exec(literal) ?? [];
+  if (number === "float" && bits === undefined) {
     if (width === 4) view.setFloat32(0, floatOf(literal), true);
     else view.setFloat64(0, floatOf(literal), true);
     return bytes;
   }
-  if (!/^-?\d+$/.test(literal)) return undefined;
-  const wanted = BigInt(literal);
+  if (number === "float" ? bits === undefined : !isInteger(literal)) return undefined;
+  const wanted = BigInt(bits ?? literal);
   const fitting = number === "signed" ? BigInt.asIntN(8 * width, wanted) : BigInt.asUintN(8 * width, wanted);
   if (fitting !== wanted) return undefined;
   for (let i = 0; i < width; i++) view.setUint8(i, Number((wanted >> BigInt(8 * i)) & 255n));
   return bytes;
 }
 
+/** Longer ones fit no type, and take long to be read. */
+function isInteger(literal: string): boolean {
+  return /^-?\d{1,40}$/.test(literal);
+}
+
 function floatOf(literal: string): number {
   const word = literal.replace(/^-/, "").toLowerCase();
-  const size = word === "inf" || word === "infinity" ? Infinity : word === "nan" ? NaN : Number(word);
+  const size = word === "inf" || word === "infinity" ? Infinity : word.startsWith("nan") ? NaN : Number(word);
   return literal.startsWith("-") ? -size : size;
 }
 
@@ -126,7 +132,7 @@ class Parser {
 
   private graph(): Graph {
     const { name } = this.identifier();
-    const inputs = this.list("(", ")", () => this.declaration()).map((input) => this.define(input, inputValue(input.name, input.type)));
+    const inputs = this.list("(", ")", () => this.input());
     this.expect("=>");
     const ports = this.list("(", ")", () => this.declaration());
     for (const port of ports) if (port.type) this.scope.types.set(port.name, port.type);
@@ -146,6 +152,13 @@ class Parser {
     const outputs: Port[] = ports.map((port) => ({ name: port.name, value: this.value(aliases.get(port.name) ?? port) }));
     const marks = mentioned.map(({ value, ...mark }): Mark => ({ ...mark, value: this.value(value) }));
     return { name, inputs, outputs, nodes, marks };
+  }
+
+  /** An input, which may have a default. */
+  private input(): Value {
+    const input = this.declaration();
+    const { name, type } = input;
+    return this.define(input, this.accept("=") ? constant(name, this.tensor(type)) : inputValue(name, type));
   }
 
   private declaration(): Declaration {
@@ -304,7 +317,7 @@ class Parser {
     this.skip();
     const at = this.at;
     if (this.peeks('"')) return { kind: "string", text: this.string(), at };
-    const text = this.take(/-?(?:\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|(?:infinity|inf|nan)\b)/iy);
+    const text = this.take(/-?(?:\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|nan\(0x[\da-f]{1,16}\)|(?:infinity|inf|nan)\b)/iy);
     if (text === undefined) throw this.error("a number or a string expected");
     return { kind: /^-?\d+$/.test(text) ? "int" : "float", text, at };
   }
@@ -315,8 +328,9 @@ class Parser {
   }
 
   private int64(literal: Literal): bigint {
-    const value = BigInt(this.only("int", literal));
-    if (BigInt.asIntN(64, value) !== value) throw this.error(`${literal.text} is no int64`, literal.at);
+    const text = this.only("int", literal);
+    const value = isInteger(text) ? BigInt(text) : undefined;
+    if (value === undefined || BigInt.asIntN(64, value) !== value) throw this.error(`${literal.text} is no int64`, literal.at);
     return value;
   }
 
@@ -327,16 +341,24 @@ class Parser {
 
   private count(): number {
     this.skip();
+    const { at } = this;
     const text = this.take(/\d+/y);
     if (text === undefined) throw this.error("a whole number expected");
+    if (!Number.isSafeInteger(Number(text))) throw this.error("the number is too large", at);
     return Number(text);
   }
 
   private string(): string {
     this.skip();
-    const text = this.take(/"(?:[^"\\]|\\[^])*"/y);
-    if (text === undefined) throw this.error("a string in double quotes expected");
-    return text.slice(1, -1).replace(/\\([^])/g, "$1");
+    if (this.text[this.at] !== '"') throw this.error("a string in double quotes expected");
+    const start = this.at + 1;
+    let end = start;
+    for (let letter = this.text[end]; letter !== '"'; letter = this.text[end]) {
+      if (letter === undefined) throw this.error("a string in double quotes expected");
+      end += letter === "\\" ? 2 : 1;
+    }
+    this.at = end + 1;
+    return this.text.slice(start, end).replace(/\\([^])/g, "$1");
   }
 
   private identifier(): Mention {
@@ -401,18 +423,29 @@ class Parser {
 
   /** Skips spaces, and comments without a meaning here. */
   private skip(): void {
-    this.take(/(?:\s+|#(?! (?:mark|output|capture) )[^\n]*)*/y);
+    for (;;) {
+      this.take(/\s+/y);
+      if (this.text[this.at] !== "#" || this.follows(/# (?:mark|output|capture) /y)) return;
+      this.take(/[^\n]+/y);
+    }
   }
 
   private take(pattern: RegExp): string | undefined {
-    pattern.lastIndex = this.at;
-    const text = pattern.exec(this.text)?.[0];
+    const text = this.follows(pattern);
     this.at += text?.length ?? 0;
     return text;
   }
 
+  /** What of a sticky pattern stands here. Patterns repeat single letters alone, as others fail on long texts. */
+  private follows(pattern: RegExp): string | undefined {
+    pattern.lastIndex = this.at;
+    return pattern.exec(this.text)?.[0];
+  }
+
   private error(problem: string, at = this.at): Error {
     const before = this.text.slice(0, at).split("\n");
-    return textInvalid(before.length, (before.at(-1)?.length ?? 0) + 1, problem);
+    // It may quote a name or a number of any length.
+    const said = problem.length > 200 ? `${problem.slice(0, 100)}…${problem.slice(-100)}` : problem;
+    return textInvalid(before.length, (before.at(-1)?.length ?? 0) + 1, said);
   }
 }

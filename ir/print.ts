@@ -11,6 +11,7 @@
  * Large payloads and the bytes of opaque attributes are elided as `{...}`. Node metadata, the DiT view and `extra` are neither printed
  * nor read.
  */
+import { isUtf8 } from "node:buffer";
 import { operands, subgraphs } from "./analysis.js";
 import type { Attribute, Graph, Model, Node, Port, Value } from "./graph.js";
 import { readTensor, tensorBytes, type TensorData } from "./tensor.js";
@@ -53,7 +54,9 @@ class Writer {
       ...declared.map(([value, data]) => `${typeText(data)} ${this.name(value)} = ${payload(data, this.limit)}`),
       ...results.map((value) => this.typed(value)),
     ];
-    const inputs = graph.inputs.map((value) => this.typed(value)).join(", ");
+    const inputs = graph.inputs
+      .map((value) => `${this.typed(value)}${value.data ? ` = ${payload(value.data, this.limit)}` : ""}`)
+      .join(", ");
     const ports = outputs.map(({ name, value }) => typed(value.type, identifier(name))).join(", ");
     const lines = [`${identifier(graph.name)} (${inputs}) => (${ports})`];
     if (section.length > 0) lines.push(`${indent}<`, section.map((line) => `${indent}  ${line}`).join(",\n"), `${indent}>`);
@@ -132,11 +135,12 @@ function labels(graph: Graph): Label {
   return (value) => names.get(value) ?? value.name;
 }
 
-/** The constants that are read, in the order of first use. */
+/** The constants that are read, in the order of first use; those that are defaults stand with their inputs. */
 function constants(graph: Graph): [Value, TensorData][] {
   const found = new Map<Value, TensorData>();
+  const inputs = new Set(graph.inputs);
   const see = (value: Value): void => {
-    if (value.data) found.set(value, value.data);
+    if (value.data && !inputs.has(value)) found.set(value, value.data);
   };
   for (const node of graph.nodes) for (const value of operands(node)) see(value);
   for (const { value } of [...graph.outputs, ...graph.marks]) see(value);
@@ -203,7 +207,8 @@ export function typeText({ elem, shape }: TensorType): string {
 function payload(data: TensorData, limit: number): string {
   const { content } = data;
   if (elementCount(data.shape) > limit || (content.kind === "file" && content.file === ELIDED)) return ELIDED;
-  if (content.kind === "strings") return `{${content.strings.map((bytes) => quoted(new TextDecoder().decode(bytes))).join(", ")}}`;
+  if (content.kind === "strings")
+    return content.strings.every(isUtf8) ? `{${content.strings.map((bytes) => quoted(Buffer.from(bytes).toString())).join(", ")}}` : ELIDED;
   const { width, number } = scalarOf(data.elem);
   const bytes = readTensor(data);
   if (bytes.length !== tensorBytes(data)) return ELIDED;
@@ -212,11 +217,19 @@ function payload(data: TensorData, limit: number): string {
   return `{${scalars.join(", ")}}`;
 }
 
+/** The bits of the NaN that the text calls `nan`, by the size of the float; those of others are spelled out, as in C. */
+const PLAIN_NAN: Readonly<Record<number, bigint>> = { 4: 0x7fc00000n, 8: 0x7ff8000000000000n };
+
 function scalarText(number: "float" | "signed" | "unsigned", bytes: Uint8Array): string {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (number === "float") return bytes.length === 4 ? shortFloat(view.getFloat32(0, true)) : shortFloat(view.getFloat64(0, true), false);
   let pattern = 0n;
   for (let i = bytes.length - 1; i >= 0; i--) pattern = (pattern << 8n) | BigInt(view.getUint8(i));
+  if (number === "float") {
+    const value = bytes.length === 4 ? view.getFloat32(0, true) : view.getFloat64(0, true);
+    return Number.isNaN(value) && pattern !== PLAIN_NAN[bytes.length]
+      ? `nan(0x${pattern.toString(16)})`
+      : shortFloat(value, bytes.length === 4);
+  }
   return String(number === "signed" ? BigInt.asIntN(8 * bytes.length, pattern) : pattern);
 }
 

@@ -47,8 +47,8 @@ const CALIBRATE: Schemas<calibration.CalibrateOptions> = {
 };
 const VERIFY: Schemas<artifacts.VerifyOptions> = { ...RUNTIME, ...SAMPLES, samples: some, files: object, progress: called };
 const BENCH: Schemas<artifacts.BenchOptions> = { ...RUNTIME, runs: some, uncached: object, progress: called };
-const OPEN: Schemas<artifacts.ArtifactOptions> = { ...RUNTIME, extensions: texts };
-const PACKAGE: Schemas<artifacts.PackageOptions> = { name: text, device: text, force: flag };
+const OPEN: Schemas<artifacts.ArtifactOptions> = { ...RUNTIME, extensions: texts, check: flag };
+const PACKAGE: Schemas<artifacts.PackageOptions> = { name: text, device: text, force: flag, check: flag };
 const BUILD: Schemas<builds.BuildOptions> = {
   ...{ ...RUNTIME, ...SAMPLES, overrides: object, output: text, force: flag, policy: text, policyOptions: object, samples: some },
   ...{ form: text, cacheMemory: count, runs: count, progress: called, onCompiled: called, warn: called },

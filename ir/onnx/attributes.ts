@@ -1,8 +1,9 @@
 /** AttributeProto to Attribute and back, and the names that subgraphs share with the graph around them. */
 import { isUtf8 } from "node:buffer";
-import { modelCorrupt, subgraphUnsupported } from "../diagnostics.js";
+import { fileMissing, modelCorrupt, subgraphUnsupported } from "../diagnostics.js";
 import { type Attribute, DEPTH_LIMIT, type Graph } from "../graph.js";
 import { ATTRIBUTE_TYPE, decode, type Draft, encode, EXTERNAL, fromBigInt, has, type Message, toBigInt } from "./schema.js";
+import { ELIDED } from "../text-syntax.js";
 import { payloadBytes, tensorDraft, type TensorReader } from "./tensors.js";
 
 export interface ReadAttribute {
@@ -65,14 +66,20 @@ function text(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("utf8");
 }
 
-/** The bytes of an AttributeProto. Tensors on disk are read; `graphBytes` gives those of a GraphProto. */
+/**
+ * The bytes of an AttributeProto. Tensors on disk are read; `graphBytes` gives those of a GraphProto. Throws FILE_MISSING for tensors that
+ * are gone, and for attributes that a text elides.
+ */
 export function attributeBytes(
   name: string,
   attribute: Attribute,
   extra: Draft<"AttributeProto"> | undefined,
   graphBytes: (graph: Graph) => Uint8Array,
 ): Uint8Array {
-  if (attribute.kind === "opaque") return attribute.bytes;
+  if (attribute.kind === "opaque") {
+    if (attribute.bytes.length === 0) throw fileMissing(ELIDED, `the text that was parsed has not the attribute '${name}'`);
+    return attribute.bytes;
+  }
   const type = ATTRIBUTE_TYPE[attribute.kind];
   const rest = { $unknowns: extra?.$unknowns };
   switch (attribute.kind) {

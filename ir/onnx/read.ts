@@ -1,5 +1,6 @@
 /** Reads an ONNX file into a Model: names become values, payloads stay where they are. */
 import { resolve } from "node:path";
+import type Long from "long";
 import {
   CompilerError,
   duplicateName,
@@ -45,11 +46,16 @@ function interpret({ bytes, payloads }: Skeleton, file: string): Model {
   if (!proto.graph || !has(proto, "ir_version")) throw notOnnx(file, "it has no IR version");
   if (proto.opset_import.length === 0) throw modelCorrupt(file, "it names no opset");
   const graph = new GraphReader(file, payloads).read(proto.graph);
-  const imported = proto.opset_import.map(({ domain, version }) => [domain, Number(version)] as const);
+  const versionOf = (of: string, version: Long): number => {
+    const number = Number(version);
+    if (number < 0 || !Number.isSafeInteger(number)) throw modelCorrupt(file, `the version of ${of} is ${number}`);
+    return number;
+  };
+  const imported = new Map(proto.opset_import.map(({ domain, version }) => [domain, versionOf(`the opset '${domain}'`, version)]));
   return {
     graph,
-    opsets: new Map([...ownDomains(graph), ...imported]),
-    irVersion: Number(proto.ir_version),
+    opsets: new Map([...imported, ...ownDomains(graph).filter(([domain]) => !imported.has(domain))]),
+    irVersion: versionOf("its format", proto.ir_version),
     metadata: metadataOf(proto.metadata_props),
     extra: new Leftovers(proto.$unknowns),
   };
