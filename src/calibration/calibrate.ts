@@ -79,7 +79,10 @@ export async function calibrate(job: Job, options: CalibrateOptions = {}): Promi
 }
 
 /** The numbers of the samples that are run. Throws BAD_OPTION for a shard that has none. */
-function sampleNumbers({ samples = DEFAULT_SAMPLES, shard: { index, count } = { index: 1, count: 1 } }: CalibrateOptions): readonly number[] {
+function sampleNumbers({
+  samples = DEFAULT_SAMPLES,
+  shard: { index, count } = { index: 1, count: 1 },
+}: CalibrateOptions): readonly number[] {
   const own = Array.from({ length: samples }, (_, sample) => sample).filter((sample) => sample % count === index - 1);
   if (own.length === 0) throw badOption("--shard", `part ${index} of ${count} has none of ${samples} samples`);
   return own;
