@@ -72,7 +72,7 @@ describe.each(CASES)("$name", ({ name, blocks, kinds, words }) => {
     const { ok, checks } = verification.parse(JSON.parse(verified.stdout));
     expect({ ok, names: checks.map((check) => check.name) }).toEqual({
       ok: true,
-      names: ["files are those of the manifest", "artifact = plan-aware loop over the original step", "lifted step = exported step"],
+      names: ["files have the digests of SHA256SUMS", "artifact = plan-aware loop over the original step", "lifted step = exported step"],
     });
   });
 });
