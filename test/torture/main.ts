@@ -26,6 +26,9 @@ const work = mkdtempSync(join(tmpdir(), "smoothcc-torture-"));
 
 const faults: string[] = [];
 const out: string[] = [];
+const progress = (done: string): void => {
+  console.error(`${Math.round(performance.now() / 1000)} s: ${done}`);
+};
 const say = (...lines: readonly string[]): void => void out.push(...lines, "");
 
 /** How a process ended, and how long it took in milliseconds. */
@@ -190,7 +193,10 @@ async function kills(all: readonly Victim[]): Promise<void> {
   };
   const waiting = [...all];
   const lane = async (): Promise<void> => {
-    for (let victim = waiting.shift(); victim; victim = waiting.shift()) await attack(victim);
+    for (let victim = waiting.shift(); victim; victim = waiting.shift()) {
+      await attack(victim);
+      progress(`killed ${victim.name}`);
+    }
   };
   await Promise.all([lane(), lane()]);
   say(
@@ -346,9 +352,13 @@ try {
   const all = await victims();
   await kills(all);
   await fullDisk(all);
+  progress("filled disks");
   await twoWriters(all[0] ?? fail());
+  progress("two writers");
   await changedSource();
+  progress("changed sources");
   await flips();
+  progress("flipped bytes");
 } finally {
   rmSync(work, { recursive: true, force: true });
 }
