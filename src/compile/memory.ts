@@ -98,9 +98,7 @@ function spansOf(graph: Graph, sources?: ReadonlyMap<Value, number>, isSide = fa
       buffer.reads += reads.get(value) ?? 0;
       bufferOf.set(value, buffer);
     }
-    const most = node.subgraphs.map((within) =>
-      peakOf(spansOf(within, sources && sourcesWithin(node, within, follows), isOp(node, "If"))),
-    );
+    const most = node.subgraphs.map((within) => peakOf(spansOf(within, sources && sourcesWithin(node, within, follows), isOp(node, "If"))));
     if (most.length > 0) inner.push({ bytes: Math.max(...most), from: at, to: at });
     for (const buffer of read) buffer.reads -= 1;
     const touched = new Set(read);
