@@ -1,13 +1,15 @@
-/** Analyses of a graph, computed on demand: operands and subgraphs, uses, order of execution, dependence on inputs. All are linear. */
+/** Analyses of a graph, computed on demand: operands, uses, order of execution, dependence on inputs. All are linear. */
 import { type Graph, isOp, type Node, type Value } from "./graph.js";
 import { isShapeOnly, type Dependence } from "./ops.js";
 
 /** The values that a node reads, including those that its subgraphs read. */
-export function operands(node: Node): Value[] {
+export function operands(node: Node): readonly Value[] {
+  // Of most nodes they are a list that is there already.
+  if (node.captures.length === 0 && node.subgraphs.length === 0 && node.inputs.every((value) => value !== undefined)) return node.inputs;
   const values: Value[] = [];
   for (const value of node.inputs) if (value) values.push(value);
   for (const { value } of node.captures) values.push(value);
-  for (const graph of subgraphs(node)) for (const value of freeValues(graph)) values.push(value);
+  for (const graph of node.subgraphs) for (const value of freeValues(graph)) values.push(value);
   return values;
 }
 
@@ -23,20 +25,11 @@ export function filesOf({ nodes }: Graph): ReadonlySet<string> {
   return files;
 }
 
-const NONE: readonly Graph[] = [];
-
-/** The graphs that a node has as attributes. */
-export function subgraphs(node: Node): readonly Graph[] {
-  let graphs: Graph[] | undefined;
-  for (const attribute of node.attributes.values()) if (attribute.kind === "graph") (graphs ??= []).push(attribute.value);
-  return graphs ?? NONE;
-}
-
 /** A graph, and those in its nodes at any depth. */
 export function withSubgraphs(graph: Graph): readonly Graph[] {
   const graphs = [graph];
   // The list grows while it is walked.
-  for (const { nodes } of graphs) for (const node of nodes) graphs.push(...subgraphs(node));
+  for (const { nodes } of graphs) for (const node of nodes) graphs.push(...node.subgraphs);
   return graphs;
 }
 

@@ -108,24 +108,24 @@ class Checker {
     if (this.nodes.has(node)) this.report("node-twice", `${node.opType} stands in the lists twice`, { node });
     this.nodes.add(node);
     if (!hasOpset(this.model, node.domain)) this.report("node-opset", `there is no opset of domain '${node.domain}'`, { node });
-    for (const value of [...node.inputs, ...node.captures.map((port) => port.value)]) {
-      if (!value) continue;
+    const read = (value: Value): void => {
       this.value(value, node);
       if (!isDefined(value)) this.report("value-defined", `'${value.name}' is not defined before it is read`, { node, value });
-    }
+    };
+    for (const value of node.inputs) if (value) read(value);
+    for (const { value } of node.captures) read(value);
     for (const name of repeated(node.captures.map((port) => port.name)))
       this.report("node-capture", `a subgraph reads two values as '${name}'`, { node });
     for (const [name, attribute] of node.attributes) {
       if (attribute.kind === "tensor") checkPayload(attribute.value, `attribute '${name}'`, { node }, this.report);
       if (attribute.kind === "graph") this.graph(attribute.value, isDefined, node);
     }
-    const own = new Set<Value>();
     for (const value of node.outputs) {
       this.value(value, node);
       if (value.producer !== node) this.report("node-output", `its output '${value.name}' has another producer`, { node, value });
-      if (own.has(value)) this.report("node-output", `'${value.name}' stands among its outputs twice`, { node, value });
-      own.add(value);
     }
+    for (const value of repeated(node.outputs))
+      this.report("node-output", `'${value.name}' stands among its outputs twice`, { node, value });
   }
 
   private value(value: Value, node: Node | undefined): void {
@@ -292,8 +292,9 @@ function checkDit(dit: DitView, graph: Graph, report: Report): void {
   for (const site of repeated(dit.branches.map((branch) => branch.site))) report("dit-branch", `two branches have the site '${site}'`);
 }
 
-/** Every repetition of a string that occurred before. */
-function repeated(names: readonly string[]): string[] {
-  const seen = new Set<string>();
-  return names.filter((name) => seen.size === seen.add(name).size);
+/** Every repetition of something that occurred before. */
+function repeated<T>(list: readonly T[]): readonly T[] {
+  if (list.length < 2) return [];
+  const seen = new Set<T>();
+  return list.filter((entry) => seen.size === seen.add(entry).size);
 }

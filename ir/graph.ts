@@ -39,6 +39,8 @@ export interface Node {
   readonly inputs: readonly (Value | undefined)[];
   readonly outputs: readonly Value[];
   readonly attributes: ReadonlyMap<string, Attribute>;
+  /** The graphs among the attributes, which every walk asks for. */
+  readonly subgraphs: readonly Graph[];
   /** Values that the node's opaque attributes read by name. */
   readonly captures: readonly Port[];
   /** The exporter's metadata, module scopes among it. */
@@ -88,6 +90,7 @@ export interface Model {
 export const DEPTH_LIMIT = 30;
 
 const NONE: ReadonlyMap<string, never> = new Map<string, never>();
+const NO_GRAPHS: readonly Graph[] = [];
 
 export function inputValue(name: string, type?: TensorType, extra?: unknown): Value {
   return { name, type, extra };
@@ -103,7 +106,7 @@ export interface OutputSpec {
   readonly extra?: unknown;
 }
 
-export interface NodeSpec extends Partial<Omit<Node, "outputs" | "opType" | "inputs">> {
+export interface NodeSpec extends Partial<Omit<Node, "outputs" | "opType" | "inputs" | "subgraphs">> {
   readonly opType: string;
   readonly inputs: readonly (Value | undefined)[];
   readonly outputs: readonly OutputSpec[];
@@ -119,6 +122,7 @@ export function makeNode(spec: NodeSpec): Node {
     inputs: spec.inputs,
     outputs,
     attributes: spec.attributes ?? NONE,
+    subgraphs: graphsOf(spec.attributes ?? NONE),
     captures: spec.captures ?? [],
     metadata: spec.metadata ?? NONE,
     scope: spec.scope,
@@ -126,6 +130,12 @@ export function makeNode(spec: NodeSpec): Node {
   };
   for (const { name, type, extra } of spec.outputs) outputs.push({ name, type, producer: node, extra });
   return node;
+}
+
+function graphsOf(attributes: Node["attributes"]): readonly Graph[] {
+  let graphs: Graph[] | undefined;
+  for (const attribute of attributes.values()) if (attribute.kind === "graph") (graphs ??= []).push(attribute.value);
+  return graphs ?? NO_GRAPHS;
 }
 
 /** A node with one output, and that output. */

@@ -12,7 +12,7 @@
  * nor read.
  */
 import { isUtf8 } from "node:buffer";
-import { operands, subgraphs } from "./analysis.js";
+import { operands } from "./analysis.js";
 import type { Attribute, Graph, Model, Node, Port, Value } from "./graph.js";
 import { readTensor, tensorBytes, type TensorData } from "./tensor.js";
 import { elementCount, isElementType, type TensorType } from "./types.js";
@@ -76,7 +76,7 @@ class Writer {
     const tail = `(${node.inputs.map((value) => this.name(value)).join(", ")})`;
     const captures = node.captures.map((port) => `${indent}# capture ${identifier(port.name)} = ${this.name(port.value)}`);
     const attributes = Array.from(node.attributes, ([name, attribute]) => this.attribute(name, attribute, `${indent}  `));
-    if (subgraphs(node).length === 0) return [`${head}${attributes.length > 0 ? `<${attributes.join(", ")}>` : ""}${tail}`, ...captures];
+    if (node.subgraphs.length === 0) return [`${head}${attributes.length > 0 ? `<${attributes.join(", ")}>` : ""}${tail}`, ...captures];
     return [`${head}<`, attributes.map((text) => `${indent}  ${text}`).join(",\n"), `${indent}>${tail}`, ...captures];
   }
 
@@ -121,7 +121,7 @@ function labels(graph: Graph): Label {
     for (const node of nodes) {
       for (const value of node.inputs) if (value) claim(value);
       for (const { value } of node.captures) claim(value);
-      for (const inner of subgraphs(node)) claimAll(inner);
+      for (const inner of node.subgraphs) claimAll(inner);
       for (const value of node.outputs) if (value.name !== "") claim(value);
     }
     for (const { value } of [...outputs, ...marks]) claim(value);

@@ -52,13 +52,13 @@ function substituteOperands(node: Node, current: Substitution): Node {
     ...node,
     inputs: node.inputs.map((value) => value && at(value)),
     captures: node.captures.map((port) => substitutePort(port, at)),
-    attributes: substituteAttributes(node.attributes, at),
+    attributes: substituteAttributes(node, at),
   });
 }
 
 /** The attributes of a node with the values that its subgraphs read replaced by those of `at`. */
-export function substituteAttributes(attributes: Node["attributes"], at: (value: Value) => Value): Node["attributes"] {
-  if (!Array.from(attributes.values()).some(({ kind }) => kind === "graph")) return attributes;
+export function substituteAttributes({ attributes, subgraphs }: Node, at: (value: Value) => Value): Node["attributes"] {
+  if (subgraphs.length === 0) return attributes;
   return new Map(Array.from(attributes, ([name, attribute]) => [name, substituteAttribute(attribute, at)]));
 }
 
@@ -74,8 +74,19 @@ function substitutePort(port: Port, at: (value: Value) => Value): Port {
   return { name: port.name, value: at(port.value) };
 }
 
+/** What `sweep` leaves of a graph. Passes and their checks ask for the same ones. */
+const swept = new WeakMap<Graph, Graph>();
+
 /** Drops the nodes that no output needs, and the marks of values that are gone. Returns the same graph if all are needed. */
 export function sweep(graph: Graph): Graph {
+  const known = swept.get(graph);
+  if (known) return known;
+  const live = liveOf(graph);
+  swept.set(graph, live).set(live, live);
+  return live;
+}
+
+function liveOf(graph: Graph): Graph {
   const needed = neededNodes(graph);
   if (needed.size === graph.nodes.length) return graph;
   return {

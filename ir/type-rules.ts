@@ -187,8 +187,13 @@ function ofFirst(rule: (x: FixedType, node: Node) => ResultType): TypeRule {
 
 /** All operands, if their types are known. */
 function allFixed(values: readonly (Value | undefined)[]): readonly FixedType[] | undefined {
-  const types = values.flatMap((value) => fixedOf(value) ?? []);
-  return types.length === values.length && types.length > 0 ? types : undefined;
+  const types: FixedType[] = [];
+  for (const value of values) {
+    const type = fixedOf(value);
+    if (!type) return undefined;
+    types.push(type);
+  }
+  return types.length > 0 ? types : undefined;
 }
 
 function isUniform(elems: readonly ElementType[]): boolean {

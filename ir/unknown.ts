@@ -1,5 +1,5 @@
 /** Operators between latent and prediction that are in no table, and what they cost: what was found is only as good as their knowledge. */
-import { allNodes, dependence, subgraphs } from "./analysis.js";
+import { allNodes, dependence } from "./analysis.js";
 import { stepCost, totalMacs, unsavedBehind } from "./cost.js";
 import { ditView, type Graph, isOfStandardDomain, type Model, type Node } from "./graph.js";
 import { isKnown } from "./ops.js";
@@ -13,7 +13,7 @@ export function unknownBetween(graph: Graph, latent: string, prediction: string)
 }
 
 function isUnknown(node: Node): boolean {
-  return !isKnown(node) || subgraphs(node).some((graph) => allNodes(graph).some((inner) => !isKnown(inner)));
+  return !isKnown(node) || node.subgraphs.some((graph) => allNodes(graph).some((inner) => !isKnown(inner)));
 }
 
 /** A sentence that names these nodes of a lifted model; undefined where there are none. */
@@ -32,7 +32,7 @@ export function unknownWarning(model: Model): string | undefined {
 export function unknownNamed(nodes: readonly Node[]): string {
   const names = new Set(
     nodes
-      .flatMap((node) => [node, ...subgraphs(node).flatMap(allNodes)])
+      .flatMap((node) => [node, ...node.subgraphs.flatMap(allNodes)])
       .filter((node) => !isKnown(node))
       .map((node) => (isOfStandardDomain(node) ? node.opType : `${node.domain}.${node.opType}`)),
   );

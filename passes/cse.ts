@@ -2,7 +2,7 @@
 import { attributeKey, constantKey } from "../ir/digest.js";
 import { type Graph, type Node, type Value, withGraph } from "../ir/graph.js";
 import { isCommutative, isControlFlow, isNondeterministic, unpacksWeights } from "../ir/ops.js";
-import { rewrite } from "../ir/rewrite.js";
+import { type Replacement, rewrite, type Substitution } from "../ir/rewrite.js";
 import type { Pass } from "./pass.js";
 
 export default {
@@ -10,10 +10,11 @@ export default {
   summary: "compute equal expressions once",
   preserves: "bits",
   isOptional: true,
-  run: (model) => withGraph(model, shareNodes(shareConstants(model.graph))),
+  run: (model) => withGraph(model, shareNodes(model.graph, equalConstants(model.graph))),
 } satisfies Pass;
 
-function shareConstants(graph: Graph): Graph {
+/** Maps constants to the first of those that are equal. */
+function equalConstants(graph: Graph): Substitution {
   const first = new Map<string, Value>();
   const substitution = new Map<Value, Value>();
   const seen = new Set<Value>();
@@ -27,10 +28,10 @@ function shareConstants(graph: Graph): Graph {
       else first.set(key, value);
     }
   }
-  return substitution.size === 0 ? graph : rewrite(graph, () => undefined, substitution);
+  return substitution;
 }
 
-function shareNodes(graph: Graph): Graph {
+function shareNodes(graph: Graph, constants: Substitution): Graph {
   const ids = new Map<Value, number>();
   const idOf = (value: Value | undefined): number => {
     if (!value) return -1;
@@ -42,7 +43,7 @@ function shareNodes(graph: Graph): Graph {
   const first = new Map<string, Node>();
   // The value of a branch is never shared: the plan may cache it, and other readers must not see the cached value.
   const marked = new Set(graph.marks.map(({ value }) => value.producer));
-  return rewrite(graph, (node, original) => {
+  const share = (node: Node, original: Node): Replacement | undefined => {
     if (isNondeterministic(node) || isControlFlow(node) || node.captures.length > 0 || marked.has(original)) return undefined;
     if (unpacksWeights(node)) return undefined;
     const inputs = node.inputs.map(idOf);
@@ -55,5 +56,6 @@ function shareNodes(graph: Graph): Graph {
     if (earlier) return { nodes: [], outputs: earlier.outputs };
     first.set(key, node);
     return undefined;
-  });
+  };
+  return rewrite(graph, share, constants);
 }

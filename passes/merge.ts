@@ -75,9 +75,9 @@ class Readiness {
 /** The terms of a sum, with inner sums (those in `open`) replaced by their terms. */
 function summandsOf(sum: Node, open: ReadonlySet<Node>): Value[] {
   const terms: Value[] = [];
-  const pending = operands(sum).reverse();
+  const pending = operands(sum).toReversed();
   for (let value = pending.pop(); value; value = pending.pop()) {
-    if (value.producer && open.has(value.producer)) for (const term of operands(value.producer).reverse()) pending.push(term);
+    if (value.producer && open.has(value.producer)) for (const term of operands(value.producer).toReversed()) pending.push(term);
     else terms.push(value);
   }
   return terms;

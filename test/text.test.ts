@@ -1,7 +1,7 @@
 /** The text form: what is printed, what is read back, and where it says that a text is wrong. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { freeValues, subgraphs } from "../ir/analysis.js";
+import { freeValues } from "../ir/analysis.js";
 import { structureDigest } from "../ir/digest.js";
 import { CompilerError } from "../ir/diagnostics.js";
 import { type Attribute, constant, inputValue, makeNode, makeOp, type Model, type Node, only, type Value } from "../ir/graph.js";
@@ -116,11 +116,11 @@ describe("print", () => {
     const model = parse(LOOPED);
     expect(print(model)).toBe(LOOPED);
     const [neg, loop] = model.graph.nodes;
-    const [body] = loop ? subgraphs(loop) : [];
+    const [body] = loop ? loop.subgraphs : [];
     const branch = body?.nodes[1];
     if (!neg || !body || !branch) throw new Error("no body");
     expect(body.outputs[0]?.value).toBe(body.inputs[1]);
-    expect(subgraphs(branch).map(({ outputs }) => outputs[0]?.value)).toContain(neg.outputs[0]);
+    expect(branch.subgraphs.map(({ outputs }) => outputs[0]?.value)).toContain(neg.outputs[0]);
     expect(freeValues(body).map(({ name }) => name)).toEqual(["computes", "w", "a"]);
   });
 

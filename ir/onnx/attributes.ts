@@ -4,6 +4,7 @@ import { fileMissing, modelCorrupt, subgraphUnsupported } from "../diagnostics.j
 import { type Attribute, DEPTH_LIMIT, type Graph } from "../graph.js";
 import { ATTRIBUTE_TYPE, decode, type Draft, encode, EXTERNAL, fromBigInt, has, type Message, toBigInt } from "./schema.js";
 import { ELIDED } from "../text-syntax.js";
+import type { FileRange } from "./ranges.js";
 import { payloadBytes, tensorDraft, type TensorReader } from "./tensors.js";
 
 export interface ReadAttribute {
@@ -13,10 +14,13 @@ export interface ReadAttribute {
   readonly extra?: Draft<"AttributeProto"> | undefined;
 }
 
-/** The attribute of the bytes of an AttributeProto. One that no pass can look into becomes opaque. */
-export function readAttribute(bytes: Uint8Array, tensors: TensorReader): ReadAttribute {
+/**
+ * The attribute of the bytes of an AttributeProto. One that no pass can look into becomes opaque. `payload`: where the raw data of its
+ * tensor is, if it was left on disk.
+ */
+export function readAttribute(bytes: Uint8Array, tensors: TensorReader, payload?: FileRange): ReadAttribute {
   const proto = decode("AttributeProto", bytes);
-  const attribute = interpret(proto, tensors);
+  const attribute = interpret(proto, tensors, payload);
   if (!attribute) return { name: proto.name, attribute: { kind: "opaque", bytes } };
   const { t } = proto;
   const tensor = t && (t.name !== "" || t.$unknowns) ? { name: t.name || undefined, $unknowns: t.$unknowns } : undefined;
@@ -24,7 +28,7 @@ export function readAttribute(bytes: Uint8Array, tensors: TensorReader): ReadAtt
   return { name: proto.name, attribute, extra };
 }
 
-function interpret(proto: Message<"AttributeProto">, tensors: TensorReader): Attribute | undefined {
+function interpret(proto: Message<"AttributeProto">, tensors: TensorReader, payload?: FileRange): Attribute | undefined {
   const strings = proto.strings.filter((value) => isUtf8(value)).map(text);
   switch (proto.type || impliedType(proto)) {
     case ATTRIBUTE_TYPE.int:
@@ -34,7 +38,7 @@ function interpret(proto: Message<"AttributeProto">, tensors: TensorReader): Att
     case ATTRIBUTE_TYPE.string:
       return isUtf8(bytesOrEmpty(proto.s)) ? { kind: "string", value: text(bytesOrEmpty(proto.s)) } : undefined;
     case ATTRIBUTE_TYPE.tensor:
-      return proto.t ? { kind: "tensor", value: tensors.read(proto.t) } : undefined;
+      return proto.t ? { kind: "tensor", value: tensors.read(proto.t, payload) } : undefined;
     case ATTRIBUTE_TYPE.ints:
       return { kind: "ints", value: proto.ints.map(toBigInt) };
     case ATTRIBUTE_TYPE.floats:

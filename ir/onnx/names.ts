@@ -1,5 +1,5 @@
 /** Assigns the names of a file: unique ones for all values, an `Identity` where one value needs two names, one constant for equal ones. */
-import { operands, subgraphs, withSubgraphs } from "../analysis.js";
+import { operands, withSubgraphs } from "../analysis.js";
 import { nameClash } from "../diagnostics.js";
 import type { Graph, Node, Port, Value } from "../graph.js";
 import type { TensorContent } from "../tensor.js";
@@ -104,7 +104,7 @@ export function assignNames(graph: Graph): Naming {
   const nameNodes = ({ nodes }: Graph): void => {
     for (const node of nodes) {
       for (const value of operands(node)) useConstant(value);
-      for (const inner of subgraphs(node)) nameInner(inner);
+      for (const inner of node.subgraphs) nameInner(inner);
       for (const value of node.outputs) {
         if (!names.has(value)) names.set(value, value.name !== "" || used.has(value) ? free(value.name || `${node.opType}_output`) : "");
       }

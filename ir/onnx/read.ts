@@ -17,7 +17,7 @@ import type { TensorData } from "../tensor.js";
 import { type Dim, elementTypeOf, type TensorType } from "../types.js";
 import { readAttribute, subgraphNames } from "./attributes.js";
 import { Leftovers, NodeExtra, ValueExtra } from "./extra.js";
-import { scan, type Skeleton } from "./scan.js";
+import { Payloads, scan, type Skeleton } from "./scan.js";
 import { ATTRIBUTE_TYPE, decode, type Draft, encode, EXTERNAL, has, type Message } from "./schema.js";
 import { TensorReader } from "./tensors.js";
 
@@ -74,7 +74,7 @@ export function readSubgraph(bytes: Uint8Array, captures: readonly Port[]): Grap
   const { g } = decode("AttributeProto", bytes);
   if (g.length === 0) return undefined;
   const around = new Map(captures.map(({ name, value }) => [name, value]));
-  return new GraphReader("", new Map(), around).read(decode("GraphProto", g));
+  return new GraphReader("", new Payloads(), around).read(decode("GraphProto", g));
 }
 
 /** A node whose names are not yet values. */
@@ -108,12 +108,12 @@ class GraphReader {
       this.outputInfos.set(info.name, info);
     }
     for (const [i, tensor] of graph.initializer.entries())
-      this.define(this.value(tensor.name, this.tensors.read(tensor, this.payloads.get(i)), tensor));
+      this.define(this.value(tensor.name, this.tensors.read(tensor, this.payloads.at(i)), tensor));
     const inputs = graph.input.map(({ name }) => this.input(name));
     if (new Set(inputs).size < inputs.length) throw this.duplicate(inputs.find((value, i) => inputs.indexOf(value) !== i)?.name ?? "");
     const raw = [
       ...graph.sparse_initializer.map((bytes) => this.sparseInitializer(bytes)),
-      ...graph.node.map((node) => this.rawNode(node)),
+      ...graph.node.map((node, i) => this.rawNode(node, i)),
     ];
     const nodes = this.sorted(raw).map((node) => this.node(node));
     const outputs = graph.output.map(({ name }): Port => ({ name, value: this.valueNamed(name, {}) }));
@@ -159,14 +159,17 @@ class GraphReader {
     return { elem, shape: tensor.shape ? tensor.shape.dim.map(dimOf) : null };
   }
 
-  private rawNode(node: Message<"NodeProto">): RawNode {
+  private rawNode(node: Message<"NodeProto">, index: number): RawNode {
     if (node.op_type === "") throw modelCorrupt(this.file, `the node '${node.name}' has no operator`);
     const attributes = new Map<string, Attribute>();
     const extras = new Map<string, Draft<"AttributeProto">>();
     const captured = new Set<string>();
-    for (const bytes of node.attribute) {
-      const { name, attribute, extra } = readAttribute(bytes, this.tensors);
+    for (const [i, bytes] of node.attribute.entries()) {
+      const payload = this.payloads.at(index, i);
+      const { name, attribute, extra } = readAttribute(bytes, this.tensors, payload);
       if (attributes.has(name)) throw modelCorrupt(this.file, `the node '${node.name}' has two attributes '${name}'`);
+      // Its bytes would be written without the payload.
+      if (attribute.kind === "opaque" && payload) throw modelCorrupt(this.file, `the node '${node.name}' has two values for '${name}'`);
       attributes.set(name, attribute);
       if (extra) extras.set(name, extra);
       if (attribute.kind === "opaque") for (const used of subgraphNames(bytes, this.file).captured) captured.add(used);

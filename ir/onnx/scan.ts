@@ -1,9 +1,9 @@
-/** Walks a model file through a small window and cuts out the payloads of large initializers, which stay on disk. */
+/** Walks a model file through a small window and cuts out the payloads of large tensors (initializers, attributes), which stay on disk. */
 import { type FileHandle, realpath } from "node:fs/promises";
 import { modelCorrupt, modelTooLarge, notOnnx } from "../diagnostics.js";
 import { asMissing, openFile } from "../open-file.js";
 import type { FileRange } from "./ranges.js";
-import { header, MESSAGE_LIMIT } from "./schema.js";
+import { header, type MessageName, MESSAGE_LIMIT, type Schema } from "./schema.js";
 
 /** Payloads above this size are left on disk. */
 const CUT_BYTES = 1024;
@@ -14,9 +14,12 @@ const WINDOW_BYTES = 1 << 16;
 /** The longest tag and length that there can be. */
 const HEAD_BYTES = 20;
 
-/** Fields of ModelProto, GraphProto and TensorProto. */
+/** Fields of ModelProto, GraphProto, NodeProto, AttributeProto and TensorProto. */
 const GRAPH = 7;
+const NODE = 1;
 const INITIALIZER = 5;
+const ATTRIBUTE = 5;
+const TENSOR = 5;
 const RAW_DATA = 9;
 
 const DELIMITED = 2;
@@ -24,8 +27,22 @@ const DELIMITED = 2;
 export interface Skeleton {
   /** A ModelProto without the large payloads. */
   readonly bytes: Uint8Array;
-  /** Where the payloads are, by the index of the initializer. A link to the model file is resolved. */
-  readonly payloads: ReadonlyMap<number, FileRange>;
+  readonly payloads: Payloads;
+}
+
+/** Where the payloads that were cut out are. A link to the model file is resolved. */
+export class Payloads {
+  private readonly places = new Map<string, FileRange>();
+
+  /** The `index`-th initializer, or an attribute of the `index`-th node. */
+  at(index: number, attribute?: number): FileRange | undefined {
+    return this.places.get([index, attribute].join());
+  }
+
+  set(place: FileRange | undefined, index: number, attribute?: number): void {
+    if (place) this.places.set([index, attribute].join(), place);
+    else this.places.delete([index, attribute].join());
+  }
 }
 
 interface Field {
@@ -52,45 +69,74 @@ export async function scan(file: string): Promise<Skeleton> {
 async function scanHandle(handle: FileHandle, file: string, size: number, real: string): Promise<Skeleton> {
   if (size === 0) throw notOnnx(file, "it is empty");
   const window = new FileWindow(handle, file, size);
-  const model = new Cutting();
-  const payloads = new Map<number, FileRange>();
+  const payloads = new Payloads();
   let graphs = 0;
+  let nodes = 0;
   let initializers = 0;
-  for await (const field of fields(window, 0, size)) {
-    if (field.id !== GRAPH || field.wire !== DELIMITED) {
-      model.keep(field.start, field.end);
-      continue;
-    }
-    graphs++;
-    const graph = new Cutting();
-    for await (const part of fields(window, field.body, field.end)) {
-      if (part.id !== INITIALIZER || part.wire !== DELIMITED) {
-        graph.keep(part.start, part.end);
-        continue;
+  const tensor = (part: Field, index: number, attribute?: number): Promise<Cutting> =>
+    copied(window, part, ({ id, body, end }) => {
+      if (id !== RAW_DATA) return undefined;
+      // Of a repeated field the last one counts.
+      const isCut = end - body > CUT_BYTES;
+      payloads.set(isCut ? { kind: "file", file: real, offset: body, length: end - body } : undefined, index, attribute);
+      return isCut ? new Cutting() : undefined;
+    });
+  const node = (part: Field, index: number): Promise<Cutting> => {
+    let attributes = 0;
+    return copied(window, part, (field) => {
+      if (field.id !== ATTRIBUTE) return undefined;
+      const attribute = attributes++;
+      const withoutPayload = (held: Field): Promise<Cutting> | undefined =>
+        held.id === TENSOR ? nested("AttributeProto", "t", tensor(held, index, attribute)) : undefined;
+      return isLarge(field) ? nested("NodeProto", "attribute", copied(window, field, withoutPayload)) : undefined;
+    });
+  };
+  const graph = (part: Field): Promise<Cutting> =>
+    copied(window, part, (field) => {
+      if (field.id === NODE) {
+        const index = nodes++;
+        return isLarge(field) ? nested("GraphProto", "node", node(field, index)) : undefined;
       }
+      if (field.id !== INITIALIZER) return undefined;
       const index = initializers++;
-      if (part.end - part.body <= CUT_BYTES) {
-        graph.keep(part.start, part.end);
-        continue;
-      }
-      const tensor = new Cutting();
-      let payload: FileRange | undefined;
-      for await (const { id, wire, start, body, end } of fields(window, part.body, part.end)) {
-        const isPayload = id === RAW_DATA && wire === DELIMITED;
-        // Of a repeated field the last one counts.
-        if (isPayload) payload = end - body > CUT_BYTES ? { kind: "file", file: real, offset: body, length: end - body } : undefined;
-        if (!isPayload || !payload) tensor.keep(start, end);
-      }
-      if (payload) payloads.set(index, payload);
-      graph.insert(header("GraphProto", "initializer", tensor.length));
-      graph.append(tensor);
-    }
-    model.insert(header("ModelProto", "graph", graph.length));
-    model.append(graph);
-  }
+      return isLarge(field) ? nested("GraphProto", "initializer", tensor(field, index)) : undefined;
+    });
+  const model = await copied(window, { body: 0, end: size }, (field) => {
+    if (field.id !== GRAPH) return undefined;
+    graphs++;
+    return nested("ModelProto", "graph", graph(field));
+  });
   if (graphs === 0) throw notOnnx(file, "it has no graph");
   if (model.length > MESSAGE_LIMIT) throw modelTooLarge(file, model.length);
   return { bytes: await model.copy(handle, file), payloads };
+}
+
+function isLarge({ body, end }: Field): boolean {
+  return end - body > CUT_BYTES;
+}
+
+/** A message of which `replace` may put something else in the place of a length-delimited field. */
+async function copied(
+  window: FileWindow,
+  { body, end }: Pick<Field, "body" | "end">,
+  replace: (field: Field) => Promise<Cutting> | Cutting | undefined,
+): Promise<Cutting> {
+  const copy = new Cutting();
+  for await (const field of fields(window, body, end)) {
+    const other = field.wire === DELIMITED ? replace(field) : undefined;
+    if (other) copy.append(await other);
+    else copy.keep(field.start, field.end);
+  }
+  return copy;
+}
+
+/** A message as a field of another. */
+async function nested<S extends MessageName>(name: S, field: keyof Schema[S], made: Promise<Cutting>): Promise<Cutting> {
+  const message = await made;
+  const whole = new Cutting();
+  whole.insert(header(name, field, message.length));
+  whole.append(message);
+  return whole;
 }
 
 /** The fields of the message that lies between two offsets, without going into them. */

@@ -71,7 +71,7 @@ const SCHEMA = {
   DimensionProto: { dim_value: [1, "int64"], dim_param: [2, "string"] },
 } as const satisfies Record<string, Record<string, readonly [id: number, type: string]>>;
 
-type Schema = typeof SCHEMA;
+export type Schema = typeof SCHEMA;
 export type MessageName = keyof Schema;
 
 interface Scalars {

@@ -16,7 +16,7 @@ export function operandsAt(node: Node, at: (value: Value) => Value | undefined):
   return {
     inputs: node.inputs.map((value) => value && found(value)),
     captures: node.captures.map(({ name, value }) => ({ name, value: found(value) })),
-    attributes: substituteAttributes(node.attributes, found),
+    attributes: substituteAttributes(node, found),
   };
 }
 

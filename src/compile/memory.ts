@@ -1,5 +1,5 @@
 /** Predicts the memory of a run, from the nodes at which each value is computed and last read. */
-import { dependence, executionOrder, operands, sourcesWithin, subgraphs } from "../../ir/analysis.js";
+import { dependence, executionOrder, operands, sourcesWithin } from "../../ir/analysis.js";
 import { type Graph, isOp, type Model, type Value } from "../../ir/graph.js";
 import { isElementwise } from "../../ir/ops.js";
 import { staticShape } from "../../ir/types.js";
@@ -70,8 +70,9 @@ function spansOf(graph: Graph, sources?: ReadonlyMap<Value, number>, isSide = fa
   const follows = dependence(graph, sources ?? new Map());
   const given = new Set(graph.outputs.map(({ value }) => value));
   const reads = new Map<Value, number>();
-  for (const value of [...order.flatMap(operands), ...graph.outputs.map(({ value }) => value)])
-    reads.set(value, (reads.get(value) ?? 0) + 1);
+  const count = (value: Value): void => void reads.set(value, (reads.get(value) ?? 0) + 1);
+  for (const node of order) for (const value of operands(node)) count(value);
+  for (const { value } of graph.outputs) count(value);
   const all: Buffer[] = [];
   const inner: Span[] = [];
   const free = new Map<string, Buffer[]>();
@@ -97,12 +98,14 @@ function spansOf(graph: Graph, sources?: ReadonlyMap<Value, number>, isSide = fa
       buffer.reads += reads.get(value) ?? 0;
       bufferOf.set(value, buffer);
     }
-    const most = subgraphs(node).map((within) =>
-      peakOf(spansOf(within, sources && sourcesWithin(node, within, follows), isOp(node, "If"))),
-    );
+    const most = node.subgraphs.map((within) => peakOf(spansOf(within, sources && sourcesWithin(node, within, follows), isOp(node, "If"))));
     if (most.length > 0) inner.push({ bytes: Math.max(...most), from: at, to: at });
     for (const buffer of read) buffer.reads -= 1;
-    const touched = new Set([...read, ...node.outputs.flatMap((value) => bufferOf.get(value) ?? [])]);
+    const touched = new Set(read);
+    for (const value of node.outputs) {
+      const buffer = bufferOf.get(value);
+      if (buffer) touched.add(buffer);
+    }
     for (const buffer of touched) {
       buffer.to = at;
       if (buffer.reads === 0) freeOf(buffer.shape).push(buffer);
