@@ -131,7 +131,10 @@ it("a repository takes several models, and a model is replaced only where it is 
 });
 
 describe("models of other interfaces", () => {
-  const made = async (name: string, ports: readonly (readonly [name: string, code: number, dims: readonly number[]])[]): Promise<string> => {
+  const made = async (
+    name: string,
+    ports: readonly (readonly [name: string, code: number, dims: readonly number[]])[],
+  ): Promise<string> => {
     const path = join(folder, name);
     cpSync(artifact, path, { recursive: true });
     rmSync(join(path, FILES.data));

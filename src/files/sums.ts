@@ -39,7 +39,7 @@ export async function writeSummed(folder: string, path: string, content: string 
 }
 
 /** What is wrong with the files of a folder that has digests, all of them or those of some paths: a few words for each. */
-export async function damagesIn(folder: string, isAsked = (_path: string): boolean => true): Promise<readonly string[]> {
+export async function damagesIn(folder: string, isAsked: (path: string) => boolean = () => true): Promise<readonly string[]> {
   const sums = readSums(folder);
   if (!sums) return [`${SUMS} is missing or damaged`];
   const problems: string[] = [];
