@@ -259,9 +259,10 @@ describe("reading", () => {
   });
 
   it("leaves payloads in the file, of initializers and of attributes, and writes them back", async () => {
+    const length = 300_000;
     const large = (name: string, seed: number): onnx.ITensorProto => ({
-      ...{ name, dims: [500], dataType: FLOAT },
-      rawData: Buffer.from(Float32Array.from({ length: 500 }, (_, i) => seed + i).buffer),
+      ...{ name, dims: [length], dataType: FLOAT },
+      rawData: Buffer.from(Float32Array.from({ length }, (_, i) => seed + i).buffer),
     });
     const { TENSOR, INT } = onnx.AttributeProto.AttributeType;
     const bytes = foreign({
@@ -290,7 +291,9 @@ describe("reading", () => {
       );
       const large = [...tensors, rare?.inputs[1]?.data].filter((data) => data !== undefined);
       expect(large.map(({ content }) => content.kind)).toEqual(["file", "file", "file", "file"]);
-      expect(large.map((data) => tensorNumbers(data).slice(-2))).toEqual([1000, 2000, 3000, 4000].map((seed) => [seed + 498, seed + 499]));
+      expect(large.map((data) => tensorNumbers(data).slice(-2))).toEqual(
+        [1000, 2000, 3000, 4000].map((seed) => [seed + length - 2, seed + length - 1]),
+      );
     }
     const two = { name: "value", type: onnx.AttributeProto.AttributeType.GRAPH, t: large("", 1), g: { name: "g" } };
     const file = fileOf(foreign({ node: [{ opType: "Rare", output: ["y"], attribute: [two] }], output: [{ name: "y" }] }));

@@ -9,7 +9,10 @@ import { type ConvertedRange, type FileRange, problemOf } from "./ranges.js";
 
 const BUFFER_BYTES = 1 << 20;
 
-/** Writes the pieces one after the other; returns the SHA-256 of them all, in hexadecimal digits. Throws CANCELLED, FILE_NOT_WRITTEN, FILE_MISSING, EXTERNAL_DATA_SHORT. */
+/**
+ * Writes the pieces one after the other; returns the SHA-256 of them all, in hexadecimal digits.
+ * Throws CANCELLED, FILE_NOT_WRITTEN, FILE_MISSING, EXTERNAL_DATA_SHORT.
+ */
 export async function writePieces(file: string, pieces: readonly Piece[], signal?: AbortSignal): Promise<string> {
   const handle = await writing(file, () => open(file, "w"));
   const output = new BufferedWriter(file, handle, signal);

@@ -8,6 +8,9 @@ import { header, type MessageName, MESSAGE_LIMIT, type Schema } from "./schema.j
 /** Payloads above this size are left on disk. */
 const CUT_BYTES = 1024;
 
+/** The same for those of attributes. Exporters repeat tables there, which are found to be equal by their bytes. */
+const ATTRIBUTE_CUT_BYTES = 1 << 20;
+
 /** Large enough for few reads in graphs of many small nodes, small enough to read little in vain between large payloads. */
 const WINDOW_BYTES = 1 << 16;
 
@@ -77,7 +80,7 @@ async function scanHandle(handle: FileHandle, file: string, size: number, real: 
     copied(window, part, ({ id, body, end }) => {
       if (id !== RAW_DATA) return undefined;
       // Of a repeated field the last one counts.
-      const isCut = end - body > CUT_BYTES;
+      const isCut = end - body > (attribute === undefined ? CUT_BYTES : ATTRIBUTE_CUT_BYTES);
       payloads.set(isCut ? { kind: "file", file: real, offset: body, length: end - body } : undefined, index, attribute);
       return isCut ? new Cutting() : undefined;
     });
