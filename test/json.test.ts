@@ -21,7 +21,26 @@ describe("reading JSON", () => {
   });
 
   it("answers any text as JSON.parse does, or with a diagnostic", () => {
-    const token = fc.constantFrom(...'{}[]:,"\\', '"a"', '"b\\"', "1", "null", "NaN", "-Infinity", " ", "\n", "\\u0061", "é");
+    const token = fc.constantFrom(
+      "{",
+      "}",
+      "[",
+      "]",
+      ":",
+      ",",
+      '"',
+      "\\",
+      '"a"',
+      '"b\\"',
+      "1",
+      "null",
+      "NaN",
+      "-Infinity",
+      " ",
+      "\n",
+      "\\u0061",
+      "é",
+    );
     fc.assert(
       fc.property(fc.array(token, { maxLength: 14 }), (tokens) => {
         expect([undefined, "BAD_JSON"]).toContain(codeOf(() => parsed(tokens.join(""))));

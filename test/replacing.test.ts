@@ -83,7 +83,7 @@ describe("a folder", () => {
       mkdirSync(join(target, path.endsWith("/") ? path : dirname(path)), { recursive: true });
       if (!path.endsWith("/")) writeFileSync(join(target, path), "thesis");
     };
-    await expect(put("B", true, add)).rejects.toMatchObject({ code: "NOT_REPLACEABLE", message: expect.stringContaining(path.replace(/\/$/, "")) as string }); // prettier-ignore
+    await expect(put("B", true, add)).rejects.toMatchObject({ code: "NOT_REPLACEABLE" });
     expect(() => {
       prepareFolder(target, KIND, true);
     }).toThrow(/thesis|empty/);
@@ -125,7 +125,10 @@ describe("what a killed process left", () => {
   ])("$left", ({ expected, ...content }) => {
     const partial = place(target);
     const paths = { target, partial, old: asideOf(partial) };
-    for (const [name, text] of Object.entries(content)) if (name in paths && name !== "left") writeFileSync(paths[name as keyof typeof paths], text ?? ""); // prettier-ignore
+    for (const [name, path] of Object.entries(paths)) {
+      const text = new Map(Object.entries(content)).get(name);
+      if (text !== undefined) writeFileSync(path, text);
+    }
     tidy(target);
     expect(existsSync(target) ? readFileSync(target, "utf8") : undefined).toBe(expected);
     expect(readdirSync(folder)).toEqual(expected === undefined ? [] : ["target"]);
