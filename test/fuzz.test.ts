@@ -8,10 +8,10 @@ const ROOT = join(import.meta.dirname, "..");
 
 describe("every reader", () => {
   it.each([
-    ["onnx", 700],
-    ["text", 2500],
-    ["recipe,plan,trace,manifest,scheduler", 3000],
-    ["npy,npz,pt", 3000],
+    ["onnx", 250],
+    ["text", 800],
+    ["recipe,plan,trace,manifest,scheduler", 800],
+    ["npy,npz,pt", 500],
   ])(
     "%s: answers any input with a value or a CompilerError, within bounds",
     async (reader, inputs) => {

@@ -21,6 +21,6 @@ export async function linked(file: string, name: string): Promise<boolean> {
 export async function fileDigest(file: string): Promise<string> {
   const hash = createHash("sha256");
   const { handle } = await openFile(file);
-  await pipeline(handle.createReadStream({ highWaterMark: 1 << 20 }), hash);
+  await pipeline(handle.createReadStream({ highWaterMark: 1 << 18 }), hash);
   return hash.digest("hex");
 }
