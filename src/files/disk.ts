@@ -4,21 +4,23 @@ import { mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { fileExists, notReplaceable } from "../words/index.js";
 import { fileNotWritten } from "../../ir/diagnostics.js";
+import { problemOf } from "../../ir/open-file.js";
 import { linked } from "./digest.js";
 import { behindLinks, placeBeside, tidy } from "./places.js";
 
 /**
  * Makes a place ready for `writeWhole`, before any work is done: clears up after killed processes, and throws FILE_EXISTS, NOT_REPLACEABLE
- * or FILE_NOT_WRITTEN where that would.
+ * or FILE_NOT_WRITTEN where that would. Returns what the path leads to.
  */
-export function prepareFile(file: string, force: boolean): void {
+export function prepareFile(file: string, force: boolean): string {
   const target = behindLinks(file);
   assertWritable(target);
   tidy(target);
   const there = statSync(target, { throwIfNoEntry: false });
-  if (!there) return;
+  if (!there) return target;
   if (!there.isFile()) throw notReplaceable(file, there.isDirectory() ? "it is a folder" : "it is not a file");
   if (!force) throw fileExists(file);
+  return target;
 }
 
 /** Throws FILE_NOT_WRITTEN if the folder of a path, or its nearest existing parent, is not writable. */
@@ -38,8 +40,7 @@ export function assertWritable(path: string): void {
  * Throws FILE_EXISTS if it is there in the end and `force` is not set, NOT_REPLACEABLE, FILE_NOT_WRITTEN.
  */
 export async function writeWhole(file: string, content: string | Uint8Array, force: boolean): Promise<void> {
-  prepareFile(file, force);
-  const target = behindLinks(file);
+  const target = prepareFile(file, force);
   const partial = placeBeside(target);
   try {
     await makeFolder(dirname(target));
@@ -71,5 +72,6 @@ export async function makeFolder(folder: string): Promise<void> {
 
 /** A system error about a path as FILE_NOT_WRITTEN; other errors unchanged. */
 export function notWritten(path: string, error: unknown): unknown {
-  return error instanceof Error && "syscall" in error ? fileNotWritten(path, error.message) : error;
+  const problem = problemOf(error);
+  return problem === undefined ? error : fileNotWritten(path, problem);
 }

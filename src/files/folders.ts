@@ -6,7 +6,7 @@ import { JSON_BYTES } from "../../ir/limits.js";
 import { readFile } from "../../ir/open-file.js";
 import { fileExists, notReplaceable } from "../words/index.js";
 import { assertWritable, makeFolder, notWritten } from "./disk.js";
-import { asideOf, behindLinks, placeBeside, tidy } from "./places.js";
+import { asideOf, behindLinks, isOneOf, placeBeside, tidy } from "./places.js";
 import { strangerIn, SUMS } from "./sums.js";
 
 /** How a folder that we wrote is recognised: its `file` contains `text`, and what it holds is what its SHA256SUMS lists. */
@@ -26,8 +26,7 @@ export async function replaceFolder<T>(
   force: boolean,
   fill: (partial: string) => Promise<T>,
 ): Promise<T> {
-  prepareFolder(folder, kind, force);
-  const target = behindLinks(folder);
+  const target = prepareFolder(folder, kind, force);
   const partial = placeBeside(target);
   try {
     await makeFolder(partial);
@@ -52,10 +51,6 @@ async function hasMoved(folder: string, target: string): Promise<boolean> {
   }
 }
 
-function isOneOf(error: unknown, ...codes: readonly string[]): boolean {
-  return error instanceof Error && "code" in error && codes.some((code) => code === error.code);
-}
-
 /** Sets aside what is at the target, and puts it back if it may not be replaced. It may be gone already. */
 async function makeWay(folder: string, target: string, partial: string, kind: FolderKind, force: boolean): Promise<void> {
   if (!force) throw fileExists(folder);
@@ -76,17 +71,18 @@ async function makeWay(folder: string, target: string, partial: string, kind: Fo
 /**
  * Makes a place ready for `replaceFolder`, before any work is done: clears up after killed processes, and throws FILE_EXISTS if something is
  * there and `force` is not set, NOT_REPLACEABLE if it is not of the kind or holds other files too (only what we wrote is ours to delete),
- * FILE_NOT_WRITTEN.
+ * FILE_NOT_WRITTEN. Returns what the path leads to.
  */
-export function prepareFolder(folder: string, kind: FolderKind, force: boolean): void {
+export function prepareFolder(folder: string, kind: FolderKind, force: boolean): string {
   const target = behindLinks(folder);
   assertWritable(target);
   tidy(target);
   const there = statSync(target, { throwIfNoEntry: false });
-  if (!there || (there.isDirectory() && readdirSync(target).length === 0)) return;
+  if (!there || (there.isDirectory() && readdirSync(target).length === 0)) return target;
   if (!force) throw fileExists(folder);
   const stranger = strangenessOf(target, kind);
   if (stranger !== undefined) throw notReplaceable(folder, stranger);
+  return target;
 }
 
 /** Why something is not ours to delete; undefined if it is. */

@@ -8,7 +8,10 @@ import { unzipped, zipped } from "./zip.js";
 
 const SUFFIX = ".npy";
 
-/** The arrays in a file that `numpy.savez` or `numpy.savez_compressed` wrote, by name. Throws FILE_MISSING, NOT_A_FILE, FILE_TOO_LARGE, BAD_NPZ, BAD_NPY. */
+/**
+ * The arrays in a file that `numpy.savez` or `numpy.savez_compressed` wrote, by name.
+ * Throws FILE_MISSING, NOT_A_FILE, FILE_TOO_LARGE, BAD_NPZ, BAD_NPY.
+ */
 export function readNpz(file: string): ReadonlyMap<string, TensorData> {
   return parseNpz(readFile(file, ARRAY_BYTES), file);
 }

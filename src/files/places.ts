@@ -60,8 +60,13 @@ function isAtWork(pid: number, started: number): boolean {
     return process.kill(pid, 0);
   } catch (error) {
     // A process of another user may not be asked.
-    return error instanceof Error && "code" in error && error.code === "EPERM";
+    return isOneOf(error, "EPERM");
   }
+}
+
+/** Whether an error is one of the system's, with one of these codes. */
+export function isOneOf(error: unknown, ...codes: readonly string[]): boolean {
+  return error instanceof Error && "code" in error && codes.some((code) => code === error.code);
 }
 
 /** The most links that a path may lead through, as in Linux. */

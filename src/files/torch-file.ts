@@ -33,8 +33,8 @@ class RebuiltTensor {
 
 /**
  * The tensors in a file that `torch.save` has written since torch 1.6, by the keys of the dictionaries that lead to them with
- * dots between: `routers.0.prob`. Throws FILE_MISSING, NOT_A_FILE, FILE_TOO_LARGE, and BAD_TORCH_FILE also where the pickle names a class or function that
- * is not plain data.
+ * dots between: `routers.0.prob`. Throws FILE_MISSING, NOT_A_FILE, FILE_TOO_LARGE, and BAD_TORCH_FILE also where the pickle names a class
+ * or function that is not plain data.
  */
 export function readTorchFile(file: string): ReadonlyMap<string, TensorData> {
   return parseTorchFile(readFile(file, ARRAY_BYTES), file);

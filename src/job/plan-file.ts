@@ -3,7 +3,10 @@ import { dirname, join, parse } from "node:path";
 import { adjustmentArrays, type BranchName, formatNamed, parseSchedule, type Schedule } from "../../schedules/index.js";
 import { containedFile, jsonText, npzBytes, readJson, readNpz, writeWhole } from "../files/index.js";
 
-/** The schedule in a file, with its adjustments. Throws FILE_MISSING, FILE_OUTSIDE, BAD_JSON, BAD_NPZ, BAD_NPY and what `parseSchedule` throws. */
+/**
+ * The schedule in a file, with its adjustments.
+ * Throws FILE_MISSING, FILE_OUTSIDE, BAD_JSON, BAD_NPZ, BAD_NPY and what `parseSchedule` throws.
+ */
 export function readPlan(file: string): Schedule {
   return parseSchedule(readJson(file), file, (tensors) => readNpz(containedFile(tensors, dirname(file))));
 }
