@@ -2,7 +2,7 @@
  * What is known of operators: one table of properties by domain and name, and the questions that it answers.
  * Meanings: onnx, docs/Operators.md; onnxruntime, docs/ContribOperators.md.
  */
-import { intAttribute, isOfStandardDomain, isOp, isRuntimeOp, type Node, type Value } from "./graph.js";
+import { type Graph, intAttribute, isOfStandardDomain, isOp, isRuntimeOp, type Node, type Value } from "./graph.js";
 import { isStandardOperator, type RuntimeOperator, type StandardOperator } from "./operators.js";
 import { ELEMENT_TYPES, isFloatType } from "./types.js";
 
@@ -271,6 +271,12 @@ function entryOf(node: Node): Properties | undefined {
 /** Whether a domain is one of ONNX Runtime's own. */
 export function isOfRuntimeDomain(domain: string): boolean {
   return domain === "com.microsoft" || LAYOUTS.some((layout) => layout === domain);
+}
+
+/** Versions of operator sets with those of the runtime's own that a graph has nodes of: it needs no import, and its optimisers write none. */
+export function withRuntimeDomains(opsets: ReadonlyMap<string, number>, { nodes }: Graph): ReadonlyMap<string, number> {
+  const own = nodes.flatMap(({ domain }) => (isOfRuntimeDomain(domain) && !opsets.has(domain) ? [[domain, 1] as const] : []));
+  return new Map([...opsets, ...own]);
 }
 
 /** Whether an operator is known: what lifting and costs say of a graph is only as good as this is true of its nodes. */

@@ -15,6 +15,7 @@ import {
 } from "./graph.js";
 import type { TensorData } from "./tensor.js";
 import { byteSize, elementCount, isElementType, staticShape, type TensorType } from "./types.js";
+import { withRuntimeDomains } from "./ops.js";
 import { ELIDED, NOT_TENSORS, scalarOf } from "./text-syntax.js";
 
 /** The bytes of a literal; undefined if it does not fit. */
@@ -117,7 +118,7 @@ class Parser {
     const graph = this.graph();
     this.skip();
     if (this.at < this.text.length) throw this.error("the end of the text expected (local functions are not read)");
-    return { graph, opsets, irVersion, metadata };
+    return { graph, opsets: withRuntimeDomains(opsets, graph), irVersion, metadata };
   }
 
   /** A graph in a node sees what is defined so far. */
@@ -180,6 +181,7 @@ class Parser {
     this.expect("=");
     const path = [this.identifier().name];
     while (this.accept(".")) path.push(this.identifier().name);
+    if (path.at(-1) === "") throw this.error("the name of an operator expected");
     const before = this.attributes();
     this.expect("(");
     const inputs = this.mentions().map((input) => (input.name === "" ? undefined : this.value(input)));

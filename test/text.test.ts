@@ -189,6 +189,10 @@ describe("parse", () => {
     expect(outputs).toEqual([{ name: "C", value: nodes[2]?.outputs[0] }]);
   });
 
+  it("knows the runtime's own domains without an import, as the reader of files does", () => {
+    expect([...parse(`${HEAD}\ng (x) => (y) { y = com.microsoft.Gelu(x) }`).opsets]).toEqual([["", 20], ["com.microsoft", 1]]); // prettier-ignore
+  });
+
   it("tells kinds of attributes apart", () => {
     expect([...attributes('a = -3, b = 1e-06, c = "q\\"\\\\", d = [1, -2], e = [1.0, 2], f = ["x"], g: floats = [1], h: float = -0').values()]).toEqual([
       { kind: "int", value: -3n },
@@ -258,6 +262,7 @@ describe("parse", () => {
     [`${HEAD}\ng (x) => () {\n  y = Op<a = 1, a = 2>(x)\n}`, 3, 17, "given twice"],
     [`${HEAD}\ng (x) => () {\n  y = Op<a: ints = 2>(x)\n}`, 3, 10, "said to be ints and is int"],
     [`${HEAD}\ng (x) => () {\n  y = Op<a = 9223372036854775808>(x)\n}`, 3, 14, "no int64"],
+    [`${HEAD}\ng (x) => () {\n  y = ""(x)\n}`, 3, 9, "name of an operator"],
     [`${HEAD}\ng (x) => () {\n  # mark attn-0 3 = x\n}`, 3, 17, "'@' expected"],
     [`${HEAD}\ng (x) => () {\n  # mark attn-0 @3 = z\n}`, 3, 22, "defines 'z'"],
     [`${HEAD}\ng (x) => () {\n  = Op<a = f () => () { y = Exp(x) }>()\n  = Op(y)\n}`, 4, 8, "defines 'y'"],

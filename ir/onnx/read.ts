@@ -12,7 +12,7 @@ import {
   unsupportedType,
 } from "../diagnostics.js";
 import { type Attribute, type Graph, makeNode, type Model, type Node, type Port, type Value } from "../graph.js";
-import { isOfRuntimeDomain } from "../ops.js";
+import { withRuntimeDomains } from "../ops.js";
 import type { TensorData } from "../tensor.js";
 import { type Dim, elementTypeOf, type TensorType } from "../types.js";
 import { readAttribute, subgraphNames } from "./attributes.js";
@@ -54,16 +54,11 @@ function interpret({ bytes, payloads }: Skeleton, file: string): Model {
   const imported = new Map(proto.opset_import.map(({ domain, version }) => [domain, versionOf(`the opset '${domain}'`, version)]));
   return {
     graph,
-    opsets: new Map([...imported, ...ownDomains(graph).filter(([domain]) => !imported.has(domain))]),
+    opsets: withRuntimeDomains(imported, graph),
     irVersion: versionOf("its format", proto.ir_version),
     metadata: metadataOf(proto.metadata_props),
     extra: new Leftovers(proto.$unknowns),
   };
-}
-
-/** The runtime's own domains that a graph has nodes of. The runtime knows them without an import, and its optimisers write none. */
-function ownDomains({ nodes }: Graph): readonly (readonly [string, number])[] {
-  return nodes.flatMap(({ domain }) => (isOfRuntimeDomain(domain) ? [[domain, 1] as const] : []));
 }
 
 /**
