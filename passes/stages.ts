@@ -14,6 +14,7 @@ import merge from "./merge.js";
 import precision from "./precision.js";
 import reuse from "./reuse.js";
 import decomposeContribOps from "./decompose-contrib-ops.js";
+import join from "./join.js";
 import inferTypes, { deriveTypes } from "./infer-types.js";
 import spellSums from "./spell-sums.js";
 import unpackSequences from "./unpack-sequences.js";
@@ -59,20 +60,28 @@ export const DERIVE_PASSES: readonly Pass<Questions>[] = SETTLE_PASSES.map((pass
  *   decompose-for-cuda  replaces operators that CUDA would leave to the CPU;
  *   cse       shares what the exporter wrote twice;
  *   fuse      replaces spelled-out expressions by one operator, after folding and sharing have simplified them;
+ *   decompose-for-cuda  again, as fusing may raise the version of the operator set to one for which CUDA lacks a kernel;
  *   dce       removes what nothing reads any more;
  *   precision converts to the requested float type, after norms and attention have become one operator each.
  */
-export const STEP_PASSES: readonly Pass[] = [freezeInputs, fold, decomposeForCuda, cse, fuse, dce, precision];
+export const STEP_PASSES: readonly Pass[] = [freezeInputs, fold, decomposeForCuda, cse, fuse, decomposeForCuda, dce, precision];
+
+/** The same for networks in front of the run and behind it, which keep their types. */
+export const COMPANION_PASSES: readonly Pass[] = [fold, decomposeForCuda, cse, fuse, decomposeForCuda, dce];
+
+/** What follows when a network becomes one of a newer version of the operator set, in which CUDA may lack a kernel. */
+export const RAISED_PASSES: readonly Pass[] = [decomposeForCuda];
 
 /**
  * The run stage makes the whole sampling run, which still computes every branch at every step:
  *   unroll  copies the part that depends on the latent for each row of the sampler; the rest is hoisted in front of the first step;
+ *   join    puts the networks around it that are called once a run;
  *   dce     removes hoisted nodes that no step reads, before they are folded;
  *   fold    computes the time embedding and what depends on it alone, as the timesteps are constants now;
  *   cse     shares constants between steps; dce then removes what folding and sharing left behind.
  * Up to here the result is exact: this is the uncached artifact.
  */
-export const RUN_PASSES: readonly Pass[] = [unroll, dce, fold, cse, dce];
+export const RUN_PASSES: readonly Pass[] = [unroll, join, dce, fold, cse, dce];
 
 /**
  * The cache stage follows the plan:
@@ -88,4 +97,4 @@ export const CACHE_PASSES: readonly Pass<PlanContext>[] = [reuse, dce, merge, cs
  *   loop   makes the step the body of a loop, controlled row by row by the plan and the sampler's table;
  *   the others do as in the run stage, on the nodes in front of the loop: no pass looks into the body.
  */
-export const LOOP_PASSES: readonly Pass<PlanContext>[] = [loop, dce, fold, cse, dce];
+export const LOOP_PASSES: readonly Pass<PlanContext>[] = [loop, join, dce, fold, cse, dce];

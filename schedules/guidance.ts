@@ -61,8 +61,3 @@ export function guidedHalves({ form, order }: Pick<Guidance, "form" | "order">):
   if (form === "two-calls") return [["cond"], ["uncond"]];
   return [form === "batched" ? order : ["cond"]];
 }
-
-/** The name of the input that the unconditional half sees in place of a condition, such as a negative prompt. */
-export function uncondInput(condition: string): string {
-  return `${condition}_uncond`;
-}

@@ -6,6 +6,8 @@ export * from "./planning/forecast.js";
 export type { Format } from "./format.js";
 export * from "./formats/index.js";
 export * from "./cache.js";
+export * from "./companions.js";
+export * from "./condition.js";
 export type { CacheKey, Half } from "../ir/dit.js";
 export * from "./guidance.js";
 export * from "./planning/interval.js";

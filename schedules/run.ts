@@ -2,9 +2,10 @@
 import { textDigest } from "../ir/digest.js";
 import type { Half } from "../ir/dit.js";
 import { ditView, type Model } from "../ir/graph.js";
-import type { TensorData } from "../ir/tensor.js";
-import type { FloatType, TensorType } from "../ir/types.js";
+import type { FloatType } from "../ir/types.js";
 import { cachesOf, type CachedBranch } from "./cache.js";
+import { type Companions, givenBy, NO_COMPANIONS } from "./companions.js";
+import type { Condition } from "./condition.js";
 import { guidedHalves, scaleAt, type Guidance } from "./guidance.js";
 import { evaluationsThatCount, type SamplerTable } from "./sampler.js";
 
@@ -15,6 +16,8 @@ export interface Run {
   readonly batch: number;
   /** The inputs of the networks besides latent, time and scale, by name. */
   readonly conditions: ReadonlyMap<string, Condition>;
+  /** Networks in front of the run and behind it; none if absent. */
+  readonly companions?: Companions | undefined;
   readonly guidance: Guidance;
   readonly prediction: PredictionSlice;
   /** The float type that networks compute in; the exporter's if absent. */
@@ -44,19 +47,6 @@ export interface Call {
   readonly halves: readonly Half[];
 }
 
-/** An input of the network that the sampler does not set. */
-export interface Condition {
-  /** The type for one half, without guidance doubling. */
-  readonly type: TensorType | undefined;
-  /** Whether axis 0 counts latents. If so, a call of two halves sees the values of both, concatenated. */
-  readonly isBatched: boolean;
-  /** The source for each half; the same object if both halves see the same value. */
-  readonly halves: Readonly<Record<Half, ConditionSource>>;
-}
-
-/** The source of the value that a half sees: an input of the run, or a constant. */
-export type ConditionSource = { readonly kind: "input"; readonly name: string } | { readonly kind: "constant"; readonly data: TensorData };
-
 /** The channels of the network's output that are the prediction, and their sign. */
 export interface PredictionSlice {
   readonly channels?: readonly [number, number] | undefined;
@@ -77,6 +67,12 @@ export interface RunIdentity {
   readonly guidance: { readonly form: string; readonly scale: number | readonly number[] };
 }
 
+/** The conditions whose values come from outside, by name: all but those that companions give, and those that companions read. */
+export function ownConditions({ conditions, companions = NO_COMPANIONS }: Run): ReadonlyMap<string, Condition> {
+  const given = givenBy(companions.before);
+  return new Map([...[...conditions].filter(([name]) => !given.has(name)), ...companions.inputs]);
+}
+
 /** The names of an emitted run's ports that do not come from the network's inputs. */
 export interface RunPorts {
   /** The output. */
@@ -87,7 +83,7 @@ export interface RunPorts {
 
 /** `latent` and `noise`; where the network has an input of that name, which keeps it, `run_latent` and `run_noise`. */
 export function runPorts(run: Run): RunPorts {
-  const taken = new Set([ditView(mainNetwork(run)).latent, ...run.conditions.keys()]);
+  const taken = new Set([ditView(mainNetwork(run)).latent, ...run.conditions.keys(), ...ownConditions(run).keys()]);
   const free = (name: string): string => (taken.has(name) ? free(`run_${name}`) : name);
   return { latent: free("latent"), noise: free("noise") };
 }

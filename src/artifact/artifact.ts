@@ -7,14 +7,14 @@ import { elemOf, shapeOf } from "../../ir/build.js";
 import { ditView, type Model, type Value } from "../../ir/graph.js";
 import { writeModel, type WriteOptions, type WriteResult, WrittenData } from "../../ir/onnx/index.js";
 import { type TensorData, tensorFrom, tensorNumbers } from "../../ir/tensor.js";
-import { latentShape, type Plan, runPorts, type Schedule } from "../../schedules/index.js";
+import { givenBy, latentShape, type Plan, runPorts, type Schedule, uncondInput } from "../../schedules/index.js";
 import type { Compiled } from "../compile/index.js";
 import { assertUnchanged, jsonText, linked, npyBytes, readNpy, readSums, replaceFolder, tidy, writeSums } from "../files/index.js";
 import { fileOf, type Job, openJob, planFor, readPlan, type Recipe, type RunInputs, schedulerConfig, writePlan } from "../job/index.js";
-import { AS_WRITTEN, type RuntimeOptions, Session, type SessionOptions } from "../runtime/index.js";
+import { AS_WRITTEN, type RuntimeOptions, Session, type SessionOptions, type Tensors } from "../runtime/index.js";
 import type { Trace } from "../calibration/index.js";
 import { METADATA_PREFIX, VERSION } from "../words/index.js";
-import { ARTIFACT, assertWhole, FILES, MANIFEST_FORMAT, type Manifest, readManifest } from "./manifest.js";
+import { ARTIFACT, assertWhole, companionFile, dataFilesIn, FILES, MANIFEST_FORMAT, type Manifest, readManifest } from "./manifest.js";
 
 /** The contents of an artifact. */
 export interface ArtifactContents {
@@ -60,6 +60,7 @@ export async function fillArtifact(
   // Writes the model again, with the digests of the first writing as metadata. Its weights are already in the data file.
   const second = await writeEmitted({ ...compiled.model, metadata: labelled }, file, { written, signal });
   const step = await writeModel(job.network.read, join(folder, FILES.step), { written, signal });
+  const companions = await writeCompanions(job, folder, { written, signal });
   assertUnchanged(job.network.files);
   const { form, nodes, macs, memory, passes, model } = compiled;
   const port = (name: string, value: Value): Manifest["inputs"][number] => ({ name, elem: elemOf(value), shape: [...shapeOf(value)] });
@@ -84,7 +85,7 @@ export async function fillArtifact(
   await writeFile(join(folder, FILES.recipe), jsonText(recipe));
   if (trace) await writeFile(join(folder, FILES.trace), jsonText(trace));
   await writeFile(join(folder, FILES.manifest), jsonText(manifest));
-  await writeSums(folder, new Map([...first.digests, ...second.digests, ...step.digests]));
+  await writeSums(folder, new Map([...first.digests, ...second.digests, ...step.digests, ...companions]));
   return { sizes: sizesOf(folder), written };
 }
 
@@ -94,7 +95,7 @@ export async function fillArtifact(
  */
 export async function shareWeights(folder: string, others: readonly string[]): Promise<boolean> {
   const shared = new Set<string>();
-  for (const name of [FILES.data, FILES.stepData]) {
+  for (const name of dataFilesIn(folder)) {
     const digest = readSums(folder)?.get(name);
     for (const other of others) {
       if (digest === undefined || shared.has(name) || readSums(other)?.get(name) !== digest) continue;
@@ -115,6 +116,19 @@ export function sizesOf(folder: string): Sizes {
 /** Writes an emitted model: weights go to one file beside it, and only inputs and outputs have types. */
 export function writeEmitted(model: Model, file: string, options: Pick<WriteOptions, "written" | "signal"> = {}): Promise<WriteResult> {
   return writeModel(model, file, { ...options, external: {}, valueInfo: false });
+}
+
+/** Writes the networks that are joined to the run as they were read, for `verify` and `bench`; returns the digests of their files. */
+async function writeCompanions({ network }: Job, folder: string, options: WriteOptions): Promise<ReadonlyMap<string, string>> {
+  const digests = new Map<string, string>();
+  for (const place of ["before", "after"] as const) {
+    for (const [i, { file, read }] of network.companions[place].entries()) {
+      if (file === undefined) continue;
+      const written = await writeModel(read, join(folder, companionFile(place, i)), options);
+      for (const [name, digest] of written.digests) digests.set(name, digest);
+    }
+  }
+  return digests;
 }
 
 /** The job's recipe with everything that it refers to moved into the artifact: the step, the scheduler (inline), arrays (as files). */
@@ -140,7 +154,10 @@ async function portableRecipe({ source, run }: Job, partial: string): Promise<Re
   const uncond: Recipe["guidance"]["uncond"] = {};
   for (const [name, spec] of Object.entries(recipe.guidance.uncond)) uncond[name] = await carry(spec);
   const scheduler = z.record(z.string(), z.unknown()).parse(schedulerConfig(source));
-  return { ...recipe, model: FILES.step, scheduler, batch: run.batch, inputs, guidance: { ...recipe.guidance, uncond } };
+  const companions = (place: "before" | "after"): Recipe["before"] =>
+    recipe[place].map((spec, i) => (spec.model === undefined ? spec : { ...spec, model: companionFile(place, i) }));
+  const joined = { before: companions("before"), after: companions("after") };
+  return { ...recipe, ...joined, model: FILES.step, scheduler, batch: run.batch, inputs, guidance: { ...recipe.guidance, uncond } };
 }
 
 /** An artifact on disk, with the job and the plan that it was made from. */
@@ -173,7 +190,9 @@ export async function openArtifact(folder: string, { extensions, check = true, .
 /** The inputs of the artifact's model for one run. */
 export function feedsOf(job: Job, { noise, draws, conditions }: RunInputs): Map<string, TensorData> {
   const shape = latentShape(job.run);
-  const feeds = new Map(conditions);
+  // What encoders give is inside the artifact.
+  const given = new Set([...givenBy(job.network.companions.before)].flatMap((value) => [value, uncondInput(value)]));
+  const feeds = new Map([...conditions].filter(([name]) => !given.has(name)));
   feeds.set(ditView(job.model).latent, tensorFrom("float", shape, noise));
   if (draws) feeds.set(runPorts(job.run).noise, tensorFrom("float", [draws.length / noise.length, ...shape], draws));
   return feeds;
@@ -189,9 +208,14 @@ export class ArtifactSession {
 
   /** The final latent, [batch, …latent]. */
   async run(feeds: ReadonlyMap<string, TensorData>): Promise<Float32Array> {
-    const [latent] = (await this.session.run(feeds)).values();
+    const [latent] = (await this.outputs(feeds)).values();
     if (!latent) throw new Error("internal: the artifact has no output");
     return Float32Array.from(tensorNumbers(latent));
+  }
+
+  /** All outputs by name: the final latent first, then what the networks behind the run make of it. */
+  outputs(feeds: ReadonlyMap<string, TensorData>): Promise<Tensors> {
+    return this.session.run(feeds);
   }
 
   close(): Promise<void> {

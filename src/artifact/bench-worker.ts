@@ -1,6 +1,6 @@
 /** The worker process of `bench`: loads one candidate, then runs it on every request. */
 import { type Answer, type LoopTask, type ModelTask, taskSchema } from "./bench-task.js";
-import { FASTEST, Session } from "../runtime/index.js";
+import { FASTEST, Session, Sessions } from "../runtime/index.js";
 
 let run: (() => Promise<unknown>) | undefined;
 
@@ -30,7 +30,7 @@ async function loadModel({ model, feeds, device, threads }: ModelTask): Promise<
 
 async function loadLoop({ loopOf, extensions, device, threads }: LoopTask): Promise<Answer> {
   // Loaded here and not above: a process that times a model starts sooner without the compiler, and its memory is that of the model.
-  const [{ openArtifact }, { ReferenceLoop }, { sampleInputs }] = await Promise.all([
+  const [{ openArtifact }, { decoded, encoded, ReferenceLoop }, { sampleInputs }] = await Promise.all([
     import("./artifact.js"),
     import("../reference/index.js"),
     import("../job/index.js"),
@@ -41,6 +41,10 @@ async function loadLoop({ loopOf, extensions, device, threads }: LoopTask): Prom
   const loop = new ReferenceLoop(job.run, { device, threads, ...FASTEST });
   // The loop opens its session when it first runs.
   await loop.open();
-  run = () => loop.run(inputs);
+  const companions = new Sessions({ device, threads, ...FASTEST });
+  run = async () => {
+    const conditions = await encoded(job, inputs.conditions, companions);
+    await decoded(job, await loop.run({ ...inputs, conditions }), conditions, companions);
+  };
   return { loadMs: performance.now() - started };
 }

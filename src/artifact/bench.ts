@@ -1,6 +1,5 @@
 /** Times the artifact, the same run without caching, and the loop over the original step: one process each, running in turn. */
 import { fork, type ChildProcess } from "node:child_process";
-import { existsSync } from "node:fs";
 import { mkdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join, resolve } from "node:path";
@@ -10,7 +9,7 @@ import { WrittenData } from "../../ir/onnx/index.js";
 import { readTensor, type TensorData } from "../../ir/tensor.js";
 import { type Artifact, feedsOf, writeEmitted } from "./artifact.js";
 import { type Answer, answerSchema, type LoopTask, type ModelTask } from "./bench-task.js";
-import { FILES } from "./manifest.js";
+import { dataFilesIn, FILES } from "./manifest.js";
 import { linked, placeBeside, tidy } from "../files/index.js";
 import { compileModel } from "../compile/index.js";
 import type { Model } from "../../ir/graph.js";
@@ -117,9 +116,8 @@ export async function writeUncached(
 ): Promise<string> {
   const written = new WrittenData();
   let isLinked = true;
-  for (const name of [FILES.data, FILES.stepData]) {
+  for (const name of dataFilesIn(folder)) {
     const data = join(folder, name);
-    if (!existsSync(data)) continue;
     if (await linked(data, join(into, name))) written.link(name, data);
     else isLinked = false;
   }

@@ -1,5 +1,5 @@
 /** What an artifact folder holds, and the manifest that says what it is. */
-import { existsSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { artifactDamaged, notAnArtifact } from "../words/index.js";
@@ -59,6 +59,16 @@ export const FILES = {
   trace: "trace.json",
   report: "report.html",
 } as const;
+
+/** The file of a network that is joined to the run, as it was read: `before-0.onnx` is the first of those in front. */
+export function companionFile(place: "before" | "after", index: number): string {
+  return `${place}-${index}.onnx`;
+}
+
+/** The files of a folder that hold weights of its models. */
+export function dataFilesIn(folder: string): readonly string[] {
+  return readdirSync(folder).filter((name) => name.endsWith(".onnx.data"));
+}
 
 /** Reads an artifact's manifest. Throws NOT_AN_ARTIFACT, BAD_JSON, BAD_JSON_FIELD. */
 export function readManifest(folder: string): Manifest {

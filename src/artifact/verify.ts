@@ -2,13 +2,14 @@
 import { join } from "node:path";
 import { damagesOf, FILES } from "./manifest.js";
 import { type Artifact, ArtifactSession, feedsOf } from "./artifact.js";
-import { latentShape, mean, psnr, rangeOf, relativeL2 } from "../../schedules/index.js";
+import { latentShape, mean, psnr, rangeOf, relativeL2, runPorts } from "../../schedules/index.js";
 import type { Job, RunInputs, SampleOptions } from "../job/index.js";
+import { type TensorData, tensorNumbers } from "../../ir/tensor.js";
 import { type ElementType, type FloatType, isFloatType } from "../../ir/types.js";
 import { isWidened, runnable } from "../../passes/index.js";
 import type { Progress } from "../words/index.js";
-import { exportedFirstStep, liftedFirstStep, ReferenceLoop, startOf, strayCuts } from "../reference/index.js";
-import { assertKernels, type RuntimeOptions } from "../runtime/index.js";
+import { decoded, exportedFirstStep, liftedFirstStep, ReferenceLoop, startOf, strayCuts } from "../reference/index.js";
+import { AS_WRITTEN, assertKernels, type RuntimeOptions, Sessions } from "../runtime/index.js";
 
 interface Tolerance {
   /**
@@ -61,10 +62,10 @@ export interface Check {
 export interface Verification {
   readonly ok: boolean;
   readonly checks: readonly Check[];
-  /** Of the artifact against the loop without caching; PSNR in dB. */
+  /** Of what is `shown`, the artifact's against that of the loop without caching; PSNR in dB. */
   readonly fidelity: { readonly relL2: number; readonly psnr: number; readonly samples: number };
-  /** The first sample with and without caching. */
-  readonly latents: { readonly shape: readonly number[]; readonly cached: Float32Array; readonly uncached: Float32Array };
+  /** What the first sample came to with and without caching: what the last network behind the run gives, or the latent. */
+  readonly shown: { readonly shape: readonly number[]; readonly cached: Float32Array; readonly uncached: Float32Array };
 }
 
 /** Whether the files are those that were written. Call it before they are read. Throws NOT_AN_ARTIFACT. */
@@ -84,18 +85,22 @@ export async function verify(artifact: Artifact, options: VerifyOptions = {}): P
   assertKernels(job.run, options.device);
   const session = await ArtifactSession.open(join(folder, FILES.model), options);
   const loop = new ReferenceLoop(job.run, options);
+  const companions = new Sessions({ ...options, ...AS_WRITTEN }, 0);
+  const { latent } = runPorts(job.run);
   const range = job.source.recipe.display?.range;
   const fromUncached: number[] = [];
   const peaks: number[] = [];
   const overflown = new Set<string>();
   const tolerance = toleranceOf([job.run.precision, ...branchTypes(job)]);
   const compared: Compared[] = [];
-  let latents: Verification["latents"] | undefined;
+  const results: number[] = [];
+  let shown: Verification["shown"] | undefined;
   let same: Check;
   try {
     for (let sample = 0; sample < samples; sample++) {
       const inputs = await startOf(job, sample, options);
-      const cached = await session.run(feedsOf(job, inputs));
+      const outputs = new Map(Array.from(await session.outputs(feedsOf(job, inputs)), ([name, data]) => [name, floatsOf(data)]));
+      const cached = required(outputs.get(latent));
       options.progress?.("verify", 3 * sample + 1, 3 * samples);
       const followed = await loop.run(inputs, { plan });
       options.progress?.("verify", 3 * sample + 2, 3 * samples);
@@ -104,9 +109,16 @@ export async function verify(artifact: Artifact, options: VerifyOptions = {}): P
       for (const [whose, result] of Object.entries({ "the artifact": cached, "the loop": followed, "the uncached loop": uncached }))
         if (!result.every(Number.isFinite)) overflown.add(whose);
       compared.push({ inputs, followed, relL2: relativeL2(cached, followed) });
-      fromUncached.push(relativeL2(cached, uncached));
-      peaks.push(psnr(cached, uncached, range ? range[1] - range[0] : rangeOf(uncached)));
-      latents ??= { shape: latentShape(job.run), cached, uncached };
+      let pair = { shape: latentShape(job.run), cached, uncached };
+      const plain = await decoded(job, uncached, inputs.conditions, companions);
+      for (const [name, data] of await decoded(job, followed, inputs.conditions, companions)) {
+        const own = required(outputs.get(name));
+        results.push(relativeL2(own, floatsOf(data)));
+        pair = { shape: data.shape, cached: own, uncached: floatsOf(required(plain.get(name))) };
+      }
+      fromUncached.push(relativeL2(pair.cached, pair.uncached));
+      peaks.push(psnr(pair.cached, pair.uncached, range ? range[1] - range[0] : rangeOf(pair.uncached)));
+      shown ??= pair;
     }
     same = await comparison("artifact = plan-aware loop over the original step", compared, tolerance, (inputs) =>
       loop.run(inputs, { plan }),
@@ -114,18 +126,29 @@ export async function verify(artifact: Artifact, options: VerifyOptions = {}): P
   } finally {
     await session.close();
     await loop.close();
+    await companions.close();
   }
-  if (!latents) throw new Error("internal: verification without samples");
+  if (!shown) throw new Error("internal: verification without samples");
   const problem = overflown.size > 0 ? `not finite: the result of ${[...overflown].join(", ")}` : undefined;
   const notes = [same.note, widenedNote(job)].filter((note) => note !== undefined);
   const checks = [
     files,
     ...cutChecks(job),
     { ...same, ...(problem !== undefined && { problem }), ...(notes.length > 0 && { note: notes.join("; ") }) },
+    ...(results.length > 0 ? [check("what is made of its latent = the same networks behind the loop", Math.max(...results), tolerance.limit, [])] : []),
     await sameStep(job, compared.slice(0, 1), options),
   ];
   const fidelity = { relL2: mean(fromUncached), psnr: mean(peaks), samples: samples * job.run.batch };
-  return { ok: checks.every(({ ok }) => ok), checks, fidelity, latents };
+  return { ok: checks.every(({ ok }) => ok), checks, fidelity, shown };
+}
+
+function floatsOf(data: TensorData): Float32Array {
+  return Float32Array.from(tensorNumbers(data));
+}
+
+function required<T>(value: T | undefined): T {
+  if (value === undefined) throw new Error("internal: the artifact lacks an output");
+  return value;
 }
 
 /** Whether cuts around blocks hold what they should; no check where there are none. */

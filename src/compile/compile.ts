@@ -1,8 +1,10 @@
 /** From a job and a plan to the emitted model: runs the pass pipeline and collects its figures. */
 import { graphMacs, totalMacs } from "../../ir/cost.js";
 import { unknownName } from "../../ir/diagnostics.js";
-import { ditView, type Model } from "../../ir/graph.js";
+import { ditView, type Model, opsetOf } from "../../ir/graph.js";
 import {
+  canRaise,
+  COMPANION_PASSES,
   DEFAULT_FORM,
   formNamed,
   type Lowering,
@@ -12,12 +14,15 @@ import {
   type PassContext,
   type PassRecord,
   type PlanContext,
+  raised,
+  RAISED_PASSES,
   runPasses,
   type Stage,
   STEP_PASSES,
 } from "../../passes/index.js";
 import { formUnsupported } from "../../schedules/diagnostics.js";
-import { mainNetwork, type Plan, type Run, withNetworks } from "../../schedules/index.js";
+import { companionOpset } from "../words/index.js";
+import { type Companion, mainNetwork, NO_COMPANIONS, type Plan, type Run, withNetworks } from "../../schedules/index.js";
 import type { Job } from "../job/index.js";
 import { cudaCoverage, type CudaCoverage } from "./cuda-coverage.js";
 import { type Memory, memoryOf } from "./memory.js";
@@ -82,15 +87,48 @@ export async function compileModel(
   };
 }
 
-/** The run with simplified networks: runs the step passes on each of them. */
+/**
+ * The run with simplified networks: runs the step passes on each of them, and on companions those that keep types. They come out with one
+ * version of the operator set. Throws COMPANION_OPSET.
+ */
 async function simplified(
-  { run, questions }: Job,
+  job: Job,
   known: readonly Pass[],
   options: Parameters<typeof runPasses<PassContext>>[3],
 ): Promise<Run> {
+  const context = { ...job.questions, run: job.run };
+  const simple = await mapNetworks(job.run, (network) => runPasses(network, known, context, options), (companion) =>
+    runPasses(companion, COMPANION_PASSES, context, { without: options?.without }),
+  );
+  const newest = Math.max(...networksOf(simple).map(opsetOf));
+  const inNewest = (model: Model, name = "the network"): Promise<Model> => {
+    if (opsetOf(model) === newest) return Promise.resolve(model);
+    if (!canRaise(model, newest)) throw companionOpset(name, opsetOf(model), newest);
+    return runPasses(raised(model, newest), RAISED_PASSES, context);
+  };
+  return mapNetworks(simple, inNewest, inNewest);
+}
+
+/** All networks of a run, companions included. */
+function networksOf({ networks, companions = NO_COMPANIONS }: Run): readonly Model[] {
+  return [...networks.values(), ...[...companions.before, ...companions.after].map(({ model }) => model)];
+}
+
+/** The run with other networks in place of its own, and of its companions. */
+async function mapNetworks(
+  run: Run,
+  ofNetwork: (network: Model) => Promise<Model>,
+  ofCompanion: (companion: Model, name: string) => Promise<Model>,
+): Promise<Run> {
   const networks = new Map<string, Model>();
-  for (const [name, network] of run.networks) networks.set(name, await runPasses(network, known, { ...questions, run }, options));
-  return withNetworks(run, networks);
+  for (const [name, network] of run.networks) networks.set(name, await ofNetwork(network));
+  const { before, after, inputs } = run.companions ?? NO_COMPANIONS;
+  const mapped = async (all: readonly Companion[]): Promise<readonly Companion[]> => {
+    const made: Companion[] = [];
+    for (const companion of all) made.push({ ...companion, model: await ofCompanion(companion.model, companion.name) });
+    return made;
+  };
+  return { ...withNetworks(run, networks), companions: { before: await mapped(before), after: await mapped(after), inputs } };
 }
 
 /** Throws UNKNOWN_NAME for a name that is no optional pass. */

@@ -1,19 +1,24 @@
 /** A network with bound shapes, and the recipe resolved against it: everything of a run except its sampler. */
+import { basename } from "node:path";
 import { shapeOf } from "../../ir/build.js";
 import { unknownName } from "../../ir/diagnostics.js";
 import type { Half } from "../../ir/dit.js";
-import { constant, ditView, type Model, type Value, withGraph } from "../../ir/graph.js";
+import { constant, ditView, inputValue, type Model, type Value, withGraph } from "../../ir/graph.js";
 import { rewrite, sweep } from "../../ir/rewrite.js";
 import { firstUndecided } from "../../ir/sizes.js";
 import { readTensor, type TensorData } from "../../ir/tensor.js";
-import { type Dim, staticShape } from "../../ir/types.js";
+import { type Dim, staticShape, type TensorType } from "../../ir/types.js";
 import { BIND_PASSES, DERIVE_PASSES, inferTypes, type Questions, runPasses, SETTLE_PASSES, untilSettled } from "../../passes/index.js";
 import { batchAsDim, batchMismatch, reservedName } from "../../schedules/diagnostics.js";
 import {
+  type Companions,
   type Condition,
+  differingValues,
+  givenBy,
   type Guidance,
   guidedHalves,
   hasUnguidedRows,
+  LATENT_VALUE,
   NETWORKS,
   type PredictionSlice,
   type RunFacts,
@@ -21,7 +26,8 @@ import {
   uncondInput,
 } from "../../schedules/index.js";
 import { evaluator, type RuntimeOptions } from "../runtime/index.js";
-import { badChannels, dataDependent, predictionShape, typeUnknown } from "../words/index.js";
+import { badChannels, companionMisfit, dataDependent, predictionShape, typeUnknown } from "../words/index.js";
+import { bindCompanions, dimsFrom } from "./companions.js";
 import { findingsOf } from "./findings.js";
 import { lifted, type Network, type PortRoles } from "./network.js";
 import { floatTypeOf, isInput, type Recipe, type ValueSpec } from "./recipe.js";
@@ -35,6 +41,7 @@ export interface BoundNetwork {
   readonly guidance: Guidance;
   readonly batch: number;
   readonly conditions: ReadonlyMap<string, Condition>;
+  readonly companions: Companions;
   /** The step as guided rows call it, with all shapes bound and all values typed; not lifted. */
   readonly model: Model;
   /** The step for the rows of one half, if some rows of the run may call it: `model` itself where calls see one half. */
@@ -61,26 +68,40 @@ async function bindNetwork(network: Network, runtime: RuntimeOptions): Promise<B
   const { source, step, ports } = network;
   const { recipe } = source;
   const guidance = guidanceOf(recipe, ports);
+  assertInputsKnown(network, guidance);
   const rows = latentRows(network);
   const anyBatch = typeof rows === "string";
   const batch = recipe.batch ?? exportedBatch(network, guidance);
   const questions = { evaluator: evaluator(runtime), signal: runtime.signal };
+  const types = new Map<string, TensorType>();
+  const surroundings = { types, batch, dims: recipe.dims };
+  const before = await bindCompanions(network.companions.before, surroundings, questions);
   const shapedFor = (halves: number): Promise<Model> =>
-    runPasses(step, BIND_PASSES, { ...questions, sizes: dimSizesOf(network, batch, halves), precision: floatTypeOf(recipe) });
+    runPasses(step, BIND_PASSES, { ...questions, sizes: dimSizesOf(network, batch, halves, types), precision: floatTypeOf(recipe) });
   const halves = halvesOfCall(guidance);
   const shaped = await shapedFor(halves);
   const isBatched = batchedInputs(network, batch * halves);
-  const conditions = conditionSourcesOf(network, conditionValues(shaped, network, guidance), { batch, guidance, isBatched });
+  const halving = { batch, guidance, isBatched };
+  const own = conditionValues(shaped, network, guidance);
+  const conditions = conditionSourcesOf(network, own, halving);
+  assertFed(network, conditions, types);
+  for (const [name, { type }] of conditions) if (type && !types.has(name)) types.set(name, type);
+  const latent = shaped.graph.inputs.find(({ name }) => name === ports.latent);
+  types.set(LATENT_VALUE, { elem: "float", shape: latent ? [batch, ...shapeOf(latent).slice(1)] : null });
+  const after = await bindCompanions(network.companions.after, surroundings, questions);
+  const unfed = companionInputs(network).map((name) => inputValue(name, types.get(name)));
+  const inputs = conditionSourcesOf(network, unfed, { batch, guidance, isBatched: new Set() });
   const settled = (model: Model, seen: readonly (readonly Half[])[]): Promise<Model> =>
     settledWith(model, network, { conditions, seen }, questions);
   const model = await settled(shaped, guidedHalves(guidance));
   const alone = halves > 1 && anyBatch && hasUnguidedRows(guidance) ? await settled(await shapedFor(1), [["cond"]]) : undefined;
-  return { network, guidance, batch, conditions, model, single: halves === 1 ? model : alone, anyBatch };
+  const companions = { before, after, inputs };
+  return { network, guidance, batch, conditions, companions, model, single: halves === 1 ? model : alone, anyBatch };
 }
 
 /** Lifts what is bound, with the cut of the network's recipe, and resolves the rest of the recipe against it. */
 export async function liftBound(bound: BoundNetwork, runtime: RuntimeOptions): Promise<BoundModel> {
-  const { network, guidance, batch, conditions } = bound;
+  const { network, guidance, batch, conditions, companions } = bound;
   const { source, structure } = network;
   const { recipe } = source;
   const liftedFrom = async (model: Model): Promise<Model> => {
@@ -104,6 +125,7 @@ export async function liftBound(bound: BoundNetwork, runtime: RuntimeOptions): P
       ]),
       batch,
       conditions,
+      companions,
       guidance,
       prediction,
       precision: floatTypeOf(recipe),
@@ -176,18 +198,24 @@ function halvesOfCall(guidance: Guidance): number {
 }
 
 /** Sizes of the symbolic dimensions, that of the batch among them. Throws BATCH_MISMATCH, BATCH_AS_DIM, UNKNOWN_NAME. */
-function dimSizesOf(network: Network, batch: number, halves: number): ReadonlyMap<string, number> {
+function dimSizesOf(
+  network: Network,
+  batch: number,
+  halves: number,
+  given: ReadonlyMap<string, TensorType>,
+): ReadonlyMap<string, number> {
   const { dims, guidance } = network.source.recipe;
   const rows = latentRows(network);
   if (typeof rows === "number" && rows !== batch * halves) throw batchMismatch(rows, batch, guidance.form);
-  const free = new Set(
-    network.step.graph.inputs.flatMap(({ type }) => type?.shape ?? []).filter((dim) => typeof dim === "string" && dim !== rows),
-  );
+  const { before, after } = network.companions;
+  const all = [network.step, ...[...before, ...after].map(({ read }) => read)].flatMap(({ graph }) => graph.inputs);
+  const free = new Set(all.flatMap(({ type }) => type?.shape ?? []).filter((dim) => typeof dim === "string" && dim !== rows));
   for (const name of Object.keys(dims)) {
     if (name === rows) throw batchAsDim(name);
     if (!free.has(name)) throw unknownName("symbolic dimension", name, [...free].map(String));
   }
-  return new Map([...Object.entries(dims), ...(typeof rows === "string" ? [[rows, batch * halves] as const] : [])]);
+  const fed = dimsFrom(given, network.step.graph.inputs);
+  return new Map([...fed, ...Object.entries(dims), ...(typeof rows === "string" ? [[rows, batch * halves] as const] : [])]);
 }
 
 /** The network bound to the rows of one half; undefined if some branch does not have the halves along axis 0. */
@@ -206,19 +234,48 @@ interface Halving {
   readonly isBatched: ReadonlySet<string>;
 }
 
-/** For each condition, the source of the value that each half sees. Throws UNKNOWN_NAME, RESERVED_NAME, and what values that do not fit throw. */
-function conditionSourcesOf({ source, step }: Network, values: readonly Value[], halving: Halving): ReadonlyMap<string, Condition> {
+/** The inputs of the run that companions alone read. */
+function companionInputs({ companions: { before, after }, ports }: Network): readonly string[] {
+  const given = new Set([...givenBy(before), ...givenBy(after), LATENT_VALUE, ...ports.conditions]);
+  const read = [...before, ...after].flatMap(({ inputs }) => [...inputs.values()]);
+  return [...new Set(read)].filter((value) => !given.has(value));
+}
+
+/** Throws UNKNOWN_NAME where the recipe speaks of an input that is none, or that a companion gives, or where nobody reads what one gives. */
+function assertInputsKnown(network: Network, { input }: Guidance): void {
+  const { source, companions, ports } = network;
+  const { inputs, guidance } = source.recipe;
+  const given = givenBy(companions.before);
+  const own = ports.conditions.filter((name) => name !== input);
+  const known = [...own.filter((name) => !given.has(name)), ...companionInputs(network)];
+  const assertKnown = (named: Iterable<string>, known: readonly string[]): void => {
+    for (const name of named) if (!known.includes(name)) throw unknownName("condition input", name, known);
+  };
+  assertKnown(Object.keys(guidance.uncond), known);
+  assertKnown(Object.keys(inputs), [...known, ...known.filter((name) => isInput(guidance.uncond[name])).map(uncondInput)]);
+  const read = [...companions.before, ...companions.after].flatMap(({ inputs }) => [...inputs.values()]);
+  assertKnown([...given].filter((value) => !read.includes(value)), own);
+}
+
+/** Throws COMPANION_MISFIT where what companions give does not have the shape of the condition that reads it. */
+function assertFed({ companions, source }: Network, conditions: ReadonlyMap<string, Condition>, types: ReadonlyMap<string, TensorType>): void {
+  for (const value of givenBy(companions.before)) {
+    const [wanted, found] = [conditions.get(value)?.type?.shape, types.get(value)?.shape];
+    if (wanted && found && wanted.join() !== found.join()) throw companionMisfit(basename(source.modelFile), value, wanted, value, found);
+  }
+}
+
+/** For each condition, the source of the value that each half sees. Throws RESERVED_NAME, and what values that do not fit throw. */
+function conditionSourcesOf(
+  { source, step, companions }: Network,
+  values: readonly Value[],
+  halving: Halving,
+): ReadonlyMap<string, Condition> {
   const { recipe } = source;
   const { uncond } = recipe.guidance;
-  const known = values.map(({ name }) => name);
   const inputs = step.graph.inputs.map(({ name }) => name);
-  const assertKnown = (named: object, known: readonly string[]): void => {
-    const stray = Object.keys(named).find((name) => !known.includes(name));
-    if (stray !== undefined) throw unknownName("condition input", stray, known);
-  };
-  assertKnown(uncond, known);
-  assertKnown(recipe.inputs, [...known, ...known.filter((name) => isInput(uncond[name])).map(uncondInput)]);
   const seesUncond = guidedHalves(halving.guidance).flat().includes("uncond");
+  const differing = differingValues(companions.before, (name) => uncond[name] !== undefined);
   return new Map(
     values.map((value): [string, Condition] => {
       const { name, type } = value;
@@ -229,7 +286,7 @@ function conditionSourcesOf({ source, step }: Network, values: readonly Value[],
           ? { kind: "input", name: input }
           : { kind: "constant", data: tensorFor(value, shape, spec, (file) => fileOf(source, file)) };
       const cond = sourceOf(name, recipe.inputs[name]?.fix);
-      const asked = seesUncond ? uncond[name] : undefined;
+      const asked = !seesUncond ? undefined : differing.has(name) ? { input: true as const } : uncond[name];
       const halves: Record<Half, ConditionSource> = { cond, uncond: cond };
       if (isInput(asked) && inputs.includes(uncondInput(name))) throw reservedName(uncondInput(name));
       if (isInput(asked)) halves.uncond = sourceOf(uncondInput(name), recipe.inputs[uncondInput(name)]?.fix);

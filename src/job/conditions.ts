@@ -4,7 +4,7 @@ import { shapeOf } from "../../ir/build.js";
 import { unknownName } from "../../ir/diagnostics.js";
 import { inputValue, type Value } from "../../ir/graph.js";
 import type { TensorData } from "../../ir/tensor.js";
-import { type Run, uncondInput } from "../../schedules/index.js";
+import { ownConditions, type Run, uncondInput } from "../../schedules/index.js";
 import { missingInput } from "../words/index.js";
 import type { Job } from "./job.js";
 import type { InputSpecs } from "./recipe.js";
@@ -35,9 +35,9 @@ export function conditionsOf(job: Job, sample: number, given: InputSpecs = new M
   );
 }
 
-/** The condition inputs of a run, without guidance doubling. */
-function conditionInputs({ conditions }: Run): readonly Value[] {
-  return [...conditions.values()].flatMap(({ type, halves: { cond, uncond } }) =>
+/** The condition inputs of a run, without guidance doubling: of its networks, where no companion gives them, and of companions. */
+function conditionInputs(run: Run): readonly Value[] {
+  return [...ownConditions(run).values()].flatMap(({ type, halves: { cond, uncond } }) =>
     [...new Set([cond, uncond])].flatMap((source) => (source.kind === "input" ? [inputValue(source.name, type)] : [])),
   );
 }
@@ -47,7 +47,7 @@ function conditionInputs({ conditions }: Run): readonly Value[] {
  * numbers, one per row, grids, or a file of samples.
  */
 export function fitsAnyBatch({ source, run, anyBatch }: Job): boolean {
-  const fits = [...run.conditions].every(([condition, { type }]) => {
+  const fits = [...ownConditions(run)].every(([condition, { type }]) => {
     const { inputs, guidance } = source.recipe;
     const given = [condition, uncondInput(condition)].flatMap((name) => inputs[name] ?? []);
     const calibrated = given.flatMap(({ calibrate = [] }) => (typeof calibrate === "string" ? [] : calibrate));

@@ -1,5 +1,6 @@
 /** Jobs: a model, its recipe, and the sampling run that they define. */
 export { bindModel, type BoundModel } from "./bound-model.js";
+export type { OpenCompanion } from "./companions.js";
 export { conditionsOf, fitsAnyBatch } from "./conditions.js";
 export { type Extensions, loadExtensions } from "./extensions.js";
 export { cutFor, guidedStep, type Job, jobOf, openJob, planFor, warningsOf, withBatch } from "./job.js";

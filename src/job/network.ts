@@ -13,6 +13,7 @@ import { rewrite } from "../../ir/rewrite.js";
 import { unknownBetween, unknownNamed } from "../../ir/unknown.js";
 import { type Stamps, stampsOf } from "../files/index.js";
 import { METADATA_PREFIX, missingExtension } from "../words/index.js";
+import { openCompanions, type OpenCompanions } from "./companions.js";
 import { type Extensions, loadExtensions } from "./extensions.js";
 import type { Recipe } from "./recipe.js";
 import { openJobSource, type RecipeOverrides, type JobSource, withoutAbsentInputs } from "./source.js";
@@ -26,7 +27,9 @@ export interface Network {
   readonly ports: PortRoles;
   /** Digest of `read` (`structureDigest`). */
   readonly structure: string;
-  /** The files of `read` as they were when they were opened. */
+  /** The networks that the recipe joins to it. */
+  readonly companions: OpenCompanions;
+  /** The files of `read` and of companions as they were when they were opened. */
   readonly files: Stamps;
 }
 
@@ -45,10 +48,12 @@ export async function openNetwork(path: string, overrides: RecipeOverrides): Pro
   const opened = openJobSource(path, overrides);
   const stamps = stampsOf([opened.modelFile]);
   const read = await readModel(opened.modelFile);
-  const files = new Map([...stampsOf(filesOf(read.graph)), ...stamps]);
   const inputs = read.graph.inputs.map(({ name }) => name);
   const extensions = await loadExtensions(overrides.extensions ?? []);
-  const recipe = opened.isDerived ? withoutAbsentInputs(opened.recipe, inputs, overrides.inputs) : opened.recipe;
+  const companions = await openCompanions(opened);
+  const others = [...companions.before, ...companions.after];
+  const known = [...inputs, ...others.flatMap((other) => [...other.inputs.values()])];
+  const recipe = opened.isDerived ? withoutAbsentInputs(opened.recipe, known, overrides.inputs) : opened.recipe;
   const source = { ...opened, recipe: withExtensions(recipe, extensions), extensions };
   if ([...read.metadata.keys()].some((key) => key.startsWith(METADATA_PREFIX)))
     throw notRecognised(
@@ -56,11 +61,17 @@ export async function openNetwork(path: string, overrides: RecipeOverrides): Pro
       "Name the folder of the artifact, or the model that it was made from.",
     );
   requireWellFormed(read, opened.modelFile);
-  return networkOf(source, read, files);
+  const files = [read, ...others.map((other) => other.read)].flatMap(({ graph }) => [...filesOf(graph)]);
+  const named = others.flatMap(({ file }) => file ?? []);
+  return networkOf(source, read, { companions, files: new Map([...stampsOf([...files, ...named]), ...stamps]) });
 }
 
 /** The network of a model that has been read. Throws NOT_RECOGNISED, RANDOM_NODE and what finding the ports throws. */
-export function networkOf(source: JobSource, read: Model, files: Stamps = new Map()): Network {
+export function networkOf(
+  source: JobSource,
+  read: Model,
+  { companions, files }: Pick<Network, "companions" | "files"> = { companions: { before: [], after: [] }, files: new Map() },
+): Network {
   const { recipe } = source;
   assertPlainStep(read.graph);
   assertNoFunctions(read);
@@ -73,7 +84,7 @@ export function networkOf(source: JobSource, read: Model, files: Stamps = new Ma
   });
   const conditions = step.graph.inputs.filter((input) => input !== latent && input !== timestep).map(({ name }) => name);
   const ports = { latent: latent.name, timestep: timestep.name, conditions, prediction: prediction.name, guesses };
-  return { source, read, step, ports, structure: structureDigest(read), files };
+  return { source, read, step, ports, structure: structureDigest(read), companions, files };
 }
 
 function assertNoFunctions(read: Model): void {

@@ -3,14 +3,26 @@ import { z } from "zod";
 import type { Named } from "../../ir/registry.js";
 import type { RecipeFacts } from "./recipe.js";
 
-/** The configurations of a diffusers folder, as read: `model_index.json`, `transformer/config.json`, `scheduler/scheduler_config.json`. */
+/**
+ * The configurations of a diffusers folder, as read; empty where there is no file. Those of networks are under the names of their folders:
+ * `transformer/config.json`.
+ */
 export interface FolderConfigs {
+  /** model_index.json */
   readonly index: unknown;
-  readonly transformer: unknown;
+  /** scheduler/scheduler_config.json */
   readonly scheduler: unknown;
+  readonly transformer: unknown;
+  readonly vae: unknown;
+  readonly text_encoder: unknown;
+  readonly text_encoder_2: unknown;
+  readonly text_encoder_3: unknown;
 }
 
-/** What a pipeline determines: a recipe without the model file, which is at the same place for all. */
+/**
+ * What a pipeline determines: a recipe without the model file, which is at the same place for all. Its `before` and `after` are those of a
+ * folder that has all networks; a folder that lacks some of them is taken without.
+ */
 export type PipelineFacts = Omit<RecipeFacts, "model">;
 
 /** Why no recipe says what a pipeline does by itself, and what a recipe can say in its place. */

@@ -50,6 +50,27 @@ const guidanceSchema = z.strictObject({
   input: z.string().optional(),
 });
 
+/**
+ * A network in front of the run or behind it: an ONNX file, or a graph in ONNX's text form. `inputs` and `outputs` say which value of the
+ * run each of its inputs reads and each of its outputs gives: that of its own name unless another is named. With `outputs`, only those
+ * that are named are used.
+ */
+const companionSchema = z
+  .strictObject({
+    model: z.string().optional(),
+    graph: z.string().optional(),
+    inputs: z.record(z.string(), z.string()).default({}),
+    outputs: z.record(z.string(), z.string()).optional(),
+    /** Sizes of its symbolic dimensions besides the batch; those of the recipe's `dims` hold as well. */
+    dims: z.record(z.string(), z.int().min(1)).default({}),
+  })
+  .refine(({ model, graph }) => (model === undefined) !== (graph === undefined), {
+    error: 'is either a file ("model") or a graph as text ("graph")',
+  });
+export type CompanionSpec = z.infer<typeof companionSchema>;
+/** As it is written. */
+export type CompanionFacts = z.input<typeof companionSchema>;
+
 export const PRECISIONS = ["fp32", "fp16", "bf16"] as const;
 export type Precision = (typeof PRECISIONS)[number];
 
@@ -102,6 +123,10 @@ export const recipeSchema = z.strictObject({
   cut: cutSchema.default("branch"),
   guidance: guidanceSchema.prefault({ form: NO_GUIDANCE.form }),
   inputs: z.record(z.string(), inputSchema).default({}),
+  /** Networks in front of the run: what they give is read by conditions of the same name, and by each other. */
+  before: z.array(companionSchema).default([]),
+  /** Networks behind the run: they read `latent`, the last one, what those in front give, and inputs. */
+  after: z.array(companionSchema).default([]),
   dims: z.record(z.string(), z.int().min(1)).default({}),
   /** Names of the user's own recognisers, samplers and passes that the recipe requires. */
   extensions: z.array(z.string()).default([]),

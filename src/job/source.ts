@@ -6,7 +6,7 @@ import { notAModel } from "../words/index.js";
 import { containedFile, readJson } from "../files/index.js";
 import type { Extensions } from "./extensions.js";
 import { deriveRecipe, pipelineFile } from "./pipelines/index.js";
-import { parseWith } from "../../schedules/index.js";
+import { parseWith, uncondInput } from "../../schedules/index.js";
 import { type InputSpecs, type Precision, type Recipe, recipeSchema } from "./recipe.js";
 
 /** Options of the command line that override the recipe. */
@@ -75,7 +75,8 @@ export function fileOf({ folder, allowed }: JobSource, name: string): string {
 
 /** A derived recipe without the inputs that the export does not have. Those in `given` stay, so that they are reported as unknown. */
 export function withoutAbsentInputs(recipe: Recipe, inputs: readonly string[], given: InputSpecs = new Map()): Recipe {
-  const isThere = (name: string): boolean => inputs.includes(name) || given.has(name);
+  const known = new Set([...inputs, ...inputs.map(uncondInput), ...given.keys()]);
+  const isThere = (name: string): boolean => known.has(name);
   const present = <T>(entries: Readonly<Record<string, T>>): Record<string, T> =>
     Object.fromEntries(Object.entries(entries).filter(([name]) => isThere(name)));
   const [latent] = [recipe.latent ?? []].flat().filter(isThere);

@@ -12,7 +12,7 @@ import {
   type Term,
   valueFor,
 } from "../../schedules/index.js";
-import { guidedStep, type Job, cutFor, planFor, type SampleOptions } from "../job/index.js";
+import { guidedStep, type Job, cutFor, planFor, type RunInputs, type SampleOptions } from "../job/index.js";
 import {
   type Cells,
   finalOf,
@@ -43,6 +43,12 @@ export function runsOf(job: Job, options: RunsOptions): ModelRuns {
   const steps = job.run.rows.length;
   const uncached = new Map(options.known);
   let evaluations = 0;
+  const starts = new Map<number, Promise<RunInputs>>();
+  const startAt = (sample: number): Promise<RunInputs> => {
+    const start = starts.get(sample) ?? startOf(job, sample, options);
+    starts.set(sample, start);
+    return start;
+  };
   const networks = new Map<string, Promise<CutNetwork>>();
   /** The network with the cut of a schedule. */
   const networkFor = (schedule: Pick<Schedule, "cut"> = {}): Promise<CutNetwork> => {
@@ -53,7 +59,7 @@ export function runsOf(job: Job, options: RunsOptions): ModelRuns {
   };
   const whole = async (sample: number): Promise<Trajectory> => {
     const { loop } = await networkFor();
-    const trajectory = uncached.get(sample) ?? (await loop.trajectory(await startOf(job, sample, options)));
+    const trajectory = uncached.get(sample) ?? (await loop.trajectory(await startAt(sample)));
     if (!uncached.has(sample)) evaluations += steps;
     uncached.set(sample, trajectory);
     return trajectory;
@@ -82,13 +88,13 @@ export function runsOf(job: Job, options: RunsOptions): ModelRuns {
         ((step, branches) => {
           observe(step, branches.named());
         });
-      return loop.run(await startOf(job, sample, options), { plan, observe: named, begun });
+      return loop.run(await startAt(sample), { plan, observe: named, begun });
     },
     async seconds() {
       const { loop } = await networkFor();
       await loop.open();
       const start = performance.now();
-      await loop.run(await startOf(job, samples[0] ?? 0, options));
+      await loop.run(await startAt(samples[0] ?? 0));
       return (performance.now() - start) / 1000;
     },
     async latents(sample) {
@@ -99,7 +105,7 @@ export function runsOf(job: Job, options: RunsOptions): ModelRuns {
       const plan = planFor(own, schedule);
       const exact = await whole(sample);
       const begun = { trajectory: exact, from };
-      const walk = loop.start(await startOf(job, sample, options), { plan, begun });
+      const walk = loop.start(await startAt(sample), { plan, begun });
       return {
         async attempt(terms) {
           const { step } = walk;

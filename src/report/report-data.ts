@@ -77,10 +77,10 @@ function facts(record: Readonly<Record<string, unknown>>): Facts {
   return plain;
 }
 
-function picturesOf({ job }: Artifact, { latents }: Verification): ReportPictures | undefined {
+function picturesOf({ job }: Artifact, { shown }: Verification): ReportPictures | undefined {
   const { display } = job.source.recipe;
   if (display?.kind !== "image") return undefined;
-  const { shape, cached, uncached } = latents;
+  const { shape, cached, uncached } = shown;
   const options = { scale: Math.max(1, Math.ceil(SMALLEST_SIDE / (shape[3] ?? SMALLEST_SIDE))) };
   return {
     cached: latentPicture({ shape, values: cached }, display.range, options),

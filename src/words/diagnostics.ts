@@ -109,6 +109,33 @@ export function benchFailed(problem: string): CompilerError {
   );
 }
 
+/** A companion's input, the shape that it has, and the value that it is given. */
+export function companionMisfit(
+  name: string,
+  input: string,
+  wanted: readonly (number | string | null)[],
+  value: string,
+  found: readonly (number | string | null)[],
+): CompilerError {
+  const shape = (sizes: readonly (number | string | null)[]): string => `[${sizes.map((size) => size ?? "?").join(", ")}]`;
+  return new CompilerError(
+    "COMPANION_MISFIT",
+    2,
+    `'${value}' ${shape(found)} does not fit '${input}' ${shape(wanted)} of '${name}'.`,
+    'Wire another value to it in recipe.json ("before", "after"), put a graph between that reshapes it, or export with a size that fits.',
+    { value: input },
+  );
+}
+
+export function companionOpset(name: string, found: number, wanted: number): CompilerError {
+  return new CompilerError(
+    "COMPANION_OPSET",
+    3,
+    `'${name}' has version ${found} of the operator set, and what it is joined to has ${wanted}: some of its operators changed between them.`,
+    `Export both with the same opset_version, or convert it first: in Python, onnx.save(onnx.version_converter.convert_version(onnx.load(file), ${wanted}), file).`,
+  );
+}
+
 /** `free`: the inputs whose numbers decide and are not known; `canFix`: whether a recipe may fix them. */
 export function dataDependent(node: Node, free: readonly string[], canFix: boolean): CompilerError {
   const what = node.opType === "If" ? "which side of it runs" : isSelection(node) ? "how many elements it gives" : "the size of its result";

@@ -6,8 +6,8 @@ import { unknownPipeline, unsupportedPipeline } from "../../words/index.js";
 import { hasMethods, loadFolder } from "../../../ir/registry.js";
 import { parseWith } from "../../../schedules/index.js";
 import { readJson } from "../../files/index.js";
-import type { Pipeline, PipelineFacts } from "../pipeline.js";
-import type { RecipeFacts } from "../recipe.js";
+import type { FolderConfigs, Pipeline, PipelineFacts } from "../pipeline.js";
+import type { CompanionFacts, RecipeFacts } from "../recipe.js";
 
 function isPipeline(candidate: unknown): candidate is Pipeline {
   return hasMethods(candidate, "recipe") && "pipelines" in candidate && "transformers" in candidate && "config" in candidate;
@@ -36,7 +36,16 @@ export function pipelineFile(folder: string): string | undefined {
  */
 export function deriveRecipe(folder: string): RecipeFacts {
   const read = (file: string): unknown => (existsSync(join(folder, file)) ? readJson(join(folder, file)) : {});
-  const configs = { index: read(INDEX), transformer: readJson(join(folder, TRANSFORMER)), scheduler: read(SCHEDULER) };
+  const configOf = (network: string): unknown => read(`${network}/config.json`);
+  const configs: FolderConfigs = {
+    index: read(INDEX),
+    scheduler: read(SCHEDULER),
+    transformer: readJson(join(folder, TRANSFORMER)),
+    vae: configOf("vae"),
+    text_encoder: configOf("text_encoder"),
+    text_encoder_2: configOf("text_encoder_2"),
+    text_encoder_3: configOf("text_encoder_3"),
+  };
   const { className, pipeline } = pipelineOf(classOf(configs.index), classOf(configs.transformer), folder);
   const found = pipeline.recipe(parseWith(pipeline.config, configs, folder));
   if (!("reason" in found)) return recipeOf(folder, found);
@@ -48,7 +57,11 @@ function recipeOf(folder: string, facts: PipelineFacts): RecipeFacts {
   const inputs = { ...facts.inputs };
   for (const [name, file] of arraysIn(folder, "calibrate")) inputs[name] = { ...inputs[name], calibrate: file };
   for (const [name, file] of arraysIn(folder, "fix")) inputs[name] = { ...inputs[name], fix: file };
-  const { guidance = { form: "none" } } = facts;
+  const { guidance = { form: "none" }, before = [], after = [] } = facts;
+  const isThere = (specs: readonly CompanionFacts[]): boolean => specs.every(({ model }) => model === undefined || existsSync(join(folder, model)));
+  // Embeddings that are given stand for the encoders that would make them.
+  const embeddings = before.flatMap(({ outputs = {} }) => Object.values(outputs));
+  const areGiven = embeddings.some((name) => ["calibrate", "uncond", "fix"].some((place) => existsSync(join(folder, place, `${name}.npy`))));
   return {
     ...PORTS,
     ...(existsSync(join(folder, SCHEDULER)) ? { scheduler: SCHEDULER } : {}),
@@ -56,6 +69,8 @@ function recipeOf(folder: string, facts: PipelineFacts): RecipeFacts {
     model: MODEL,
     guidance: { ...guidance, uncond: { ...guidance.uncond, ...Object.fromEntries(arraysIn(folder, "uncond")) } },
     inputs,
+    before: isThere(before) && !areGiven ? before : [],
+    after: isThere(after) ? after : [],
   };
 }
 

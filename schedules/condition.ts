@@ -1,0 +1,22 @@
+/** Conditions: the inputs of a run beside its latent and its noise, for each half of the guidance. */
+import type { Half } from "../ir/dit.js";
+import type { TensorData } from "../ir/tensor.js";
+import type { TensorType } from "../ir/types.js";
+
+/** An input of the network that the sampler does not set. */
+export interface Condition {
+  /** The type for one half, without guidance doubling. */
+  readonly type: TensorType | undefined;
+  /** Whether axis 0 counts latents. If so, a call of two halves sees the values of both, concatenated. */
+  readonly isBatched: boolean;
+  /** The source for each half; the same object if both halves see the same value. */
+  readonly halves: Readonly<Record<Half, ConditionSource>>;
+}
+
+/** The source of the value that a half sees: an input of the run, or a constant. */
+export type ConditionSource = { readonly kind: "input"; readonly name: string } | { readonly kind: "constant"; readonly data: TensorData };
+
+/** The name of the input that the unconditional half sees in place of a condition, such as a negative prompt. */
+export function uncondInput(condition: string): string {
+  return `${condition}_uncond`;
+}
