@@ -353,10 +353,12 @@ export function unsupportedType(code: number, where: Place): CompilerError {
 /** The known name with the fewest edits to `name`, if they are no more than a third of its letters (Levenshtein). */
 
 export function nearest(name: string, known: readonly string[]): string | undefined {
+  const most = Math.ceil(name.length / 3);
   let best: { readonly name: string; readonly edits: number } | undefined;
-  for (const candidate of known) {
+  // Names that differ more than that in length alone need no counting, which takes the product of both lengths.
+  for (const candidate of known.filter(({ length }) => Math.abs(length - name.length) <= most)) {
     const edits = editDistance(name.toLowerCase(), candidate.toLowerCase());
-    if (edits <= Math.ceil(name.length / 3) && edits < (best?.edits ?? Infinity)) best = { name: candidate, edits };
+    if (edits <= most && edits < (best?.edits ?? Infinity)) best = { name: candidate, edits };
   }
   return best?.name;
 }

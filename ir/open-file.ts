@@ -67,7 +67,9 @@ export function asMissing(file: string, error: unknown): unknown {
 
 /** The system's message about a failed file operation; undefined for any other error. */
 export function problemOf(error: unknown): string | undefined {
-  return error instanceof Error && "code" in error && typeof error.code === "string" && "syscall" in error ? error.message : undefined;
+  if (!(error instanceof Error) || !("code" in error) || typeof error.code !== "string") return undefined;
+  // Node itself refuses names that no file can have, such as those with a null byte.
+  return "syscall" in error || error.code === "ERR_INVALID_ARG_VALUE" ? error.message : undefined;
 }
 
 function sizeOf(file: string, info: Stats, limit: number): number {

@@ -276,6 +276,9 @@ describe("the catalogue", () => {
     expect(nearest("modle", ["model", "steps"])).toBe("model");
     expect(nearest("Atn", ["mlp", "attn"])).toBe("attn");
     expect(nearest("EulerDiscreteScheduler", ["DDIMScheduler"])).toBeUndefined();
+    const started = performance.now();
+    expect(nearest("ex".repeat(2_000_000), ["extensions", "inputs"])).toBeUndefined();
+    expect(performance.now() - started).toBeLessThan(1000);
   });
 });
 

@@ -49,6 +49,10 @@ describe.each(Object.entries(READERS))("%s", (_, read) => {
     expect(await codeOf(at(name))).toBe("NOT_A_FILE");
   });
 
+  it("reads no file whose name no file can have", async () => {
+    expect(["FILE_MISSING", "BAD_EXTENSION"]).toContain(await codeOf(at("a\0b")));
+  });
+
   it("reads no device and no socket", async () => {
     expect(await codeOf("/dev/zero")).toBe("NOT_A_FILE");
     expect(await codeOf(at("socket"))).toBe("FILE_MISSING");
