@@ -52,3 +52,6 @@ export const MAX_WEIGHT = 1e6;
 
 /** Rows of a batch: its noise, conditions and results are held in memory. */
 export const MAX_BATCH = 2 ** 16;
+
+/** Samples of sound a second: recorders reach 768,000. */
+export const MAX_RATE = 1e6;

@@ -36,6 +36,7 @@ import full from "../schedules/policies/full.js";
 import { assertUnchanged, stampsOf } from "../src/files/stamps.js";
 import { markup } from "../src/report/html.js";
 import { latentPicture } from "../src/report/picture.js";
+import { sound } from "../src/report/sound.js";
 import { table, telemetryOn } from "../src/words/index.js";
 import { cli, type Ran } from "./support/cli.js";
 import { choose, single } from "./support/policy-input.js";
@@ -208,6 +209,7 @@ const CALLS: Readonly<Record<string, readonly [call: () => unknown, exit: number
     },
     3,
   ],
+  NOT_SOUND: [() => sound({ shape: [2, 8, 4], values: new Float32Array(64) }, 8000), 2],
   NOT_A_PICTURE: [() => latentPicture({ shape: [2, 8], values: new Float32Array(16) }, [-1, 1]), 2],
   POLICY_NEEDS_MODEL: [() => chooseSchedule({ ...full, needs: ["runs"] }, {}, single(4)), 2],
   POLICY_NEEDS_TRACE: [() => choose("smoothcache", { alpha: 0.1 }, single(4)), 2],

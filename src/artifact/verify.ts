@@ -135,7 +135,9 @@ export async function verify(artifact: Artifact, options: VerifyOptions = {}): P
     files,
     ...cutChecks(job),
     { ...same, ...(problem !== undefined && { problem }), ...(notes.length > 0 && { note: notes.join("; ") }) },
-    ...(results.length > 0 ? [check("what is made of its latent = the same networks behind the loop", Math.max(...results), tolerance.limit, [])] : []),
+    ...(results.length > 0
+      ? [check("what is made of its latent = the same networks behind the loop", Math.max(...results), tolerance.limit, [])]
+      : []),
     await sameStep(job, compared.slice(0, 1), options),
   ];
   const fidelity = { relL2: mean(fromUncached), psnr: mean(peaks), samples: samples * job.run.batch };

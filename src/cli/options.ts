@@ -56,6 +56,7 @@ export const OPTIONS = {
     summary: "a folder in which files that the recipe names may lie, beside the recipe's own",
     schema: z.array(path),
   },
+  apng: { flags: "--apng <file>", summary: "write the result, a video, as an animated PNG", schema: path },
   batch: {
     flags: "--batch <n>",
     summary: "latents of one run",
@@ -128,7 +129,7 @@ export const OPTIONS = {
     summary: "draw it: an SVG picture, or a PNG picture if the name ends so",
     schema: text("takes a path that ends in .svg or .png", (path) => DRAWING.test(path)),
   },
-  png: { flags: "--png <file>", summary: "write the latents as a picture", schema: path },
+  png: { flags: "--png <file>", summary: "write the result as a picture", schema: path },
   policy: {
     flags: "--policy <name>",
     summary: "how the plan is chosen: a name, a file of your own, or a plan that is there already",
@@ -176,6 +177,7 @@ export const OPTIONS = {
     schema: text("takes names with commas between", (text) => /^[^,]+(,[^,]+)*$/.test(text)).transform((text) => text.split(",")),
   },
   timesteps: { flags: "--timesteps <list>", summary: "times in sampling order, with commas between", schema: numbers },
+  wav: { flags: "--wav <file>", summary: "write the result as sound", schema: path },
 } as const;
 
 export type OptionName = keyof typeof OPTIONS;

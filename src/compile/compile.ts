@@ -91,14 +91,12 @@ export async function compileModel(
  * The run with simplified networks: runs the step passes on each of them, and on companions those that keep types. They come out with one
  * version of the operator set. Throws COMPANION_OPSET.
  */
-async function simplified(
-  job: Job,
-  known: readonly Pass[],
-  options: Parameters<typeof runPasses<PassContext>>[3],
-): Promise<Run> {
+async function simplified(job: Job, known: readonly Pass[], options: Parameters<typeof runPasses<PassContext>>[3]): Promise<Run> {
   const context = { ...job.questions, run: job.run };
-  const simple = await mapNetworks(job.run, (network) => runPasses(network, known, context, options), (companion) =>
-    runPasses(companion, COMPANION_PASSES, context, { without: options?.without }),
+  const simple = await mapNetworks(
+    job.run,
+    (network) => runPasses(network, known, context, options),
+    (companion) => runPasses(companion, COMPANION_PASSES, context, { without: options?.without }),
   );
   const newest = Math.max(...networksOf(simple).map(opsetOf));
   const inNewest = (model: Model, name = "the network"): Promise<Model> => {

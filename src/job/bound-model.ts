@@ -198,12 +198,7 @@ function halvesOfCall(guidance: Guidance): number {
 }
 
 /** Sizes of the symbolic dimensions, that of the batch among them. Throws BATCH_MISMATCH, BATCH_AS_DIM, UNKNOWN_NAME. */
-function dimSizesOf(
-  network: Network,
-  batch: number,
-  halves: number,
-  given: ReadonlyMap<string, TensorType>,
-): ReadonlyMap<string, number> {
+function dimSizesOf(network: Network, batch: number, halves: number, given: ReadonlyMap<string, TensorType>): ReadonlyMap<string, number> {
   const { dims, guidance } = network.source.recipe;
   const rows = latentRows(network);
   if (typeof rows === "number" && rows !== batch * halves) throw batchMismatch(rows, batch, guidance.form);
@@ -254,11 +249,18 @@ function assertInputsKnown(network: Network, { input }: Guidance): void {
   assertKnown(Object.keys(guidance.uncond), known);
   assertKnown(Object.keys(inputs), [...known, ...known.filter((name) => isInput(guidance.uncond[name])).map(uncondInput)]);
   const read = [...companions.before, ...companions.after].flatMap(({ inputs }) => [...inputs.values()]);
-  assertKnown([...given].filter((value) => !read.includes(value)), own);
+  assertKnown(
+    [...given].filter((value) => !read.includes(value)),
+    own,
+  );
 }
 
 /** Throws COMPANION_MISFIT where what companions give does not have the shape of the condition that reads it. */
-function assertFed({ companions, source }: Network, conditions: ReadonlyMap<string, Condition>, types: ReadonlyMap<string, TensorType>): void {
+function assertFed(
+  { companions, source }: Network,
+  conditions: ReadonlyMap<string, Condition>,
+  types: ReadonlyMap<string, TensorType>,
+): void {
   for (const value of givenBy(companions.before)) {
     const [wanted, found] = [conditions.get(value)?.type?.shape, types.get(value)?.shape];
     if (wanted && found && wanted.join() !== found.join()) throw companionMisfit(basename(source.modelFile), value, wanted, value, found);

@@ -13,12 +13,20 @@ export function glue(name: string, signature: string, body: string, constants = 
 
 /** latent / scaling_factor + shift_factor, as AutoencoderKL wants it, decoded by `vae_decoder`, as optimum exports it. */
 export function decodedBy(
-  { scaling_factor: scale = 1, shift_factor: shift }: { readonly scaling_factor?: number | undefined; readonly shift_factor?: number | null | undefined },
+  {
+    scaling_factor: scale = 1,
+    shift_factor: shift,
+  }: { readonly scaling_factor?: number | undefined; readonly shift_factor?: number | null | undefined },
   result = "image",
 ): readonly CompanionFacts[] {
   const constants = `float scale = {${scale}}, float shift = {${shift ?? 0}}`;
   return [
-    glue("unscaled", "float latent => float unscaled_latent", "divided = Div(latent, scale) unscaled_latent = Add(divided, shift)", constants),
+    glue(
+      "unscaled",
+      "float latent => float unscaled_latent",
+      "divided = Div(latent, scale) unscaled_latent = Add(divided, shift)",
+      constants,
+    ),
     { model: "vae_decoder/model.onnx", inputs: { latent_sample: "unscaled_latent" }, outputs: { sample: result } },
   ];
 }

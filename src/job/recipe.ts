@@ -1,6 +1,6 @@
 /** The schema of recipe.json, which states what the ONNX file does not. */
 import { z } from "zod";
-import { MAX_BATCH, MAX_STEPS } from "../../ir/limits.js";
+import { MAX_BATCH, MAX_RATE, MAX_STEPS } from "../../ir/limits.js";
 import type { FloatType } from "../../ir/types.js";
 import { cutSchema, GUIDANCE_FORMS, NO_GUIDANCE, RESCALE_FORMS, shiftRule } from "../../schedules/index.js";
 
@@ -132,7 +132,14 @@ export const recipeSchema = z.strictObject({
   extensions: z.array(z.string()).default([]),
   /** The type that the network computes in. Default: as exported. */
   precision: z.enum(PRECISIONS).optional(),
-  display: z.strictObject({ kind: z.enum(["image", "none"]), range: z.tuple([z.number(), z.number()]).default([-1, 1]) }).optional(),
+  display: z
+    .strictObject({
+      kind: z.enum(["image", "video", "audio", "none"]),
+      range: z.tuple([z.number(), z.number()]).default([-1, 1]),
+      /** Frames of a video or samples of sound a second. */
+      rate: z.number().positive().max(MAX_RATE).optional(),
+    })
+    .optional(),
 });
 
 export type Recipe = z.infer<typeof recipeSchema>;

@@ -55,7 +55,11 @@ async function called(
     feeds.set(name, !type || data.elem === type.elem ? data : tensorOf(type.elem, data.shape, tensorNumbers(data)));
   }
   const results = await session.run(feeds);
-  return new Map(Array.from(outputs, ([name, value]) => [valueName(value, half), results.get(name)] as const).flatMap(([name, data]) => (data ? [[name, data]] : [])));
+  return new Map(
+    Array.from(outputs, ([name, value]) => [valueName(value, half), results.get(name)] as const).flatMap(([name, data]) =>
+      data ? [[name, data]] : [],
+    ),
+  );
 }
 
 function fixed(condition: Condition | undefined, half: Half): TensorData | undefined {

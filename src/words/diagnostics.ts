@@ -290,6 +290,15 @@ export function notFinite(found: number, all: number): CompilerError {
   );
 }
 
+export function notSound(shape: readonly number[], problem: string): CompilerError {
+  return new CompilerError(
+    "NOT_SOUND",
+    2,
+    `A result of the shape [${shape.join(", ")}] cannot be written as sound: ${problem}.`,
+    "Sound is [batch, channels, samples] of one or two channels: join a decoder or a vocoder behind the run (\"after\" in recipe.json), or leave out --wav.",
+  );
+}
+
 export function notReplaceable(path: string, problem: string): CompilerError {
   return new CompilerError(
     "NOT_REPLACEABLE",

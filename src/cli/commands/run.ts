@@ -7,22 +7,27 @@ import { tensorFrom, tensorNumbers } from "../../../ir/tensor.js";
 import { prepareFile, npyBytes, writeWhole } from "../../files/index.js";
 import { sampleInputs } from "../../job/index.js";
 import { runtimeOptions, sampleOptions } from "../options.js";
-import { latentPicture, pictureShape } from "../../report/index.js";
+import { DEFAULT_DISPLAY, media } from "../../report/index.js";
 import { assertKernels } from "../../runtime/index.js";
 import type { Command } from "../command.js";
+
+/** The options that name a file for people. */
+const SHOWN = ["png", "apng", "wav"] as const;
 
 export default {
   name: "run",
   summary: "generate once with an artifact",
   argument: "DIR",
-  options: ["check", "device", "extension", "force", "input", "noise", "output", "png", "seed", "threads"],
+  options: ["check", "device", "extension", "force", "input", "noise", "output", ...SHOWN, "seed", "threads"],
   async run(argument, options, host) {
-    const { output, png, force = false } = options;
-    if (output === undefined && png === undefined)
-      throw badOption("-o, --output", "name a .npy file for the latent, or a picture with --png");
-    if (output !== undefined && png !== undefined && resolve(output) === resolve(png))
-      throw badOption("--png", "names the same file as --output");
-    for (const file of [output, png]) if (file !== undefined) prepareFile(file, force);
+    const { output, force = false } = options;
+    const shown = SHOWN.flatMap((medium) => (options[medium] === undefined ? [] : [{ medium, file: options[medium] }]));
+    const files = [...(output === undefined ? [] : [output]), ...shown.map(({ file }) => file)];
+    if (files.length === 0) throw badOption("-o, --output", "name a .npy file for the result, or a picture with --png");
+    for (const { medium, file } of shown)
+      if (files.filter((other) => resolve(other) === resolve(file)).length > 1)
+        throw badOption(`--${medium}`, "names the same file as another option");
+    for (const file of files) prepareFile(file, force);
     const runtime = runtimeOptions(options, host.signal);
     const { folder, job, manifest } = await openArtifact(argument, { ...runtime, extensions: options.extension, check: options.check });
     assertKernels(job.run, runtime.device);
@@ -30,20 +35,19 @@ export default {
       throw missingOption("--noise", "this run starts from a latent that is given, not from noise");
     // The latent comes first, what the last network behind the run gives last.
     const shape = manifest.outputs.at(-1)?.shape ?? [];
-    const range = job.source.recipe.display?.range ?? [-1, 1];
-    if (png !== undefined) pictureShape(shape, range);
+    const display = job.source.recipe.display ?? DEFAULT_DISPLAY;
+    for (const { medium } of shown) media[medium].assertFits(shape, display);
     const inputs = sampleInputs(job, 0, sampleOptions(options));
     const session = await ArtifactSession.open(join(folder, FILES.model), runtime);
     const started = performance.now();
     const outputs = await session.outputs(feedsOf(job, inputs)).finally(() => session.close());
+    const seconds = (performance.now() - started) / 1000;
     const [result] = [...outputs.values()].slice(-1);
     const values = result ? Float32Array.from(tensorNumbers(result)) : new Float32Array();
-    const seconds = (performance.now() - started) / 1000;
     const stray = values.reduce((count, value) => count + (Number.isFinite(value) ? 0 : 1), 0);
     if (stray > 0) throw notFinite(stray, values.length);
     if (output !== undefined) await writeWhole(output, npyBytes(tensorFrom("float", shape, values)), force);
-    if (png !== undefined) await writeWhole(png, latentPicture({ shape, values }, range), force);
-    const files = [output, png].filter((file) => file !== undefined);
+    for (const { medium, file } of shown) await writeWhole(file, media[medium].encode({ shape, values }, display), force);
     return { json: { files, shape, seconds }, text: `${files.join(", ")}: [${shape.join(", ")}] in ${seconds.toFixed(2)} s` };
   },
 } satisfies Command;

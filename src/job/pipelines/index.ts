@@ -58,11 +58,16 @@ function recipeOf(folder: string, facts: PipelineFacts): RecipeFacts {
   for (const [name, file] of arraysIn(folder, "calibrate")) inputs[name] = { ...inputs[name], calibrate: file };
   for (const [name, file] of arraysIn(folder, "fix")) inputs[name] = { ...inputs[name], fix: file };
   const { guidance = { form: "none" }, before = [], after = [] } = facts;
-  const isThere = (specs: readonly CompanionFacts[]): boolean => specs.every(({ model }) => model === undefined || existsSync(join(folder, model)));
+  const isThere = (specs: readonly CompanionFacts[]): boolean =>
+    specs.every(({ model }) => model === undefined || existsSync(join(folder, model)));
   // Embeddings that are given stand for the encoders that would make them.
   const embeddings = before.flatMap(({ outputs = {} }) => Object.values(outputs));
-  const areGiven = embeddings.some((name) => ["calibrate", "uncond", "fix"].some((place) => existsSync(join(folder, place, `${name}.npy`))));
+  const areGiven = embeddings.some((name) =>
+    ["calibrate", "uncond", "fix"].some((place) => existsSync(join(folder, place, `${name}.npy`))),
+  );
+  const taken = isThere(after) ? after : [];
   return {
+    ...displayOf(taken),
     ...PORTS,
     ...(existsSync(join(folder, SCHEDULER)) ? { scheduler: SCHEDULER } : {}),
     ...facts,
@@ -70,8 +75,15 @@ function recipeOf(folder: string, facts: PipelineFacts): RecipeFacts {
     guidance: { ...guidance, uncond: { ...guidance.uncond, ...Object.fromEntries(arraysIn(folder, "uncond")) } },
     inputs,
     before: isThere(before) && !areGiven ? before : [],
-    after: isThere(after) ? after : [],
+    after: taken,
   };
+}
+
+/** How the result of a decoder is shown: its name says what it is. */
+function displayOf(after: readonly CompanionFacts[]): Pick<RecipeFacts, "display"> {
+  const results = after.flatMap(({ outputs = {} }) => Object.values(outputs));
+  const kind = (["image", "video", "audio"] as const).find((name) => results.includes(name));
+  return kind ? { display: { kind } } : {};
 }
 
 /**
