@@ -35,7 +35,7 @@ function joined(model: Model, run: Run, companions: Companions): Model {
   joint.given.set(LATENT_VALUE, latent.value);
   for (const companion of companions.after) joint.place(companion, "cond", behind);
   const results = resultsOf(companions).map((name): Port => ({ name, value: joint.valueOf(name, "cond") }));
-  const whole = rewrite({ ...graph, nodes: [...graph.nodes, ...behind.nodes], outputs: [latent, ...results] }, () => undefined, fed);
+  const whole = rewrite({ ...graph, nodes: [...graph.nodes, ...behind.nodes], outputs: [...graph.outputs, ...results] }, () => undefined, fed);
   const inputs = joint.inputsIn(graph.inputs, fed);
   const conditions = inputs
     .filter((input) => !graph.inputs.includes(input) || dit?.conditions.includes(input.name))

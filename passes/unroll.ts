@@ -5,7 +5,7 @@
 import { shapeOf, type WeightedValue } from "../ir/build.js";
 import { entryAt } from "../ir/entries.js";
 import { opsetOf, type Value } from "../ir/graph.js";
-import { withMainNetwork } from "../schedules/index.js";
+import { stopName, withMainNetwork } from "../schedules/index.js";
 import type { Pass } from "./pass.js";
 import { Calls } from "./lowering/calls.js";
 import { GuidedPrediction } from "./lowering/guided.js";
@@ -19,13 +19,14 @@ export default {
   preserves: "rounding",
   run(step, { run }) {
     const calls = new Calls(withMainNetwork(run, step));
-    const latent = sample(calls, opsetOf(step));
-    return calls.finish(calls.body.nodes, latent, calls.marks);
+    const latents = sample(calls, opsetOf(step));
+    const stops = run.stops?.map((row) => ({ name: stopName(row), value: entryAt(latents, row) }));
+    return calls.finish(calls.body.nodes, entryAt(latents, run.table.rows.length), calls.marks, stops);
   },
 } satisfies Pass;
 
-/** Builds the sampling run; returns its last latent. */
-function sample(calls: Calls, opset: number): Value {
+/** Builds the sampling run; returns the latent that each row sees, and the last one. */
+function sample(calls: Calls, opset: number): readonly Value[] {
   const { body, prologue, noise, run } = calls;
   const { rows, initialScale } = run.table;
   const digits = String(rows.length - 1).length;
@@ -82,7 +83,7 @@ function sample(calls: Calls, opset: number): Value {
     latent = body.weightedSum([...kept, ...called(next[k], k), ...(random ? [{ value: random, weight: row.next.noise }] : [])], name);
     latents.push(latent);
   }
-  return latent;
+  return latents;
 }
 
 function required<T>(value: T | undefined): T {

@@ -19,6 +19,8 @@ export interface Run {
   /** Networks in front of the run and behind it; none if absent. */
   readonly companions?: Companions | undefined;
   readonly guidance: Guidance;
+  /** Rows in front of which the run can stop: the latent that they see is an output of the run. */
+  readonly stops?: readonly number[] | undefined;
   readonly prediction: PredictionSlice;
   /** The float type that networks compute in; the exporter's if absent. */
   readonly precision?: FloatType | undefined;
@@ -86,6 +88,11 @@ export function runPorts(run: Run): RunPorts {
   const taken = new Set([ditView(mainNetwork(run)).latent, ...run.conditions.keys(), ...ownConditions(run).keys()]);
   const free = (name: string): string => (taken.has(name) ? free(`run_${name}`) : name);
   return { latent: free("latent"), noise: free("noise") };
+}
+
+/** The name of the latent that a row of the table sees, where the run can stop in front of it. */
+export function stopName(row: number): string {
+  return `latent_${row}`;
 }
 
 /** The names of a run's networks, which are bound to the rows of one half or of both. */

@@ -56,6 +56,8 @@ export interface BuildOptions extends RuntimeOptions, SampleOptions {
   /** Calibration samples. Default: `DEFAULT_SAMPLES`. */
   readonly samples?: number | undefined;
   readonly form?: string | undefined;
+  /** The number of parts that the run is written in as well. Default: 1, none. */
+  readonly segments?: number | undefined;
   /** The most bytes that cached values may take. */
   readonly cacheMemory?: number | undefined;
   /** Timed runs; none if 0. Default: 3. */
@@ -144,7 +146,7 @@ async function makeArtifact(
   const { output, force, progress } = options;
   const job = await cutFor(whole, planned.schedule, options);
   const { schedule, computed } = limitCache(job, planned.schedule, options.cacheMemory);
-  const compiled = await compileModel(job, planFor(job, schedule), { form: options.form });
+  const compiled = await compileModel(job, planFor(job, schedule), { form: options.form, segments: options.segments });
   options.onCompiled?.(compiled);
   return replaceFolder(output, ARTIFACT, force, async (folder) => {
     const { sizes, written } = await fillArtifact(folder, { job, schedule, compiled, trace }, options.signal);

@@ -33,7 +33,7 @@ const OVERRIDES: Schemas<jobs.RecipeOverrides> = {
     inputs: map,
   },
 };
-const COMPILE: Schemas<CompileOptions> = { form: text, without: texts };
+const COMPILE: Schemas<CompileOptions> = { form: text, without: texts, segments: some };
 const CALIBRATE: Schemas<calibration.CalibrateOptions> = {
   ...{
     ...RUNTIME,
@@ -51,7 +51,7 @@ const OPEN: Schemas<artifacts.ArtifactOptions> = { ...RUNTIME, extensions: texts
 const PACKAGE: Schemas<artifacts.PackageOptions> = { name: text, device: text, force: flag, check: flag };
 const BUILD: Schemas<builds.BuildOptions> = {
   ...{ ...RUNTIME, ...SAMPLES, overrides: object, output: text, force: flag, policy: text, policyOptions: object, samples: some },
-  ...{ form: text, cacheMemory: count, runs: count, progress: called, onCompiled: called, warn: called },
+  ...{ form: text, segments: some, cacheMemory: count, runs: count, progress: called, onCompiled: called, warn: called },
 };
 
 /** The options as they are. Throws UNKNOWN_NAME for one that there is not, BAD_OPTION for one that is missing or is no such thing. */

@@ -5,6 +5,7 @@ export {
   ArtifactSession,
   feedsOf,
   readManifest,
+  runSegments,
   writeArtifact,
   type Artifact,
   type Bench,

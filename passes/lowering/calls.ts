@@ -1,7 +1,7 @@
 /** The network calls of a run, and the values that they see: inputs of the run, or constants in their place. */
 import { Builder } from "../../ir/build.js";
 import type { Half } from "../../ir/dit.js";
-import { constant, ditView, inputValue, type Mark, type Model, type Node, type Value } from "../../ir/graph.js";
+import { constant, ditView, inputValue, type Mark, type Model, type Node, type Port, type Value } from "../../ir/graph.js";
 import type { TensorType } from "../../ir/types.js";
 import {
   type Call,
@@ -87,8 +87,8 @@ export class Calls implements Placing {
     return [...this.networks.values()].flatMap(({ marks }) => marks);
   }
 
-  /** The run as a model: the prologue, then these nodes. */
-  finish(nodes: readonly Node[], latent: Value, marks: readonly Mark[]): Model {
+  /** The run as a model: the prologue, then these nodes. `others`: outputs beside the last latent. */
+  finish(nodes: readonly Node[], latent: Value, marks: readonly Mark[], others: readonly Port[] = []): Model {
     const { graph, opsets, irVersion, dit } = this.model;
     const conditions = this.inputs.filter((input) => input !== this.noise && input !== this.draws).map((input) => input.name);
     const marked = new Set(marks.map(({ site }) => site));
@@ -97,7 +97,7 @@ export class Calls implements Placing {
       graph: {
         name: graph.name,
         inputs: this.inputs,
-        outputs: [{ name: this.ports.latent, value: latent }],
+        outputs: [{ name: this.ports.latent, value: latent }, ...others],
         nodes: [...this.prologue.nodes, ...nodes],
         marks,
       },

@@ -7,14 +7,14 @@ import { elemOf, shapeOf } from "../../ir/build.js";
 import { ditView, type Model, type Value } from "../../ir/graph.js";
 import { writeModel, type WriteOptions, type WriteResult, WrittenData } from "../../ir/onnx/index.js";
 import { type TensorData, tensorFrom, tensorNumbers } from "../../ir/tensor.js";
-import { givenBy, latentShape, type Plan, runPorts, type Schedule, uncondInput } from "../../schedules/index.js";
+import { givenBy, latentShape, type Plan, runPorts, type Schedule, stopName, uncondInput } from "../../schedules/index.js";
 import type { Compiled } from "../compile/index.js";
 import { assertUnchanged, jsonText, linked, npyBytes, readNpy, readSums, replaceFolder, tidy, writeSums } from "../files/index.js";
 import { fileOf, type Job, openJob, planFor, readPlan, type Recipe, type RunInputs, schedulerConfig, writePlan } from "../job/index.js";
 import { AS_WRITTEN, type RuntimeOptions, Session, type SessionOptions, type Tensors } from "../runtime/index.js";
 import type { Trace } from "../calibration/index.js";
 import { METADATA_PREFIX, VERSION } from "../words/index.js";
-import { ARTIFACT, assertWhole, companionFile, dataFilesIn, FILES, MANIFEST_FORMAT, type Manifest, readManifest } from "./manifest.js";
+import { ARTIFACT, assertWhole, companionFile, dataFilesIn, segmentFile, FILES, MANIFEST_FORMAT, type Manifest, readManifest } from "./manifest.js";
 
 /** The contents of an artifact. */
 export interface ArtifactContents {
@@ -59,6 +59,11 @@ export async function fillArtifact(
   const labelled = new Map(Object.entries(metadata).map(([key, value]) => [`${METADATA_PREFIX}${key}`, value]));
   // Writes the model again, with the digests of the first writing as metadata. Its weights are already in the data file.
   const second = await writeEmitted({ ...compiled.model, metadata: labelled }, file, { written, signal });
+  const segments = new Map<string, string>();
+  for (const [i, segment] of compiled.segments.entries()) {
+    const result = await writeEmitted({ ...segment.model, metadata: labelled }, join(folder, segmentFile(i)), { written, signal });
+    for (const [name, digest] of result.digests) segments.set(name, digest);
+  }
   const step = await writeModel(job.network.read, join(folder, FILES.step), { written, signal });
   const companions = await writeCompanions(job, folder, { written, signal });
   assertUnchanged(job.network.files);
@@ -76,6 +81,11 @@ export async function fillArtifact(
     evaluations: job.run.rows.length,
     inputs: model.graph.inputs.map((value) => port(value.name, value)),
     outputs: model.graph.outputs.map(({ name, value }) => port(name, value)),
+    segments: compiled.segments.map(({ model: { graph }, from, to }, i) => ({
+      ...{ model: segmentFile(i), from, to, latent: to < job.run.rows.length ? stopName(to) : runPorts(job.run).latent },
+      inputs: graph.inputs.map(({ name }) => name),
+      outputs: graph.outputs.map(({ name }) => name),
+    })),
     nodes: { ...nodes },
     macs: { ...macs },
     cache: { peakBytes: memory.cache },
@@ -85,7 +95,7 @@ export async function fillArtifact(
   await writeFile(join(folder, FILES.recipe), jsonText(recipe));
   if (trace) await writeFile(join(folder, FILES.trace), jsonText(trace));
   await writeFile(join(folder, FILES.manifest), jsonText(manifest));
-  await writeSums(folder, new Map([...first.digests, ...second.digests, ...step.digests, ...companions]));
+  await writeSums(folder, new Map([...first.digests, ...second.digests, ...step.digests, ...segments, ...companions]));
   return { sizes: sizesOf(folder), written };
 }
 
@@ -196,6 +206,38 @@ export function feedsOf(job: Job, { noise, draws, conditions }: RunInputs): Map<
   feeds.set(ditView(job.model).latent, tensorFrom("float", shape, noise));
   if (draws) feeds.set(runPorts(job.run).noise, tensorFrom("float", [draws.length / noise.length, ...shape], draws));
   return feeds;
+}
+
+/** Told after each part of a run: the rows that are done, of how many, and the latent so far, [batch, …latent]. */
+export type OnSegment = (done: number, rows: number, latent: TensorData) => void;
+
+/**
+ * Plays the parts of a run one after the other, with one of them in memory at a time. Returns the outputs of the run. Throws CANCELLED
+ * between parts, and what running them throws.
+ */
+export async function runSegments(
+  folder: string,
+  { segments, outputs, evaluations }: Pick<Manifest, "segments" | "outputs" | "evaluations">,
+  feeds: Tensors,
+  { onSegment, ...options }: RuntimeOptions & { readonly onSegment?: OnSegment | undefined } = {},
+): Promise<Tensors> {
+  const values = new Map(feeds);
+  for (const [i, { model, inputs, to, latent }] of segments.entries()) {
+    const session = await Session.open(join(folder, model), { ...AS_WRITTEN, ...options });
+    const own = new Map([...values].filter(([name]) => inputs.includes(name)));
+    const results = await session.run(own).finally(() => session.close());
+    for (const [name, data] of results) values.set(name, data);
+    const state = values.get(latent);
+    if (state) onSegment?.(to, evaluations, state);
+    const needed = new Set([...segments.slice(i + 1).flatMap((later) => later.inputs), ...outputs.map(({ name }) => name)]);
+    for (const name of values.keys()) if (!needed.has(name)) values.delete(name);
+  }
+  return new Map(outputs.map(({ name }) => [name, required(values.get(name))]));
+}
+
+function required<T>(value: T | undefined): T {
+  if (value === undefined) throw new Error("internal: the artifact lacks an output");
+  return value;
 }
 
 /** A loaded artifact. Its model needs nothing but its inputs. */

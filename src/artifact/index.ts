@@ -3,6 +3,8 @@ export {
   type Artifact,
   type ArtifactOptions,
   ArtifactSession,
+  type OnSegment,
+  runSegments,
   feedsOf,
   fillArtifact,
   openArtifact,

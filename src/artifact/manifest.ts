@@ -36,6 +36,18 @@ const manifestSchema = z.strictObject({
   evaluations: z.int(),
   inputs: z.array(portSchema),
   outputs: z.array(portSchema),
+  /**
+   * The run in parts, each a model: `inputs` are inputs of the run and outputs of parts before, of the same name. `latent` is the one that
+   * row `to` of the sampler's table sees, or the last.
+   */
+  segments: z
+    .array(
+      z.strictObject({
+        ...{ model: z.string(), from: z.int(), to: z.int(), latent: z.string() },
+        ...{ inputs: z.array(z.string()), outputs: z.array(z.string()) },
+      }),
+    )
+    .default([]),
   nodes: z.strictObject({ step: z.int(), uncached: z.int(), emitted: z.int() }),
   macs: z.strictObject({ uncached: z.number(), emitted: z.number(), bound: z.number() }),
   cache: z.strictObject({ peakBytes: z.number() }),
@@ -63,6 +75,11 @@ export const FILES = {
 /** The file of a network that is joined to the run, as it was read: `before-0.onnx` is the first of those in front. */
 export function companionFile(place: "before" | "after", index: number): string {
   return `${place}-${index}.onnx`;
+}
+
+/** The file of a part of the run; parts are counted from 1. */
+export function segmentFile(index: number): string {
+  return `segment-${index + 1}.onnx`;
 }
 
 /** The files of a folder that hold weights of its models. */

@@ -1,7 +1,7 @@
 /** Verifies that an artifact computes what its plan says, and measures the difference from the result without caching. */
 import { join } from "node:path";
 import { damagesOf, FILES } from "./manifest.js";
-import { type Artifact, ArtifactSession, feedsOf } from "./artifact.js";
+import { type Artifact, ArtifactSession, feedsOf, runSegments } from "./artifact.js";
 import { latentShape, mean, psnr, rangeOf, relativeL2, runPorts } from "../../schedules/index.js";
 import type { Job, RunInputs, SampleOptions } from "../job/index.js";
 import { type TensorData, tensorNumbers } from "../../ir/tensor.js";
@@ -94,6 +94,8 @@ export async function verify(artifact: Artifact, options: VerifyOptions = {}): P
   const tolerance = toleranceOf([job.run.precision, ...branchTypes(job)]);
   const compared: Compared[] = [];
   const results: number[] = [];
+  const inParts: number[] = [];
+  const { segments } = artifact.manifest;
   let shown: Verification["shown"] | undefined;
   let same: Check;
   try {
@@ -101,6 +103,9 @@ export async function verify(artifact: Artifact, options: VerifyOptions = {}): P
       const inputs = await startOf(job, sample, options);
       const outputs = new Map(Array.from(await session.outputs(feedsOf(job, inputs)), ([name, data]) => [name, floatsOf(data)]));
       const cached = required(outputs.get(latent));
+      if (segments.length > 0 && sample === 0)
+        for (const [name, data] of await runSegments(folder, artifact.manifest, feedsOf(job, inputs), options))
+          inParts.push(relativeL2(floatsOf(data), required(outputs.get(name))));
       options.progress?.("verify", 3 * sample + 1, 3 * samples);
       const followed = await loop.run(inputs, { plan });
       options.progress?.("verify", 3 * sample + 2, 3 * samples);
@@ -135,6 +140,7 @@ export async function verify(artifact: Artifact, options: VerifyOptions = {}): P
     files,
     ...cutChecks(job),
     { ...same, ...(problem !== undefined && { problem }), ...(notes.length > 0 && { note: notes.join("; ") }) },
+    ...(inParts.length > 0 ? [check(`${segments.length} segments in turn = the whole run`, Math.max(...inParts), 0, [])] : []),
     ...(results.length > 0
       ? [check("what is made of its latent = the same networks behind the loop", Math.max(...results), tolerance.limit, [])]
       : []),

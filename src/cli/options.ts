@@ -150,6 +150,7 @@ export const OPTIONS = {
   runs: { flags: "--runs <n>", summary: "timed runs of each candidate", schema: upTo(MAX_SAMPLES) },
   samples: { flags: "--samples <n>", summary: "calibration samples", schema: upTo(MAX_SAMPLES) },
   scheduler: { flags: "--scheduler <file>", summary: "scheduler_config.json or a sampler table", schema: path },
+  segments: { flags: "--segments <n>", summary: "the run in so many parts as well, to be run in turn", schema: upTo(MAX_STEPS) },
   seed: {
     flags: "--seed <n>",
     summary: "seed of the noise, as torch's CPU generator draws it",

@@ -1,11 +1,12 @@
 /** From a job and a plan to the emitted model: runs the pass pipeline and collects its figures. */
 import { graphMacs, totalMacs } from "../../ir/cost.js";
 import { unknownName } from "../../ir/diagnostics.js";
-import { ditView, type Model, opsetOf } from "../../ir/graph.js";
+import { ditView, type Model, opsetOf, withGraph } from "../../ir/graph.js";
 import {
   canRaise,
   COMPANION_PASSES,
   DEFAULT_FORM,
+  type Form,
   formNamed,
   type Lowering,
   type OwnPass,
@@ -17,12 +18,13 @@ import {
   raised,
   RAISED_PASSES,
   runPasses,
+  segmented,
   type Stage,
   STEP_PASSES,
 } from "../../passes/index.js";
-import { formUnsupported } from "../../schedules/diagnostics.js";
+import { badOption, formUnsupported } from "../../schedules/diagnostics.js";
 import { companionOpset } from "../words/index.js";
-import { type Companion, mainNetwork, NO_COMPANIONS, type Plan, type Run, withNetworks } from "../../schedules/index.js";
+import { type Companion, mainNetwork, NO_COMPANIONS, type Plan, type Run, stopName, withNetworks } from "../../schedules/index.js";
 import type { Job } from "../job/index.js";
 import { cudaCoverage, type CudaCoverage } from "./cuda-coverage.js";
 import { type Memory, memoryOf } from "./memory.js";
@@ -31,6 +33,8 @@ export interface Compiled {
   /** The name of the output form. */
   readonly form: string;
   readonly model: Model;
+  /** The run in parts that give the same when they run in turn (`segmented`); empty if it is not cut. */
+  readonly segments: readonly Segment[];
   /** The same run in the same form, with every branch computed at every step. */
   readonly uncached: Model;
   readonly nodes: { readonly step: number; readonly uncached: number; readonly emitted: number };
@@ -41,11 +45,20 @@ export interface Compiled {
   readonly cuda: CudaCoverage;
 }
 
+/** A part of a run: the rows [from, to) of the sampler's table. */
+export interface Segment {
+  readonly model: Model;
+  readonly from: number;
+  readonly to: number;
+}
+
 export interface CompileOptions {
   /** The name of the output form. Default: unrolled. */
   readonly form?: string | undefined;
   /** Names of optional passes to leave out. */
   readonly without?: readonly string[] | undefined;
+  /** The number of parts that the run is cut into. Default: 1. */
+  readonly segments?: number | undefined;
 }
 
 /**
@@ -55,7 +68,7 @@ export interface CompileOptions {
 export async function compileModel(
   job: Job,
   plan: Plan,
-  { form: name = DEFAULT_FORM, without = [] }: CompileOptions = {},
+  { form: name = DEFAULT_FORM, without = [], segments = 1 }: CompileOptions = {},
 ): Promise<Compiled> {
   const form = formNamed(name);
   const own = job.source.extensions?.passes ?? [];
@@ -65,7 +78,8 @@ export async function compileModel(
   const records: PassRecord[] = [];
   const logged = { without: new Set(without), log: (record: PassRecord) => void records.push(record) };
   const ownOf = (of: Stage | undefined): readonly Pass[] => own.filter(({ stage }) => stage === of);
-  const run = await simplified(job, [...STEP_PASSES, ...ownOf("step")], logged);
+  const stops = stopsOf(job, segments, form);
+  const run = await simplified({ ...job, run: { ...job.run, ...(stops.length > 0 && { stops }) } }, [...STEP_PASSES, ...ownOf("step")], logged);
   const context = { ...job.questions, run };
   const lowering: Lowering = {
     plan,
@@ -73,11 +87,15 @@ export async function compileModel(
     performBeside: (other, model, known) => runPasses(model, known, { ...context, plan: other }, { without: logged.without }),
   };
   const step = mainNetwork(run);
-  const { model, uncached } = await form.lower(step, lowering);
+  const lowered = await form.lower(step, lowering);
+  const [model, uncached] = [withoutStops(lowered.model, stops), withoutStops(lowered.uncached, stops)];
+  const parts = stops.length > 0 ? segmented(lowered.model, stops.map(stopName)) : [];
+  const ends = [...stops, job.run.rows.length];
   const macs = { uncached: totalMacs(graphMacs(uncached.graph)), emitted: totalMacs(graphMacs(model.graph)) };
   return {
     form: name,
     model,
+    segments: parts.map((part, i) => ({ model: part, from: stops[i - 1] ?? 0, to: ends[i] ?? 0 })),
     uncached,
     nodes: { step: step.graph.nodes.length, uncached: uncached.graph.nodes.length, emitted: model.graph.nodes.length },
     macs: { ...macs, bound: macs.uncached / macs.emitted },
@@ -105,6 +123,19 @@ async function simplified(job: Job, known: readonly Pass[], options: Parameters<
     return runPasses(raised(model, newest), RAISED_PASSES, context);
   };
   return mapNetworks(simple, inNewest, inNewest);
+}
+
+/** The rows at which the parts of a run begin, but for the first. Throws FORM_UNSUPPORTED, BAD_OPTION. */
+function stopsOf({ run }: Job, segments: number, form: Form): readonly number[] {
+  const { length } = run.rows;
+  if (segments > length) throw badOption("--segments", `is ${segments}, and the run has ${length} evaluations of the network`);
+  if (segments > 1 && !form.stages.includes("run")) throw formUnsupported(form.name, "its steps are not cut apart");
+  return Array.from({ length: segments - 1 }, (_, i) => Math.round(((i + 1) * length) / segments));
+}
+
+function withoutStops(model: Model, stops: readonly number[]): Model {
+  const names = new Set(stops.map(stopName));
+  return withGraph(model, stops.length === 0 ? model.graph : { ...model.graph, outputs: model.graph.outputs.filter(({ name }) => !names.has(name)) });
 }
 
 /** All networks of a run, companions included. */

@@ -22,6 +22,7 @@ export default {
     "runs",
     "samples",
     "seed",
+    "segments",
     "tiers",
     "output",
     "force",
@@ -36,7 +37,7 @@ export default {
       ...runtimeOptions(options, host.signal),
       overrides: recipeOverrides(options),
       ...sampleOptions(options),
-      ...{ output, force, policy, policyOptions, samples, runs, cacheMemory: options.cacheMemory, form: options.form },
+      ...{ output, force, policy, policyOptions, samples, runs, cacheMemory: options.cacheMemory, form: options.form, segments: options.segments },
       progress: host.progress,
       warn: host.warn,
       onCompiled: (compiled: Compiled) => {

@@ -14,7 +14,7 @@ export default {
   name: "compile",
   summary: "compile a model and a plan into one static model of the whole run",
   argument: "MODEL",
-  options: [...MODEL_OPTIONS, "input", "plan", "cache", "cacheMemory", "form", "passes", "output", "force"],
+  options: [...MODEL_OPTIONS, "input", "plan", "cache", "cacheMemory", "form", "passes", "segments", "output", "force"],
   required: ["output"],
   async run(argument, options, host) {
     const { output = "", force = false, plan: planFile, cache = true } = options;
@@ -33,7 +33,7 @@ export default {
     const { schedule, computed } = limitCache(job, chosen ?? { steps: job.run.rows.length, cells: new Map() }, options.cacheMemory);
     const plan = planFor(job, schedule);
     if (chosen && savesNothing(plan)) throw planSavesNothing();
-    const compiled = await compileModel(job, plan, { form: options.form, without: options.passes });
+    const compiled = await compileModel(job, plan, { form: options.form, without: options.passes, segments: options.segments });
     const written = await writeArtifact(output, { job, schedule, compiled }, force, host.signal);
     const seconds = (performance.now() - started) / 1000;
     const { nodes, macs } = compiled;

@@ -1,14 +1,14 @@
 /** `run DIR`: one generation. */
 import { join, resolve } from "node:path";
-import { ArtifactSession, feedsOf, FILES, openArtifact } from "../../artifact/index.js";
+import { ArtifactSession, feedsOf, FILES, type Manifest, openArtifact, runSegments } from "../../artifact/index.js";
 import { badOption } from "../../../schedules/diagnostics.js";
-import { missingOption, notFinite } from "../../words/index.js";
+import { missingOption, notFinite, type Progress } from "../../words/index.js";
 import { tensorFrom, tensorNumbers } from "../../../ir/tensor.js";
 import { prepareFile, npyBytes, writeWhole } from "../../files/index.js";
 import { sampleInputs } from "../../job/index.js";
 import { runtimeOptions, sampleOptions } from "../options.js";
 import { DEFAULT_DISPLAY, media } from "../../report/index.js";
-import { assertKernels } from "../../runtime/index.js";
+import { assertKernels, type RuntimeOptions, type Tensors } from "../../runtime/index.js";
 import type { Command } from "../command.js";
 
 /** The options that name a file for people. */
@@ -38,9 +38,8 @@ export default {
     const display = job.source.recipe.display ?? DEFAULT_DISPLAY;
     for (const { medium } of shown) media[medium].assertFits(shape, display);
     const inputs = sampleInputs(job, 0, sampleOptions(options));
-    const session = await ArtifactSession.open(join(folder, FILES.model), runtime);
     const started = performance.now();
-    const outputs = await session.outputs(feedsOf(job, inputs)).finally(() => session.close());
+    const outputs = await outputsOf(folder, manifest, feedsOf(job, inputs), { ...runtime, progress: host.progress });
     const seconds = (performance.now() - started) / 1000;
     const [result] = [...outputs.values()].slice(-1);
     const values = result ? Float32Array.from(tensorNumbers(result)) : new Float32Array();
@@ -51,3 +50,16 @@ export default {
     return { json: { files, shape, seconds }, text: `${files.join(", ")}: [${shape.join(", ")}] in ${seconds.toFixed(2)} s` };
   },
 } satisfies Command;
+
+/** The outputs of one run: of its parts in turn, which are told as they end, where it is in parts. */
+async function outputsOf(
+  folder: string,
+  manifest: Manifest,
+  feeds: Tensors,
+  { progress, ...runtime }: RuntimeOptions & { readonly progress?: Progress | undefined },
+): Promise<Tensors> {
+  if (manifest.segments.length > 0)
+    return runSegments(folder, manifest, feeds, { ...runtime, onSegment: (done, rows) => progress?.("run", done, rows) });
+  const session = await ArtifactSession.open(join(folder, FILES.model), runtime);
+  return session.outputs(feeds).finally(() => session.close());
+}
