@@ -21,7 +21,11 @@ export function segmented(model: Model, stops: readonly string[]): readonly Mode
   const isOutside = (value: Value, part: number): boolean => value.producer !== undefined && !isFrom(value, part);
   const carried = namesOf(graph, new Set(parts.flatMap(({ reads }, i) => [...reads].filter((value) => isOutside(value, i)))));
   return parts.map(({ nodes, reads }, i) => {
-    const outside = new Map([...carried].filter(([value]) => reads.has(value) && isOutside(value, i)).map(([value, name]) => [value, inputValue(name, value.type)]));
+    const outside = new Map(
+      [...carried]
+        .filter(([value]) => reads.has(value) && isOutside(value, i))
+        .map(([value, name]) => [value, inputValue(name, value.type)]),
+    );
     const ends = graph.outputs.filter(({ value }) => (value.producer ? isFrom(value, i) : i === parts.length - 1));
     const given = new Set(ends.map(({ value }) => value));
     const passed = [...carried].filter(([value]) => isFrom(value, i) && !given.has(value));

@@ -14,7 +14,17 @@ import { fileOf, type Job, openJob, planFor, readPlan, type Recipe, type RunInpu
 import { AS_WRITTEN, type RuntimeOptions, Session, type SessionOptions, type Tensors } from "../runtime/index.js";
 import type { Trace } from "../calibration/index.js";
 import { METADATA_PREFIX, VERSION } from "../words/index.js";
-import { ARTIFACT, assertWhole, companionFile, dataFilesIn, segmentFile, FILES, MANIFEST_FORMAT, type Manifest, readManifest } from "./manifest.js";
+import {
+  ARTIFACT,
+  assertWhole,
+  companionFile,
+  dataFilesIn,
+  segmentFile,
+  FILES,
+  MANIFEST_FORMAT,
+  type Manifest,
+  readManifest,
+} from "./manifest.js";
 
 /** The contents of an artifact. */
 export interface ArtifactContents {

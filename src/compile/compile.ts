@@ -79,7 +79,11 @@ export async function compileModel(
   const logged = { without: new Set(without), log: (record: PassRecord) => void records.push(record) };
   const ownOf = (of: Stage | undefined): readonly Pass[] => own.filter(({ stage }) => stage === of);
   const stops = stopsOf(job, segments, form);
-  const run = await simplified({ ...job, run: { ...job.run, ...(stops.length > 0 && { stops }) } }, [...STEP_PASSES, ...ownOf("step")], logged);
+  const run = await simplified(
+    { ...job, run: { ...job.run, ...(stops.length > 0 && { stops }) } },
+    [...STEP_PASSES, ...ownOf("step")],
+    logged,
+  );
   const context = { ...job.questions, run };
   const lowering: Lowering = {
     plan,
@@ -135,7 +139,10 @@ function stopsOf({ run }: Job, segments: number, form: Form): readonly number[] 
 
 function withoutStops(model: Model, stops: readonly number[]): Model {
   const names = new Set(stops.map(stopName));
-  return withGraph(model, stops.length === 0 ? model.graph : { ...model.graph, outputs: model.graph.outputs.filter(({ name }) => !names.has(name)) });
+  return withGraph(
+    model,
+    stops.length === 0 ? model.graph : { ...model.graph, outputs: model.graph.outputs.filter(({ name }) => !names.has(name)) },
+  );
 }
 
 /** All networks of a run, companions included. */

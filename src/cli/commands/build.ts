@@ -37,7 +37,17 @@ export default {
       ...runtimeOptions(options, host.signal),
       overrides: recipeOverrides(options),
       ...sampleOptions(options),
-      ...{ output, force, policy, policyOptions, samples, runs, cacheMemory: options.cacheMemory, form: options.form, segments: options.segments },
+      ...{
+        output,
+        force,
+        policy,
+        policyOptions,
+        samples,
+        runs,
+        cacheMemory: options.cacheMemory,
+        form: options.form,
+        segments: options.segments,
+      },
       progress: host.progress,
       warn: host.warn,
       onCompiled: (compiled: Compiled) => {
