@@ -15,6 +15,7 @@ import {
   guidedHalves,
   hasUnguidedRows,
   NETWORKS,
+  portsBeside,
   type PredictionSlice,
   type RunFacts,
   type ConditionSource,
@@ -207,7 +208,7 @@ interface Halving {
 }
 
 /** For each condition, the source of the value that each half sees. Throws UNKNOWN_NAME, RESERVED_NAME, and what values that do not fit throw. */
-function conditionSourcesOf({ source, step }: Network, values: readonly Value[], halving: Halving): ReadonlyMap<string, Condition> {
+function conditionSourcesOf({ source, step, ports }: Network, values: readonly Value[], halving: Halving): ReadonlyMap<string, Condition> {
   const { recipe } = source;
   const { uncond } = recipe.guidance;
   const known = values.map(({ name }) => name);
@@ -217,7 +218,12 @@ function conditionSourcesOf({ source, step }: Network, values: readonly Value[],
     if (stray !== undefined) throw unknownName("condition input", stray, known);
   };
   assertKnown(uncond, known);
-  assertKnown(recipe.inputs, [...known, ...known.filter((name) => isInput(uncond[name])).map(uncondInput)]);
+  const { scale } = portsBeside([ports.latent, ...known]);
+  assertKnown(recipe.inputs, [
+    ...known,
+    ...known.filter((name) => isInput(uncond[name])).map(uncondInput),
+    ...(halving.guidance.atRunTime ? [scale] : []),
+  ]);
   const seesUncond = guidedHalves(halving.guidance).flat().includes("uncond");
   return new Map(
     values.map((value): [string, Condition] => {
@@ -240,9 +246,9 @@ function conditionSourcesOf({ source, step }: Network, values: readonly Value[],
 }
 
 /** The recipe's guidance. Throws UNKNOWN_NAME where an embedded scale has no input. */
-function guidanceOf({ guidance }: Recipe, { conditions }: PortRoles): Guidance {
+function guidanceOf({ guidance, runtime }: Recipe, { conditions }: PortRoles): Guidance {
   const { form, scale, interval, order, channels, rescale, input = SCALE_INPUT } = guidance;
-  const all = { form, scale, interval, order, channels, rescale };
+  const all = { form, scale, interval, order, channels, rescale, atRunTime: runtime.includes("guidance") };
   if (form !== "embedded") return all;
   if (!conditions.includes(input)) throw unknownName("input for the guidance scale", input, conditions);
   return { ...all, input };

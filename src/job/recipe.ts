@@ -50,6 +50,9 @@ const guidanceSchema = z.strictObject({
   input: z.string().optional(),
 });
 
+/** What a run can take as an input in place of a fact of the build: `guidance`, the scale. */
+export const RUN_TIME = ["guidance"] as const;
+
 export const PRECISIONS = ["fp32", "fp16", "bf16"] as const;
 export type Precision = (typeof PRECISIONS)[number];
 
@@ -101,6 +104,8 @@ export const recipeSchema = z.strictObject({
   /** Where the network is cut: what a cache holds (ir/residual/cut.ts). */
   cut: cutSchema.default("branch"),
   guidance: guidanceSchema.prefault({ form: NO_GUIDANCE.form }),
+  /** What is an input of the artifact in place of a fact of it: names among `RUN_TIME`. */
+  runtime: z.array(z.string()).default([]),
   inputs: z.record(z.string(), inputSchema).default({}),
   dims: z.record(z.string(), z.int().min(1)).default({}),
   /** Names of the user's own recognisers, samplers and passes that the recipe requires. */
