@@ -1,20 +1,29 @@
 /** A guidance scale that is an input of the artifact: one artifact at several scales, against the loop of runs that are built for each. */
-import { copyFileSync, existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { execFile } from "node:child_process";
+import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { writeModel } from "../ir/onnx/index.js";
+import { z } from "zod";
+import { constant } from "../ir/graph.js";
+import { readModel, writeModel } from "../ir/onnx/index.js";
 import { parse } from "../ir/parse.js";
-import { tensorNumbers } from "../ir/tensor.js";
+import { rewrite } from "../ir/rewrite.js";
+import { tensorNumbers, tensorOf } from "../ir/tensor.js";
 import { forms } from "../passes/index.js";
 import { relativeL2 } from "../schedules/index.js";
-import { feedsOf } from "../src/artifact/artifact.js";
+import { feedsOf, openArtifact } from "../src/artifact/artifact.js";
+import { readManifest } from "../src/artifact/manifest.js";
+import { verify } from "../src/artifact/verify.js";
 import { type Compiled, compileModel } from "../src/compile/compile.js";
 import { type Job, openJob, planFor } from "../src/job/job.js";
 import { type RunInputs, sampleInputs } from "../src/job/run-inputs.js";
 import { ReferenceLoop } from "../src/reference/loop.js";
 import { Session } from "../src/runtime/session.js";
 import { readJson } from "../src/files/json.js";
+import { readNpy } from "../src/files/npy.js";
+import { cli } from "./support/cli.js";
 import { startOf } from "../src/reference/start.js";
 import { fixtureNamed } from "./support/fixtures.js";
 import { randomSchedule } from "./support/jobs.js";
@@ -97,6 +106,9 @@ async function loopOf(job: Job, inputs: RunInputs): Promise<Float32Array> {
 
 const inputsAt = (job: Job, scale?: number): RunInputs =>
   sampleInputs(job, 0, { seed: 3, inputs: scale === undefined ? undefined : new Map([["guidance_scale", scale]]) });
+
+/** As a process, for what starts others. */
+const CLI = join(import.meta.dirname, "..", "dist", "src", "cli", "cli.js");
 
 /** The build's, no guidance at all, and another. */
 const SCALES = [2, 1, 3.5];
@@ -249,6 +261,82 @@ describe("the input", () => {
     expect(
       relativeL2(await artifactOf(job, await compiled(job), inputsAt(job, 3)), await loopOf(built, inputsAt(built))),
     ).toBeLessThanOrEqual(1e-5);
+  });
+});
+
+describe("the commands", () => {
+  /** An artifact in two calls, of scale 2. */
+  async function built(...more: readonly string[]): Promise<string> {
+    const home = mkdtempSync(join(folder, "x"));
+    await writeModel(parse(tinyStep({ label: true })), join(home, "model.onnx"));
+    const guidance = { form: "two-calls", scale: 2, uncond: { label: 4 } };
+    // What it is calibrated with is no default.
+    const inputs = { size: { fix: 1 }, label: { calibrate: [1, 2] }, ...(more.length > 0 && { guidance_scale: { calibrate: [7] } }) };
+    const facts = { model: "model.onnx", timestep: "t", scheduler: DDIM, steps: 6, prediction: { channelAxis: 2 }, guidance, inputs };
+    writeFileSync(join(home, "recipe.json"), JSON.stringify(facts));
+    const [artifact, plan] = [join(home, "artifact"), join(home, "plan.json")];
+    writeFileSync(plan, JSON.stringify({ format: "smoothcc-plan/2", steps: 6, cells: { attn: [1, 0, 1, 0, 1, 0] } }));
+    await told("compile", home, "--plan", plan, "-o", artifact, ...more);
+    return artifact;
+  }
+
+  async function told(...line: readonly string[]): Promise<unknown> {
+    const { exit, stdout, stderr } = await cli([...line, "--json", "--quiet"]);
+    expect({ exit, stderr: stderr.replace(/^warning: .*\n/gm, "") }).toEqual({ exit: 0, stderr: "" });
+    return JSON.parse(stdout);
+  }
+
+  async function latentOf(artifact: string, ...more: readonly string[]): Promise<readonly number[]> {
+    const file = join(artifact, "..", "latent.npy");
+    await told("run", artifact, "--seed", "5", "-o", file, "--force", ...more);
+    return tensorNumbers(readNpy(file));
+  }
+
+  const checked = z.looseObject({ checks: z.array(z.looseObject({ name: z.string(), ok: z.boolean() })) });
+
+  it("compile, verify, run, report and serve-package take the scale, or that of the manifest", async () => {
+    const artifact = await built("--runtime", "guidance");
+    const { inputs } = readManifest(artifact);
+    expect(inputs.at(-1)).toEqual({ name: "guidance_scale", elem: "float", shape: [], default: 2 });
+    const { checks } = checked.parse(await told("verify", artifact));
+    const names = checks.map(({ name }) => name);
+    expect(names).toContain("artifact = plan-aware loop over the original step");
+    expect(names).toContain("artifact = plan-aware loop at guidance_scale 1 and 3");
+    const [own, given, same, input] = [
+      await latentOf(artifact),
+      await latentOf(artifact, "--guidance", "5"),
+      await latentOf(artifact, "--guidance", "2"),
+      await latentOf(artifact, "--input", "guidance_scale=5"),
+    ];
+    expect(same).toEqual(own);
+    expect(input).toEqual(given);
+    expect(relativeL2(given, own)).toBeGreaterThan(1e-3);
+    const repository = join(artifact, "..", "models");
+    const { folder: served } = z.looseObject({ folder: z.string() }).parse(await told("serve-package", artifact, "-o", repository));
+    const config = readFileSync(join(served, "config.pbtxt"), "utf8");
+    expect(config).toContain('{ name: "guidance_scale", data_type: TYPE_FP32, dims: [ 1 ], reshape { shape: [ ] } }');
+    expect(config).toContain('parameters { key: "guidance_scale.default", value: { string_value: "2" } }');
+    await promisify(execFile)(process.execPath, [CLI, "report", artifact, "--quiet"]);
+    expect(readFileSync(join(artifact, "report.html"), "utf8")).toContain("2 unless another is given");
+  });
+
+  it("verify sees a scale that is not followed", async () => {
+    const artifact = await built("--runtime", "guidance");
+    const model = await readModel(join(artifact, "model.onnx"));
+    const scale = model.graph.inputs.find(({ name }) => name === "guidance_scale");
+    const ignored = new Map(scale ? [[scale, constant("two", tensorOf("float", [], [2]))]] : []);
+    const graph = { ...rewrite(model.graph, () => undefined, ignored), inputs: model.graph.inputs };
+    await writeModel({ ...model, graph }, join(artifact, "model.onnx"));
+    const opened = await openArtifact(artifact, { threads: 1, check: false });
+    const { checks } = await verify(opened, { threads: 1 });
+    expect(checks.filter(({ name }) => name.includes("plan-aware loop")).map(({ ok }) => ok)).toEqual([true, false]);
+  });
+
+  it("run refuses a scale where it is built in", async () => {
+    const artifact = await built();
+    const refused = await cli(["run", artifact, "--guidance", "3", "-o", join(artifact, "..", "latent.npy")]);
+    expect(refused.exit).toBe(2);
+    expect(refused.stderr).toContain("--runtime guidance");
   });
 });
 

@@ -103,7 +103,7 @@ function override(
 ): Recipe {
   const atRunTime = [...new Set([...recipe.runtime, ...runtime])];
   const stray = atRunTime.find((name) => !RUN_TIME.some((known) => known === name));
-  if (stray !== undefined) throw unknownName("thing that can be said at run time", stray, RUN_TIME);
+  if (stray !== undefined) throw unknownName("run-time input", stray, RUN_TIME);
   const inputs = { ...recipe.inputs };
   for (const [name, spec] of given) inputs[name] = { calibrate: [typeof spec === "string" ? resolve(spec) : spec], ...inputs[name] };
   return {

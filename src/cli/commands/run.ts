@@ -5,9 +5,9 @@ import { badOption } from "../../../schedules/diagnostics.js";
 import { missingOption, notFinite } from "../../words/index.js";
 import { tensorFrom } from "../../../ir/tensor.js";
 import { prepareFile, npyBytes, writeWhole } from "../../files/index.js";
-import { latentShape } from "../../../schedules/index.js";
-import { sampleInputs } from "../../job/index.js";
-import { runtimeOptions, sampleOptions } from "../options.js";
+import { latentShape, scaleInput } from "../../../schedules/index.js";
+import { type InputSpecs, type Job, sampleInputs } from "../../job/index.js";
+import { inputSpecs, type Options, runtimeOptions, sampleOptions } from "../options.js";
 import { latentPicture, pictureShape } from "../../report/index.js";
 import { assertKernels } from "../../runtime/index.js";
 import type { Command } from "../command.js";
@@ -16,7 +16,7 @@ export default {
   name: "run",
   summary: "generate once with an artifact",
   argument: "DIR",
-  options: ["check", "device", "extension", "force", "input", "noise", "output", "png", "seed", "threads"],
+  options: ["check", "device", "extension", "force", "guidance", "input", "noise", "output", "png", "seed", "threads"],
   async run(argument, options, host) {
     const { output, png, force = false } = options;
     if (output === undefined && png === undefined)
@@ -32,7 +32,10 @@ export default {
     const shape = latentShape(job.run);
     const range = job.source.recipe.display?.range ?? [-1, 1];
     if (png !== undefined) pictureShape(shape, range);
-    const inputs = sampleInputs(job, 0, sampleOptions(options));
+    const inputs = sampleInputs(job, 0, {
+      ...sampleOptions(options),
+      inputs: new Map([...inputSpecs(options), ...scaleSpec(job, options)]),
+    });
     const session = await ArtifactSession.open(join(folder, FILES.model), runtime);
     const started = performance.now();
     const values = await session.run(feedsOf(job, inputs)).finally(() => session.close());
@@ -45,3 +48,11 @@ export default {
     return { json: { files, shape, seconds }, text: `${files.join(", ")}: [${shape.join(", ")}] in ${seconds.toFixed(2)} s` };
   },
 } satisfies Command;
+
+/** `--guidance`: what the artifact's input for the scale gets. Throws BAD_OPTION where the scale is built in. */
+function scaleSpec({ run }: Job, { guidance }: Options): InputSpecs {
+  const input = scaleInput(run);
+  if (guidance === undefined) return new Map();
+  if (!input) throw badOption("--guidance", "is for artifacts that take the scale: build with --runtime guidance");
+  return new Map([[input.name, guidance]]);
+}
