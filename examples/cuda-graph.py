@@ -38,12 +38,14 @@ def open_session(model, device, device_id):
 
 
 def values_of(port, given, generator):
-    """What was given for an input; else unit normals, as the latent and the noise of a run are."""
+    """What was given for an input; else its default, or unit normals, as the latent and the noise of a run are."""
     name, dtype = port["name"], DTYPES[port["elem"]]
     if name in given:
         text = given[name]
         numbers = np.load(text) if text.endswith(".npy") else np.array([float(part) for part in text.split(",")])
         return np.ascontiguousarray(np.broadcast_to(numbers, port["shape"]).astype(dtype))
+    if "default" in port:
+        return np.full(port["shape"], port["default"], dtype=dtype)
     if dtype != np.float32:
         raise SystemExit(f"Say what the input '{name}' {port['shape']} is: --input {name}=VALUE or FILE.npy")
     return generator.standard_normal(port["shape"], dtype=np.float32)

@@ -87,8 +87,11 @@ function sample(
   const scale = perRow("input_scale", (row) => rows[row]?.inputScale ?? 1);
   const seen = body.weightedSum([{ value: latent, weight: scale }], `${label}/scaled`);
   const outputs = calls.at(step, called, seen);
-  const guided = new GuidedPrediction(body, run, shapeOf(latent), opset);
-  const out = body.weightedSum(guided.terms(outputs, step, run.prediction.sign), `${label}/guided`);
+  const guided = new GuidedPrediction(body, run, shapeOf(latent), opset, calls.scale);
+  const out = body.weightedSum(
+    guided.terms(outputs, step, () => run.prediction.sign),
+    `${label}/guided`,
+  );
 
   const sums = sumsOf(rows);
   const histories = [new History("x", latent, sums.next), new History("out", out, sums.next)];

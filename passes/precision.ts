@@ -32,9 +32,9 @@ export default {
   },
 } satisfies Pass;
 
-/** Whether a value depends on any input besides those that the sampler's table sets (the time and an embedded scale): 0 if not. */
-function besideTime({ graph, dit }: Model, { input }: Guidance): Dependence {
-  const others = graph.inputs.filter(({ name }) => name !== dit?.timestep && name !== input);
+/** Whether a value depends on any input besides those that the sampler's table sets (the time and an embedded scale, if known): 0 if not. */
+function besideTime({ graph, dit }: Model, { input, atRunTime }: Guidance): Dependence {
+  const others = graph.inputs.filter(({ name }) => name !== dit?.timestep && (name !== input || atRunTime === true));
   return dependence(graph, new Map(others.map((value) => [value, 1])));
 }
 

@@ -31,7 +31,7 @@ function sample(calls: Calls, opset: number): readonly Value[] {
   const { rows, initialScale } = run.table;
   const digits = String(rows.length - 1).length;
   const label = (k: number): string => `step${String(k).padStart(digits, "0")}`;
-  const guided = new GuidedPrediction(body, run, shapeOf(noise), opset);
+  const guided = new GuidedPrediction(body, run, shapeOf(noise), opset, calls.scale);
   const parts = new StepParts(prologue, rows.length);
   const { next, clamped, singleUseWeights } = sumsOf(rows);
   const { sign } = run.prediction;
@@ -68,7 +68,7 @@ function sample(calls: Calls, opset: number): readonly Value[] {
     const kept = body.products(earlier(next[k], k), name);
     const seen = body.weightedSum([{ value: latent, weight: row.inputScale }], `${label(k)}/scaled`);
     const outputs = calls.at(step, entryAt(run.rows, k).calls, seen);
-    const terms = guided.terms(outputs, step, sign * (singleUseWeights.get(k) ?? 1));
+    const terms = guided.terms(outputs, step, (row) => sign * (singleUseWeights.get(row) ?? 1));
     outs.push(
       singleUseWeights.has(k) || terms.length === 1 ? terms : [{ value: body.weightedSum(terms, `${label(k)}/guided`), weight: 1 }],
     );

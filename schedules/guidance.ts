@@ -27,6 +27,8 @@ export interface Guidance {
   readonly rescale?: Rescale | undefined;
   /** Under `embedded`, the input that takes the scale. */
   readonly input?: string | undefined;
+  /** Whether the scale is an input of the run (`RunPorts.scale`) at the guided rows. `scale`, a single number, is its default then. */
+  readonly atRunTime?: boolean | undefined;
 }
 
 /** The measure of size by which a guided prediction is rescaled. */
@@ -45,15 +47,18 @@ export interface Rescale {
 /** The default. */
 export const NO_GUIDANCE = { form: "none", scale: 1, order: ["cond", "uncond"] } as const satisfies Guidance;
 
-/** The scale at a row of the sampler's table. */
-export function scaleAt({ scale, interval }: Guidance, row: number): number {
-  if (interval && (row < interval[0] || row >= interval[1])) return 1;
-  return typeof scale === "number" ? scale : (scale[row] ?? 1);
+/** The scale at a row of the sampler's table, and whether it is only the default of the run's input. */
+export function scaleAt(
+  { scale, interval, atRunTime = false }: Guidance,
+  row: number,
+): { readonly scale: number; readonly atRunTime: boolean } {
+  if (interval && (row < interval[0] || row >= interval[1])) return { scale: 1, atRunTime: false };
+  return { scale: typeof scale === "number" ? scale : (scale[row] ?? 1), atRunTime };
 }
 
-/** Whether some row has scale 1, so that the unconditional half has no weight. */
-export function hasUnguidedRows({ scale, interval }: Guidance): boolean {
-  return interval !== undefined || (typeof scale === "number" ? scale === 1 : scale.includes(1));
+/** Whether some row has scale 1 in every run, so that the unconditional half has no weight. */
+export function hasUnguidedRows({ scale, interval, atRunTime = false }: Guidance): boolean {
+  return interval !== undefined || (!atRunTime && (typeof scale === "number" ? scale === 1 : scale.includes(1)));
 }
 
 /** The halves that each call of the network sees in a guided row, in the order of the call's rows. */

@@ -1,7 +1,7 @@
 /** A sampling run as a value: everything that determines its result, except the weights and the plan. */
 import { textDigest } from "../ir/digest.js";
 import type { Half } from "../ir/dit.js";
-import { ditView, type Model } from "../ir/graph.js";
+import { ditView, inputValue, type Model, type Value } from "../ir/graph.js";
 import type { FloatType } from "../ir/types.js";
 import { cachesOf, type CachedBranch } from "./cache.js";
 import { type Companions, givenBy, NO_COMPANIONS } from "./companions.js";
@@ -41,6 +41,8 @@ export interface Run {
 export interface RunRow {
   readonly calls: readonly Call[];
   readonly scale: number;
+  /** Whether the scale is an input of the run (`RunPorts.scale`), with `scale` as its default. */
+  readonly atRunTime: boolean;
 }
 
 /** One evaluation of a network: its name, and the halves that it sees, in the order of its rows. */
@@ -81,13 +83,31 @@ export interface RunPorts {
   readonly latent: string;
   /** The input for what the sampler draws. */
   readonly noise: string;
+  /** The input for the guidance scale, a float scalar, in runs that take it. */
+  readonly scale: string;
 }
 
-/** `latent` and `noise`; where the network has an input of that name, which keeps it, `run_latent` and `run_noise`. */
-export function runPorts(run: Run): RunPorts {
-  const taken = new Set([ditView(mainNetwork(run)).latent, ...run.conditions.keys(), ...ownConditions(run).keys()]);
+/**
+ * `latent`, `noise` and `guidance_scale`; where the run has an input of that name, which is the network's or a companion's and keeps it,
+ * `run_latent`, `run_noise` and `run_guidance_scale`.
+ */
+export function runPorts(run: PortFacts): RunPorts {
+  return portsBeside([ditView(mainNetwork(run)).latent, ...run.conditions.keys(), ...(run.companions?.inputs.keys() ?? [])]);
+}
+
+/** What the names of a run's ports depend on. */
+type PortFacts = Pick<Run, "networks" | "calls" | "conditions" | "companions">;
+
+/** The ports of a run whose networks keep these names. */
+export function portsBeside(names: readonly string[]): RunPorts {
+  const taken = new Set(names);
   const free = (name: string): string => (taken.has(name) ? free(`run_${name}`) : name);
-  return { latent: free("latent"), noise: free("noise") };
+  return { latent: free("latent"), noise: free("noise"), scale: free("guidance_scale") };
+}
+
+/** The guidance scale as an input of the run; undefined if the run has none. */
+export function scaleInput(run: PortFacts & Pick<Run, "guidance">): Value | undefined {
+  return run.guidance.atRunTime ? inputValue(runPorts(run).scale, { elem: "float", shape: [] }) : undefined;
 }
 
 /** The name of the latent that a row of the table sees, where the run can stop in front of it. */
@@ -106,8 +126,8 @@ export interface RunFacts extends Omit<Run, "rows" | "calls" | "caches" | "calle
 }
 
 /**
- * The run of these facts. If there is a network for one half, a row with scale 1 leaves out the unconditional half, which would have
- * no weight.
+ * The run of these facts. If there is a network for one half, a row with scale 1 in every run leaves out the unconditional half, which
+ * would have no weight.
  */
 export function runOf({ structure, cut, steps, ...facts }: RunFacts): Run {
   const { networks, guidance, table } = facts;
@@ -134,8 +154,8 @@ export function runOf({ structure, cut, steps, ...facts }: RunFacts): Run {
 function runRowsOf(guidance: Guidance, { rows }: SamplerTable, guided: readonly Call[], canDrop: boolean): readonly RunRow[] {
   const alone: readonly Call[] = [{ network: NETWORKS.one, halves: ["cond"] }];
   return rows.map((_, k) => {
-    const scale = scaleAt(guidance, k);
-    return { scale, calls: scale === 1 && canDrop ? alone : guided };
+    const { scale, atRunTime } = scaleAt(guidance, k);
+    return { scale, atRunTime, calls: scale === 1 && !atRunTime && canDrop ? alone : guided };
   });
 }
 

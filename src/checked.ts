@@ -27,6 +27,7 @@ const OVERRIDES: Schemas<jobs.RecipeOverrides> = {
   ...{ recipe: text, scheduler: text, steps: some, start: count, guidance: z.number("is a number"), batch: some, cut: text },
   ...{
     precision: z.enum(jobs.PRECISIONS, `is one of ${jobs.PRECISIONS.join(", ")}`),
+    runtime: texts,
     dims: map,
     extensions: texts,
     allowOutside: texts,

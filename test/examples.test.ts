@@ -146,7 +146,7 @@ describe("examples", () => {
         ),
       ),
     );
-    await run("node", [CLI, "compile", glyphs, "--no-cache", "--steps", "2", "-o", artifact, "--quiet"]);
+    await run("node", [CLI, "compile", glyphs, "--no-cache", "--steps", "2", "--runtime", "guidance", "-o", artifact, "--quiet"]);
     const [ours, theirs] = [join(folder, "ours.npy"), join(folder, "theirs.npy")];
     await run("node", [CLI, "run", artifact, "--noise", noise, "--input", "class_labels=18", "-o", ours, "--quiet"]);
     const options = [

@@ -12,11 +12,13 @@ import {
   type Run,
   type RunPorts,
   runPorts,
+  scaleInput,
   type ConditionSource,
   uncondInput,
 } from "../../schedules/index.js";
 import type { CallOutput } from "./guided.js";
 import { HoistedNetwork, type Placing } from "./hoisted-network.js";
+import { RunTimeScale } from "./run-time-scale.js";
 import type { Step } from "./step.js";
 
 export class Calls implements Placing {
@@ -28,6 +30,8 @@ export class Calls implements Placing {
   readonly noise: Value;
   /** One unit normal for each row that adds noise, in order: [draws, …latent]; absent if there are none. */
   readonly draws: Value | undefined;
+  /** The guidance scale, if it is an input of the run. */
+  readonly scale: RunTimeScale | undefined;
   readonly inputs: Value[] = [];
   readonly ports: RunPorts;
   private readonly model: Model;
@@ -42,6 +46,9 @@ export class Calls implements Placing {
     this.takeConditions();
     const draws = drawingRows(run.table).length;
     if (draws > 0) this.draws = this.input(this.ports.noise, { elem: "float", shape: [draws, ...shape] });
+    const scale = scaleInput(run);
+    if (scale) this.inputs.push(scale);
+    this.scale = scale && new RunTimeScale(this.prologue, scale, run.rows);
   }
 
   /** Creates the conditions of the run, one for each half where the halves differ. Fixed ones become constants. */

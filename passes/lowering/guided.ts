@@ -6,6 +6,7 @@ import type { StandardOperator } from "../../ir/operators.js";
 import { tensorOf } from "../../ir/tensor.js";
 import type { Half } from "../../ir/dit.js";
 import type { LearnedVariance, Rescale, Run } from "../../schedules/index.js";
+import type { Affine, RunTimeScale } from "./run-time-scale.js";
 import type { OfRow, Step } from "./step.js";
 
 /** The output of a network call: all channels, with the halves along axis 0. */
@@ -22,43 +23,54 @@ export class GuidedPrediction {
     private readonly shape: readonly number[],
     /** Version of the standard operator set. */
     private readonly opset: number,
+    /** If it is an input of the run. */
+    private readonly scale?: RunTimeScale,
   ) {}
 
   /** Terms that add up to `factor` times the guided prediction of a step. */
-  terms<W extends Weight>(outputs: readonly CallOutput[], step: Step<W>, factor: number): readonly WeightedValue<W | number>[] {
+  terms<W extends Weight>(outputs: readonly CallOutput[], step: Step<W>, factor: OfRow<number>): readonly WeightedValue<W | number>[] {
     const { label } = step;
     const { guidance, prediction } = this.run;
     const parts = outputs.map(({ halves, value }) => ({ halves, value: this.channels(value, prediction.channels, label, "prediction") }));
     const [first] = parts;
-    if (first && parts.length === 1 && first.halves.length === 1) return [{ value: first.value, weight: factor }];
+    if (first && parts.length === 1 && first.halves.length === 1)
+      return [{ value: first.value, weight: step.weight(`${label}/factor`, factor) }];
     if (!guidance.rescale) return parts.flatMap((part) => this.weighted(part, step, factor));
-    const terms = parts.flatMap((part) => this.weighted(part, step, 1));
+    const terms = parts.flatMap((part) => this.weighted(part, step, () => 1));
     const guided = this.body.weightedSum(terms, `${label}/guided`);
     const rescaled = this.rescaled(guided, this.cond(parts, label), guidance.rescale, `${label}/rescale`);
-    return [{ value: rescaled, weight: factor }];
+    return [{ value: rescaled, weight: step.weight(`${label}/factor`, factor) }];
   }
 
   /** The weights in uncond + scale · (cond − uncond) are scale for cond and 1 − scale for uncond; in channels without guidance, 1 and 0. */
-  private weighted<W extends Weight>({ halves, value }: CallOutput, step: Step<W>, factor: number): readonly WeightedValue<W | number>[] {
+  private weighted<W extends Weight>(
+    { halves, value }: CallOutput,
+    step: Step<W>,
+    factor: OfRow<number>,
+  ): readonly WeightedValue<W | number>[] {
     const { guidance, prediction, batch, rows: all } = this.run;
     const { channelAxis } = prediction;
     const { label } = step;
     const counts = guidance.channels ? (this.shape[channelAxis] ?? 1) : 1;
     const isGuided = (channel: number): boolean =>
       !guidance.channels || (channel >= guidance.channels[0] && channel < guidance.channels[1]);
-    const weightOf = (half: Half, channel: number, row: number): number => {
-      const guided = isGuided(channel) ? entryAt(all, row).scale : 1;
-      return factor * (half === "cond" ? guided : 1 - guided);
+    const weightOf = (half: Half, channel: number, row: number, scale: number): number => {
+      const guided = isGuided(channel) ? scale : 1;
+      return factor(row) * (half === "cond" ? guided : 1 - guided);
     };
+    const scaleAt: OfRow<number> = (row) => entryAt(all, row).scale;
     const [onlyHalf, ...others] = halves;
-    if (onlyHalf && others.length === 0 && counts === 1)
-      return [{ value, weight: step.weight(`${label}/weight_${onlyHalf}`, (row) => weightOf(onlyHalf, 0, row)) }];
+    if (onlyHalf && others.length === 0 && counts === 1 && !this.scale)
+      return [{ value, weight: step.weight(`${label}/weight_${onlyHalf}`, (row) => weightOf(onlyHalf, 0, row, scaleAt(row))) }];
     const rows = halves.length > 1 ? batch : 1;
     const dims = this.shape.map((_, axis) => (axis === 0 ? rows * halves.length : axis === channelAxis ? counts : 1));
-    const numbers: OfRow<readonly number[]> = (row) =>
-      halves.flatMap((half) => Array.from({ length: rows * counts }, (_, i) => weightOf(half, i % counts, row)));
-    const scales = step.constant(`${label}/weights`, "float", dims, numbers);
-    const scaled = this.body.op("Mul", [value, scales], `${label}/weighted_${halves.join("_")}`, { elem: "float", shape: shapeOf(value) });
+    const numbers: Affine["of"] = (row, scale) =>
+      halves.flatMap((half) => Array.from({ length: rows * counts }, (_, i) => weightOf(half, i % counts, row, scale)));
+    const of = halves.join("_");
+    const scales =
+      this.scale?.at(step, { name: `weights_${of}`, elem: "float", shape: dims, of: numbers }) ??
+      step.constant(`${label}/weights`, "float", dims, (row) => numbers(row, scaleAt(row)));
+    const scaled = this.body.op("Mul", [value, scales], `${label}/weighted_${of}`, { elem: "float", shape: shapeOf(value) });
     const split = halves.length > 1 ? this.body.splitRows(scaled, halves.length, `${label}/half`) : [scaled];
     return split.map((half) => ({ value: half, weight: 1 }));
   }

@@ -5,7 +5,8 @@
  *   time                     one copy with one row per step if the nodes are row-wise, else one copy per step;
  *   time and conditions      one copy with one row per step and latent row.
  * Weights that have to be unpacked are so once for what is hoisted, and again in each step that reads them (`unpacksWeights`).
- * Steps read their rows of the hoisted values. As the timesteps are known, `fold` can turn the time part into constants.
+ * Steps read their rows of the hoisted values. As the timesteps are known, `fold` can turn the time part into constants. An embedded
+ * guidance scale counts as time; where it is an input of the run, what follows from it is computed in front of the steps.
  */
 import { dependence, operands } from "../../ir/analysis.js";
 import { type Builder, elemOf, shapeOf } from "../../ir/build.js";
@@ -18,6 +19,7 @@ import { tensorOf } from "../../ir/tensor.js";
 import { elementCount } from "../../ir/types.js";
 import { halfOf, type Run } from "../../schedules/index.js";
 import { clone, operandsAt } from "./copy.js";
+import type { Affine, RunTimeScale } from "./run-time-scale.js";
 import type { Step } from "./step.js";
 
 /** The run that calls are placed in, and its nodes so far. */
@@ -28,6 +30,8 @@ export interface Placing {
   readonly body: Builder;
   /** The value that each half sees of a condition, by the name of the condition: inputs of the run, or constants. */
   readonly conditions: ReadonlyMap<string, Readonly<Record<Half, Value>>>;
+  /** The guidance scale, if it is an input of the run. */
+  readonly scale: RunTimeScale | undefined;
   /** Nodes in the prologue that are not per step; a node that several calls share is placed once. */
   readonly kept: Set<Node>;
 }
@@ -45,8 +49,10 @@ export class HoistedNetwork {
   private readonly once = new Map<Value, Value>();
   private readonly hoisted = new Map<Value, AllSteps>();
   private readonly latent: Value;
-  /** Inputs that the sampler's table sets, with a number for each of its rows: the time, and the scale of embedded guidance. */
+  /** Inputs that have a number for each row of the sampler's table: the time, and the scale of embedded guidance. */
   private readonly timed = new Map<Value, readonly number[]>();
+  /** The input for an embedded scale that the run takes at run time: that in each row. */
+  private readonly scaled: Value | undefined;
   /** The number of latent rows that a call sees: size of axis 0. */
   private readonly rows: number;
   /** The nodes of which every step needs a copy: `time` depends on the time or on packed weights but not on the latent, `latent` on it. */
@@ -66,13 +72,15 @@ export class HoistedNetwork {
       this.stepInput(timestep),
       table.rows.map((row) => row.timestep),
     );
-    if (guidance.input !== undefined)
+    const scaled = guidance.input === undefined ? undefined : this.stepInput(guidance.input);
+    if (placing.scale) this.scaled = scaled;
+    else if (scaled)
       this.timed.set(
-        this.stepInput(guidance.input),
+        scaled,
         rows.map(({ scale }) => scale),
       );
     for (const input of model.graph.inputs)
-      if (input !== this.latent && !this.timed.has(input)) this.once.set(input, this.condition(input));
+      if (input !== this.latent && input !== this.scaled && !this.timed.has(input)) this.once.set(input, this.condition(input));
     this.hoist();
   }
 
@@ -97,10 +105,10 @@ export class HoistedNetwork {
     const sources = new Map<Value, number>([[this.latent, LATENT]]);
     for (const [input, numbers] of this.timed) {
       sources.set(input, TIME);
-      const shape = shapeOf(input);
-      if (shape.length === 1 && shape[0] === this.rows)
+      if (this.countsRows(input))
         this.hoisted.set(input, { value: constant(`steps/${input.name}`, tensorOf(elemOf(input), [numbers.length], numbers)), perStep: 1 });
     }
+    this.hoistScale(sources);
     const dependsOn = dependence(graph, sources);
     const unpacked = new Set<Value | undefined>();
     for (const node of graph.nodes) {
@@ -113,6 +121,22 @@ export class HoistedNetwork {
       else if ((bits & LATENT) !== 0) this.nodes.latent.push(node);
       else if (!this.hoistRows(node)) this.nodes.time.push(node);
     }
+  }
+
+  private countsRows(input: Value): boolean {
+    const shape = shapeOf(input);
+    return shape.length === 1 && shape[0] === this.rows;
+  }
+
+  /** Places a scale that is an input of the run. It has rows as the time has, for what adds the two up; else it is a condition if it can be. */
+  private hoistScale(sources: Map<Value, number>): void {
+    const { scaled, placing } = this;
+    if (!scaled || !placing.scale) return;
+    const isRow = this.countsRows(scaled);
+    if (isRow) this.hoisted.set(scaled, { value: placing.scale.rowByRow(scaleOf(scaled, [1])), perStep: 1 });
+    const same = isRow ? undefined : placing.scale.inAllRows(scaleOf(scaled));
+    if (same) this.once.set(scaled, same);
+    else sources.set(scaled, TIME);
   }
 
   private keep(node: Node): void {
@@ -167,6 +191,9 @@ export class HoistedNetwork {
       const all = (row: number): readonly number[] => new Array<number>(elementCount(shape)).fill(entryAt(numbers, row));
       own.set(input, step.constant(`${label}/${input.name}`, elemOf(input), shape, all));
     }
+    const { scaled, placing } = this;
+    if (scaled && placing.scale && !this.hoisted.has(scaled) && !this.once.has(scaled))
+      own.set(scaled, placing.scale.at(step, scaleOf(scaled)));
     const spread = new Map<Value, Value>();
     const copy = (node: Node, into: Builder): void => {
       const operands = operandsAt(node, (value) => own.get(value) ?? this.rowsAt(step, value, node, label, spread) ?? this.onceOf(value));
@@ -205,6 +232,11 @@ export class HoistedNetwork {
     };
     return isElementwise(reader) && reader.inputs.some((value) => value && hasAllRows(value));
   }
+}
+
+/** The scale itself, for an input of the network. */
+function scaleOf(input: Value, shape = shapeOf(input)): Affine {
+  return { name: input.name, elem: elemOf(input), shape, of: (_, scale) => new Array<number>(elementCount(shape)).fill(scale) };
 }
 
 /** Whether a node moves unpacked weights, or scales them by constants, as a part of unpacking them. */

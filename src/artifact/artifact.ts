@@ -7,7 +7,7 @@ import { elemOf, shapeOf } from "../../ir/build.js";
 import { ditView, type Model, type Value } from "../../ir/graph.js";
 import { writeModel, type WriteOptions, type WriteResult, WrittenData } from "../../ir/onnx/index.js";
 import { type TensorData, tensorFrom, tensorNumbers } from "../../ir/tensor.js";
-import { givenBy, latentShape, type Plan, runPorts, type Schedule, stopName, uncondInput } from "../../schedules/index.js";
+import { givenBy, latentShape, type Plan, type Run, runPorts, scaleInput, type Schedule, stopName, uncondInput } from "../../schedules/index.js";
 import type { Compiled } from "../compile/index.js";
 import { assertUnchanged, jsonText, linked, npyBytes, readNpy, readSums, replaceFolder, tidy, writeSums } from "../files/index.js";
 import { fileOf, type Job, openJob, planFor, readPlan, type Recipe, type RunInputs, schedulerConfig, writePlan } from "../job/index.js";
@@ -78,7 +78,8 @@ export async function fillArtifact(
   const companions = await writeCompanions(job, folder, { written, signal });
   assertUnchanged(job.network.files);
   const { form, nodes, macs, memory, passes, model } = compiled;
-  const port = (name: string, value: Value): Manifest["inputs"][number] => ({ name, elem: elemOf(value), shape: [...shapeOf(value)] });
+  const port = (name: string, value: Value): Manifest["outputs"][number] => ({ name, elem: elemOf(value), shape: [...shapeOf(value)] });
+  const defaults = defaultsOf(job.run);
   const manifest: Manifest = {
     format: `${MANIFEST_FORMAT}1`,
     smoothcc: VERSION,
@@ -89,7 +90,7 @@ export async function fillArtifact(
     plan,
     steps: job.steps,
     evaluations: job.run.rows.length,
-    inputs: model.graph.inputs.map((value) => port(value.name, value)),
+    inputs: model.graph.inputs.map((value) => ({ ...port(value.name, value), ...defaults.get(value.name) })),
     outputs: model.graph.outputs.map(({ name, value }) => port(name, value)),
     segments: compiled.segments.map(({ model: { graph }, from, to }, i) => ({
       ...{ model: segmentFile(i), from, to, latent: to < job.run.rows.length ? stopName(to) : runPorts(job.run).latent },
@@ -107,6 +108,13 @@ export async function fillArtifact(
   await writeFile(join(folder, FILES.manifest), jsonText(manifest));
   await writeSums(folder, new Map([...first.digests, ...second.digests, ...step.digests, ...segments, ...companions]));
   return { sizes: sizesOf(folder), written };
+}
+
+/** What inputs of a run get where nothing is said of them. */
+function defaultsOf(run: Run): ReadonlyMap<string, Pick<Manifest["inputs"][number], "default">> {
+  const { scale } = run.guidance;
+  const input = scaleInput(run);
+  return new Map(input && typeof scale === "number" ? [[input.name, { default: scale }]] : []);
 }
 
 /**
@@ -202,9 +210,17 @@ export async function openArtifact(folder: string, { extensions, check = true, .
   if (!existsSync(folder)) tidy(resolve(folder));
   if (check) await assertWhole(folder, (path) => path !== FILES.trace && path !== FILES.report);
   const manifest = readManifest(folder);
-  const job = await openJob(folder, { extensions }, runtime);
+  const job = atBuiltScale(await openJob(folder, { extensions }, runtime));
   const schedule = readPlan(join(folder, FILES.plan));
   return { folder, manifest, job, schedule, plan: planFor(job, schedule), extensions };
+}
+
+/** The job as its artifact is run: where no scale is given at that of the build, as the manifest says, and not at those of the calibration. */
+function atBuiltScale(job: Job): Job {
+  const { source } = job;
+  const scale = scaleInput(job.run)?.name;
+  const inputs = Object.fromEntries(Object.entries(source.recipe.inputs).filter(([name]) => name !== scale));
+  return { ...job, source: { ...source, recipe: { ...source.recipe, inputs } } };
 }
 
 /** The inputs of the artifact's model for one run. */

@@ -10,6 +10,13 @@ import { recipeSchema } from "../job/index.js";
 
 const portSchema = z.strictObject({ name: z.string(), elem: z.string(), shape: z.array(z.int()) });
 
+/**
+ * `default`: what an input gets where nothing is said of it. It stands here, and not as an initializer of the model, which ONNX allows:
+ * ONNX Runtime 1.30 does not list such inputs among the others. Its binding for Node drops what it is fed for them without a word, and
+ * `io_binding`, which CUDA Graphs need, refuses it; only Python's `run` takes it.
+ */
+const inputSchema = portSchema.extend({ default: z.number().optional() });
+
 export const MANIFEST_FORMAT = "smoothcc-artifact/";
 
 const manifestSchema = z.strictObject({
@@ -34,7 +41,7 @@ const manifestSchema = z.strictObject({
   /** A sampler may evaluate the network more than once a step: what plans count, and rows of the table, are evaluations. */
   steps: z.int(),
   evaluations: z.int(),
-  inputs: z.array(portSchema),
+  inputs: z.array(inputSchema),
   outputs: z.array(portSchema),
   /**
    * The run in parts, each a model: `inputs` are inputs of the run and outputs of parts before, of the same name. `latent` is the one that

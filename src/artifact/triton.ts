@@ -47,6 +47,8 @@ interface TensorConfig {
   readonly name: string;
   readonly type: string;
   readonly dims: readonly number[];
+  /** What a client sends that has nothing else in mind: the server has no defaults, and asks for all inputs. */
+  readonly default?: number | undefined;
 }
 
 export interface Packaged {
@@ -67,10 +69,11 @@ export async function packageModel(artifact: string, repository: string, options
   const served: readonly string[] = [FILES.model, FILES.data];
   const { check = true } = options;
   if (check) await assertWhole(artifact, (path) => path === FILES.manifest || served.includes(path));
-  const { load } = readManifest(artifact);
+  const { load, inputs: ports } = readManifest(artifact);
   const { graph } = await readModel(join(artifact, FILES.model));
   const name = options.name ?? legalName(basename(resolve(artifact)));
-  const inputs = graph.inputs.map((value) => tensorConfig(value.name, value));
+  const defaults = new Map(ports.map((port) => [port.name, port.default === undefined ? {} : { default: port.default }]));
+  const inputs = graph.inputs.map((value) => ({ ...tensorConfig(value.name, value), ...defaults.get(value.name) }));
   const outputs = graph.outputs.map(({ name, value }) => tensorConfig(name, value));
   const config = configText({ name, inputs, outputs, load, instances: instancesOf(options.device) });
   const folder = join(repository, name);
@@ -136,6 +139,12 @@ function configText({
     // Level 2 turns the backend's optimiser off; by default it does everything.
     ...(load.graphOptimizationLevel === "disabled" ? ["optimization { graph { level: 2 } }"] : []),
     `parameters { key: "enable_mem_pattern", value: { string_value: "${load.enableMemPattern ? 1 : 0}" } }`,
+    // The backend does not read these; clients can, as they are told a model's configuration.
+    ...inputs.flatMap((input) =>
+      input.default === undefined
+        ? []
+        : `parameters { key: ${JSON.stringify(`${input.name}.default`)}, value: { string_value: "${input.default}" } }`,
+    ),
     "",
   ].join("\n");
 }

@@ -2,9 +2,10 @@
 import { join } from "node:path";
 import { damagesOf, FILES } from "./manifest.js";
 import { type Artifact, ArtifactSession, feedsOf, runSegments } from "./artifact.js";
-import { latentShape, mean, psnr, rangeOf, relativeL2, runPorts } from "../../schedules/index.js";
+import { type Guidance, latentShape, mean, psnr, rangeOf, relativeL2, runPorts, scaleInput } from "../../schedules/index.js";
+import { entryAt } from "../../ir/entries.js";
 import type { Job, RunInputs, SampleOptions } from "../job/index.js";
-import { type TensorData, tensorNumbers } from "../../ir/tensor.js";
+import { type TensorData, tensorNumbers, tensorOf } from "../../ir/tensor.js";
 import { type ElementType, type FloatType, isFloatType } from "../../ir/types.js";
 import { isWidened, runnable } from "../../passes/index.js";
 import type { Progress } from "../words/index.js";
@@ -76,7 +77,8 @@ export async function checkFiles(folder: string): Promise<Check> {
 
 /**
  * Runs the artifact, the plan-aware loop and the uncached loop on the same noise: three runs a sample, and up to `TRIES` more of the worst
- * sample if that is beyond the limit. Runs the first step by the exporter's file as well. Throws NO_KERNELS.
+ * sample if that is beyond the limit. Runs artifact and loop at other guidance scales, too, where the artifact takes the scale
+ * (`otherScales`), and the first step by the exporter's file. Throws NO_KERNELS.
  */
 export async function verify(artifact: Artifact, options: VerifyOptions = {}): Promise<Verification> {
   const { job, plan, folder } = artifact;
@@ -98,6 +100,7 @@ export async function verify(artifact: Artifact, options: VerifyOptions = {}): P
   const { segments } = artifact.manifest;
   let shown: Verification["shown"] | undefined;
   let same: Check;
+  let scaled: readonly Check[];
   try {
     for (let sample = 0; sample < samples; sample++) {
       const inputs = await startOf(job, sample, options);
@@ -125,9 +128,9 @@ export async function verify(artifact: Artifact, options: VerifyOptions = {}): P
       peaks.push(psnr(pair.cached, pair.uncached, range ? range[1] - range[0] : rangeOf(pair.uncached)));
       shown ??= pair;
     }
-    same = await comparison("artifact = plan-aware loop over the original step", compared, tolerance, (inputs) =>
-      loop.run(inputs, { plan }),
-    );
+    const follow = (inputs: RunInputs): Promise<Float32Array> => loop.run(inputs, { plan });
+    same = await comparison("artifact = plan-aware loop over the original step", compared, tolerance, follow);
+    scaled = await scaleChecks(job, entryAt(compared, 0).inputs, tolerance, { session, follow });
   } finally {
     await session.close();
     await loop.close();
@@ -144,6 +147,7 @@ export async function verify(artifact: Artifact, options: VerifyOptions = {}): P
     ...(results.length > 0
       ? [check("what is made of its latent = the same networks behind the loop", Math.max(...results), tolerance.limit, [])]
       : []),
+    ...scaled,
     await sameStep(job, compared.slice(0, 1), options),
   ];
   const fidelity = { relL2: mean(fromUncached), psnr: mean(peaks), samples: samples * job.run.batch };
@@ -157,6 +161,36 @@ function floatsOf(data: TensorData): Float32Array {
 function required<T>(value: T | undefined): T {
   if (value === undefined) throw new Error("internal: the artifact lacks an output");
   return value;
+}
+
+/** Whether an artifact that takes the guidance scale follows it: on the inputs of one run, at two other scales. */
+async function scaleChecks(
+  job: Job,
+  given: RunInputs,
+  tolerance: Tolerance,
+  { session, follow }: { readonly session: ArtifactSession; readonly follow: (inputs: RunInputs) => Promise<Float32Array> },
+): Promise<readonly Check[]> {
+  const input = scaleInput(job.run);
+  if (!input) return [];
+  const scales = otherScales(job.run.guidance);
+  const compared: Compared[] = [];
+  for (const scale of scales) {
+    const inputs = { ...given, conditions: new Map([...given.conditions, [input.name, tensorOf("float", [], [scale])]]) };
+    const followed = await follow(inputs);
+    compared.push({ inputs, followed, relL2: relativeL2(await session.run(feedsOf(job, inputs)), followed) });
+  }
+  return [await comparison(`artifact = plan-aware loop at ${input.name} ${scales.join(" and ")}`, compared, tolerance, follow)];
+}
+
+/**
+ * Two scales beside that of the build: 1, where the unconditional half must come out as nothing, and half as much again as the build's,
+ * rounded up, as inputs for embedded scales may be of whole numbers. Where these are the build's own, others. As all weights are affine in
+ * the scale, an artifact that is right at three scales is right at all of them, but for what a network makes of an embedded one.
+ */
+function otherScales({ scale }: Guidance): readonly number[] {
+  const given = [scale].flat();
+  const [first = 1] = given;
+  return [...new Set([1, Math.ceil(1.5 * first), 2, 3])].filter((other) => !given.includes(other)).slice(0, 2);
 }
 
 /** Whether cuts around blocks hold what they should; no check where there are none. */

@@ -7,7 +7,7 @@ import { FRONT_SHARES, TIERS } from "../planning/index.js";
 import { forms } from "../../passes/index.js";
 import { readNpy } from "../files/index.js";
 import { DRAWING } from "../report/index.js";
-import { type InputSpecs, PRECISIONS, type RecipeOverrides, type SampleOptions, type ValueSpec } from "../job/index.js";
+import { type InputSpecs, PRECISIONS, type RecipeOverrides, RUN_TIME, type SampleOptions, type ValueSpec } from "../job/index.js";
 import type { RuntimeOptions } from "../runtime/index.js";
 import { MODEL_NAME } from "../artifact/index.js";
 
@@ -24,6 +24,7 @@ const numbers = text("takes numbers with commas between", (text) =>
 const shares = text("takes shares above 0, up to 1, with commas between", (text) =>
   text.split(",").every((part) => numberIn(part) > 0 && numberIn(part) <= 1),
 ).transform((text) => text.split(",").map(numberIn));
+const names = text("takes names with commas between", (text) => /^[^,]+(,[^,]+)*$/.test(text)).transform((text) => text.split(","));
 const SIZE = /^(\d+(?:\.\d+)?) ?([kKMGT]?)B?$/;
 /** Bytes; powers of 1000, as sizes are printed. */
 const size = text("takes a size such as 500MB or 1.5GB", (text) => SIZE.test(text)).transform((text) => {
@@ -147,6 +148,11 @@ export const OPTIONS = {
   },
   recipe: { flags: "--recipe <file>", summary: "recipe.json of another place", schema: path },
   resume: { flags: "--resume", summary: "go on where a calibration ended: samples that are there are not run again", schema: z.boolean() },
+  runtime: {
+    flags: "--runtime <list>",
+    summary: `inputs of the artifact in place of what is built in: ${RUN_TIME.join(", ")} (the scale, with that of the build as default)`,
+    schema: names,
+  },
   runs: { flags: "--runs <n>", summary: "timed runs of each candidate", schema: upTo(MAX_SAMPLES) },
   samples: { flags: "--samples <n>", summary: "calibration samples", schema: upTo(MAX_SAMPLES) },
   scheduler: { flags: "--scheduler <file>", summary: "scheduler_config.json or a sampler table", schema: path },
@@ -175,7 +181,7 @@ export const OPTIONS = {
   tiers: {
     flags: "--tiers <list>",
     summary: `an artifact each, in a folder of its name: ${[...TIERS.keys()].join(",")}; plans by budget, from one calibration`,
-    schema: text("takes names with commas between", (text) => /^[^,]+(,[^,]+)*$/.test(text)).transform((text) => text.split(",")),
+    schema: names,
   },
   timesteps: { flags: "--timesteps <list>", summary: "times in sampling order, with commas between", schema: numbers },
   wav: { flags: "--wav <file>", summary: "write the result as sound", schema: path },
@@ -218,6 +224,7 @@ export const MODEL_OPTIONS = [
   "steps",
   "start",
   "guidance",
+  "runtime",
   "batch",
   "cut",
   "dim",
@@ -227,9 +234,9 @@ export const MODEL_OPTIONS = [
 
 /** The options that override the recipe. */
 export function recipeOverrides(options: Options): RecipeOverrides {
-  const { recipe, scheduler, steps, start, guidance, batch, cut, precision, extension: extensions, allowOutside } = options;
+  const { recipe, scheduler, steps, start, guidance, runtime, batch, cut, precision, extension: extensions, allowOutside } = options;
   return {
-    ...{ recipe, scheduler, steps, start, guidance, batch, cut, precision, extensions, allowOutside },
+    ...{ recipe, scheduler, steps, start, guidance, runtime, batch, cut, precision, extensions, allowOutside },
     ...{ dims: sizes(options.dim ?? []), inputs: inputSpecs(options) },
   };
 }

@@ -20,6 +20,7 @@ import {
   hasUnguidedRows,
   LATENT_VALUE,
   NETWORKS,
+  portsBeside,
   type PredictionSlice,
   type RunFacts,
   type ConditionSource,
@@ -237,7 +238,7 @@ function companionInputs({ companions: { before, after }, ports }: Network): rea
 }
 
 /** Throws UNKNOWN_NAME where the recipe speaks of an input that is none, or that a companion gives, or where nobody reads what one gives. */
-function assertInputsKnown(network: Network, { input }: Guidance): void {
+function assertInputsKnown(network: Network, { input, atRunTime }: Guidance): void {
   const { source, companions, ports } = network;
   const { inputs, guidance } = source.recipe;
   const given = givenBy(companions.before);
@@ -247,7 +248,12 @@ function assertInputsKnown(network: Network, { input }: Guidance): void {
     for (const name of named) if (!known.includes(name)) throw unknownName("condition input", name, known);
   };
   assertKnown(Object.keys(guidance.uncond), known);
-  assertKnown(Object.keys(inputs), [...known, ...known.filter((name) => isInput(guidance.uncond[name])).map(uncondInput)]);
+  const { scale } = portsBeside([ports.latent, ...ports.conditions, ...companionInputs(network)]);
+  assertKnown(Object.keys(inputs), [
+    ...known,
+    ...known.filter((name) => isInput(guidance.uncond[name])).map(uncondInput),
+    ...(atRunTime ? [scale] : []),
+  ]);
   const read = [...companions.before, ...companions.after].flatMap(({ inputs }) => [...inputs.values()]);
   assertKnown(
     [...given].filter((value) => !read.includes(value)),
@@ -299,9 +305,9 @@ function conditionSourcesOf(
 }
 
 /** The recipe's guidance. Throws UNKNOWN_NAME where an embedded scale has no input. */
-function guidanceOf({ guidance }: Recipe, { conditions }: PortRoles): Guidance {
+function guidanceOf({ guidance, runtime }: Recipe, { conditions }: PortRoles): Guidance {
   const { form, scale, interval, order, channels, rescale, input = SCALE_INPUT } = guidance;
-  const all = { form, scale, interval, order, channels, rescale };
+  const all = { form, scale, interval, order, channels, rescale, atRunTime: runtime.includes("guidance") };
   if (form !== "embedded") return all;
   if (!conditions.includes(input)) throw unknownName("input for the guidance scale", input, conditions);
   return { ...all, input };

@@ -1,20 +1,24 @@
 /** The condition inputs of a run and their values. */
 import { resolve } from "node:path";
-import { shapeOf } from "../../ir/build.js";
+import { elemOf, shapeOf } from "../../ir/build.js";
 import { unknownName } from "../../ir/diagnostics.js";
 import { inputValue, type Value } from "../../ir/graph.js";
-import type { TensorData } from "../../ir/tensor.js";
-import { ownConditions, type Run, uncondInput } from "../../schedules/index.js";
-import { missingInput } from "../words/index.js";
+import { type TensorData, tensorNumbers } from "../../ir/tensor.js";
+import { ownConditions, type Run, scaleInput, uncondInput } from "../../schedules/index.js";
+import { inputNumber, missingInput } from "../words/index.js";
 import type { Job } from "./job.js";
-import type { InputSpecs } from "./recipe.js";
+import type { InputSpecs, ValueSpec } from "./recipe.js";
 import { fileOf } from "./source.js";
-import { sampleTensor, tensorFor } from "./values.js";
+import { holdsNumber, sampleTensor, tensorFor } from "./values.js";
 
-/** The values of the run's condition inputs for one sample: from `given`, else the calibration values of the recipe. */
+/**
+ * The values of the run's condition inputs for one sample, and of its guidance scale if it takes that: from `given`, else the calibration
+ * values of the recipe. A scale that neither says is the build's.
+ */
 export function conditionsOf(job: Job, sample: number, given: InputSpecs = new Map()): ReadonlyMap<string, TensorData> {
-  const { source } = job;
-  const free = conditionInputs(job.run);
+  const { run } = job;
+  const scale = scaleInput(run);
+  const free = [...conditionInputs(run), ...(scale ? [scale] : [])];
   for (const name of given.keys()) {
     if (!free.some((value) => value.name === name))
       throw unknownName(
@@ -23,16 +27,28 @@ export function conditionsOf(job: Job, sample: number, given: InputSpecs = new M
         free.map((value) => value.name),
       );
   }
-  return new Map(
-    free.map((value) => {
-      const shape = shapeOf(value);
-      const spec = given.get(value.name);
-      if (spec !== undefined) return [value.name, tensorFor(value, shape, spec, (name) => resolve(name))];
-      const calibrate = source.recipe.inputs[value.name]?.calibrate;
-      if (calibrate === undefined) throw missingInput(value.name, shape);
-      return [value.name, sampleTensor(value, shape, calibrate, sample, (name) => fileOf(source, name))];
-    }),
+  const values = new Map(
+    free.map((value) => [value.name, valueOf(job, value, sample, given, value === scale ? [run.guidance.scale].flat() : undefined)]),
   );
+  if (scale) assertTaken(job, values.get(scale.name));
+  return values;
+}
+
+/** The value of an input for one sample; without `otherwise` it must be given, or calibrated with something. */
+function valueOf({ source }: Job, value: Value, sample: number, given: InputSpecs, otherwise?: ValueSpec): TensorData {
+  const shape = shapeOf(value);
+  const spec = given.get(value.name);
+  if (spec !== undefined) return tensorFor(value, shape, spec, (name) => resolve(name));
+  const calibrate = source.recipe.inputs[value.name]?.calibrate ?? (otherwise === undefined ? undefined : [otherwise]);
+  if (calibrate === undefined) throw missingInput(value.name, shape);
+  return sampleTensor(value, shape, calibrate, sample, (name) => fileOf(source, name));
+}
+
+/** Throws INPUT_NUMBER for a guidance scale that the network's own input, where it has one, cannot hold. */
+function assertTaken({ model, run }: Job, scale: TensorData | undefined): void {
+  const input = model.graph.inputs.find(({ name }) => name === run.guidance.input);
+  const misfit = input && scale && tensorNumbers(scale).find((number) => !holdsNumber(elemOf(input), number));
+  if (input && misfit !== undefined) throw inputNumber(input.name, elemOf(input), misfit);
 }
 
 /** The condition inputs of a run, without guidance doubling: of its networks, where no companion gives them, and of companions. */

@@ -11,6 +11,7 @@ import {
   type Run,
   runOf,
   sampledBy,
+  scaleInput,
   type Schedule,
   unknownKeys,
 } from "../../schedules/index.js";
@@ -83,16 +84,20 @@ function jobWith({ bound, source, model, facts }: BoundModel, runtime: RuntimeOp
   const { calls, networks } = runOf({ ...facts, table: NO_ROWS });
   const { table, steps, setUp, skipped } = samplingOf(source, latentShape({ calls, networks, batch: facts.batch }));
   const run = runOf({ ...facts, table: withWholeTimes(table, model), steps: setUp });
-  const scale = run.rows[0]?.scale ?? 1;
+  // The first row's guidance, at all rows: an interval that has none of them leaves the scale at 1.
+  const { scale = 1, atRunTime = false } = run.rows[0] ?? {};
+  const interval = run.guidance.atRunTime && !atRunTime ? NO_INTERVAL : undefined;
   const job = {
     ...{ network, bound, source, model, anyBatch, run, steps, questions: { evaluator: evaluator(runtime), signal: runtime.signal } },
-    skipped: skipped && sampledBy(run, skipped, { ...run.guidance, scale, interval: undefined }),
+    skipped: skipped && sampledBy(run, skipped, { ...run.guidance, scale, interval }),
   };
   assertTimes(job);
   assertGuidance(job);
   assertVariance(job);
   return job;
 }
+
+const NO_INTERVAL = [0, 0] as const;
 
 const NO_ROWS: Run["table"] = { name: "none", prediction: "epsilon", initialScale: 1, rows: [] };
 
@@ -120,7 +125,9 @@ export function warningsOf({ source, model, run }: Job): readonly string[] {
   const noUncond = twoHalves
     ? 'Guidance has no effect: "guidance.uncond" in the recipe does not say what the unconditional half sees.'
     : `The guidance scale ${String(scale)} has no effect: the recipe's "guidance.form" is '${form}'.`;
-  const idle = scale !== 1 && run.rows.some((row) => row.scale === 1 && row.calls.some(({ halves }) => halves.includes("uncond")));
+  const isGuided = scale !== 1 || run.guidance.atRunTime === true;
+  const idle =
+    isGuided && run.rows.some((row) => row.scale === 1 && !row.atRunTime && row.calls.some(({ halves }) => halves.includes("uncond")));
   const noDrop =
     "Steps at guidance scale 1 still compute both halves: this export cannot run one of them. Export with a symbolic batch, or use the form 'two-calls'.";
   return [...ditView(model).warnings, ...unknown, ...(unguided ? [noUncond] : []), ...(idle ? [noDrop] : [])];
@@ -153,9 +160,28 @@ function assertTimes({ model: { graph, dit }, run: { table } }: Job): void {
 }
 
 /** Throws BAD_GUIDANCE for scales, an interval or channels that do not fit the run, INPUT_NUMBER for scales that do not fit their input. */
-function assertGuidance({ model, run: { guidance, prediction, rows } }: Job): void {
-  const { scale, interval, channels } = guidance;
+function assertGuidance({ model, source, run: { guidance, prediction, rows }, run }: Job): void {
+  const { form, scale, interval, channels } = guidance;
   const count = rows.length;
+  const taken = scaleInput(run)?.name;
+  if (taken !== undefined && form === "none")
+    throw badGuidance(
+      "form",
+      "is 'none', which has no scale that could be given at run time",
+      "Say which form it is, or leave out --runtime guidance.",
+    );
+  if (taken !== undefined && typeof scale !== "number")
+    throw badGuidance(
+      "scale",
+      "is a list, and a scale that is given at run time is one number for all guided rows",
+      'Give one scale, and "guidance.interval" where some rows are not guided; or leave out --runtime guidance.',
+    );
+  if (taken !== undefined && source.recipe.inputs[taken]?.fix !== undefined)
+    throw badGuidance(
+      "scale",
+      `is given at run time, and "inputs.${taken}.fix" fixes it`,
+      'Its default is "guidance.scale"; what it is calibrated with is "calibrate".',
+    );
   if (typeof scale !== "number" && scale.length !== count)
     throw badGuidance(
       "scale",

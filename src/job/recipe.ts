@@ -71,6 +71,9 @@ export type CompanionSpec = z.infer<typeof companionSchema>;
 /** As it is written. */
 export type CompanionFacts = z.input<typeof companionSchema>;
 
+/** What a run can take as an input in place of a fact of the build: `guidance`, the scale. */
+export const RUN_TIME = ["guidance"] as const;
+
 export const PRECISIONS = ["fp32", "fp16", "bf16"] as const;
 export type Precision = (typeof PRECISIONS)[number];
 
@@ -122,6 +125,8 @@ export const recipeSchema = z.strictObject({
   /** Where the network is cut: what a cache holds (ir/residual/cut.ts). */
   cut: cutSchema.default("branch"),
   guidance: guidanceSchema.prefault({ form: NO_GUIDANCE.form }),
+  /** What is an input of the artifact in place of a fact of it: names among `RUN_TIME`. */
+  runtime: z.array(z.string()).default([]),
   inputs: z.record(z.string(), inputSchema).default({}),
   /** Networks in front of the run: what they give is read by conditions of the same name, and by each other. */
   before: z.array(companionSchema).default([]),

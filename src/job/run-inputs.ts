@@ -13,7 +13,7 @@ export interface RunInputs {
   readonly noise: Float32Array;
   /** Unit normals for the rows of the table that add noise, in order: [draws, batch, …latent]. */
   readonly draws?: Float32Array | undefined;
-  /** By name of the condition input, without guidance doubling. */
+  /** By name of the condition input, without guidance doubling; and the guidance scale, if the run takes it. */
   readonly conditions: ReadonlyMap<string, TensorData>;
 }
 

@@ -1,13 +1,13 @@
 /** Finds the recipe of MODEL, and applies the options that override it. */
 import { existsSync, realpathSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
-import { fileMissing } from "../../ir/diagnostics.js";
+import { fileMissing, unknownName } from "../../ir/diagnostics.js";
 import { notAModel } from "../words/index.js";
 import { containedFile, readJson } from "../files/index.js";
 import type { Extensions } from "./extensions.js";
 import { deriveRecipe, pipelineFile } from "./pipelines/index.js";
 import { parseWith, uncondInput } from "../../schedules/index.js";
-import { type InputSpecs, type Precision, type Recipe, recipeSchema } from "./recipe.js";
+import { type InputSpecs, type Precision, type Recipe, recipeSchema, RUN_TIME } from "./recipe.js";
 
 /** Options of the command line that override the recipe. */
 export interface RecipeOverrides {
@@ -19,6 +19,8 @@ export interface RecipeOverrides {
   readonly batch?: number | undefined;
   readonly cut?: string | undefined;
   readonly precision?: Precision | undefined;
+  /** What becomes an input of the artifact, besides what the recipe says (`RUN_TIME`). */
+  readonly runtime?: readonly string[] | undefined;
   readonly dims?: ReadonlyMap<string, number> | undefined;
   /** The user's own files (`loadExtensions`). A recipe cannot name them, as they are code. */
   readonly extensions?: readonly string[] | undefined;
@@ -44,7 +46,7 @@ export interface JobSource {
 /**
  * The source that MODEL names: an `.onnx` file (with the `recipe.json` beside it that names it, if there is one), a folder
  * with a `recipe.json`, or a folder as diffusers saves it, whose recipe is derived.
- * Throws NOT_A_MODEL, FILE_MISSING, FILE_OUTSIDE, BAD_JSON, BAD_JSON_FIELD, UNKNOWN_PIPELINE, UNSUPPORTED_PIPELINE.
+ * Throws NOT_A_MODEL, FILE_MISSING, FILE_OUTSIDE, BAD_JSON, BAD_JSON_FIELD, UNKNOWN_NAME, UNKNOWN_PIPELINE, UNSUPPORTED_PIPELINE.
  */
 export function openJobSource(model: string, overrides: RecipeOverrides = {}): JobSource {
   if (!existsSync(model)) throw fileMissing(model, "There is no such file or folder.");
@@ -98,8 +100,11 @@ function ownFiles({ scheduler, inputs = new Map(), allowOutside = [] }: RecipeOv
 
 function override(
   recipe: Recipe,
-  { scheduler, steps, start, guidance, batch, cut, precision, dims, inputs: given = new Map() }: RecipeOverrides,
+  { scheduler, steps, start, guidance, batch, cut, precision, runtime = [], dims, inputs: given = new Map() }: RecipeOverrides,
 ): Recipe {
+  const atRunTime = [...new Set([...recipe.runtime, ...runtime])];
+  const stray = atRunTime.find((name) => !RUN_TIME.some((known) => known === name));
+  if (stray !== undefined) throw unknownName("run-time input", stray, RUN_TIME);
   const inputs = { ...recipe.inputs };
   for (const [name, spec] of given) inputs[name] = { calibrate: [typeof spec === "string" ? resolve(spec) : spec], ...inputs[name] };
   return {
@@ -111,6 +116,7 @@ function override(
     ...(cut === undefined ? {} : { cut }),
     ...(precision === undefined ? {} : { precision }),
     ...(guidance === undefined ? {} : { guidance: { ...recipe.guidance, scale: guidance } }),
+    runtime: atRunTime,
     dims: { ...recipe.dims, ...Object.fromEntries(dims ?? []) },
     inputs,
   };

@@ -2,9 +2,9 @@
 import type { Half } from "../../ir/dit.js";
 import { entryAt } from "../../ir/entries.js";
 import { ditView, type Value } from "../../ir/graph.js";
-import { readTensor, type TensorData, tensorFloats, tensorFrom, tensorOf } from "../../ir/tensor.js";
+import { readTensor, type TensorData, tensorFloats, tensorFrom, tensorNumbers, tensorOf } from "../../ir/tensor.js";
 import { elementCount, staticShape } from "../../ir/types.js";
-import { type Adjustment, mainNetwork, type Run, type ConditionSource } from "../../schedules/index.js";
+import { type Adjustment, mainNetwork, type Run, runPorts, type ConditionSource } from "../../schedules/index.js";
 
 /** The value of a network input at row `k` of a run, in a call of these halves. */
 export function inputAt(
@@ -25,12 +25,19 @@ export function inputAt(
     return elem === "float" ? tensorFrom("float", shape, seen) : tensorOf(elem, shape, seen);
   }
   if (name === view.timestep) return tensorOf(elem, shape, new Array<number>(count).fill(timestep));
-  if (name === run.guidance.input) return tensorOf(elem, shape, new Array<number>(count).fill(entryAt(run.rows, k).scale));
+  if (name === run.guidance.input) return tensorOf(elem, shape, new Array<number>(count).fill(scaleAt(run, k, given)));
   const condition = run.conditions.get(name);
   if (!condition) throw new Error(`internal: there is no value for '${name}'`);
   const seen = halves.map((half) => dataOf(condition.halves[half], given));
   const [first = entryAt(seen, 0)] = seen;
   return elementCount(first.shape) === count ? first : joined(seen, shape);
+}
+
+/** The guidance scale at row `k` of a run. */
+export function scaleAt(run: Run, k: number, given: ReadonlyMap<string, TensorData>): number {
+  const { scale, atRunTime } = entryAt(run.rows, k);
+  const data = atRunTime ? given.get(runPorts(run).scale) : undefined;
+  return data ? entryAt(tensorNumbers(data), 0) : scale;
 }
 
 function dataOf(source: ConditionSource, given: ReadonlyMap<string, TensorData>): TensorData {

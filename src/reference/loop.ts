@@ -20,7 +20,7 @@ import {
 } from "../../schedules/index.js";
 import type { RunInputs } from "../job/index.js";
 import { AS_WRITTEN, type Session, type SessionOptions, Sessions } from "../runtime/index.js";
-import { accumulate, forecast, halfOfRows, inputAt } from "./feeds.js";
+import { accumulate, forecast, halfOfRows, inputAt, scaleAt } from "./feeds.js";
 import { guided, learnedDeviation, predictionsOf, varianceOf } from "./prediction.js";
 import { cacheInput, PREDICTION, stepWith } from "./step-model.js";
 
@@ -127,7 +127,7 @@ export class ReferenceLoop {
     const row = run.table.rows[k];
     const latent = latents[k];
     if (!row || !latent) throw new Error(`internal: a run has no step ${k}`);
-    const { calls, scale } = entryAt(run.rows, k);
+    const { calls } = entryAt(run.rows, k);
     const cellOf = (site: string, half: Half): Cell | undefined => others?.get({ site, half }) ?? plan?.cells.get({ site, half })?.[k];
     const branches: BranchValues = new CacheMap();
     const predictions = new Map<Half, ArrayLike<number>>();
@@ -152,7 +152,7 @@ export class ReferenceLoop {
       for (const [seen, part] of predictionsOf(run, output, halves)) predictions.set(seen, part);
       if (row.next.learned) variance = varianceOf(run, output, halves) ?? variance;
     }
-    const out = guided(run, predictions, scale);
+    const out = guided(run, predictions, scaleAt(run, k, inputs.conditions));
     const { clip = Infinity } = row.m;
     const value = out.map((value, i) => Math.min(clip, Math.max(-clip, row.m.x * (latent[i] ?? 0) + row.m.out * value)));
     const next = nextOf(row, latent.length, {

@@ -61,10 +61,11 @@ export function reportOf({ title, artifact, verification, bench }: ReportSources
   };
 }
 
-/** `1.5 at steps 3 to 20, batched (cond, uncond), rescaled by std`. */
-function guidanceText({ form, scale, interval, order, rescale }: Guidance): string {
+/** `1.5 at steps 3 to 20, batched (cond, uncond), rescaled by std`; `1.5 unless another is given` where the scale is an input. */
+function guidanceText({ form, scale, interval, order, rescale, atRunTime }: Guidance): string {
   if (form === "none") return "none";
-  const scales = typeof scale === "number" ? `${scale}` : `${Math.min(...scale)} to ${Math.max(...scale)}`;
+  const built = typeof scale === "number" ? `${scale}` : `${Math.min(...scale)} to ${Math.max(...scale)}`;
+  const scales = atRunTime ? `${built} unless another is given` : built;
   const steps = interval ? ` at steps ${interval[0]} to ${interval[1] - 1}` : "";
   return `${scales}${steps}, ${form}${form === "batched" ? ` (${order.join(", ")})` : ""}${rescale ? `, rescaled by ${rescale.form}` : ""}`;
 }

@@ -185,6 +185,7 @@ const guidedSchema = z.strictObject({
   channels: span.optional(),
   rescale: z.strictObject({ form: z.enum(RESCALE_FORMS), strength: z.number() }).optional(),
   input: z.string().optional(),
+  atRunTime: z.boolean().optional(),
 });
 
 function guidanceOf(facts: Facts): Guidance {

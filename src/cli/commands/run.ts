@@ -5,8 +5,9 @@ import { badOption } from "../../../schedules/diagnostics.js";
 import { missingOption, notFinite, type Progress } from "../../words/index.js";
 import { tensorFrom, tensorNumbers } from "../../../ir/tensor.js";
 import { prepareFile, npyBytes, writeWhole } from "../../files/index.js";
-import { sampleInputs } from "../../job/index.js";
-import { runtimeOptions, sampleOptions } from "../options.js";
+import { scaleInput } from "../../../schedules/index.js";
+import { type InputSpecs, type Job, sampleInputs } from "../../job/index.js";
+import { inputSpecs, type Options, runtimeOptions, sampleOptions } from "../options.js";
 import { DEFAULT_DISPLAY, media } from "../../report/index.js";
 import { assertKernels, type RuntimeOptions, type Tensors } from "../../runtime/index.js";
 import type { Command } from "../command.js";
@@ -18,7 +19,7 @@ export default {
   name: "run",
   summary: "generate once with an artifact",
   argument: "DIR",
-  options: ["check", "device", "extension", "force", "input", "noise", "output", ...SHOWN, "seed", "threads"],
+  options: ["check", "device", "extension", "force", "guidance", "input", "noise", "output", ...SHOWN, "seed", "threads"],
   async run(argument, options, host) {
     const { output, force = false } = options;
     const shown = SHOWN.flatMap((medium) => (options[medium] === undefined ? [] : [{ medium, file: options[medium] }]));
@@ -37,7 +38,10 @@ export default {
     const shape = manifest.outputs.at(-1)?.shape ?? [];
     const display = job.source.recipe.display ?? DEFAULT_DISPLAY;
     for (const { medium } of shown) media[medium].assertFits(shape, display);
-    const inputs = sampleInputs(job, 0, sampleOptions(options));
+    const inputs = sampleInputs(job, 0, {
+      ...sampleOptions(options),
+      inputs: new Map([...inputSpecs(options), ...scaleSpec(job, options)]),
+    });
     const started = performance.now();
     const outputs = await outputsOf(folder, manifest, feedsOf(job, inputs), { ...runtime, progress: host.progress });
     const seconds = (performance.now() - started) / 1000;
@@ -62,4 +66,12 @@ async function outputsOf(
     return runSegments(folder, manifest, feeds, { ...runtime, onSegment: (done, rows) => progress?.("run", done, rows) });
   const session = await ArtifactSession.open(join(folder, FILES.model), runtime);
   return session.outputs(feeds).finally(() => session.close());
+}
+
+/** `--guidance`: what the artifact's input for the scale gets. Throws BAD_OPTION where the scale is built in. */
+function scaleSpec({ run }: Job, { guidance }: Options): InputSpecs {
+  const input = scaleInput(run);
+  if (guidance === undefined) return new Map();
+  if (!input) throw badOption("--guidance", "is for artifacts that take the scale: build with --runtime guidance");
+  return new Map([[input.name, guidance]]);
 }

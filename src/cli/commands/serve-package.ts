@@ -11,10 +11,13 @@ export default {
   required: ["output"],
   async run(argument, { name, check, device, output = "", force = false }) {
     const packaged = await packageModel(argument, output, { name, check, device, force });
-    const { folder, files } = packaged;
+    const { folder, files, inputs } = packaged;
     const lines = files.map(
       ({ path, bytes: size, linked }) => `  ${path}  ${formatQuantity(size, "B")}${linked ? ", the artifact's own file" : ""}`,
     );
-    return { json: packaged, text: [`${folder}:`, ...lines].join("\n") };
+    const sent = inputs.flatMap((input) =>
+      input.default === undefined ? [] : `Clients send ${input.name} with every request: that of the build is ${input.default}.`,
+    );
+    return { json: packaged, text: [`${folder}:`, ...lines, ...sent].join("\n") };
   },
 } satisfies Command;
