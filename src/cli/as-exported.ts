@@ -11,7 +11,7 @@ import { recipeOverrides, type Options } from "./options.js";
  */
 export async function asExported(error: unknown, argument: string, options: Options, runtime: RuntimeOptions): Promise<unknown> {
   if (!(error instanceof CompilerError) || error.code !== "RUNTIME_FAILED") return error;
-  const file = modelFileOf(options.model ?? argument, options);
+  const file = await modelFileOf(options.model ?? argument, options);
   if (file === undefined) return error;
   const own = (await failureOf(file, { ...runtime, optimise: "all" })) && (await failureOf(file, { ...runtime, optimise: "disabled" }));
   if (!own) return error;
@@ -29,9 +29,9 @@ async function failureOf(file: string, options: SessionOptions): Promise<Error |
   }
 }
 
-function modelFileOf(model: string, options: Options): string | undefined {
+async function modelFileOf(model: string, options: Options): Promise<string | undefined> {
   try {
-    return openJobSource(model, recipeOverrides(options)).modelFile;
+    return (await openJobSource(model, recipeOverrides(options))).modelFile;
   } catch {
     return undefined;
   }

@@ -22,7 +22,8 @@ export interface OpenCompanion extends Wiring {
   readonly read: Model;
   /** The file that it was read from; absent if the recipe holds it as text. */
   readonly file?: string | undefined;
-  readonly dims: Readonly<Record<string, number>>;
+  /** What the recipe says of it. */
+  readonly spec: CompanionSpec;
 }
 
 export interface OpenCompanions {
@@ -40,7 +41,8 @@ export async function openCompanions(source: JobSource): Promise<OpenCompanions>
   return { before: await opened(source.recipe.before), after: await opened(source.recipe.after) };
 }
 
-async function openCompanion({ model, graph = "", inputs, outputs, dims }: CompanionSpec, source: JobSource): Promise<OpenCompanion> {
+async function openCompanion(spec: CompanionSpec, source: JobSource): Promise<OpenCompanion> {
+  const { model, graph = "", inputs, outputs } = spec;
   const file = model === undefined ? undefined : fileOf(source, model);
   const read = file === undefined ? withoutShapes(parse(graph)) : await readModel(file);
   requireWellFormed(read, file);
@@ -57,8 +59,22 @@ async function openCompanion({ model, graph = "", inputs, outputs, dims }: Compa
     file,
     inputs: new Map(ports.inputs.map((name) => [name, inputs[name] ?? name])),
     outputs: new Map(outputs ? Object.entries(outputs) : ports.outputs.map((name) => [name, name])),
-    dims,
+    spec,
   };
+}
+
+/**
+ * Companions without those in front whose results nobody reads, as exports may lack an input that their pipeline speaks of. `inputs`: those
+ * of the network.
+ */
+export function withoutIdle({ before, after }: OpenCompanions, inputs: readonly string[]): OpenCompanions {
+  const read = new Set([...inputs, ...after.flatMap((companion) => [...companion.inputs.values()])]);
+  const isNeeded = (companion: OpenCompanion): boolean => {
+    const isRead = [...companion.outputs.values()].some((value) => read.has(value));
+    if (isRead) for (const value of companion.inputs.values()) read.add(value);
+    return isRead;
+  };
+  return { before: before.toReversed().filter(isNeeded).toReversed(), after };
 }
 
 /** Throws UNKNOWN_NAME. */
@@ -99,7 +115,7 @@ export async function bindCompanions(
   const bound: Companion[] = [];
   for (const companion of opened) {
     const { name, read, inputs, outputs } = companion;
-    const sizes = new Map(Object.entries({ ...dims, ...companion.dims }));
+    const sizes = new Map(Object.entries({ ...dims, ...companion.spec.dims }));
     const own = new Map<Value, Value>();
     for (const input of read.graph.inputs) {
       const value = inputs.get(input.name);

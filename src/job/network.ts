@@ -13,7 +13,7 @@ import { rewrite } from "../../ir/rewrite.js";
 import { unknownBetween, unknownNamed } from "../../ir/unknown.js";
 import { type Stamps, stampsOf } from "../files/index.js";
 import { METADATA_PREFIX, missingExtension } from "../words/index.js";
-import { openCompanions, type OpenCompanions } from "./companions.js";
+import { openCompanions, type OpenCompanions, withoutIdle } from "./companions.js";
 import { type Extensions, loadExtensions } from "./extensions.js";
 import type { Recipe } from "./recipe.js";
 import { openJobSource, type RecipeOverrides, type JobSource, withoutAbsentInputs } from "./source.js";
@@ -45,16 +45,18 @@ export interface PortRoles {
 
 /** Reads the model that MODEL names. Throws what reading, recipes and finding the ports throw. */
 export async function openNetwork(path: string, overrides: RecipeOverrides): Promise<Network> {
-  const opened = openJobSource(path, overrides);
+  const opened = await openJobSource(path, overrides);
   const stamps = stampsOf([opened.modelFile]);
   const read = await readModel(opened.modelFile);
   const inputs = read.graph.inputs.map(({ name }) => name);
   const extensions = await loadExtensions(overrides.extensions ?? []);
-  const companions = await openCompanions(opened);
+  const named = await openCompanions(opened);
+  const companions = opened.isDerived ? withoutIdle(named, inputs) : named;
   const others = [...companions.before, ...companions.after];
   const known = [...inputs, ...others.flatMap((other) => [...other.inputs.values()])];
   const recipe = opened.isDerived ? withoutAbsentInputs(opened.recipe, known, overrides.inputs) : opened.recipe;
-  const source = { ...opened, recipe: withExtensions(recipe, extensions), extensions };
+  const joined = { before: companions.before.map(({ spec }) => spec), after: companions.after.map(({ spec }) => spec) };
+  const source = { ...opened, recipe: { ...withExtensions(recipe, extensions), ...joined }, extensions };
   if ([...read.metadata.keys()].some((key) => key.startsWith(METADATA_PREFIX)))
     throw notRecognised(
       "This is a whole sampling run that smoothcc has emitted, not one step.",
@@ -62,8 +64,7 @@ export async function openNetwork(path: string, overrides: RecipeOverrides): Pro
     );
   requireWellFormed(read, opened.modelFile);
   const files = [read, ...others.map((other) => other.read)].flatMap(({ graph }) => [...filesOf(graph)]);
-  const named = others.flatMap(({ file }) => file ?? []);
-  return networkOf(source, read, { companions, files: new Map([...stampsOf([...files, ...named]), ...stamps]) });
+  return networkOf(source, read, { companions, files: new Map([...stampsOf([...files, ...others.flatMap(({ file }) => file ?? [])]), ...stamps]) });
 }
 
 /** The network of a model that has been read. Throws NOT_RECOGNISED, RANDOM_NODE and what finding the ports throws. */

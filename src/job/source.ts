@@ -48,7 +48,7 @@ export interface JobSource {
  * with a `recipe.json`, or a folder as diffusers saves it, whose recipe is derived.
  * Throws NOT_A_MODEL, FILE_MISSING, FILE_OUTSIDE, BAD_JSON, BAD_JSON_FIELD, UNKNOWN_NAME, UNKNOWN_PIPELINE, UNSUPPORTED_PIPELINE.
  */
-export function openJobSource(model: string, overrides: RecipeOverrides = {}): JobSource {
+export async function openJobSource(model: string, overrides: RecipeOverrides = {}): Promise<JobSource> {
   if (!existsSync(model)) throw fileMissing(model, "There is no such file or folder.");
   const isFolder = statSync(model).isDirectory();
   const beside = join(isFolder ? model : dirname(model), "recipe.json");
@@ -62,7 +62,7 @@ export function openJobSource(model: string, overrides: RecipeOverrides = {}): J
   if (isFolder && file === undefined) {
     const facts = pipelineFile(model);
     if (facts === undefined) throw notAModel(model);
-    return { ...sourceOf(parseWith(recipeSchema, deriveRecipe(model), model), home, facts), isDerived: true };
+    return { ...sourceOf(parseWith(recipeSchema, await deriveRecipe(model, overrides), model), home, facts), isDerived: true };
   }
   const read = file === undefined ? undefined : parseWith(recipeSchema, readJson(file), file);
   const speaksOfIt = isFolder || overrides.recipe !== undefined || read?.model === basename(model);
