@@ -52,3 +52,6 @@ export const MAX_WEIGHT = 1e6;
 
 /** Rows of a batch: its noise, conditions and results are held in memory. */
 export const MAX_BATCH = 2 ** 16;
+
+/** Further networks of a run: an ensemble of experts has three (eDiff-I), and each of them is read and bound. */
+export const MAX_NETWORKS = 15;

@@ -6,6 +6,7 @@ import type { BindContext, Pass, PlanContext } from "./pass.js";
 import { BIND_PASSES, SETTLE_PASSES, STEP_PASSES } from "./stages.js";
 
 export { staysForeign } from "./decompose-contrib-ops.js";
+export { canRaise, raised } from "./fusing/opset.js";
 export type { Form, Lowered, Lowering } from "./form.js";
 export { DEFAULT_FORM, formNamed, forms } from "./forms/index.js";
 export * from "./pass.js";

@@ -150,6 +150,7 @@ async function makeArtifact(
     const { sizes, written } = await fillArtifact(folder, { job, schedule, compiled, trace }, options.signal);
     const sharesWeights = await shareWeights(
       folder,
+      job,
       others.map(({ artifact }) => artifact),
     );
     const artifact = await openArtifact(folder, { ...options, extensions: options.overrides.extensions, check: false });

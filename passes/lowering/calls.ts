@@ -91,8 +91,10 @@ export class Calls implements Placing {
 
   /** The run as a model: the prologue, then these nodes. */
   finish(nodes: readonly Node[], latent: Value, marks: readonly Mark[]): Model {
-    const { graph, opsets, dit } = this.model;
-    const irVersion = Math.max(...Array.from(this.run.networks.values(), (network) => network.irVersion));
+    const { graph, dit } = this.model;
+    const networks = [...this.run.networks.values()];
+    const opsets = new Map(networks.flatMap((network) => [...network.opsets]));
+    const irVersion = Math.max(...networks.map((network) => network.irVersion));
     const conditions = this.inputs.filter((input) => input !== this.noise && input !== this.draws).map((input) => input.name);
     const marked = new Set(marks.map(({ site }) => site));
     const branches = dit?.branches.filter(({ site }) => marked.has(site)) ?? [];

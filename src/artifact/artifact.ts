@@ -10,11 +10,22 @@ import { type TensorData, tensorFrom, tensorNumbers } from "../../ir/tensor.js";
 import { latentShape, type Plan, runPorts, type Schedule } from "../../schedules/index.js";
 import type { Compiled } from "../compile/index.js";
 import { assertUnchanged, jsonText, linked, npyBytes, readNpy, readSums, replaceFolder, tidy, writeSums } from "../files/index.js";
-import { fileOf, type Job, openJob, planFor, readPlan, type Recipe, type RunInputs, schedulerConfig, writePlan } from "../job/index.js";
+import {
+  allNetworks,
+  fileOf,
+  type Job,
+  openJob,
+  planFor,
+  readPlan,
+  type Recipe,
+  type RunInputs,
+  schedulerConfig,
+  writePlan,
+} from "../job/index.js";
 import { AS_WRITTEN, type RuntimeOptions, Session, type SessionOptions } from "../runtime/index.js";
 import type { Trace } from "../calibration/index.js";
 import { METADATA_PREFIX, VERSION } from "../words/index.js";
-import { ARTIFACT, assertWhole, FILES, MANIFEST_FORMAT, type Manifest, readManifest } from "./manifest.js";
+import { ARTIFACT, assertWhole, dataFiles, FILES, MANIFEST_FORMAT, type Manifest, readManifest, stepFiles } from "./manifest.js";
 
 /** The contents of an artifact. */
 export interface ArtifactContents {
@@ -47,7 +58,7 @@ export async function fillArtifact(
   { job, schedule, compiled, trace }: ArtifactContents,
   signal?: AbortSignal,
 ): Promise<Filled> {
-  const { structure } = job.network;
+  const { structure } = job.run.of;
   const recipe = await portableRecipe(job, folder);
   const plan = await writePlan(join(folder, FILES.plan), { ...schedule, of: job.run.of }, false);
   const written = new WrittenData();
@@ -59,7 +70,9 @@ export async function fillArtifact(
   const labelled = new Map(Object.entries(metadata).map(([key, value]) => [`${METADATA_PREFIX}${key}`, value]));
   // Writes the model again, with the digests of the first writing as metadata. Its weights are already in the data file.
   const second = await writeEmitted({ ...compiled.model, metadata: labelled }, file, { written, signal });
-  const step = await writeModel(job.network.read, join(folder, FILES.step), { written, signal });
+  const steps: WriteResult[] = [];
+  for (const [place, { read }] of allNetworks(job.network).entries())
+    steps.push(await writeModel(read, join(folder, stepFiles(place).step), { written, signal }));
   assertUnchanged(job.network.files);
   const { form, nodes, macs, memory, passes, model } = compiled;
   const port = (name: string, value: Value): Manifest["inputs"][number] => ({ name, elem: elemOf(value), shape: [...shapeOf(value)] });
@@ -84,7 +97,7 @@ export async function fillArtifact(
   await writeFile(join(folder, FILES.recipe), jsonText(recipe));
   if (trace) await writeFile(join(folder, FILES.trace), jsonText(trace));
   await writeFile(join(folder, FILES.manifest), jsonText(manifest));
-  await writeSums(folder, new Map([...first.digests, ...second.digests, ...step.digests]));
+  await writeSums(folder, new Map([first, second, ...steps].flatMap(({ digests }) => [...digests])));
   return { sizes: sizesOf(folder), written };
 }
 
@@ -92,9 +105,9 @@ export async function fillArtifact(
  * Replaces weights files by hard links to equal ones of other artifacts, if the file system supports them. Each artifact still is
  * complete. Returns whether the weights of the emitted model are shared now.
  */
-export async function shareWeights(folder: string, others: readonly string[]): Promise<boolean> {
+export async function shareWeights(folder: string, { source }: Job, others: readonly string[]): Promise<boolean> {
   const shared = new Set<string>();
-  for (const name of [FILES.data, FILES.stepData]) {
+  for (const name of dataFiles(source.recipe)) {
     const digest = readSums(folder)?.get(name);
     for (const other of others) {
       if (digest === undefined || shared.has(name) || readSums(other)?.get(name) !== digest) continue;
@@ -140,7 +153,8 @@ async function portableRecipe({ source, run }: Job, partial: string): Promise<Re
   const uncond: Recipe["guidance"]["uncond"] = {};
   for (const [name, spec] of Object.entries(recipe.guidance.uncond)) uncond[name] = await carry(spec);
   const scheduler = z.record(z.string(), z.unknown()).parse(schedulerConfig(source));
-  return { ...recipe, model: FILES.step, scheduler, batch: run.batch, inputs, guidance: { ...recipe.guidance, uncond } };
+  const networks = recipe.networks.map((own, i) => ({ ...own, model: stepFiles(i + 1).step }));
+  return { ...recipe, model: FILES.step, networks, scheduler, batch: run.batch, inputs, guidance: { ...recipe.guidance, uncond } };
 }
 
 /** An artifact on disk, with the job and the plan that it was made from. */

@@ -10,7 +10,7 @@ import { WrittenData } from "../../ir/onnx/index.js";
 import { readTensor, type TensorData } from "../../ir/tensor.js";
 import { type Artifact, feedsOf, writeEmitted } from "./artifact.js";
 import { type Answer, answerSchema, type LoopTask, type ModelTask } from "./bench-task.js";
-import { FILES } from "./manifest.js";
+import { dataFiles, FILES } from "./manifest.js";
 import { linked, placeBeside, tidy } from "../files/index.js";
 import { compileModel } from "../compile/index.js";
 import type { Model } from "../../ir/graph.js";
@@ -117,7 +117,7 @@ export async function writeUncached(
 ): Promise<string> {
   const written = new WrittenData();
   let isLinked = true;
-  for (const name of [FILES.data, FILES.stepData]) {
+  for (const name of dataFiles(manifest.recipe)) {
     const data = join(folder, name);
     if (!existsSync(data)) continue;
     if (await linked(data, join(into, name))) written.link(name, data);

@@ -6,7 +6,7 @@ import { artifactDamaged, notAnArtifact } from "../words/index.js";
 import { parseWith } from "../../schedules/index.js";
 import { DEFAULT_FORM, forms } from "../../passes/index.js";
 import { damagesIn, type FolderKind, readJson } from "../files/index.js";
-import { recipeSchema } from "../job/index.js";
+import { type Recipe, recipeSchema } from "../job/index.js";
 
 const portSchema = z.strictObject({ name: z.string(), elem: z.string(), shape: z.array(z.int()) });
 
@@ -25,7 +25,7 @@ const manifestSchema = z.strictObject({
     .refine((name) => forms.has(name), { error: "names a form that is not known" })
     .default(DEFAULT_FORM),
   /**
-   * The recipe of `step.onnx`, the exporter's one-step model.
+   * The recipe of `step.onnx`, the exporter's one-step model, and of `step-2.onnx` and so on where the run calls several.
    * It is also written as `recipe.json`, so that an artifact can be opened as a MODEL.
    */
   recipe: recipeSchema,
@@ -59,6 +59,16 @@ export const FILES = {
   trace: "trace.json",
   report: "report.html",
 } as const;
+
+/** The exporter's step of a network, by its place in the run, and what of its weights the run's data file does not have. */
+export function stepFiles(place: number): { readonly step: string; readonly data: string } {
+  return place === 0 ? { step: FILES.step, data: FILES.stepData } : { step: `step-${place + 1}.onnx`, data: `step-${place + 1}.onnx.data` };
+}
+
+/** The files of an artifact that hold weights, if they are there. */
+export function dataFiles({ networks }: Pick<Recipe, "networks">): readonly string[] {
+  return [FILES.data, ...[undefined, ...networks].map((_, place) => stepFiles(place).data)];
+}
 
 /** Reads an artifact's manifest. Throws NOT_AN_ARTIFACT, BAD_JSON, BAD_JSON_FIELD. */
 export function readManifest(folder: string): Manifest {

@@ -1,8 +1,9 @@
 /** From a job and a plan to the emitted model: runs the pass pipeline and collects its figures. */
 import { graphMacs, totalMacs } from "../../ir/cost.js";
 import { unknownName } from "../../ir/diagnostics.js";
-import { ditView, type Model } from "../../ir/graph.js";
+import { ditView, type Model, opsetOf } from "../../ir/graph.js";
 import {
+  canRaise,
   DEFAULT_FORM,
   formNamed,
   type Lowering,
@@ -12,6 +13,7 @@ import {
   type PassContext,
   type PassRecord,
   type PlanContext,
+  raised,
   runPasses,
   type Stage,
   STEP_PASSES,
@@ -20,6 +22,7 @@ import { formUnsupported } from "../../schedules/diagnostics.js";
 import { mainNetwork, type Plan, type Run, withNetworks } from "../../schedules/index.js";
 import type { Job } from "../job/index.js";
 import { cudaCoverage, type CudaCoverage } from "./cuda-coverage.js";
+import { networksDiffer } from "../words/index.js";
 import { type Memory, memoryOf } from "./memory.js";
 
 export interface Compiled {
@@ -82,15 +85,21 @@ export async function compileModel(
   };
 }
 
-/** The run with simplified networks: runs the step passes on each of them. */
+/**
+ * The run with simplified networks: runs the step passes on each of them. All are then of the same operator set, the newest that one of
+ * them needs. Throws NETWORKS_DIFFER.
+ */
 async function simplified(
-  { run, questions }: Job,
+  { source, run, questions }: Job,
   known: readonly Pass[],
   options: Parameters<typeof runPasses<PassContext>>[3],
 ): Promise<Run> {
   const networks = new Map<string, Model>();
   for (const [name, network] of run.networks) networks.set(name, await runPasses(network, known, { ...questions, run }, options));
-  return withNetworks(run, networks);
+  const newest = Math.max(...Array.from(networks.values(), opsetOf));
+  if (![...networks.values()].every((network) => canRaise(network, newest)))
+    throw networksDiffer(source.modelFile, `not all of them can be brought to version ${newest} of the operators`);
+  return withNetworks(run, new Map(Array.from(networks, ([name, network]) => [name, raised(network, newest)])));
 }
 
 /** Throws UNKNOWN_NAME for a name that is no optional pass. */

@@ -2,6 +2,7 @@
 import { shapeOf } from "../../ir/build.js";
 import { unknownName } from "../../ir/diagnostics.js";
 import type { Half } from "../../ir/dit.js";
+import { entryAt } from "../../ir/entries.js";
 import { constant, ditView, type Model, type Value, withGraph } from "../../ir/graph.js";
 import { rewrite, sweep } from "../../ir/rewrite.js";
 import { firstUndecided } from "../../ir/sizes.js";
@@ -14,7 +15,7 @@ import {
   type Guidance,
   guidedHalves,
   hasUnguidedRows,
-  NETWORKS,
+  networkName,
   type PredictionSlice,
   type RunFacts,
   type ConditionSource,
@@ -23,7 +24,8 @@ import {
 import { evaluator, type RuntimeOptions } from "../runtime/index.js";
 import { badChannels, dataDependent, predictionShape, typeUnknown } from "../words/index.js";
 import { findingsOf } from "./findings.js";
-import { lifted, type Network, type PortRoles } from "./network.js";
+import { assertSameBranches, assertSameInputs, assertSameTypes, sizesLike } from "./agreement.js";
+import { allNetworks, atFile, lifted, type Network, type PortRoles, structureOf } from "./network.js";
 import { floatTypeOf, isInput, type Recipe, type ValueSpec } from "./recipe.js";
 import type { JobSource } from "./source.js";
 import { fileOf } from "./source.js";
@@ -35,12 +37,18 @@ export interface BoundNetwork {
   readonly guidance: Guidance;
   readonly batch: number;
   readonly conditions: ReadonlyMap<string, Condition>;
-  /** The step as guided rows call it, with all shapes bound and all values typed; not lifted. */
+  /** The steps of all networks of the run, this one first. */
+  readonly steps: readonly BoundStep[];
+  /** Whether the batch of every export is symbolic. */
+  readonly anyBatch: boolean;
+}
+
+/** One of the networks of a run, not lifted or lifted. */
+interface BoundStep {
+  /** The step as guided rows call it, with all shapes bound and all values typed. */
   readonly model: Model;
   /** The step for the rows of one half, if some rows of the run may call it: `model` itself where calls see one half. */
   readonly single?: Model | undefined;
-  /** Whether the export's batch is symbolic. */
-  readonly anyBatch: boolean;
 }
 
 export interface BoundModel {
@@ -48,7 +56,7 @@ export interface BoundModel {
   readonly source: JobSource;
   /** The step as guided rows call it: the exporter's graph with all shapes bound and all values typed, lifted. */
   readonly model: Model;
-  readonly facts: Omit<RunFacts, "table" | "steps">;
+  readonly facts: Omit<RunFacts, "table" | "steps" | "borders">;
 }
 
 /** Binds the shapes of a network to the recipe's batch and dims, and lifts it. Throws what its parts throw. */
@@ -56,61 +64,98 @@ export async function bindModel(network: Network, runtime: RuntimeOptions): Prom
   return liftBound(await bindNetwork(network, runtime), runtime);
 }
 
-/** Binds the shapes of a network to the recipe's batch and dims. Throws DATA_DEPENDENT, and what passes and values of a recipe throw. */
+/**
+ * Binds the shapes of a network to the recipe's batch and dims, and those of further networks to its own. Throws DATA_DEPENDENT,
+ * NETWORKS_DIFFER, and what passes and values of a recipe throw.
+ */
 async function bindNetwork(network: Network, runtime: RuntimeOptions): Promise<BoundNetwork> {
   const { source, step, ports } = network;
   const { recipe } = source;
   const guidance = guidanceOf(recipe, ports);
-  const rows = latentRows(network);
-  const anyBatch = typeof rows === "string";
   const batch = recipe.batch ?? exportedBatch(network, guidance);
   const questions = { evaluator: evaluator(runtime), signal: runtime.signal };
-  const shapedFor = (halves: number): Promise<Model> =>
-    runPasses(step, BIND_PASSES, { ...questions, sizes: dimSizesOf(network, batch, halves), precision: floatTypeOf(recipe) });
+  const shapedTo = (step: Model, sizes: ReadonlyMap<string, number>): Promise<Model> =>
+    runPasses(step, BIND_PASSES, { ...questions, sizes, precision: floatTypeOf(recipe) });
+  const shapedFor = (halves: number): Promise<Model> => shapedTo(step, dimSizesOf(network, batch, halves));
   const halves = halvesOfCall(guidance);
   const shaped = await shapedFor(halves);
   const isBatched = batchedInputs(network, batch * halves);
   const conditions = conditionSourcesOf(network, conditionValues(shaped, network, guidance), { batch, guidance, isBatched });
-  const settled = (model: Model, seen: readonly (readonly Half[])[]): Promise<Model> =>
-    settledWith(model, network, { conditions, seen }, questions);
-  const model = await settled(shaped, guidedHalves(guidance));
-  const alone = halves > 1 && anyBatch && hasUnguidedRows(guidance) ? await settled(await shapedFor(1), [["cond"]]) : undefined;
-  return { network, guidance, batch, conditions, model, single: halves === 1 ? model : alone, anyBatch };
+  const networks = allNetworks(network);
+  const anyBatch = networks.every((one) => typeof latentRows(one) === "string");
+  const isUnguided = hasUnguidedRows(guidance) || recipe.networks.some(({ scale }) => scale === 1);
+  const shapedAlone = halves > 1 && anyBatch && isUnguided ? await shapedFor(1) : undefined;
+  const stepOf = async (own: Network): Promise<BoundStep> => {
+    /** The step of this network with the sizes that the first one has. */
+    const like = async (first: Model): Promise<Model> => {
+      if (own === network) return first;
+      const shaped = await shapedTo(own.step, sizesLike(first, own.step));
+      assertSameTypes(first, shaped, own.source.modelFile);
+      return shaped;
+    };
+    const settled = async (first: Model, seen: readonly (readonly Half[])[]): Promise<Model> =>
+      settledWith(await like(first), own, { conditions, seen }, questions);
+    const model = await settled(shaped, guidedHalves(guidance));
+    return { model, single: halves === 1 ? model : shapedAlone && (await settled(shapedAlone, [["cond"]])) };
+  };
+  const steps: BoundStep[] = [];
+  for (const own of networks) {
+    assertSameInputs(network, own);
+    steps.push(await (own === network ? stepOf(own) : atFile(own.source.modelFile, () => stepOf(own))));
+  }
+  return { network, guidance, batch, conditions, steps, anyBatch };
 }
 
 /** Lifts what is bound, with the cut of the network's recipe, and resolves the rest of the recipe against it. */
 export async function liftBound(bound: BoundNetwork, runtime: RuntimeOptions): Promise<BoundModel> {
-  const { network, guidance, batch, conditions } = bound;
-  const { source, structure } = network;
+  const { network, guidance, batch, conditions, steps } = bound;
+  const { source } = network;
   const { recipe } = source;
-  const liftedFrom = async (model: Model): Promise<Model> => {
-    const whole = withoutScaleInput(lifted(network, model), guidance);
-    const questions = { evaluator: evaluator(runtime), signal: runtime.signal };
-    return runPasses(withGraph(whole, sweep(whole.graph)), [inferTypes], questions);
-  };
-  const model = await liftedFrom(bound.model);
-  const isGuided = bound.single !== bound.model;
-  const single = !isGuided ? model : bound.single && oneHalf(model, await liftedFrom(bound.single));
-  const prediction = predictionSlice(model, recipe.prediction);
-  const shown = withWarnings(model, findingsOf(model, recipe.prediction, prediction));
+  const first = await liftedStep(network, entryAt(steps, 0), guidance, runtime);
+  const others: BoundStep[] = [];
+  for (const [i, other] of allNetworks(network).slice(1).entries()) {
+    const { modelFile } = other.source;
+    const step = await atFile(modelFile, () => liftedStep(other, entryAt(steps, i + 1), guidance, runtime));
+    assertSameBranches(first.model, step.model, modelFile);
+    others.push(step);
+  }
+  const prediction = predictionSlice(first.model, recipe.prediction);
+  const warnings = new Set(others.flatMap(({ model }) => ditView(model).warnings));
+  for (const known of ditView(first.model).warnings) warnings.delete(known);
+  const model = withWarnings(first.model, [...warnings, ...findingsOf(first.model, recipe.prediction, prediction)]);
+  const shown = { model, single: first.single === first.model ? model : first.single };
   return {
     bound,
     source,
-    model: shown,
+    model,
     facts: {
-      networks: new Map([
-        ...(isGuided ? [[NETWORKS.both, shown] as const] : []),
-        ...(single ? [[NETWORKS.one, isGuided ? single : shown] as const] : []),
-      ]),
+      networks: new Map([shown, ...others].flatMap(namedSteps)),
       batch,
       conditions,
       guidance,
       prediction,
       precision: floatTypeOf(recipe),
-      structure,
+      structure: structureOf(network),
       cut: recipe.cut,
     },
   };
+}
+
+/** A step of the network, lifted. */
+async function liftedStep(network: Network, { model, single }: BoundStep, guidance: Guidance, runtime: RuntimeOptions): Promise<BoundStep> {
+  const liftedFrom = async (bound: Model): Promise<Model> => {
+    const whole = withoutScaleInput(lifted(network, bound), guidance);
+    const questions = { evaluator: evaluator(runtime), signal: runtime.signal };
+    return runPasses(withGraph(whole, sweep(whole.graph)), [inferTypes], questions);
+  };
+  const whole = await liftedFrom(model);
+  return { model: whole, single: single === model ? whole : single && oneHalf(whole, await liftedFrom(single)) };
+}
+
+/** The networks of a run that are the steps at a place, by name. */
+function namedSteps({ model, single }: BoundStep, place: number): readonly (readonly [string, Model])[] {
+  const alone = single ? [[networkName("one", place), single] as const] : [];
+  return single === model ? alone : [[networkName("both", place), model], ...alone];
 }
 
 /** The conditions of a run, and the halves that each call of the network sees. */

@@ -2,8 +2,8 @@
 export { bindModel, type BoundModel } from "./bound-model.js";
 export { conditionsOf, fitsAnyBatch } from "./conditions.js";
 export { type Extensions, loadExtensions } from "./extensions.js";
-export { cutFor, guidedStep, type Job, jobOf, openJob, planFor, warningsOf, withBatch } from "./job.js";
-export { lifted, type Network, openNetwork } from "./network.js";
+export { bordersOf, cutFor, guidedStep, type Job, jobOf, openJob, planFor, warningsOf, withBatch } from "./job.js";
+export { allNetworks, lifted, type Network, openNetwork } from "./network.js";
 export { readPlan, writePlan } from "./plan-file.js";
 export { type InputSpecs, PRECISIONS, type Recipe, recipeSchema, type ValueSpec } from "./recipe.js";
 export { DEFAULT_SEED, type RunInputs, sampleInputs, type SampleOptions } from "./run-inputs.js";

@@ -1,5 +1,5 @@
 /** The oracle: executes a sampling run step by step, to check artifacts against it. */
-export { exportedFirstStep, liftedFirstStep } from "./first-step.js";
+export { exportedFirstStep, type FirstCall, liftedFirstStep } from "./first-step.js";
 export {
   type BranchValues,
   type Cells,
