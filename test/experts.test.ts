@@ -2,21 +2,28 @@
  * Two networks in one run: what is emitted against a loop that is written here by hand, over sessions of the two exports, along a plan and
  * without one; what plans, traces, prices and folders have of the second; and what is refused.
  */
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { z } from "zod";
+import { constant, type Graph, type Value, withGraph } from "../ir/graph.js";
 import { readModel, writeModel } from "../ir/onnx/index.js";
 import { parse } from "../ir/parse.js";
+import { rewrite } from "../ir/rewrite.js";
 import { tensorNumbers, tensorOf } from "../ir/tensor.js";
-import { bind, type Cell, relativeL2, type Schedule } from "../schedules/index.js";
+import { elementCount } from "../ir/types.js";
+import { bind, type Cell, relativeL2, type Schedule, type ScheduleCell } from "../schedules/index.js";
 import { feedsOf, openArtifact, writeArtifact } from "../src/artifact/artifact.js";
 import { verify } from "../src/artifact/verify.js";
 import { calibrate } from "../src/calibration/calibrate.js";
-import { compileModel } from "../src/compile/compile.js";
-import { type Job, openJob, warningsOf } from "../src/job/job.js";
-import { writePlan } from "../src/job/plan-file.js";
+import { type Compiled, compileModel } from "../src/compile/compile.js";
+import { readJson } from "../src/files/json.js";
+import { readNpy } from "../src/files/npy.js";
+import { cutFor, type Job, openJob, warningsOf } from "../src/job/job.js";
+import { readPlan, writePlan } from "../src/job/plan-file.js";
 import { sampleInputs } from "../src/job/run-inputs.js";
+import { openJobSource } from "../src/job/source.js";
 import { choosePlan } from "../src/planning/choose.js";
 import { planningForJob, planningFromTrace } from "../src/planning/planning.js";
 import { runsOf } from "../src/planning/runs.js";
@@ -24,9 +31,10 @@ import { ReferenceLoop } from "../src/reference/loop.js";
 import { startOf } from "../src/reference/start.js";
 import { Session } from "../src/runtime/session.js";
 import { cli } from "./support/cli.js";
-import { planOf, randomSchedule } from "./support/jobs.js";
+import { fixtureNamed } from "./support/fixtures.js";
+import { randomSchedule } from "./support/jobs.js";
 import { cellsOf } from "./support/runs.js";
-import { rejectedCodeOf } from "./support/thrown.js";
+import { codeOf, rejectedCodeOf, thrownBy } from "./support/thrown.js";
 import { tinyStep, type TinyStep } from "./support/tiny-step.js";
 
 const ONE_THREAD = { threads: 1 } as const;
@@ -161,16 +169,23 @@ async function byHand(
   return Float32Array.from(x);
 }
 
+interface Ran {
+  readonly compiled: Compiled;
+  readonly noise: Float32Array;
+  readonly artifact: readonly number[];
+  readonly loop: Float32Array;
+}
+
 /** What is emitted for a schedule, run, and the reference loop along it. */
-async function runs(job: Job, schedule: Schedule) {
+async function runs(job: Job, schedule: Schedule, seed = 3): Promise<Ran> {
   const plan = bind(schedule, job.run);
-  const inputs = sampleInputs(job, 0, { seed: 3 });
+  const inputs = sampleInputs(job, 0, { seed });
   const compiled = await compileModel(job, plan);
   const session = await Session.open(compiled.model, AS_IT_IS);
   const loop = new ReferenceLoop(job.run, ONE_THREAD);
   try {
     const latent = (await session.run(feedsOf(job, inputs))).get("latent");
-    return { compiled, plan, noise: inputs.noise, artifact: latent ? tensorNumbers(latent) : [], loop: await loop.run(inputs, { plan }) };
+    return { compiled, noise: inputs.noise, artifact: latent ? tensorNumbers(latent) : [], loop: await loop.run(inputs, { plan }) };
   } finally {
     await session.close();
     await loop.close();
@@ -179,7 +194,7 @@ async function runs(job: Job, schedule: Schedule) {
 
 const uncached: Schedule = { steps: SIGMAS.length, cells: new Map() };
 
-function attn(...row: NonNullable<ReturnType<Schedule["cells"]["get"]>>): Schedule {
+function attn(...row: readonly ScheduleCell[]): Schedule {
   return { steps: SIGMAS.length, cells: new Map([["attn", row]]) };
 }
 
@@ -272,5 +287,280 @@ describe("caches end at the border", () => {
     const guided = await jobOf({ guidance: { form: "two-calls", scale: [3, 3, 3, 1, 3, 3] } });
     expect(kinds(cellsOf(bind(attn(1, 0, 0, 0, 0, 0), guided.run), "attn-0@uncond"))).toBe("c 0 0 i c 4");
     expect(kinds(cellsOf(bind(attn(1, 0, 0, 0, 0, 0), guided.run), "attn-0"))).toBe("c 0 0 c 3 3");
+  });
+});
+
+describe("what plans are made from", () => {
+  /** What planning says that a run costs without and with a plan, all MACs. */
+  async function priced(job: Job, schedule: Schedule): Promise<readonly number[]> {
+    const file = join(mkdtempSync(join(folder, "x")), "plan.json");
+    await writePlan(file, schedule, false);
+    const { macs, attention } = (await choosePlan(planningForJob(job), file, {})).summary;
+    return [macs.uncached + attention.uncached, macs.planned + attention.planned];
+  }
+
+  it.each([
+    ["repaired", attn(1, 0, 0, 0, 0, 0)],
+    ["as it is", { ...attn(1, 0, 0, 0, 0, 0), across: true }],
+  ])("a plan is priced as it is compiled: %s", async (_, schedule) => {
+    // All branches see the class, so that no two calls have one in common.
+    const text = tinyStep({ ...STEP, shift: true });
+    const job = await jobOf({ guidance: { form: "two-calls", scale: 3 }, texts: [text, otherWeights(text)] });
+    const { macs } = (await runs(job, schedule)).compiled;
+    expect(await priced(job, schedule)).toEqual([macs.uncached, macs.emitted]);
+  });
+
+  it("a trace measures both, and knows where the second begins", async () => {
+    const job = await jobOf();
+    const trace = await calibrate(job, { samples: 1, seed: 3, ...ONE_THREAD });
+    expect(trace.borders).toEqual([BORDER]);
+    const values: (readonly number[])[] = [];
+    const loop = new ReferenceLoop(job.run, ONE_THREAD);
+    await loop.run(await startOf(job, 0, { seed: 3, ...ONE_THREAD }), {
+      observe: (_, branches) => {
+        const value = branches.named().get("attn-0");
+        values.push(value ? tensorNumbers(value) : []);
+      },
+    });
+    await loop.close();
+    const change = (values[BORDER] ?? []).reduce((sum, value, i) => sum + Math.abs(value - (values[BORDER - 1]?.[i] ?? NaN)), 0);
+    expect(trace.sites["attn-0"]?.diff[0]?.[BORDER]).toBeCloseTo(change, 4);
+    // A plan from the trace alone is priced like one for the job.
+    const { summary } = await choosePlan(planningFromTrace(trace), "fora", { interval: 4 });
+    expect(summary).toMatchObject({ computed: (await choosePlan(planningForJob(job, trace), "fora", { interval: 4 })).summary.computed });
+  });
+
+  const steps = 20;
+  const border = 9;
+  const long = { scheduler: { _class_name: "DDIMScheduler", clip_sample: false }, sampling: {}, steps };
+  const isNear = (cells: readonly Cell[]): boolean =>
+    cells.every((cell, step) => cell.kind !== "terms" || cell.terms.every((term) => term.step < border === step < border));
+
+  it.each([
+    ["taylorseer", { interval: 5, warmup: 1 }],
+    ["hicache", { interval: 5 }],
+    ["foca", { interval: 5 }],
+    ["ab-cache", { interval: 5 }],
+    ["l2p", { interval: 5 }],
+    ["dpcache", { share: 0.4 }],
+    ["smoothcache", { share: 0.4 }],
+  ])("a policy loses one step to the border at most: %s", async (name, options) => {
+    // The second network is the first, so that the border is all that differs.
+    const both = await jobOf({ texts: [TEXTS[0], TEXTS[0]], network: { from: border }, changes: long });
+    const alone = await jobOf({ changes: { ...long, networks: [] } });
+    const trace = await calibrate(both, { samples: 1, seed: 0, ...ONE_THREAD });
+    const chosen = async (job: Job): ReturnType<typeof choosePlan> => choosePlan(planningForJob(job, trace), name, options);
+    const counts = ({ cells }: Awaited<ReturnType<typeof chosen>>): readonly number[] =>
+      Array.from(cells, ([, row]) => row.filter(({ kind }) => kind === "compute").length);
+    const [split, whole] = [await chosen(both), await chosen(alone)];
+    expect([...split.cells].every(([, row]) => isNear(row))).toBe(true);
+    for (const [i, count] of counts(whole).entries()) expect(counts(split)[i]).toBeLessThanOrEqual(count + 1);
+  });
+
+  it("budget keeps to its share and begins anew, and its error is that of what is emitted", async () => {
+    const job = await jobOf({ network: { from: border }, changes: long });
+    const trace = await calibrate(job, { samples: 2, seed: 0, ...ONE_THREAD });
+    const tried = runsOf(job, { samples: trace.samples, seed: 0, ...ONE_THREAD });
+    try {
+      const { schedule, cells } = await choosePlan({ ...planningForJob(job, trace), runs: tried }, "budget", { share: 0.5 });
+      expect(schedule.predicted?.computedShare).toBeLessThanOrEqual(0.5);
+      for (const [, row] of cells) {
+        expect(row.filter(({ kind }) => kind === "compute").length).toBeLessThanOrEqual(steps / 2);
+        expect(row[border]?.kind).toBe("compute");
+        expect(isNear(row)).toBe(true);
+      }
+      // The second sample is the one that nothing was fitted to.
+      const [cached, whole] = [await runs(await cutFor(job, schedule), schedule, 1), await runs(job, { steps, cells: new Map() }, 1)];
+      expect(relativeL2(cached.artifact, whole.artifact)).toBeCloseTo(schedule.predicted?.error ?? NaN, 4);
+    } finally {
+      await tried.close();
+    }
+  });
+
+  it("a plan of another border is refused", async () => {
+    const [job, other] = [await jobOf(), await jobOf({ network: { from: 2 } })];
+    expect(codeOf(() => bind({ ...uncached, of: job.run.of }, other.run))).toBe("PLAN_MISMATCH");
+    expect(thrownBy(() => bind({ ...uncached, of: job.run.of }, other.run))?.message).toContain("border between networks: 3, not 2");
+    expect(job.run.of.structure).not.toBe((await jobOf({ changes: { networks: [] } })).run.of.structure);
+  });
+
+  it("plans that read across stay so in a file, and are nothing for other programs", async () => {
+    const across = { ...attn(1, 0, 0, 0, 0, 0), across: true };
+    const file = join(mkdtempSync(join(folder, "x")), "plan.json");
+    await writePlan(file, across, false);
+    expect(readPlan(file)).toMatchObject({ across: true });
+    await expect(writePlan(`${file}.txt`, across, false, "smoothcache", (await jobOf()).run.caches)).rejects.toMatchObject({
+      code: "PLAN_FORMAT",
+    });
+  });
+});
+
+/** The graph with all weights of so many numbers at least a little smaller. */
+function scaled(graph: Graph, least: number): Graph {
+  const others = new Map<Value, Value>();
+  for (const value of graph.nodes.flatMap(({ inputs }) => inputs.flatMap((input) => input ?? []))) {
+    const { name, data } = value;
+    if (data?.elem !== "float" || elementCount(data.shape) < least) continue;
+    const numbers = tensorNumbers(data).map((number) => 0.9 * number);
+    others.set(value, constant(name, tensorOf("float", data.shape, numbers)));
+  }
+  return rewrite(graph, () => undefined, others);
+}
+
+describe("the artifact", () => {
+  async function written(job: Job, schedule: Schedule): Promise<string> {
+    const target = join(mkdtempSync(join(folder, "x")), "artifact");
+    await writeArtifact(target, { job, schedule, compiled: await compileModel(job, bind(schedule, job.run)) }, false);
+    return target;
+  }
+
+  it("has both steps, opens by them, and is verified by both", async () => {
+    const job = await jobOf({ guidance: { form: "two-calls", scale: 3 }, network: { from: BORDER, scale: 2 } });
+    const target = await written(job, attn(1, 0, 0, 0, 0, 0));
+    const sums = readFileSync(join(target, "SHA256SUMS"), "utf8");
+    for (const file of ["model.onnx", "step.onnx", "step-2.onnx"]) expect(sums).toContain(`  ${file}\n`);
+    const artifact = await openArtifact(target, ONE_THREAD);
+    expect(artifact.manifest.recipe.networks).toEqual([{ model: "step-2.onnx", from: BORDER, scale: 2 }]);
+    expect(artifact.job.run.of).toEqual(job.run.of);
+    const { checks, ok } = await verify(artifact, ONE_THREAD);
+    expect(ok).toBe(true);
+    expect(checks.map(({ name }) => name)).toEqual(expect.arrayContaining(["lifted step = exported step", "lifted step of network 2 = exported step"])); // prettier-ignore
+    // With other weights in the second step, the emitted run is another than the loop's.
+    const second = await readModel(join(target, "step-2.onnx"));
+    await writeModel(withGraph(second, scaled(second.graph, 32)), join(target, "step-2.onnx"));
+    await expect(openArtifact(target, ONE_THREAD)).rejects.toMatchObject({ code: "ARTIFACT_DAMAGED" });
+    const exchanged = await verify(await openArtifact(target, { ...ONE_THREAD, check: false }), ONE_THREAD);
+    expect(exchanged.checks.find(({ name }) => name.startsWith("artifact = "))?.ok).toBe(false);
+  });
+
+  it("has the weights of each network once", async () => {
+    const home = mkdtempSync(join(folder, "x"));
+    const first = await readModel(fixtureNamed("dit/dynamo-20").model);
+    const second = withGraph(first, scaled(first.graph, 300));
+    await writeModel(first, join(home, "high.onnx"));
+    await writeModel(second, join(home, "low.onnx"));
+    const sizes = new Map<string, number>();
+    for (const names of [["high.onnx"], ["low.onnx"], ["high.onnx", "low.onnx"]]) {
+      const [model, ...others] = names;
+      const recipe = {
+        ...{ model, networks: others.map((other) => ({ model: other, from: 2 })), scheduler: { _class_name: "DDIMScheduler" }, steps: 4 },
+        ...{ prediction: { channels: [0, 4] }, inputs: { class_labels: { calibrate: [1] } } },
+      };
+      writeFileSync(join(home, "recipe.json"), JSON.stringify(recipe));
+      const target = await written(await openJob(home, {}, ONE_THREAD), { steps: 4, cells: new Map([["attn", [1, 0, 1, 0]]]) });
+      const files = readdirSync(target).filter((file) => file.endsWith(".data"));
+      sizes.set(names.join(), files.reduce((sum, file) => sum + statSync(join(target, file)).size, 0)); // prettier-ignore
+    }
+    const [high = NaN, low = NaN, both = NaN] = sizes.values();
+    expect(Math.min(high, low)).toBeGreaterThan(1e5);
+    // Tensors begin at multiples of 64 bytes.
+    expect(Math.abs(both - (high + low))).toBeLessThan(0.01 * both);
+  });
+
+  it("cannot be a loop", async () => {
+    const job = await jobOf();
+    await expect(compileModel(job, bind(uncached, job.run), { form: "loop" })).rejects.toMatchObject({ code: "FORM_UNSUPPORTED" });
+  });
+});
+
+describe("networks that do not go together are refused", () => {
+  const [first, second] = TEXTS;
+  it.each([
+    { about: "another name of an input", other: second.replaceAll("size", "area"), message: "has no input 'size'" },
+    { about: "one more input", other: otherWeights(tinyStep({ ...STEP, words: true })), message: "has an input 'words'" },
+    { about: "another shape of an input", other: second.replaceAll("[b,6,4]", "[b,5,4]"), message: "input 'x' is float[2, 5, 4]" },
+    { about: "another type of an input", other: second.replace("int64[b] label", "int32[b] label"), message: "input 'label' is int32[2]" },
+    { about: "another prediction", other: otherWeights(tinyStep({ ...STEP, width: 8 })), message: "its prediction is float[2, 6, 8]" },
+    {
+      about: "one branch less",
+      other: otherWeights(tinyStep({ ...STEP, mlps: 1 })),
+      message: "only the first network has a branch 'mlp-1'",
+    },
+    { about: "a branch of another cost", other: wider(second), message: "its branch 'mlp-0' is mlp of block 0" },
+    { about: "another opset", other: second.replace('"" : 17', '"" : 16'), message: "version 16 of the operators of 'ai.onnx'" },
+    { about: "a fixed batch", other: second.replaceAll("[b", "[3"), message: "input 'x' is float[3, 6, 4]" },
+  ])("$about", async ({ other, message }) => {
+    const home = await homeOf({ texts: [first, other] });
+    const error = await openJob(home, {}, ONE_THREAD).catch((thrown: unknown) => thrown);
+    expect(error).toMatchObject({ code: "NETWORKS_DIFFER", where: { file: join(home, "low", "model.onnx") } });
+    expect(String(error)).toContain(message);
+  });
+
+  /** The step with a first feed-forward network twice as wide. */
+  function wider(text: string): string {
+    const numbers = (count: number): string => Array.from({ length: count }, (_, i) => (Math.sin(i) / 2).toFixed(3)).join(", ");
+    return text
+      .replace(/float\[4,8\] up0 = \{[^}]*\}/, `float[4,16] up0 = {${numbers(64)}}`)
+      .replace(/float\[8,4\] down0 = \{[^}]*\}/, `float[16,4] down0 = {${numbers(64)}}`);
+  }
+
+  it("and so are a file that is no network, with its name, and a recipe that does not say from where it is called", async () => {
+    const home = await homeOf({ texts: [first, second.replace("Softmax<axis = -1>", "Tanh").replaceAll(/MatMul\((\w+), (?:up|down)\d\)/g, "Neg($1)")] }); // prettier-ignore
+    await expect(openJob(home, {}, ONE_THREAD)).rejects.toMatchObject({ where: { file: join(home, "low", "model.onnx") } });
+    for (const network of [{}, { from: 1, belowTime: 500 }, { from: 0 }])
+      expect(await rejectedCodeOf(jobOf({ network }))).toBe("BAD_JSON_FIELD");
+    rmSync(join(home, "low"), { recursive: true });
+    expect(await rejectedCodeOf(openJob(home, {}, ONE_THREAD))).toBe("FILE_MISSING");
+  });
+
+  it("a network that no step calls is warned of", async () => {
+    expect(warningsOf(await jobOf())).toEqual([]);
+    expect(warningsOf(await jobOf({ network: { belowTime: 5 } }))).toEqual(["No step of the run calls 'low/model.onnx'."]);
+    expect(warningsOf(await jobOf({ network: { belowTime: 5000 } }))).toEqual(["No step of the run calls 'model.onnx'."]);
+  });
+});
+
+it("inspect says which networks there are, and from where each is called", async () => {
+  const home = await homeOf();
+  const { stdout } = await cli(["inspect", home]);
+  expect(stdout).toContain(
+    "model.onnx is called from evaluation 0 on\nlow/model.onnx is called from evaluation 3 on, below the time 700\n",
+  );
+  const { networks } = z.looseObject({ networks: z.unknown() }).parse(JSON.parse((await cli(["inspect", home, "--json"])).stdout));
+  expect(networks).toEqual([
+    { model: "model.onnx", from: 0 },
+    { model: "low/model.onnx", from: 3, belowTime: 700 },
+  ]);
+});
+
+/** diffusers' pipeline at random weights, recorded (fixtures/complete/generate.py). */
+const complete = join(import.meta.dirname, "fixtures", "complete", "wan22");
+describe.skipIf(!existsSync(complete))("Wan 2.2 comes out as diffusers' own loop has it", () => {
+  const told = z.looseObject({
+    ...{ steps: z.int(), guidance_scale: z.number(), guidance_scale_2: z.number().optional() },
+    evaluations: z.array(z.tuple([z.string(), z.number()])),
+  });
+
+  it.each(["reference", "reference/two_scales"])("%s", async (place) => {
+    const home = join(mkdtempSync(join(folder, "x")), "wan22");
+    cpSync(complete, home, { recursive: true });
+    const reference = join(home, place);
+    const {
+      steps,
+      guidance_scale: guidance,
+      guidance_scale_2: scale,
+      evaluations,
+    } = told.parse(readJson(join(reference, "reference.json")));
+    // The two calls of the first step: with the prompt, and with the negative one.
+    for (const [i, kind] of ["calibrate", "uncond"].entries()) {
+      mkdirSync(join(home, kind));
+      cpSync(join(reference, "given", String(i), "encoder_hidden_states.npy"), join(home, kind, "encoder_hidden_states.npy"));
+    }
+    const { recipe } = openJobSource(home);
+    if (scale !== undefined)
+      writeFileSync(join(home, "recipe.json"), JSON.stringify({ ...recipe, networks: recipe.networks.map((own) => ({ ...own, scale })) }));
+    const job = await openJob(home, { steps, guidance }, ONE_THREAD);
+    const { rows, table } = job.run;
+    const called = rows.flatMap(({ calls }, k) =>
+      calls.map(({ network }) => [network.includes("network 2") ? "transformer_2" : "transformer", table.rows[k]?.timestep]),
+    );
+    expect(called).toEqual(evaluations);
+    const { model } = await compileModel(job, bind({ steps, cells: new Map() }, job.run));
+    const session = await Session.open(model, AS_IT_IS);
+    const inputs = sampleInputs(job, 0, { noise: readNpy(join(reference, "noise.npy")) });
+    const latent = (await session.run(feedsOf(job, inputs))).get("latent");
+    await session.close();
+    const truth = tensorNumbers(readNpy(join(reference, "latent.npy")));
+    expect(relativeL2(latent ? tensorNumbers(latent) : [], truth)).toBeLessThan(1e-5);
   });
 });
