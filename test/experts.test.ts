@@ -20,7 +20,7 @@ import { calibrate } from "../src/calibration/calibrate.js";
 import { type Compiled, compileModel } from "../src/compile/compile.js";
 import { readJson } from "../src/files/json.js";
 import { readNpy } from "../src/files/npy.js";
-import { cutFor, type Job, openJob, warningsOf } from "../src/job/job.js";
+import { cutFor, type Job, openJob, warningsOf, withBatch } from "../src/job/job.js";
 import { readPlan, writePlan } from "../src/job/plan-file.js";
 import { sampleInputs } from "../src/job/run-inputs.js";
 import { openJobSource } from "../src/job/source.js";
@@ -231,6 +231,23 @@ describe("the run calls the second network below the border", () => {
     }
   });
 
+  it("with a scale of its own as an input of the network, which is one for each step", async () => {
+    const text = tinyStep({ ...STEP, guidance: true });
+    const texts = [text, otherWeights(text)];
+    const own = await jobOf({ texts, guidance: { form: "embedded", scale: 3 }, network: { from: BORDER, scale: 2 } });
+    const list = await jobOf({ texts, guidance: { form: "embedded", scale: [3, 3, 3, 2, 2, 2] } });
+    const plain = await jobOf({ texts, guidance: { form: "embedded", scale: 3 } });
+    const [one, other, third] = [await runs(own, uncached), await runs(list, uncached), await runs(plain, uncached)];
+    expect(one.artifact).toEqual(other.artifact);
+    expect(relativeL2(one.artifact, one.loop)).toBeLessThanOrEqual(1e-5);
+    expect(relativeL2(third.artifact, one.artifact)).toBeGreaterThan(1e-4);
+  });
+
+  it("in half precision, within what that rounds", async () => {
+    const { artifact, noise } = await runs(await jobOf({ changes: { precision: "fp16" } }), uncached);
+    expect(relativeL2(artifact, await byHand(noise))).toBeLessThanOrEqual(5e-3);
+  });
+
   it("from the start of an image, whose run before it calls both", async () => {
     const job = await jobOf({ changes: { strength: 0.5 } });
     expect(job.run.borders).toEqual([0]);
@@ -331,7 +348,8 @@ describe("what plans are made from", () => {
   });
 
   const steps = 20;
-  const border = 9;
+  // Where the search for a budget probes what an error does: from the values of two steps before.
+  const border = 10;
   const long = { scheduler: { _class_name: "DDIMScheduler", clip_sample: false }, sampling: {}, steps };
   const isNear = (cells: readonly Cell[]): boolean =>
     cells.every((cell, step) => cell.kind !== "terms" || cell.terms.every((term) => term.step < border === step < border));
@@ -364,6 +382,7 @@ describe("what plans are made from", () => {
     try {
       const { schedule, cells } = await choosePlan({ ...planningForJob(job, trace), runs: tried }, "budget", { share: 0.5 });
       expect(schedule.predicted?.computedShare).toBeLessThanOrEqual(0.5);
+      expect(Object.values(schedule.predicted?.sensitivity ?? {}).flat().every(Number.isFinite)).toBe(true); // prettier-ignore
       for (const [, row] of cells) {
         expect(row.filter(({ kind }) => kind === "compute").length).toBeLessThanOrEqual(steps / 2);
         expect(row[border]?.kind).toBe("compute");
@@ -375,6 +394,14 @@ describe("what plans are made from", () => {
     } finally {
       await tried.close();
     }
+  });
+
+  it("a calibration of one latent binds both to it", async () => {
+    const single = await withBatch(await jobOf({ guidance: { form: "batched", scale: 3 } }), 1, ONE_THREAD);
+    for (const { graph } of single.run.networks.values())
+      expect(graph.inputs.find(({ name }) => name === "x")?.type?.shape).toEqual([2, 6, 4]);
+    const trace = await calibrate(single, { samples: 1, seed: 0, inputs: new Map([["label", 1]]), ...ONE_THREAD });
+    expect(trace.sites["mlp-1"]?.norm.every((norm) => norm > 0)).toBe(true);
   });
 
   it("a plan of another border is refused", async () => {
@@ -499,6 +526,7 @@ describe("networks that do not go together are refused", () => {
     await expect(openJob(home, {}, ONE_THREAD)).rejects.toMatchObject({ where: { file: join(home, "low", "model.onnx") } });
     for (const network of [{}, { from: 1, belowTime: 500 }, { from: 0 }])
       expect(await rejectedCodeOf(jobOf({ network }))).toBe("BAD_JSON_FIELD");
+    expect(await rejectedCodeOf(jobOf({ network: { from: 1, model: "../low.onnx" } }))).toBe("FILE_OUTSIDE");
     rmSync(join(home, "low"), { recursive: true });
     expect(await rejectedCodeOf(openJob(home, {}, ONE_THREAD))).toBe("FILE_MISSING");
   });
