@@ -64,11 +64,14 @@ export default {
 } satisfies Pass<PlanContext>;
 
 /** The network calls that all rows have in common, as there is only one body. Throws FORM_UNSUPPORTED where rows differ. */
-function sameCalls({ rows }: Run): readonly Call[] {
+function sameCalls({ rows, borders }: Run): readonly Call[] {
   const text = (calls: readonly Call[]): string => calls.map(({ network, halves }) => `${network}: ${halves.join()}`).join("; ");
   const [first = [], ...others] = rows.map(({ calls }) => calls);
   if (others.some((calls) => text(calls) !== text(first)))
-    throw formUnsupported("loop", "guidance leaves the unconditional half out at some of the steps");
+    throw formUnsupported(
+      "loop",
+      borders.length > 0 ? "not all of its steps call the same network" : "guidance leaves the unconditional half out at some of the steps",
+    );
   return first;
 }
 

@@ -32,7 +32,7 @@ function sample(calls: Calls, opset: number): readonly Value[] {
   const digits = String(rows.length - 1).length;
   const label = (k: number): string => `step${String(k).padStart(digits, "0")}`;
   const guided = new GuidedPrediction(body, run, shapeOf(noise), opset, calls.scale);
-  const parts = new StepParts(prologue, rows.length);
+  const parts = new StepParts(prologue);
   const { next, clamped, singleUseWeights } = sumsOf(rows);
   const { sign } = run.prediction;
   let latent = body.weightedSum([{ value: noise, weight: initialScale }], `${label(0)}/latent`);

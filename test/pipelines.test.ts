@@ -211,15 +211,28 @@ describe("a folder with an export of other names", () => {
   });
 });
 
+it("a folder of two experts has a recipe of two networks, with the border in the scheduler's time", async () => {
+  const index = { _class_name: "WanPipeline", boundary_ratio: 0.875 };
+  for (const [settings, belowTime] of [
+    [{}, 875],
+    [{ num_train_timesteps: 400 }, 350],
+  ] as const) {
+    const folder = folderOf({
+      index,
+      transformer: { _class_name: "WanTransformer3DModel" },
+      scheduler: { _class_name: "UniPCMultistepScheduler", ...settings },
+    });
+    mkdirSync(join(folder, "transformer_2"));
+    const { recipe, networkFiles } = await openJobSource(folder);
+    expect(recipe.networks).toEqual([{ model: "transformer_2/model.onnx", belowTime }]);
+    expect(networkFiles).toEqual([join(folder, "transformer_2", "model.onnx")]);
+  }
+});
+
 describe("a pipeline that no recipe says", () => {
   const flow = { _class_name: "FlowMatchEulerDiscreteScheduler" };
   it.each([
-    [
-      "WanPipeline",
-      { boundary_ratio: 0.9 },
-      { _class_name: "WanTransformer3DModel" },
-      { scheduler: "euler.json", guidance: { form: "two-calls" } },
-    ],
+    ["WanPipeline", { expand_timesteps: true }, { _class_name: "WanTransformer3DModel" }, { guidance: { form: "two-calls", scale: 5 } }],
     [
       "QwenImagePipeline",
       {},

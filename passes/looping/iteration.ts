@@ -40,7 +40,8 @@ export class Iteration implements Step {
     return this.gathered(constant(`${name}_rows`, tensorOf(elem, [this.steps, ...shape], rows.flat())), name);
   }
 
-  part(all: Value, name: string): Value {
+  /** `steps` are all rows, as all make the same calls. */
+  part(all: Value, _steps: readonly number[], name: string): Value {
     const known = this.parts.get(all);
     if (known) return known;
     const [rows = 0, ...rest] = shapeOf(all);
@@ -52,9 +53,9 @@ export class Iteration implements Step {
     return part;
   }
 
-  repeated(all: Value, count: number, name: string): Value {
+  repeated(all: Value, steps: readonly number[], count: number, name: string): Value {
     const order = this.rows.flatMap((row) => new Array<number>(count).fill(row));
-    return this.part(this.prologue.gatherRows(all, order, `steps/${name}`), name);
+    return this.part(this.prologue.gatherRows(all, order, `steps/${name}`), steps, name);
   }
 
   private gathered(table: Value, name: string): Value {

@@ -53,7 +53,7 @@ export class Calls implements Placing {
 
   /** Creates the conditions of the run, one for each half where the halves differ. Fixed ones become constants. */
   private takeConditions(): void {
-    const left = new Set(this.model.graph.inputs.map(({ name }) => name));
+    const left = new Set(Array.from(this.run.networks.values(), ({ graph }) => graph.inputs.map(({ name }) => name)).flat());
     for (const [name, { type, halves }] of this.run.conditions) {
       if (!left.has(name)) continue;
       const cond = this.source(name, halves.cond, type);
@@ -85,7 +85,9 @@ export class Calls implements Placing {
     const key = [call.network, ...call.halves].join();
     const known = this.networks.get(key);
     if (known) return known;
-    const network = new HoistedNetwork(this, networkOf(this.run, call), call.halves);
+    const isSame = (other: Call): boolean => [other.network, ...other.halves].join() === key;
+    const steps = this.run.rows.flatMap(({ calls }, row) => (calls.some(isSame) ? [row] : []));
+    const network = new HoistedNetwork(this, networkOf(this.run, call), call.halves, steps);
     this.networks.set(key, network);
     return network;
   }
@@ -96,7 +98,10 @@ export class Calls implements Placing {
 
   /** The run as a model: the prologue, then these nodes. `others`: outputs beside the last latent. */
   finish(nodes: readonly Node[], latent: Value, marks: readonly Mark[], others: readonly Port[] = []): Model {
-    const { graph, opsets, irVersion, dit } = this.model;
+    const { graph, dit } = this.model;
+    const networks = [...this.run.networks.values()];
+    const opsets = new Map(networks.flatMap((network) => [...network.opsets]));
+    const irVersion = Math.max(...networks.map((network) => network.irVersion));
     const conditions = this.inputs.filter((input) => input !== this.noise && input !== this.draws).map((input) => input.name);
     const marked = new Set(marks.map(({ site }) => site));
     const branches = dit?.branches.filter(({ site }) => marked.has(site)) ?? [];

@@ -4,6 +4,7 @@
  *   conditions or nothing    one copy for the whole run;
  *   time                     one copy with one row per step if the nodes are row-wise, else one copy per step;
  *   time and conditions      one copy with one row per step and latent row.
+ * The steps are those that call the network.
  * Weights that have to be unpacked are so once for what is hoisted, and again in each step that reads them (`unpacksWeights`).
  * Steps read their rows of the hoisted values. As the timesteps are known, `fold` can turn the time part into constants. An embedded
  * guidance scale counts as time; where it is an input of the run, what follows from it is computed in front of the steps.
@@ -36,7 +37,7 @@ export interface Placing {
   readonly kept: Set<Node>;
 }
 
-/** A value with the rows of all steps: one row per step (`perStep` is 1), or one per step and latent row. */
+/** A value with the rows of all steps that call the network: one row per step (`perStep` is 1), or one per step and latent row. */
 interface AllSteps {
   readonly value: Value;
   readonly perStep: number;
@@ -62,6 +63,8 @@ export class HoistedNetwork {
     private readonly placing: Placing,
     private readonly model: Model,
     private readonly halves: readonly Half[],
+    /** The rows of the sampler's table that call it for these halves. */
+    private readonly steps: readonly number[],
   ) {
     const { latent, timestep } = ditView(model);
     if (timestep === undefined) throw new Error("internal: the model is unrolled already");
@@ -105,8 +108,7 @@ export class HoistedNetwork {
     const sources = new Map<Value, number>([[this.latent, LATENT]]);
     for (const [input, numbers] of this.timed) {
       sources.set(input, TIME);
-      if (this.countsRows(input))
-        this.hoisted.set(input, { value: constant(`steps/${input.name}`, tensorOf(elemOf(input), [numbers.length], numbers)), perStep: 1 });
+      if (this.countsRows(input)) this.hoisted.set(input, { value: this.ofSteps(input, numbers), perStep: 1 });
     }
     this.hoistScale(sources);
     const dependsOn = dependence(graph, sources);
@@ -128,15 +130,26 @@ export class HoistedNetwork {
     return shape.length === 1 && shape[0] === this.rows;
   }
 
+  /** An input's numbers at the steps that call the network, as a value with one row per step. */
+  private ofSteps(input: Value, numbers: readonly number[]): Value {
+    const own = this.steps.map((step) => entryAt(numbers, step));
+    return constant(`steps/${input.name}`, tensorOf(elemOf(input), [own.length], own));
+  }
+
   /** Places a scale that is an input of the run. It has rows as the time has, for what adds the two up; else it is a condition if it can be. */
   private hoistScale(sources: Map<Value, number>): void {
     const { scaled, placing } = this;
     if (!scaled || !placing.scale) return;
     const isRow = this.countsRows(scaled);
-    if (isRow) this.hoisted.set(scaled, { value: placing.scale.rowByRow(scaleOf(scaled, [1])), perStep: 1 });
+    if (isRow) this.hoisted.set(scaled, { value: this.rowsOfSteps(placing.scale.rowByRow(scaleOf(scaled, [1]))), perStep: 1 });
     const same = isRow ? undefined : placing.scale.inAllRows(scaleOf(scaled));
     if (same) this.once.set(scaled, same);
     else sources.set(scaled, TIME);
+  }
+
+  /** The rows of the steps that call the network, of a value with a row for each step of the run. */
+  private rowsOfSteps(all: Value): Value {
+    return this.steps.length === shapeOf(all)[0] ? all : this.placing.prologue.gatherRows(all, this.steps, `steps/${all.name}`);
   }
 
   private keep(node: Node): void {
@@ -153,14 +166,14 @@ export class HoistedNetwork {
 
   /** Places a row-wise node once for all steps; false if it cannot be hoisted in this way. */
   private hoistRows(node: Node): boolean {
-    const { prologue, run } = this.placing;
+    const { prologue } = this.placing;
     const brings = rowOperands(node, this.rows, (value) => value !== undefined && this.hoisted.has(value));
     if (!brings) return false;
     const sources = node.inputs.map((value) => value && this.hoisted.get(value));
     const shared = node.inputs.map((value) => value && this.onceOf(value));
     if (node.inputs.some((value, i) => value && !sources[i] && !shared[i])) return false;
     const perStep = brings.every((rows, i) => !rows || sources[i]?.perStep === 1) ? 1 : this.rows;
-    const count = run.rows.length * perStep;
+    const count = this.steps.length * perStep;
     const inputs = node.inputs.map((value, i) => {
       const source = sources[i];
       if (!value || brings[i] !== true) return shared[i];
@@ -216,10 +229,10 @@ export class HoistedNetwork {
   private rowsAt(step: Step, value: Value, reader: Node, label: string, spread: Map<Value, Value>): Value | undefined {
     const all = this.hoisted.get(value);
     if (!all) return undefined;
-    if (all.perStep === this.rows || this.broadcasts(reader, shapeOf(value).length)) return step.part(all.value, value.name);
+    if (all.perStep === this.rows || this.broadcasts(reader, shapeOf(value).length)) return step.part(all.value, this.steps, value.name);
     const known = spread.get(value);
     if (known) return known;
-    const made = step.repeated(all.value, this.rows, `${label}/${value.name}`);
+    const made = step.repeated(all.value, this.steps, this.rows, `${label}/${value.name}`);
     spread.set(value, made);
     return made;
   }

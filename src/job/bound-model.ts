@@ -3,6 +3,7 @@ import { basename } from "node:path";
 import { shapeOf } from "../../ir/build.js";
 import { unknownName } from "../../ir/diagnostics.js";
 import type { Half } from "../../ir/dit.js";
+import { entryAt } from "../../ir/entries.js";
 import { constant, ditView, inputValue, type Model, type Value, withGraph } from "../../ir/graph.js";
 import { rewrite, sweep } from "../../ir/rewrite.js";
 import { firstUndecided } from "../../ir/sizes.js";
@@ -19,7 +20,7 @@ import {
   guidedHalves,
   hasUnguidedRows,
   LATENT_VALUE,
-  NETWORKS,
+  networkName,
   portsBeside,
   type PredictionSlice,
   type RunFacts,
@@ -30,7 +31,8 @@ import { evaluator, type RuntimeOptions } from "../runtime/index.js";
 import { badChannels, companionMisfit, dataDependent, predictionShape, typeUnknown } from "../words/index.js";
 import { bindCompanions, dimsFrom } from "./companions.js";
 import { findingsOf } from "./findings.js";
-import { lifted, type Network, type PortRoles } from "./network.js";
+import { assertSameBranches, assertSameInputs, assertSameTypes, sizesLike } from "./agreement.js";
+import { allNetworks, atFile, lifted, type Network, type PortRoles, structureOf } from "./network.js";
 import { floatTypeOf, isInput, type Recipe, type ValueSpec } from "./recipe.js";
 import type { JobSource } from "./source.js";
 import { fileOf } from "./source.js";
@@ -43,12 +45,18 @@ export interface BoundNetwork {
   readonly batch: number;
   readonly conditions: ReadonlyMap<string, Condition>;
   readonly companions: Companions;
-  /** The step as guided rows call it, with all shapes bound and all values typed; not lifted. */
+  /** The steps of all networks of the run, this one first. */
+  readonly steps: readonly BoundStep[];
+  /** Whether the batch of every export is symbolic. */
+  readonly anyBatch: boolean;
+}
+
+/** One of the networks of a run, not lifted or lifted. */
+interface BoundStep {
+  /** The step as guided rows call it, with all shapes bound and all values typed. */
   readonly model: Model;
   /** The step for the rows of one half, if some rows of the run may call it: `model` itself where calls see one half. */
   readonly single?: Model | undefined;
-  /** Whether the export's batch is symbolic. */
-  readonly anyBatch: boolean;
 }
 
 export interface BoundModel {
@@ -56,7 +64,7 @@ export interface BoundModel {
   readonly source: JobSource;
   /** The step as guided rows call it: the exporter's graph with all shapes bound and all values typed, lifted. */
   readonly model: Model;
-  readonly facts: Omit<RunFacts, "table" | "steps">;
+  readonly facts: Omit<RunFacts, "table" | "steps" | "borders">;
 }
 
 /** Binds the shapes of a network to the recipe's batch and dims, and lifts it. Throws what its parts throw. */
@@ -64,27 +72,27 @@ export async function bindModel(network: Network, runtime: RuntimeOptions): Prom
   return liftBound(await bindNetwork(network, runtime), runtime);
 }
 
-/** Binds the shapes of a network to the recipe's batch and dims. Throws DATA_DEPENDENT, and what passes and values of a recipe throw. */
+/**
+ * Binds the shapes of a network to the recipe's batch and dims, and those of further networks to its own. Throws DATA_DEPENDENT,
+ * NETWORKS_DIFFER, and what passes and values of a recipe throw.
+ */
 async function bindNetwork(network: Network, runtime: RuntimeOptions): Promise<BoundNetwork> {
   const { source, step, ports } = network;
   const { recipe } = source;
   const guidance = guidanceOf(recipe, ports);
   assertInputsKnown(network, guidance);
-  const rows = latentRows(network);
-  const anyBatch = typeof rows === "string";
   const batch = recipe.batch ?? exportedBatch(network, guidance);
   const questions = { evaluator: evaluator(runtime), signal: runtime.signal };
   const types = new Map<string, TensorType>();
   const surroundings = { types, batch, dims: recipe.dims };
   const before = await bindCompanions(network.companions.before, surroundings, questions);
-  const shapedFor = (halves: number): Promise<Model> =>
-    runPasses(step, BIND_PASSES, { ...questions, sizes: dimSizesOf(network, batch, halves, types), precision: floatTypeOf(recipe) });
+  const shapedTo = (step: Model, sizes: ReadonlyMap<string, number>): Promise<Model> =>
+    runPasses(step, BIND_PASSES, { ...questions, sizes, precision: floatTypeOf(recipe) });
+  const shapedFor = (halves: number): Promise<Model> => shapedTo(step, dimSizesOf(network, batch, halves, types));
   const halves = halvesOfCall(guidance);
   const shaped = await shapedFor(halves);
   const isBatched = batchedInputs(network, batch * halves);
-  const halving = { batch, guidance, isBatched };
-  const own = conditionValues(shaped, network, guidance);
-  const conditions = conditionSourcesOf(network, own, halving);
+  const conditions = conditionSourcesOf(network, conditionValues(shaped, network, guidance), { batch, guidance, isBatched });
   assertFed(network, conditions, types);
   for (const [name, { type }] of conditions) if (type && !types.has(name)) types.set(name, type);
   const latent = shaped.graph.inputs.find(({ name }) => name === ports.latent);
@@ -92,48 +100,82 @@ async function bindNetwork(network: Network, runtime: RuntimeOptions): Promise<B
   const after = await bindCompanions(network.companions.after, surroundings, questions);
   const unfed = companionInputs(network).map((name) => inputValue(name, types.get(name)));
   const inputs = conditionSourcesOf(network, unfed, { batch, guidance, isBatched: new Set() });
-  const settled = (model: Model, seen: readonly (readonly Half[])[]): Promise<Model> =>
-    settledWith(model, network, { conditions, seen }, questions);
-  const model = await settled(shaped, guidedHalves(guidance));
-  const alone = halves > 1 && anyBatch && hasUnguidedRows(guidance) ? await settled(await shapedFor(1), [["cond"]]) : undefined;
-  const companions = { before, after, inputs };
-  return { network, guidance, batch, conditions, companions, model, single: halves === 1 ? model : alone, anyBatch };
+  const networks = allNetworks(network);
+  const anyBatch = networks.every((one) => typeof latentRows(one) === "string");
+  const isUnguided = hasUnguidedRows(guidance) || recipe.networks.some(({ scale }) => scale === 1);
+  const shapedAlone = halves > 1 && anyBatch && isUnguided ? await shapedFor(1) : undefined;
+  const stepOf = async (own: Network): Promise<BoundStep> => {
+    /** The step of this network with the sizes that the first one has. */
+    const like = async (first: Model): Promise<Model> => {
+      if (own === network) return first;
+      const shaped = await shapedTo(own.step, sizesLike(first, own.step));
+      assertSameTypes(first, shaped, own.source.modelFile);
+      return shaped;
+    };
+    const settled = async (first: Model, seen: readonly (readonly Half[])[]): Promise<Model> =>
+      settledWith(await like(first), own, { conditions, seen }, questions);
+    const model = await settled(shaped, guidedHalves(guidance));
+    return { model, single: halves === 1 ? model : shapedAlone && (await settled(shapedAlone, [["cond"]])) };
+  };
+  const steps: BoundStep[] = [];
+  for (const own of networks) {
+    assertSameInputs(network, own);
+    steps.push(await (own === network ? stepOf(own) : atFile(own.source.modelFile, () => stepOf(own))));
+  }
+  return { network, guidance, batch, conditions, companions: { before, after, inputs }, steps, anyBatch };
 }
 
 /** Lifts what is bound, with the cut of the network's recipe, and resolves the rest of the recipe against it. */
 export async function liftBound(bound: BoundNetwork, runtime: RuntimeOptions): Promise<BoundModel> {
-  const { network, guidance, batch, conditions, companions } = bound;
-  const { source, structure } = network;
+  const { network, guidance, batch, conditions, companions, steps } = bound;
+  const { source } = network;
   const { recipe } = source;
-  const liftedFrom = async (model: Model): Promise<Model> => {
-    const whole = withoutScaleInput(lifted(network, model), guidance);
-    const questions = { evaluator: evaluator(runtime), signal: runtime.signal };
-    return runPasses(withGraph(whole, sweep(whole.graph)), [inferTypes], questions);
-  };
-  const model = await liftedFrom(bound.model);
-  const isGuided = bound.single !== bound.model;
-  const single = !isGuided ? model : bound.single && oneHalf(model, await liftedFrom(bound.single));
-  const prediction = predictionSlice(model, recipe.prediction);
-  const shown = withWarnings(model, findingsOf(model, recipe.prediction, prediction));
+  const first = await liftedStep(network, entryAt(steps, 0), guidance, runtime);
+  const others: BoundStep[] = [];
+  for (const [i, other] of allNetworks(network).slice(1).entries()) {
+    const { modelFile } = other.source;
+    const step = await atFile(modelFile, () => liftedStep(other, entryAt(steps, i + 1), guidance, runtime));
+    assertSameBranches(first.model, step.model, modelFile);
+    others.push(step);
+  }
+  const prediction = predictionSlice(first.model, recipe.prediction);
+  const warnings = new Set(others.flatMap(({ model }) => ditView(model).warnings));
+  for (const known of ditView(first.model).warnings) warnings.delete(known);
+  const model = withWarnings(first.model, [...warnings, ...findingsOf(first.model, recipe.prediction, prediction)]);
+  const shown = { model, single: first.single === first.model ? model : first.single };
   return {
     bound,
     source,
-    model: shown,
+    model,
     facts: {
-      networks: new Map([
-        ...(isGuided ? [[NETWORKS.both, shown] as const] : []),
-        ...(single ? [[NETWORKS.one, isGuided ? single : shown] as const] : []),
-      ]),
+      networks: new Map([shown, ...others].flatMap(namedSteps)),
       batch,
       conditions,
       companions,
       guidance,
       prediction,
       precision: floatTypeOf(recipe),
-      structure,
+      structure: structureOf(network),
       cut: recipe.cut,
     },
   };
+}
+
+/** A step of the network, lifted. */
+async function liftedStep(network: Network, { model, single }: BoundStep, guidance: Guidance, runtime: RuntimeOptions): Promise<BoundStep> {
+  const liftedFrom = async (bound: Model): Promise<Model> => {
+    const whole = withoutScaleInput(lifted(network, bound), guidance);
+    const questions = { evaluator: evaluator(runtime), signal: runtime.signal };
+    return runPasses(withGraph(whole, sweep(whole.graph)), [inferTypes], questions);
+  };
+  const whole = await liftedFrom(model);
+  return { model: whole, single: single === model ? whole : single && oneHalf(whole, await liftedFrom(single)) };
+}
+
+/** The networks of a run that are the steps at a place, by name. */
+function namedSteps({ model, single }: BoundStep, place: number): readonly (readonly [string, Model])[] {
+  const alone = single ? [[networkName("one", place), single] as const] : [];
+  return single === model ? alone : [[networkName("both", place), model], ...alone];
 }
 
 /** The conditions of a run, and the halves that each call of the network sees. */

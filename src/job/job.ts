@@ -1,16 +1,19 @@
 /** A job: the network and the recipe of MODEL, and the sampling run that they define. Also checks that they fit together. */
 import { elemOf } from "../../ir/build.js";
 import { addMacs, type Macs, NO_MACS, stepCost } from "../../ir/cost.js";
-import { ambiguousPort } from "../../ir/diagnostics.js";
+import { ambiguousPort, CompilerError } from "../../ir/diagnostics.js";
+import { entryAt } from "../../ir/entries.js";
 import { ditView, type Model } from "../../ir/graph.js";
 import {
   bind,
   latentShape,
+  placeAt,
   type CachedBranch,
   type Plan,
   type Run,
   runOf,
   sampledBy,
+  scaleAt,
   scaleInput,
   type Schedule,
   unknownKeys,
@@ -20,8 +23,9 @@ import { isFloatType } from "../../ir/types.js";
 import { assertDevice, evaluator, type RuntimeOptions } from "../runtime/index.js";
 import { badGuidance, fractionalTime, inputNumber, noVariance } from "../words/index.js";
 import { bindModel, type BoundModel, type BoundNetwork, latentInput, liftBound } from "./bound-model.js";
-import { type Network, openNetwork, recut } from "./network.js";
-import { samplingOf, schedulerConfig } from "./sampling.js";
+import { type Network, openNetwork, withRecipe } from "./network.js";
+import type { Recipe } from "./recipe.js";
+import { type Sampling, samplingOf, schedulerConfig } from "./sampling.js";
 import type { RecipeOverrides, JobSource } from "./source.js";
 import { holdsNumber } from "./values.js";
 
@@ -58,14 +62,13 @@ export async function openJob(path: string, overrides: RecipeOverrides = {}, run
 
 /** The same job with another batch. */
 export function withBatch({ network }: Job, batch: number, runtime: RuntimeOptions = {}): Promise<Job> {
-  const { source } = network;
-  return jobOf({ ...network, source: { ...source, recipe: { ...source.recipe, batch } } }, runtime);
+  return jobOf(withRecipe(network, { batch }), runtime);
 }
 
 /** The job with its network cut where a schedule wants it. Throws NOT_RECOGNISED where the network cannot be cut there. */
 export async function cutFor(job: Job, { cut = job.source.recipe.cut }: Pick<Schedule, "cut">, runtime: RuntimeOptions = {}): Promise<Job> {
   if (cut === job.source.recipe.cut) return job;
-  const bound = { ...job.bound, network: recut(job.network, cut) };
+  const bound = { ...job.bound, network: withRecipe(job.network, { cut }) };
   return jobWith(await liftBound(bound, runtime), runtime);
 }
 
@@ -82,14 +85,21 @@ export async function jobOf(network: Network, runtime: RuntimeOptions = {}): Pro
 function jobWith({ bound, source, model, facts }: BoundModel, runtime: RuntimeOptions): Job {
   const { network, anyBatch } = bound;
   const { calls, networks } = runOf({ ...facts, table: NO_ROWS });
-  const { table, steps, setUp, skipped } = samplingOf(source, latentShape({ calls, networks, batch: facts.batch }));
-  const run = runOf({ ...facts, table: withWholeTimes(table, model), steps: setUp });
+  const { table, borders, steps, setUp, skipped } = samplingOf(source, latentShape({ calls, networks, batch: facts.batch }));
+  const { guidance } = facts;
+  const scaled = (scale: Scale, { table, borders }: Pick<Sampling, "table" | "borders">): Scale =>
+    withOwnScales(scale, source.recipe, table.rows.length, borders);
+  const run = runOf({
+    ...{ ...facts, table: withWholeTimes(table, model), borders, steps: setUp },
+    guidance: { ...guidance, scale: scaled(guidance.scale, { table, borders }) },
+  });
   // The first row's guidance, at all rows: an interval that has none of them leaves the scale at 1.
-  const { scale = 1, atRunTime = false } = run.rows[0] ?? {};
-  const interval = run.guidance.atRunTime && !atRunTime ? NO_INTERVAL : undefined;
+  const { scale, atRunTime } = scaleAt(guidance, 0);
+  const interval = guidance.atRunTime && !atRunTime ? NO_INTERVAL : undefined;
   const job = {
     ...{ network, bound, source, model, anyBatch, run, steps, questions: { evaluator: evaluator(runtime), signal: runtime.signal } },
-    skipped: skipped && sampledBy(run, skipped, { ...run.guidance, scale, interval }),
+    skipped:
+      skipped && sampledBy(run, skipped.table, { ...guidance, scale: scaled(scale, skipped), interval }, skipped.borders),
   };
   assertTimes(job);
   assertGuidance(job);
@@ -98,6 +108,27 @@ function jobWith({ bound, source, model, facts }: BoundModel, runtime: RuntimeOp
 }
 
 const NO_INTERVAL = [0, 0] as const;
+/** The first row of the sampler's table that calls each network but the first; undefined where no scheduler is known. */
+export function bordersOf({ source, facts }: BoundModel): readonly number[] | undefined {
+  const { calls, networks } = runOf({ ...facts, table: NO_ROWS });
+  try {
+    return samplingOf(source, latentShape({ calls, networks, batch: facts.batch })).borders;
+  } catch (error) {
+    if (error instanceof CompilerError && error.code === "NO_SCHEDULER") return undefined;
+    throw error;
+  }
+}
+
+type Scale = Run["guidance"]["scale"];
+
+/** The guidance scale, with those of networks that have their own, in a run of so many rows. */
+function withOwnScales(scale: Scale, { networks }: Recipe, rows: number, borders: readonly number[]): Scale {
+  if (networks.every((own) => own.scale === undefined) || (typeof scale !== "number" && scale.length !== rows)) return scale;
+  return Array.from(
+    { length: rows },
+    (_, k) => networks[placeAt(borders, k) - 1]?.scale ?? (typeof scale === "number" ? scale : entryAt(scale, k)),
+  );
+}
 
 const NO_ROWS: Run["table"] = { name: "none", prediction: "epsilon", initialScale: 1, rows: [] };
 
@@ -128,9 +159,18 @@ export function warningsOf({ source, model, run }: Job): readonly string[] {
   const isGuided = scale !== 1 || run.guidance.atRunTime === true;
   const idle =
     isGuided && run.rows.some((row) => row.scale === 1 && !row.atRunTime && row.calls.some(({ halves }) => halves.includes("uncond")));
+  const called = new Set(run.rows.map((_, k) => placeAt(run.borders, k)));
+  const { recipe } = source;
+  const unused = [recipe.model, ...recipe.networks.map((own) => own.model)].filter((_, place) => !called.has(place));
   const noDrop =
     "Steps at guidance scale 1 still compute both halves: this export cannot run one of them. Export with a symbolic batch, or use the form 'two-calls'.";
-  return [...ditView(model).warnings, ...unknown, ...(unguided ? [noUncond] : []), ...(idle ? [noDrop] : [])];
+  return [
+    ...ditView(model).warnings,
+    ...unknown,
+    ...(unguided ? [noUncond] : []),
+    ...(idle ? [noDrop] : []),
+    ...unused.map((file) => `No step of the run calls '${file}'.`),
+  ];
 }
 
 /** Times of a sampler may miss whole numbers by the rounding of doubles. */

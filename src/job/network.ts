@@ -2,7 +2,7 @@
 import { filesOf } from "../../ir/analysis.js";
 import { requireWellFormed } from "../../ir/check.js";
 import { CompilerError, notRecognised } from "../../ir/diagnostics.js";
-import { structureDigest } from "../../ir/digest.js";
+import { structureDigest, textDigest } from "../../ir/digest.js";
 import type { PortGuess } from "../../ir/dit.js";
 import { constant, type Graph, type Model, type Value, withGraph } from "../../ir/graph.js";
 import { lift } from "../../ir/lift/index.js";
@@ -29,8 +29,10 @@ export interface Network {
   readonly structure: string;
   /** The networks that the recipe joins to it. */
   readonly companions: OpenCompanions;
-  /** The files of `read` and of companions as they were when they were opened. */
+  /** The files of `read`, of companions and of all further networks, as they were when they were opened. */
   readonly files: Stamps;
+  /** The networks that take over from this one, in the order of the recipe's `networks`. */
+  readonly others: readonly Network[];
 }
 
 /** The names of the inputs and the output of a step, and what their choice left open. */
@@ -43,28 +45,53 @@ export interface PortRoles {
   readonly guesses: readonly PortGuess[];
 }
 
-/** Reads the model that MODEL names. Throws what reading, recipes and finding the ports throw. */
+/** Reads the models that MODEL names. Throws what reading, recipes and finding the ports throw. */
 export async function openNetwork(path: string, overrides: RecipeOverrides): Promise<Network> {
   const opened = await openJobSource(path, overrides);
-  const stamps = stampsOf([opened.modelFile]);
-  const read = await readModel(opened.modelFile);
+  const { read, files } = await readStep(opened.modelFile);
   const inputs = read.graph.inputs.map(({ name }) => name);
   const extensions = await loadExtensions(overrides.extensions ?? []);
   const named = await openCompanions(opened);
   const companions = opened.isDerived ? withoutIdle(named, inputs) : named;
-  const others = [...companions.before, ...companions.after];
-  const known = [...inputs, ...others.flatMap((other) => [...other.inputs.values()])];
+  const around = [...companions.before, ...companions.after];
+  const known = [...inputs, ...around.flatMap((companion) => [...companion.inputs.values()])];
   const recipe = opened.isDerived ? withoutAbsentInputs(opened.recipe, known, overrides.inputs) : opened.recipe;
   const joined = { before: companions.before.map(({ spec }) => spec), after: companions.after.map(({ spec }) => spec) };
   const source = { ...opened, recipe: { ...withExtensions(recipe, extensions), ...joined }, extensions };
+  const first = networkOf(source, read, { companions, files });
+  const others: Network[] = [];
+  for (const modelFile of opened.networkFiles ?? [])
+    others.push(
+      await atFile(modelFile, async () => {
+        const step = await readStep(modelFile);
+        return networkOf({ ...source, modelFile }, step.read, { companions, files: step.files });
+      }),
+    );
+  const beside = stampsOf(around.flatMap(({ file, read }) => [...filesOf(read.graph), ...(file === undefined ? [] : [file])]));
+  return { ...first, others, files: new Map([...[first, ...others].flatMap((network) => [...network.files]), ...beside]) };
+}
+
+/** Reads the step of one network. */
+async function readStep(file: string): Promise<{ readonly read: Model; readonly files: Stamps }> {
+  const stamps = stampsOf([file]);
+  const read = await readModel(file);
   if ([...read.metadata.keys()].some((key) => key.startsWith(METADATA_PREFIX)))
     throw notRecognised(
       "This is a whole sampling run that smoothcc has emitted, not one step.",
       "Name the folder of the artifact, or the model that it was made from.",
     );
-  requireWellFormed(read, opened.modelFile);
-  const files = [read, ...others.map((other) => other.read)].flatMap(({ graph }) => [...filesOf(graph)]);
-  return networkOf(source, read, { companions, files: new Map([...stampsOf([...files, ...others.flatMap(({ file }) => file ?? [])]), ...stamps]) });
+  requireWellFormed(read, file);
+  return { read, files: new Map([...stampsOf(filesOf(read.graph)), ...stamps]) };
+}
+
+/** What is done for a network that is not the first, with its file as the place of errors that have none. */
+export async function atFile<T>(file: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof CompilerError) || error.where.file !== undefined) throw error;
+    throw new CompilerError(error.code, error.exitCode, error.message, error.hint, { ...error.where, file }, { cause: error });
+  }
 }
 
 /** The network of a model that has been read. Throws NOT_RECOGNISED, RANDOM_NODE and what finding the ports throws. */
@@ -85,7 +112,7 @@ export function networkOf(
   });
   const conditions = step.graph.inputs.filter((input) => input !== latent && input !== timestep).map(({ name }) => name);
   const ports = { latent: latent.name, timestep: timestep.name, conditions, prediction: prediction.name, guesses };
-  return { source, read, step, ports, structure: structureDigest(read), companions, files };
+  return { source, read, step, ports, structure: structureDigest(read), companions, files, others: [] };
 }
 
 function assertNoFunctions(read: Model): void {
@@ -109,10 +136,21 @@ function withoutDefaults({ graph }: Model, { latent, timestep, inputs, guidance 
   return constants.length === 0 ? graph : rewrite(graph, () => undefined, new Map(constants));
 }
 
-/** The network cut somewhere else. */
-export function recut(network: Network, cut: string): Network {
+/** The network with other facts in its recipe. */
+export function withRecipe(network: Network, facts: Partial<Recipe>): Network {
   const { source } = network;
-  return { ...network, source: { ...source, recipe: { ...source.recipe, cut } } };
+  return { ...network, source: { ...source, recipe: { ...source.recipe, ...facts } } };
+}
+
+/** All networks of a run, in the order of the rows that call them. They have one recipe, that of the first. */
+export function allNetworks(network: Network): readonly Network[] {
+  return [network, ...network.others.map((other) => withRecipe(other, network.source.recipe))];
+}
+
+/** What identifies the structures of all networks of a run. */
+export function structureOf(network: Network): string {
+  const [first = network.structure, ...others] = allNetworks(network).map(({ structure }) => structure);
+  return others.length === 0 ? first : textDigest([first, ...others].join());
 }
 
 /** The step with its branches, cut as in the recipe: `step` as it is, or after passes. Throws what lifting throws. */

@@ -1,6 +1,6 @@
 /** The schema of recipe.json, which states what the ONNX file does not. */
 import { z } from "zod";
-import { MAX_BATCH, MAX_RATE, MAX_STEPS } from "../../ir/limits.js";
+import { MAX_BATCH, MAX_NETWORKS, MAX_RATE, MAX_STEPS } from "../../ir/limits.js";
 import type { FloatType } from "../../ir/types.js";
 import { cutSchema, GUIDANCE_FORMS, NO_GUIDANCE, RESCALE_FORMS, shiftRule } from "../../schedules/index.js";
 
@@ -96,10 +96,26 @@ const samplingSchema = z.strictObject({
   eta: z.number().optional(),
 });
 
+/** A network that takes over from the one before it. */
+const networkSchema = z
+  .strictObject({
+    /** Of the same inputs and the same structure as the first. */
+    model: z.string(),
+    /** The first row of the sampler's table that calls it: one per step, unless steps have several evaluations. */
+    from: z.int().min(1).optional(),
+    /** In place of that: it is called from the first row on whose time, as the scheduler has it, is below this. */
+    belowTime: z.number().optional(),
+    /** The guidance scale of the rows that call it. Default: that of the recipe's `guidance`. */
+    scale: z.number().optional(),
+  })
+  .refine(({ from, belowTime }) => (from === undefined) !== (belowTime === undefined), "takes one of 'from' and 'belowTime'");
+
 export const recipeSchema = z.strictObject({
   model: z.string(),
   /** A file, an inline configuration, or a sampler table. */
   scheduler: z.union([z.string(), z.record(z.string(), z.unknown())]).optional(),
+  /** Networks that take over from `model` on the way, in this order. */
+  networks: z.array(networkSchema).max(MAX_NETWORKS).default([]),
   /** Default: the rows of a sampler table, else 50. */
   steps: z.int().min(1).max(MAX_STEPS).optional(),
   /** The first step that is run; the run begins with the latent that it is given there. */

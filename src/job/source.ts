@@ -30,11 +30,13 @@ export interface RecipeOverrides {
   readonly inputs?: InputSpecs | undefined;
 }
 
-/** A recipe, the folder that its paths start from, and the model file. */
+/** A recipe, the folder that its paths start from, and the files of its networks. */
 export interface JobSource {
   readonly recipe: Recipe;
   readonly folder: string;
   readonly modelFile: string;
+  /** The files of the recipe's `networks`. */
+  readonly networkFiles?: readonly string[] | undefined;
   /** Where files that the recipe names may lie as well: folders, or files that the user has named. */
   readonly allowed?: readonly string[] | undefined;
   /** Whether the recipe was derived from a diffusers folder, so that it uses diffusers' names of inputs. */
@@ -57,7 +59,8 @@ export async function openJobSource(model: string, overrides: RecipeOverrides = 
   const sourceOf = (recipe: Recipe, folder: string, facts: string): JobSource => {
     const allowed = [home, dirname(realpathSync(facts)), ...ownFiles(overrides)];
     const modelFile = isFolder ? containedFile(recipe.model, home, allowed) : resolve(model);
-    return { recipe: override(recipe, overrides), folder, modelFile, allowed };
+    const networkFiles = recipe.networks.map(({ model }) => containedFile(model, home, allowed));
+    return { recipe: override(recipe, overrides), folder, modelFile, networkFiles, allowed };
   };
   if (isFolder && file === undefined) {
     const facts = pipelineFile(model);

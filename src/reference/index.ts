@@ -1,6 +1,6 @@
 /** The oracle: executes a sampling run step by step, to check artifacts against it. */
 export { decoded, encoded } from "./companions.js";
-export { exportedFirstStep, liftedFirstStep } from "./first-step.js";
+export { exportedFirstStep, type FirstCall, liftedFirstStep } from "./first-step.js";
 export {
   type BranchValues,
   type Cells,

@@ -127,12 +127,12 @@ export class ReferenceLoop {
     const row = run.table.rows[k];
     const latent = latents[k];
     if (!row || !latent) throw new Error(`internal: a run has no step ${k}`);
-    const { calls } = entryAt(run.rows, k);
+    const { calls, all } = entryAt(run.rows, k);
     const cellOf = (site: string, half: Half): Cell | undefined => others?.get({ site, half }) ?? plan?.cells.get({ site, half })?.[k];
     const branches: BranchValues = new CacheMap();
     const predictions = new Map<Half, ArrayLike<number>>();
     let variance: ArrayLike<number> = [];
-    for (const call of observe ? run.calls : calls) {
+    for (const call of observe ? all : calls) {
       const { halves } = call;
       const half = halfOf(halves);
       const model = networkOf(run, call);
