@@ -55,9 +55,11 @@ export class Calls implements Placing {
     }
   }
 
-  /** The value that a half sees of a condition; a constant gets the name `label`. */
+  /** The value that a half sees of a condition, or all rows see together: [rows, …]. A constant gets the name `label`. */
   private source(label: string, source: ConditionSource, type: TensorType | undefined): Value {
-    return source.kind === "constant" ? constant(label, source.data) : this.input(source.name, type);
+    if (source.kind === "constant") return constant(label, source.data);
+    const { perStep, name } = source;
+    return this.input(name, perStep && type?.shape ? { ...type, shape: [perStep.length, ...type.shape] } : type);
   }
 
   private input(name: string, type: TensorType | undefined): Value {

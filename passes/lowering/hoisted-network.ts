@@ -4,6 +4,7 @@
  *   conditions or nothing    one copy for the whole run;
  *   time                     one copy with one row per step if the nodes are row-wise, else one copy per step;
  *   time and conditions      one copy with one row per step and latent row.
+ * Conditions with a value for each step are as those that have met the time.
  * Weights that have to be unpacked are so once for what is hoisted, and again in each step that reads them (`unpacksWeights`).
  * Steps read their rows of the hoisted values. As the timesteps are known, `fold` can turn the time part into constants.
  */
@@ -26,7 +27,7 @@ export interface Placing {
   /** Nodes that do not depend on the latent, in front of all others. */
   readonly prologue: Builder;
   readonly body: Builder;
-  /** The value that each half sees of a condition, by the name of the condition: inputs of the run, or constants. */
+  /** The value that each half sees of a condition, by its name: inputs of the run, or constants; [rows, …] with a value for each row. */
   readonly conditions: ReadonlyMap<string, Readonly<Record<Half, Value>>>;
   /** Nodes in the prologue that are not per step; a node that several calls share is placed once. */
   readonly kept: Set<Node>;
@@ -47,6 +48,8 @@ export class HoistedNetwork {
   private readonly latent: Value;
   /** Inputs that the sampler's table sets, with a number for each of its rows: the time, and the scale of embedded guidance. */
   private readonly timed = new Map<Value, readonly number[]>();
+  /** Conditions with a value for each row of the table: [rows, …]. */
+  private readonly perStep = new Map<Value, Value>();
   /** The number of latent rows that a call sees: size of axis 0. */
   private readonly rows: number;
   /** The nodes of which every step needs a copy: `time` depends on the time or on packed weights but not on the latent, `latent` on it. */
@@ -71,8 +74,7 @@ export class HoistedNetwork {
         this.stepInput(guidance.input),
         rows.map(({ scale }) => scale),
       );
-    for (const input of model.graph.inputs)
-      if (input !== this.latent && !this.timed.has(input)) this.once.set(input, this.condition(input));
+    for (const input of model.graph.inputs) if (input !== this.latent && !this.timed.has(input)) this.takeCondition(input);
     this.hoist();
   }
 
@@ -82,13 +84,29 @@ export class HoistedNetwork {
     return found;
   }
 
-  /** What the halves of the call see of a condition, concatenated along axis 0 if that counts latents. */
-  private condition({ name }: Value): Value {
-    const seen = this.placing.conditions.get(name);
-    if (!seen) throw new Error(`internal: the run has no condition '${name}'`);
-    const parts = this.halves.map((half) => seen[half]);
-    const isBatched = this.placing.run.conditions.get(name)?.isBatched ?? false;
-    return this.placing.prologue.concat(isBatched ? parts : parts.slice(0, 1), 0, `both/${name}`);
+  /** Takes what the halves of the call see of a condition, concatenated along the axis of its values that counts latents, if there is one. */
+  private takeCondition(input: Value): void {
+    const { name } = input;
+    const { run, prologue, conditions } = this.placing;
+    const [seen, condition] = [conditions.get(name), run.conditions.get(name)];
+    if (!seen || !condition) throw new Error(`internal: the run has no condition '${name}'`);
+    const halves = condition.isBatched ? this.halves : this.halves.slice(0, 1);
+    if (halves.every((half) => !condition.halves[half].perStep)) {
+      const parts = halves.map((half) => seen[half]);
+      this.once.set(input, prologue.concat(parts, 0, `both/${name}`));
+      return;
+    }
+    const parts = halves.map((half) => this.inRows(seen[half], condition.halves[half].perStep));
+    this.perStep.set(input, prologue.concat(parts, 1, `both/${name}`));
+  }
+
+  /** A condition's values by the rows of the table, [rows, …]; `places` says which one a row sees, if not all see the same. */
+  private inRows(value: Value, places: readonly number[] | undefined): Value {
+    const { run, prologue } = this.placing;
+    const all = places ? value : prologue.reshape(value, [1, ...shapeOf(value)], `steps/${value.name}`);
+    const order = places ?? run.rows.map(() => 0);
+    const isInOrder = order.length === shapeOf(all)[0] && order.every((place, row) => place === row);
+    return isInOrder ? all : prologue.gatherRows(all, order, `steps/${value.name}_rows`);
   }
 
   /** Places the nodes that steps share, and collects those of which every step needs a copy. */
@@ -100,6 +118,13 @@ export class HoistedNetwork {
       const shape = shapeOf(input);
       if (shape.length === 1 && shape[0] === this.rows)
         this.hoisted.set(input, { value: constant(`steps/${input.name}`, tensorOf(elemOf(input), [numbers.length], numbers)), perStep: 1 });
+    }
+    for (const [input, values] of this.perStep) {
+      sources.set(input, TIME);
+      const [count = 0, rows = 0, ...rest] = shapeOf(values);
+      if (shapeOf(input).length === 0 || rows !== this.rows) continue;
+      const value = this.placing.prologue.reshape(values, [count * rows, ...rest], `steps/${input.name}_together`);
+      this.hoisted.set(input, { value, perStep: rows });
     }
     const dependsOn = dependence(graph, sources);
     const unpacked = new Set<Value | undefined>();
@@ -167,6 +192,7 @@ export class HoistedNetwork {
       const all = (row: number): readonly number[] => new Array<number>(elementCount(shape)).fill(entryAt(numbers, row));
       own.set(input, step.constant(`${label}/${input.name}`, elemOf(input), shape, all));
     }
+    for (const [input, values] of this.perStep) own.set(input, this.valueAt(step, input, values, label));
     const spread = new Map<Value, Value>();
     const copy = (node: Node, into: Builder): void => {
       const operands = operandsAt(node, (value) => own.get(value) ?? this.rowsAt(step, value, node, label, spread) ?? this.onceOf(value));
@@ -183,6 +209,19 @@ export class HoistedNetwork {
     const out = graph.outputs[0] && own.get(graph.outputs[0].value);
     if (!out) throw new Error("internal: the prediction does not depend on the latent");
     return out;
+  }
+
+  /** The value of a condition at a step. */
+  private valueAt(step: Step, { name, type }: Value, values: Value, label: string): Value {
+    const row = step.constant(`${label}/${name}_row`, "int64", [], (row) => [row]);
+    const shape = type?.shape ?? [];
+    return step.early.op(
+      "Gather",
+      [values, row],
+      `${label}/${name}`,
+      { elem: elemOf(values), shape },
+      { axis: { kind: "int", value: 0n } },
+    );
   }
 
   /** The part of a hoisted value that belongs to a step. A single row is repeated for all latent rows, unless the reader broadcasts it. */

@@ -24,7 +24,8 @@ import { evaluator, type RuntimeOptions } from "../runtime/index.js";
 import { badChannels, dataDependent, predictionShape, typeUnknown } from "../words/index.js";
 import { findingsOf } from "./findings.js";
 import { lifted, type Network, type PortRoles } from "./network.js";
-import { floatTypeOf, isInput, type Recipe, type ValueSpec } from "./recipe.js";
+import { floatTypeOf, isInput, type Recipe, saidOf, type ValueSpec } from "./recipe.js";
+import { samplingOf } from "./sampling.js";
 import type { JobSource } from "./source.js";
 import { fileOf } from "./source.js";
 import { tensorFor } from "./values.js";
@@ -70,7 +71,10 @@ async function bindNetwork(network: Network, runtime: RuntimeOptions): Promise<B
   const halves = halvesOfCall(guidance);
   const shaped = await shapedFor(halves);
   const isBatched = batchedInputs(network, batch * halves);
-  const conditions = conditionSourcesOf(network, conditionValues(shaped, network, guidance), { batch, guidance, isBatched });
+  const latent = [batch, ...(staticShape(inputNamed(shaped, ports.latent)?.type) ?? []).slice(1)];
+  const tableRows = (): number => samplingOf(source, latent).table.rows.length;
+  const halving = { batch, guidance, isBatched, tableRows };
+  const conditions = conditionSourcesOf(network, conditionValues(shaped, network, guidance), halving);
   const settled = (model: Model, seen: readonly (readonly Half[])[]): Promise<Model> =>
     settledWith(model, network, { conditions, seen }, questions);
   const model = await settled(shaped, guidedHalves(guidance));
@@ -151,14 +155,14 @@ async function settledWith(shaped: Model, network: Network, seen: Seen, question
   );
 }
 
-/** The value that an input has in every call of the network, if the recipe fixes it. */
+/** The value that an input has in every call of the network, if the recipe fixes it at one. */
 function fixedAt({ name, type }: Value, { conditions, seen }: Seen): TensorData | undefined {
   const condition = conditions.get(name);
   const shape = staticShape(type);
   if (!condition || !shape) return undefined;
   const [first, ...others] = seen.map((halves) => halves.map((half) => condition.halves[half]));
   const isSame = others.every((sources) => sources.every((source, i) => source === first?.[i]));
-  const data = first?.flatMap((source) => (source.kind === "constant" ? [source.data] : [])) ?? [];
+  const data = first?.flatMap((source) => (source.kind === "constant" && !source.perStep ? [source.data] : [])) ?? [];
   if (!first || !isSame || data.length < first.length) return undefined;
   return condition.isBatched ? joinedRows(data, shape) : new Set(first).size === 1 ? data[0] : undefined;
 }
@@ -204,9 +208,14 @@ interface Halving {
   readonly batch: number;
   readonly guidance: Guidance;
   readonly isBatched: ReadonlySet<string>;
+  /** The number of rows of the sampler's table. Throws what making the table throws. */
+  readonly tableRows: () => number;
 }
 
-/** For each condition, the source of the value that each half sees. Throws UNKNOWN_NAME, RESERVED_NAME, and what values that do not fit throw. */
+/**
+ * For each condition, the source of the value that each half sees. Throws UNKNOWN_NAME, RESERVED_NAME, what values that do not fit throw,
+ * and if there is one with a value for each row of the sampler's table, what making that throws.
+ */
 function conditionSourcesOf({ source, step }: Network, values: readonly Value[], halving: Halving): ReadonlyMap<string, Condition> {
   const { recipe } = source;
   const { uncond } = recipe.guidance;
@@ -224,16 +233,22 @@ function conditionSourcesOf({ source, step }: Network, values: readonly Value[],
       const { name, type } = value;
       const isBatched = halving.isBatched.has(name);
       const shape = isBatched ? [halving.batch, ...shapeOf(value).slice(1)] : shapeOf(value);
-      const sourceOf = (input: string, spec: ValueSpec | null | undefined): ConditionSource =>
-        spec === undefined || spec === null
-          ? { kind: "input", name: input }
-          : { kind: "constant", data: tensorFor(value, shape, spec, (file) => fileOf(source, file)) };
-      const cond = sourceOf(name, recipe.inputs[name]?.fix);
+      const constantOf = (spec: ValueSpec, rows?: number): ConditionSource & { readonly kind: "constant" } => ({
+        kind: "constant",
+        data: tensorFor(value, shape, spec, (file) => fileOf(source, file), rows),
+      });
+      const sourceOf = (input: string): ConditionSource => {
+        const { fixed, isPerStep } = saidOf(recipe, input);
+        const rows = isPerStep ? halving.tableRows() : undefined;
+        const whole: ConditionSource = fixed === undefined ? { kind: "input", name: input } : constantOf(fixed, rows);
+        return rows === undefined ? whole : { ...whole, perStep: Array.from({ length: rows }, (_, row) => row) };
+      };
+      const cond = sourceOf(name);
       const asked = seesUncond ? uncond[name] : undefined;
       const halves: Record<Half, ConditionSource> = { cond, uncond: cond };
       if (isInput(asked) && inputs.includes(uncondInput(name))) throw reservedName(uncondInput(name));
-      if (isInput(asked)) halves.uncond = sourceOf(uncondInput(name), recipe.inputs[uncondInput(name)]?.fix);
-      else if (asked !== undefined) halves.uncond = sourceOf(name, asked);
+      if (isInput(asked)) halves.uncond = sourceOf(uncondInput(name));
+      else if (asked !== undefined) halves.uncond = constantOf(asked);
       return [name, { type: type && { ...type, shape }, isBatched, halves }];
     }),
   );
@@ -274,7 +289,11 @@ function latentRows({ step, ports }: Network): Dim {
 }
 
 export function latentInput(model: Model): Value | undefined {
-  return model.graph.inputs.find(({ name }) => name === ditView(model).latent);
+  return inputNamed(model, ditView(model).latent);
+}
+
+function inputNamed({ graph }: Model, wanted: string): Value | undefined {
+  return graph.inputs.find(({ name }) => name === wanted);
 }
 
 /** The inputs that are conditions; an embedded guidance scale is none. */

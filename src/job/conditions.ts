@@ -11,34 +11,42 @@ import type { InputSpecs } from "./recipe.js";
 import { fileOf } from "./source.js";
 import { sampleTensor, tensorFor } from "./values.js";
 
-/** The values of the run's condition inputs for one sample: from `given`, else the calibration values of the recipe. */
+/**
+ * The values of the run's condition inputs for one sample, [rows of the table, …] where there is one for each row: from `given`, else
+ * the calibration values of the recipe.
+ */
 export function conditionsOf(job: Job, sample: number, given: InputSpecs = new Map()): ReadonlyMap<string, TensorData> {
   const { source } = job;
   const free = conditionInputs(job.run);
   for (const name of given.keys()) {
-    if (!free.some((value) => value.name === name))
+    if (!free.some(({ value }) => value.name === name))
       throw unknownName(
         "condition input",
         name,
-        free.map((value) => value.name),
+        free.map(({ value }) => value.name),
       );
   }
   return new Map(
-    free.map((value) => {
+    free.map(({ value, rows }) => {
       const shape = shapeOf(value);
       const spec = given.get(value.name);
-      if (spec !== undefined) return [value.name, tensorFor(value, shape, spec, (name) => resolve(name))];
+      if (spec !== undefined) return [value.name, tensorFor(value, shape, spec, (name) => resolve(name), rows)];
       const calibrate = source.recipe.inputs[value.name]?.calibrate;
-      if (calibrate === undefined) throw missingInput(value.name, shape);
-      return [value.name, sampleTensor(value, shape, calibrate, sample, (name) => fileOf(source, name))];
+      if (calibrate === undefined) throw missingInput(value.name, rows === undefined ? shape : [rows, ...shape]);
+      return [value.name, sampleTensor(value, shape, calibrate, sample, (name) => fileOf(source, name), rows)];
     }),
   );
 }
 
-/** The condition inputs of a run, without guidance doubling. */
-function conditionInputs({ conditions }: Run): readonly Value[] {
+/**
+ * The condition inputs of a run: one value of each, without guidance doubling, and how many there are, if there is one for each row of
+ * the table.
+ */
+function conditionInputs({ conditions }: Run): readonly { readonly value: Value; readonly rows: number | undefined }[] {
   return [...conditions.values()].flatMap(({ type, halves: { cond, uncond } }) =>
-    [...new Set([cond, uncond])].flatMap((source) => (source.kind === "input" ? [inputValue(source.name, type)] : [])),
+    [...new Set([cond, uncond])].flatMap((source) =>
+      source.kind === "input" ? [{ value: inputValue(source.name, type), rows: source.perStep?.length }] : [],
+    ),
   );
 }
 
@@ -51,8 +59,10 @@ export function fitsAnyBatch({ source, run, anyBatch }: Job): boolean {
     const { inputs, guidance } = source.recipe;
     const given = [condition, uncondInput(condition)].flatMap((name) => inputs[name] ?? []);
     const calibrated = given.flatMap(({ calibrate = [] }) => (typeof calibrate === "string" ? [] : calibrate));
-    const specs = [...calibrated, ...given.map(({ fix }) => fix ?? 0), guidance.uncond[condition] ?? 0];
-    return (type?.shape?.length ?? 0) <= 1 || specs.every((spec) => typeof spec !== "string" && !Array.isArray(spec));
+    const fixed = given.flatMap(({ fix, perStep = 0 }) => [fix ?? 0, typeof perStep === "boolean" ? 0 : perStep]);
+    const specs = [...calibrated, ...fixed, guidance.uncond[condition] ?? 0];
+    const isOfRows = given.every(({ perStep = false }) => perStep === false) && (type?.shape?.length ?? 0) <= 1;
+    return isOfRows || specs.every((spec) => typeof spec !== "string" && !Array.isArray(spec));
   });
   return anyBatch && fits;
 }

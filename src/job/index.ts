@@ -6,6 +6,6 @@ export { cutFor, guidedStep, type Job, jobOf, openJob, planFor, warningsOf, with
 export { lifted, type Network, openNetwork } from "./network.js";
 export { readPlan, writePlan } from "./plan-file.js";
 export { type InputSpecs, PRECISIONS, type Recipe, recipeSchema, type ValueSpec } from "./recipe.js";
-export { DEFAULT_SEED, type RunInputs, sampleInputs, type SampleOptions } from "./run-inputs.js";
+export { DEFAULT_SEED, drawnFor, type RunInputs, sampleInputs, type SampleOptions } from "./run-inputs.js";
 export { schedulerConfig } from "./sampling.js";
 export { fileOf, openJobSource, type RecipeOverrides } from "./source.js";

@@ -7,12 +7,14 @@ import {
   bind,
   latentShape,
   type CachedBranch,
+  type ConditionSource,
   type Plan,
   type Run,
   runOf,
   sampledBy,
   type Schedule,
   unknownKeys,
+  withSources,
 } from "../../schedules/index.js";
 import type { Questions } from "../../passes/index.js";
 import { isFloatType } from "../../ir/types.js";
@@ -86,12 +88,18 @@ function jobWith({ bound, source, model, facts }: BoundModel, runtime: RuntimeOp
   const scale = run.rows[0]?.scale ?? 1;
   const job = {
     ...{ network, bound, source, model, anyBatch, run, steps, questions: { evaluator: evaluator(runtime), signal: runtime.signal } },
-    skipped: skipped && sampledBy(run, skipped, { ...run.guidance, scale, interval: undefined }),
+    skipped: skipped && sampledBy(atFirstRow(run, skipped), skipped, { ...run.guidance, scale, interval: undefined }),
   };
   assertTimes(job);
   assertGuidance(job);
   assertVariance(job);
   return job;
+}
+
+/** The run for another table, at all of whose rows conditions with a value for each row have the first one. */
+function atFirstRow(run: Run, { rows }: Run["table"]): Run {
+  const held = (source: ConditionSource): ConditionSource => (source.perStep ? { ...source, perStep: rows.map(() => 0) } : source);
+  return { ...run, conditions: new Map(Array.from(run.conditions, ([name, condition]) => [name, withSources(condition, held)])) };
 }
 
 const NO_ROWS: Run["table"] = { name: "none", prediction: "epsilon", initialScale: 1, rows: [] };

@@ -17,12 +17,28 @@ const valueSchema = z.union([
 ]);
 export type ValueSpec = z.infer<typeof valueSchema>;
 
-const inputSchema = z.strictObject({
-  /** The values for calibration: one entry per sample, in turn; or a `.npy` file whose axis 0 counts samples. */
-  calibrate: z.union([z.array(valueSchema).min(1), z.string()]).optional(),
-  /** Makes the input a compile-time constant. */
-  fix: valueSchema.nullish(),
-});
+const inputSchema = z
+  .strictObject({
+    /** The values for calibration: one entry per sample, in turn; or a `.npy` file whose axis 0 counts samples. */
+    calibrate: z.union([z.array(valueSchema).min(1), z.string()]).optional(),
+    /** Makes the input a compile-time constant. */
+    fix: valueSchema.nullish(),
+    /**
+     * Whether every value of the input, for calibration, fixed or given to a run, holds one for each row of the sampler's table that is
+     * run (`tensorFor`). Such a value in place of `true` is fixed.
+     */
+    perStep: z.union([z.boolean(), valueSchema]).optional(),
+  })
+  .refine(({ fix, perStep = true }) => typeof perStep === "boolean" || (fix ?? undefined) === undefined, {
+    error: 'has values, and so has "fix"',
+    path: ["perStep"],
+  });
+
+/** What the recipe says of an input: the value that it is fixed at, if any, and whether values hold one for each row of the table. */
+export function saidOf({ inputs }: Recipe, name: string): { readonly fixed: ValueSpec | undefined; readonly isPerStep: boolean } {
+  const { fix, perStep = false } = inputs[name] ?? {};
+  return typeof perStep === "boolean" ? { fixed: fix ?? undefined, isPerStep: perStep } : { fixed: perStep, isPerStep: true };
+}
 
 /** What the unconditional half sees in place of an input: a value, or another input of the artifact, called `<input>_uncond`. */
 const uncondSchema = z.union([valueSchema, z.strictObject({ input: z.literal(true) })]);

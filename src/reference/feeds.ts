@@ -28,15 +28,21 @@ export function inputAt(
   if (name === run.guidance.input) return tensorOf(elem, shape, new Array<number>(count).fill(entryAt(run.rows, k).scale));
   const condition = run.conditions.get(name);
   if (!condition) throw new Error(`internal: there is no value for '${name}'`);
-  const seen = halves.map((half) => dataOf(condition.halves[half], given));
+  const seen = halves.map((half) => dataOf(condition.halves[half], k, given));
   const [first = entryAt(seen, 0)] = seen;
   return elementCount(first.shape) === count ? first : joined(seen, shape);
 }
 
-function dataOf(source: ConditionSource, given: ReadonlyMap<string, TensorData>): TensorData {
+/** What a half sees of a condition at row `k`. */
+function dataOf(source: ConditionSource, k: number, given: ReadonlyMap<string, TensorData>): TensorData {
   const data = source.kind === "constant" ? source.data : given.get(source.name);
   if (!data) throw new Error(`internal: there is no value for '${source.kind === "input" ? source.name : ""}'`);
-  return data;
+  if (!source.perStep) return data;
+  const [, ...shape] = data.shape;
+  const bytes = readTensor(data);
+  const size = bytes.byteLength / (data.shape[0] ?? 1);
+  const at = entryAt(source.perStep, k) * size;
+  return { elem: data.elem, shape, content: { kind: "bytes", bytes: bytes.slice(at, at + size) } };
 }
 
 function joined(parts: readonly TensorData[], shape: readonly number[]): TensorData {
