@@ -12,6 +12,7 @@ import { type TensorData, tensorNumbers, tensorOf } from "../ir/tensor.js";
 import { elementCount } from "../ir/types.js";
 import { forms } from "../passes/index.js";
 import { relativeL2 } from "../schedules/index.js";
+import { inspect } from "../src/inspect.js";
 import { ArtifactSession, feedsOf } from "../src/artifact/artifact.js";
 import { compileModel } from "../src/compile/compile.js";
 import { npyBytes } from "../src/files/npy.js";
@@ -299,6 +300,69 @@ describe("values", () => {
   it("fit any batch where they are numbers", async () => {
     const fits = async (perStep: unknown): Promise<boolean> => fitsAnyBatch(await jobOf({ inputs: { ...others, words: { perStep } } }));
     expect([await fits(1), await fits([1, 2, 3, 4, 5])]).toEqual([true, false]);
+  });
+});
+
+/** The tiny step with its time embedded outside: `temb` [b, 4] makes the gate, by weights. */
+const TOLD = tinyStep({ mlps: 2 })
+  .replace("int64[b] t, ", "float[b,4] temb, ")
+  .replace(
+    "float[1,4] freq =",
+    `float[4,4] square = {${Array.from({ length: 16 }, (_, i) => Math.cos(i).toFixed(3)).join(", ")}}, float[1,4] freq =`,
+  )
+  .replace("e0 = Cast<to = 1>(t)", "")
+  .replace("col = Unsqueeze(e0, one)  angle = Mul(col, freq)  sine = Sin(angle)", "act = Tanh(temb)  sine = MatMul(act, square)");
+
+describe("a network whose time is embedded outside", () => {
+  async function toldJob(changes: Readonly<Record<string, unknown>>): Promise<Job> {
+    const home = mkdtempSync(join(folder, "x"));
+    await writeModel(parse(TOLD), join(home, "model.onnx"));
+    const recipe = {
+      ...{ model: "model.onnx", scheduler: SCHEDULER, steps: STEPS, batch: BATCH, sampling: { sigmas: "linear" } },
+      ...{ prediction: { channelAxis: 2 }, timestep: null, ...changes },
+    };
+    writeFileSync(join(home, "recipe.json"), JSON.stringify(recipe));
+    return openJob(home, {}, { threads: 1 });
+  }
+  const embeddingAt = (step: number): readonly number[] => Array.from({ length: 4 }, (_, i) => Math.sin(10 * sigmaAt(step) * (i + 1)));
+  const size = { calibrate: [[0.3, 0.7]] };
+
+  it.each([...forms.keys()])("gets the embedding of every step: %s", async (form) => {
+    const temb = Array.from({ length: STEPS }, (_, step) => embeddingAt(step)).flat();
+    const job = await toldJob({ inputs: { size, temb: { perStep: true, calibrate: [temb] } } });
+    expect(job.model.graph.marks.map(({ site }) => site)).toEqual(["attn-0", "mlp-0", "mlp-1"]);
+    const { noise } = sampleInputs(job, 0, { seed: 3 });
+    const session = await Session.open(parse(TOLD), { threads: 1, optimise: "disabled", prepack: false });
+    let latent = Float64Array.from(noise);
+    for (let step = 0; step < STEPS; step++) {
+      const two = [embeddingAt(step), embeddingAt(step)].flat();
+      const feeds = { x: tensorOf("float", [BATCH, 6, 4], latent), temb: tensorOf("float", [BATCH, 4], two), size: tensorOf("float", [2], [0.3, 0.7]) }; // prettier-ignore
+      const out = (await session.run(new Map(Object.entries(feeds)))).get("out");
+      const numbers = out ? tensorNumbers(out) : [];
+      latent = latent.map((x, i) => x - (numbers[i] ?? NaN) / STEPS);
+    }
+    await session.close();
+    expect(relativeL2(await compiled(job, form), latent)).toBeLessThan(1e-5);
+  });
+
+  it("is refused where no input has a value for each step, and where the recipe does not say that there is no time", async () => {
+    await expect(toldJob({ inputs: { size } })).rejects.toMatchObject({ code: "BAD_JSON_FIELD" });
+    const inputs = { size, temb: { perStep: true } };
+    await expect(toldJob({ inputs, timestep: undefined })).rejects.toThrow("The graph has no time");
+    await expect(toldJob({ inputs, timestep: "temb" })).rejects.toThrow("'temb' is no time");
+  });
+
+  it("is a candidate that inspect names, as what is added behind blocks is", async () => {
+    const { inputs } = inspect((await toldJob({ inputs: { size, temb: { perStep: true } } })).model);
+    expect(inputs.filter(({ perStep }) => perStep !== undefined).map(({ name }) => name)).toEqual(["temb"]);
+    const named = await cli(["inspect", await folderOf({ inputs: { control: { perStep: true } } })]);
+    expect(named.stdout).toContain(
+      "'control' may be given for each step (\"perStep\" in recipe.json): it is added to the stream behind blocks.",
+    );
+    // The warning that it is held is for those that are.
+    expect(named.stdout).not.toContain("the same at all steps");
+    const held = await cli(["inspect", await folderOf({ inputs: {} })]);
+    expect(held.stdout).toContain("'control' is added to the stream behind blocks, and is the same at all steps of a run");
   });
 });
 

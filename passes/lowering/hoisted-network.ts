@@ -61,14 +61,14 @@ export class HoistedNetwork {
     private readonly halves: readonly Half[],
   ) {
     const { latent, timestep } = ditView(model);
-    if (timestep === undefined) throw new Error("internal: the model is unrolled already");
     this.latent = this.stepInput(latent);
     this.rows = shapeOf(this.latent)[0] ?? 1;
     const { guidance, rows, table } = placing.run;
-    this.timed.set(
-      this.stepInput(timestep),
-      table.rows.map((row) => row.timestep),
-    );
+    if (timestep !== undefined)
+      this.timed.set(
+        this.stepInput(timestep),
+        table.rows.map((row) => row.timestep),
+      );
     if (guidance.input !== undefined)
       this.timed.set(
         this.stepInput(guidance.input),

@@ -96,7 +96,7 @@ export async function liftBound(bound: BoundNetwork, runtime: RuntimeOptions): P
   const isGuided = bound.single !== bound.model;
   const single = !isGuided ? model : bound.single && oneHalf(model, await liftedFrom(bound.single));
   const prediction = predictionSlice(model, recipe.prediction);
-  const shown = withWarnings(model, findingsOf(model, recipe.prediction, prediction));
+  const shown = withWarnings(model, findingsOf(model, recipe, prediction));
   return {
     bound,
     source,

@@ -4,6 +4,7 @@ export { conditionsOf, fitsAnyBatch } from "./conditions.js";
 export { type Extensions, loadExtensions } from "./extensions.js";
 export { cutFor, guidedStep, type Job, jobOf, openJob, planFor, warningsOf, withBatch } from "./job.js";
 export { lifted, type Network, openNetwork } from "./network.js";
+export { perStepCandidates } from "./per-step-candidates.js";
 export { readPlan, writePlan } from "./plan-file.js";
 export { type InputSpecs, PRECISIONS, type Recipe, recipeSchema, type ValueSpec } from "./recipe.js";
 export { DEFAULT_SEED, drawnFor, type RunInputs, sampleInputs, type SampleOptions } from "./run-inputs.js";

@@ -101,8 +101,8 @@ export const recipeSchema = z.strictObject({
   /** Latents of one run. Default: what the export was made for, or 1. */
   batch: z.int().min(1).max(MAX_BATCH).optional(),
   latent: z.string().optional(),
-  /** Several names where several inputs get the same time. */
-  timestep: z.union([z.string(), z.array(z.string()).min(1)]).optional(),
+  /** Several names where several inputs get the same time; null where none does. */
+  timestep: z.union([z.string(), z.array(z.string()).min(1)]).nullish(),
   /** The network gets the time scale · t + offset, where t is the scheduler's time. */
   time: z.strictObject({ scale: z.number().default(1), offset: z.number().default(0) }).default({ scale: 1, offset: 0 }),
   sampling: samplingSchema.default({}),
