@@ -148,8 +148,10 @@ function runRowsOf(guidance: Guidance, { rows }: SamplerTable, guided: readonly 
   });
 }
 
+/** What says how other latents take the place of the run's own is of no weight where none do. */
 function samplerIdentity(table: SamplerTable): RunIdentity["sampler"] {
-  return { name: table.name, digest: textDigest(JSON.stringify(table)) };
+  const text = JSON.stringify(table, (key, value: unknown) => (key === "level" || key === "corrects" ? undefined : value));
+  return { name: table.name, digest: textDigest(text) };
 }
 
 /** The same run with another sampler and, if given, other guidance. */
