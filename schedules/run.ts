@@ -15,6 +15,8 @@ export interface Run {
   readonly batch: number;
   /** The inputs of the networks besides latent, time and scale, by name. */
   readonly conditions: ReadonlyMap<string, Condition>;
+  /** Absent if the run makes all of its latents anew. */
+  readonly inpaint?: Inpaint | undefined;
   readonly guidance: Guidance;
   readonly prediction: PredictionSlice;
   /** The float type that networks compute in; the exporter's if absent. */
@@ -62,6 +64,29 @@ export type ConditionSource = (
   readonly perStep?: readonly number[] | undefined;
 };
 
+/** A value that the run is given and that no network sees: both halves are the same. */
+export interface OwnCondition extends Condition {
+  readonly name: string;
+}
+
+/**
+ * What a mask keeps of an original: where it is 0, the latent behind every step is the original's at the level of noise that the latent
+ * has, made of the noise that the run starts from.
+ */
+export interface Inpaint {
+  /** The original, of the latent's shape. */
+  readonly image: OwnCondition;
+  /** From 0, where the original is kept, to 1, where all is made anew; along each axis of size 1, or of that of the latent. */
+  readonly mask: OwnCondition;
+  /** Whether the run starts from the original at its first level (`startLevel`), and not from noise alone. */
+  readonly isStarted: boolean;
+}
+
+/** All values that a run is given beside noise, by name, whether networks see them or not. */
+export function givenConditions({ conditions, inpaint }: Run): ReadonlyMap<string, Condition> {
+  return inpaint ? new Map([...conditions, [inpaint.image.name, inpaint.image], [inpaint.mask.name, inpaint.mask]]) : conditions;
+}
+
 /** The condition with its sources changed; halves that share one go on sharing it. */
 export function withSources(condition: Condition, change: (source: ConditionSource) => ConditionSource): Condition {
   const { cond, uncond } = condition.halves;
@@ -99,9 +124,13 @@ export interface RunPorts {
 
 /** `latent` and `noise`; where the network has an input of that name, which keeps it, `run_latent` and `run_noise`. */
 export function runPorts(run: Run): RunPorts {
-  const taken = new Set([ditView(mainNetwork(run)).latent, ...run.conditions.keys()]);
-  const free = (name: string): string => (taken.has(name) ? free(`run_${name}`) : name);
-  return { latent: free("latent"), noise: free("noise") };
+  const taken = new Set([ditView(mainNetwork(run)).latent, ...givenConditions(run).keys()]);
+  return { latent: freeName("latent", taken), noise: freeName("noise", taken) };
+}
+
+/** A name that is not taken: this one, or with `run_` in front. */
+export function freeName(name: string, taken: ReadonlySet<string>): string {
+  return taken.has(name) ? freeName(`run_${name}`, taken) : name;
 }
 
 /** The names of a run's networks, which are bound to the rows of one half or of both. */
@@ -136,7 +165,7 @@ export function runOf({ structure, cut, steps, ...facts }: RunFacts): Run {
       branches,
       calls.map(({ halves }) => halves),
     ),
-    of: { structure, cut, steps, sampler: samplerIdentity(table), guidance: { form, scale } },
+    of: { structure, cut, steps, sampler: samplerIdentity(table, facts.inpaint !== undefined), guidance: { form, scale } },
   };
 }
 
@@ -148,9 +177,10 @@ function runRowsOf(guidance: Guidance, { rows }: SamplerTable, guided: readonly 
   });
 }
 
-/** What says how other latents take the place of the run's own is of no weight where none do. */
-function samplerIdentity(table: SamplerTable): RunIdentity["sampler"] {
-  const text = JSON.stringify(table, (key, value: unknown) => (key === "level" || key === "corrects" ? undefined : value));
+/** The levels of rows only count where something is brought to them. */
+function samplerIdentity(table: SamplerTable, usesLevels: boolean): RunIdentity["sampler"] {
+  const isIdle = (key: string): boolean => !usesLevels && (key === "level" || key === "corrects");
+  const text = JSON.stringify(table, (key, value: unknown) => (isIdle(key) ? undefined : value));
   return { name: table.name, digest: textDigest(text) };
 }
 

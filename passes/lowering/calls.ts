@@ -9,6 +9,7 @@ import {
   latentShape,
   mainNetwork,
   networkOf,
+  type OwnCondition,
   type Run,
   type RunPorts,
   runPorts,
@@ -26,6 +27,8 @@ export class Calls implements Placing {
   readonly kept: Placing["kept"] = new Set();
   /** The input that the run starts from. */
   readonly noise: Value;
+  /** What a mask keeps, and the mask, by itself or [rows, …] with one for each row; absent if nothing is kept. */
+  readonly original: Readonly<Record<"image" | "mask", Value>> | undefined;
   /** One unit normal for each row that adds noise, in order: [draws, …latent]; absent if there are none. */
   readonly draws: Value | undefined;
   readonly inputs: Value[] = [];
@@ -40,6 +43,8 @@ export class Calls implements Placing {
     const shape = latentShape(run);
     this.noise = this.input(ditView(this.model).latent, { elem: "float", shape });
     this.takeConditions();
+    const { inpaint } = run;
+    this.original = inpaint && { image: this.own(inpaint.image), mask: this.own(inpaint.mask) };
     const draws = drawingRows(run.table).length;
     if (draws > 0) this.draws = this.input(this.ports.noise, { elem: "float", shape: [draws, ...shape] });
   }
@@ -53,6 +58,10 @@ export class Calls implements Placing {
       const isShared = halves.uncond === halves.cond;
       this.conditions.set(name, { cond, uncond: isShared ? cond : this.source(uncondInput(name), halves.uncond, type) });
     }
+  }
+
+  private own({ name, type, halves }: OwnCondition): Value {
+    return this.source(name, halves.cond, type);
   }
 
   /** The value that a half sees of a condition, or all rows see together: [rows, …]. A constant gets the name `label`. */

@@ -192,7 +192,8 @@ export class HoistedNetwork {
       const all = (row: number): readonly number[] => new Array<number>(elementCount(shape)).fill(entryAt(numbers, row));
       own.set(input, step.constant(`${label}/${input.name}`, elemOf(input), shape, all));
     }
-    for (const [input, values] of this.perStep) own.set(input, this.valueAt(step, input, values, label));
+    const inOrder = this.placing.run.rows.map((_, row) => row);
+    for (const [input, values] of this.perStep) own.set(input, step.value(values, inOrder, `${label}/${input.name}`));
     const spread = new Map<Value, Value>();
     const copy = (node: Node, into: Builder): void => {
       const operands = operandsAt(node, (value) => own.get(value) ?? this.rowsAt(step, value, node, label, spread) ?? this.onceOf(value));
@@ -209,19 +210,6 @@ export class HoistedNetwork {
     const out = graph.outputs[0] && own.get(graph.outputs[0].value);
     if (!out) throw new Error("internal: the prediction does not depend on the latent");
     return out;
-  }
-
-  /** The value of a condition at a step. */
-  private valueAt(step: Step, { name, type }: Value, values: Value, label: string): Value {
-    const row = step.constant(`${label}/${name}_row`, "int64", [], (row) => [row]);
-    const shape = type?.shape ?? [];
-    return step.early.op(
-      "Gather",
-      [values, row],
-      `${label}/${name}`,
-      { elem: elemOf(values), shape },
-      { axis: { kind: "int", value: 0n } },
-    );
   }
 
   /** The part of a hoisted value that belongs to a step. A single row is repeated for all latent rows, unless the reader broadcasts it. */

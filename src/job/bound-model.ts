@@ -2,19 +2,22 @@
 import { shapeOf } from "../../ir/build.js";
 import { unknownName } from "../../ir/diagnostics.js";
 import type { Half } from "../../ir/dit.js";
-import { constant, ditView, type Model, type Value, withGraph } from "../../ir/graph.js";
+import { constant, ditView, inputValue, type Model, type Value, withGraph } from "../../ir/graph.js";
 import { rewrite, sweep } from "../../ir/rewrite.js";
 import { firstUndecided } from "../../ir/sizes.js";
 import { readTensor, type TensorData } from "../../ir/tensor.js";
 import { type Dim, staticShape } from "../../ir/types.js";
 import { BIND_PASSES, DERIVE_PASSES, inferTypes, type Questions, runPasses, SETTLE_PASSES, untilSettled } from "../../passes/index.js";
-import { batchAsDim, batchMismatch, reservedName } from "../../schedules/diagnostics.js";
+import { badJsonField, batchAsDim, batchMismatch, reservedName } from "../../schedules/diagnostics.js";
 import {
   type Condition,
+  freeName,
   type Guidance,
   guidedHalves,
   hasUnguidedRows,
+  type Inpaint,
   NETWORKS,
+  type OwnCondition,
   type PredictionSlice,
   type RunFacts,
   type ConditionSource,
@@ -36,6 +39,7 @@ export interface BoundNetwork {
   readonly guidance: Guidance;
   readonly batch: number;
   readonly conditions: ReadonlyMap<string, Condition>;
+  readonly inpaint: Pick<Inpaint, "image" | "mask"> | undefined;
   /** The step as guided rows call it, with all shapes bound and all values typed; not lifted. */
   readonly model: Model;
   /** The step for the rows of one half, if some rows of the run may call it: `model` itself where calls see one half. */
@@ -49,7 +53,7 @@ export interface BoundModel {
   readonly source: JobSource;
   /** The step as guided rows call it: the exporter's graph with all shapes bound and all values typed, lifted. */
   readonly model: Model;
-  readonly facts: Omit<RunFacts, "table" | "steps">;
+  readonly facts: Omit<RunFacts, "table" | "steps" | "inpaint">;
 }
 
 /** Binds the shapes of a network to the recipe's batch and dims, and lifts it. Throws what its parts throw. */
@@ -72,14 +76,17 @@ async function bindNetwork(network: Network, runtime: RuntimeOptions): Promise<B
   const shaped = await shapedFor(halves);
   const isBatched = batchedInputs(network, batch * halves);
   const latent = [batch, ...(staticShape(inputNamed(shaped, ports.latent)?.type) ?? []).slice(1)];
+  const taken = new Set([ports.latent, ...ports.conditions]);
+  const own = recipe.inpaint ? { image: freeName("image_latent", taken), mask: freeName("mask", taken) } : undefined;
   const tableRows = (): number => samplingOf(source, latent).table.rows.length;
-  const halving = { batch, guidance, isBatched, tableRows };
+  const halving = { batch, guidance, isBatched, tableRows, own: Object.values(own ?? {}) };
   const conditions = conditionSourcesOf(network, conditionValues(shaped, network, guidance), halving);
+  const inpaint = own && inpaintOf(network, own, latent, tableRows);
   const settled = (model: Model, seen: readonly (readonly Half[])[]): Promise<Model> =>
     settledWith(model, network, { conditions, seen }, questions);
   const model = await settled(shaped, guidedHalves(guidance));
   const alone = halves > 1 && anyBatch && hasUnguidedRows(guidance) ? await settled(await shapedFor(1), [["cond"]]) : undefined;
-  return { network, guidance, batch, conditions, model, single: halves === 1 ? model : alone, anyBatch };
+  return { network, guidance, batch, conditions, inpaint, model, single: halves === 1 ? model : alone, anyBatch };
 }
 
 /** Lifts what is bound, with the cut of the network's recipe, and resolves the rest of the recipe against it. */
@@ -210,6 +217,8 @@ interface Halving {
   readonly isBatched: ReadonlySet<string>;
   /** The number of rows of the sampler's table. Throws what making the table throws. */
   readonly tableRows: () => number;
+  /** Names of inputs that the run has and the network does not. */
+  readonly own: readonly string[];
 }
 
 /**
@@ -219,13 +228,16 @@ interface Halving {
 function conditionSourcesOf({ source, step }: Network, values: readonly Value[], halving: Halving): ReadonlyMap<string, Condition> {
   const { recipe } = source;
   const { uncond } = recipe.guidance;
-  const known = values.map(({ name }) => name);
+  const known = [...values.map(({ name }) => name), ...halving.own];
   const inputs = step.graph.inputs.map(({ name }) => name);
   const assertKnown = (named: object, known: readonly string[]): void => {
     const stray = Object.keys(named).find((name) => !known.includes(name));
     if (stray !== undefined) throw unknownName("condition input", stray, known);
   };
-  assertKnown(uncond, known);
+  assertKnown(
+    uncond,
+    values.map(({ name }) => name),
+  );
   assertKnown(recipe.inputs, [...known, ...known.filter((name) => isInput(uncond[name])).map(uncondInput)]);
   const seesUncond = guidedHalves(halving.guidance).flat().includes("uncond");
   return new Map(
@@ -233,25 +245,52 @@ function conditionSourcesOf({ source, step }: Network, values: readonly Value[],
       const { name, type } = value;
       const isBatched = halving.isBatched.has(name);
       const shape = isBatched ? [halving.batch, ...shapeOf(value).slice(1)] : shapeOf(value);
-      const constantOf = (spec: ValueSpec, rows?: number): ConditionSource & { readonly kind: "constant" } => ({
-        kind: "constant",
-        data: tensorFor(value, shape, spec, (file) => fileOf(source, file), rows),
-      });
-      const sourceOf = (input: string): ConditionSource => {
-        const { fixed, isPerStep } = saidOf(recipe, input);
-        const rows = isPerStep ? halving.tableRows() : undefined;
-        const whole: ConditionSource = fixed === undefined ? { kind: "input", name: input } : constantOf(fixed, rows);
-        return rows === undefined ? whole : { ...whole, perStep: Array.from({ length: rows }, (_, row) => row) };
-      };
+      const typed = inputValue(name, type && { ...type, shape });
+      const sourceOf = (input: string): ConditionSource => sourceAsSaid(source, typed, input, halving.tableRows);
       const cond = sourceOf(name);
       const asked = seesUncond ? uncond[name] : undefined;
       const halves: Record<Half, ConditionSource> = { cond, uncond: cond };
       if (isInput(asked) && inputs.includes(uncondInput(name))) throw reservedName(uncondInput(name));
       if (isInput(asked)) halves.uncond = sourceOf(uncondInput(name));
-      else if (asked !== undefined) halves.uncond = constantOf(asked);
-      return [name, { type: type && { ...type, shape }, isBatched, halves }];
+      else if (asked !== undefined) halves.uncond = constantFor(source, typed, asked);
+      return [name, { type: typed.type, isBatched, halves }];
     }),
   );
+}
+
+/** What the recipe says of the input `input`, which has values of the type of `value`. */
+function sourceAsSaid(source: JobSource, value: Value, input: string, tableRows: Halving["tableRows"]): ConditionSource {
+  const { fixed, isPerStep } = saidOf(source.recipe, input);
+  const rows = isPerStep ? tableRows() : undefined;
+  const whole: ConditionSource = fixed === undefined ? { kind: "input", name: input } : constantFor(source, value, fixed, rows);
+  return rows === undefined ? whole : { ...whole, perStep: Array.from({ length: rows }, (_, row) => row) };
+}
+
+function constantFor(source: JobSource, value: Value, spec: ValueSpec, rows?: number): ConditionSource {
+  return { kind: "constant", data: tensorFor(value, shapeOf(value), spec, (file) => fileOf(source, file), rows) };
+}
+
+/**
+ * Original and mask of a run that keeps what the mask says. A mask has one channel; that of a latent of less than four axes, whose
+ * channels may be pixels of a patch (FLUX), has the latent's shape. Throws BAD_JSON_FIELD for an original that changes.
+ */
+function inpaintOf(
+  { source }: Network,
+  names: Readonly<Record<"image" | "mask", string>>,
+  latent: readonly number[],
+  tableRows: Halving["tableRows"],
+): Pick<Inpaint, "image" | "mask"> {
+  const { recipe } = source;
+  if (saidOf(recipe, names.image).isPerStep)
+    throw badJsonField("recipe", `inputs.${names.image}.perStep`, "is not for the original, which is the same at all steps");
+  const ofRun = (name: string, shape: readonly number[]): OwnCondition => {
+    const type = { elem: "float", shape } as const;
+    const said = sourceAsSaid(source, inputValue(name, type), name, tableRows);
+    return { name, type, isBatched: true, halves: { cond: said, uncond: said } };
+  };
+  const isPacked = latent.length < 4;
+  const masked = latent.map((size, axis) => (axis === recipe.prediction.channelAxis && !isPacked ? 1 : size));
+  return { image: ofRun(names.image, latent), mask: ofRun(names.mask, masked) };
 }
 
 /** The recipe's guidance. Throws UNKNOWN_NAME where an embedded scale has no input. */

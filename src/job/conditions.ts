@@ -4,7 +4,7 @@ import { shapeOf } from "../../ir/build.js";
 import { unknownName } from "../../ir/diagnostics.js";
 import { inputValue, type Value } from "../../ir/graph.js";
 import type { TensorData } from "../../ir/tensor.js";
-import { type Run, uncondInput } from "../../schedules/index.js";
+import { givenConditions, type Run, uncondInput } from "../../schedules/index.js";
 import { missingInput } from "../words/index.js";
 import type { Job } from "./job.js";
 import type { InputSpecs } from "./recipe.js";
@@ -42,8 +42,8 @@ export function conditionsOf(job: Job, sample: number, given: InputSpecs = new M
  * The condition inputs of a run: one value of each, without guidance doubling, and how many there are, if there is one for each row of
  * the table.
  */
-function conditionInputs({ conditions }: Run): readonly { readonly value: Value; readonly rows: number | undefined }[] {
-  return [...conditions.values()].flatMap(({ type, halves: { cond, uncond } }) =>
+function conditionInputs(run: Run): readonly { readonly value: Value; readonly rows: number | undefined }[] {
+  return [...givenConditions(run).values()].flatMap(({ type, halves: { cond, uncond } }) =>
     [...new Set([cond, uncond])].flatMap((source) =>
       source.kind === "input" ? [{ value: inputValue(source.name, type), rows: source.perStep?.length }] : [],
     ),
@@ -55,7 +55,7 @@ function conditionInputs({ conditions }: Run): readonly { readonly value: Value;
  * numbers, one per row, grids, or a file of samples.
  */
 export function fitsAnyBatch({ source, run, anyBatch }: Job): boolean {
-  const fits = [...run.conditions].every(([condition, { type }]) => {
+  const fits = [...givenConditions(run)].every(([condition, { type }]) => {
     const { inputs, guidance } = source.recipe;
     const given = [condition, uncondInput(condition)].flatMap((name) => inputs[name] ?? []);
     const calibrated = given.flatMap(({ calibrate = [] }) => (typeof calibrate === "string" ? [] : calibrate));

@@ -8,6 +8,7 @@ import {
   latentShape,
   type CachedBranch,
   type ConditionSource,
+  levelsBehind,
   type Plan,
   type Run,
   runOf,
@@ -19,7 +20,7 @@ import {
 import type { Questions } from "../../passes/index.js";
 import { isFloatType } from "../../ir/types.js";
 import { assertDevice, evaluator, type RuntimeOptions } from "../runtime/index.js";
-import { badGuidance, fractionalTime, inputNumber, noVariance } from "../words/index.js";
+import { badGuidance, fractionalTime, inputNumber, noLevels, noVariance } from "../words/index.js";
 import { bindModel, type BoundModel, type BoundNetwork, latentInput, liftBound } from "./bound-model.js";
 import { type Network, openNetwork, recut } from "./network.js";
 import { samplingOf, schedulerConfig } from "./sampling.js";
@@ -83,8 +84,12 @@ export async function jobOf(network: Network, runtime: RuntimeOptions = {}): Pro
 function jobWith({ bound, source, model, facts }: BoundModel, runtime: RuntimeOptions): Job {
   const { network, anyBatch } = bound;
   const { calls, networks } = runOf({ ...facts, table: NO_ROWS });
-  const { table, steps, setUp, skipped } = samplingOf(source, latentShape({ calls, networks, batch: facts.batch }));
-  const run = runOf({ ...facts, table: withWholeTimes(table, model), steps: setUp });
+  const { table, steps, setUp, skipped: before } = samplingOf(source, latentShape({ calls, networks, batch: facts.batch }));
+  if (bound.inpaint && !levelsBehind(table)) throw noLevels(table.name, table.corrects !== undefined);
+  const inpaint = bound.inpaint && { ...bound.inpaint, isStarted: before !== undefined };
+  // What is kept is noised within the run, so that it starts from noise wherever it starts.
+  const skipped = inpaint ? undefined : before;
+  const run = runOf({ ...facts, inpaint, table: withWholeTimes(table, model), steps: setUp });
   const scale = run.rows[0]?.scale ?? 1;
   const job = {
     ...{ network, bound, source, model, anyBatch, run, steps, questions: { evaluator: evaluator(runtime), signal: runtime.signal } },

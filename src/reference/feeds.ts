@@ -28,13 +28,13 @@ export function inputAt(
   if (name === run.guidance.input) return tensorOf(elem, shape, new Array<number>(count).fill(entryAt(run.rows, k).scale));
   const condition = run.conditions.get(name);
   if (!condition) throw new Error(`internal: there is no value for '${name}'`);
-  const seen = halves.map((half) => dataOf(condition.halves[half], k, given));
+  const seen = halves.map((half) => valueAt(condition.halves[half], k, given));
   const [first = entryAt(seen, 0)] = seen;
   return elementCount(first.shape) === count ? first : joined(seen, shape);
 }
 
-/** What a half sees of a condition at row `k`. */
-function dataOf(source: ConditionSource, k: number, given: ReadonlyMap<string, TensorData>): TensorData {
+/** The value of a condition at row `k`. */
+export function valueAt(source: ConditionSource, k: number, given: ReadonlyMap<string, TensorData>): TensorData {
   const data = source.kind === "constant" ? source.data : given.get(source.name);
   if (!data) throw new Error(`internal: there is no value for '${source.kind === "input" ? source.name : ""}'`);
   if (!source.perStep) return data;

@@ -10,6 +10,7 @@ import { type Call, networkOf } from "../../schedules/index.js";
 import type { Job, RunInputs } from "../job/index.js";
 import { AS_WRITTEN, type RuntimeOptions, Session, type SessionOptions, type Tensors } from "../runtime/index.js";
 import { inputAt } from "./feeds.js";
+import { firstLatentOf } from "./inpainting.js";
 import { PREDICTION, stepWith } from "./step-model.js";
 
 /** The predictions of all calls of the network in the first step, one after the other. */
@@ -42,11 +43,10 @@ export function exportedFirstStep(job: Job, step: Model, options: RuntimeOptions
 }
 
 function firstStep(job: Job, predict: (call: Call, feeds: Tensors) => Promise<ArrayLike<number>>): FirstStep {
-  return async ({ noise, conditions }) => {
-    const scale = job.run.table.initialScale;
-    const latent = Float32Array.from(noise, (value) => value * scale);
+  return async (inputs) => {
+    const latent = firstLatentOf(job.run, inputs);
     const parts: ArrayLike<number>[] = [];
-    for (const call of entryAt(job.run.rows, 0).calls) parts.push(await predict(call, feedsOf(job, call, latent, conditions)));
+    for (const call of entryAt(job.run.rows, 0).calls) parts.push(await predict(call, feedsOf(job, call, latent, inputs.conditions)));
     return Float64Array.from(parts.flatMap((part) => Array.from(part)));
   };
 }
