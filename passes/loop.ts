@@ -49,7 +49,7 @@ export default {
       nodes: decided.nodes,
       marks: [],
     };
-    const first = firstLatent(calls, "steps/first");
+    const first = firstLatent(calls, prologue, "steps/first");
     const trips = constant("steps", tensorOf("int64", [], [steps]));
     const node = makeNode({
       opType: "Loop",

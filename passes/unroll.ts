@@ -36,7 +36,7 @@ function sample(calls: Calls, opset: number): Value {
   const parts = new StepParts(prologue, rows.length);
   const { next, clamped, singleUseWeights } = sumsOf(rows);
   const { sign } = run.prediction;
-  let latent = firstLatent(calls, `${label(0)}/latent`);
+  let latent = firstLatent(calls, body, `${label(0)}/latent`);
   const latents = [latent];
   /** The terms of each output. An output that is read once already has its weight in them. */
   const outs: (readonly WeightedValue[])[] = [];

@@ -12,10 +12,10 @@ import type { Calls } from "./calls.js";
 import type { Step } from "./step.js";
 
 /** The latent that the run starts from. */
-export function firstLatent({ prologue, noise, run: { table, inpaint }, original }: Calls, name: string): Value {
+export function firstLatent({ noise, run: { table, inpaint }, original }: Calls, build: Builder, name: string): Value {
   const level = inpaint?.isStarted ? startLevel(table) : undefined;
-  if (!original || !level) return prologue.weightedSum([{ value: noise, weight: table.initialScale }], name);
-  return prologue.weightedSum(
+  if (!original || !level) return build.weightedSum([{ value: noise, weight: table.initialScale }], name);
+  return build.weightedSum(
     [
       { value: original.image, weight: level.signal },
       { value: noise, weight: level.noise },
