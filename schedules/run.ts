@@ -5,7 +5,7 @@ import { ditView, inputValue, type Model, type Value } from "../ir/graph.js";
 import type { FloatType } from "../ir/types.js";
 import { cachesOf, type CachedBranch } from "./cache.js";
 import { type Companions, givenBy, NO_COMPANIONS } from "./companions.js";
-import type { Condition } from "./condition.js";
+import type { Condition, OwnCondition } from "./condition.js";
 import { guidedHalves, scaleAt, type Guidance } from "./guidance.js";
 import { evaluationsThatCount, type SamplerTable } from "./sampler.js";
 
@@ -20,6 +20,8 @@ export interface Run {
   readonly conditions: ReadonlyMap<string, Condition>;
   /** Networks in front of the run and behind it; none if absent. */
   readonly companions?: Companions | undefined;
+  /** Absent if the run makes all of its latents anew. */
+  readonly inpaint?: Inpaint | undefined;
   readonly guidance: Guidance;
   /** Rows in front of which the run can stop: the latent that they see is an output of the run. */
   readonly stops?: readonly number[] | undefined;
@@ -55,6 +57,19 @@ export interface Call {
   readonly halves: readonly Half[];
 }
 
+/**
+ * What a mask keeps of an original: where it is 0, the latent behind every step is the original's at the level of noise that the latent
+ * has, made of the noise that the run starts from.
+ */
+export interface Inpaint {
+  /** The original, of the latent's shape. */
+  readonly image: OwnCondition;
+  /** From 0, where the original is kept, to 1, where all is made anew; along each axis of size 1, or of that of the latent. */
+  readonly mask: OwnCondition;
+  /** Whether the run starts from the original at its first level (`startLevel`), and not from noise alone. */
+  readonly isStarted: boolean;
+}
+
 /** The channels of the network's output that are the prediction, and their sign. */
 export interface PredictionSlice {
   readonly channels?: readonly [number, number] | undefined;
@@ -77,10 +92,18 @@ export interface RunIdentity {
   readonly guidance: { readonly form: string; readonly scale: number | readonly number[] };
 }
 
-/** The conditions whose values come from outside, by name: all but those that companions give, and those that companions read. */
-export function ownConditions({ conditions, companions = NO_COMPANIONS }: Run): ReadonlyMap<string, Condition> {
-  const given = givenBy(companions.before);
-  return new Map([...[...conditions].filter(([name]) => !given.has(name)), ...companions.inputs]);
+/**
+ * All values that a run is given beside noise, by name: conditions but for those that companions give, what companions read, original and
+ * mask.
+ */
+export function givenConditions({
+  conditions,
+  companions = NO_COMPANIONS,
+  inpaint,
+}: Pick<Run, "conditions" | "companions" | "inpaint">): ReadonlyMap<string, Condition> {
+  const made = givenBy(companions.before);
+  const own = inpaint ? [inpaint.image, inpaint.mask].map((condition) => [condition.name, condition] as const) : [];
+  return new Map([...[...conditions].filter(([name]) => !made.has(name)), ...companions.inputs, ...own]);
 }
 
 /** The names of an emitted run's ports that do not come from the network's inputs. */
@@ -98,17 +121,21 @@ export interface RunPorts {
  * `run_latent`, `run_noise` and `run_guidance_scale`.
  */
 export function runPorts(run: PortFacts): RunPorts {
-  return portsBeside([ditView(mainNetwork(run)).latent, ...run.conditions.keys(), ...(run.companions?.inputs.keys() ?? [])]);
+  return portsBeside([ditView(mainNetwork(run)).latent, ...run.conditions.keys(), ...givenConditions(run).keys()]);
 }
 
 /** What the names of a run's ports depend on. */
-type PortFacts = Pick<Run, "networks" | "calls" | "conditions" | "companions">;
+type PortFacts = Pick<Run, "networks" | "calls" | "conditions" | "companions" | "inpaint">;
 
-/** The ports of a run whose networks keep these names. */
+/** The ports of a run whose inputs keep these names. */
 export function portsBeside(names: readonly string[]): RunPorts {
   const taken = new Set(names);
-  const free = (name: string): string => (taken.has(name) ? free(`run_${name}`) : name);
-  return { latent: free("latent"), noise: free("noise"), scale: free("guidance_scale") };
+  return { latent: freeName("latent", taken), noise: freeName("noise", taken), scale: freeName("guidance_scale", taken) };
+}
+
+/** A name that is not taken: this one, or with `run_` in front. */
+export function freeName(name: string, taken: ReadonlySet<string>): string {
+  return taken.has(name) ? freeName(`run_${name}`, taken) : name;
 }
 
 /** The guidance scale as an input of the run; undefined if the run has none. */
@@ -167,7 +194,7 @@ export function runOf({ structure, cut, steps, borders = [], ...facts }: RunFact
       calls.map(({ halves }) => halves),
     ),
     of: {
-      ...{ structure, cut, steps, sampler: samplerIdentity(table), guidance: { form, scale } },
+      ...{ structure, cut, steps, sampler: samplerIdentity(table, facts.inpaint !== undefined), guidance: { form, scale } },
       ...(borders.length > 0 && { borders }),
     },
   };
@@ -192,8 +219,11 @@ function runRowsOf(
   });
 }
 
-function samplerIdentity(table: SamplerTable): RunIdentity["sampler"] {
-  return { name: table.name, digest: textDigest(JSON.stringify(table)) };
+/** The levels of rows only count where something is brought to them. */
+function samplerIdentity(table: SamplerTable, usesLevels: boolean): RunIdentity["sampler"] {
+  const isIdle = (key: string): boolean => !usesLevels && (key === "level" || key === "corrects");
+  const text = JSON.stringify(table, (key, value: unknown) => (isIdle(key) ? undefined : value));
+  return { name: table.name, digest: textDigest(text) };
 }
 
 /** The same run with another sampler and, if given, other guidance and other borders. */

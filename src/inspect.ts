@@ -7,7 +7,7 @@ import type { TensorType } from "../ir/types.js";
 import { instrument } from "../passes/index.js";
 import { runPasses } from "../passes/pass.js";
 import { prepareFile, npyBytes, readNpy, writeWhole } from "./files/index.js";
-import type { Recipe } from "./job/index.js";
+import { perStepCandidates, type Recipe } from "./job/index.js";
 import { AS_WRITTEN, type RuntimeOptions, Session, type Tensors } from "./runtime/index.js";
 
 export interface PortReport {
@@ -16,6 +16,8 @@ export interface PortReport {
   readonly shape: readonly (number | string | null)[] | null;
   /** latent, timestep, condition, guidance (an embedded scale) or prediction. */
   readonly role: string;
+  /** Of a condition that may want a value for each step ("perStep" in recipe.json): why. */
+  readonly perStep?: string | undefined;
 }
 
 export interface BranchReport extends Branch {
@@ -64,6 +66,7 @@ export function inspect(model: Model): Inspection {
     [view.timestep ?? "", "timestep"],
     ...view.conditions.map((name) => [name, "condition"] as const),
   ]);
+  const candidates = perStepCandidates(model);
   const branches = view.branches.map((branch) => {
     const value = values.get(branch.site);
     return {
@@ -78,7 +81,10 @@ export function inspect(model: Model): Inspection {
     recogniser: view.recogniser,
     nodes: graph.nodes.length,
     opset: opsetOf(model),
-    inputs: graph.inputs.map(({ name, type }) => port(name, type, roles.get(name) ?? "guidance")),
+    inputs: graph.inputs.map(({ name, type }) => {
+      const perStep = candidates.get(name);
+      return { ...port(name, type, roles.get(name) ?? "guidance"), ...(perStep !== undefined && { perStep }) };
+    }),
     outputs: graph.outputs.map(({ name, value }) => port(name, value.type, name === view.prediction ? "prediction" : "unused")),
     branches,
     constant: view.constant,

@@ -9,6 +9,7 @@ import {
   latentShape,
   mainNetwork,
   networkOf,
+  type OwnCondition,
   type Run,
   type RunPorts,
   runPorts,
@@ -28,6 +29,8 @@ export class Calls implements Placing {
   readonly kept: Placing["kept"] = new Set();
   /** The input that the run starts from. */
   readonly noise: Value;
+  /** What a mask keeps, and the mask, by itself or [rows, …] with one for each row; absent if nothing is kept. */
+  readonly original: Readonly<Record<"image" | "mask", Value>> | undefined;
   /** One unit normal for each row that adds noise, in order: [draws, …latent]; absent if there are none. */
   readonly draws: Value | undefined;
   /** The guidance scale, if it is an input of the run. */
@@ -44,6 +47,8 @@ export class Calls implements Placing {
     const shape = latentShape(run);
     this.noise = this.input(ditView(this.model).latent, { elem: "float", shape });
     this.takeConditions();
+    const { inpaint } = run;
+    this.original = inpaint && { image: this.own(inpaint.image), mask: this.own(inpaint.mask) };
     const draws = drawingRows(run.table).length;
     if (draws > 0) this.draws = this.input(this.ports.noise, { elem: "float", shape: [draws, ...shape] });
     const scale = scaleInput(run);
@@ -62,9 +67,15 @@ export class Calls implements Placing {
     }
   }
 
-  /** The value that a half sees of a condition; a constant gets the name `label`. */
+  private own({ name, type, halves }: OwnCondition): Value {
+    return this.source(name, halves.cond, type);
+  }
+
+  /** The value that a half sees of a condition, or all rows see together: [rows, …]. A constant gets the name `label`. */
   private source(label: string, source: ConditionSource, type: TensorType | undefined): Value {
-    return source.kind === "constant" ? constant(label, source.data) : this.input(source.name, type);
+    if (source.kind === "constant") return constant(label, source.data);
+    const { perStep, name } = source;
+    return this.input(name, perStep && type?.shape ? { ...type, shape: [perStep.length, ...type.shape] } : type);
   }
 
   private input(name: string, type: TensorType | undefined): Value {

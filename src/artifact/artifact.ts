@@ -177,8 +177,9 @@ async function portableRecipe({ source, run }: Job, partial: string): Promise<Re
   };
   const carry = async <T>(spec: T): Promise<T | string> => (typeof spec === "string" ? carryFile(spec) : spec);
   const inputs: Recipe["inputs"] = {};
-  for (const [name, { fix, calibrate }] of Object.entries(recipe.inputs)) {
+  for (const [name, { fix, calibrate, perStep }] of Object.entries(recipe.inputs)) {
     inputs[name] = {
+      ...(perStep === undefined ? {} : { perStep: await carry(perStep) }),
       ...(fix === undefined ? {} : { fix: fix === null ? null : await carry(fix) }),
       ...(typeof calibrate === "string" ? { calibrate: await carryFile(calibrate) } : {}),
       ...(Array.isArray(calibrate) ? { calibrate: await Promise.all(calibrate.map(carry)) } : {}),

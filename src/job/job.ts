@@ -9,6 +9,8 @@ import {
   latentShape,
   placeAt,
   type CachedBranch,
+  type ConditionSource,
+  levelsBehind,
   type Plan,
   type Run,
   runOf,
@@ -17,11 +19,12 @@ import {
   scaleInput,
   type Schedule,
   unknownKeys,
+  withSources,
 } from "../../schedules/index.js";
 import type { Questions } from "../../passes/index.js";
 import { isFloatType } from "../../ir/types.js";
 import { assertDevice, evaluator, type RuntimeOptions } from "../runtime/index.js";
-import { badGuidance, fractionalTime, inputNumber, noVariance } from "../words/index.js";
+import { badGuidance, fractionalTime, inputNumber, noLevels, noVariance } from "../words/index.js";
 import { bindModel, type BoundModel, type BoundNetwork, latentInput, liftBound } from "./bound-model.js";
 import { type Network, openNetwork, withRecipe } from "./network.js";
 import type { Recipe } from "./recipe.js";
@@ -85,12 +88,16 @@ export async function jobOf(network: Network, runtime: RuntimeOptions = {}): Pro
 function jobWith({ bound, source, model, facts }: BoundModel, runtime: RuntimeOptions): Job {
   const { network, anyBatch } = bound;
   const { calls, networks } = runOf({ ...facts, table: NO_ROWS });
-  const { table, borders, steps, setUp, skipped } = samplingOf(source, latentShape({ calls, networks, batch: facts.batch }));
+  const { table, borders, steps, setUp, skipped: before } = samplingOf(source, latentShape({ calls, networks, batch: facts.batch }));
+  if (bound.inpaint && !levelsBehind(table)) throw noLevels(table.name, table.corrects !== undefined);
+  const inpaint = bound.inpaint && { ...bound.inpaint, isStarted: before !== undefined };
+  // What is kept is noised within the run, so that it starts from noise wherever it starts.
+  const skipped = inpaint ? undefined : before;
   const { guidance } = facts;
   const scaled = (scale: Scale, { table, borders }: Pick<Sampling, "table" | "borders">): Scale =>
     withOwnScales(scale, source.recipe, table.rows.length, borders);
   const run = runOf({
-    ...{ ...facts, table: withWholeTimes(table, model), borders, steps: setUp },
+    ...{ ...facts, inpaint, table: withWholeTimes(table, model), borders, steps: setUp },
     guidance: { ...guidance, scale: scaled(guidance.scale, { table, borders }) },
   });
   // The first row's guidance, at all rows: an interval that has none of them leaves the scale at 1.
@@ -99,7 +106,8 @@ function jobWith({ bound, source, model, facts }: BoundModel, runtime: RuntimeOp
   const job = {
     ...{ network, bound, source, model, anyBatch, run, steps, questions: { evaluator: evaluator(runtime), signal: runtime.signal } },
     skipped:
-      skipped && sampledBy(run, skipped.table, { ...guidance, scale: scaled(scale, skipped), interval }, skipped.borders),
+      skipped &&
+      sampledBy(atFirstRow(run, skipped.table), skipped.table, { ...guidance, scale: scaled(scale, skipped), interval }, skipped.borders),
   };
   assertTimes(job);
   assertGuidance(job);
@@ -108,6 +116,13 @@ function jobWith({ bound, source, model, facts }: BoundModel, runtime: RuntimeOp
 }
 
 const NO_INTERVAL = [0, 0] as const;
+
+/** The run for another table, at all of whose rows conditions with a value for each row have the first one. */
+function atFirstRow(run: Run, { rows }: Run["table"]): Run {
+  const held = (source: ConditionSource): ConditionSource => (source.perStep ? { ...source, perStep: rows.map(() => 0) } : source);
+  return { ...run, conditions: new Map(Array.from(run.conditions, ([name, condition]) => [name, withSources(condition, held)])) };
+}
+
 /** The first row of the sampler's table that calls each network but the first; undefined where no scheduler is known. */
 export function bordersOf({ source, facts }: BoundModel): readonly number[] | undefined {
   const { calls, networks } = runOf({ ...facts, table: NO_ROWS });

@@ -7,15 +7,16 @@ import type { PortGuess } from "../../ir/dit.js";
 import { constant, type Graph, type Model, type Value, withGraph } from "../../ir/graph.js";
 import { lift } from "../../ir/lift/index.js";
 import { definesFunctions, readModel } from "../../ir/onnx/index.js";
-import { assertPlainStep, findPorts, withOneInput } from "../../ir/ports.js";
+import { assertPlainStep, findPorts, withOneTime } from "../../ir/ports.js";
 import { parseCut } from "../../ir/residual/cut.js";
 import { rewrite } from "../../ir/rewrite.js";
 import { unknownBetween, unknownNamed } from "../../ir/unknown.js";
 import { type Stamps, stampsOf } from "../files/index.js";
+import { badJsonField } from "../../schedules/diagnostics.js";
 import { METADATA_PREFIX, missingExtension } from "../words/index.js";
 import { openCompanions, type OpenCompanions, withoutIdle } from "./companions.js";
 import { type Extensions, loadExtensions } from "./extensions.js";
-import type { Recipe } from "./recipe.js";
+import { type Recipe, saidOf } from "./recipe.js";
 import { openJobSource, type RecipeOverrides, type JobSource, withoutAbsentInputs } from "./source.js";
 
 export interface Network {
@@ -38,7 +39,8 @@ export interface Network {
 /** The names of the inputs and the output of a step, and what their choice left open. */
 export interface PortRoles {
   readonly latent: string;
-  readonly timestep: string;
+  /** Absent if the recipe says that there is none. */
+  readonly timestep: string | undefined;
   /** All other inputs. */
   readonly conditions: readonly string[];
   readonly prediction: string;
@@ -94,7 +96,7 @@ export async function atFile<T>(file: string, work: () => Promise<T>): Promise<T
   }
 }
 
-/** The network of a model that has been read. Throws NOT_RECOGNISED, RANDOM_NODE and what finding the ports throws. */
+/** The network of a model that has been read. Throws NOT_RECOGNISED, RANDOM_NODE, BAD_JSON_FIELD and what finding the ports throws. */
 export function networkOf(
   source: JobSource,
   read: Model,
@@ -103,15 +105,18 @@ export function networkOf(
   const { recipe } = source;
   assertPlainStep(read.graph);
   assertNoFunctions(read);
-  const [time, ...sameTime] = [recipe.timestep ?? []].flat();
-  const step = withGraph(read, withOneInput(withoutDefaults(read, recipe), time, sameTime));
-  const { latent, timestep, prediction, guesses } = findPorts(step.graph, {
-    latent: recipe.latent,
-    timestep: time,
-    prediction: recipe.prediction.output,
-  });
+  if (recipe.timestep === null && !Object.keys(recipe.inputs).some((name) => saidOf(recipe, name).isPerStep))
+    throw badJsonField(
+      "recipe",
+      "timestep",
+      'is null, and no input has a value for each step ("perStep"): all steps would be told the same',
+    );
+  const asked = { latent: recipe.latent, timestep: recipe.timestep, prediction: recipe.prediction.output };
+  const { graph, names } = withOneTime(withoutDefaults(read, recipe), asked);
+  const step = withGraph(read, graph);
+  const { latent, timestep, prediction, guesses } = findPorts(graph, names);
   const conditions = step.graph.inputs.filter((input) => input !== latent && input !== timestep).map(({ name }) => name);
-  const ports = { latent: latent.name, timestep: timestep.name, conditions, prediction: prediction.name, guesses };
+  const ports = { latent: latent.name, timestep: timestep?.name, conditions, prediction: prediction.name, guesses };
   return { source, read, step, ports, structure: structureDigest(read), companions, files, others: [] };
 }
 
@@ -129,7 +134,7 @@ function assertNoFunctions(read: Model): void {
 
 /** The graph with constants for inputs with a default, which are the weights of old exports, except those that the recipe names. */
 function withoutDefaults({ graph }: Model, { latent, timestep, inputs, guidance }: Recipe): Graph {
-  const named = new Set([latent, timestep, guidance.input, ...Object.keys(inputs), ...Object.keys(guidance.uncond)].flat());
+  const named = new Set([latent, timestep ?? [], guidance.input, ...Object.keys(inputs), ...Object.keys(guidance.uncond)].flat());
   const constants = graph.inputs.flatMap((input): [Value, Value][] =>
     input.data && !named.has(input.name) ? [[input, constant(input.name, input.data)]] : [],
   );
@@ -157,7 +162,7 @@ export function structureOf(network: Network): string {
 export function lifted({ source: { recipe, extensions }, ports }: Network, step: Model): Model {
   const { latent, timestep, prediction, guesses } = ports;
   try {
-    return lift(step, { latent, timestep, prediction, guesses, cut: parseCut(recipe.cut), own: extensions?.recognisers });
+    return lift(step, { latent, timestep: timestep ?? null, prediction, guesses, cut: parseCut(recipe.cut), own: extensions?.recognisers });
   } catch (error) {
     const unknown = unknownBetween(step.graph, latent, prediction);
     if (!(error instanceof CompilerError) || error.code !== "NOT_RECOGNISED" || unknown.length === 0) throw error;

@@ -89,7 +89,7 @@ export function withoutAbsentInputs(recipe: Recipe, inputs: readonly string[], g
   return {
     ...recipe,
     latent,
-    timestep: times.length > 1 ? times : times[0],
+    timestep: recipe.timestep === null ? null : times.length > 1 ? times : times[0],
     guidance: { ...recipe.guidance, uncond: present(recipe.guidance.uncond) },
     inputs: present(recipe.inputs),
   };

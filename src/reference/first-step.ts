@@ -10,6 +10,7 @@ import { type Call, networkOf } from "../../schedules/index.js";
 import type { Job, Network, RunInputs } from "../job/index.js";
 import { AS_WRITTEN, type RuntimeOptions, Session, type SessionOptions, type Tensors } from "../runtime/index.js";
 import { inputAt } from "./feeds.js";
+import { firstLatentOf } from "./inpainting.js";
 import { PREDICTION, stepWith } from "./step-model.js";
 
 /** The predictions of all calls of the network in its first step, one after the other. */
@@ -48,12 +49,11 @@ export function exportedFirstStep(job: Job, first: FirstCall, step: Model, optio
 }
 
 function firstStep(job: Job, first: FirstCall, predict: (call: Call, feeds: Tensors) => Promise<ArrayLike<number>>): FirstStep {
-  return async ({ noise, conditions }) => {
-    const scale = job.run.table.initialScale;
-    const latent = Float32Array.from(noise, (value) => value * scale);
+  return async (inputs) => {
+    const latent = firstLatentOf(job.run, inputs);
     const parts: ArrayLike<number>[] = [];
     for (const call of entryAt(job.run.rows, first.row).calls)
-      parts.push(await predict(call, feedsOf(job, first, call, latent, conditions)));
+      parts.push(await predict(call, feedsOf(job, first, call, latent, inputs.conditions)));
     return Float64Array.from(parts.flatMap((part) => Array.from(part)));
   };
 }

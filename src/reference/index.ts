@@ -12,5 +12,6 @@ export {
   type StepResult,
   type Trajectory,
 } from "./loop.js";
+export { maskAt } from "./inpainting.js";
 export { strayCuts } from "./cuts.js";
 export { startOf } from "./start.js";

@@ -340,6 +340,20 @@ export function noKernels(type: string, device: string, operators: readonly stri
   );
 }
 
+/** `corrects`: steps of the sampler correct the latent that they start from. */
+export function noLevels(sampler: string, corrects: boolean): CompilerError {
+  return new CompilerError(
+    "NO_LEVELS",
+    3,
+    corrects
+      ? `What a mask keeps cannot take the place of the latents of ${sampler}: its steps also correct the latent that they start from.`
+      : `What a mask keeps cannot be noised: the table of ${sampler} does not say the noise level of every row.`,
+    corrects
+      ? 'Choose a scheduler without a corrector for "inpaint": Euler, DDIM, DPM-Solver or flow matching.'
+      : 'Give every row of the table its "level": { "signal": …, "noise": … }, by which the latent is signal · sample + noise · unit normal.',
+  );
+}
+
 export function noScheduler(): CompilerError {
   return new CompilerError(
     "NO_SCHEDULER",

@@ -76,6 +76,9 @@ function describe(found: Inspection): string {
       ["port", "type", "shape", "taken for"],
       ...[...found.inputs, ...found.outputs].map((port) => [port.name, port.elem, shape(port.shape), port.role]),
     ]),
+    ...found.inputs.flatMap(({ name, perStep }) =>
+      perStep === undefined ? [] : [`'${name}' may be given for each step ("perStep" in recipe.json): ${perStep}.`],
+    ),
     "",
     table([
       ["branch", "block", "stream", "gated", "shape", "compute", "share", "module"],
