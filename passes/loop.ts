@@ -110,6 +110,6 @@ function sample(
   const learned: OfRow<LearnedVariance | undefined> = (row) => rows[row]?.next.learned;
   const random = draw && rows.some((_, row) => learned(row)) ? guided.learnedNoise(outputs, draw, learned, step) : draw;
   const noise = random ? [{ value: random, weight: perRow("noise_scale", (row) => rows[row]?.next.noise ?? 0) }] : [];
-  const made = body.weightedSum([...termsOf(sums.next, "next"), ...noise], `${label}/${run.inpaint ? "made" : "next"}`);
+  const made = body.weightedSum([...termsOf(sums.next, "next"), ...noise], `${label}/${run.original?.mask ? "made" : "next"}`);
   return { next: new Inpainting(calls).blended(made, step, `${label}/next`), histories };
 }

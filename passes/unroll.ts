@@ -82,7 +82,7 @@ function sample(calls: Calls, opset: number): readonly Value[] {
       );
     const draw = row.next.noise === 0 ? undefined : drawAt(calls, step);
     const random = draw && row.next.learned ? guided.learnedNoise(outputs, draw, () => row.next.learned, step) : draw;
-    const stepped = run.inpaint ? `${label(k)}/next` : name;
+    const stepped = run.original?.mask ? `${label(k)}/next` : name;
     const made = body.weightedSum(
       [...kept, ...called(next[k], k), ...(random ? [{ value: random, weight: row.next.noise }] : [])],
       stepped,

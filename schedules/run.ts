@@ -20,8 +20,8 @@ export interface Run {
   readonly conditions: ReadonlyMap<string, Condition>;
   /** Networks in front of the run and behind it; none if absent. */
   readonly companions?: Companions | undefined;
-  /** Absent if the run makes all of its latents anew. */
-  readonly inpaint?: Inpaint | undefined;
+  /** Absent if the run starts from noise alone, or from a latent that it is given. */
+  readonly original?: Original | undefined;
   readonly guidance: Guidance;
   /** Rows in front of which the run can stop: the latent that they see is an output of the run. */
   readonly stops?: readonly number[] | undefined;
@@ -58,14 +58,14 @@ export interface Call {
 }
 
 /**
- * What a mask keeps of an original: where it is 0, the latent behind every step is the original's at the level of noise that the latent
- * has, made of the noise that the run starts from.
+ * What a run starts from, at the level of noise that its first row has, and what a mask keeps of it: where that is 0, the latent behind every
+ * step is the original's at the level of noise that the latent has, made of the noise that the run starts from.
  */
-export interface Inpaint {
+export interface Original {
   /** The original, of the latent's shape. */
   readonly image: OwnCondition;
   /** From 0, where the original is kept, to 1, where all is made anew; along each axis of size 1, or of that of the latent. */
-  readonly mask: OwnCondition;
+  readonly mask?: OwnCondition | undefined;
   /** Whether the run starts from the original at its first level (`startLevel`), and not from noise alone. */
   readonly isStarted: boolean;
 }
@@ -99,11 +99,11 @@ export interface RunIdentity {
 export function givenConditions({
   conditions,
   companions = NO_COMPANIONS,
-  inpaint,
-}: Pick<Run, "conditions" | "companions" | "inpaint">): ReadonlyMap<string, Condition> {
+  original,
+}: Pick<Run, "conditions" | "companions" | "original">): ReadonlyMap<string, Condition> {
   const made = givenBy(companions.before);
-  const own = inpaint ? [inpaint.image, inpaint.mask].map((condition) => [condition.name, condition] as const) : [];
-  return new Map([...[...conditions].filter(([name]) => !made.has(name)), ...companions.inputs, ...own]);
+  const own = [original?.image, original?.mask].flatMap((condition) => (condition ? [[condition.name, condition] as const] : []));
+  return new Map([...[...conditions, ...own].filter(([name]) => !made.has(name)), ...companions.inputs]);
 }
 
 /** The names of an emitted run's ports that do not come from the network's inputs. */
@@ -125,7 +125,7 @@ export function runPorts(run: PortFacts): RunPorts {
 }
 
 /** What the names of a run's ports depend on. */
-type PortFacts = Pick<Run, "networks" | "calls" | "conditions" | "companions" | "inpaint">;
+type PortFacts = Pick<Run, "networks" | "calls" | "conditions" | "companions" | "original">;
 
 /** The ports of a run whose inputs keep these names. */
 export function portsBeside(names: readonly string[]): RunPorts {
@@ -194,7 +194,7 @@ export function runOf({ structure, cut, steps, borders = [], ...facts }: RunFact
       calls.map(({ halves }) => halves),
     ),
     of: {
-      ...{ structure, cut, steps, sampler: samplerIdentity(table, facts.inpaint !== undefined), guidance: { form, scale } },
+      ...{ structure, cut, steps, sampler: samplerIdentity(table, facts.original !== undefined), guidance: { form, scale } },
       ...(borders.length > 0 && { borders }),
     },
   };

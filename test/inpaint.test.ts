@@ -236,7 +236,7 @@ describe("inpainting is refused", () => {
     await expect(jobOf(text, { scheduler: table, steps: 2 })).rejects.toThrow("does not say the noise level");
     const level = { signal: 0.5, noise: 0.5 };
     expect(
-      (await jobOf(text, { scheduler: { ...table, rows: rows.map((one) => ({ ...one, level })) }, steps: 2 })).run.inpaint,
+      (await jobOf(text, { scheduler: { ...table, rows: rows.map((one) => ({ ...one, level })) }, steps: 2 })).run.original,
     ).toBeDefined();
   });
 
@@ -324,13 +324,15 @@ describe.each(["sd3", "flux"])("diffusers' own inpainting: %s", (family) => {
     };
     const mask = read("inpaint", "mask.npy");
     // Every second row and column, from the first.
-    const small = Array.from({ length: 64 }, (_, i) => tensorNumbers(mask)[32 * Math.floor(i / 8) + 2 * (i % 8)] ?? NaN);
+    const [height = 0, width = 0] = mask.shape.slice(-2);
+    const [rows, columns] = [height / 2, width / 2];
+    const small = Array.from({ length: rows * columns }, (_, i) => tensorNumbers(mask)[2 * width * Math.floor(i / columns) + 2 * (i % columns)] ?? NaN); // prettier-ignore
     const isFlux = family === "flux";
     const image = await imageLatent();
     const channels = image.shape[1] ?? 1;
     const arrays: Record<string, TensorData> = {
       image_latent: isFlux ? packed(image) : image,
-      mask: isFlux ? packed(tensorOf("float", image.shape, Array.from({ length: channels }, () => small).flat())) : tensorOf("float", [1, 1, 8, 8], small), // prettier-ignore
+      mask: isFlux ? packed(tensorOf("float", image.shape, Array.from({ length: channels }, () => small).flat())) : tensorOf("float", [1, 1, rows, columns], small), // prettier-ignore
       ...(isFlux
         ? Object.fromEntries(["encoder_hidden_states", "pooled_projections", "txt_ids", "img_ids"].map((name) => [name, given(name)]))
         : Object.fromEntries(

@@ -30,7 +30,7 @@ export class Calls implements Placing {
   /** The input that the run starts from. */
   readonly noise: Value;
   /** What a mask keeps, and the mask, by itself or [rows, …] with one for each row; absent if nothing is kept. */
-  readonly original: Readonly<Record<"image" | "mask", Value>> | undefined;
+  readonly original: { readonly image: Value; readonly mask: Value | undefined } | undefined;
   /** One unit normal for each row that adds noise, in order: [draws, …latent]; absent if there are none. */
   readonly draws: Value | undefined;
   /** The guidance scale, if it is an input of the run. */
@@ -47,8 +47,8 @@ export class Calls implements Placing {
     const shape = latentShape(run);
     this.noise = this.input(ditView(this.model).latent, { elem: "float", shape });
     this.takeConditions();
-    const { inpaint } = run;
-    this.original = inpaint && { image: this.own(inpaint.image), mask: this.own(inpaint.mask) };
+    const { original } = run;
+    this.original = original && { image: this.own(original.image), mask: original.mask && this.own(original.mask) };
     const draws = drawingRows(run.table).length;
     if (draws > 0) this.draws = this.input(this.ports.noise, { elem: "float", shape: [draws, ...shape] });
     const scale = scaleInput(run);

@@ -12,8 +12,9 @@ import type { Calls } from "./calls.js";
 import type { Step } from "./step.js";
 
 /** The latent that the run starts from. */
-export function firstLatent({ noise, run: { table, inpaint }, original }: Calls, build: Builder, name: string): Value {
-  const level = inpaint?.isStarted ? startLevel(table) : undefined;
+export function firstLatent({ noise, run, original }: Calls, build: Builder, name: string): Value {
+  const { table } = run;
+  const level = run.original?.isStarted ? startLevel(table) : undefined;
   if (!original || !level) return build.weightedSum([{ value: noise, weight: table.initialScale }], name);
   return build.weightedSum(
     [
@@ -35,8 +36,8 @@ export class Inpainting {
   blended(next: Value, step: Step, name: string): Value {
     const { body, prologue, original, run } = this.calls;
     const levels = levelsBehind(run.table);
-    if (!original || !levels) return next;
-    const places = run.inpaint?.mask.halves.cond.perStep;
+    if (!original?.mask || !levels) return next;
+    const places = run.original?.mask?.halves.cond.perStep;
     const mask = places ? step.value(original.mask, places, `${step.label}/mask`) : original.mask;
     const kept = places ? this.keptBy(mask, body, step.label) : (this.kept ??= this.keptBy(mask, prologue, "steps"));
     const made = body.op("Mul", [mask, next], `${step.label}/made`, { elem: "float", shape: shapeOf(next) });

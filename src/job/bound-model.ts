@@ -20,7 +20,7 @@ import {
   type Guidance,
   guidedHalves,
   hasUnguidedRows,
-  type Inpaint,
+  type Original,
   LATENT_VALUE,
   networkName,
   type OwnCondition,
@@ -49,7 +49,7 @@ export interface BoundNetwork {
   readonly batch: number;
   readonly conditions: ReadonlyMap<string, Condition>;
   readonly companions: Companions;
-  readonly inpaint: Pick<Inpaint, "image" | "mask"> | undefined;
+  readonly original: Pick<Original, "image" | "mask"> | undefined;
   /** The steps of all networks of the run, this one first. */
   readonly steps: readonly BoundStep[];
   /** Whether the batch of every export is symbolic. */
@@ -69,7 +69,7 @@ export interface BoundModel {
   readonly source: JobSource;
   /** The step as guided rows call it: the exporter's graph with all shapes bound and all values typed, lifted. */
   readonly model: Model;
-  readonly facts: Omit<RunFacts, "table" | "steps" | "borders" | "inpaint">;
+  readonly facts: Omit<RunFacts, "table" | "steps" | "borders" | "original">;
 }
 
 /** Binds the shapes of a network to the recipe's batch and dims, and lifts it. Throws what its parts throw. */
@@ -86,8 +86,15 @@ async function bindNetwork(network: Network, runtime: RuntimeOptions): Promise<B
   const { recipe } = source;
   const guidance = guidanceOf(recipe, ports);
   const taken = new Set([ports.latent, ...ports.conditions, ...companionInputs(network)]);
-  const own = recipe.inpaint ? { image: freeName("image_latent", taken), mask: freeName("mask", taken) } : undefined;
-  assertInputsKnown(network, guidance, Object.values(own ?? {}));
+  const own =
+    recipe.image === true || recipe.inpaint === true
+      ? { image: freeName("image_latent", taken), mask: recipe.inpaint === true ? freeName("mask", taken) : undefined }
+      : undefined;
+  assertInputsKnown(
+    network,
+    guidance,
+    Object.values(own ?? {}).filter((name) => name !== undefined),
+  );
   const batch = recipe.batch ?? exportedBatch(network, guidance);
   const questions = { evaluator: evaluator(runtime), signal: runtime.signal };
   const types = new Map<string, TensorType>();
@@ -109,7 +116,8 @@ async function bindNetwork(network: Network, runtime: RuntimeOptions): Promise<B
   const after = await bindCompanions(network.companions.after, surroundings, questions);
   const unfed = companionInputs(network).map((name) => inputValue(name, types.get(name)));
   const inputs = conditionSourcesOf(network, unfed, { ...halving, isBatched: new Set() });
-  const inpaint = own && inpaintOf(network, own, latent, tableRows);
+  const original = own && originalOf(network, own, latent, tableRows);
+  if (original) assertFed(network, new Map([[original.image.name, original.image]]), types);
   const networks = allNetworks(network);
   const anyBatch = networks.every((one) => typeof latentRows(one) === "string");
   const isUnguided = hasUnguidedRows(guidance) || recipe.networks.some(({ scale }) => scale === 1);
@@ -132,7 +140,7 @@ async function bindNetwork(network: Network, runtime: RuntimeOptions): Promise<B
     assertSameInputs(network, own);
     steps.push(await (own === network ? stepOf(own) : atFile(own.source.modelFile, () => stepOf(own))));
   }
-  return { network, guidance, batch, conditions, companions: { before, after, inputs }, inpaint, steps, anyBatch };
+  return { network, guidance, batch, conditions, companions: { before, after, inputs }, original, steps, anyBatch };
 }
 
 /** Lifts what is bound, with the cut of the network's recipe, and resolves the rest of the recipe against it. */
@@ -301,6 +309,7 @@ function assertInputsKnown(network: Network, { input, atRunTime }: Guidance, own
   const given = givenBy(companions.before);
   const seen = ports.conditions.filter((name) => name !== input);
   const known = [...seen.filter((name) => !given.has(name)), ...companionInputs(network)];
+  const free = own.filter((name) => !given.has(name));
   const assertKnown = (named: Iterable<string>, known: readonly string[]): void => {
     for (const name of named) if (!known.includes(name)) throw unknownName("condition input", name, known);
   };
@@ -308,14 +317,14 @@ function assertInputsKnown(network: Network, { input, atRunTime }: Guidance, own
   const { scale } = portsBeside([ports.latent, ...ports.conditions, ...companionInputs(network), ...own]);
   assertKnown(Object.keys(inputs), [
     ...known,
-    ...own,
+    ...free,
     ...known.filter((name) => isInput(guidance.uncond[name])).map(uncondInput),
     ...(atRunTime ? [scale] : []),
   ]);
   const read = [...companions.before, ...companions.after].flatMap(({ inputs }) => [...inputs.values()]);
   assertKnown(
     [...given].filter((value) => !read.includes(value)),
-    seen,
+    [...seen, ...own],
   );
 }
 
@@ -379,12 +388,12 @@ function constantFor(source: JobSource, value: Value, spec: ValueSpec, rows?: nu
  * Original and mask of a run that keeps what the mask says. A mask has one channel; that of a latent of less than four axes, whose
  * channels may be pixels of a patch (FLUX), has the latent's shape. Throws BAD_JSON_FIELD for an original that changes.
  */
-function inpaintOf(
+function originalOf(
   { source }: Network,
-  names: Readonly<Record<"image" | "mask", string>>,
+  names: { readonly image: string; readonly mask: string | undefined },
   latent: readonly number[],
   tableRows: Halving["tableRows"],
-): Pick<Inpaint, "image" | "mask"> {
+): Pick<Original, "image" | "mask"> {
   const { recipe } = source;
   if (saidOf(recipe, names.image).isPerStep)
     throw badJsonField("recipe", `inputs.${names.image}.perStep`, "is not for the original, which is the same at all steps");
@@ -395,7 +404,7 @@ function inpaintOf(
   };
   const isPacked = latent.length < 4;
   const masked = latent.map((size, axis) => (axis === recipe.prediction.channelAxis && !isPacked ? 1 : size));
-  return { image: ofRun(names.image, latent), mask: ofRun(names.mask, masked) };
+  return { image: ofRun(names.image, latent), mask: names.mask === undefined ? undefined : ofRun(names.mask, masked) };
 }
 
 /** The recipe's guidance. Throws UNKNOWN_NAME where an embedded scale has no input. */

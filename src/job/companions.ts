@@ -89,9 +89,11 @@ function nameOf(file: string): string {
   return stem === "model" ? basename(dirname(file)) : stem;
 }
 
-/** A graph as text says only the element types: shapes are those of what it reads. */
+/** What a graph as text declares without a shape has that of what it reads, whatever that is. */
 function withoutShapes(model: Model): Model {
-  const free = model.graph.inputs.map((input) => [input, inputValue(input.name, input.type && { ...input.type, shape: null })] as const);
+  const free = model.graph.inputs
+    .filter(({ type }) => type?.shape?.length === 0)
+    .map((input) => [input, inputValue(input.name, input.type && { ...input.type, shape: null })] as const);
   return withGraph(model, untyped(model.graph, new Map(free)));
 }
 
@@ -116,6 +118,12 @@ export async function bindCompanions(
   for (const companion of opened) {
     const { name, read, inputs, outputs } = companion;
     const sizes = new Map(Object.entries({ ...dims, ...companion.spec.dims }));
+    // What is given a value says how large the dimensions of its name are.
+    for (const { name, type } of read.graph.inputs) {
+      const found = staticShape(types.get(inputs.get(name) ?? ""));
+      for (const [axis, dim] of type?.shape?.entries() ?? [])
+        if (typeof dim === "string" && found?.[axis] !== undefined) sizes.set(dim, found[axis]);
+    }
     const own = new Map<Value, Value>();
     for (const input of read.graph.inputs) {
       const value = inputs.get(input.name);

@@ -17,6 +17,7 @@ import {
   sampledBy,
   scaleAt,
   scaleInput,
+  startLevel,
   type Schedule,
   unknownKeys,
   withSources,
@@ -89,15 +90,16 @@ function jobWith({ bound, source, model, facts }: BoundModel, runtime: RuntimeOp
   const { network, anyBatch } = bound;
   const { calls, networks } = runOf({ ...facts, table: NO_ROWS });
   const { table, borders, steps, setUp, skipped: before } = samplingOf(source, latentShape({ calls, networks, batch: facts.batch }));
-  if (bound.inpaint && !levelsBehind(table)) throw noLevels(table.name, table.corrects !== undefined);
-  const inpaint = bound.inpaint && { ...bound.inpaint, isStarted: before !== undefined };
+  const levels = bound.original?.mask ? levelsBehind(table) : startLevel(table);
+  if (bound.original && !levels) throw noLevels(table.name, table.corrects !== undefined);
+  const original = bound.original && { ...bound.original, isStarted: before !== undefined };
   // What is kept is noised within the run, so that it starts from noise wherever it starts.
-  const skipped = inpaint ? undefined : before;
+  const skipped = original ? undefined : before;
   const { guidance } = facts;
   const scaled = (scale: Scale, { table, borders }: Pick<Sampling, "table" | "borders">): Scale =>
     withOwnScales(scale, source.recipe, table.rows.length, borders);
   const run = runOf({
-    ...{ ...facts, inpaint, table: withWholeTimes(table, model), borders, steps: setUp },
+    ...{ ...facts, original, table: withWholeTimes(table, model), borders, steps: setUp },
     guidance: { ...guidance, scale: scaled(guidance.scale, { table, borders }) },
   });
   // The first row's guidance, at all rows: an interval that has none of them leaves the scale at 1.

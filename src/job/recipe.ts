@@ -154,6 +154,8 @@ export const recipeSchema = z.strictObject({
       sign: z.union([z.literal(1), z.literal(-1)]).default(1),
     })
     .default({ channelAxis: 1, sign: 1 }),
+  /** The artifact takes an original (`image_latent`), and starts from it at the noise of its first step. */
+  image: z.boolean().optional(),
   /** The artifact takes an original and a mask (`image_latent`, `mask`), and keeps the original where the mask is 0. */
   inpaint: z.boolean().optional(),
   /** Where the network is cut: what a cache holds (ir/residual/cut.ts). */

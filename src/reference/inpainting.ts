@@ -6,17 +6,17 @@ import type { RunInputs } from "../job/index.js";
 import { valueAt } from "./feeds.js";
 
 /** The latent that a run starts from. */
-export function firstLatentOf({ table, inpaint }: Run, { noise, conditions }: RunInputs): Float32Array {
-  const level = inpaint?.isStarted ? startLevel(table) : undefined;
-  if (!inpaint || !level) return noise.map((value) => value * table.initialScale);
-  const image = tensorFloats(valueAt(inpaint.image.halves.cond, 0, conditions));
+export function firstLatentOf({ table, original }: Run, { noise, conditions }: RunInputs): Float32Array {
+  const level = original?.isStarted ? startLevel(table) : undefined;
+  if (!original || !level) return noise.map((value) => value * table.initialScale);
+  const image = tensorFloats(valueAt(original.image.halves.cond, 0, conditions));
   return noise.map((value, i) => level.signal * (image[i] ?? NaN) + level.noise * value);
 }
 
 /** The mask behind row `k`, a number for each of the latent; undefined if nothing is kept. */
 export function maskAt(run: Run, k: number, { conditions }: Pick<RunInputs, "conditions">): Float64Array | undefined {
-  if (!run.inpaint) return undefined;
-  const mask = valueAt(run.inpaint.mask.halves.cond, k, conditions);
+  if (!run.original?.mask) return undefined;
+  const mask = valueAt(run.original.mask.halves.cond, k, conditions);
   const numbers = tensorFloats(mask);
   const shape = latentShape(run);
   const count = shape.reduce((product, size) => product * size, 1);
@@ -36,8 +36,8 @@ export function maskAt(run: Run, k: number, { conditions }: Pick<RunInputs, "con
 export function blended(run: Run, k: number, next: Float64Array, inputs: RunInputs): Float64Array {
   const mask = maskAt(run, k, inputs);
   const level = levelsBehind(run.table)?.[k];
-  if (!run.inpaint || !mask || !level) return next;
-  const image = tensorFloats(valueAt(run.inpaint.image.halves.cond, k, inputs.conditions));
+  if (!run.original || !mask || !level) return next;
+  const image = tensorFloats(valueAt(run.original.image.halves.cond, k, inputs.conditions));
   return next.map((value, i) => {
     const kept = level.signal * (image[i] ?? NaN) + level.noise * (inputs.noise[i] ?? NaN);
     return (1 - (mask[i] ?? NaN)) * kept + (mask[i] ?? NaN) * value;
