@@ -1,10 +1,9 @@
 /** The step of a loop body. Numbers that differ between rows are gathered from tables by the iteration counter. */
 import { type Builder, elemOf, shapeOf, type Weight } from "../../ir/build.js";
-import { entryAt } from "../../ir/entries.js";
 import { constant, type Value } from "../../ir/graph.js";
 import { tensorOf } from "../../ir/tensor.js";
 import type { ElementType } from "../../ir/types.js";
-import { type OfRow, type Step, valueAt } from "../lowering/step.js";
+import { entryOf, type OfRow, type Step } from "../lowering/step.js";
 
 export class Iteration implements Step {
   readonly index = 0;
@@ -41,15 +40,6 @@ export class Iteration implements Step {
     return this.gathered(constant(`${name}_rows`, tensorOf(elem, [this.steps, ...shape], rows.flat())), name);
   }
 
-  value(all: Value, places: readonly number[], name: string): Value {
-    return valueAt(
-      all,
-      this.constant(`${name}_place`, "int64", [], (row) => [entryAt(places, row)]),
-      name,
-      this.early,
-    );
-  }
-
   /** `steps` are all rows, as all make the same calls. */
   part(all: Value, _steps: readonly number[], name: string): Value {
     const known = this.parts.get(all);
@@ -69,6 +59,6 @@ export class Iteration implements Step {
   }
 
   private gathered(table: Value, name: string): Value {
-    return valueAt(table, this.number, name, this.early);
+    return entryOf(table, this.number, name, this.early);
   }
 }

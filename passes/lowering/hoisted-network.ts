@@ -21,7 +21,7 @@ import { elementCount } from "../../ir/types.js";
 import { halfOf, type Run } from "../../schedules/index.js";
 import { clone, operandsAt } from "./copy.js";
 import type { Affine, RunTimeScale } from "./run-time-scale.js";
-import type { Step } from "./step.js";
+import { type Step, valueAt } from "./step.js";
 
 /** The run that calls are placed in, and its nodes so far. */
 export interface Placing {
@@ -234,7 +234,7 @@ export class HoistedNetwork {
     if (scaled && placing.scale && !this.hoisted.has(scaled) && !this.once.has(scaled))
       own.set(scaled, placing.scale.at(step, scaleOf(scaled)));
     const inOrder = placing.run.rows.map((_, row) => row);
-    for (const [input, values] of this.perStep) own.set(input, step.value(values, inOrder, `${label}/${input.name}`));
+    for (const [input, values] of this.perStep) own.set(input, valueAt(step, values, inOrder, `${label}/${input.name}`));
     const spread = new Map<Value, Value>();
     const copy = (node: Node, into: Builder): void => {
       const operands = operandsAt(node, (value) => own.get(value) ?? this.rowsAt(step, value, node, label, spread) ?? this.onceOf(value));

@@ -9,7 +9,7 @@ import type { Value } from "../../ir/graph.js";
 import type { StandardOperator } from "../../ir/operators.js";
 import { levelsBehind, startLevel } from "../../schedules/index.js";
 import type { Calls } from "./calls.js";
-import type { Step } from "./step.js";
+import { type Step, valueAt } from "./step.js";
 
 /** The latent that the run starts from. */
 export function firstLatent({ noise, run, original }: Calls, build: Builder, name: string): Value {
@@ -38,7 +38,7 @@ export class Inpainting {
     const levels = levelsBehind(run.table);
     if (!original?.mask || !levels) return next;
     const places = run.original?.mask?.halves.cond.perStep;
-    const mask = places ? step.value(original.mask, places, `${step.label}/mask`) : original.mask;
+    const mask = places ? valueAt(step, original.mask, places, `${step.label}/mask`) : original.mask;
     const kept = places ? this.keptBy(mask, body, step.label) : (this.kept ??= this.keptBy(mask, prologue, "steps"));
     const made = body.op("Mul", [mask, next], `${step.label}/made`, { elem: "float", shape: shapeOf(next) });
     return body.weightedSum(

@@ -19,16 +19,20 @@ export interface Step<W extends Weight = Weight> {
   weight(name: string, of: OfRow<number>): W;
   /** The numbers of the step's row as a value. */
   constant(name: string, elem: ElementType, shape: readonly number[], of: OfRow<ArrayLike<number>>): Value;
-  /** The value of this step in one with a value for each row, [values, …]; `places` says which a row has. */
-  value(all: Value, places: readonly number[], name: string): Value;
   /** The rows of this step in a value with the rows of several steps, this one among them: [steps · n, …] → [n, …]. */
   part(all: Value, steps: readonly number[], name: string): Value;
   /** The single row of this step in such a value, repeated `count` times. */
   repeated(all: Value, steps: readonly number[], count: number, name: string): Value;
 }
 
-/** What `Step.value` gives: found by `place`, an int64 scalar. */
-export function valueAt(all: Value, place: Value, name: string, build: Builder): Value {
+/** The value of a step in one with a value for each row, [values, …]; `places` says which a row has. */
+export function valueAt(step: Step, all: Value, places: readonly number[], name: string): Value {
+  const place = step.constant(`${name}_place`, "int64", [], (row) => [entryAt(places, row)]);
+  return entryOf(all, place, name, step.early);
+}
+
+/** The entry along axis 0 that `place`, an int64 scalar, names. */
+export function entryOf(all: Value, place: Value, name: string, build: Builder): Value {
   const [, ...shape] = shapeOf(all);
   return build.op("Gather", [all, place], name, { elem: elemOf(all), shape }, { axis: { kind: "int", value: 0n } });
 }
@@ -63,15 +67,6 @@ export class KnownStep implements Step<number> {
 
   constant(name: string, elem: ElementType, shape: readonly number[], of: OfRow<ArrayLike<number>>): Value {
     return constant(name, tensorOf(elem, shape, of(this.index)));
-  }
-
-  value(all: Value, places: readonly number[], name: string): Value {
-    return valueAt(
-      all,
-      this.constant(`${name}_place`, "int64", [], (row) => [entryAt(places, row)]),
-      name,
-      this.early,
-    );
   }
 
   part(all: Value, steps: readonly number[], name: string): Value {

@@ -1,5 +1,4 @@
 /** A network with bound shapes, and the recipe resolved against it: everything of a run except its sampler. */
-import { basename } from "node:path";
 import { shapeOf } from "../../ir/build.js";
 import { unknownName } from "../../ir/diagnostics.js";
 import type { Half } from "../../ir/dit.js";
@@ -10,37 +9,30 @@ import { firstUndecided } from "../../ir/sizes.js";
 import { readTensor, type TensorData } from "../../ir/tensor.js";
 import { type Dim, staticShape, type TensorType } from "../../ir/types.js";
 import { BIND_PASSES, DERIVE_PASSES, inferTypes, type Questions, runPasses, SETTLE_PASSES, untilSettled } from "../../passes/index.js";
-import { badJsonField, batchAsDim, batchMismatch, reservedName } from "../../schedules/diagnostics.js";
+import { batchAsDim, batchMismatch } from "../../schedules/diagnostics.js";
 import {
   type Companions,
   type Condition,
-  differingValues,
   freeName,
-  givenBy,
   type Guidance,
   guidedHalves,
   hasUnguidedRows,
   type Original,
   LATENT_VALUE,
   networkName,
-  type OwnCondition,
-  portsBeside,
   type PredictionSlice,
   type RunFacts,
-  type ConditionSource,
-  uncondInput,
 } from "../../schedules/index.js";
 import { evaluator, type RuntimeOptions } from "../runtime/index.js";
-import { badChannels, companionMisfit, dataDependent, predictionShape, typeUnknown } from "../words/index.js";
+import { badChannels, dataDependent, predictionShape, typeUnknown } from "../words/index.js";
 import { bindCompanions, dimsFrom } from "./companions.js";
+import { assertFed, assertInputsKnown, companionInputs, conditionSourcesOf, originalOf } from "./condition-sources.js";
 import { findingsOf } from "./findings.js";
 import { assertSameBranches, assertSameInputs, assertSameTypes, sizesLike } from "./agreement.js";
 import { allNetworks, atFile, lifted, type Network, type PortRoles, structureOf } from "./network.js";
-import { floatTypeOf, isInput, type Recipe, saidOf, type ValueSpec } from "./recipe.js";
+import { floatTypeOf, type Recipe } from "./recipe.js";
 import { samplingOf } from "./sampling.js";
 import type { JobSource } from "./source.js";
-import { fileOf } from "./source.js";
-import { tensorFor } from "./values.js";
 
 /** A network with bound shapes. Lifted again, at another cut, it need not be bound again. */
 export interface BoundNetwork {
@@ -282,129 +274,6 @@ function oneHalf(both: Model, one: Model): Model | undefined {
     return [2 * rows, ...rest].join() === shapes[i]?.join();
   });
   return fits ? one : undefined;
-}
-
-interface Halving {
-  readonly batch: number;
-  readonly guidance: Guidance;
-  readonly isBatched: ReadonlySet<string>;
-  /** The number of rows of the sampler's table. Throws what making the table throws. */
-  readonly tableRows: () => number;
-}
-
-/** The inputs of the run that companions alone read. */
-function companionInputs({ companions: { before, after }, ports }: Network): readonly string[] {
-  const given = new Set([...givenBy(before), ...givenBy(after), LATENT_VALUE, ...ports.conditions]);
-  const read = [...before, ...after].flatMap(({ inputs }) => [...inputs.values()]);
-  return [...new Set(read)].filter((value) => !given.has(value));
-}
-
-/**
- * Throws UNKNOWN_NAME where the recipe speaks of an input that is none, or that a companion gives, or where nobody reads what one gives.
- * `own`: inputs of the run that no network has.
- */
-function assertInputsKnown(network: Network, { input, atRunTime }: Guidance, own: readonly string[]): void {
-  const { source, companions, ports } = network;
-  const { inputs, guidance } = source.recipe;
-  const given = givenBy(companions.before);
-  const seen = ports.conditions.filter((name) => name !== input);
-  const known = [...seen.filter((name) => !given.has(name)), ...companionInputs(network)];
-  const free = own.filter((name) => !given.has(name));
-  const assertKnown = (named: Iterable<string>, known: readonly string[]): void => {
-    for (const name of named) if (!known.includes(name)) throw unknownName("condition input", name, known);
-  };
-  assertKnown(Object.keys(guidance.uncond), known);
-  const { scale } = portsBeside([ports.latent, ...ports.conditions, ...companionInputs(network), ...own]);
-  assertKnown(Object.keys(inputs), [
-    ...known,
-    ...free,
-    ...known.filter((name) => isInput(guidance.uncond[name])).map(uncondInput),
-    ...(atRunTime ? [scale] : []),
-  ]);
-  const read = [...companions.before, ...companions.after].flatMap(({ inputs }) => [...inputs.values()]);
-  assertKnown(
-    [...given].filter((value) => !read.includes(value)),
-    [...seen, ...own],
-  );
-}
-
-/** Throws COMPANION_MISFIT where what companions give does not have the shape of the condition that reads it. */
-function assertFed(
-  { companions, source }: Network,
-  conditions: ReadonlyMap<string, Condition>,
-  types: ReadonlyMap<string, TensorType>,
-): void {
-  for (const value of givenBy(companions.before)) {
-    const [wanted, found] = [conditions.get(value)?.type?.shape, types.get(value)?.shape];
-    if (wanted && found && wanted.join() !== found.join()) throw companionMisfit(basename(source.modelFile), value, wanted, value, found);
-  }
-}
-
-/**
- * For each condition, the source of the value that each half sees. Throws RESERVED_NAME, what values that do not fit throw,
- * and if there is one with a value for each row of the sampler's table, what making that throws.
- */
-function conditionSourcesOf(
-  { source, step, companions }: Network,
-  values: readonly Value[],
-  halving: Halving,
-): ReadonlyMap<string, Condition> {
-  const { recipe } = source;
-  const { uncond } = recipe.guidance;
-  const inputs = step.graph.inputs.map(({ name }) => name);
-  const seesUncond = guidedHalves(halving.guidance).flat().includes("uncond");
-  const differing = differingValues(companions.before, (name) => uncond[name] !== undefined);
-  return new Map(
-    values.map((value): [string, Condition] => {
-      const { name, type } = value;
-      const isBatched = halving.isBatched.has(name);
-      const shape = isBatched ? [halving.batch, ...shapeOf(value).slice(1)] : shapeOf(value);
-      const typed = inputValue(name, type && { ...type, shape });
-      const sourceOf = (input: string): ConditionSource => sourceAsSaid(source, typed, input, halving.tableRows);
-      const cond = sourceOf(name);
-      const asked = !seesUncond ? undefined : differing.has(name) ? { input: true as const } : uncond[name];
-      const halves: Record<Half, ConditionSource> = { cond, uncond: cond };
-      if (isInput(asked) && inputs.includes(uncondInput(name))) throw reservedName(uncondInput(name));
-      if (isInput(asked)) halves.uncond = sourceOf(uncondInput(name));
-      else if (asked !== undefined) halves.uncond = constantFor(source, typed, asked);
-      return [name, { type: typed.type, isBatched, halves }];
-    }),
-  );
-}
-
-/** What the recipe says of the input `input`, which has values of the type of `value`. */
-function sourceAsSaid(source: JobSource, value: Value, input: string, tableRows: Halving["tableRows"]): ConditionSource {
-  const { fixed, isPerStep } = saidOf(source.recipe, input);
-  const rows = isPerStep ? tableRows() : undefined;
-  const whole: ConditionSource = fixed === undefined ? { kind: "input", name: input } : constantFor(source, value, fixed, rows);
-  return rows === undefined ? whole : { ...whole, perStep: Array.from({ length: rows }, (_, row) => row) };
-}
-
-function constantFor(source: JobSource, value: Value, spec: ValueSpec, rows?: number): ConditionSource {
-  return { kind: "constant", data: tensorFor(value, shapeOf(value), spec, (file) => fileOf(source, file), rows) };
-}
-
-/**
- * Original and mask of a run that keeps what the mask says. A mask has one channel; that of a latent of less than four axes, whose
- * channels may be pixels of a patch (FLUX), has the latent's shape. Throws BAD_JSON_FIELD for an original that changes.
- */
-function originalOf(
-  { source }: Network,
-  names: { readonly image: string; readonly mask: string | undefined },
-  latent: readonly number[],
-  tableRows: Halving["tableRows"],
-): Pick<Original, "image" | "mask"> {
-  const { recipe } = source;
-  if (saidOf(recipe, names.image).isPerStep)
-    throw badJsonField("recipe", `inputs.${names.image}.perStep`, "is not for the original, which is the same at all steps");
-  const ofRun = (name: string, shape: readonly number[]): OwnCondition => {
-    const type = { elem: "float", shape } as const;
-    const said = sourceAsSaid(source, inputValue(name, type), name, tableRows);
-    return { name, type, isBatched: true, halves: { cond: said, uncond: said } };
-  };
-  const isPacked = latent.length < 4;
-  const masked = latent.map((size, axis) => (axis === recipe.prediction.channelAxis && !isPacked ? 1 : size));
-  return { image: ofRun(names.image, latent), mask: names.mask === undefined ? undefined : ofRun(names.mask, masked) };
 }
 
 /** The recipe's guidance. Throws UNKNOWN_NAME where an embedded scale has no input. */

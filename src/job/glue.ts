@@ -19,7 +19,11 @@ export function valuesOf({ graph, outputs }: CompanionFacts): readonly string[] 
 }
 
 /** The tokenizer's mask is what the network takes, too. */
-export const MASK = glue("mask", "int64 attention_mask => int64 encoder_attention_mask", "encoder_attention_mask = Identity(attention_mask)");
+export const MASK = glue(
+  "mask",
+  "int64 attention_mask => int64 encoder_attention_mask",
+  "encoder_attention_mask = Identity(attention_mask)",
+);
 
 /** The hidden states of a text encoder, [rows, tokens, channels], and zeros where the tokenizer has padded. */
 export function unpadded(states: string, result = "encoder_hidden_states"): CompanionFacts {
@@ -72,7 +76,10 @@ export function unpacked(sizes: readonly number[] | undefined, patches: readonly
 export const scalingKeys = { scaling_factor: z.number().default(1), shift_factor: z.number().nullish() };
 
 /** latent / scaling_factor + shift_factor. */
-export function unscaled({ scaling_factor: scale, shift_factor: shift }: z.output<z.ZodObject<typeof scalingKeys>>, latent = "latent"): CompanionFacts {
+export function unscaled(
+  { scaling_factor: scale, shift_factor: shift }: z.output<z.ZodObject<typeof scalingKeys>>,
+  latent = "latent",
+): CompanionFacts {
   return shift === undefined || shift === null
     ? glue("unscaled", `float ${latent} => float unscaled_latent`, `unscaled_latent = Div(${latent}, scale)`, `float scale = {${scale}}`)
     : glue(
