@@ -6,7 +6,7 @@ import { Builder, elemOf } from "../ir/build.js";
 import type { Half } from "../ir/dit.js";
 import { constant, inputValue, type Model, type Node, type Port, type Value } from "../ir/graph.js";
 import { rewrite } from "../ir/rewrite.js";
-import { type Companion, type Companions, LATENT_VALUE, ownConditions, resultsOf, type Run, valueName } from "../schedules/index.js";
+import { type Companion, type Companions, LATENT_VALUE, ownConditions, resultsOf, type Run, typeFor, valueName } from "../schedules/index.js";
 import { clone, operandsAt } from "./lowering/copy.js";
 import type { Pass } from "./pass.js";
 
@@ -74,7 +74,8 @@ class Joint {
     if (read.some((value) => this.valueOf(value, "uncond") !== this.valueOf(value, "cond"))) this.place(companion, "uncond", into);
   }
 
-  place({ name, model: { graph }, inputs, outputs }: Companion, half: Half, into: Builder): void {
+  place({ name, model, uncondModel = model, inputs, outputs }: Companion, half: Half, into: Builder): void {
+    const { graph } = half === "uncond" ? uncondModel : model;
     const prefix = half === "cond" ? `${name}/` : `${name}/uncond/`;
     const own = new Map<Value, Value>();
     for (const input of graph.inputs) {
@@ -104,7 +105,7 @@ class Joint {
     if (source.kind === "constant") return this.constantOf(source.data, name);
     const known = this.inputs.get(source.name);
     if (known) return known;
-    const input = inputValue(source.name, condition.type);
+    const input = inputValue(source.name, typeFor(condition, half));
     this.inputs.set(source.name, input);
     this.added.push(input);
     return input;

@@ -8,6 +8,8 @@ export interface Companion {
   readonly name: string;
   /** With all shapes bound and all values typed. */
   readonly model: Model;
+  /** The same for the unconditional half, where shapes are others there. */
+  readonly uncondModel?: Model | undefined;
   /** The value that each input reads. */
   readonly inputs: ReadonlyMap<string, string>;
   /** The value that each output gives; outputs that are not in it are not used. */

@@ -111,7 +111,7 @@ async function simplified(
 
 /** All networks of a run, companions included. */
 function networksOf({ networks, companions = NO_COMPANIONS }: Run): readonly Model[] {
-  return [...networks.values(), ...[...companions.before, ...companions.after].map(({ model }) => model)];
+  return [...networks.values(), ...[...companions.before, ...companions.after].flatMap(({ model, uncondModel }) => [model, uncondModel ?? []].flat())];
 }
 
 /** The run with other networks in place of its own, and of its companions. */
@@ -125,7 +125,14 @@ async function mapNetworks(
   const { before, after, inputs } = run.companions ?? NO_COMPANIONS;
   const mapped = async (all: readonly Companion[]): Promise<readonly Companion[]> => {
     const made: Companion[] = [];
-    for (const companion of all) made.push({ ...companion, model: await ofCompanion(companion.model, companion.name) });
+    for (const companion of all) {
+      const { name, model, uncondModel } = companion;
+      made.push({
+        ...companion,
+        model: await ofCompanion(model, name),
+        ...(uncondModel && { uncondModel: await ofCompanion(uncondModel, name) }),
+      });
+    }
     return made;
   };
   return { ...withNetworks(run, networks), companions: { before: await mapped(before), after: await mapped(after), inputs } };

@@ -25,6 +25,7 @@ import {
   type ConditionSource,
   uncondInput,
 } from "../../schedules/index.js";
+import { readNpy } from "../files/index.js";
 import { evaluator, type RuntimeOptions } from "../runtime/index.js";
 import { badChannels, companionMisfit, dataDependent, predictionShape, typeUnknown } from "../words/index.js";
 import { bindCompanions, dimsFrom } from "./companions.js";
@@ -74,23 +75,25 @@ async function bindNetwork(network: Network, runtime: RuntimeOptions): Promise<B
   const batch = recipe.batch ?? exportedBatch(network, guidance);
   const questions = { evaluator: evaluator(runtime), signal: runtime.signal };
   const types = new Map<string, TensorType>();
-  const surroundings = { types, batch, dims: recipe.dims };
+  const differing = differingIn(network, guidance);
+  const givenRow = (input: string, rank: number): readonly number[] | undefined => rowGivenFor(input, rank, source);
+  const surroundings = { types, batch, dims: recipe.dims, differing, givenRow };
   const before = await bindCompanions(network.companions.before, surroundings, questions);
   const shapedFor = (halves: number): Promise<Model> =>
     runPasses(step, BIND_PASSES, { ...questions, sizes: dimSizesOf(network, batch, halves, types), precision: floatTypeOf(recipe) });
   const halves = halvesOfCall(guidance);
   const shaped = await shapedFor(halves);
   const isBatched = batchedInputs(network, batch * halves);
-  const halving = { batch, guidance, isBatched };
+  const halving = { batch, guidance, isBatched, differing };
   const own = conditionValues(shaped, network, guidance);
   const conditions = conditionSourcesOf(network, own, halving);
   assertFed(network, conditions, types);
   for (const [name, { type }] of conditions) if (type && !types.has(name)) types.set(name, type);
   const latent = shaped.graph.inputs.find(({ name }) => name === ports.latent);
   types.set(LATENT_VALUE, { elem: "float", shape: latent ? [batch, ...shapeOf(latent).slice(1)] : null });
-  const after = await bindCompanions(network.companions.after, surroundings, questions);
+  const after = await bindCompanions(network.companions.after, { ...surroundings, differing: new Set() }, questions);
   const unfed = companionInputs(network).map((name) => inputValue(name, types.get(name)));
-  const inputs = conditionSourcesOf(network, unfed, { batch, guidance, isBatched: new Set() });
+  const inputs = conditionSourcesOf(network, unfed, { ...halving, isBatched: new Set() }, types);
   const settled = (model: Model, seen: readonly (readonly Half[])[]): Promise<Model> =>
     settledWith(model, network, { conditions, seen }, questions);
   const model = await settled(shaped, guidedHalves(guidance));
@@ -232,6 +235,24 @@ interface Halving {
   readonly batch: number;
   readonly guidance: Guidance;
   readonly isBatched: ReadonlySet<string>;
+  /** The values that the unconditional half has other than the conditional one. */
+  readonly differing: ReadonlySet<string>;
+}
+
+/** The values that the unconditional half has other than the conditional one: those that the recipe says, and what encoders make of them. */
+function differingIn({ companions, source }: Network, guidance: Guidance): ReadonlySet<string> {
+  if (!guidedHalves(guidance).flat().includes("uncond")) return new Set();
+  const { uncond } = source.recipe.guidance;
+  return new Set([...Object.keys(uncond), ...differingValues(companions.before, (name) => uncond[name] !== undefined)]);
+}
+
+/** The sizes behind axis 0 of an input of some rank, from the first array that the recipe gives for it. Throws what reading it throws. */
+function rowGivenFor(input: string, rank: number, source: JobSource): readonly number[] | undefined {
+  const { inputs, guidance } = source.recipe;
+  const { calibrate, fix } = inputs[input] ?? {};
+  const uncond = Object.entries(guidance.uncond).flatMap(([name, spec]) => (uncondInput(name) === input && !isInput(spec) ? [spec] : []));
+  const [file] = [fix, calibrate, ...uncond].flat().filter((spec) => typeof spec === "string");
+  return file === undefined ? undefined : readNpy(fileOf(source, file)).shape.slice(1 - rank);
 }
 
 /** The inputs of the run that companions alone read. */
@@ -260,38 +281,42 @@ function assertInputsKnown(network: Network, { input }: Guidance): void {
 /** Throws COMPANION_MISFIT where what companions give does not have the shape of the condition that reads it. */
 function assertFed({ companions, source }: Network, conditions: ReadonlyMap<string, Condition>, types: ReadonlyMap<string, TensorType>): void {
   for (const value of givenBy(companions.before)) {
-    const [wanted, found] = [conditions.get(value)?.type?.shape, types.get(value)?.shape];
-    if (wanted && found && wanted.join() !== found.join()) throw companionMisfit(basename(source.modelFile), value, wanted, value, found);
+    const wanted = conditions.get(value)?.type?.shape;
+    for (const name of [value, uncondInput(value)]) {
+      const found = types.get(name)?.shape;
+      if (wanted && found && wanted.join() !== found.join()) throw companionMisfit(basename(source.modelFile), value, wanted, name, found);
+    }
   }
 }
 
 /** For each condition, the source of the value that each half sees. Throws RESERVED_NAME, and what values that do not fit throw. */
 function conditionSourcesOf(
-  { source, step, companions }: Network,
+  { source, step }: Network,
   values: readonly Value[],
   halving: Halving,
+  types: ReadonlyMap<string, TensorType> = new Map(),
 ): ReadonlyMap<string, Condition> {
   const { recipe } = source;
   const { uncond } = recipe.guidance;
   const inputs = step.graph.inputs.map(({ name }) => name);
-  const seesUncond = guidedHalves(halving.guidance).flat().includes("uncond");
-  const differing = differingValues(companions.before, (name) => uncond[name] !== undefined);
   return new Map(
     values.map((value): [string, Condition] => {
       const { name, type } = value;
       const isBatched = halving.isBatched.has(name);
       const shape = isBatched ? [halving.batch, ...shapeOf(value).slice(1)] : shapeOf(value);
-      const sourceOf = (input: string, spec: ValueSpec | null | undefined): ConditionSource =>
+      const uncondType = types.get(uncondInput(name));
+      const sourceOf = (input: string, spec: ValueSpec | null | undefined, of: readonly Dim[] = shape): ConditionSource =>
         spec === undefined || spec === null
           ? { kind: "input", name: input }
-          : { kind: "constant", data: tensorFor(value, shape, spec, (file) => fileOf(source, file)) };
+          : { kind: "constant", data: tensorFor(value, of.map(Number), spec, (file) => fileOf(source, file)) };
       const cond = sourceOf(name, recipe.inputs[name]?.fix);
-      const asked = !seesUncond ? undefined : differing.has(name) ? { input: true as const } : uncond[name];
+      const asked = halving.differing.has(name) ? (uncond[name] ?? { input: true as const }) : undefined;
       const halves: Record<Half, ConditionSource> = { cond, uncond: cond };
       if (isInput(asked) && inputs.includes(uncondInput(name))) throw reservedName(uncondInput(name));
-      if (isInput(asked)) halves.uncond = sourceOf(uncondInput(name), recipe.inputs[uncondInput(name)]?.fix);
-      else if (asked !== undefined) halves.uncond = sourceOf(name, asked);
-      return [name, { type: type && { ...type, shape }, isBatched, halves }];
+      const its = uncondType?.shape ?? shape;
+      if (isInput(asked)) halves.uncond = sourceOf(uncondInput(name), recipe.inputs[uncondInput(name)]?.fix, its);
+      else if (asked !== undefined) halves.uncond = sourceOf(name, asked, its);
+      return [name, { type: type && { ...type, shape }, ...(uncondType && { uncondType }), isBatched, halves }];
     }),
   );
 }

@@ -2,9 +2,10 @@
 import { resolve } from "node:path";
 import { shapeOf } from "../../ir/build.js";
 import { unknownName } from "../../ir/diagnostics.js";
+import type { Half } from "../../ir/dit.js";
 import { inputValue, type Value } from "../../ir/graph.js";
 import type { TensorData } from "../../ir/tensor.js";
-import { ownConditions, type Run, uncondInput } from "../../schedules/index.js";
+import { ownConditions, type Run, typeFor, uncondInput } from "../../schedules/index.js";
 import { missingInput } from "../words/index.js";
 import type { Job } from "./job.js";
 import type { InputSpecs } from "./recipe.js";
@@ -37,9 +38,14 @@ export function conditionsOf(job: Job, sample: number, given: InputSpecs = new M
 
 /** The condition inputs of a run, without guidance doubling: of its networks, where no companion gives them, and of companions. */
 function conditionInputs(run: Run): readonly Value[] {
-  return [...ownConditions(run).values()].flatMap(({ type, halves: { cond, uncond } }) =>
-    [...new Set([cond, uncond])].flatMap((source) => (source.kind === "input" ? [inputValue(source.name, type)] : [])),
-  );
+  return [...ownConditions(run).values()].flatMap((condition) => {
+    const { cond, uncond } = condition.halves;
+    const halves: readonly Half[] = cond === uncond ? ["cond"] : ["cond", "uncond"];
+    return halves.flatMap((half) => {
+      const source = condition.halves[half];
+      return source.kind === "input" ? [inputValue(source.name, typeFor(condition, half))] : [];
+    });
+  });
 }
 
 /**

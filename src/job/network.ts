@@ -16,7 +16,7 @@ import { METADATA_PREFIX, missingExtension } from "../words/index.js";
 import { openCompanions, type OpenCompanions, withoutIdle } from "./companions.js";
 import { type Extensions, loadExtensions } from "./extensions.js";
 import type { Recipe } from "./recipe.js";
-import { openJobSource, type RecipeOverrides, type JobSource, withoutAbsentInputs } from "./source.js";
+import { openJobSource, type RecipeOverrides, type JobSource, withoutAbsent } from "./source.js";
 
 export interface Network {
   readonly source: JobSource;
@@ -53,8 +53,11 @@ export async function openNetwork(path: string, overrides: RecipeOverrides): Pro
   const named = await openCompanions(opened);
   const companions = opened.isDerived ? withoutIdle(named, inputs) : named;
   const others = [...companions.before, ...companions.after];
-  const known = [...inputs, ...others.flatMap((other) => [...other.inputs.values()])];
-  const recipe = opened.isDerived ? withoutAbsentInputs(opened.recipe, known, overrides.inputs) : opened.recipe;
+  const known = {
+    inputs: [...inputs, ...others.flatMap((other) => [...other.inputs.values()])],
+    dims: [read, ...others.map((other) => other.read)].flatMap(({ graph }) => graph.inputs.flatMap(({ type }) => type?.shape ?? [])),
+  };
+  const recipe = opened.isDerived ? withoutAbsent(opened.recipe, known, overrides) : opened.recipe;
   const joined = { before: companions.before.map(({ spec }) => spec), after: companions.after.map(({ spec }) => spec) };
   const source = { ...opened, recipe: { ...withExtensions(recipe, extensions), ...joined }, extensions };
   if ([...read.metadata.keys()].some((key) => key.startsWith(METADATA_PREFIX)))

@@ -2,6 +2,7 @@
 import { existsSync, realpathSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { fileMissing } from "../../ir/diagnostics.js";
+import type { Dim } from "../../ir/types.js";
 import { notAModel } from "../words/index.js";
 import { containedFile, readJson } from "../files/index.js";
 import type { Extensions } from "./extensions.js";
@@ -73,20 +74,28 @@ export function fileOf({ folder, allowed }: JobSource, name: string): string {
   return containedFile(name, folder, allowed);
 }
 
-/** A derived recipe without the inputs that the export does not have. Those in `given` stay, so that they are reported as unknown. */
-export function withoutAbsentInputs(recipe: Recipe, inputs: readonly string[], given: InputSpecs = new Map()): Recipe {
-  const known = new Set([...inputs, ...inputs.map(uncondInput), ...given.keys()]);
+/**
+ * A derived recipe without the inputs and the symbolic dimensions that the exports do not have. What the command line names stays, so that
+ * it is reported as unknown.
+ */
+export function withoutAbsent(
+  recipe: Recipe,
+  { inputs, dims }: { readonly inputs: readonly string[]; readonly dims: readonly Dim[] },
+  given: Pick<RecipeOverrides, "inputs" | "dims">,
+): Recipe {
+  const known = new Set([...inputs, ...inputs.map(uncondInput), ...(given.inputs?.keys() ?? [])]);
   const isThere = (name: string): boolean => known.has(name);
-  const present = <T>(entries: Readonly<Record<string, T>>): Record<string, T> =>
-    Object.fromEntries(Object.entries(entries).filter(([name]) => isThere(name)));
+  const kept = <T>(entries: Readonly<Record<string, T>>, isKept: (name: string) => boolean): Record<string, T> =>
+    Object.fromEntries(Object.entries(entries).filter(([name]) => isKept(name)));
   const [latent] = [recipe.latent ?? []].flat().filter(isThere);
   const times = [recipe.timestep ?? []].flat().filter(isThere);
   return {
     ...recipe,
     latent,
     timestep: times.length > 1 ? times : times[0],
-    guidance: { ...recipe.guidance, uncond: present(recipe.guidance.uncond) },
-    inputs: present(recipe.inputs),
+    guidance: { ...recipe.guidance, uncond: kept(recipe.guidance.uncond, isThere) },
+    inputs: kept(recipe.inputs, isThere),
+    dims: kept(recipe.dims, (name) => dims.includes(name) || (given.dims?.has(name) ?? false)),
   };
 }
 

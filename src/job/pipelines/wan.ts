@@ -1,6 +1,6 @@
 /** Wan (arXiv 2503.20314), as diffusers' `pipelines/wan/pipeline_wan.py` runs it. */
 import { z } from "zod";
-import { decoded, glue, unpadded } from "../glue.js";
+import { decoded, denormalised, unpadded } from "../glue.js";
 import type { Pipeline, PipelineFacts } from "../pipeline.js";
 
 const config = z.object({
@@ -14,19 +14,11 @@ export default {
   transformers: ["WanTransformer3DModel"],
   config,
   recipe({ index, vae: { latents_mean: mean, latents_std: std } }) {
-    const perChannel = (name: string, numbers: readonly number[]): string =>
-      `float[1, ${numbers.length}, 1, 1, 1] ${name} = {${numbers.join(", ")}}`;
-    const unscaled = glue(
-      "unscaled",
-      "float latent => float unscaled_latent",
-      "spread = Mul(latent, std) unscaled_latent = Add(spread, mean)",
-      `${perChannel("std", std)}, ${perChannel("mean", mean)}`,
-    );
     const facts = {
       steps: 50,
       guidance: { form: "two-calls", scale: 5, uncond: { input_ids: { input: true }, attention_mask: { input: true } } },
       before: [{ model: "text_encoder/model.onnx", outputs: { last_hidden_state: "text_states" } }, unpadded("text_states")],
-      after: [unscaled, decoded("unscaled_latent", "video")],
+      after: [denormalised(mean, std), decoded("unscaled_latent", "video")],
     } satisfies PipelineFacts;
     const { boundary_ratio: boundary } = index;
     if (typeof boundary !== "number") return facts;
