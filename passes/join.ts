@@ -35,16 +35,13 @@ function joined(model: Model, run: Run, companions: Companions): Model {
   joint.given.set(LATENT_VALUE, latent.value);
   for (const companion of companions.after) joint.place(companion, "cond", behind);
   const results = resultsOf(companions).map((name): Port => ({ name, value: joint.valueOf(name, "cond") }));
-  const whole = rewrite(
-    { ...graph, nodes: [...graph.nodes, ...behind.nodes], outputs: [latent, ...results] },
-    () => undefined,
-    fed,
-  );
+  const outputs = [...(companions.keepLatent ? [latent] : []), ...results];
+  const whole = rewrite({ ...graph, nodes: [...graph.nodes, ...behind.nodes], outputs }, () => undefined, fed);
   const inputs = joint.inputsIn(graph.inputs, fed);
   const conditions = inputs.filter((input) => !graph.inputs.includes(input) || dit?.conditions.includes(input.name)).map(({ name }) => name);
   return {
     ...model,
-    dit: dit && { ...dit, conditions },
+    dit: dit && { ...dit, conditions, prediction: outputs[0]?.name ?? dit.prediction },
     opsets: companions.before.concat(companions.after).reduce((all, { model: { opsets } }) => new Map([...opsets, ...all]), model.opsets),
     graph: { ...whole, inputs, nodes: [...front.nodes, ...whole.nodes] },
   };

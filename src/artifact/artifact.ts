@@ -206,14 +206,14 @@ export class ArtifactSession {
     return new ArtifactSession(await Session.open(model, { ...AS_WRITTEN, ...options }));
   }
 
-  /** The final latent, [batch, …latent]. */
+  /** The first output: the final latent, [batch, …latent], unless the run leaves it out. */
   async run(feeds: ReadonlyMap<string, TensorData>): Promise<Float32Array> {
-    const [latent] = (await this.outputs(feeds)).values();
-    if (!latent) throw new Error("internal: the artifact has no output");
-    return Float32Array.from(tensorNumbers(latent));
+    const [first] = (await this.outputs(feeds)).values();
+    if (!first) throw new Error("internal: the artifact has no output");
+    return Float32Array.from(tensorNumbers(first));
   }
 
-  /** All outputs by name: the final latent first, then what the networks behind the run make of it. */
+  /** All outputs by name: the final latent, then what the networks behind the run make of it. */
   outputs(feeds: ReadonlyMap<string, TensorData>): Promise<Tensors> {
     return this.session.run(feeds);
   }

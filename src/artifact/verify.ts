@@ -4,12 +4,12 @@ import { damagesOf, FILES } from "./manifest.js";
 import { type Artifact, ArtifactSession, feedsOf } from "./artifact.js";
 import { latentShape, mean, psnr, rangeOf, relativeL2, runPorts } from "../../schedules/index.js";
 import type { Job, RunInputs, SampleOptions } from "../job/index.js";
-import { type TensorData, tensorNumbers } from "../../ir/tensor.js";
+import { type TensorData, tensorFrom, tensorNumbers } from "../../ir/tensor.js";
 import { type ElementType, type FloatType, isFloatType } from "../../ir/types.js";
 import { isWidened, runnable } from "../../passes/index.js";
 import type { Progress } from "../words/index.js";
 import { decoded, exportedFirstStep, liftedFirstStep, ReferenceLoop, startOf, strayCuts } from "../reference/index.js";
-import { AS_WRITTEN, assertKernels, type RuntimeOptions, Sessions } from "../runtime/index.js";
+import { AS_WRITTEN, assertKernels, type RuntimeOptions, Sessions, type Tensors } from "../runtime/index.js";
 
 interface Tolerance {
   /**
@@ -86,60 +86,73 @@ export async function verify(artifact: Artifact, options: VerifyOptions = {}): P
   const session = await ArtifactSession.open(join(folder, FILES.model), options);
   const loop = new ReferenceLoop(job.run, options);
   const companions = new Sessions({ ...options, ...AS_WRITTEN }, 0);
-  const { latent } = runPorts(job.run);
+  const latentPort = runPorts(job.run).latent;
+  /** What the artifact gives, in its order, if the loop ends at this latent. */
+  const outputsAt = async (latent: Float32Array, { conditions }: RunInputs): Promise<Tensors> => {
+    const made = await decoded(job, latent, conditions, companions);
+    const kept = job.source.recipe.keepLatent ? [[latentPort, tensorFrom("float", latentShape(job.run), latent)] as const] : [];
+    return new Map([...kept, ...made]);
+  };
   const range = job.source.recipe.display?.range;
   const fromUncached: number[] = [];
   const peaks: number[] = [];
   const overflown = new Set<string>();
   const tolerance = toleranceOf([job.run.precision, ...branchTypes(job)]);
-  const compared: Compared[] = [];
-  const results: number[] = [];
+  const compared = new Map<string, Compared[]>();
+  const same: Check[] = [];
   let shown: Verification["shown"] | undefined;
-  let same: Check;
+  let first: RunInputs | undefined;
   try {
     for (let sample = 0; sample < samples; sample++) {
       const inputs = await startOf(job, sample, options);
-      const outputs = new Map(Array.from(await session.outputs(feedsOf(job, inputs)), ([name, data]) => [name, floatsOf(data)]));
-      const cached = required(outputs.get(latent));
+      first ??= inputs;
+      const given = await session.outputs(feedsOf(job, inputs));
       options.progress?.("verify", 3 * sample + 1, 3 * samples);
       const followed = await loop.run(inputs, { plan });
       options.progress?.("verify", 3 * sample + 2, 3 * samples);
       const uncached = await loop.run(inputs);
       options.progress?.("verify", 3 * sample + 3, 3 * samples);
-      for (const [whose, result] of Object.entries({ "the artifact": cached, "the loop": followed, "the uncached loop": uncached }))
-        if (!result.every(Number.isFinite)) overflown.add(whose);
-      compared.push({ inputs, followed, relL2: relativeL2(cached, followed) });
-      let pair = { shape: latentShape(job.run), cached, uncached };
-      const plain = await decoded(job, uncached, inputs.conditions, companions);
-      for (const [name, data] of await decoded(job, followed, inputs.conditions, companions)) {
-        const own = required(outputs.get(name));
-        results.push(relativeL2(own, floatsOf(data)));
-        pair = { shape: data.shape, cached: own, uncached: floatsOf(required(plain.get(name))) };
+      const plain = await outputsAt(uncached, inputs);
+      const results = { "the artifact": [...given.values()].map(floatsOf), "the loop": [followed], "the uncached loop": [uncached] };
+      for (const [whose, all] of Object.entries(results)) if (!all.every((one) => one.every(Number.isFinite))) overflown.add(whose);
+      let pair: Verification["shown"] | undefined;
+      for (const [name, data] of await outputsAt(followed, inputs)) {
+        const [cached, expected] = [floatsOf(required(given.get(name))), floatsOf(data)];
+        compared.set(name, [...(compared.get(name) ?? []), { inputs, followed: expected, relL2: relativeL2(cached, expected) }]);
+        pair = { shape: data.shape, cached, uncached: floatsOf(required(plain.get(name))) };
       }
-      fromUncached.push(relativeL2(pair.cached, pair.uncached));
-      peaks.push(psnr(pair.cached, pair.uncached, range ? range[1] - range[0] : rangeOf(pair.uncached)));
-      shown ??= pair;
+      const last = required(pair);
+      fromUncached.push(relativeL2(last.cached, last.uncached));
+      peaks.push(psnr(last.cached, last.uncached, range ? range[1] - range[0] : rangeOf(last.uncached)));
+      shown ??= last;
     }
-    same = await comparison("artifact = plan-aware loop over the original step", compared, tolerance, (inputs) =>
-      loop.run(inputs, { plan }),
-    );
+    for (const [name, all] of compared) {
+      const what = name === latentPort ? "artifact = plan-aware loop over the original step" : `${name} = the networks behind the loop`;
+      same.push(
+        await comparison(what, all, tolerance, async (inputs) => {
+          const outputs = await outputsAt(await loop.run(inputs, { plan }), inputs);
+          return floatsOf(required(outputs.get(name)));
+        }),
+      );
+    }
   } finally {
     await session.close();
     await loop.close();
     await companions.close();
   }
-  if (!shown) throw new Error("internal: verification without samples");
   const problem = overflown.size > 0 ? `not finite: the result of ${[...overflown].join(", ")}` : undefined;
-  const notes = [same.note, widenedNote(job)].filter((note) => note !== undefined);
+  const widened = widenedNote(job);
   const checks = [
     files,
     ...cutChecks(job),
-    { ...same, ...(problem !== undefined && { problem }), ...(notes.length > 0 && { note: notes.join("; ") }) },
-    ...(results.length > 0 ? [check("what is made of its latent = the same networks behind the loop", Math.max(...results), tolerance.limit, [])] : []),
-    await sameStep(job, compared.slice(0, 1), options),
+    ...same.map((one, i) => {
+      const notes = [one.note, i === 0 ? widened : undefined].filter((note) => note !== undefined);
+      return { ...one, ...(i === 0 && problem !== undefined && { problem }), ...(notes.length > 0 && { note: notes.join("; ") }) };
+    }),
+    await sameStep(job, first, options),
   ];
   const fidelity = { relL2: mean(fromUncached), psnr: mean(peaks), samples: samples * job.run.batch };
-  return { ok: checks.every(({ ok }) => ok), checks, fidelity, shown };
+  return { ok: checks.every(({ ok }) => ok), checks, fidelity, shown: required(shown) };
 }
 
 function floatsOf(data: TensorData): Float32Array {
@@ -147,7 +160,7 @@ function floatsOf(data: TensorData): Float32Array {
 }
 
 function required<T>(value: T | undefined): T {
-  if (value === undefined) throw new Error("internal: the artifact lacks an output");
+  if (value === undefined) throw new Error("internal: a result is missing");
   return value;
 }
 
@@ -161,14 +174,12 @@ function cutChecks({ run }: Job): readonly Check[] {
 }
 
 /** Whether the step that the loop runs predicts what the exporter's file does: the loop knows only what binding and lifting made of it. */
-async function sameStep(job: Job, samples: readonly Pick<Compared, "inputs">[], options: RuntimeOptions): Promise<Check> {
+async function sameStep(job: Job, inputs: RunInputs | undefined, options: RuntimeOptions): Promise<Check> {
   const lifted = liftedFirstStep(job, options);
   const exported = exportedFirstStep(job, runnable(job.network.read, job.run.precision), options);
-  const compared: Compared[] = [];
-  for (const { inputs } of samples) {
-    const followed = await lifted(inputs);
-    compared.push({ inputs, followed, relL2: relativeL2(await exported(inputs), followed) });
-  }
+  const first = required(inputs);
+  const followed = await lifted(first);
+  const compared = [{ inputs: first, followed, relL2: relativeL2(await exported(first), followed) }];
   return comparison("lifted step = exported step", compared, toleranceOf(branchTypes(job)), lifted);
 }
 

@@ -122,7 +122,7 @@ async function mapNetworks(
 ): Promise<Run> {
   const networks = new Map<string, Model>();
   for (const [name, network] of run.networks) networks.set(name, await ofNetwork(network));
-  const { before, after, inputs } = run.companions ?? NO_COMPANIONS;
+  const companions = run.companions ?? NO_COMPANIONS;
   const mapped = async (all: readonly Companion[]): Promise<readonly Companion[]> => {
     const made: Companion[] = [];
     for (const companion of all) {
@@ -135,7 +135,7 @@ async function mapNetworks(
     }
     return made;
   };
-  return { ...withNetworks(run, networks), companions: { before: await mapped(before), after: await mapped(after), inputs } };
+  return { ...withNetworks(run, networks), companions: { ...companions, before: await mapped(companions.before), after: await mapped(companions.after) } };
 }
 
 /** Throws UNKNOWN_NAME for a name that is no optional pass. */

@@ -98,7 +98,7 @@ async function bindNetwork(network: Network, runtime: RuntimeOptions): Promise<B
     settledWith(model, network, { conditions, seen }, questions);
   const model = await settled(shaped, guidedHalves(guidance));
   const alone = halves > 1 && anyBatch && hasUnguidedRows(guidance) ? await settled(await shapedFor(1), [["cond"]]) : undefined;
-  const companions = { before, after, inputs };
+  const companions = { before, after, inputs, keepLatent: recipe.keepLatent };
   return { network, guidance, batch, conditions, companions, model, single: halves === 1 ? model : alone, anyBatch };
 }
 

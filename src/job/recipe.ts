@@ -93,7 +93,7 @@ const samplingSchema = z.strictObject({
   eta: z.number().optional(),
 });
 
-export const recipeSchema = z.strictObject({
+const recipeFields = z.strictObject({
   model: z.string(),
   /** A file, an inline configuration, or a sampler table. */
   scheduler: z.union([z.string(), z.record(z.string(), z.unknown())]).optional(),
@@ -127,12 +127,19 @@ export const recipeSchema = z.strictObject({
   before: z.array(companionSchema).default([]),
   /** Networks behind the run: they read `latent`, the last one, what those in front give, and inputs. */
   after: z.array(companionSchema).default([]),
+  /** Whether the artifact gives the last latent as well, where networks behind the run make something of it. */
+  keepLatent: z.boolean().default(true),
   dims: z.record(z.string(), z.int().min(1)).default({}),
   /** Names of the user's own recognisers, samplers and passes that the recipe requires. */
   extensions: z.array(z.string()).default([]),
   /** The type that the network computes in. Default: as exported. */
   precision: z.enum(PRECISIONS).optional(),
   display: z.strictObject({ kind: z.enum(["image", "none"]), range: z.tuple([z.number(), z.number()]).default([-1, 1]) }).optional(),
+});
+
+export const recipeSchema = recipeFields.refine(({ after, keepLatent }) => keepLatent || after.length > 0, {
+  path: ["keepLatent"],
+  error: 'is false, and no network stands behind the run ("after"): nothing would be left',
 });
 
 export type Recipe = z.infer<typeof recipeSchema>;

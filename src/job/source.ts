@@ -7,6 +7,7 @@ import { notAModel } from "../words/index.js";
 import { containedFile, readJson } from "../files/index.js";
 import type { Extensions } from "./extensions.js";
 import { deriveRecipe, pipelineFile } from "./pipelines/index.js";
+import { badOption } from "../../schedules/diagnostics.js";
 import { parseWith, uncondInput } from "../../schedules/index.js";
 import { type InputSpecs, type Precision, type Recipe, recipeSchema } from "./recipe.js";
 
@@ -21,6 +22,10 @@ export interface RecipeOverrides {
   readonly cut?: string | undefined;
   readonly precision?: Precision | undefined;
   readonly dims?: ReadonlyMap<string, number> | undefined;
+  /** Where the run ends: at its last latent, without the networks behind it. */
+  readonly stopAt?: "latent" | undefined;
+  /** False: the artifact does not give its last latent beside what is made of it. */
+  readonly latent?: boolean | undefined;
   /** The user's own files (`loadExtensions`). A recipe cannot name them, as they are code. */
   readonly extensions?: readonly string[] | undefined;
   /** Folders in which files that the recipe names may lie, beside its own. */
@@ -107,8 +112,10 @@ function ownFiles({ scheduler, inputs = new Map(), allowOutside = [] }: RecipeOv
 
 function override(
   recipe: Recipe,
-  { scheduler, steps, start, guidance, batch, cut, precision, dims, inputs: given = new Map() }: RecipeOverrides,
+  { scheduler, steps, start, guidance, batch, cut, precision, dims, stopAt, latent, inputs: given = new Map() }: RecipeOverrides,
 ): Recipe {
+  const after = stopAt === "latent" ? [] : recipe.after;
+  if (latent === false && after.length === 0) throw badOption("--no-latent", "nothing else would be left: no network stands behind the run");
   const inputs = { ...recipe.inputs };
   for (const [name, spec] of given) inputs[name] = { calibrate: [typeof spec === "string" ? resolve(spec) : spec], ...inputs[name] };
   return {
@@ -120,6 +127,8 @@ function override(
     ...(cut === undefined ? {} : { cut }),
     ...(precision === undefined ? {} : { precision }),
     ...(guidance === undefined ? {} : { guidance: { ...recipe.guidance, scale: guidance } }),
+    ...(stopAt === undefined ? {} : { after, keepLatent: true }),
+    ...(latent === false ? { keepLatent: false } : {}),
     dims: { ...recipe.dims, ...Object.fromEntries(dims ?? []) },
     inputs,
   };

@@ -22,6 +22,8 @@ export default {
     "runs",
     "samples",
     "seed",
+    "stopAt",
+    "latent",
     "tiers",
     "output",
     "force",

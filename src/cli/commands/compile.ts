@@ -14,7 +14,7 @@ export default {
   name: "compile",
   summary: "compile a model and a plan into one static model of the whole run",
   argument: "MODEL",
-  options: [...MODEL_OPTIONS, "input", "plan", "cache", "cacheMemory", "form", "passes", "output", "force"],
+  options: [...MODEL_OPTIONS, "input", "plan", "cache", "cacheMemory", "form", "passes", "stopAt", "latent", "output", "force"],
   required: ["output"],
   async run(argument, options, host) {
     const { output = "", force = false, plan: planFile, cache = true } = options;
