@@ -6,7 +6,16 @@ import { Builder, elemOf } from "../ir/build.js";
 import type { Half } from "../ir/dit.js";
 import { constant, inputValue, type Model, type Node, type Port, type Value } from "../ir/graph.js";
 import { rewrite } from "../ir/rewrite.js";
-import { type Companion, type Companions, LATENT_VALUE, ownConditions, resultsOf, type Run, typeFor, valueName } from "../schedules/index.js";
+import {
+  type Companion,
+  type Companions,
+  LATENT_VALUE,
+  ownConditions,
+  resultsOf,
+  type Run,
+  typeFor,
+  valueName,
+} from "../schedules/index.js";
 import { clone, operandsAt } from "./lowering/copy.js";
 import type { Pass } from "./pass.js";
 
@@ -38,7 +47,9 @@ function joined(model: Model, run: Run, companions: Companions): Model {
   const outputs = [...(companions.keepLatent ? [latent] : []), ...results];
   const whole = rewrite({ ...graph, nodes: [...graph.nodes, ...behind.nodes], outputs }, () => undefined, fed);
   const inputs = joint.inputsIn(graph.inputs, fed);
-  const conditions = inputs.filter((input) => !graph.inputs.includes(input) || dit?.conditions.includes(input.name)).map(({ name }) => name);
+  const conditions = inputs
+    .filter((input) => !graph.inputs.includes(input) || dit?.conditions.includes(input.name))
+    .map(({ name }) => name);
   return {
     ...model,
     dit: dit && { ...dit, conditions, prediction: outputs[0]?.name ?? dit.prediction },

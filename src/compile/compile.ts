@@ -91,14 +91,12 @@ export async function compileModel(
  * The run with simplified networks: runs the step passes on each of them, and on companions those that keep types. They come out with one
  * version of the operator set. Throws COMPANION_OPSET.
  */
-async function simplified(
-  job: Job,
-  known: readonly Pass[],
-  options: Parameters<typeof runPasses<PassContext>>[3],
-): Promise<Run> {
+async function simplified(job: Job, known: readonly Pass[], options: Parameters<typeof runPasses<PassContext>>[3]): Promise<Run> {
   const context = { ...job.questions, run: job.run };
-  const simple = await mapNetworks(job.run, (network) => runPasses(network, known, context, options), (companion) =>
-    runPasses(companion, COMPANION_PASSES, context, { without: options?.without }),
+  const simple = await mapNetworks(
+    job.run,
+    (network) => runPasses(network, known, context, options),
+    (companion) => runPasses(companion, COMPANION_PASSES, context, { without: options?.without }),
   );
   const newest = Math.max(...networksOf(simple).map(opsetOf));
   const inNewest = (model: Model, name = "the network"): Promise<Model> => {
@@ -111,7 +109,10 @@ async function simplified(
 
 /** All networks of a run, companions included. */
 function networksOf({ networks, companions = NO_COMPANIONS }: Run): readonly Model[] {
-  return [...networks.values(), ...[...companions.before, ...companions.after].flatMap(({ model, uncondModel }) => [model, uncondModel ?? []].flat())];
+  return [
+    ...networks.values(),
+    ...[...companions.before, ...companions.after].flatMap(({ model, uncondModel }) => [model, uncondModel ?? []].flat()),
+  ];
 }
 
 /** The run with other networks in place of its own, and of its companions. */
@@ -135,7 +136,10 @@ async function mapNetworks(
     }
     return made;
   };
-  return { ...withNetworks(run, networks), companions: { ...companions, before: await mapped(companions.before), after: await mapped(companions.after) } };
+  return {
+    ...withNetworks(run, networks),
+    companions: { ...companions, before: await mapped(companions.before), after: await mapped(companions.after) },
+  };
 }
 
 /** Throws UNKNOWN_NAME for a name that is no optional pass. */

@@ -201,12 +201,7 @@ function halvesOfCall(guidance: Guidance): number {
 }
 
 /** Sizes of the symbolic dimensions, that of the batch among them. Throws BATCH_MISMATCH, BATCH_AS_DIM, UNKNOWN_NAME. */
-function dimSizesOf(
-  network: Network,
-  batch: number,
-  halves: number,
-  given: ReadonlyMap<string, TensorType>,
-): ReadonlyMap<string, number> {
+function dimSizesOf(network: Network, batch: number, halves: number, given: ReadonlyMap<string, TensorType>): ReadonlyMap<string, number> {
   const { dims, guidance } = network.source.recipe;
   const rows = latentRows(network);
   if (typeof rows === "number" && rows !== batch * halves) throw batchMismatch(rows, batch, guidance.form);
@@ -217,8 +212,11 @@ function dimSizesOf(
     if (name === rows) throw batchAsDim(name);
     if (!free.has(name)) throw unknownName("symbolic dimension", name, [...free].map(String));
   }
-  const fed = dimsFrom(given, network.step.graph.inputs);
-  return new Map([...fed, ...Object.entries(dims), ...(typeof rows === "string" ? [[rows, batch * halves] as const] : [])]);
+  const { inputs } = network.step.graph;
+  // optimum gives the time a dimension of its own: there is one for each row.
+  const times = inputs.find(({ name }) => name === network.ports.timestep)?.type?.shape?.[0];
+  const perRow = (dim: Dim | undefined): readonly (readonly [string, number])[] => (typeof dim === "string" ? [[dim, batch * halves]] : []);
+  return new Map([...perRow(times), ...dimsFrom(given, inputs), ...Object.entries(dims), ...perRow(rows)]);
 }
 
 /** The network bound to the rows of one half; undefined if some branch does not have the halves along axis 0. */
@@ -275,11 +273,18 @@ function assertInputsKnown(network: Network, { input }: Guidance): void {
   assertKnown(Object.keys(guidance.uncond), known);
   assertKnown(Object.keys(inputs), [...known, ...known.filter((name) => isInput(guidance.uncond[name])).map(uncondInput)]);
   const read = [...companions.before, ...companions.after].flatMap(({ inputs }) => [...inputs.values()]);
-  assertKnown([...given].filter((value) => !read.includes(value)), own);
+  assertKnown(
+    [...given].filter((value) => !read.includes(value)),
+    own,
+  );
 }
 
 /** Throws COMPANION_MISFIT where what companions give does not have the shape of the condition that reads it. */
-function assertFed({ companions, source }: Network, conditions: ReadonlyMap<string, Condition>, types: ReadonlyMap<string, TensorType>): void {
+function assertFed(
+  { companions, source }: Network,
+  conditions: ReadonlyMap<string, Condition>,
+  types: ReadonlyMap<string, TensorType>,
+): void {
   for (const value of givenBy(companions.before)) {
     const wanted = conditions.get(value)?.type?.shape;
     for (const name of [value, uncondInput(value)]) {

@@ -47,7 +47,10 @@ async function openCompanion(spec: CompanionSpec, source: JobSource): Promise<Op
   const file = model === undefined ? undefined : fileOf(source, model);
   const read = file === undefined ? withoutShapes(parse(graph)) : await readModel(file);
   requireWellFormed(read, file);
-  const ports = { inputs: read.graph.inputs.flatMap(({ name, data }) => (data ? [] : [name])), outputs: read.graph.outputs.map(({ name }) => name) };
+  const ports = {
+    inputs: read.graph.inputs.flatMap(({ name, data }) => (data ? [] : [name])),
+    outputs: read.graph.outputs.map(({ name }) => name),
+  };
   const name = file === undefined ? read.graph.name : nameOf(file);
   assertKnown(`input of '${name}'`, inputs, ports.inputs);
   assertKnown(`output of '${name}'`, outputs ?? {}, ports.outputs);
@@ -148,11 +151,15 @@ async function boundFor(
     const given = declared && isOpen ? givenRow(nameOf(value), declared.length) : undefined;
     const free = declared?.map((dim, axis) => freeDim(dim, axis, { sizes, batch, given })) ?? null;
     // Without sizes of its own the unconditional half has those of the conditional one.
-    const shape = types.get(nameOf(value))?.shape ?? (free?.every((dim) => typeof dim === "number") ? free : types.get(value)?.shape) ?? free;
+    const shape =
+      types.get(nameOf(value))?.shape ?? (free?.every((dim) => typeof dim === "number") ? free : types.get(value)?.shape) ?? free;
     if (declared && shape && !fits(declared, shape)) throw companionMisfit(name, input.name, declared, value, shape);
     own.set(input, inputValue(input.name, { elem, shape }));
   }
-  const shaped = withGraph(read, rewrite(read.graph, () => undefined, own));
+  const shaped = withGraph(
+    read,
+    rewrite(read.graph, () => undefined, own),
+  );
   const model = await settled(await runPasses(shaped, BIND_PASSES, { ...questions, sizes }), questions);
   for (const input of model.graph.inputs) {
     const value = inputs.get(input.name);
@@ -179,14 +186,24 @@ function freeDim(dim: Dim, axis: number, { sizes, batch, given }: Sizes): Dim {
 }
 
 function fits(declared: readonly Dim[], shape: readonly Dim[]): boolean {
-  return declared.length === shape.length && declared.every((dim, axis) => typeof dim !== "number" || typeof shape[axis] !== "number" || dim === shape[axis]);
+  return (
+    declared.length === shape.length &&
+    declared.every((dim, axis) => typeof dim !== "number" || typeof shape[axis] !== "number" || dim === shape[axis])
+  );
 }
 
 async function settled(shaped: Model, questions: Questions): Promise<Model> {
   const derived = await untilSettled(shaped, DERIVE_PASSES, questions);
   const model = await untilSettled(derived, SETTLE_PASSES, questions);
   const open = firstUndecided(model.graph);
-  if (open) throw open.inputs ? dataDependent(open.node, open.inputs.map(({ name }) => name), false) : typeUnknown(open.node);
+  if (open)
+    throw open.inputs
+      ? dataDependent(
+          open.node,
+          open.inputs.map(({ name }) => name),
+          false,
+        )
+      : typeUnknown(open.node);
   return model;
 }
 

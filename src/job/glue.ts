@@ -75,7 +75,10 @@ export function unpacked(sizes: readonly number[] | undefined, patches: readonly
 export const scalingKeys = { scaling_factor: z.number().default(1), shift_factor: z.number().nullish() };
 
 /** latent / scaling_factor + shift_factor. */
-export function unscaled({ scaling_factor: scale, shift_factor: shift }: z.output<z.ZodObject<typeof scalingKeys>>, latent = "latent"): CompanionFacts {
+export function unscaled(
+  { scaling_factor: scale, shift_factor: shift }: z.output<z.ZodObject<typeof scalingKeys>>,
+  latent = "latent",
+): CompanionFacts {
   return shift === undefined || shift === null
     ? glue("unscaled", `float ${latent} => float unscaled_latent`, `unscaled_latent = Div(${latent}, scale)`, `float scale = {${scale}}`)
     : glue(

@@ -67,7 +67,10 @@ export async function openNetwork(path: string, overrides: RecipeOverrides): Pro
     );
   requireWellFormed(read, opened.modelFile);
   const files = [read, ...others.map((other) => other.read)].flatMap(({ graph }) => [...filesOf(graph)]);
-  return networkOf(source, read, { companions, files: new Map([...stampsOf([...files, ...others.flatMap(({ file }) => file ?? [])]), ...stamps]) });
+  return networkOf(source, read, {
+    companions,
+    files: new Map([...stampsOf([...files, ...others.flatMap(({ file }) => file ?? [])]), ...stamps]),
+  });
 }
 
 /** The network of a model that has been read. Throws NOT_RECOGNISED, RANDOM_NODE and what finding the ports throws. */

@@ -115,7 +115,8 @@ function override(
   { scheduler, steps, start, guidance, batch, cut, precision, dims, stopAt, latent, inputs: given = new Map() }: RecipeOverrides,
 ): Recipe {
   const after = stopAt === "latent" ? [] : recipe.after;
-  if (latent === false && after.length === 0) throw badOption("--no-latent", "nothing else would be left: no network stands behind the run");
+  if (latent === false && after.length === 0)
+    throw badOption("--no-latent", "nothing else would be left: no network stands behind the run");
   const inputs = { ...recipe.inputs };
   for (const [name, spec] of given) inputs[name] = { calibrate: [typeof spec === "string" ? resolve(spec) : spec], ...inputs[name] };
   return {

@@ -27,7 +27,10 @@ export async function startOf(job: Job, sample: number, options: SampleOptions &
   if (!job.skipped || (options.noise && sample === 0)) return inputs;
   const loop = new ReferenceLoop(job.skipped, { ...options, ...FASTEST });
   try {
-    return { ...inputs, noise: await loop.run({ ...sampleInputs({ ...job, run: job.skipped }, sample, options), conditions: inputs.conditions }) };
+    return {
+      ...inputs,
+      noise: await loop.run({ ...sampleInputs({ ...job, run: job.skipped }, sample, options), conditions: inputs.conditions }),
+    };
   } finally {
     await loop.close();
   }

@@ -50,7 +50,11 @@ export default {
       after: canDecode
         ? [
             unpacked(grid, [frames, patch, patch]),
-            denormalised(mean, std.map((deviation) => deviation / scale), "unpacked_latent"),
+            denormalised(
+              mean,
+              std.map((deviation) => deviation / scale),
+              "unpacked_latent",
+            ),
             decoded("unscaled_latent", "video"),
           ]
         : [],
