@@ -11,8 +11,8 @@ import { rewrite } from "../../ir/rewrite.js";
 import { firstUndecided } from "../../ir/sizes.js";
 import { type Dim, staticShape, type TensorType } from "../../ir/types.js";
 import { BIND_PASSES, DERIVE_PASSES, type Questions, runPasses, SETTLE_PASSES, untilSettled, untyped } from "../../passes/index.js";
-import { type Companion, valueName, type Wiring } from "../../schedules/index.js";
-import { companionMisfit, dataDependent, typeUnknown } from "../words/index.js";
+import { type Companion, LATENT_VALUE, valueName, type Wiring } from "../../schedules/index.js";
+import { companionMisfit, companionWiring, dataDependent, typeUnknown } from "../words/index.js";
 import type { CompanionSpec } from "./recipe.js";
 import { fileOf, type JobSource } from "./source.js";
 
@@ -83,6 +83,38 @@ export function withoutIdle({ before, after }: OpenCompanions, inputs: readonly 
 function assertKnown(what: string, named: object, known: readonly string[]): void {
   const stray = Object.keys(named).find((name) => !known.includes(name));
   if (stray !== undefined) throw unknownName(what, stray, known);
+}
+
+/** The inputs of a step. */
+interface StepInputs {
+  readonly latent: string;
+  readonly timestep: string;
+  readonly conditions: readonly string[];
+}
+
+/** Throws COMPANION_WIRING where a value has two givers or is not there yet where it is read. */
+export function assertWired({ before, after }: OpenCompanions, { latent, timestep, conditions }: StepInputs): void {
+  const all = [...before, ...after];
+  const givers = new Map(all.flatMap(({ name, outputs }) => [...outputs.values()].map((value) => [value, name] as const)));
+  const there = new Set<string>();
+  for (const [i, { name, inputs: read, outputs }] of all.entries()) {
+    const isBehind = i >= before.length;
+    if (isBehind) there.add(LATENT_VALUE);
+    for (const value of read.values()) {
+      const giver = givers.get(value);
+      if (value === latent || value === timestep)
+        throw companionWiring(name, `reads '${value}', which is another at every step: the last latent is called '${LATENT_VALUE}'`);
+      if (giver !== undefined && !there.has(value)) throw companionWiring(name, `reads '${value}' before '${giver}' gives it`);
+      if (value === LATENT_VALUE && !isBehind && !conditions.includes(value))
+        throw companionWiring(name, `reads '${value}' in front of the run, and there is none before its end`);
+    }
+    for (const value of outputs.values()) {
+      if (there.has(value)) throw companionWiring(name, `gives '${value}', which is there already`);
+      if (value === latent || value === timestep || value === LATENT_VALUE || (isBehind && conditions.includes(value)))
+        throw companionWiring(name, `gives '${value}', which the run has as something else`);
+      there.add(value);
+    }
+  }
 }
 
 /** `text_encoder` of text_encoder/model.onnx, `vocoder` of vocoder.onnx. */

@@ -13,7 +13,7 @@ import { rewrite } from "../../ir/rewrite.js";
 import { unknownBetween, unknownNamed } from "../../ir/unknown.js";
 import { type Stamps, stampsOf } from "../files/index.js";
 import { METADATA_PREFIX, missingExtension } from "../words/index.js";
-import { openCompanions, type OpenCompanions, withoutIdle } from "./companions.js";
+import { assertWired, openCompanions, type OpenCompanions, withoutIdle } from "./companions.js";
 import { type Extensions, loadExtensions } from "./extensions.js";
 import type { Recipe } from "./recipe.js";
 import { openJobSource, type RecipeOverrides, type JobSource, withoutAbsent } from "./source.js";
@@ -91,6 +91,7 @@ export function networkOf(
   });
   const conditions = step.graph.inputs.filter((input) => input !== latent && input !== timestep).map(({ name }) => name);
   const ports = { latent: latent.name, timestep: timestep.name, conditions, prediction: prediction.name, guesses };
+  assertWired(companions, ports);
   return { source, read, step, ports, structure: structureDigest(read), companions, files };
 }
 
