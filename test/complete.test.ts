@@ -23,6 +23,7 @@ import { type Job, openJob, planFor } from "../src/job/job.js";
 import { type RunInputs, sampleInputs } from "../src/job/run-inputs.js";
 import type { RecipeOverrides } from "../src/job/source.js";
 import { AS_WRITTEN, Session } from "../src/runtime/session.js";
+import { cli } from "./support/cli.js";
 
 const COMPLETE = join(import.meta.dirname, "fixtures", "complete");
 const RUNTIME = { threads: 1 };
@@ -214,6 +215,34 @@ it("takes embeddings in place of ids where they are given, and goes without netw
   for (const distance of Object.values(await distances(uncached, folder, job))) expect(distance).toBeLessThan(LIMIT);
   rmSync(join(folder, "vae_decoder"), { recursive: true });
   expect((await opened(folder)).run.companions?.after).toEqual([]);
+});
+
+it("inspect and compile name the networks around the run, with what they read and give", async () => {
+  const folder = folderOf("flux");
+  const ports = z.array(z.object({ name: z.string(), value: z.string(), shape: z.array(z.number()) }));
+  const joined = z.array(z.object({ name: z.string(), inputs: ports, outputs: ports }));
+  const said = await cli(["inspect", folder, "--json"]);
+  const { before, after } = z.object({ before: joined, after: joined }).parse(JSON.parse(said.stdout));
+  expect(before).toEqual([
+    {
+      name: "text_encoder",
+      inputs: [{ name: "input_ids", value: "input_ids", shape: [1, 12] }],
+      outputs: [{ name: "pooler_output", value: "pooled_projections", shape: [1, 12] }],
+    },
+    {
+      name: "text_encoder_2",
+      inputs: [{ name: "input_ids", value: "input_ids_2", shape: [1, 16] }],
+      outputs: [{ name: "last_hidden_state", value: "encoder_hidden_states", shape: [1, 16, 24] }],
+    },
+  ]);
+  expect(after.map(({ name }) => name)).toEqual(["unpacked", "unscaled", "vae_decoder"]);
+  expect(after.at(-1)?.outputs).toEqual([{ name: "sample", value: "image", shape: [1, 3, 16, 16] }]);
+  expect((await cli(["inspect", folder])).stdout).toMatch(/^vae_decoder +behind +unscaled_latent \[1, 4, 8, 8\] +image \[1, 3, 16, 16\]$/m);
+  const compile = ["compile", folder, "--steps", "2", "--no-cache", "--quiet", "-o"];
+  const whole = await cli([...compile, join(folder, "whole")]);
+  const short = await cli([...compile, join(folder, "short"), "--stop-at", "latent"]);
+  expect(whole.stdout).toContain("\nin front: text_encoder, text_encoder_2; behind: vae_decoder\n");
+  expect(short.stdout).toContain("\nin front: text_encoder, text_encoder_2\n");
 });
 
 /** The two halves of a list. */

@@ -39,6 +39,8 @@ export interface Compiled {
   readonly passes: readonly PassRecord[];
   readonly memory: Memory;
   readonly cuda: CudaCoverage;
+  /** The names of the networks that are joined to the run, in front of it and behind it, without the operators between them. */
+  readonly joined: { readonly before: readonly string[]; readonly after: readonly string[] };
 }
 
 export interface CompileOptions {
@@ -73,6 +75,8 @@ export async function compileModel(
     performBeside: (other, model, known) => runPasses(model, known, { ...context, plan: other }, { without: logged.without }),
   };
   const step = mainNetwork(run);
+  const { before, after } = job.network.companions;
+  const names = (all: typeof before): readonly string[] => all.flatMap(({ name, file }) => (file === undefined ? [] : [name]));
   const { model, uncached } = await form.lower(step, lowering);
   const macs = { uncached: totalMacs(graphMacs(uncached.graph)), emitted: totalMacs(graphMacs(model.graph)) };
   return {
@@ -84,6 +88,7 @@ export async function compileModel(
     passes: records,
     memory: memoryOf(model, uncached, ditView(job.model).latent),
     cuda: cudaCoverage(model),
+    joined: { before: names(before), after: names(after) },
   };
 }
 
