@@ -200,21 +200,38 @@ it("gives the same in the other form, and the result alone where that is asked f
   ]);
 });
 
-it("takes embeddings in place of ids where they are given, and goes without networks that are not there", async () => {
-  const folder = folderOf("pixart");
-  for (const name of ["encoder_hidden_states", "encoder_attention_mask"]) {
-    const { elem, shape, ...both } = readNpy(join(folder, "reference/given/0", `${name}.npy`));
-    const [negative, prompt] = halvesOf(tensorNumbers({ elem, shape, ...both }));
-    const row = [1, ...shape.slice(1)];
-    await writeNpy(join(folder, `calibrate/${name}.npy`), tensorOf(elem, row, prompt));
-    await writeNpy(join(folder, `uncond/${name}.npy`), tensorOf(elem, row, negative));
+it.each([
+  { family: "pixart", embeddings: ["encoder_hidden_states", "encoder_attention_mask"] },
+  { family: "sd3", embeddings: ["encoder_hidden_states", "pooled_projections"] },
+])("$family takes embeddings in place of ids where they are given", async ({ family, embeddings }) => {
+  const folder = folderOf(family);
+  for (const name of embeddings) {
+    const both = readNpy(join(folder, "reference/given/0", `${name}.npy`));
+    const row = [1, ...both.shape.slice(1)];
+    const [negative, prompt] = halvesOf(tensorNumbers(both));
+    await writeNpy(join(folder, `calibrate/${name}.npy`), tensorOf(both.elem, row, prompt));
+    await writeNpy(join(folder, `uncond/${name}.npy`), tensorOf(both.elem, row, negative));
   }
   const job = await opened(folder);
-  expect([...conditionsOf(job, 0).keys()]).toEqual(["encoder_hidden_states", "encoder_attention_mask"]);
+  expect([...conditionsOf(job, 0).keys()]).toEqual(embeddings);
   const { uncached } = await compiledFrom(job);
   for (const distance of Object.values(await distances(uncached, folder, job))) expect(distance).toBeLessThan(LIMIT);
+});
+
+it("goes without networks that are not there", async () => {
+  const folder = folderOf("pixart");
   rmSync(join(folder, "vae_decoder"), { recursive: true });
-  expect((await opened(folder)).run.companions?.after).toEqual([]);
+  const withEncoder = await opened(folder);
+  rmSync(join(folder, "text_encoder"), { recursive: true });
+  rmSync(join(folder, "calibrate"), { recursive: true });
+  const without = await opened(folder);
+  const names = ({ run: { companions = NO_COMPANIONS } }: Job): readonly (readonly string[])[] =>
+    [companions.before, companions.after].map((all) => all.map(({ name }) => name));
+  expect([names(withEncoder), names(without)]).toEqual([
+    [["text_encoder", "mask"], []],
+    [[], []],
+  ]);
+  expect([...without.run.conditions.keys()]).toEqual(["encoder_hidden_states", "encoder_attention_mask"]);
 });
 
 it("inspect and compile name the networks around the run, with what they read and give", async () => {
