@@ -6,7 +6,16 @@ import { Builder, elemOf } from "../ir/build.js";
 import type { Half } from "../ir/dit.js";
 import { constant, inputValue, type Model, type Node, type Port, type Value } from "../ir/graph.js";
 import { rewrite } from "../ir/rewrite.js";
-import { type Companion, type Companions, LATENT_VALUE, givenConditions, resultsOf, type Run, valueName } from "../schedules/index.js";
+import {
+  type Companion,
+  type Companions,
+  givenConditions,
+  LATENT_VALUE,
+  resultsOf,
+  type Run,
+  typeFor,
+  valueName,
+} from "../schedules/index.js";
 import { clone, operandsAt } from "./lowering/copy.js";
 import type { Pass } from "./pass.js";
 
@@ -35,14 +44,16 @@ function joined(model: Model, run: Run, companions: Companions): Model {
   joint.given.set(LATENT_VALUE, latent.value);
   for (const companion of companions.after) joint.place(companion, "cond", behind);
   const results = resultsOf(companions).map((name): Port => ({ name, value: joint.valueOf(name, "cond") }));
-  const whole = rewrite({ ...graph, nodes: [...graph.nodes, ...behind.nodes], outputs: [...graph.outputs, ...results] }, () => undefined, fed);
+  const [, ...stops] = graph.outputs;
+  const outputs = [...(companions.keepLatent ? [latent] : []), ...stops, ...results];
+  const whole = rewrite({ ...graph, nodes: [...graph.nodes, ...behind.nodes], outputs }, () => undefined, fed);
   const inputs = joint.inputsIn(graph.inputs, fed);
   const conditions = inputs
     .filter((input) => !graph.inputs.includes(input) || dit?.conditions.includes(input.name))
     .map(({ name }) => name);
   return {
     ...model,
-    dit: dit && { ...dit, conditions },
+    dit: dit && { ...dit, conditions, prediction: outputs[0]?.name ?? dit.prediction },
     opsets: companions.before.concat(companions.after).reduce((all, { model: { opsets } }) => new Map([...opsets, ...all]), model.opsets),
     graph: { ...whole, inputs, nodes: [...front.nodes, ...whole.nodes] },
   };
@@ -72,7 +83,8 @@ class Joint {
     if (read.some((value) => this.valueOf(value, "uncond") !== this.valueOf(value, "cond"))) this.place(companion, "uncond", into);
   }
 
-  place({ name, model: { graph }, inputs, outputs }: Companion, half: Half, into: Builder): void {
+  place({ name, model, uncondModel = model, inputs, outputs }: Companion, half: Half, into: Builder): void {
+    const { graph } = half === "uncond" ? uncondModel : model;
     const prefix = half === "cond" ? `${name}/` : `${name}/uncond/`;
     const own = new Map<Value, Value>();
     for (const input of graph.inputs) {
@@ -102,7 +114,7 @@ class Joint {
     if (source.kind === "constant") return this.constantOf(source.data, name);
     const known = this.inputs.get(source.name);
     if (known) return known;
-    const input = inputValue(source.name, condition.type);
+    const input = inputValue(source.name, typeFor(condition, half));
     this.inputs.set(source.name, input);
     this.added.push(input);
     return input;

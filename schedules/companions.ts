@@ -8,6 +8,8 @@ export interface Companion {
   readonly name: string;
   /** With all shapes bound and all values typed. */
   readonly model: Model;
+  /** The same for the unconditional half, where shapes are others there. */
+  readonly uncondModel?: Model | undefined;
   /** The value that each input reads. */
   readonly inputs: ReadonlyMap<string, string>;
   /** The value that each output gives; outputs that are not in it are not used. */
@@ -21,12 +23,14 @@ export interface Companions {
   readonly after: readonly Companion[];
   /** The inputs of the run that companions alone read, by name. */
   readonly inputs: ReadonlyMap<string, Condition>;
+  /** Whether the run gives its last latent beside what those behind it make of it. */
+  readonly keepLatent: boolean;
 }
 
 /** The name by which companions behind a run know its last latent. */
 export const LATENT_VALUE = "latent";
 
-export const NO_COMPANIONS: Companions = { before: [], after: [], inputs: new Map() };
+export const NO_COMPANIONS: Companions = { before: [], after: [], inputs: new Map(), keepLatent: true };
 
 /** What the wiring of a companion says, whatever its network is. */
 export type Wiring = Pick<Companion, "inputs" | "outputs">;

@@ -7,10 +7,17 @@ import type { TensorType } from "../ir/types.js";
 export interface Condition {
   /** The type for one half, without guidance doubling. */
   readonly type: TensorType | undefined;
+  /** The type of what the unconditional half sees, where it is another: an encoder may be given more tokens of one text than of another. */
+  readonly uncondType?: TensorType | undefined;
   /** Whether axis 0 counts latents. If so, a call of two halves sees the values of both, concatenated. */
   readonly isBatched: boolean;
   /** The source for each half; the same object if both halves see the same value. */
   readonly halves: Readonly<Record<Half, ConditionSource>>;
+}
+
+/** The type of a condition for one half. */
+export function typeFor({ type, uncondType }: Condition, half: Half): TensorType | undefined {
+  return half === "uncond" ? (uncondType ?? type) : type;
 }
 
 /** The source of the value that a half sees: an input of the run, or a constant. */

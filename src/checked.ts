@@ -32,6 +32,8 @@ const OVERRIDES: Schemas<jobs.RecipeOverrides> = {
     extensions: texts,
     allowOutside: texts,
     inputs: map,
+    stopAt: z.literal("latent", "is 'latent'"),
+    latent: flag,
   },
 };
 const COMPILE: Schemas<CompileOptions> = { form: text, without: texts, segments: some };

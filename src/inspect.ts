@@ -6,6 +6,7 @@ import { ditView, type Model, opsetOf } from "../ir/graph.js";
 import type { TensorType } from "../ir/types.js";
 import { instrument } from "../passes/index.js";
 import { runPasses } from "../passes/pass.js";
+import { type Companion, type Companions, NO_COMPANIONS } from "../schedules/index.js";
 import { prepareFile, npyBytes, readNpy, writeWhole } from "./files/index.js";
 import { perStepCandidates, type Recipe } from "./job/index.js";
 import { AS_WRITTEN, type RuntimeOptions, Session, type Tensors } from "./runtime/index.js";
@@ -38,6 +39,19 @@ export interface NetworkReport {
   readonly belowTime?: number | undefined;
 }
 
+/** A port of a network in front of a run or behind it, and the value of the run that it reads or gives. */
+export interface WiredPort extends Omit<PortReport, "role"> {
+  readonly value: string;
+}
+
+/** A network that is joined to a run. */
+export interface CompanionReport {
+  readonly name: string;
+  readonly inputs: readonly WiredPort[];
+  /** Those that are used. */
+  readonly outputs: readonly WiredPort[];
+}
+
 export interface Inspection {
   readonly format: "smoothcc-inspect/1";
   /** In the order of the rows that call them, if there are several. All else is of the first, and is the same in the others. */
@@ -52,11 +66,16 @@ export interface Inspection {
   readonly constant: readonly Branch[];
   /** Of one step at the bound batch. `hoisted` depends only on time and conditions and is moved out of the steps. */
   readonly macs: Macs & { readonly total: number; readonly cacheable: number; readonly hoisted: number };
+  /** The networks in front of a run of it, and behind one. */
+  readonly before: readonly CompanionReport[];
+  readonly after: readonly CompanionReport[];
   readonly warnings: readonly string[];
 }
 
+type Joined = Pick<Companions, "before" | "after">;
+
 /** Shapes and MACs are included as far as they are known; in a bound model all are. */
-export function inspect(model: Model): Inspection {
+export function inspect(model: Model, { before, after }: Joined = NO_COMPANIONS): Inspection {
   const { graph } = model;
   const view = ditView(model);
   const cost = stepCost(model);
@@ -94,6 +113,8 @@ export function inspect(model: Model): Inspection {
       cacheable: branches.reduce((total, branch) => total + branch.macs, 0),
       hoisted: totalMacs(cost.hoisted),
     },
+    before: before.map(companionReport),
+    after: after.map(companionReport),
     warnings: view.warnings,
   };
 }
@@ -103,6 +124,16 @@ export function networksReported({ model, networks }: Recipe, borders: readonly 
   if (networks.length === 0) return undefined;
   const others = networks.map(({ model: file, from, belowTime }, i) => ({ model: file, from: borders?.[i] ?? from ?? null, belowTime }));
   return [{ model, from: 0 }, ...others];
+}
+
+function companionReport({ name, model: { graph }, inputs, outputs }: Companion): CompanionReport {
+  const wired = (name: string, type: TensorType | undefined, value: string | undefined): readonly WiredPort[] =>
+    value === undefined ? [] : [{ name, value, elem: type?.elem ?? "unknown", shape: type?.shape ?? null }];
+  return {
+    name,
+    inputs: graph.inputs.flatMap((input) => wired(input.name, input.type, inputs.get(input.name))),
+    outputs: graph.outputs.flatMap((output) => wired(output.name, output.value.type, outputs.get(output.name))),
+  };
 }
 
 function port(name: string, type: TensorType | undefined, role: string): PortReport {

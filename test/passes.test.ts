@@ -236,7 +236,9 @@ describe("fold, apart from its cases", () => {
 
 describe.each([standard, kernels])("$name computes what ONNX Runtime's own kernels compute", (pass) => {
   const folder = new URL(`cases/passes/${pass.name}/`, import.meta.url);
-  const runnable = readdirSync(folder).filter((file) => !["what-has-no-rule.txt", "pad-that-stays.txt", "pad-bfloat16.txt"].includes(file));
+  const runnable = readdirSync(folder).filter(
+    (file) => !["what-has-no-rule.txt", "pad-that-stays.txt", "pad-bfloat16.txt", "extremum-that-stays.txt"].includes(file),
+  );
 
   it.each(runnable)("%s", async (file) => {
     const { model, context } = readSubject(readFileSync(new URL(file, folder), "utf8").split("---")[0] ?? "");

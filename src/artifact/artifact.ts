@@ -7,7 +7,17 @@ import { elemOf, shapeOf } from "../../ir/build.js";
 import { ditView, type Model, type Value } from "../../ir/graph.js";
 import { writeModel, type WriteOptions, type WriteResult, WrittenData } from "../../ir/onnx/index.js";
 import { type TensorData, tensorFrom, tensorNumbers } from "../../ir/tensor.js";
-import { givenBy, latentShape, type Plan, type Run, runPorts, scaleInput, type Schedule, stopName, uncondInput } from "../../schedules/index.js";
+import {
+  givenBy,
+  latentShape,
+  type Plan,
+  type Run,
+  runPorts,
+  scaleInput,
+  type Schedule,
+  stopName,
+  uncondInput,
+} from "../../schedules/index.js";
 import type { Compiled } from "../compile/index.js";
 import { assertUnchanged, jsonText, linked, npyBytes, readNpy, readSums, replaceFolder, tidy, writeSums } from "../files/index.js";
 import {
@@ -284,14 +294,14 @@ export class ArtifactSession {
     return new ArtifactSession(await Session.open(model, { ...AS_WRITTEN, ...options }));
   }
 
-  /** The final latent, [batch, …latent]. */
+  /** The first output: the final latent, [batch, …latent], unless the run leaves it out. */
   async run(feeds: ReadonlyMap<string, TensorData>): Promise<Float32Array> {
-    const [latent] = (await this.outputs(feeds)).values();
-    if (!latent) throw new Error("internal: the artifact has no output");
-    return Float32Array.from(tensorNumbers(latent));
+    const [first] = (await this.outputs(feeds)).values();
+    if (!first) throw new Error("internal: the artifact has no output");
+    return Float32Array.from(tensorNumbers(first));
   }
 
-  /** All outputs by name: the final latent first, then what the networks behind the run make of it. */
+  /** All outputs by name: the final latent, then what the networks behind the run make of it. */
   outputs(feeds: ReadonlyMap<string, TensorData>): Promise<Tensors> {
     return this.session.run(feeds);
   }

@@ -3,14 +3,13 @@ import { join } from "node:path";
 import { damagesOf, FILES } from "./manifest.js";
 import { type Artifact, ArtifactSession, feedsOf, runSegments } from "./artifact.js";
 import { type Guidance, latentShape, mean, placeAt, psnr, rangeOf, relativeL2, runPorts, scaleInput } from "../../schedules/index.js";
-import { entryAt } from "../../ir/entries.js";
 import { allNetworks, type Job, type RunInputs, type SampleOptions } from "../job/index.js";
-import { type TensorData, tensorNumbers, tensorOf } from "../../ir/tensor.js";
+import { type TensorData, tensorFrom, tensorNumbers, tensorOf } from "../../ir/tensor.js";
 import { type ElementType, type FloatType, isFloatType } from "../../ir/types.js";
 import { isWidened, runnable } from "../../passes/index.js";
 import type { Progress } from "../words/index.js";
 import { decoded, exportedFirstStep, type FirstCall, liftedFirstStep, ReferenceLoop, startOf, strayCuts } from "../reference/index.js";
-import { AS_WRITTEN, assertKernels, type RuntimeOptions, Sessions } from "../runtime/index.js";
+import { AS_WRITTEN, assertKernels, type RuntimeOptions, Sessions, type Tensors } from "../runtime/index.js";
 
 interface Tolerance {
   /**
@@ -88,70 +87,83 @@ export async function verify(artifact: Artifact, options: VerifyOptions = {}): P
   const session = await ArtifactSession.open(join(folder, FILES.model), options);
   const loop = new ReferenceLoop(job.run, options);
   const companions = new Sessions({ ...options, ...AS_WRITTEN }, 0);
-  const { latent } = runPorts(job.run);
+  const latentPort = runPorts(job.run).latent;
+  /** What the artifact gives, in its order, if the loop ends at this latent. */
+  const outputsAt = async (latent: Float32Array, { conditions }: RunInputs): Promise<Tensors> => {
+    const made = await decoded(job, latent, conditions, companions);
+    const kept = job.source.recipe.keepLatent ? [[latentPort, tensorFrom("float", latentShape(job.run), latent)] as const] : [];
+    return new Map([...kept, ...made]);
+  };
   const range = job.source.recipe.display?.range;
   const fromUncached: number[] = [];
   const peaks: number[] = [];
   const overflown = new Set<string>();
   const tolerance = toleranceOf([job.run.precision, ...branchTypes(job)]);
-  const compared: Compared[] = [];
-  const results: number[] = [];
+  const compared = new Map<string, Compared[]>();
+  const same: Check[] = [];
+  const scaled: Check[] = [];
   const inParts: number[] = [];
   const { segments } = artifact.manifest;
   let shown: Verification["shown"] | undefined;
-  let same: Check;
-  let scaled: readonly Check[];
+  let first: RunInputs | undefined;
+  const follow = async (inputs: RunInputs): Promise<Tensors> => outputsAt(await loop.run(inputs, { plan }), inputs);
   try {
     for (let sample = 0; sample < samples; sample++) {
       const inputs = await startOf(job, sample, options);
-      const outputs = new Map(Array.from(await session.outputs(feedsOf(job, inputs)), ([name, data]) => [name, floatsOf(data)]));
-      const cached = required(outputs.get(latent));
-      if (segments.length > 0 && sample === 0)
+      const given = await session.outputs(feedsOf(job, inputs));
+      if (segments.length > 0 && !first)
         for (const [name, data] of await runSegments(folder, artifact.manifest, feedsOf(job, inputs), options))
-          inParts.push(relativeL2(floatsOf(data), required(outputs.get(name))));
+          inParts.push(relativeL2(floatsOf(data), floatsOf(required(given.get(name)))));
+      first ??= inputs;
       options.progress?.("verify", 3 * sample + 1, 3 * samples);
       const followed = await loop.run(inputs, { plan });
       options.progress?.("verify", 3 * sample + 2, 3 * samples);
       const uncached = await loop.run(inputs);
       options.progress?.("verify", 3 * sample + 3, 3 * samples);
-      for (const [whose, result] of Object.entries({ "the artifact": cached, "the loop": followed, "the uncached loop": uncached }))
-        if (!result.every(Number.isFinite)) overflown.add(whose);
-      compared.push({ inputs, followed, relL2: relativeL2(cached, followed) });
-      let pair = { shape: latentShape(job.run), cached, uncached };
-      const plain = await decoded(job, uncached, inputs.conditions, companions);
-      for (const [name, data] of await decoded(job, followed, inputs.conditions, companions)) {
-        const own = required(outputs.get(name));
-        results.push(relativeL2(own, floatsOf(data)));
-        pair = { shape: data.shape, cached: own, uncached: floatsOf(required(plain.get(name))) };
+      const plain = await outputsAt(uncached, inputs);
+      const results = { "the artifact": [...given.values()].map(floatsOf), "the loop": [followed], "the uncached loop": [uncached] };
+      for (const [whose, all] of Object.entries(results)) if (!all.every((one) => one.every(Number.isFinite))) overflown.add(whose);
+      let pair: Verification["shown"] | undefined;
+      for (const [name, data] of await outputsAt(followed, inputs)) {
+        const [cached, expected] = [floatsOf(required(given.get(name))), floatsOf(data)];
+        compared.set(name, [...(compared.get(name) ?? []), { inputs, followed: expected, relL2: relativeL2(cached, expected) }]);
+        pair = { shape: data.shape, cached, uncached: floatsOf(required(plain.get(name))) };
       }
-      fromUncached.push(relativeL2(pair.cached, pair.uncached));
-      peaks.push(psnr(pair.cached, pair.uncached, range ? range[1] - range[0] : rangeOf(pair.uncached)));
-      shown ??= pair;
+      const last = required(pair);
+      fromUncached.push(relativeL2(last.cached, last.uncached));
+      peaks.push(psnr(last.cached, last.uncached, range ? range[1] - range[0] : rangeOf(last.uncached)));
+      shown ??= last;
     }
-    const follow = (inputs: RunInputs): Promise<Float32Array> => loop.run(inputs, { plan });
-    same = await comparison("artifact = plan-aware loop over the original step", compared, tolerance, follow);
-    scaled = await scaleChecks(job, entryAt(compared, 0).inputs, tolerance, { session, follow });
+    for (const [name, all] of compared) {
+      const what = name === latentPort ? "artifact = plan-aware loop over the original step" : `${name} = the networks behind the loop`;
+      same.push(
+        await comparison(what, all, tolerance, async (inputs) => {
+          const outputs = await outputsAt(await loop.run(inputs, { plan }), inputs);
+          return floatsOf(required(outputs.get(name)));
+        }),
+      );
+    }
+    scaled.push(...(await scaleChecks(job, required(first), tolerance, { session, follow })));
   } finally {
     await session.close();
     await loop.close();
     await companions.close();
   }
-  if (!shown) throw new Error("internal: verification without samples");
   const problem = overflown.size > 0 ? `not finite: the result of ${[...overflown].join(", ")}` : undefined;
-  const notes = [same.note, widenedNote(job)].filter((note) => note !== undefined);
+  const widened = widenedNote(job);
   const checks = [
     files,
     ...cutChecks(job),
-    { ...same, ...(problem !== undefined && { problem }), ...(notes.length > 0 && { note: notes.join("; ") }) },
+    ...same.map((one, i) => {
+      const notes = [one.note, i === 0 ? widened : undefined].filter((note) => note !== undefined);
+      return { ...one, ...(i === 0 && problem !== undefined && { problem }), ...(notes.length > 0 && { note: notes.join("; ") }) };
+    }),
     ...(inParts.length > 0 ? [check(`${segments.length} segments in turn = the whole run`, Math.max(...inParts), 0, [])] : []),
-    ...(results.length > 0
-      ? [check("what is made of its latent = the same networks behind the loop", Math.max(...results), tolerance.limit, [])]
-      : []),
     ...scaled,
-    ...(await sameSteps(job, compared.slice(0, 1), options)),
+    ...(await sameSteps(job, required(first), options)),
   ];
   const fidelity = { relL2: mean(fromUncached), psnr: mean(peaks), samples: samples * job.run.batch };
-  return { ok: checks.every(({ ok }) => ok), checks, fidelity, shown };
+  return { ok: checks.every(({ ok }) => ok), checks, fidelity, shown: required(shown) };
 }
 
 function floatsOf(data: TensorData): Float32Array {
@@ -159,7 +171,7 @@ function floatsOf(data: TensorData): Float32Array {
 }
 
 function required<T>(value: T | undefined): T {
-  if (value === undefined) throw new Error("internal: the artifact lacks an output");
+  if (value === undefined) throw new Error("internal: a result is missing");
   return value;
 }
 
@@ -168,18 +180,19 @@ async function scaleChecks(
   job: Job,
   given: RunInputs,
   tolerance: Tolerance,
-  { session, follow }: { readonly session: ArtifactSession; readonly follow: (inputs: RunInputs) => Promise<Float32Array> },
+  { session, follow }: { readonly session: ArtifactSession; readonly follow: (inputs: RunInputs) => Promise<Tensors> },
 ): Promise<readonly Check[]> {
   const input = scaleInput(job.run);
   if (!input) return [];
   const scales = otherScales(job.run.guidance);
+  const resultOf = async (inputs: RunInputs): Promise<Float32Array> => floatsOf(required([...(await follow(inputs)).values()][0]));
   const compared: Compared[] = [];
   for (const scale of scales) {
     const inputs = { ...given, conditions: new Map([...given.conditions, [input.name, tensorOf("float", [], [scale])]]) };
-    const followed = await follow(inputs);
+    const followed = await resultOf(inputs);
     compared.push({ inputs, followed, relL2: relativeL2(await session.run(feedsOf(job, inputs)), followed) });
   }
-  return [await comparison(`artifact = plan-aware loop at ${input.name} ${scales.join(" and ")}`, compared, tolerance, follow)];
+  return [await comparison(`artifact = plan-aware loop at ${input.name} ${scales.join(" and ")}`, compared, tolerance, resultOf)];
 }
 
 /**
@@ -203,32 +216,23 @@ function cutChecks({ run }: Job): readonly Check[] {
 }
 
 /** The check of each network that the run calls. */
-async function sameSteps(job: Job, samples: readonly Pick<Compared, "inputs">[], options: RuntimeOptions): Promise<readonly Check[]> {
+async function sameSteps(job: Job, inputs: RunInputs, options: RuntimeOptions): Promise<readonly Check[]> {
   const { rows, borders } = job.run;
   const checks: Check[] = [];
   for (const [place, network] of allNetworks(job.network).entries()) {
     const row = rows.findIndex((_, k) => placeAt(borders, k) === place);
     const of = place === 0 ? "" : ` of network ${place + 1}`;
-    if (row >= 0) checks.push(await sameStep(`lifted step${of} = exported step`, job, { network, row }, samples, options));
+    if (row >= 0) checks.push(await sameStep(`lifted step${of} = exported step`, job, { network, row }, inputs, options));
   }
   return checks;
 }
 
 /** Whether the step that the loop runs predicts what the exporter's file does: the loop knows only what binding and lifting made of it. */
-async function sameStep(
-  name: string,
-  job: Job,
-  first: FirstCall,
-  samples: readonly Pick<Compared, "inputs">[],
-  options: RuntimeOptions,
-): Promise<Check> {
+async function sameStep(name: string, job: Job, first: FirstCall, inputs: RunInputs, options: RuntimeOptions): Promise<Check> {
   const lifted = liftedFirstStep(job, first, options);
   const exported = exportedFirstStep(job, first, runnable(first.network.read, job.run.precision), options);
-  const compared: Compared[] = [];
-  for (const { inputs } of samples) {
-    const followed = await lifted(inputs);
-    compared.push({ inputs, followed, relL2: relativeL2(await exported(inputs), followed) });
-  }
+  const followed = await lifted(inputs);
+  const compared = [{ inputs, followed, relL2: relativeL2(await exported(inputs), followed) }];
   return comparison(name, compared, toleranceOf(branchTypes(job)), lifted);
 }
 

@@ -4,10 +4,16 @@ import { formatQuantity } from "../words/index.js";
 
 /** The figures of a compilation as JSON. */
 export function compileFigures(
-  { form, nodes, macs, passes, memory, cuda }: Compiled,
+  { form, nodes, macs, passes, memory, cuda, joined }: Compiled,
   computed: Limited["computed"],
 ): Record<string, unknown> {
-  return { form, nodes, macs, passes, cache: { peakBytes: memory.cache, computed }, memory, cuda };
+  return { form, nodes, macs, passes, cache: { peakBytes: memory.cache, computed }, memory, cuda, ...joined };
+}
+
+/** The networks that are joined to the run, as text; none if there are none. */
+export function joinedText({ joined: { before, after } }: Compiled): readonly string[] {
+  const parts = [before.length > 0 ? `in front: ${before.join(", ")}` : [], after.length > 0 ? `behind: ${after.join(", ")}` : []].flat();
+  return parts.length > 0 ? [parts.join("; ")] : [];
 }
 
 /** The memory of a run, as text. */

@@ -105,6 +105,11 @@ export const OPTIONS = {
     schema: size,
   },
   model: { flags: "--model <path>", summary: "the model that the trace was made from, for policies that run it", schema: path },
+  latent: {
+    flags: "--no-latent",
+    summary: "the artifact gives what networks behind the run make of its latent, and not the latent itself",
+    schema: z.boolean(),
+  },
   mu: { flags: "--mu <value>", summary: "logarithm of the time shift under dynamic shifting", schema: number },
   name: {
     flags: "--name <name>",
@@ -176,6 +181,11 @@ export const OPTIONS = {
     summary: "first step that is run, from a latent that the run is given",
     schema: whole(0, Infinity, "takes a step, from 0 up"),
   },
+  stopAt: {
+    flags: "--stop-at <value>",
+    summary: "latent: leave out the networks behind the run, such as a decoder",
+    schema: z.literal("latent", { error: ({ input }) => `takes latent, not '${String(input)}'` }),
+  },
   steps: { flags: "--steps <n>", summary: "sampling steps", schema: upTo(MAX_STEPS) },
   threads: { flags: "--threads <n>", summary: "threads of the runtime", schema: upTo(MAX_THREADS) },
   tiers: {
@@ -235,8 +245,9 @@ export const MODEL_OPTIONS = [
 /** The options that override the recipe. */
 export function recipeOverrides(options: Options): RecipeOverrides {
   const { recipe, scheduler, steps, start, guidance, runtime, batch, cut, precision, extension: extensions, allowOutside } = options;
+  const { stopAt, latent } = options;
   return {
-    ...{ recipe, scheduler, steps, start, guidance, runtime, batch, cut, precision, extensions, allowOutside },
+    ...{ recipe, scheduler, steps, start, guidance, runtime, batch, cut, precision, extensions, allowOutside, stopAt, latent },
     ...{ dims: sizes(options.dim ?? []), inputs: inputSpecs(options) },
   };
 }

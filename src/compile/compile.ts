@@ -44,6 +44,8 @@ export interface Compiled {
   readonly passes: readonly PassRecord[];
   readonly memory: Memory;
   readonly cuda: CudaCoverage;
+  /** The names of the networks that are joined to the run, in front of it and behind it, without the operators between them. */
+  readonly joined: { readonly before: readonly string[]; readonly after: readonly string[] };
 }
 
 /** A part of a run: the rows [from, to) of the sampler's table. */
@@ -96,6 +98,8 @@ export async function compileModel(
   const [model, uncached] = [withoutStops(lowered.model, stops), withoutStops(lowered.uncached, stops)];
   const parts = stops.length > 0 ? segmented(lowered.model, stops.map(stopName)) : [];
   const ends = [...stops, job.run.rows.length];
+  const { before, after } = job.network.companions;
+  const names = (all: typeof before): readonly string[] => all.flatMap(({ name, file }) => (file === undefined ? [] : [name]));
   const macs = { uncached: totalMacs(graphMacs(uncached.graph)), emitted: totalMacs(graphMacs(model.graph)) };
   return {
     form: name,
@@ -107,6 +111,7 @@ export async function compileModel(
     passes: records,
     memory: memoryOf(model, uncached, ditView(job.model).latent),
     cuda: cudaCoverage(model),
+    joined: { before: names(before), after: names(after) },
   };
 }
 
@@ -149,7 +154,10 @@ function withoutStops(model: Model, stops: readonly number[]): Model {
 
 /** All networks of a run, companions included. */
 function networksOf({ networks, companions = NO_COMPANIONS }: Run): readonly Model[] {
-  return [...networks.values(), ...[...companions.before, ...companions.after].map(({ model }) => model)];
+  return [
+    ...networks.values(),
+    ...[...companions.before, ...companions.after].flatMap(({ model, uncondModel }) => [model, uncondModel ?? []].flat()),
+  ];
 }
 
 /** The run with other networks in place of its own, and of its companions. */
@@ -160,13 +168,23 @@ async function mapNetworks(
 ): Promise<Run> {
   const networks = new Map<string, Model>();
   for (const [name, network] of run.networks) networks.set(name, await ofNetwork(network));
-  const { before, after, inputs } = run.companions ?? NO_COMPANIONS;
+  const companions = run.companions ?? NO_COMPANIONS;
   const mapped = async (all: readonly Companion[]): Promise<readonly Companion[]> => {
     const made: Companion[] = [];
-    for (const companion of all) made.push({ ...companion, model: await ofCompanion(companion.model, companion.name) });
+    for (const companion of all) {
+      const { name, model, uncondModel } = companion;
+      made.push({
+        ...companion,
+        model: await ofCompanion(model, name),
+        ...(uncondModel && { uncondModel: await ofCompanion(uncondModel, name) }),
+      });
+    }
     return made;
   };
-  return { ...withNetworks(run, networks), companions: { before: await mapped(before), after: await mapped(after), inputs } };
+  return {
+    ...withNetworks(run, networks),
+    companions: { ...companions, before: await mapped(companions.before), after: await mapped(companions.after) },
+  };
 }
 
 /** Throws UNKNOWN_NAME for a name that is no optional pass. */

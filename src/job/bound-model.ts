@@ -26,7 +26,15 @@ import {
 import { evaluator, type RuntimeOptions } from "../runtime/index.js";
 import { badChannels, dataDependent, predictionShape, typeUnknown } from "../words/index.js";
 import { bindCompanions, dimsFrom } from "./companions.js";
-import { assertFed, assertInputsKnown, companionInputs, conditionSourcesOf, originalOf } from "./condition-sources.js";
+import {
+  assertFed,
+  assertInputsKnown,
+  companionInputs,
+  conditionSourcesOf,
+  differingIn,
+  originalOf,
+  rowGivenFor,
+} from "./condition-sources.js";
 import { findingsOf } from "./findings.js";
 import { assertSameBranches, assertSameInputs, assertSameTypes, sizesLike } from "./agreement.js";
 import { allNetworks, atFile, lifted, type Network, type PortRoles, structureOf } from "./network.js";
@@ -90,7 +98,9 @@ async function bindNetwork(network: Network, runtime: RuntimeOptions): Promise<B
   const batch = recipe.batch ?? exportedBatch(network, guidance);
   const questions = { evaluator: evaluator(runtime), signal: runtime.signal };
   const types = new Map<string, TensorType>();
-  const surroundings = { types, batch, dims: recipe.dims };
+  const differing = differingIn(network, guidance);
+  const givenRow = (input: string, rank: number): readonly number[] | undefined => rowGivenFor(input, rank, source);
+  const surroundings = { types, batch, dims: recipe.dims, differing, givenRow };
   const before = await bindCompanions(network.companions.before, surroundings, questions);
   const shapedTo = (step: Model, sizes: ReadonlyMap<string, number>): Promise<Model> =>
     runPasses(step, BIND_PASSES, { ...questions, sizes, precision: floatTypeOf(recipe) });
@@ -100,14 +110,14 @@ async function bindNetwork(network: Network, runtime: RuntimeOptions): Promise<B
   const isBatched = batchedInputs(network, batch * halves);
   const latent = [batch, ...(staticShape(inputNamed(shaped, ports.latent)?.type) ?? []).slice(1)];
   const tableRows = (): number => samplingOf(source, latent).table.rows.length;
-  const halving = { batch, guidance, isBatched, tableRows };
+  const halving = { batch, isBatched, tableRows, differing };
   const conditions = conditionSourcesOf(network, conditionValues(shaped, network, guidance), halving);
   assertFed(network, conditions, types);
   for (const [name, { type }] of conditions) if (type && !types.has(name)) types.set(name, type);
   types.set(LATENT_VALUE, { elem: "float", shape: latent });
-  const after = await bindCompanions(network.companions.after, surroundings, questions);
+  const after = await bindCompanions(network.companions.after, { ...surroundings, differing: new Set() }, questions);
   const unfed = companionInputs(network).map((name) => inputValue(name, types.get(name)));
-  const inputs = conditionSourcesOf(network, unfed, { ...halving, isBatched: new Set() });
+  const inputs = conditionSourcesOf(network, unfed, { ...halving, isBatched: new Set() }, types);
   const original = own && originalOf(network, own, latent, tableRows);
   if (original) assertFed(network, new Map([[original.image.name, original.image]]), types);
   const networks = allNetworks(network);
@@ -132,7 +142,8 @@ async function bindNetwork(network: Network, runtime: RuntimeOptions): Promise<B
     assertSameInputs(network, own);
     steps.push(await (own === network ? stepOf(own) : atFile(own.source.modelFile, () => stepOf(own))));
   }
-  return { network, guidance, batch, conditions, companions: { before, after, inputs }, original, steps, anyBatch };
+  const companions = { before, after, inputs, keepLatent: recipe.keepLatent };
+  return { network, guidance, batch, conditions, companions, original, steps, anyBatch };
 }
 
 /** Lifts what is bound, with the cut of the network's recipe, and resolves the rest of the recipe against it. */
@@ -262,8 +273,11 @@ function dimSizesOf(network: Network, batch: number, halves: number, given: Read
     if (name === rows) throw batchAsDim(name);
     if (!free.has(name)) throw unknownName("symbolic dimension", name, [...free].map(String));
   }
-  const fed = dimsFrom(given, network.step.graph.inputs);
-  return new Map([...fed, ...Object.entries(dims), ...(typeof rows === "string" ? [[rows, batch * halves] as const] : [])]);
+  const { inputs } = network.step.graph;
+  // optimum gives the time a dimension of its own: there is one for each row.
+  const times = inputs.find(({ name }) => name === network.ports.timestep)?.type?.shape?.[0];
+  const perRow = (dim: Dim | undefined): readonly (readonly [string, number])[] => (typeof dim === "string" ? [[dim, batch * halves]] : []);
+  return new Map([...perRow(times), ...dimsFrom(given, inputs), ...Object.entries(dims), ...perRow(rows)]);
 }
 
 /** The network bound to the rows of one half; undefined if some branch does not have the halves along axis 0. */

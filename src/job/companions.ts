@@ -3,6 +3,7 @@ import { basename, dirname } from "node:path";
 import { shapeOf } from "../../ir/build.js";
 import { requireWellFormed } from "../../ir/check.js";
 import { unknownName } from "../../ir/diagnostics.js";
+import type { Half } from "../../ir/dit.js";
 import { inputValue, type Model, type Value, withGraph } from "../../ir/graph.js";
 import { readModel } from "../../ir/onnx/index.js";
 import { parse } from "../../ir/parse.js";
@@ -10,8 +11,8 @@ import { rewrite } from "../../ir/rewrite.js";
 import { firstUndecided } from "../../ir/sizes.js";
 import { type Dim, staticShape, type TensorType } from "../../ir/types.js";
 import { BIND_PASSES, DERIVE_PASSES, type Questions, runPasses, SETTLE_PASSES, untilSettled, untyped } from "../../passes/index.js";
-import type { Companion, Wiring } from "../../schedules/index.js";
-import { companionMisfit, dataDependent, typeUnknown } from "../words/index.js";
+import { type Companion, LATENT_VALUE, valueName, type Wiring } from "../../schedules/index.js";
+import { companionMisfit, companionWiring, dataDependent, typeUnknown } from "../words/index.js";
 import type { CompanionSpec } from "./recipe.js";
 import { fileOf, type JobSource } from "./source.js";
 
@@ -64,23 +65,56 @@ async function openCompanion(spec: CompanionSpec, source: JobSource): Promise<Op
 }
 
 /**
- * Companions without those in front whose results nobody reads, as exports may lack an input that their pipeline speaks of. `inputs`: those
- * of the network.
+ * Companions without those in front, and without results of theirs, that nobody reads, as exports may lack an input that their pipeline
+ * speaks of. `inputs`: those of the network.
  */
 export function withoutIdle({ before, after }: OpenCompanions, inputs: readonly string[]): OpenCompanions {
   const read = new Set([...inputs, ...after.flatMap((companion) => [...companion.inputs.values()])]);
-  const isNeeded = (companion: OpenCompanion): boolean => {
-    const isRead = [...companion.outputs.values()].some((value) => read.has(value));
-    if (isRead) for (const value of companion.inputs.values()) read.add(value);
-    return isRead;
-  };
-  return { before: before.toReversed().filter(isNeeded).toReversed(), after };
+  const needed = before.toReversed().flatMap((companion): readonly OpenCompanion[] => {
+    const outputs = new Map([...companion.outputs].filter(([, value]) => read.has(value)));
+    if (outputs.size === 0) return [];
+    for (const value of companion.inputs.values()) read.add(value);
+    return [{ ...companion, outputs, spec: { ...companion.spec, outputs: Object.fromEntries(outputs) } }];
+  });
+  return { before: needed.toReversed(), after };
 }
 
 /** Throws UNKNOWN_NAME. */
 function assertKnown(what: string, named: object, known: readonly string[]): void {
   const stray = Object.keys(named).find((name) => !known.includes(name));
   if (stray !== undefined) throw unknownName(what, stray, known);
+}
+
+/** The inputs of a step. */
+interface StepInputs {
+  readonly latent: string;
+  readonly timestep: string | undefined;
+  readonly conditions: readonly string[];
+}
+
+/** Throws COMPANION_WIRING where a value has two givers or is not there yet where it is read. */
+export function assertWired({ before, after }: OpenCompanions, { latent, timestep, conditions }: StepInputs): void {
+  const all = [...before, ...after];
+  const givers = new Map(all.flatMap(({ name, outputs }) => [...outputs.values()].map((value) => [value, name] as const)));
+  const there = new Set<string>();
+  for (const [i, { name, inputs: read, outputs }] of all.entries()) {
+    const isBehind = i >= before.length;
+    if (isBehind) there.add(LATENT_VALUE);
+    for (const value of read.values()) {
+      const giver = givers.get(value);
+      if (value === latent || value === timestep)
+        throw companionWiring(name, `reads '${value}', which is another at every step: the last latent is called '${LATENT_VALUE}'`);
+      if (giver !== undefined && !there.has(value)) throw companionWiring(name, `reads '${value}' before '${giver}' gives it`);
+      if (value === LATENT_VALUE && !isBehind && !conditions.includes(value))
+        throw companionWiring(name, `reads '${value}' in front of the run, and there is none before its end`);
+    }
+    for (const value of outputs.values()) {
+      if (there.has(value)) throw companionWiring(name, `gives '${value}', which is there already`);
+      if (value === latent || value === timestep || value === LATENT_VALUE || (isBehind && conditions.includes(value)))
+        throw companionWiring(name, `gives '${value}', which the run has as something else`);
+      there.add(value);
+    }
+  }
 }
 
 /** `text_encoder` of text_encoder/model.onnx, `vocoder` of vocoder.onnx. */
@@ -99,10 +133,14 @@ function withoutShapes(model: Model): Model {
 
 /** What a companion is bound to. */
 export interface Surroundings {
-  /** The types of the values that are there: of the run, and of companions before. */
+  /** The types of the values that are there: of the run, and of companions before. Those of the unconditional half as `valueName` has them. */
   readonly types: Map<string, TensorType>;
   readonly batch: number;
   readonly dims: Readonly<Record<string, number>>;
+  /** The values that the unconditional half has other than the conditional one. */
+  readonly differing: ReadonlySet<string>;
+  /** The sizes of a row of the array that the recipe gives for an input of this rank, if it gives one. */
+  readonly givenRow: (input: string, rank: number) => readonly number[] | undefined;
 }
 
 /**
@@ -111,50 +149,78 @@ export interface Surroundings {
  */
 export async function bindCompanions(
   opened: readonly OpenCompanion[],
-  { types, batch, dims }: Surroundings,
+  surroundings: Surroundings,
   questions: Questions,
 ): Promise<readonly Companion[]> {
   const bound: Companion[] = [];
   for (const companion of opened) {
-    const { name, read, inputs, outputs } = companion;
-    const sizes = new Map(Object.entries({ ...dims, ...companion.spec.dims }));
-    // What is given a value says how large the dimensions of its name are.
-    for (const { name, type } of read.graph.inputs) {
-      const found = staticShape(types.get(inputs.get(name) ?? ""));
-      for (const [axis, dim] of type?.shape?.entries() ?? [])
-        if (typeof dim === "string" && found?.[axis] !== undefined) sizes.set(dim, found[axis]);
-    }
-    const own = new Map<Value, Value>();
-    for (const input of read.graph.inputs) {
-      const value = inputs.get(input.name);
-      if (value === undefined || !input.type) continue;
-      const { elem, shape: declared } = input.type;
-      const shape = types.get(value)?.shape ?? declared?.map((dim, axis) => freeDim(dim, axis, sizes, batch)) ?? null;
-      if (declared && shape && !fits(declared, shape)) throw companionMisfit(name, input.name, declared, value, shape);
-      own.set(input, inputValue(input.name, { elem, shape }));
-    }
-    const shaped = withGraph(
-      read,
-      rewrite(read.graph, () => undefined, own),
-    );
-    const model = await settled(await runPasses(shaped, BIND_PASSES, { ...questions, sizes }), questions);
-    for (const input of model.graph.inputs) {
-      const value = inputs.get(input.name);
-      if (value !== undefined && input.type && !types.has(value)) types.set(value, input.type);
-    }
-    for (const { name, value } of model.graph.outputs) {
-      const given = outputs.get(name);
-      if (given !== undefined && value.type) types.set(given, { elem: value.type.elem, shape: shapeOf(value) });
-    }
-    bound.push({ name, model, inputs, outputs });
+    const { name, inputs, outputs } = companion;
+    const bind = (half: Half): Promise<Model> => boundFor(half, companion, surroundings, questions);
+    const model = await bind("cond");
+    const hasOwn = [...inputs.values()].some((value) => surroundings.differing.has(value));
+    const uncondModel = hasOwn ? await bind("uncond") : undefined;
+    const isSame = uncondModel?.graph.inputs.every((input, i) => input.type?.shape?.join() === model.graph.inputs[i]?.type?.shape?.join());
+    bound.push({ name, model, ...(!isSame && { uncondModel }), inputs, outputs });
   }
   return bound;
 }
 
-/** Axis 0 of what only companions read counts latents, if it has no size. */
-function freeDim(dim: Dim, axis: number, sizes: ReadonlyMap<string, number>, batch: number): Dim {
+/** The model of a companion as one half sees it; adds the types of that half. */
+async function boundFor(
+  half: Half,
+  { name, read, inputs, outputs, spec }: OpenCompanion,
+  { types, batch, dims, differing, givenRow }: Surroundings,
+  questions: Questions,
+): Promise<Model> {
+  const own = new Map<Value, Value>();
+  const sizes = new Map(Object.entries({ ...dims, ...spec.dims }));
+  const nameOf = (value: string): string => (differing.has(value) ? valueName(value, half) : value);
+  // What is there already says how large the dimensions of its name are.
+  for (const { name: input, type } of read.graph.inputs) {
+    const found = staticShape(types.get(nameOf(inputs.get(input) ?? "")));
+    for (const [axis, dim] of type?.shape?.entries() ?? [])
+      if (typeof dim === "string" && found?.[axis] !== undefined) sizes.set(dim, found[axis]);
+  }
+  for (const input of read.graph.inputs) {
+    const value = inputs.get(input.name);
+    if (value === undefined || !input.type) continue;
+    const { elem, shape: declared } = input.type;
+    const isOpen = declared?.some((dim, axis) => axis > 0 && typeof dim !== "number");
+    const given = declared && isOpen ? givenRow(nameOf(value), declared.length) : undefined;
+    const free = declared?.map((dim, axis) => freeDim(dim, axis, { sizes, batch, given })) ?? null;
+    // Without sizes of its own the unconditional half has those of the conditional one.
+    const shape =
+      types.get(nameOf(value))?.shape ?? (free?.every((dim) => typeof dim === "number") ? free : types.get(value)?.shape) ?? free;
+    if (declared && shape && !fits(declared, shape)) throw companionMisfit(name, input.name, declared, value, shape);
+    own.set(input, inputValue(input.name, { elem, shape }));
+  }
+  const shaped = withGraph(
+    read,
+    rewrite(read.graph, () => undefined, own),
+  );
+  const model = await settled(await runPasses(shaped, BIND_PASSES, { ...questions, sizes }), questions);
+  for (const input of model.graph.inputs) {
+    const value = inputs.get(input.name);
+    if (value !== undefined && input.type && !types.has(nameOf(value))) types.set(nameOf(value), input.type);
+  }
+  for (const { name, value } of model.graph.outputs) {
+    const given = outputs.get(name);
+    if (given !== undefined && value.type) types.set(valueName(given, half), { elem: value.type.elem, shape: shapeOf(value) });
+  }
+  return model;
+}
+
+interface Sizes {
+  readonly sizes: ReadonlyMap<string, number>;
+  readonly batch: number;
+  readonly given: readonly number[] | undefined;
+}
+
+/** The size of an input's dimension: what the file or an array for it says, or else the recipe. Axis 0 counts latents, if it has no size. */
+function freeDim(dim: Dim, axis: number, { sizes, batch, given }: Sizes): Dim {
   if (typeof dim === "number") return dim;
-  return (dim !== null ? sizes.get(dim) : undefined) ?? (axis === 0 ? batch : dim);
+  const named = dim === null ? undefined : sizes.get(dim);
+  return axis === 0 ? (named ?? batch) : (given?.[axis - 1] ?? named ?? dim);
 }
 
 function fits(declared: readonly Dim[], shape: readonly Dim[]): boolean {

@@ -19,6 +19,7 @@ import {
   portsBeside,
   uncondInput,
 } from "../../schedules/index.js";
+import { readNpy } from "../files/index.js";
 import { companionMisfit } from "../words/index.js";
 import type { Network } from "./network.js";
 import { isInput, saidOf, type ValueSpec } from "./recipe.js";
@@ -28,10 +29,27 @@ import { tensorFor } from "./values.js";
 /** How the conditions of a run are taken apart. */
 export interface Halving {
   readonly batch: number;
-  readonly guidance: Guidance;
+  /** The values that the unconditional half has other than the conditional one. */
+  readonly differing: ReadonlySet<string>;
   readonly isBatched: ReadonlySet<string>;
   /** The number of rows of the sampler's table. Throws what making the table throws. */
   readonly tableRows: () => number;
+}
+
+/** The values that the unconditional half has other than the conditional one: those that the recipe says, and what encoders make of them. */
+export function differingIn({ companions, source }: Network, guidance: Guidance): ReadonlySet<string> {
+  if (!guidedHalves(guidance).flat().includes("uncond")) return new Set();
+  const { uncond } = source.recipe.guidance;
+  return new Set([...Object.keys(uncond), ...differingValues(companions.before, (name) => uncond[name] !== undefined)]);
+}
+
+/** The sizes behind axis 0 of an input of some rank, from the first array that the recipe gives for it. Throws what reading it throws. */
+export function rowGivenFor(input: string, rank: number, source: JobSource): readonly number[] | undefined {
+  const { inputs, guidance } = source.recipe;
+  const { calibrate, fix } = inputs[input] ?? {};
+  const uncond = Object.entries(guidance.uncond).flatMap(([name, spec]) => (uncondInput(name) === input && !isInput(spec) ? [spec] : []));
+  const [file] = [fix, calibrate, ...uncond].flat().filter((spec) => typeof spec === "string");
+  return file === undefined ? undefined : readNpy(fileOf(source, file)).shape.slice(1 - rank);
 }
 
 /** The inputs of the run that companions alone read. */
@@ -77,8 +95,11 @@ export function assertFed(
   types: ReadonlyMap<string, TensorType>,
 ): void {
   for (const value of givenBy(companions.before)) {
-    const [wanted, found] = [conditions.get(value)?.type?.shape, types.get(value)?.shape];
-    if (wanted && found && wanted.join() !== found.join()) throw companionMisfit(basename(source.modelFile), value, wanted, value, found);
+    const wanted = conditions.get(value)?.type?.shape;
+    for (const name of [value, uncondInput(value)]) {
+      const found = types.get(name)?.shape;
+      if (wanted && found && wanted.join() !== found.join()) throw companionMisfit(basename(source.modelFile), value, wanted, name, found);
+    }
   }
 }
 
@@ -87,29 +108,28 @@ export function assertFed(
  * and if there is one with a value for each row of the sampler's table, what making that throws.
  */
 export function conditionSourcesOf(
-  { source, step, companions }: Network,
+  { source, step }: Network,
   values: readonly Value[],
   halving: Halving,
+  types: ReadonlyMap<string, TensorType> = new Map(),
 ): ReadonlyMap<string, Condition> {
-  const { recipe } = source;
-  const { uncond } = recipe.guidance;
+  const { uncond } = source.recipe.guidance;
   const inputs = step.graph.inputs.map(({ name }) => name);
-  const seesUncond = guidedHalves(halving.guidance).flat().includes("uncond");
-  const differing = differingValues(companions.before, (name) => uncond[name] !== undefined);
   return new Map(
     values.map((value): [string, Condition] => {
       const { name, type } = value;
       const isBatched = halving.isBatched.has(name);
       const shape = isBatched ? [halving.batch, ...shapeOf(value).slice(1)] : shapeOf(value);
+      const uncondType = types.get(uncondInput(name));
       const typed = inputValue(name, type && { ...type, shape });
-      const sourceOf = (input: string): ConditionSource => sourceAsSaid(source, typed, input, halving.tableRows);
-      const cond = sourceOf(name);
-      const asked = !seesUncond ? undefined : differing.has(name) ? { input: true as const } : uncond[name];
+      const its = uncondType ? inputValue(name, uncondType) : typed;
+      const cond = sourceAsSaid(source, typed, name, halving.tableRows);
+      const asked = halving.differing.has(name) ? (uncond[name] ?? { input: true as const }) : undefined;
       const halves: Record<Half, ConditionSource> = { cond, uncond: cond };
       if (isInput(asked) && inputs.includes(uncondInput(name))) throw reservedName(uncondInput(name));
-      if (isInput(asked)) halves.uncond = sourceOf(uncondInput(name));
-      else if (asked !== undefined) halves.uncond = constantFor(source, typed, asked);
-      return [name, { type: typed.type, isBatched, halves }];
+      if (isInput(asked)) halves.uncond = sourceAsSaid(source, its, uncondInput(name), halving.tableRows);
+      else if (asked !== undefined) halves.uncond = constantFor(source, its, asked);
+      return [name, { type: typed.type, ...(uncondType && { uncondType }), isBatched, halves }];
     }),
   );
 }

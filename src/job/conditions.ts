@@ -2,9 +2,10 @@
 import { resolve } from "node:path";
 import { elemOf, shapeOf } from "../../ir/build.js";
 import { unknownName } from "../../ir/diagnostics.js";
+import type { Half } from "../../ir/dit.js";
 import { inputValue, type Value } from "../../ir/graph.js";
 import { type TensorData, tensorNumbers } from "../../ir/tensor.js";
-import { givenConditions, type Run, scaleInput, uncondInput } from "../../schedules/index.js";
+import { givenConditions, type Run, scaleInput, typeFor, uncondInput } from "../../schedules/index.js";
 import { inputNumber, missingInput } from "../words/index.js";
 import type { Job } from "./job.js";
 import type { InputSpecs, ValueSpec } from "./recipe.js";
@@ -62,11 +63,14 @@ function assertTaken({ model, run }: Job, scale: TensorData | undefined): void {
 
 /** The condition inputs of a run. */
 function conditionInputs(run: Run): readonly GivenInput[] {
-  return [...givenConditions(run).values()].flatMap(({ type, halves: { cond, uncond } }) =>
-    [...new Set([cond, uncond])].flatMap((source) =>
-      source.kind === "input" ? [{ value: inputValue(source.name, type), rows: source.perStep?.length }] : [],
-    ),
-  );
+  return [...givenConditions(run).values()].flatMap((condition) => {
+    const { cond, uncond } = condition.halves;
+    const halves: readonly Half[] = cond === uncond ? ["cond"] : ["cond", "uncond"];
+    return halves.flatMap((half) => {
+      const source = condition.halves[half];
+      return source.kind === "input" ? [{ value: inputValue(source.name, typeFor(condition, half)), rows: source.perStep?.length }] : [];
+    });
+  });
 }
 
 /**

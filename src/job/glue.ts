@@ -5,7 +5,7 @@ import type { CompanionFacts } from "./recipe.js";
 
 /**
  * Operators between networks, in ONNX's text form (ir/print.ts): `glue("halve", "float x => float y", "y = Mul(x, half)", "float half = {0.5}")`.
- * Shapes are those of what the inputs read; constants have theirs.
+ * Inputs without a shape have that of what they read.
  */
 export function glue(name: string, signature: string, body: string, constants = ""): CompanionFacts {
   const [inputs = "", outputs = ""] = signature.split("=>");
@@ -18,12 +18,11 @@ export function valuesOf({ graph, outputs }: CompanionFacts): readonly string[] 
   return outputs ? Object.values(outputs) : graph === undefined ? [] : parse(graph).graph.outputs.map(({ name }) => name);
 }
 
-/** The tokenizer's mask is what the network takes, too. */
-export const MASK = glue(
-  "mask",
-  "int64 attention_mask => int64 encoder_attention_mask",
-  "encoder_attention_mask = Identity(attention_mask)",
-);
+/** The tokenizer's mask of so many tokens is what the network takes. */
+export function masked(tokens: number): CompanionFacts {
+  const signature = "int64[rows, tokens] attention_mask => int64 encoder_attention_mask";
+  return { ...glue("mask", signature, "encoder_attention_mask = Identity(attention_mask)"), dims: { tokens } };
+}
 
 /** The hidden states of a text encoder, [rows, tokens, channels], and zeros where the tokenizer has padded. */
 export function unpadded(states: string, result = "encoder_hidden_states"): CompanionFacts {
@@ -88,6 +87,18 @@ export function unscaled(
         `divided = Div(${latent}, scale) unscaled_latent = Add(divided, shift)`,
         `float scale = {${scale}}, float shift = {${shift}}`,
       );
+}
+
+/** latent · std + mean with a number of each for every channel of a video, [rows, channels, frames, height, width]. */
+export function denormalised(mean: readonly number[], std: readonly number[], latent = "latent"): CompanionFacts {
+  const perChannel = (name: string, numbers: readonly number[]): string =>
+    `float[1, ${numbers.length}, 1, 1, 1] ${name} = {${numbers.join(", ")}}`;
+  return glue(
+    "denormalised",
+    `float ${latent} => float unscaled_latent`,
+    `spread = Mul(${latent}, std) unscaled_latent = Add(spread, mean)`,
+    `${perChannel("std", std)}, ${perChannel("mean", mean)}`,
+  );
 }
 
 /** What the decoder, as optimum exports it, makes of a latent. */

@@ -14,10 +14,10 @@ import { unknownBetween, unknownNamed } from "../../ir/unknown.js";
 import { type Stamps, stampsOf } from "../files/index.js";
 import { badJsonField } from "../../schedules/diagnostics.js";
 import { METADATA_PREFIX, missingExtension } from "../words/index.js";
-import { openCompanions, type OpenCompanions, withoutIdle } from "./companions.js";
+import { assertWired, openCompanions, type OpenCompanions, withoutIdle } from "./companions.js";
 import { type Extensions, loadExtensions } from "./extensions.js";
 import { type Recipe, saidOf } from "./recipe.js";
-import { openJobSource, type RecipeOverrides, type JobSource, withoutAbsentInputs } from "./source.js";
+import { openJobSource, type RecipeOverrides, type JobSource, withoutAbsent } from "./source.js";
 
 export interface Network {
   readonly source: JobSource;
@@ -56,8 +56,13 @@ export async function openNetwork(path: string, overrides: RecipeOverrides): Pro
   const named = await openCompanions(opened);
   const companions = opened.isDerived ? withoutIdle(named, inputs) : named;
   const around = [...companions.before, ...companions.after];
-  const known = [...inputs, ...around.flatMap((companion) => [...companion.inputs.values()])];
-  const recipe = opened.isDerived ? withoutAbsentInputs(opened.recipe, known, overrides.inputs) : opened.recipe;
+  const known = {
+    inputs: [...inputs, ...around.flatMap((companion) => [...companion.inputs.values()])],
+    dims: [read, ...around.map((companion) => companion.read)].flatMap(({ graph }) =>
+      graph.inputs.flatMap(({ type }) => type?.shape ?? []),
+    ),
+  };
+  const recipe = opened.isDerived ? withoutAbsent(opened.recipe, known, overrides) : opened.recipe;
   const joined = { before: companions.before.map(({ spec }) => spec), after: companions.after.map(({ spec }) => spec) };
   const source = { ...opened, recipe: { ...withExtensions(recipe, extensions), ...joined }, extensions };
   const first = networkOf(source, read, { companions, files });
@@ -117,6 +122,7 @@ export function networkOf(
   const { latent, timestep, prediction, guesses } = findPorts(graph, names);
   const conditions = step.graph.inputs.filter((input) => input !== latent && input !== timestep).map(({ name }) => name);
   const ports = { latent: latent.name, timestep: timestep?.name, conditions, prediction: prediction.name, guesses };
+  assertWired(companions, ports);
   return { source, read, step, ports, structure: structureDigest(read), companions, files, others: [] };
 }
 

@@ -17,8 +17,8 @@ export interface FolderConfigs {
   readonly text_encoder: unknown;
   readonly text_encoder_2: unknown;
   readonly text_encoder_3: unknown;
-  /** The sizes of the latent that vae_decoder/model.onnx takes, behind rows and channels; undefined where its file leaves them open. */
-  readonly grid: readonly number[] | undefined;
+  /** What the files of transformer and decoder declare of their inputs, as `vae_decoder/latent_sample`: sizes, null where they are open. */
+  readonly shapes: Readonly<Record<string, readonly (number | null)[]>>;
 }
 
 /**
@@ -51,6 +51,15 @@ export interface Pipeline<Config extends z.ZodObject = z.ZodObject> extends Name
 
 /** Keys of transformer/config.json. */
 export const channelKeys = { in_channels: z.int().min(1), out_channels: z.int().min(1).nullish() };
+
+export const declaredShapes = z.record(z.string(), z.array(z.number().nullable()));
+
+/** The sizes of the grid of a latent, [rows, channels, …sizes], that the decoder takes; undefined where its file leaves some of them open. */
+export function gridOf(shapes: z.output<typeof declaredShapes>): readonly number[] | undefined {
+  const [, , ...sizes] = shapes["vae_decoder/latent_sample"] ?? [];
+  const known = sizes.flatMap((size) => size ?? []);
+  return known.length > 0 && known.length === sizes.length ? known : undefined;
+}
 
 /** The prediction is the first half of the output's channels where the network also predicts a variance. */
 export function predictionOf(

@@ -126,7 +126,7 @@ const networkSchema = z
   })
   .refine(({ from, belowTime }) => (from === undefined) !== (belowTime === undefined), "takes one of 'from' and 'belowTime'");
 
-export const recipeSchema = z.strictObject({
+const recipeFields = z.strictObject({
   model: z.string(),
   /** A file, an inline configuration, or a sampler table. */
   scheduler: z.union([z.string(), z.record(z.string(), z.unknown())]).optional(),
@@ -168,6 +168,8 @@ export const recipeSchema = z.strictObject({
   before: z.array(companionSchema).default([]),
   /** Networks behind the run: they read `latent`, the last one, what those in front give, and inputs. */
   after: z.array(companionSchema).default([]),
+  /** Whether the artifact gives the last latent as well, where networks behind the run make something of it. */
+  keepLatent: z.boolean().default(true),
   dims: z.record(z.string(), z.int().min(1)).default({}),
   /** Names of the user's own recognisers, samplers and passes that the recipe requires. */
   extensions: z.array(z.string()).default([]),
@@ -181,6 +183,11 @@ export const recipeSchema = z.strictObject({
       rate: z.number().positive().max(MAX_RATE).optional(),
     })
     .optional(),
+});
+
+export const recipeSchema = recipeFields.refine(({ after, keepLatent }) => keepLatent || after.length > 0, {
+  path: ["keepLatent"],
+  error: 'is false, and no network stands behind the run ("after"): nothing would be left',
 });
 
 export type Recipe = z.infer<typeof recipeSchema>;

@@ -2,10 +2,12 @@
 import { existsSync, realpathSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { fileMissing, unknownName } from "../../ir/diagnostics.js";
+import type { Dim } from "../../ir/types.js";
 import { notAModel } from "../words/index.js";
 import { containedFile, readJson } from "../files/index.js";
 import type { Extensions } from "./extensions.js";
 import { deriveRecipe, pipelineFile } from "./pipelines/index.js";
+import { badOption } from "../../schedules/diagnostics.js";
 import { parseWith, uncondInput } from "../../schedules/index.js";
 import { type InputSpecs, type Precision, type Recipe, recipeSchema, RUN_TIME } from "./recipe.js";
 
@@ -22,6 +24,10 @@ export interface RecipeOverrides {
   /** What becomes an input of the artifact, besides what the recipe says (`RUN_TIME`). */
   readonly runtime?: readonly string[] | undefined;
   readonly dims?: ReadonlyMap<string, number> | undefined;
+  /** Where the run ends: at its last latent, without the networks behind it. */
+  readonly stopAt?: "latent" | undefined;
+  /** False: the artifact does not give its last latent beside what is made of it. */
+  readonly latent?: boolean | undefined;
   /** The user's own files (`loadExtensions`). A recipe cannot name them, as they are code. */
   readonly extensions?: readonly string[] | undefined;
   /** Folders in which files that the recipe names may lie, beside its own. */
@@ -78,20 +84,28 @@ export function fileOf({ folder, allowed }: JobSource, name: string): string {
   return containedFile(name, folder, allowed);
 }
 
-/** A derived recipe without the inputs that the export does not have. Those in `given` stay, so that they are reported as unknown. */
-export function withoutAbsentInputs(recipe: Recipe, inputs: readonly string[], given: InputSpecs = new Map()): Recipe {
-  const known = new Set([...inputs, ...inputs.map(uncondInput), ...given.keys()]);
+/**
+ * A derived recipe without the inputs and the symbolic dimensions that the exports do not have. What the command line names stays, so that
+ * it is reported as unknown.
+ */
+export function withoutAbsent(
+  recipe: Recipe,
+  { inputs, dims }: { readonly inputs: readonly string[]; readonly dims: readonly Dim[] },
+  given: Pick<RecipeOverrides, "inputs" | "dims">,
+): Recipe {
+  const known = new Set([...inputs, ...inputs.map(uncondInput), ...(given.inputs?.keys() ?? [])]);
   const isThere = (name: string): boolean => known.has(name);
-  const present = <T>(entries: Readonly<Record<string, T>>): Record<string, T> =>
-    Object.fromEntries(Object.entries(entries).filter(([name]) => isThere(name)));
+  const kept = <T>(entries: Readonly<Record<string, T>>, isKept: (name: string) => boolean): Record<string, T> =>
+    Object.fromEntries(Object.entries(entries).filter(([name]) => isKept(name)));
   const [latent] = [recipe.latent ?? []].flat().filter(isThere);
   const times = [recipe.timestep ?? []].flat().filter(isThere);
   return {
     ...recipe,
     latent,
     timestep: recipe.timestep === null ? null : times.length > 1 ? times : times[0],
-    guidance: { ...recipe.guidance, uncond: present(recipe.guidance.uncond) },
-    inputs: present(recipe.inputs),
+    guidance: { ...recipe.guidance, uncond: kept(recipe.guidance.uncond, isThere) },
+    inputs: kept(recipe.inputs, isThere),
+    dims: kept(recipe.dims, (name) => dims.includes(name) || (given.dims?.has(name) ?? false)),
   };
 }
 
@@ -103,11 +117,27 @@ function ownFiles({ scheduler, inputs = new Map(), allowOutside = [] }: RecipeOv
 
 function override(
   recipe: Recipe,
-  { scheduler, steps, start, guidance, batch, cut, precision, runtime = [], dims, inputs: given = new Map() }: RecipeOverrides,
+  {
+    scheduler,
+    steps,
+    start,
+    guidance,
+    batch,
+    cut,
+    precision,
+    runtime = [],
+    dims,
+    stopAt,
+    latent,
+    inputs: given = new Map(),
+  }: RecipeOverrides,
 ): Recipe {
   const atRunTime = [...new Set([...recipe.runtime, ...runtime])];
   const stray = atRunTime.find((name) => !RUN_TIME.some((known) => known === name));
   if (stray !== undefined) throw unknownName("run-time input", stray, RUN_TIME);
+  const after = stopAt === "latent" ? [] : recipe.after;
+  if (latent === false && after.length === 0)
+    throw badOption("--no-latent", "nothing else would be left: no network stands behind the run");
   const inputs = { ...recipe.inputs };
   for (const [name, spec] of given) inputs[name] = { calibrate: [typeof spec === "string" ? resolve(spec) : spec], ...inputs[name] };
   return {
@@ -120,6 +150,8 @@ function override(
     ...(precision === undefined ? {} : { precision }),
     ...(guidance === undefined ? {} : { guidance: { ...recipe.guidance, scale: guidance } }),
     runtime: atRunTime,
+    ...(stopAt === undefined ? {} : { after, keepLatent: true }),
+    ...(latent === false ? { keepLatent: false } : {}),
     dims: { ...recipe.dims, ...Object.fromEntries(dims ?? []) },
     inputs,
   };

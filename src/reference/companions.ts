@@ -1,7 +1,16 @@
 /** The companions of a run as their files stand: what encoders give before the loop, and what a decoder makes of its latent. */
 import type { Half } from "../../ir/dit.js";
 import { type TensorData, tensorFrom, tensorNumbers, tensorOf } from "../../ir/tensor.js";
-import { type Condition, differingValues, LATENT_VALUE, latentShape, givenConditions, resultsOf, valueName } from "../../schedules/index.js";
+import type { ElementType } from "../../ir/types.js";
+import {
+  type Condition,
+  differingValues,
+  givenConditions,
+  LATENT_VALUE,
+  latentShape,
+  resultsOf,
+  valueName,
+} from "../../schedules/index.js";
 import type { Job, OpenCompanion } from "../job/index.js";
 import type { Session, Sessions } from "../runtime/index.js";
 
@@ -18,6 +27,13 @@ export async function encoded(job: Job, given: Values, sessions: Sessions): Prom
     const halves: readonly Half[] = [...companion.outputs.values()].some((value) => differing.has(value)) ? ["cond", "uncond"] : ["cond"];
     const session = await sessionOf(companion, sessions);
     for (const half of halves) for (const [name, value] of await called(session, companion, half, values, own)) values.set(name, value);
+  }
+  // The network may want them in another type.
+  for (const [name, { type }] of job.run.conditions) {
+    for (const of of [name, valueName(name, "uncond")]) {
+      const value = values.get(of);
+      if (value && type) values.set(of, inType(value, type.elem));
+    }
   }
   return values;
 }
@@ -52,7 +68,7 @@ async function called(
     if (value === undefined) continue;
     const data = values.get(valueName(value, half)) ?? fixed(conditions.get(value), half) ?? values.get(value);
     if (!data) throw new Error(`internal: there is no value for '${value}'`);
-    feeds.set(name, !type || data.elem === type.elem ? data : tensorOf(type.elem, data.shape, tensorNumbers(data)));
+    feeds.set(name, type ? inType(data, type.elem) : data);
   }
   const results = await session.run(feeds);
   return new Map(
@@ -60,6 +76,10 @@ async function called(
       data ? [[name, data]] : [],
     ),
   );
+}
+
+function inType(data: TensorData, elem: ElementType): TensorData {
+  return data.elem === elem ? data : tensorOf(elem, data.shape, tensorNumbers(data));
 }
 
 function fixed(condition: Condition | undefined, half: Half): TensorData | undefined {

@@ -145,6 +145,15 @@ export function opsetsDiffer(name: string, found: number, wanted: number): Compi
   );
 }
 
+export function companionWiring(name: string, problem: string): CompilerError {
+  return new CompilerError(
+    "COMPANION_WIRING",
+    2,
+    `'${name}' ${problem}.`,
+    'In recipe.json ("before", "after"), "inputs" says which value each of its inputs reads, "outputs" what its results are called: { "sample": "image" }.',
+  );
+}
+
 /** `free`: the inputs whose numbers decide and are not known; `canFix`: whether a recipe may fix them. */
 export function dataDependent(node: Node, free: readonly string[], canFix: boolean): CompilerError {
   const what = node.opType === "If" ? "which side of it runs" : isSelection(node) ? "how many elements it gives" : "the size of its result";

@@ -9,6 +9,10 @@
  *     # guidance: batched 1.5 cond,uncond       form, scale, order
  *     # guided: {"channels": [0, 3], …}         the rest of the guidance: see `guidedSchema`
  *     # uncond: int64[1] labels = {26}          what the unconditional half sees
+ *     # negative: ids                           it sees an input of its own in place of this one: ids_uncond
+ *     # before: e (int64[1] ids) => (…) { … }   a network in front of the run, whose ports are values of the run of these names
+ *     # after: d (float[1] latent) => (…) { … } one behind it
+ *     # keep: no                                the run does not give its latent
  *     # channels: 0 4 @1                        the part of the output that is the prediction, and the axis
  *     # sign: -1                                of the prediction
  *     # precision: float16                      what the network computes in
@@ -20,7 +24,7 @@
  */
 import { z } from "zod";
 import type { Branch } from "../../ir/dit.js";
-import type { Graph, Model } from "../../ir/graph.js";
+import type { Graph, Model, Value } from "../../ir/graph.js";
 import { type TensorData, tensorOf } from "../../ir/tensor.js";
 import { parse } from "../../ir/parse.js";
 import { FLOAT_TYPES } from "../../ir/types.js";
@@ -28,10 +32,13 @@ import type { AnyContext } from "../../passes/index.js";
 import {
   bind,
   CacheMap,
+  type Companion,
+  type Companions,
   type Condition,
   type Guidance,
   GUIDANCE_FORMS,
   guidedHalves,
+  LATENT_VALUE,
   NETWORKS,
   NO_GUIDANCE,
   parseSchedule,
@@ -42,6 +49,7 @@ import {
   runOf,
   type SamplerTable,
   type ConditionSource,
+  uncondInput,
 } from "../../schedules/index.js";
 import { evaluator } from "../../src/runtime/evaluator.js";
 
@@ -59,6 +67,10 @@ const WORDS = [
   "guidance",
   "guided",
   "uncond",
+  "negative",
+  "before",
+  "after",
+  "keep",
   "channels",
   "sign",
   "precision",
@@ -105,6 +117,7 @@ export function readSubject(text: string): Subject {
   });
   const halves = guidedHalves(guidance)[0]?.length ?? 1;
   const run = runOf({
+    companions: companionsOf(facts, new Set(dit.conditions)),
     networks: new Map([[halves > 1 ? NETWORKS.both : NETWORKS.one, { ...parsed, dit }]]),
     batch,
     conditions: new Map(conditions),
@@ -130,6 +143,34 @@ export function readSubject(text: string): Subject {
       plan: table ? planOf(facts, run) : { of: run.of, cells: new CacheMap() },
     },
   };
+}
+
+/** Networks around the run. Inputs that neither the step has nor another network gives are those of networks alone. */
+function companionsOf(facts: Facts, known: ReadonlySet<string>): Companions {
+  const [before, after] = [facts.all("before"), facts.all("after")].map((lines) => lines.map(companionOf));
+  const all = [...(before ?? []), ...(after ?? [])];
+  const given = new Set([...all.flatMap(({ outputs }) => [...outputs.keys()]), ...known, LATENT_VALUE]);
+  const [negative, uncond] = [facts.all("negative"), facts.tensors("uncond")];
+  const inputs = all.flatMap(({ model }) => model.graph.inputs).filter(({ name }) => !given.has(name));
+  const condition = ({ name, type }: Value): Condition => {
+    const cond: ConditionSource = { kind: "input", name };
+    const data = uncond.get(name);
+    const own: ConditionSource | undefined = data ? { kind: "constant", data } : undefined;
+    const asked: ConditionSource = negative.includes(name) ? { kind: "input", name: uncondInput(name) } : cond;
+    return { type, isBatched: false, halves: { cond, uncond: own ?? asked } };
+  };
+  return {
+    before: before ?? [],
+    after: after ?? [],
+    inputs: new Map(inputs.map((input) => [input.name, condition(input)])),
+    keepLatent: facts.one("keep") !== "no",
+  };
+}
+
+function companionOf(line: string): Companion {
+  const model = parse(`<ir_version: 10, opset_import: ["" : 20]>\n${line}`);
+  const ports = (all: readonly { readonly name: string }[]): ReadonlyMap<string, string> => new Map(all.map(({ name }) => [name, name]));
+  return { name: model.graph.name, model, inputs: ports(model.graph.inputs), outputs: ports(model.graph.outputs) };
 }
 
 class Facts {

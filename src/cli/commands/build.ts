@@ -3,7 +3,7 @@ import { build, buildTiers, type Built } from "../../build.js";
 import type { Compiled } from "../../compile/index.js";
 import { formatQuantity, formatRatio } from "../../words/index.js";
 import { MODEL_OPTIONS, policyOptionsOf, recipeOverrides, runtimeOptions, sampleOptions } from "../options.js";
-import { compileFigures, cudaText, limitText, memoryText } from "../compile-text.js";
+import { compileFigures, cudaText, joinedText, limitText, memoryText } from "../compile-text.js";
 import type { Command } from "../command.js";
 
 export default {
@@ -23,6 +23,8 @@ export default {
     "samples",
     "seed",
     "segments",
+    "stopAt",
+    "latent",
     "tiers",
     "output",
     "force",
@@ -96,6 +98,7 @@ function lines({ artifact, plan, compiled, computed, bytes: sizes, sharesWeights
   const notes = checks.flatMap(({ note }) => note ?? []);
   return [
     `artifact  ${artifact}: ${formatQuantity(sizes.model, "B")} model, ${formatQuantity(sizes.data, "B")} weights${sharesWeights ? " (shared)" : ""}, ${nodes.emitted} nodes`,
+    ...joinedText(compiled).map((text) => `networks  ${text}`),
     `plan      ${Object.entries(plan.computed)
       .map(([kind, n]) => `${kind} ${n}`)
       .join(", ")} of ${plan.steps} steps computed`,

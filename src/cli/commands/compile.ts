@@ -3,7 +3,7 @@ import { ARTIFACT, writeArtifact } from "../../artifact/index.js";
 import { prepareFolder } from "../../files/index.js";
 import { assertLimitable, compileModel, limitCache } from "../../compile/index.js";
 import { badOption } from "../../../schedules/diagnostics.js";
-import { compileFigures, cudaText, limitText, memoryText } from "../compile-text.js";
+import { compileFigures, cudaText, joinedText, limitText, memoryText } from "../compile-text.js";
 import { formatQuantity, formatRatio, planSavesNothing } from "../../words/index.js";
 import { savesNothing, type Schedule } from "../../../schedules/index.js";
 import { openJob, planFor, readPlan, type RecipeOverrides, warningsOf } from "../../job/index.js";
@@ -14,7 +14,7 @@ export default {
   name: "compile",
   summary: "compile a model and a plan into one static model of the whole run",
   argument: "MODEL",
-  options: [...MODEL_OPTIONS, "input", "plan", "cache", "cacheMemory", "form", "passes", "segments", "output", "force"],
+  options: [...MODEL_OPTIONS, "input", "plan", "cache", "cacheMemory", "form", "passes", "segments", "stopAt", "latent", "output", "force"],
   required: ["output"],
   async run(argument, options, host) {
     const { output = "", force = false, plan: planFile, cache = true } = options;
@@ -42,6 +42,7 @@ export default {
       text: [
         `${output}: ${nodes.emitted} nodes (one step ${nodes.step}, uncached ${nodes.uncached}), model ${formatQuantity(written.model, "B")}, data ${formatQuantity(written.data, "B")}`,
         `${formatQuantity(macs.emitted, "MAC")} of ${formatQuantity(macs.uncached, "MAC")}: at most ${formatRatio(macs.bound)} faster`,
+        ...joinedText(compiled),
         memoryText(compiled),
         ...limitText(computed),
         cudaText(compiled),

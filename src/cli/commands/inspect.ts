@@ -1,7 +1,8 @@
 /** `inspect MODEL`: what was found, what it costs, and what is missing. */
-import { dumpBranches, inspect, type Inspection, type NetworkReport, networksReported } from "../../inspect.js";
-import { bindModel, bordersOf, type BoundModel, lifted, type Network, openNetwork } from "../../job/index.js";
+import { type CompanionReport, dumpBranches, inspect, type Inspection, type NetworkReport, networksReported } from "../../inspect.js";
+import { bindModel, bordersOf, type BoundModel, lifted, type Network, type OpenCompanion, openNetwork } from "../../job/index.js";
 import { CompilerError } from "../../../ir/diagnostics.js";
+import type { Companion } from "../../../schedules/index.js";
 import { unknownWarning } from "../../../ir/unknown.js";
 import { counted, formatQuantity, missingOption, oneLine, table } from "../../words/index.js";
 import { MODEL_OPTIONS, recipeOverrides, runtimeOptions } from "../options.js";
@@ -21,7 +22,7 @@ export default {
     const explained = (error: unknown): Promise<unknown> => asExported(error, argument, options, runtime);
     const bound = await boundOrNot(() => bindModel(network, runtime), explained);
     if (folder !== undefined && bound instanceof CompilerError) throw bound;
-    const one = bound instanceof CompilerError ? asTheFileHasIt(network, bound) : inspect(bound.model);
+    const one = bound instanceof CompilerError ? asTheFileHasIt(network, bound) : inspect(bound.model, bound.facts.companions);
     const networks = networksReported(network.source.recipe, bound instanceof CompilerError ? undefined : bordersOf(bound));
     const found = networks ? { ...one, networks } : one;
     const dumped =
@@ -56,7 +57,9 @@ function asTheFileHasIt(network: Network, problem: CompilerError): Inspection {
   const warning = `Shapes and MACs are as far as the file has them: ${problem.message} ${problem.hint}`;
   try {
     const model = lifted(network, network.step);
-    const found = inspect(model);
+    const asRead = (all: readonly OpenCompanion[]): readonly Companion[] => all.map(({ read, ...wiring }) => ({ ...wiring, model: read }));
+    const { before, after } = network.companions;
+    const found = inspect(model, { before: asRead(before), after: asRead(after) });
     return { ...found, warnings: [...found.warnings, unknownWarning(model) ?? [], warning].flat() };
   } catch (error) {
     throw error instanceof CompilerError ? problem : error;
@@ -66,7 +69,6 @@ function asTheFileHasIt(network: Network, problem: CompilerError): Inspection {
 function describe(found: Inspection): string {
   const { networks = [], branches, constant, macs } = found;
   const share = (part: number): string => `${((100 * part) / Math.max(1, macs.total)).toFixed(1)} %`;
-  const shape = (dims: readonly (number | string | null)[] | null): string => `[${(dims ?? ["?"]).map((dim) => dim ?? "?").join(", ")}]`;
   const trunk = macs.total - macs.cacheable - macs.hoisted;
   return [
     `${found.recogniser} transformer, ${found.nodes} nodes, opset ${found.opset}`,
@@ -80,6 +82,7 @@ function describe(found: Inspection): string {
       perStep === undefined ? [] : [`'${name}' may be given for each step ("perStep" in recipe.json): ${perStep}.`],
     ),
     "",
+    ...joined(found),
     table([
       ["branch", "block", "stream", "gated", "shape", "compute", "share", "module"],
       ...branches.map((b) => [
@@ -109,6 +112,19 @@ function describe(found: Inspection): string {
 function calledFrom({ model, from, belowTime }: NetworkReport): string {
   const places = [from === null ? "" : ` from evaluation ${from} on`, belowTime === undefined ? "" : ` below the time ${belowTime}`];
   return `${model} is called${places.filter((place) => place !== "").join(",")}`;
+}
+
+function shape(dims: readonly (number | string | null)[] | null): string {
+  return `[${(dims ?? ["?"]).map((dim) => dim ?? "?").join(", ")}]`;
+}
+
+/** The networks in front of a run and behind it. */
+function joined({ before, after }: Inspection): readonly string[] {
+  const ports = (all: CompanionReport["inputs"]): string => all.map((port) => `${port.value} ${shape(port.shape)}`).join(", ");
+  const rows = (place: string, all: readonly CompanionReport[]): readonly (readonly string[])[] =>
+    all.map(({ name, inputs, outputs }) => [name, place, ports(inputs), ports(outputs)]);
+  const all = [...rows("in front", before), ...rows("behind", after)];
+  return all.length === 0 ? [] : [table([["network", "of the run", "reads", "gives"], ...all]), ""];
 }
 
 /** `19 blocks (image, text), 38 blocks (text+image)`. */

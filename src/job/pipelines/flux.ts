@@ -1,16 +1,19 @@
 /** FLUX.1 (dev, schnell), as diffusers' `pipelines/flux/pipeline_flux.py` runs it. */
 import { z } from "zod";
 import { decoded, scalingKeys, unpacked, unscaled } from "../glue.js";
-import type { Pipeline } from "../pipeline.js";
+import { declaredShapes, gridOf, type Pipeline } from "../pipeline.js";
 
 const config = z.object({
   transformer: z.object({ guidance_embeds: z.boolean().default(false) }),
   vae: z.object(scalingKeys),
-  grid: z.tuple([z.int().min(1), z.int().min(1)]).optional(),
+  shapes: declaredShapes,
 });
 
 /** The tokens that the pipeline gives to CLIP and to T5. */
 const TOKENS = { clip: 77, t5: 512 };
+
+/** An image of 1024 by 1024 pixels. */
+const IMAGE_TOKENS = 64 * 64;
 
 /** The side of the square of latent elements that is one token. */
 const PATCH = 2;
@@ -20,7 +23,8 @@ export default {
   pipelines: ["FluxPipeline"],
   transformers: ["FluxTransformer2DModel"],
   config,
-  recipe({ transformer, vae, grid }) {
+  recipe({ transformer, vae, shapes }) {
+    const grid = gridOf(shapes);
     return {
       steps: 28,
       time: { scale: 1 / 1000 },
@@ -42,6 +46,8 @@ export default {
           dims: { sequence_length: TOKENS.t5 },
         },
       ],
+      // What optimum leaves open.
+      dims: { packed_height_width: grid ? grid.reduce((tokens, size) => tokens * (size / PATCH), 1) : IMAGE_TOKENS },
       after: [unpacked(grid, [PATCH, PATCH]), unscaled(vae, "unpacked_latent"), decoded("unscaled_latent", "image")],
     };
   },

@@ -1,6 +1,6 @@
 /** The known pipelines of diffusers, and the way from a folder that it saves to a recipe. */
 import { existsSync, readdirSync } from "node:fs";
-import { basename, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { z } from "zod";
 import { unknownPipeline, unsupportedPipeline } from "../../words/index.js";
 import { readModel } from "../../../ir/onnx/index.js";
@@ -57,7 +57,7 @@ export async function deriveRecipe(folder: string, given: GivenFacts = {}): Prom
     text_encoder: configOf("text_encoder"),
     text_encoder_2: configOf("text_encoder_2"),
     text_encoder_3: configOf("text_encoder_3"),
-    grid: isIn(folder, DECODER) ? await gridOf(join(folder, DECODER), given.dims) : undefined,
+    shapes: await declaredShapes(folder, given.dims),
   };
   const { className, pipeline } = pipelineOf(classOf(configs.index), classOf(configs.transformer), folder);
   const found = pipeline.recipe(parseWith(pipeline.config, configs, folder));
@@ -105,11 +105,15 @@ function displayOf(after: readonly CompanionFacts[]): Pick<RecipeFacts, "display
 
 const PLACES = ["calibrate", "uncond", "fix"] as const;
 
-/** The sizes of a decoder's grid, as its file declares them: those of what it takes behind rows and channels. Undefined if some are open. */
-async function gridOf(file: string, dims: ReadonlyMap<string, number> = new Map()): Promise<readonly number[] | undefined> {
-  const [input] = (await readModel(file)).graph.inputs;
-  const sizes = (input?.type?.shape ?? []).slice(2).flatMap((dim) => (typeof dim === "string" ? dims.get(dim) : dim) ?? []);
-  return sizes.length > 0 && sizes.length + 2 === input?.type?.shape?.length ? sizes : undefined;
+/** The shapes of what transformer and decoder take, as their files declare them. */
+async function declaredShapes(folder: string, dims: ReadonlyMap<string, number> = new Map()): Promise<FolderConfigs["shapes"]> {
+  const shapes: Record<string, readonly (number | null)[]> = {};
+  for (const file of [MODEL, DECODER].filter((file) => isIn(folder, file))) {
+    const { graph } = await readModel(join(folder, file));
+    for (const { name, type } of graph.inputs)
+      shapes[`${dirname(file)}/${name}`] = (type?.shape ?? []).map((dim) => (typeof dim === "string" ? (dims.get(dim) ?? null) : dim));
+  }
+  return shapes;
 }
 
 /**

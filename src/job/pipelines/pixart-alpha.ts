@@ -1,12 +1,17 @@
 /** PixArt-α and Σ (arXiv 2310.00426, 2403.04692), as diffusers' `pipelines/pixart_alpha/` runs them. */
 import { z } from "zod";
-import { decoded, MASK, scalingKeys, unscaled } from "../glue.js";
-import { channelKeys, type Pipeline, predictionOf } from "../pipeline.js";
+import { decoded, masked, scalingKeys, unscaled } from "../glue.js";
+import { channelKeys, declaredShapes, type Pipeline, predictionOf } from "../pipeline.js";
 
 const config = z.object({
+  index: z.object({ _class_name: z.string().default("") }),
   transformer: z.object({ ...channelKeys, sample_size: z.int().min(1).default(128), use_additional_conditions: z.boolean().nullish() }),
   vae: z.object(scalingKeys),
+  shapes: declaredShapes,
 });
+
+/** The tokens that the pipelines give to T5. */
+const TOKENS = { alpha: 120, sigma: 300 };
 
 /** The side of the square of pixels that one latent element becomes. */
 const VAE_SCALE = 8;
@@ -16,8 +21,9 @@ export default {
   pipelines: ["PixArtAlphaPipeline", "PixArtSigmaPipeline"],
   transformers: ["PixArtTransformer2DModel"],
   config,
-  recipe({ transformer, vae }) {
+  recipe({ index, transformer, vae, shapes }) {
     const { sample_size: size, use_additional_conditions: told } = transformer;
+    const tokens = shapes["transformer/encoder_hidden_states"]?.[1] ?? (index._class_name.includes("Alpha") ? TOKENS.alpha : TOKENS.sigma);
     return {
       steps: 20,
       prediction: predictionOf(transformer),
@@ -29,8 +35,8 @@ export default {
       },
       inputs: (told ?? size === 128) ? { resolution: { fix: size * VAE_SCALE }, aspect_ratio: { fix: 1 } } : {},
       before: [
-        { model: "text_encoder/model.onnx", outputs: { last_hidden_state: "encoder_hidden_states" } },
-        MASK,
+        { model: "text_encoder/model.onnx", outputs: { last_hidden_state: "encoder_hidden_states" }, dims: { sequence_length: tokens } },
+        masked(tokens),
       ],
       after: [unscaled(vae), decoded("unscaled_latent", "image")],
     };

@@ -6,7 +6,11 @@ import type { Pipeline } from "../pipeline.js";
 const clip = z.object({ num_hidden_layers: z.int().min(1).default(12), hidden_size: z.int().min(1).default(768) });
 
 const config = z.object({
-  transformer: z.object({ patch_size: z.int().min(1).default(2), joint_attention_dim: z.int().min(1).default(4096) }),
+  transformer: z.object({
+    sample_size: z.int().min(1).default(128),
+    patch_size: z.int().min(1).default(2),
+    joint_attention_dim: z.int().min(1).default(4096),
+  }),
   text_encoder: clip,
   text_encoder_2: clip,
   vae: z.object(scalingKeys),
@@ -61,6 +65,8 @@ export default {
           `int64[6] pads = {0, 0, 0, 0, 0, ${missing}}`,
         ),
       ],
+      // What optimum leaves open.
+      dims: { height: transformer.sample_size, width: transformer.sample_size },
       after: [unscaled(vae), decoded("unscaled_latent", "image")],
     };
   },

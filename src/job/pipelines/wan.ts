@@ -1,6 +1,6 @@
 /** Wan 2.1 and 2.2 (arXiv 2503.20314), as diffusers' `pipelines/wan/pipeline_wan.py` runs them. */
 import { z } from "zod";
-import { decoded, glue, unpadded } from "../glue.js";
+import { decoded, denormalised, unpadded } from "../glue.js";
 import type { Pipeline, PipelineFacts } from "../pipeline.js";
 
 const config = z.object({
@@ -19,20 +19,12 @@ export default {
     // The second expert takes over below the boundary; its scale is the first one's, unless the call says another.
     const networks =
       typeof boundary === "number" ? [{ model: "transformer_2/model.onnx", belowTime: boundary * scheduler.num_train_timesteps }] : [];
-    const perChannel = (name: string, numbers: readonly number[]): string =>
-      `float[1, ${numbers.length}, 1, 1, 1] ${name} = {${numbers.join(", ")}}`;
-    const unscaled = glue(
-      "unscaled",
-      "float latent => float unscaled_latent",
-      "spread = Mul(latent, std) unscaled_latent = Add(spread, mean)",
-      `${perChannel("std", std)}, ${perChannel("mean", mean)}`,
-    );
     const facts = {
       steps: 50,
       guidance: { form: "two-calls", scale: 5, uncond: { input_ids: { input: true }, attention_mask: { input: true } } },
       networks,
       before: [{ model: "text_encoder/model.onnx", outputs: { last_hidden_state: "text_states" } }, unpadded("text_states")],
-      after: [unscaled, decoded("unscaled_latent", "video")],
+      after: [denormalised(mean, std), decoded("unscaled_latent", "video")],
     } satisfies PipelineFacts;
     if (isSpread !== true) return facts;
     return {
