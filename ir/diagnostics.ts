@@ -254,7 +254,24 @@ export function noTime(numbers: readonly string[], more: readonly string[]): Com
 }
 
 const EMBED_INSIDE =
-  "A time that is embedded outside has to be embedded inside: export the network together with its time embedding, so that the input is the time itself, or join the files of the two with onnx.compose.merge_models.";
+  'A time that is embedded outside has to be embedded inside: export the network together with its time embedding, so that the input is the time itself, or join the files of the two with onnx.compose.merge_models. Or give the embedding of every step: "timestep": null and "inputs": { "<embedding>": { "perStep": true } } in recipe.json.';
+
+/** `others`: inputs that go into a sine or cosine. */
+export function timeIsAnother(name: string, others: readonly string[]): CompilerError {
+  const [first = ""] = others;
+  const they = others.map((other) => `'${other}'`).join(", ");
+  return notRecognised(
+    `'${name}' is no time: ${they} ${others.length === 1 ? "goes" : "go"} into a sine or cosine, as times do, and '${name}' does not.`,
+    `Say ${recipeWith("timestep", first)} in recipe.json${others.length === 1 ? ", or leave it out" : ""}. If '${name}' is the time after all, export the network with that input called 'timestep'.`,
+  );
+}
+
+export function timeIsNoNumber(name: string, elem: string, shape: readonly (number | string | null)[]): CompilerError {
+  return notRecognised(
+    `'${name}' is no time: it is ${elem} [${shape.map((dim) => dim ?? "?").join(", ")}]. The time is one number for each sample, or for each token.`,
+    'Name the input that is the time in recipe.json, or leave "timestep" out: most often it is found.',
+  );
+}
 
 export function timeIsVector(name: string): CompilerError {
   return notRecognised(

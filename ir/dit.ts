@@ -54,7 +54,7 @@ export interface PortGuess {
 export interface DitView {
   readonly recogniser: string;
   readonly latent: string;
-  /** Absent once the steps are unrolled: the times are constants then. */
+  /** Absent once the steps are unrolled, as the times are constants then; and of a step that is not told the time. */
   readonly timestep?: string | undefined;
   /** The graph inputs that are neither latent nor time. */
   readonly conditions: readonly string[];

@@ -55,3 +55,6 @@ export const MAX_BATCH = 2 ** 16;
 
 /** Samples of sound a second: recorders reach 768,000. */
 export const MAX_RATE = 1e6;
+
+/** Further networks of a run: an ensemble of experts has three (eDiff-I), and each of them is read and bound. */
+export const MAX_NETWORKS = 15;

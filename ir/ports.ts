@@ -11,6 +11,8 @@ import {
   notRecognised,
   noTime,
   randomNode,
+  timeIsAnother,
+  timeIsNoNumber,
   timeIsVector,
   unknownName,
 } from "./diagnostics.js";
@@ -24,13 +26,15 @@ import type { Dim, TensorType } from "./types.js";
 /** Names that the user or a recipe gives; what is left out is found by structure. */
 export interface PortNames {
   readonly latent?: string | undefined;
-  readonly timestep?: string | undefined;
+  /** Null for a network that is not told the time. */
+  readonly timestep?: string | null | undefined;
   readonly prediction?: string | undefined;
 }
 
 export interface Ports {
   readonly latent: Value;
-  readonly timestep: Value;
+  /** Absent if the names say that there is none. */
+  readonly timestep: Value | undefined;
   readonly prediction: Port;
   readonly guesses: readonly PortGuess[];
 }
@@ -51,9 +55,10 @@ export function findPorts(graph: Graph, names: PortNames): Ports {
   };
   const prediction = findPrediction(graph, names.prediction);
   const latents = latentCandidates(graph, prediction, names.latent);
-  const times = names.timestep === undefined ? timeCandidates(graph, latents) : [namedTime(graph, names.timestep, latents)];
+  const times = (): readonly Value[] =>
+    typeof names.timestep === "string" ? [namedTime(graph, names.timestep, latents)] : timeCandidates(graph, latents);
   const latent = choose("latent", "latent", mostAlike(latents, prediction), /^(hidden_states|sample|latents?|x|noise)$/i);
-  const timestep = choose("timestep", "timestep", times, CUSTOMARY_TIME);
+  const timestep = names.timestep === null ? undefined : choose("timestep", "timestep", times(), CUSTOMARY_TIME);
   return { latent, timestep, prediction, guesses };
 }
 
@@ -126,14 +131,27 @@ function likeness(a: TensorType | undefined, b: TensorType | undefined): number 
   return own.reduce<number>((sum, dim, i) => sum + score(dim, i), 0);
 }
 
-/** The time that is named. Throws NOT_RECOGNISED for a vector. */
+/**
+ * The time that is named. Throws NOT_RECOGNISED for what cannot be one: for a vector, for what are no numbers of samples or tokens, and,
+ * where others go into a sine or cosine, for one that does not and is not called as times are: it is a label, a mask or another condition.
+ */
 function namedTime(graph: Graph, name: string, latents: readonly Value[]): Value {
   const input = inputNamed(graph, name);
-  const { vectors } = timesOf(
+  const { vectors, sampleVectors, embedded, embeddedTokens } = timesOf(
     graph,
     latents.filter((latent) => latent !== input),
   );
-  if (vectors.includes(input)) throw timeIsVector(name);
+  if (sampleVectors.includes(input)) throw timeIsVector(name);
+  const { elem, shape } = input.type ?? {};
+  const isOfTokens = shape?.length === 2 && !vectors.includes(input);
+  if (elem === "bool" || elem === "string" || (shape && !isNumber(input) && !isOfTokens))
+    throw timeIsNoNumber(name, elem ?? "?", shape ?? []);
+  const waves = [...embedded, ...embeddedTokens];
+  if (embedded.length > 0 && !waves.includes(input) && !CUSTOMARY_TIME.test(name))
+    throw timeIsAnother(
+      name,
+      embedded.map((other) => other.name),
+    );
   return input;
 }
 
@@ -144,7 +162,8 @@ const CUSTOMARY_TIME = /^(timesteps?|time(_?steps?)?|times|t|ts|tau|sigmas?|nois
  * float that there is one of for each sample. Throws NOT_RECOGNISED with what there is.
  */
 function timeCandidates(graph: Graph, latents: readonly Value[]): readonly Value[] {
-  const { embedded, numbers, floats, tokens, vectors } = timesOf(graph, latents);
+  const { embedded: ofSamples, embeddedTokens, numbers, floats, tokens, vectors } = timesOf(graph, latents);
+  const embedded = ofSamples.length > 0 ? ofSamples : embeddedTokens;
   const isCustomary = ({ name }: Value): boolean => CUSTOMARY_TIME.test(name);
   const named = [...numbers, ...tokens].filter(isCustomary);
   if (embedded.some(isCustomary) || (embedded.length > 0 && named.length !== 1)) return embedded;
@@ -172,12 +191,20 @@ export function controlFlow({ opType, name }: Node): Error {
   );
 }
 
-/** The graph with the inputs `others` replaced by the input `name`. Throws UNKNOWN_NAME. */
-export function withOneInput(graph: Graph, name: string | undefined, others: readonly string[]): Graph {
-  if (name === undefined || others.length === 0) return graph;
-  const kept = inputNamed(graph, name);
+/** Names of ports, among them those of several inputs that get the same time. */
+export interface PortNamesOfTimes extends Omit<PortNames, "timestep"> {
+  readonly timestep?: string | readonly string[] | null | undefined;
+}
+
+/** The graph with one input for the time, the first of those that are named, and its names. Throws what finding each of them throws. */
+export function withOneTime(graph: Graph, { timestep, ...names }: PortNamesOfTimes): { readonly graph: Graph; readonly names: PortNames } {
+  const [first, ...others] = typeof timestep === "string" ? [timestep] : (timestep ?? []);
+  if (first === undefined) return { graph, names: { ...names, timestep: timestep === null ? null : undefined } };
+  if (others.length === 0) return { graph, names: { ...names, timestep: first } };
+  for (const name of [first, ...others]) findPorts(graph, { ...names, timestep: name });
+  const kept = inputNamed(graph, first);
   const merged = rewrite(graph, () => undefined, new Map(others.map((other) => [inputNamed(graph, other), kept])));
-  return { ...merged, inputs: [...new Set(merged.inputs)] };
+  return { graph: { ...merged, inputs: [...new Set(merged.inputs)] }, names: { ...names, timestep: first } };
 }
 
 /** Throws UNKNOWN_NAME. */

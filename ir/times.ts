@@ -10,16 +10,20 @@ import { type Dim, isFloatType } from "./types.js";
 
 /** What the structure of the graph says of the inputs that are no latent, each in the order of the graph. */
 export interface Times {
-  /** Numbers that go into a sine or cosine before any weight mixes them: of each sample, or, where there is none, of each token. */
+  /** Numbers of each sample that go into a sine or cosine before any weight mixes them. */
   readonly embedded: readonly Value[];
+  /** The same of each token, where weights read what the sine gives: it may turn queries and keys otherwise, as positions do. */
+  readonly embeddedTokens: readonly Value[];
   /** All inputs with one number for each sample. */
   readonly numbers: readonly Value[];
   /** Of these, the floats: they are no labels, which are looked up in tables. */
   readonly floats: readonly Value[];
   /** Inputs that may have a number for each token. */
   readonly tokens: readonly Value[];
-  /** Inputs with a vector for each sample, which weights or a norm take as a whole. */
+  /** Inputs whose last axis weights or a norm take as a whole. */
   readonly vectors: readonly Value[];
+  /** Of these, those with one vector for each sample. */
+  readonly sampleVectors: readonly Value[];
 }
 
 /** `latents`: every input that may be the latent. */
@@ -33,11 +37,14 @@ export function timesOf(graph: Graph, latents: readonly Value[]): Times {
   const tokens = single
     .filter(({ type }) => type?.shape?.length === 2 && rows.has(type.shape[0]))
     .filter((input) => !numbers.includes(input));
-  const ofSamples = numbers.filter((input) => isEmbedded(graph, input, dependsOn, false));
-  const embedded = ofSamples.length > 0 ? ofSamples : tokens.filter((input) => isEmbedded(graph, input, dependsOn, true));
+  const embedded = numbers.filter((input) => isEmbedded(graph, input, dependsOn, false));
+  const embeddedTokens = tokens.filter((input) => isEmbedded(graph, input, dependsOn, true));
   const ofRows = numbers.filter(({ type }) => mayCountRows(type?.shape?.[0], rows));
   const floats = ofRows.filter(({ type }) => isFloatType(type?.elem) || type?.elem === "double");
-  return { embedded, numbers: ofRows, floats, tokens, vectors };
+  const sampleVectors = vectors.filter(
+    ({ type }) => mayCountRows(type?.shape?.[0], rows) && type?.shape?.slice(1, -1).every((dim) => dim === 1),
+  );
+  return { embedded, embeddedTokens, numbers: ofRows, floats, tokens, vectors, sampleVectors };
 }
 
 const LATENT = 1;
@@ -59,8 +66,7 @@ export function isNumber({ type }: Value): boolean {
 
 /**
  * Whether an input goes into a sine or cosine before it meets a latent. Frequencies enter by a product, which exporters write as Mul, as
- * an outer MatMul, Gemm or Einsum; they may be learned. `thenWeighed`: only if weights read what the sine gives. Otherwise it may turn
- * queries and keys, as positions do.
+ * an outer MatMul, Gemm or Einsum; they may be learned. `thenWeighed`: only if weights read what the sine gives.
  */
 function isEmbedded(graph: Graph, input: Value, dependsOn: Dependence, thenWeighed: boolean): boolean {
   const reached = new Set<Value>([input]);

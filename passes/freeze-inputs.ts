@@ -36,5 +36,5 @@ function isShared({ halves: { cond, uncond } }: Condition): boolean {
 }
 
 function frozen({ halves: { cond } }: Condition): TensorData | undefined {
-  return cond.kind === "constant" ? cond.data : undefined;
+  return cond.kind === "constant" && !cond.perStep ? cond.data : undefined;
 }

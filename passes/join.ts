@@ -6,7 +6,7 @@ import { Builder, elemOf } from "../ir/build.js";
 import type { Half } from "../ir/dit.js";
 import { constant, inputValue, type Model, type Node, type Port, type Value } from "../ir/graph.js";
 import { rewrite } from "../ir/rewrite.js";
-import { type Companion, type Companions, LATENT_VALUE, ownConditions, resultsOf, type Run, valueName } from "../schedules/index.js";
+import { type Companion, type Companions, LATENT_VALUE, givenConditions, resultsOf, type Run, valueName } from "../schedules/index.js";
 import { clone, operandsAt } from "./lowering/copy.js";
 import type { Pass } from "./pass.js";
 
@@ -96,7 +96,7 @@ class Joint {
   valueOf(name: string, half: Half): Value {
     const given = this.given.get(valueName(name, half)) ?? this.given.get(name);
     if (given) return given;
-    const condition = ownConditions(this.run).get(name);
+    const condition = givenConditions(this.run).get(name);
     if (!condition) throw new Error(`internal: nothing gives '${name}'`);
     const source = condition.halves[half];
     if (source.kind === "constant") return this.constantOf(source.data, name);

@@ -13,6 +13,7 @@ import { History, type SumsByRow } from "./looping/history.js";
 import { Iteration } from "./looping/iteration.js";
 import { Calls } from "./lowering/calls.js";
 import { GuidedPrediction } from "./lowering/guided.js";
+import { firstLatent, Inpainting } from "./lowering/inpainting.js";
 import { clamped, drawAt } from "./lowering/sampling.js";
 import type { OfRow } from "./lowering/step.js";
 import { sumsOf } from "./lowering/sums.js";
@@ -48,7 +49,7 @@ export default {
       nodes: decided.nodes,
       marks: [],
     };
-    const first = prologue.weightedSum([{ value: noise, weight: run.table.initialScale }], "steps/first");
+    const first = firstLatent(calls, prologue, "steps/first");
     const trips = constant("steps", tensorOf("int64", [], [steps]));
     const node = makeNode({
       opType: "Loop",
@@ -64,11 +65,14 @@ export default {
 } satisfies Pass<PlanContext>;
 
 /** The network calls that all rows have in common, as there is only one body. Throws FORM_UNSUPPORTED where rows differ. */
-function sameCalls({ rows }: Run): readonly Call[] {
+function sameCalls({ rows, borders }: Run): readonly Call[] {
   const text = (calls: readonly Call[]): string => calls.map(({ network, halves }) => `${network}: ${halves.join()}`).join("; ");
   const [first = [], ...others] = rows.map(({ calls }) => calls);
   if (others.some((calls) => text(calls) !== text(first)))
-    throw formUnsupported("loop", "guidance leaves the unconditional half out at some of the steps");
+    throw formUnsupported(
+      "loop",
+      borders.length > 0 ? "not all of its steps call the same network" : "guidance leaves the unconditional half out at some of the steps",
+    );
   return first;
 }
 
@@ -106,5 +110,6 @@ function sample(
   const learned: OfRow<LearnedVariance | undefined> = (row) => rows[row]?.next.learned;
   const random = draw && rows.some((_, row) => learned(row)) ? guided.learnedNoise(outputs, draw, learned, step) : draw;
   const noise = random ? [{ value: random, weight: perRow("noise_scale", (row) => rows[row]?.next.noise ?? 0) }] : [];
-  return { next: body.weightedSum([...termsOf(sums.next, "next"), ...noise], `${label}/next`), histories };
+  const made = body.weightedSum([...termsOf(sums.next, "next"), ...noise], `${label}/${run.original?.mask ? "made" : "next"}`);
+  return { next: new Inpainting(calls).blended(made, step, `${label}/next`), histories };
 }

@@ -9,6 +9,7 @@ import { stopName, withMainNetwork } from "../schedules/index.js";
 import type { Pass } from "./pass.js";
 import { Calls } from "./lowering/calls.js";
 import { GuidedPrediction } from "./lowering/guided.js";
+import { firstLatent, Inpainting } from "./lowering/inpainting.js";
 import { clamped as clampedTo, drawAt } from "./lowering/sampling.js";
 import { KnownStep, StepParts } from "./lowering/step.js";
 import { type Sum, sumsOf } from "./lowering/sums.js";
@@ -28,14 +29,15 @@ export default {
 /** Builds the sampling run; returns the latent that each row sees, and the last one. */
 function sample(calls: Calls, opset: number): readonly Value[] {
   const { body, prologue, noise, run } = calls;
-  const { rows, initialScale } = run.table;
+  const inpainting = new Inpainting(calls);
+  const { rows } = run.table;
   const digits = String(rows.length - 1).length;
   const label = (k: number): string => `step${String(k).padStart(digits, "0")}`;
   const guided = new GuidedPrediction(body, run, shapeOf(noise), opset, calls.scale);
-  const parts = new StepParts(prologue, rows.length);
+  const parts = new StepParts(prologue);
   const { next, clamped, singleUseWeights } = sumsOf(rows);
   const { sign } = run.prediction;
-  let latent = body.weightedSum([{ value: noise, weight: initialScale }], `${label(0)}/latent`);
+  let latent = firstLatent(calls, body, `${label(0)}/latent`);
   const latents = [latent];
   /** The terms of each output. An output that is read once already has its weight in them. */
   const outs: (readonly WeightedValue[])[] = [];
@@ -80,7 +82,12 @@ function sample(calls: Calls, opset: number): readonly Value[] {
       );
     const draw = row.next.noise === 0 ? undefined : drawAt(calls, step);
     const random = draw && row.next.learned ? guided.learnedNoise(outputs, draw, () => row.next.learned, step) : draw;
-    latent = body.weightedSum([...kept, ...called(next[k], k), ...(random ? [{ value: random, weight: row.next.noise }] : [])], name);
+    const stepped = run.original?.mask ? `${label(k)}/next` : name;
+    const made = body.weightedSum(
+      [...kept, ...called(next[k], k), ...(random ? [{ value: random, weight: row.next.noise }] : [])],
+      stepped,
+    );
+    latent = inpainting.blended(made, step, name);
     latents.push(latent);
   }
   return latents;

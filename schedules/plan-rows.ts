@@ -39,6 +39,7 @@ export function flatRows(
   keyOf: (branch: BranchName) => string,
 ): ReadonlyMap<string, readonly (0 | 1)[]> {
   if (schedule.cut !== undefined) throw planFormat(format, `it has the network cut at '${schedule.cut}'`);
+  if (schedule.across === true) throw planFormat(format, "it reads values of another network of the run");
   if (schedule.adjustments && schedule.adjustments.size > 0) throw planFormat(format, "it scales or shifts cached values");
   const computed = new Array<1>(schedule.steps).fill(1);
   const flat = new Map<string, { readonly site: string; readonly row: readonly (0 | 1)[] }>();

@@ -9,7 +9,7 @@ import { MAX_WEIGHT } from "../ir/limits.js";
 import { type Adjustment, type Adjustments, assertFits } from "./adjustment.js";
 import { CacheMap, type CachedBranch } from "./cache.js";
 import type { Predicted } from "./predicted.js";
-import { differenceOf, type Run, type RunIdentity } from "./run.js";
+import { differenceOf, placeAt, type Run, type RunIdentity } from "./run.js";
 import type { Term } from "./sampler.js";
 
 /**
@@ -47,6 +47,8 @@ export interface Schedule {
   readonly of?: RunIdentity | undefined;
   /** Where the network must be cut (`cutSchema`). Default: the cut of the recipe. */
   readonly cut?: string | undefined;
+  /** Whether a cell may read values of another network of the run than that of its step. Default: no. */
+  readonly across?: boolean | undefined;
   readonly cells: ReadonlyMap<string, readonly ScheduleCell[]>;
   /** Adjustments of cached cells, under the same keys as the cells. */
   readonly adjustments?: Adjustments | undefined;
@@ -121,8 +123,9 @@ function checkCells(site: string, row: readonly ScheduleCell[]): void {
 }
 
 /**
- * Binds a schedule to a run. A cached cell is computed after all if it would read a step whose value is missing: guidance did not call
- * all of the halves there, or the sampler does not use that step's output.
+ * Binds a schedule to a run. A cached cell is computed after all if it would read a step whose value is missing, as guidance did not call
+ * all of the halves there, or the sampler does not use that step's output; or one at which another network was called, unless the
+ * schedule reads across (`Schedule.across`).
  * Throws what `rowsOf` throws, PLAN_MISMATCH for a schedule of another run, and BAD_ADJUSTMENT.
  */
 export function bind(schedule: Schedule, { of, caches, called }: PlannedRun): Plan {
@@ -133,7 +136,7 @@ export function bind(schedule: Schedule, { of, caches, called }: PlannedRun): Pl
   for (const cache of caches) {
     const row = rows.get(cache.name) ?? [];
     const calls = called.map((halves) => halves.filter((half) => cache.halves.includes(half)).length);
-    const bound = bindRow(row, calls);
+    const bound = bindRow(row, calls, schedule.across === true ? [] : of.borders);
     const adjustments = schedule.adjustments && valueFor(schedule.adjustments, cache);
     cells.set(cache, adjustments ? withAdjustments(cache, row, bound, adjustments) : bound);
   }
@@ -143,17 +146,25 @@ export function bind(schedule: Schedule, { of, caches, called }: PlannedRun): Pl
 const COMPUTE: Cell = { kind: "compute" };
 const IDLE: Cell = { kind: "idle" };
 
-/** `called` counts the halves of the branch that are called at each step. */
-function bindRow(row: readonly ScheduleCell[], called: readonly number[]): readonly Cell[] {
+/** `called` counts the halves of the branch that are called at each step. No cell reads across a border. */
+function bindRow(row: readonly ScheduleCell[], called: readonly number[], borders: readonly number[] = []): readonly Cell[] {
+  const places = row.map((_, step) => placeAt(borders, step));
   let latest = 0;
   return row.map((cell, step): Cell => {
     const halves = called[step] ?? 0;
+    const isThere = (term: Term): boolean => (called[term.step] ?? 0) >= halves && places[term.step] === places[step];
     const terms = cell === 1 ? [] : termsOf(cell, latest);
     if (halves === 0) return IDLE;
-    if (cell !== 1 && terms.every((term) => (called[term.step] ?? 0) >= halves)) return { kind: "terms", terms };
+    if (cell !== 1 && terms.every(isThere)) return { kind: "terms", terms };
     latest = step;
     return COMPUTE;
   });
+}
+
+/** How many steps a row computes in a run with these borders that calls all halves at every step. */
+export function computedSteps(row: readonly ScheduleCell[], borders: readonly number[] = []): number {
+  const called = new Array<number>(row.length).fill(1);
+  return bindRow(row, called, borders).filter(({ kind }) => kind === "compute").length;
 }
 
 /** The schedule cell for a sum of these terms. */

@@ -3,7 +3,7 @@ import { z } from "zod";
 import type { Named } from "../ir/registry.js";
 import type { TensorData } from "../ir/tensor.js";
 import type { Adjustments } from "./adjustment.js";
-import { type Schedule, type ScheduleCell, valueFor, type PlannedCache } from "./plan.js";
+import { computedSteps, type Schedule, type ScheduleCell, valueFor, type PlannedCache } from "./plan.js";
 import type { RunIdentity } from "./run.js";
 import type { Predicted } from "./predicted.js";
 import type { Term } from "./sampler.js";
@@ -22,6 +22,8 @@ export interface PolicyInput {
   readonly steps: number;
   /** The time that the network gets at each step, from the sampler's table. */
   readonly timesteps: readonly number[];
+  /** `Run.borders`. A cell that would read a step across one of them computes instead (`bind`). */
+  readonly borders?: readonly number[] | undefined;
   /** In execution order. */
   readonly sites: readonly PolicySite[];
   /** The share of a run's MACs that its branches take. */
@@ -90,6 +92,8 @@ export interface Choice {
   readonly of?: RunIdentity | undefined;
   /** Where the network must be cut. Default: the cut of the recipe. */
   readonly cut?: string | undefined;
+  /** Whether cells may read values of another network, which an existing plan may say. */
+  readonly across?: boolean | undefined;
   readonly cells: ReadonlyMap<string, readonly ScheduleCell[]>;
   /** Scales and shifts of cached values, under the same keys as the cells. */
   readonly adjustments?: Adjustments | undefined;
@@ -181,12 +185,13 @@ export function statisticsOf(sites: readonly PolicySite[]): readonly SiteStatist
 }
 
 /** The share of the branches' compute over all steps that the rows still compute, from 0 to 1. */
-export function computedShare({ steps, sites }: PolicyInput, cells: Choice["cells"]): number {
+export function computedShare({ steps, sites, borders }: PolicyInput, cells: Choice["cells"]): number {
   let computed = 0;
   let total = 0;
   for (const site of sites) {
     total += site.share * steps;
-    computed += site.share * (valueFor(cells, site)?.filter((cell) => cell === 1).length ?? steps);
+    const row = valueFor(cells, site);
+    computed += site.share * (row ? computedSteps(row, borders) : steps);
   }
   return total > 0 ? computed / total : 1;
 }

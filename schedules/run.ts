@@ -5,19 +5,23 @@ import { ditView, inputValue, type Model, type Value } from "../ir/graph.js";
 import type { FloatType } from "../ir/types.js";
 import { cachesOf, type CachedBranch } from "./cache.js";
 import { type Companions, givenBy, NO_COMPANIONS } from "./companions.js";
-import type { Condition } from "./condition.js";
+import type { Condition, OwnCondition } from "./condition.js";
 import { guidedHalves, scaleAt, type Guidance } from "./guidance.js";
 import { evaluationsThatCount, type SamplerTable } from "./sampler.js";
 
 export interface Run {
-  /** The networks that rows call, by name (`Call.network`). Each is one step with all shapes bound and all values typed. */
+  /** The networks that rows call, by name (`networkName`). Each is one step with all shapes bound and all values typed. */
   readonly networks: ReadonlyMap<string, Model>;
+  /** For each exported network but the first, the first row that calls it; rising. They have the same inputs and branches. */
+  readonly borders: readonly number[];
   /** The number of latents that the run produces. A call sees this many rows for each of its halves. */
   readonly batch: number;
   /** The inputs of the networks besides latent, time and scale, by name. */
   readonly conditions: ReadonlyMap<string, Condition>;
   /** Networks in front of the run and behind it; none if absent. */
   readonly companions?: Companions | undefined;
+  /** Absent if the run starts from noise alone, or from a latent that it is given. */
+  readonly original?: Original | undefined;
   readonly guidance: Guidance;
   /** Rows in front of which the run can stop: the latent that they see is an output of the run. */
   readonly stops?: readonly number[] | undefined;
@@ -27,7 +31,7 @@ export interface Run {
   readonly table: SamplerTable;
   /** What the rows of the sampler's table do with the networks. */
   readonly rows: readonly RunRow[];
-  /** The calls of a guided row. All caches belong to one of these. */
+  /** The calls of a guided row of the first network. All caches belong to one of these, or to the call of another network in its place. */
   readonly calls: readonly Call[];
   /** In execution order, call by call. */
   readonly caches: readonly CachedBranch[];
@@ -40,6 +44,8 @@ export interface Run {
 /** The scale and the network calls of a row. */
 export interface RunRow {
   readonly calls: readonly Call[];
+  /** The calls with which all halves are computed, whether guidance needs them in this row or not. */
+  readonly all: readonly Call[];
   readonly scale: number;
   /** Whether the scale is an input of the run (`RunPorts.scale`), with `scale` as its default. */
   readonly atRunTime: boolean;
@@ -51,6 +57,19 @@ export interface Call {
   readonly halves: readonly Half[];
 }
 
+/**
+ * What a run starts from, at the level of noise that its first row has, and what a mask keeps of it: where that is 0, the latent behind every
+ * step is the original's at the level of noise that the latent has, made of the noise that the run starts from.
+ */
+export interface Original {
+  /** The original, of the latent's shape. */
+  readonly image: OwnCondition;
+  /** From 0, where the original is kept, to 1, where all is made anew; along each axis of size 1, or of that of the latent. */
+  readonly mask?: OwnCondition | undefined;
+  /** Whether the run starts from the original at its first level (`startLevel`), and not from noise alone. */
+  readonly isStarted: boolean;
+}
+
 /** The channels of the network's output that are the prediction, and their sign. */
 export interface PredictionSlice {
   readonly channels?: readonly [number, number] | undefined;
@@ -60,8 +79,10 @@ export interface PredictionSlice {
 
 /** What identifies the run that a plan or a trace belongs to. */
 export interface RunIdentity {
-  /** Digest of the exported step, without its weights and its batch (`structureDigest`). */
+  /** Digest of the exported step, without its weights and its batch (`structureDigest`); of several, one digest of theirs. */
   readonly structure: string;
+  /** `Run.borders`, if there are several networks. */
+  readonly borders?: readonly number[] | undefined;
   /** Where the network is cut, as text (`parseCut`); absent if not stated. */
   readonly cut?: string | undefined;
   /** The number of steps that the sampler was set up with (`--steps`). A run that starts later only executes the last of them. */
@@ -71,10 +92,18 @@ export interface RunIdentity {
   readonly guidance: { readonly form: string; readonly scale: number | readonly number[] };
 }
 
-/** The conditions whose values come from outside, by name: all but those that companions give, and those that companions read. */
-export function ownConditions({ conditions, companions = NO_COMPANIONS }: Run): ReadonlyMap<string, Condition> {
-  const given = givenBy(companions.before);
-  return new Map([...[...conditions].filter(([name]) => !given.has(name)), ...companions.inputs]);
+/**
+ * All values that a run is given beside noise, by name: conditions but for those that companions give, what companions read, original and
+ * mask.
+ */
+export function givenConditions({
+  conditions,
+  companions = NO_COMPANIONS,
+  original,
+}: Pick<Run, "conditions" | "companions" | "original">): ReadonlyMap<string, Condition> {
+  const made = givenBy(companions.before);
+  const own = [original?.image, original?.mask].flatMap((condition) => (condition ? [[condition.name, condition] as const] : []));
+  return new Map([...[...conditions, ...own].filter(([name]) => !made.has(name)), ...companions.inputs]);
 }
 
 /** The names of an emitted run's ports that do not come from the network's inputs. */
@@ -92,17 +121,21 @@ export interface RunPorts {
  * `run_latent`, `run_noise` and `run_guidance_scale`.
  */
 export function runPorts(run: PortFacts): RunPorts {
-  return portsBeside([ditView(mainNetwork(run)).latent, ...run.conditions.keys(), ...(run.companions?.inputs.keys() ?? [])]);
+  return portsBeside([ditView(mainNetwork(run)).latent, ...run.conditions.keys(), ...givenConditions(run).keys()]);
 }
 
 /** What the names of a run's ports depend on. */
-type PortFacts = Pick<Run, "networks" | "calls" | "conditions" | "companions">;
+type PortFacts = Pick<Run, "networks" | "calls" | "conditions" | "companions" | "original">;
 
-/** The ports of a run whose networks keep these names. */
+/** The ports of a run whose inputs keep these names. */
 export function portsBeside(names: readonly string[]): RunPorts {
   const taken = new Set(names);
-  const free = (name: string): string => (taken.has(name) ? free(`run_${name}`) : name);
-  return { latent: free("latent"), noise: free("noise"), scale: free("guidance_scale") };
+  return { latent: freeName("latent", taken), noise: freeName("noise", taken), scale: freeName("guidance_scale", taken) };
+}
+
+/** A name that is not taken: this one, or with `run_` in front. */
+export function freeName(name: string, taken: ReadonlySet<string>): string {
+  return taken.has(name) ? freeName(`run_${name}`, taken) : name;
 }
 
 /** The guidance scale as an input of the run; undefined if the run has none. */
@@ -115,11 +148,23 @@ export function stopName(row: number): string {
   return `latent_${row}`;
 }
 
-/** The names of a run's networks, which are bound to the rows of one half or of both. */
+/** The names of the first network as it is bound to the rows of one half or of both. */
 export const NETWORKS = { one: "one half", both: "both halves" } as const;
 
+/** The name in `Run.networks` of an exported network, by its place in the order of the rows that call them. */
+export function networkName(bound: keyof typeof NETWORKS, place: number): string {
+  return place === 0 ? NETWORKS[bound] : `${NETWORKS[bound]} of network ${place + 1}`;
+}
+
+/** The place of the network that a row calls. */
+export function placeAt(borders: readonly number[], row: number): number {
+  return borders.filter((border) => border <= row).length;
+}
+
 /** The parts of a run from which all others follow. */
-export interface RunFacts extends Omit<Run, "rows" | "calls" | "caches" | "called" | "of"> {
+export interface RunFacts extends Omit<Run, "borders" | "rows" | "calls" | "caches" | "called" | "of"> {
+  /** None if left out: there is one network. */
+  readonly borders?: Run["borders"] | undefined;
   readonly structure: string;
   readonly cut?: string | undefined;
   readonly steps?: number | undefined;
@@ -129,17 +174,18 @@ export interface RunFacts extends Omit<Run, "rows" | "calls" | "caches" | "calle
  * The run of these facts. If there is a network for one half, a row with scale 1 in every run leaves out the unconditional half, which
  * would have no weight.
  */
-export function runOf({ structure, cut, steps, ...facts }: RunFacts): Run {
+export function runOf({ structure, cut, steps, borders = [], ...facts }: RunFacts): Run {
   const { networks, guidance, table } = facts;
-  const calls = guidedHalves(guidance).map((halves): Call => ({ network: halves.length > 1 ? NETWORKS.both : NETWORKS.one, halves }));
+  const calls = callsOf(guidance, 0);
   const [first] = calls;
   const network = first && networks.get(first.network);
   const branches = network?.dit?.branches ?? [];
-  const rows = runRowsOf(guidance, table, calls, networks.has(NETWORKS.one));
+  const rows = runRowsOf(facts, borders);
   const counting = evaluationsThatCount(table);
   const { form, scale } = guidance;
   return {
     ...facts,
+    borders,
     calls,
     rows,
     called: rows.map((row, k) => (counting.has(k) ? row.calls.flatMap(({ halves }) => halves) : [])),
@@ -147,26 +193,43 @@ export function runOf({ structure, cut, steps, ...facts }: RunFacts): Run {
       branches,
       calls.map(({ halves }) => halves),
     ),
-    of: { structure, cut, steps, sampler: samplerIdentity(table), guidance: { form, scale } },
+    of: {
+      ...{ structure, cut, steps, sampler: samplerIdentity(table, facts.original !== undefined), guidance: { form, scale } },
+      ...(borders.length > 0 && { borders }),
+    },
   };
 }
 
-function runRowsOf(guidance: Guidance, { rows }: SamplerTable, guided: readonly Call[], canDrop: boolean): readonly RunRow[] {
-  const alone: readonly Call[] = [{ network: NETWORKS.one, halves: ["cond"] }];
-  return rows.map((_, k) => {
+/** The calls of a guided row of the network at a place. */
+function callsOf(guidance: Guidance, place: number): readonly Call[] {
+  return guidedHalves(guidance).map((halves) => ({ network: networkName(halves.length > 1 ? "both" : "one", place), halves }));
+}
+
+function runRowsOf(
+  { networks, guidance, table }: Pick<Run, "networks" | "guidance" | "table">,
+  borders: readonly number[],
+): readonly RunRow[] {
+  return table.rows.map((_, k) => {
     const { scale, atRunTime } = scaleAt(guidance, k);
-    return { scale, atRunTime, calls: scale === 1 && !atRunTime && canDrop ? alone : guided };
+    const place = placeAt(borders, k);
+    const all = callsOf(guidance, place);
+    const one = networkName("one", place);
+    const isAlone = scale === 1 && !atRunTime && networks.has(one);
+    return { scale, atRunTime, all, calls: isAlone ? [{ network: one, halves: ["cond"] }] : all };
   });
 }
 
-function samplerIdentity(table: SamplerTable): RunIdentity["sampler"] {
-  return { name: table.name, digest: textDigest(JSON.stringify(table)) };
+/** The levels of rows only count where something is brought to them. */
+function samplerIdentity(table: SamplerTable, usesLevels: boolean): RunIdentity["sampler"] {
+  const isIdle = (key: string): boolean => !usesLevels && (key === "level" || key === "corrects");
+  const text = JSON.stringify(table, (key, value: unknown) => (isIdle(key) ? undefined : value));
+  return { name: table.name, digest: textDigest(text) };
 }
 
-/** The same run with another sampler and, if given, other guidance. */
-export function sampledBy(run: Run, table: SamplerTable, guidance = run.guidance): Run {
+/** The same run with another sampler and, if given, other guidance and other borders. */
+export function sampledBy(run: Run, table: SamplerTable, guidance = run.guidance, borders = run.borders): Run {
   const { structure, cut, steps } = run.of;
-  return runOf({ ...run, structure, cut, steps, table, guidance });
+  return runOf({ ...run, structure, cut, steps, table, guidance, borders });
 }
 
 /** The same run with its networks transformed. */
@@ -187,7 +250,7 @@ export function networkOf({ networks }: Pick<Run, "networks">, { network }: Call
   return found;
 }
 
-/** The network of the first call in a guided row. It stands for the run wherever one network is needed. */
+/** The network of the first call in a guided row of the first network. It stands for the run wherever one network is needed. */
 export function mainNetwork(run: Pick<Run, "networks" | "calls">): Model {
   const [first] = run.calls;
   if (!first) throw new Error("internal: a run without calls");
@@ -220,6 +283,7 @@ export function differenceOf(
     ["model", ({ structure }) => structure],
     ["cut", ({ cut }) => cut],
     ["number of steps", ({ steps }) => steps?.toString()],
+    ["border between networks", ({ borders }) => borders?.join(", ")],
     ["sampler", samplerText],
     ["guidance", guidanceText],
   ];

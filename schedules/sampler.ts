@@ -17,10 +17,18 @@ export function sumOfTerms(parts: readonly { readonly weight: number; readonly t
   return [...weights].map(([step, weight]) => ({ step, weight }));
 }
 
+/** How much of the sample and of unit normal noise a latent holds: x = signal · sample + noise · unit normal. */
+export interface NoiseLevel {
+  readonly signal: number;
+  readonly noise: number;
+}
+
 /** One evaluation of the network. */
 export interface Row {
   /** The time that the network gets. */
   readonly timestep: number;
+  /** What x_k holds, for what takes its place (`startLevel`, `levelsBehind`). Absent where a table does not say. */
+  readonly level?: NoiseLevel | undefined;
   /**
    * The noise level of x_k, in the class's own terms: x = sample + sigma · noise (where alpha is not 1, of x / alpha), in flows
    * x = (1 − sigma) · sample + sigma · noise. Absent in classes without one. Only for display: nothing is computed from it.
@@ -59,7 +67,27 @@ export interface SamplerTable {
   readonly name: string;
   readonly prediction: Prediction;
   readonly initialScale: number;
+  /** Present if rows also correct the latent that they start from: in diffusers' classes what takes its place has no effect on that. */
+  readonly corrects?: true | undefined;
   readonly rows: readonly Row[];
+}
+
+/**
+ * The level that a run starts at which begins with the sample it is given and not with noise alone, as diffusers' image-to-image pipelines
+ * bring an image to it (`scale_noise`, `add_noise`). Undefined if the table does not say.
+ */
+export function startLevel({ rows: [first] }: SamplerTable): NoiseLevel | undefined {
+  return first?.level;
+}
+
+/**
+ * For each row the level of the latent that it leads to: that of the next row, and behind the last one the sample alone, as in diffusers'
+ * inpaint pipelines. Undefined if the table does not say, or if latents cannot be replaced.
+ */
+export function levelsBehind({ rows, corrects }: SamplerTable): readonly NoiseLevel[] | undefined {
+  if (corrects) return undefined;
+  const levels = [...rows.slice(1).map(({ level }) => level), { signal: 1, noise: 0 }];
+  return levels.every((level) => level !== undefined) ? levels : undefined;
 }
 
 /** The rows whose network output has an effect on a later latent. A step of length 0 or without signal has none. */

@@ -7,6 +7,7 @@ import type { TensorType } from "../ir/types.js";
 import { instrument } from "../passes/index.js";
 import { runPasses } from "../passes/pass.js";
 import { prepareFile, npyBytes, readNpy, writeWhole } from "./files/index.js";
+import { perStepCandidates, type Recipe } from "./job/index.js";
 import { AS_WRITTEN, type RuntimeOptions, Session, type Tensors } from "./runtime/index.js";
 
 export interface PortReport {
@@ -15,6 +16,8 @@ export interface PortReport {
   readonly shape: readonly (number | string | null)[] | null;
   /** latent, timestep, condition, guidance (an embedded scale) or prediction. */
   readonly role: string;
+  /** Of a condition that may want a value for each step ("perStep" in recipe.json): why. */
+  readonly perStep?: string | undefined;
 }
 
 export interface BranchReport extends Branch {
@@ -25,8 +28,20 @@ export interface BranchReport extends Branch {
   readonly macs: number;
 }
 
+/** A network of a run that calls several. */
+export interface NetworkReport {
+  /** The file, as the recipe names it. */
+  readonly model: string;
+  /** The first row of the sampler's table that calls it, as far as the scheduler is known. */
+  readonly from: number | null;
+  /** The time below which it is called, if the recipe says so. */
+  readonly belowTime?: number | undefined;
+}
+
 export interface Inspection {
   readonly format: "smoothcc-inspect/1";
+  /** In the order of the rows that call them, if there are several. All else is of the first, and is the same in the others. */
+  readonly networks?: readonly NetworkReport[] | undefined;
   readonly recogniser: string;
   readonly nodes: number;
   readonly opset: number;
@@ -51,6 +66,7 @@ export function inspect(model: Model): Inspection {
     [view.timestep ?? "", "timestep"],
     ...view.conditions.map((name) => [name, "condition"] as const),
   ]);
+  const candidates = perStepCandidates(model);
   const branches = view.branches.map((branch) => {
     const value = values.get(branch.site);
     return {
@@ -65,7 +81,10 @@ export function inspect(model: Model): Inspection {
     recogniser: view.recogniser,
     nodes: graph.nodes.length,
     opset: opsetOf(model),
-    inputs: graph.inputs.map(({ name, type }) => port(name, type, roles.get(name) ?? "guidance")),
+    inputs: graph.inputs.map(({ name, type }) => {
+      const perStep = candidates.get(name);
+      return { ...port(name, type, roles.get(name) ?? "guidance"), ...(perStep !== undefined && { perStep }) };
+    }),
     outputs: graph.outputs.map(({ name, value }) => port(name, value.type, name === view.prediction ? "prediction" : "unused")),
     branches,
     constant: view.constant,
@@ -77,6 +96,13 @@ export function inspect(model: Model): Inspection {
     },
     warnings: view.warnings,
   };
+}
+
+/** The networks of a run, with the first rows that call each but the first; undefined if there is one. */
+export function networksReported({ model, networks }: Recipe, borders: readonly number[] | undefined): Inspection["networks"] {
+  if (networks.length === 0) return undefined;
+  const others = networks.map(({ model: file, from, belowTime }, i) => ({ model: file, from: borders?.[i] ?? from ?? null, belowTime }));
+  return [{ model, from: 0 }, ...others];
 }
 
 function port(name: string, type: TensorType | undefined, role: string): PortReport {

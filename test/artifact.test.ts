@@ -23,7 +23,7 @@ import { rewrite } from "../ir/rewrite.js";
 import { forms as outputForms } from "../passes/index.js";
 import { relativeL2, type Schedule, scheduleJson } from "../schedules/index.js";
 import { ArtifactSession, feedsOf, openArtifact, writeArtifact } from "../src/artifact/artifact.js";
-import { FILES, readManifest } from "../src/artifact/manifest.js";
+import { dataFilesIn, FILES, readManifest } from "../src/artifact/manifest.js";
 import { writeUncached } from "../src/artifact/bench.js";
 import { build } from "../src/build.js";
 import { compileModel } from "../src/compile/compile.js";
@@ -137,7 +137,7 @@ it("is timed against an uncached run with the same weights on disk", async () =>
     const target = await emit(job, randomSchedule(job, 3));
     const beside = mkdtempSync(join(folder, "bench-"));
     const file = await writeUncached(await openArtifact(target, RUNTIME), beside);
-    for (const name of [FILES.data, FILES.stepData].filter((name) => existsSync(join(target, name))))
+    for (const name of dataFilesIn(target))
       expect(statSync(join(beside, name)).ino).toBe(statSync(join(target, name)).ino);
     // What is not there yet is what the time comes to, and in half precision the weights that are converted.
     const own = statSync(`${file}.data`, { throwIfNoEntry: false })?.size ?? 0;

@@ -20,7 +20,7 @@ import { pipelines } from "../src/job/pipelines/index.js";
 import { openJobSource } from "../src/job/source.js";
 import { samplingOf } from "../src/job/sampling.js";
 import type { Recipe, ValueSpec } from "../src/job/recipe.js";
-import { thrownBy } from "./support/thrown.js";
+import { rejectionOf, thrownBy } from "./support/thrown.js";
 import { tinyStep } from "./support/tiny-step.js";
 
 const config = z.looseObject({ _class_name: z.string() });
@@ -106,10 +106,10 @@ function flattened(like: unknown): number[] {
   return Array.isArray(like) ? like.flatMap(flattened) : [Number(like)];
 }
 
-describe.each(Object.entries(recorded))("%s", (_, run) => {
+describe.each(Object.entries(recorded))("%s", async (_, run) => {
   const folder = folderOf(run);
-  const { recipe } = openJobSource(folder);
-  const source = openJobSource(folder, { steps: run.steps });
+  const { recipe } = await openJobSource(folder);
+  const source = await openJobSource(folder, { steps: run.steps });
   const { table } = samplingOf(source, run.shape);
   const cond = run.calls.flat().includes(COND) ? COND : (run.calls[0]?.[0] ?? NaN);
 
@@ -211,15 +211,28 @@ describe("a folder with an export of other names", () => {
   });
 });
 
+it("a folder of two experts has a recipe of two networks, with the border in the scheduler's time", async () => {
+  const index = { _class_name: "WanPipeline", boundary_ratio: 0.875 };
+  for (const [settings, belowTime] of [
+    [{}, 875],
+    [{ num_train_timesteps: 400 }, 350],
+  ] as const) {
+    const folder = folderOf({
+      index,
+      transformer: { _class_name: "WanTransformer3DModel" },
+      scheduler: { _class_name: "UniPCMultistepScheduler", ...settings },
+    });
+    mkdirSync(join(folder, "transformer_2"));
+    const { recipe, networkFiles } = await openJobSource(folder);
+    expect(recipe.networks).toEqual([{ model: "transformer_2/model.onnx", belowTime }]);
+    expect(networkFiles).toEqual([join(folder, "transformer_2", "model.onnx")]);
+  }
+});
+
 describe("a pipeline that no recipe says", () => {
   const flow = { _class_name: "FlowMatchEulerDiscreteScheduler" };
   it.each([
-    [
-      "WanPipeline",
-      { boundary_ratio: 0.9 },
-      { _class_name: "WanTransformer3DModel" },
-      { scheduler: "euler.json", guidance: { form: "two-calls" } },
-    ],
+    ["WanPipeline", { expand_timesteps: true }, { _class_name: "WanTransformer3DModel" }, { guidance: { form: "two-calls", scale: 5 } }],
     [
       "QwenImagePipeline",
       {},
@@ -227,12 +240,12 @@ describe("a pipeline that no recipe says", () => {
       { guidance: { form: "embedded", input: "guidance" } },
     ],
     ["AceStepPipeline", {}, { _class_name: "AceStepTransformer1DModel" }, { guidance: { form: "two-calls", scale: 7 } }],
-  ])("is refused with the recipe that is nearest, ready to be written: %s", (_class_name, settings, transformer, expected) => {
+  ])("is refused with the recipe that is nearest, ready to be written: %s", async (_class_name, settings, transformer, expected) => {
     const folder = folderOf({ index: { _class_name, ...settings }, transformer, scheduler: flow });
-    const { code, hint = "" } = thrownBy(() => openJobSource(folder)) ?? {};
+    const { code, hint = "" } = (await rejectionOf(openJobSource(folder))) ?? {};
     expect(code).toBe("UNSUPPORTED_PIPELINE");
     writeFileSync(join(folder, "recipe.json"), hint.slice(hint.indexOf(': {"') + 2, -1));
-    const { recipe, modelFile } = openJobSource(folder);
+    const { recipe, modelFile } = await openJobSource(folder);
     expect(recipe).toMatchObject({ latent: "hidden_states", ...expected });
     expect(modelFile).toBe(join(folder, "transformer", "model.onnx"));
   });
@@ -243,7 +256,7 @@ describe("a pipeline that no recipe says", () => {
       transformer: { _class_name: "OtherModel" },
       scheduler: { ...flow, shift: 3 },
     });
-    const { code, hint = "" } = thrownBy(() => openJobSource(folder)) ?? {};
+    const { code, hint = "" } = (await rejectionOf(openJobSource(folder))) ?? {};
     expect(code).toBe("UNKNOWN_PIPELINE");
     writeFileSync(join(folder, "recipe.json"), /\{.*\}/.exec(hint)?.[0] ?? "");
     await writeModel(parse(tinyStep().replaceAll("int64[b] t", "float[b] t")), join(folder, "transformer", "model.onnx"));

@@ -40,7 +40,7 @@ function stepWith({ inputs, weights = "", nodes }: Embedding): string {
   return `${head}${nodes}${body}`;
 }
 
-const lifted = (embedding: Embedding, timestep?: string) => ditView(lift(parse(stepWith(embedding)), { timestep }));
+const lifted = (embedding: Embedding, timestep?: string | readonly string[]) => ditView(lift(parse(stepWith(embedding)), { timestep }));
 
 describe("the time is found", () => {
   it.each<[about: string, embedding: Embedding, timestep: string]>([
@@ -120,7 +120,7 @@ describe("the time is found", () => {
 });
 
 describe("a network is refused", () => {
-  const problem = (text: string, timestep?: string) => thrownBy(() => lift(parse(text), { timestep }));
+  const problem = (text: string, timestep?: string | readonly string[]) => thrownBy(() => lift(parse(text), { timestep }));
 
   it("whose time is looked up as a label is, and has no name of a time: the hint names it", () => {
     const alike = { inputs: "int64[b] level, int64[b] label", weights: TABLE, nodes: "early = Gather(table, level)  late = Gather(table, label)  both = Add(early, late)  gate = Unsqueeze(both, one)" }; // prettier-ignore
@@ -149,6 +149,47 @@ describe("a network is refused", () => {
       nodes: embedding.nodes.replaceAll("temb", "timestep"),
     };
     expect(problem(stepWith(customary))?.message).toContain("'timestep' is no time");
+  });
+
+  it.each<[about: string, embedding: Embedding, named: string, said: string]>([
+    [
+      "a label, looked up in a table",
+      { inputs: "float[b] level, int64[b] label", weights: TABLE, nodes: `col = Unsqueeze(level, one)  angle = Mul(col, freq)  wave = Sin(angle)  shade = Gather(table, label)  both = Add(wave, shade)  gate = Unsqueeze(both, one)` }, // prettier-ignore
+      "label",
+      "'level' goes into a sine or cosine, as times do, and 'label' does not",
+    ],
+    [
+      "a mask of tokens",
+      { inputs: "float[b] level, float[b,6] mask", weights: "int64[1] two = {2}", nodes: `col = Unsqueeze(level, one)  angle = Mul(col, freq)  sine = Sin(angle)  above = Unsqueeze(sine, one)  seen = Unsqueeze(mask, two)  gate = Mul(above, seen)` }, // prettier-ignore
+      "mask",
+      "'level' goes into a sine or cosine",
+    ],
+    [
+      "truth values",
+      { inputs: "float[b] level, bool[b] known", nodes: `told = Cast<to = 1>(known)  near = Mul(level, told)  col = Unsqueeze(near, one)  ${WAVES}` }, // prettier-ignore
+      "known",
+      "it is bool [b]",
+    ],
+    [
+      "of more axes than tokens have",
+      { inputs: "float[b] level, float[b,6,4] place", nodes: `col = Unsqueeze(level, one)  angle = Mul(col, freq)  sine = Sin(angle)  above = Unsqueeze(sine, one)  gate = Mul(above, place)` }, // prettier-ignore
+      "place",
+      "it is float [b, 6, 4]",
+    ],
+  ])("whose recipe calls something the time that is none: %s", (_, embedding, named, said) => {
+    const refused = problem(stepWith(embedding), named);
+    expect(refused).toMatchObject({ code: "NOT_RECOGNISED" });
+    expect(refused?.message).toContain(`'${named}' is no time: ${said}`);
+    // Not if it stands behind the time, either.
+    expect(problem(stepWith(embedding), ["level", named])?.message).toContain(`'${named}' is no time`);
+    expect(lifted(embedding, "level").timestep).toBe("level");
+  });
+
+  it("but not where it is called as times are, or is a time of tokens beside another number in a sine", () => {
+    const table = { inputs: "int64[b] timestep, float[b] guidance", weights: TABLE, nodes: `early = Gather(table, timestep)  col = Unsqueeze(guidance, one)  angle = Mul(col, freq)  wave = Sin(angle)  both = Add(early, wave)  gate = Unsqueeze(both, one)` }; // prettier-ignore
+    expect(lifted(table, "timestep").timestep).toBe("timestep");
+    const tokens = { inputs: "float[b,6] level, float[b] guidance", weights: `int64[1] two = {2}, ${SQUARE}`, nodes: "far = Unsqueeze(level, two)  turn = Mul(far, freq)  sine = Sin(turn)  mixed = MatMul(sine, square)  col = Unsqueeze(guidance, one)  angle = Mul(col, freq)  wave = Sin(angle)  above = Unsqueeze(wave, one)  gate = Add(mixed, above)" }; // prettier-ignore
+    expect(lifted(tokens, "level").timestep).toBe("level");
   });
 
   it("whose latent would be ids", () => {

@@ -5,7 +5,7 @@ import { type Branch, CONDITION, type DitView, LATENT, type PortGuess, TIME } fr
 import { entryAt } from "../entries.js";
 import type { Mark, Model, Node, Value } from "../graph.js";
 import { isControlFlow } from "../ops.js";
-import { assertPlainStep, controlFlow, findPorts, type PortNames, withOneInput } from "../ports.js";
+import { assertPlainStep, controlFlow, findPorts, type PortNamesOfTimes, withOneTime } from "../ports.js";
 import { loadFolder } from "../registry.js";
 import { modulePaths, placed, type PlacedBranch } from "../residual/blocks.js";
 import { type Cut, cutAt, type CutSite, type SharedBranch } from "../residual/cut.js";
@@ -13,6 +13,7 @@ import { type ResidualBranch, residualStreams, type ResidualStreams, type Tokens
 import { streamNames } from "../residual/stream-names.js";
 import { sweep } from "../rewrite.js";
 import { isRecogniser, type Recogniser, type StepFacts } from "../recogniser.js";
+import { timesOf } from "../times.js";
 
 export const recognisers = await loadFolder(import.meta.url, isRecogniser);
 
@@ -20,10 +21,8 @@ export type { Cut, SharedBranch };
 export { placed, type PlacedBranch };
 export type { ResidualBranch, ResidualStreams, Tokens };
 
-/** Options of lifting. */
-export interface LiftOptions extends Omit<PortNames, "timestep"> {
-  /** Several names if several inputs take the same time: they are merged into one input with the first name. */
-  readonly timestep?: string | readonly string[] | undefined;
+/** Options of lifting. Several inputs that take the same time are merged into one. */
+export interface LiftOptions extends PortNamesOfTimes {
   /** Where the cacheable sites are. Default: at the branches. */
   readonly cut?: Cut | undefined;
   /** What finding the ports left open, where that was done before and the names are what it found. Default: what it leaves open now. */
@@ -37,20 +36,17 @@ export interface LiftOptions extends Omit<PortNames, "timestep"> {
  * inputs that structure cannot tell apart.
  * Throws NOT_RECOGNISED with the nearest miss if no recogniser finds a branch, and what finding the ports throws.
  */
-export function lift(read: Model, { cut = { at: "branch" }, own = [], guesses: before, ...names }: LiftOptions = {}): Model {
-  const [time, ...sameTime] = [names.timestep ?? []].flat();
-  const model = { ...read, graph: withOneInput(read.graph, time, sameTime) };
-  const { graph } = model;
+export function lift(read: Model, { cut = { at: "branch" }, own = [], guesses: before, ...asked }: LiftOptions = {}): Model {
+  const { graph, names } = withOneTime(read.graph, asked);
+  const model = { ...read, graph };
   assertPlainStep(graph);
-  const { latent, timestep, prediction, guesses: found } = findPorts(graph, { ...names, timestep: time });
+  const { latent, timestep, prediction, guesses: found } = findPorts(graph, names);
   const guesses = before ?? found;
   const conditions = graph.inputs.filter((input) => input !== latent && input !== timestep);
-  const sources = new Map<Value, number>([
-    [latent, LATENT],
-    [timestep, TIME],
-  ]);
   const bits = conditionBits(conditions);
-  for (const [input, bit] of bits) sources.set(input, CONDITION | bit);
+  const sources = new Map([[latent, LATENT], ...Array.from(bits, ([input, bit]) => [input, CONDITION | bit] as const)]);
+  // A network without a time has it in a vector that was computed outside.
+  for (const input of timestep ? [timestep] : timesOf(graph, [latent]).sampleVectors) sources.set(input, TIME);
   const live = sweep({ ...graph, outputs: [prediction] });
   const undecided = live.nodes.find(isControlFlow);
   if (undecided) throw controlFlow(undecided);
@@ -74,7 +70,7 @@ export function lift(read: Model, { cut = { at: "branch" }, own = [], guesses: b
   const dit: DitView = {
     recogniser: name,
     latent: latent.name,
-    timestep: timestep.name,
+    timestep: timestep?.name,
     conditions: conditions.map((input) => input.name),
     prediction: prediction.name,
     branches: seen,

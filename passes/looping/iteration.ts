@@ -1,9 +1,10 @@
 /** The step of a loop body. Numbers that differ between rows are gathered from tables by the iteration counter. */
 import { type Builder, elemOf, shapeOf, type Weight } from "../../ir/build.js";
+import { entryAt } from "../../ir/entries.js";
 import { constant, type Value } from "../../ir/graph.js";
 import { tensorOf } from "../../ir/tensor.js";
 import type { ElementType } from "../../ir/types.js";
-import type { OfRow, Step } from "../lowering/step.js";
+import { type OfRow, type Step, valueAt } from "../lowering/step.js";
 
 export class Iteration implements Step {
   readonly index = 0;
@@ -40,7 +41,17 @@ export class Iteration implements Step {
     return this.gathered(constant(`${name}_rows`, tensorOf(elem, [this.steps, ...shape], rows.flat())), name);
   }
 
-  part(all: Value, name: string): Value {
+  value(all: Value, places: readonly number[], name: string): Value {
+    return valueAt(
+      all,
+      this.constant(`${name}_place`, "int64", [], (row) => [entryAt(places, row)]),
+      name,
+      this.early,
+    );
+  }
+
+  /** `steps` are all rows, as all make the same calls. */
+  part(all: Value, _steps: readonly number[], name: string): Value {
     const known = this.parts.get(all);
     if (known) return known;
     const [rows = 0, ...rest] = shapeOf(all);
@@ -52,13 +63,12 @@ export class Iteration implements Step {
     return part;
   }
 
-  repeated(all: Value, count: number, name: string): Value {
+  repeated(all: Value, steps: readonly number[], count: number, name: string): Value {
     const order = this.rows.flatMap((row) => new Array<number>(count).fill(row));
-    return this.part(this.prologue.gatherRows(all, order, `steps/${name}`), name);
+    return this.part(this.prologue.gatherRows(all, order, `steps/${name}`), steps, name);
   }
 
   private gathered(table: Value, name: string): Value {
-    const [, ...shape] = shapeOf(table);
-    return this.early.op("Gather", [table, this.number], name, { elem: elemOf(table), shape }, { axis: { kind: "int", value: 0n } });
+    return valueAt(table, this.number, name, this.early);
   }
 }

@@ -9,6 +9,7 @@ import {
   latentShape,
   mainNetwork,
   networkOf,
+  type OwnCondition,
   type Run,
   type RunPorts,
   runPorts,
@@ -28,6 +29,8 @@ export class Calls implements Placing {
   readonly kept: Placing["kept"] = new Set();
   /** The input that the run starts from. */
   readonly noise: Value;
+  /** What a mask keeps, and the mask, by itself or [rows, …] with one for each row; absent if nothing is kept. */
+  readonly original: { readonly image: Value; readonly mask: Value | undefined } | undefined;
   /** One unit normal for each row that adds noise, in order: [draws, …latent]; absent if there are none. */
   readonly draws: Value | undefined;
   /** The guidance scale, if it is an input of the run. */
@@ -44,6 +47,8 @@ export class Calls implements Placing {
     const shape = latentShape(run);
     this.noise = this.input(ditView(this.model).latent, { elem: "float", shape });
     this.takeConditions();
+    const { original } = run;
+    this.original = original && { image: this.own(original.image), mask: original.mask && this.own(original.mask) };
     const draws = drawingRows(run.table).length;
     if (draws > 0) this.draws = this.input(this.ports.noise, { elem: "float", shape: [draws, ...shape] });
     const scale = scaleInput(run);
@@ -53,7 +58,7 @@ export class Calls implements Placing {
 
   /** Creates the conditions of the run, one for each half where the halves differ. Fixed ones become constants. */
   private takeConditions(): void {
-    const left = new Set(this.model.graph.inputs.map(({ name }) => name));
+    const left = new Set(Array.from(this.run.networks.values(), ({ graph }) => graph.inputs.map(({ name }) => name)).flat());
     for (const [name, { type, halves }] of this.run.conditions) {
       if (!left.has(name)) continue;
       const cond = this.source(name, halves.cond, type);
@@ -62,9 +67,15 @@ export class Calls implements Placing {
     }
   }
 
-  /** The value that a half sees of a condition; a constant gets the name `label`. */
+  private own({ name, type, halves }: OwnCondition): Value {
+    return this.source(name, halves.cond, type);
+  }
+
+  /** The value that a half sees of a condition, or all rows see together: [rows, …]. A constant gets the name `label`. */
   private source(label: string, source: ConditionSource, type: TensorType | undefined): Value {
-    return source.kind === "constant" ? constant(label, source.data) : this.input(source.name, type);
+    if (source.kind === "constant") return constant(label, source.data);
+    const { perStep, name } = source;
+    return this.input(name, perStep && type?.shape ? { ...type, shape: [perStep.length, ...type.shape] } : type);
   }
 
   private input(name: string, type: TensorType | undefined): Value {
@@ -85,7 +96,9 @@ export class Calls implements Placing {
     const key = [call.network, ...call.halves].join();
     const known = this.networks.get(key);
     if (known) return known;
-    const network = new HoistedNetwork(this, networkOf(this.run, call), call.halves);
+    const isSame = (other: Call): boolean => [other.network, ...other.halves].join() === key;
+    const steps = this.run.rows.flatMap(({ calls }, row) => (calls.some(isSame) ? [row] : []));
+    const network = new HoistedNetwork(this, networkOf(this.run, call), call.halves, steps);
     this.networks.set(key, network);
     return network;
   }
@@ -96,7 +109,10 @@ export class Calls implements Placing {
 
   /** The run as a model: the prologue, then these nodes. `others`: outputs beside the last latent. */
   finish(nodes: readonly Node[], latent: Value, marks: readonly Mark[], others: readonly Port[] = []): Model {
-    const { graph, opsets, irVersion, dit } = this.model;
+    const { graph, dit } = this.model;
+    const networks = [...this.run.networks.values()];
+    const opsets = new Map(networks.flatMap((network) => [...network.opsets]));
+    const irVersion = Math.max(...networks.map((network) => network.irVersion));
     const conditions = this.inputs.filter((input) => input !== this.noise && input !== this.draws).map((input) => input.name);
     const marked = new Set(marks.map(({ site }) => site));
     const branches = dit?.branches.filter(({ site }) => marked.has(site)) ?? [];

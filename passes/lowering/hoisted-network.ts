@@ -4,6 +4,7 @@
  *   conditions or nothing    one copy for the whole run;
  *   time                     one copy with one row per step if the nodes are row-wise, else one copy per step;
  *   time and conditions      one copy with one row per step and latent row.
+ * The steps are those that call the network. Conditions with a value for each step are as those that have met the time.
  * Weights that have to be unpacked are so once for what is hoisted, and again in each step that reads them (`unpacksWeights`).
  * Steps read their rows of the hoisted values. As the timesteps are known, `fold` can turn the time part into constants. An embedded
  * guidance scale counts as time; where it is an input of the run, what follows from it is computed in front of the steps.
@@ -28,7 +29,7 @@ export interface Placing {
   /** Nodes that do not depend on the latent, in front of all others. */
   readonly prologue: Builder;
   readonly body: Builder;
-  /** The value that each half sees of a condition, by the name of the condition: inputs of the run, or constants. */
+  /** The value that each half sees of a condition, by its name: inputs of the run, or constants; [rows, …] with a value for each row. */
   readonly conditions: ReadonlyMap<string, Readonly<Record<Half, Value>>>;
   /** The guidance scale, if it is an input of the run. */
   readonly scale: RunTimeScale | undefined;
@@ -36,7 +37,7 @@ export interface Placing {
   readonly kept: Set<Node>;
 }
 
-/** A value with the rows of all steps: one row per step (`perStep` is 1), or one per step and latent row. */
+/** A value with the rows of all steps that call the network: one row per step (`perStep` is 1), or one per step and latent row. */
 interface AllSteps {
   readonly value: Value;
   readonly perStep: number;
@@ -53,6 +54,8 @@ export class HoistedNetwork {
   private readonly timed = new Map<Value, readonly number[]>();
   /** The input for an embedded scale that the run takes at run time: that in each row. */
   private readonly scaled: Value | undefined;
+  /** Conditions with a value for each row of the table: [rows, …]. */
+  private readonly perStep = new Map<Value, Value>();
   /** The number of latent rows that a call sees: size of axis 0. */
   private readonly rows: number;
   /** The nodes of which every step needs a copy: `time` depends on the time or on packed weights but not on the latent, `latent` on it. */
@@ -62,16 +65,18 @@ export class HoistedNetwork {
     private readonly placing: Placing,
     private readonly model: Model,
     private readonly halves: readonly Half[],
+    /** The rows of the sampler's table that call it for these halves. */
+    private readonly steps: readonly number[],
   ) {
     const { latent, timestep } = ditView(model);
-    if (timestep === undefined) throw new Error("internal: the model is unrolled already");
     this.latent = this.stepInput(latent);
     this.rows = shapeOf(this.latent)[0] ?? 1;
     const { guidance, rows, table } = placing.run;
-    this.timed.set(
-      this.stepInput(timestep),
-      table.rows.map((row) => row.timestep),
-    );
+    if (timestep !== undefined)
+      this.timed.set(
+        this.stepInput(timestep),
+        table.rows.map((row) => row.timestep),
+      );
     const scaled = guidance.input === undefined ? undefined : this.stepInput(guidance.input);
     if (placing.scale) this.scaled = scaled;
     else if (scaled)
@@ -80,7 +85,7 @@ export class HoistedNetwork {
         rows.map(({ scale }) => scale),
       );
     for (const input of model.graph.inputs)
-      if (input !== this.latent && input !== this.scaled && !this.timed.has(input)) this.once.set(input, this.condition(input));
+      if (input !== this.latent && input !== this.scaled && !this.timed.has(input)) this.takeCondition(input);
     this.hoist();
   }
 
@@ -90,13 +95,29 @@ export class HoistedNetwork {
     return found;
   }
 
-  /** What the halves of the call see of a condition, concatenated along axis 0 if that counts latents. */
-  private condition({ name }: Value): Value {
-    const seen = this.placing.conditions.get(name);
-    if (!seen) throw new Error(`internal: the run has no condition '${name}'`);
-    const parts = this.halves.map((half) => seen[half]);
-    const isBatched = this.placing.run.conditions.get(name)?.isBatched ?? false;
-    return this.placing.prologue.concat(isBatched ? parts : parts.slice(0, 1), 0, `both/${name}`);
+  /** Takes what the halves of the call see of a condition, concatenated along the axis of its values that counts latents, if there is one. */
+  private takeCondition(input: Value): void {
+    const { name } = input;
+    const { run, prologue, conditions } = this.placing;
+    const [seen, condition] = [conditions.get(name), run.conditions.get(name)];
+    if (!seen || !condition) throw new Error(`internal: the run has no condition '${name}'`);
+    const halves = condition.isBatched ? this.halves : this.halves.slice(0, 1);
+    if (halves.every((half) => !condition.halves[half].perStep)) {
+      const parts = halves.map((half) => seen[half]);
+      this.once.set(input, prologue.concat(parts, 0, `both/${name}`));
+      return;
+    }
+    const parts = halves.map((half) => this.inRows(seen[half], condition.halves[half].perStep));
+    this.perStep.set(input, prologue.concat(parts, 1, `both/${name}`));
+  }
+
+  /** A condition's values by the rows of the table, [rows, …]; `places` says which one a row sees, if not all see the same. */
+  private inRows(value: Value, places: readonly number[] | undefined): Value {
+    const { run, prologue } = this.placing;
+    const all = places ? value : prologue.reshape(value, [1, ...shapeOf(value)], `steps/${value.name}`);
+    const order = places ?? run.rows.map(() => 0);
+    const isInOrder = order.length === shapeOf(all)[0] && order.every((place, row) => place === row);
+    return isInOrder ? all : prologue.gatherRows(all, order, `steps/${value.name}_rows`);
   }
 
   /** Places the nodes that steps share, and collects those of which every step needs a copy. */
@@ -105,10 +126,17 @@ export class HoistedNetwork {
     const sources = new Map<Value, number>([[this.latent, LATENT]]);
     for (const [input, numbers] of this.timed) {
       sources.set(input, TIME);
-      if (this.countsRows(input))
-        this.hoisted.set(input, { value: constant(`steps/${input.name}`, tensorOf(elemOf(input), [numbers.length], numbers)), perStep: 1 });
+      if (this.countsRows(input)) this.hoisted.set(input, { value: this.ofSteps(input, numbers), perStep: 1 });
     }
     this.hoistScale(sources);
+    for (const [input, all] of this.perStep) {
+      sources.set(input, TIME);
+      if (shapeOf(input).length === 0 || shapeOf(all)[1] !== this.rows) continue;
+      const values = this.rowsOfSteps(all);
+      const [count = 0, rows = 0, ...rest] = shapeOf(values);
+      const value = this.placing.prologue.reshape(values, [count * rows, ...rest], `steps/${input.name}_together`);
+      this.hoisted.set(input, { value, perStep: rows });
+    }
     const dependsOn = dependence(graph, sources);
     const unpacked = new Set<Value | undefined>();
     for (const node of graph.nodes) {
@@ -128,15 +156,26 @@ export class HoistedNetwork {
     return shape.length === 1 && shape[0] === this.rows;
   }
 
+  /** An input's numbers at the steps that call the network, as a value with one row per step. */
+  private ofSteps(input: Value, numbers: readonly number[]): Value {
+    const own = this.steps.map((step) => entryAt(numbers, step));
+    return constant(`steps/${input.name}`, tensorOf(elemOf(input), [own.length], own));
+  }
+
   /** Places a scale that is an input of the run. It has rows as the time has, for what adds the two up; else it is a condition if it can be. */
   private hoistScale(sources: Map<Value, number>): void {
     const { scaled, placing } = this;
     if (!scaled || !placing.scale) return;
     const isRow = this.countsRows(scaled);
-    if (isRow) this.hoisted.set(scaled, { value: placing.scale.rowByRow(scaleOf(scaled, [1])), perStep: 1 });
+    if (isRow) this.hoisted.set(scaled, { value: this.rowsOfSteps(placing.scale.rowByRow(scaleOf(scaled, [1]))), perStep: 1 });
     const same = isRow ? undefined : placing.scale.inAllRows(scaleOf(scaled));
     if (same) this.once.set(scaled, same);
     else sources.set(scaled, TIME);
+  }
+
+  /** The rows of the steps that call the network, of a value with a row for each step of the run. */
+  private rowsOfSteps(all: Value): Value {
+    return this.steps.length === shapeOf(all)[0] ? all : this.placing.prologue.gatherRows(all, this.steps, `steps/${all.name}`);
   }
 
   private keep(node: Node): void {
@@ -153,14 +192,14 @@ export class HoistedNetwork {
 
   /** Places a row-wise node once for all steps; false if it cannot be hoisted in this way. */
   private hoistRows(node: Node): boolean {
-    const { prologue, run } = this.placing;
+    const { prologue } = this.placing;
     const brings = rowOperands(node, this.rows, (value) => value !== undefined && this.hoisted.has(value));
     if (!brings) return false;
     const sources = node.inputs.map((value) => value && this.hoisted.get(value));
     const shared = node.inputs.map((value) => value && this.onceOf(value));
     if (node.inputs.some((value, i) => value && !sources[i] && !shared[i])) return false;
     const perStep = brings.every((rows, i) => !rows || sources[i]?.perStep === 1) ? 1 : this.rows;
-    const count = run.rows.length * perStep;
+    const count = this.steps.length * perStep;
     const inputs = node.inputs.map((value, i) => {
       const source = sources[i];
       if (!value || brings[i] !== true) return shared[i];
@@ -194,6 +233,8 @@ export class HoistedNetwork {
     const { scaled, placing } = this;
     if (scaled && placing.scale && !this.hoisted.has(scaled) && !this.once.has(scaled))
       own.set(scaled, placing.scale.at(step, scaleOf(scaled)));
+    const inOrder = placing.run.rows.map((_, row) => row);
+    for (const [input, values] of this.perStep) own.set(input, step.value(values, inOrder, `${label}/${input.name}`));
     const spread = new Map<Value, Value>();
     const copy = (node: Node, into: Builder): void => {
       const operands = operandsAt(node, (value) => own.get(value) ?? this.rowsAt(step, value, node, label, spread) ?? this.onceOf(value));
@@ -216,10 +257,10 @@ export class HoistedNetwork {
   private rowsAt(step: Step, value: Value, reader: Node, label: string, spread: Map<Value, Value>): Value | undefined {
     const all = this.hoisted.get(value);
     if (!all) return undefined;
-    if (all.perStep === this.rows || this.broadcasts(reader, shapeOf(value).length)) return step.part(all.value, value.name);
+    if (all.perStep === this.rows || this.broadcasts(reader, shapeOf(value).length)) return step.part(all.value, this.steps, value.name);
     const known = spread.get(value);
     if (known) return known;
-    const made = step.repeated(all.value, this.rows, `${label}/${value.name}`);
+    const made = step.repeated(all.value, this.steps, this.rows, `${label}/${value.name}`);
     spread.set(value, made);
     return made;
   }

@@ -39,7 +39,7 @@ export class RunTimeScale {
     const { name, shape } = numbers;
     const same = this.inAllRows(numbers);
     if (same) return same;
-    const part = step.part(this.rowByRow(numbers), name);
+    const part = step.part(this.rowByRow(numbers), [...this.rows.keys()], name);
     return shape.length === 0 ? step.early.reshape(part, shape, `${step.label}/${name}`) : part;
   }
 

@@ -19,11 +19,11 @@ export interface Filling {
 export const FORECAST_ORDER = 2;
 
 /** Published methods with a uniform schedule: a row for all branches, by the name of the method. */
-export function published({ steps }: PolicyInput, fills: number): ReadonlyMap<string, readonly ScheduleCell[]> {
+export function published({ steps, borders }: PolicyInput, fills: number): ReadonlyMap<string, readonly ScheduleCell[]> {
   const uniform = uniformWithin(steps, fills);
   const rows = [0, 1, 2].map((order): [string, readonly ScheduleCell[]] => {
     const series = differenceSeries(order, 1, (n, x) => x ** n);
-    return [order === 0 ? "fora" : `taylorseer, order ${order}`, forecastRow(uniform, series)];
+    return [order === 0 ? "fora" : `taylorseer, order ${order}`, forecastRow(uniform, series, borders)];
   });
   return new Map(rows);
 }
@@ -76,7 +76,7 @@ export function uniformWithin(steps: number, fills: number): readonly boolean[] 
  * Undefined if the calibration does not look back far enough.
  */
 export function leastPath(
-  { steps, sites }: PolicyInput,
+  { steps, sites, borders = [] }: PolicyInput,
   fills: number,
   sensitivity: Sensitivity,
   power: number,
@@ -102,7 +102,7 @@ export function leastPath(
     costs.set(key, known);
     return known;
   };
-  const path = bestFills({ steps, fills, forced: new Set([0]), edge, order: SUM });
+  const path = bestFills({ steps, fills, forced: new Set([0, ...borders.filter((border) => border < steps)]), edge, order: SUM });
   return path && Array.from({ length: steps }, (_, step) => path.includes(step));
 }
 

@@ -7,6 +7,7 @@ import { entryAt } from "../../ir/entries.js";
 import { ridgeWeights } from "../planning/least-squares.js";
 import { cellOf, EVERY_BRANCH, type Schedule, type ScheduleCell, termsOf } from "../plan.js";
 import { type Attempt, everywhere, type PolicyInput, type Runs, type SteppedRun } from "../policy.js";
+import { placeAt } from "../run.js";
 import { sumOfTerms, type Term } from "../sampler.js";
 
 /** Directions in which a forecast is changed, over the newest fills: F₀ − F₁ and F₀ − 2F₁ + F₂. */
@@ -45,7 +46,7 @@ export async function closedLoop(
   onStep: () => void = () => undefined,
 ): Promise<Schedule> {
   const base = row.map((cell, step): ScheduleCell =>
-    cell === 1 ? 1 : cellOf(overFills(row, step, termsOf(cell, row.lastIndexOf(1, step)))),
+    cell === 1 ? 1 : cellOf(overFills(input, row, step, termsOf(cell, row.lastIndexOf(1, step)))),
   );
   const schedule = sharedBy(input, { row: base, cut });
   const groups = [...schedule.cells.keys()];
@@ -99,9 +100,10 @@ export function sharedBy({ steps, sites }: PolicyInput, { row, cut }: SharedRow)
   return { steps, cut, cells: cut === undefined ? everywhere(sites, row) : new Map([[EVERY_BRANCH, row]]) };
 }
 
-/** The terms with one for each of the newest fills, even if its weight is 0. */
-function overFills(row: readonly ScheduleCell[], step: number, terms: readonly Term[]): readonly Term[] {
-  const fills = row.flatMap((cell, k) => (cell === 1 && k < step ? [k] : [])).reverse();
+/** The terms with one for each of the newest fills of the same network, even if its weight is 0. */
+function overFills({ borders = [] }: PolicyInput, row: readonly ScheduleCell[], step: number, terms: readonly Term[]): readonly Term[] {
+  const isNear = (k: number): boolean => k < step && placeAt(borders, k) === placeAt(borders, step);
+  const fills = row.flatMap((cell, k) => (cell === 1 && isNear(k) ? [k] : [])).reverse();
   return sumOfTerms([
     { weight: 1, terms: fills.slice(0, HISTORY).map((fill) => ({ step: fill, weight: 0 })) },
     { weight: 1, terms },

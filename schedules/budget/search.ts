@@ -101,7 +101,7 @@ function publishedWithin({ input, smoothcache }: Search, fills: number): readonl
 }
 
 function forecastOf(input: PolicyInput, filling: Filling, cut: string | undefined): Forecast {
-  const shared = { row: forecastRow(filling.computes, polynomial(FORECAST_ORDER)), cut };
+  const shared = { row: forecastRow(filling.computes, polynomial(FORECAST_ORDER), input.borders), cut };
   const name = cut === undefined ? filling.name : `${filling.name}; ${cut}`;
   return { name, schedule: sharedBy(input, shared), isPublished: false, shared };
 }

@@ -37,7 +37,8 @@ async function measure({ steps, sites }: PolicyInput, runs: Runs, sample: number
   for (const step of probed) {
     const terms = polynomial(1)(step, [step - 1, step - 2]);
     const row = Array.from({ length: steps }, (_, k) => (k === step ? cellOf(terms) : 1));
-    const walk = await runs.walk(sample, { steps, cells: everywhere(sites, row) }, step - 2);
+    // Where it reads another network's values, which is as good a change as any: a cell that computed would change nothing.
+    const walk = await runs.walk(sample, { steps, across: true, cells: everywhere(sites, row) }, step - 2);
     for (let k = step - 2; k < step; k++) await (await walk.attempt()).advance();
     const attempt = await walk.attempt();
     const nextError = relativeL2(attempt.latent, entryAt(exact, step + 1));

@@ -16,6 +16,7 @@ const schema = z.strictObject({
   of: z
     .strictObject({
       structure: z.string(),
+      borders: z.array(z.int().min(0)).optional(),
       cut: cutSchema.optional(),
       steps: z.int().min(1).optional(),
       sampler: z.strictObject({ name: z.string(), digest: z.string() }),
@@ -24,6 +25,7 @@ const schema = z.strictObject({
     .optional(),
   steps: z.int().min(1).max(MAX_ROWS),
   cut: cutSchema.optional(),
+  across: z.boolean().optional(),
   policy: z.record(z.string(), z.unknown()).optional(),
   predicted: predictedSchema.optional(),
   cells: rowsSchema,
@@ -35,16 +37,17 @@ export default {
   summary: "plan.json",
   recognises: (json) => typeof json === "object" && json !== null && "format" in json,
   read(json, source, arraysOf) {
-    const { of, steps, cut = of?.cut, policy, predicted, cells, tensors } = parseWith(schema, json, source);
+    const { of, steps, cut = of?.cut, across, policy, predicted, cells, tensors } = parseWith(schema, json, source);
     const adjustments = tensors === undefined ? undefined : parseAdjustments(arraysOf(tensors), source);
-    return { of, steps, cut, cells: parseRows(cells, steps), adjustments, policy, predicted };
+    return { of, steps, cut, across, cells: parseRows(cells, steps), adjustments, policy, predicted };
   },
-  write({ of, steps, cut, policy, predicted, cells }, _branches, tensors) {
+  write({ of, steps, cut, across, policy, predicted, cells }, _branches, tensors) {
     return {
       format: PLAN_FORMAT,
       ...(of && { of }),
       steps,
       ...(cut !== undefined && cut !== of?.cut && { cut }),
+      ...(across === true && { across }),
       ...(policy && { policy }),
       ...(predicted && { predicted }),
       cells: Object.fromEntries(cells),

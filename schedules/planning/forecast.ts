@@ -10,14 +10,16 @@ import { sumOfTerms, type Term } from "../sampler.js";
 export type Forecaster = (step: number, fills: readonly number[]) => readonly Term[];
 
 /**
- * The row in which all steps that do not compute are forecast.
- * Forecasts of forecasts are expanded into sums over fills. The first step must compute.
+ * The row in which all steps that do not compute are forecast. Forecasts of forecasts are expanded into sums over fills. The first step
+ * must compute. At a border (`Run.borders`) the row computes and begins anew, as at the first step.
  */
-export function forecastRow(computes: readonly boolean[], forecast: Forecaster): readonly ScheduleCell[] {
+export function forecastRow(computes: readonly boolean[], forecast: Forecaster, borders: readonly number[] = []): readonly ScheduleCell[] {
   const fills: number[] = [];
   const values: (readonly Term[])[] = [];
   return computes.map((isFill, step): ScheduleCell => {
-    if (isFill) {
+    const isBorder = borders.includes(step);
+    if (isBorder) fills.length = 0;
+    if (isFill || isBorder) {
       fills.unshift(step);
       values.push([{ step, weight: 1 }]);
       return 1;

@@ -7,7 +7,7 @@
  * n − 1 from one fill to the next.
  */
 import { z } from "zod";
-import { forecastRow } from "../planning/forecast.js";
+import { type Forecaster, forecastRow } from "../planning/forecast.js";
 import { uniformOptions, uniformSteps } from "../planning/interval.js";
 import { everywhere, type Policy } from "../policy.js";
 
@@ -21,15 +21,15 @@ export default {
   summary: "compute every branch at every n-th step, and continue it as an Adams–Bashforth method does between",
   needs: [],
   options,
-  choose({ steps, sites }, { order, ...uniform }) {
-    const row = forecastRow(uniformSteps(steps, uniform), (_, fills) => {
+  choose({ steps, sites, borders }, { order, ...uniform }) {
+    const forecast: Forecaster = (_, fills) => {
       const read = fills.slice(0, order);
       let binomial = -1;
       return read.map((step, i) => {
         binomial *= (i - read.length) / (i + 1);
         return { step, weight: binomial };
       });
-    });
-    return { cells: everywhere(sites, row) };
+    };
+    return { cells: everywhere(sites, forecastRow(uniformSteps(steps, uniform), forecast, borders)) };
   },
 } satisfies Policy<typeof options>;

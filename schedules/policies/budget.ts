@@ -99,13 +99,14 @@ export default {
 
 /** The number of computed steps that a budget of compute allows. */
 async function fillsFor(
-  { steps, cacheable }: PolicyInput,
+  { steps, cacheable, borders = [] }: PolicyInput,
   runs: Runs,
   { share, speedup, latency }: { share?: number | undefined; speedup?: number | undefined; latency?: string | undefined },
 ): Promise<number> {
   const times = latency === undefined ? speedup : (await runs.seconds()) / secondsOf(latency);
   const kept = times === undefined ? (share ?? SHARE) : 1 - (1 - 1 / Math.max(1, times)) / cacheable;
-  return Math.min(steps - 1, Math.max(1, Math.floor(kept * steps + 1e-9)));
+  // At a border a step computes that a schedule may not have counted.
+  return Math.min(steps - 1, Math.max(1, Math.floor(kept * steps + 1e-9) - borders.length));
 }
 
 function secondsOf(text: string): number {

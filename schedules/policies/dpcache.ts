@@ -12,6 +12,7 @@ import { bestFills, budgetOf, SUM } from "../planning/fills.js";
 import { difference } from "../planning/forecast.js";
 import { everywhere, type Policy, statisticsOf } from "../policy.js";
 import { cellOf, type ScheduleCell } from "../plan.js";
+import { placeAt } from "../run.js";
 import { sumOfTerms, type Term } from "../sampler.js";
 import { forecastError, type SiteStatistics } from "../planning/statistics.js";
 
@@ -28,15 +29,18 @@ export default {
   summary: "the best steps to compute under a budget, with linear forecasts between them",
   needs: ["trace"],
   options,
-  choose({ steps, sites, progress }, { fills, share, warmup }) {
-    const forced = new Set(Array.from({ length: Math.min(warmup, steps) }, (_, k) => k));
+  choose({ steps, sites, borders = [], progress }, { fills, share, warmup }) {
+    const forced = new Set([
+      ...Array.from({ length: Math.min(warmup, steps) }, (_, k) => k),
+      ...borders.filter((border) => border < steps),
+    ]);
     const budget = budgetOf("dpcache", { fills, share }, steps, forced.size);
     const costs = forecastCosts(statisticsOf(sites), steps, progress);
     const path = bestFills({ steps, fills: budget.fills, forced, edge: costs, order: SUM });
     if (!path) throw badCurves("all branches", `they do not reach back far enough for ${budget.fills} computed steps`);
     const row = Array.from({ length: steps }, (_, step): ScheduleCell => {
       if (path.includes(step)) return 1;
-      const [from = 0, before] = path.filter((fill) => fill < step).reverse();
+      const [from = 0, before] = path.filter((fill) => fill < step && placeAt(borders, fill) === placeAt(borders, step)).reverse();
       return before === undefined ? 0 : cellOf(linear(before, from, step));
     });
     return { cells: everywhere(sites, row), warnings: budget.warnings };

@@ -18,8 +18,8 @@ export default {
   summary: "compute every branch at every n-th step, and continue it by BDF2 and Heun's method between",
   needs: [],
   options,
-  choose({ steps, sites }, uniform) {
-    return { cells: everywhere(sites, forecastRow(uniformSteps(steps, uniform), predictAndCorrect)) };
+  choose({ steps, sites, borders }, uniform) {
+    return { cells: everywhere(sites, forecastRow(uniformSteps(steps, uniform), predictAndCorrect, borders)) };
   },
 } satisfies Policy<typeof options>;
 

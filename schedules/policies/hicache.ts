@@ -19,9 +19,9 @@ export default {
   summary: "compute every branch at every n-th step, and continue it by Hermite polynomials between",
   needs: [],
   options,
-  choose({ steps, sites }, { order, sigma, ...uniform }) {
+  choose({ steps, sites, borders }, { order, sigma, ...uniform }) {
     const series = differenceSeries(order, uniform.warmup, (i, x) => sigma ** i * hermite(i, sigma * x));
-    return { cells: everywhere(sites, forecastRow(uniformSteps(steps, uniform), series)) };
+    return { cells: everywhere(sites, forecastRow(uniformSteps(steps, uniform), series, borders)) };
   },
 } satisfies Policy<typeof options>;
 

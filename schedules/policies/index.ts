@@ -40,13 +40,14 @@ export async function chooseSchedule(
   const needs = needsUnder(policy, parsed);
   if (needs.includes("trace") && input.sites.some(({ statistics }) => !statistics)) throw policyNeedsTrace(policy.name);
   if (needs.includes("runs") && !input.runs) throw policyNeedsModel(policy.name);
-  const { of, cut, cells, adjustments, predicted, warnings = [] } = await policy.choose(input, parsed);
-  const share = computedShare(input, cells);
+  const { of, cut, across, cells, adjustments, predicted, warnings = [] } = await policy.choose(input, parsed);
+  const share = computedShare(across === true ? { ...input, borders: [] } : input, cells);
   const few = share < 1 ? fewSteps(input.steps) : [];
   const schedule = {
     of,
     steps: input.steps,
     cut,
+    across,
     cells,
     adjustments,
     policy: { name: policy.name, ...parsed },

@@ -24,7 +24,7 @@ export default {
   summary: "compute every branch at every n-th step, and continue it with weights fitted to the calibration between",
   needs: ["trace"],
   options,
-  choose({ steps, sites }, { group, history, ridge, ...uniform }) {
+  choose({ steps, sites, borders }, { group, history, ridge, ...uniform }) {
     const computes = uniformSteps(steps, uniform);
     let cut = 0;
     const rowOf = (product: (i: number, j: number) => number): ReturnType<typeof forecastRow> => {
@@ -41,7 +41,7 @@ export default {
         );
         return sources.map((source, i) => ({ step: source, weight: entryAt(weights, i) }));
       };
-      return forecastRow(computes, forecast);
+      return forecastRow(computes, forecast, borders);
     };
     const cells = new Map(
       groupBranches(sites, group).map(({ key, sites: members }) => {

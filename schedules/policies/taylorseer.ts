@@ -17,8 +17,8 @@ export default {
   summary: "compute every branch at every n-th step, and continue it by a Taylor series between",
   needs: [],
   options,
-  choose({ steps, sites }, { order, ...uniform }) {
+  choose({ steps, sites, borders }, { order, ...uniform }) {
     const series = differenceSeries(order, uniform.warmup, (i, x) => x ** i);
-    return { cells: everywhere(sites, forecastRow(uniformSteps(steps, uniform), series)) };
+    return { cells: everywhere(sites, forecastRow(uniformSteps(steps, uniform), series, borders)) };
   },
 } satisfies Policy<typeof options>;

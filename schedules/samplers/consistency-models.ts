@@ -10,6 +10,7 @@ import { clampedStep } from "../solvers/clipping.js";
 import type { Row, Sampler } from "../sampler.js";
 import { karrasSigmas } from "../solvers/sigma-grid.js";
 import { checkFallingTimes } from "../solvers/spacing.js";
+import { noiseLevel } from "../solvers/levels.js";
 
 const className = "CMStochasticIterativeScheduler";
 
@@ -46,6 +47,7 @@ export default {
       return {
         timestep: 250 * Math.log(sigma),
         sigma,
+        level: noiseLevel({ sigma }),
         inputScale: 1 / norm,
         ...clampedStep({ clip_sample: clip_denoised, clip_sample_range: 1 }, { k, sample, weights: { x: 0, sample: 1, out: 0, noise } }),
       };

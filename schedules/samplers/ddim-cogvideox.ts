@@ -1,7 +1,7 @@
 /** DDIM on CogVideoX's schedule, as diffusers' `schedulers/scheduling_ddim_cogvideox.py` runs it. */
 import { z } from "zod";
 import { cogVideoXKeys, cogVideoXSteps } from "../solvers/cogvideox.js";
-import { sampleOf } from "../solvers/levels.js";
+import { noiseLevel, sampleOf } from "../solvers/levels.js";
 import type { Row, Sampler } from "../sampler.js";
 
 const className = "CogVideoXDDIMScheduler";
@@ -18,6 +18,7 @@ export default {
       const x = to.sigma / from.sigma;
       return {
         timestep: time,
+        level: noiseLevel(from),
         inputScale: 1,
         m: sampleOf(config.prediction_type, from),
         next: { x: [{ step: k, weight: x }], m: [{ step: k, weight: to.alpha - x * from.alpha }], noise: 0 },

@@ -6,6 +6,7 @@ import { ddimStep } from "../solvers/ddim.js";
 import { alphaBars, noiseScheduleKeys } from "../solvers/noise-schedule.js";
 import type { Row, Sampler } from "../sampler.js";
 import { spacedTimes, timestepSpacing } from "../solvers/spacing.js";
+import { levelOfBar, noiseLevel } from "../solvers/levels.js";
 
 const className = "DDIMScheduler";
 
@@ -38,7 +39,7 @@ export default {
       const bar = bars[time] ?? NaN;
       const nextBar = time >= stride ? (bars[time - stride] ?? NaN) : finalBar;
       const step = ddimStep(config.prediction_type, bar, nextBar, eta);
-      return { timestep: time, inputScale: 1, ...clampedStep(config, { k, ...step }) };
+      return { timestep: time, level: noiseLevel(levelOfBar(bar)), inputScale: 1, ...clampedStep(config, { k, ...step }) };
     });
     return { name: "ddim", prediction: config.prediction_type, initialScale: 1, rows };
   },

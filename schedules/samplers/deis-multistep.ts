@@ -4,7 +4,7 @@ import { entryAt } from "../../ir/entries.js";
 import { refuseThresholding, thresholdingKeys } from "../solvers/clipping.js";
 import { lambdaGrid, lambdaGridKeys, predictionLabel, refuseIdleMu } from "../solvers/lambda-grid.js";
 import { lambdaStep } from "../solvers/lambda-step.js";
-import { levelOf, noiseOf } from "../solvers/levels.js";
+import { levelOf, noiseLevel, noiseOf } from "../solvers/levels.js";
 import { betaKeys } from "../solvers/noise-schedule.js";
 import type { Row, Sampler } from "../sampler.js";
 import { timestepSpacing } from "../solvers/spacing.js";
@@ -47,6 +47,7 @@ export default {
       return {
         timestep: time,
         sigma: entryAt(sigmas, k),
+        level: noiseLevel(from),
         inputScale: 1,
         m: noiseOf(config.prediction_type, from, entryAt(sigmas, k)),
         next: { x: [{ step: k, weight: x }], m: m.map((weight, back) => ({ step: k - back, weight })), noise: 0 },

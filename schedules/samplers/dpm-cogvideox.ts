@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { cogVideoXKeys, cogVideoXSteps } from "../solvers/cogvideox.js";
 import { dpmStep } from "../solvers/dpm-solver.js";
-import { sampleOf } from "../solvers/levels.js";
+import { noiseLevel, sampleOf } from "../solvers/levels.js";
 import type { Row, Sampler } from "../sampler.js";
 
 const className = "CogVideoXDPMScheduler";
@@ -22,6 +22,7 @@ export default {
       const { x, m, noise } = dpmStep("sde-dpmsolver++", "midpoint", nodes, to, 1);
       return {
         timestep: time,
+        level: noiseLevel(from),
         inputScale: 1,
         m: sampleOf(config.prediction_type, from),
         next: { x: [{ step: k, weight: x }], m: m.map((weight, back) => ({ step: k - back, weight })), noise },

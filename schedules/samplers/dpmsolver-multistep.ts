@@ -8,7 +8,7 @@ import { entryAt } from "../../ir/entries.js";
 import { refuseThresholding, thresholdingKeys } from "../solvers/clipping.js";
 import { algorithmOf, dpmOrder, dpmPrediction, dpmSolverType, dpmStep, refuseDpmSettings } from "../solvers/dpm-solver.js";
 import { lambdaGrid, lambdaGridKeys, lambdaMinClipped, predictionLabel, refuseIdleMu } from "../solvers/lambda-grid.js";
-import { levelOf } from "../solvers/levels.js";
+import { levelOf, noiseLevel } from "../solvers/levels.js";
 import { noiseScheduleKeys } from "../solvers/noise-schedule.js";
 import type { Row, Sampler } from "../sampler.js";
 import { timestepSpacing } from "../solvers/spacing.js";
@@ -58,6 +58,7 @@ export default {
       return {
         timestep: time,
         sigma: entryAt(sigmas, k),
+        level: noiseLevel(entryAt(levels, k)),
         inputScale: 1,
         m: dpmPrediction(algorithm)(config.prediction_type, entryAt(levels, k), entryAt(sigmas, k)),
         next: { x: [{ step: k, weight: x }], m: m.map((weight, back) => ({ step: k - back, weight })), noise },

@@ -6,6 +6,7 @@ import { z } from "zod";
 import { entryAt } from "../../ir/entries.js";
 import type { Row, Sampler } from "../sampler.js";
 import { ancestralSigmas, initialScale, inputScaleAt, midpointKeys, sampleAt, sigmaGrid } from "../solvers/sigma-space.js";
+import { noiseLevel } from "../solvers/levels.js";
 
 const className = "DPMSolverSDEScheduler";
 
@@ -30,6 +31,7 @@ export default {
         return {
           timestep: time,
           sigma,
+          level: noiseLevel({ sigma }),
           inputScale: inputScaleAt(sigma),
           m: sampleAt(config.prediction_type, sigma),
           next: { x, m, noise: up },

@@ -4,6 +4,7 @@ import { entryAt } from "../../ir/entries.js";
 import { noiseScheduleKeys } from "../solvers/noise-schedule.js";
 import type { Row, Sampler } from "../sampler.js";
 import { ancestralSigmas, eulerStep, initialScale, inputScaleAt, sigmaGrid, sigmaSpaceKeys, slopeAt } from "../solvers/sigma-space.js";
+import { noiseLevel } from "../solvers/levels.js";
 
 const className = "EulerAncestralDiscreteScheduler";
 
@@ -26,6 +27,7 @@ export default {
       return {
         timestep: time,
         sigma,
+        level: noiseLevel({ sigma }),
         inputScale: inputScaleAt(sigma),
         m: slopeAt(config.prediction_type, sigma),
         next: eulerStep(k, k, sigma, down, up),

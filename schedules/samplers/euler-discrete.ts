@@ -9,6 +9,7 @@ import type { Row, Sampler, SamplerOptions } from "../sampler.js";
 import { namedGridKeys, timeOfSigma } from "../solvers/sigma-grid.js";
 import { eulerStep, initialScale, inputScaleAt, sigmaGrid, sigmaSpaceKeys, slopeAt } from "../solvers/sigma-space.js";
 import { linspace } from "../solvers/spacing.js";
+import { noiseLevel } from "../solvers/levels.js";
 
 const className = "EulerDiscreteScheduler";
 
@@ -42,6 +43,7 @@ export default {
       return {
         timestep: isContinuous ? Math.log(sigma) / 4 : time,
         sigma,
+        level: noiseLevel({ sigma }),
         inputScale: inputScaleAt(sigma),
         m: slopeAt(prediction, sigma),
         next: eulerStep(k, k, sigma, entryAt(sigmas, k + 1)),

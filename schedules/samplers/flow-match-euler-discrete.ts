@@ -18,7 +18,7 @@ export default {
   takes: ["sigmas", "timesteps", "mu"],
   table(config, options) {
     const step = config.stochastic_sampling ? renoisingStep : velocityStep;
-    const rows = flowRows(flowGrid(className, config, options), step);
+    const rows = flowRows(flowGrid(className, config, options), step, config.invert_sigmas);
     return { name: "flow-match-euler-discrete", prediction: "flow", initialScale: 1, rows };
   },
 } satisfies Sampler<typeof config>;

@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import { entryAt } from "../../ir/entries.js";
-import { flowGrid, flowGridKeys, velocityStep } from "../solvers/flow.js";
+import { flowGrid, flowGridKeys, flowLevel, velocityStep } from "../solvers/flow.js";
 import type { Row, Sampler } from "../sampler.js";
 
 const className = "FlowMatchHeunDiscreteScheduler";
@@ -22,7 +22,7 @@ export default {
     const rows = times.flatMap((time, i): Row[] => {
       const [sigma, nextSigma] = [entryAt(sigmas, i), entryAt(sigmas, i + 1)];
       const k = 2 * i;
-      const predictor = velocityStep(k, time, sigma, nextSigma);
+      const predictor = { ...velocityStep(k, time, sigma, nextSigma), level: flowLevel(sigma) };
       const nextTime = times[i + 1];
       if (nextTime === undefined) return [predictor];
       const half = (nextSigma - sigma) / 2;
@@ -30,7 +30,8 @@ export default {
         { step: k + 1, weight: half },
         { step: k, weight: half },
       ];
-      return [predictor, { ...predictor, timestep: nextTime, sigma: nextSigma, next: { x: [{ step: k, weight: 1 }], m: mean, noise: 0 } }];
+      const next = { x: [{ step: k, weight: 1 }], m: mean, noise: 0 };
+      return [predictor, { ...predictor, timestep: nextTime, sigma: nextSigma, level: flowLevel(nextSigma), next }];
     });
     return { name: "flow-match-heun-discrete", prediction: "flow", initialScale: 1, rows };
   },

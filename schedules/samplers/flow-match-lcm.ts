@@ -20,7 +20,7 @@ export default {
   table(config, options) {
     if (config.scale_factors && config.scale_factors.length > 0 && config.upscale_mode)
       throw unsupportedScheduler(className, '"scale_factors"', "the latent grows during the run", 'Set "scale_factors": null.');
-    const rows = flowRows(flowGrid(className, config, options), renoisingStep);
+    const rows = flowRows(flowGrid(className, config, options), renoisingStep, config.invert_sigmas);
     return { name: "flow-match-lcm", prediction: "flow", initialScale: 1, rows };
   },
 } satisfies Sampler<typeof config>;

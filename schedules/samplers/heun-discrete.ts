@@ -5,6 +5,7 @@ import { clippingKeys } from "../solvers/clipping.js";
 import type { Row, Sampler } from "../sampler.js";
 import { namedGridKeys } from "../solvers/sigma-grid.js";
 import { initialScale, inputScaleAt, sampleAt, sigmaGrid, sigmaSpaceKeys, stableDiffusionBetas } from "../solvers/sigma-space.js";
+import { noiseLevel } from "../solvers/levels.js";
 
 const className = "HeunDiscreteScheduler";
 
@@ -33,6 +34,7 @@ export default {
       const seen = (time: number, sigma: number): Omit<Row, "next"> => ({
         timestep: time,
         sigma,
+        level: noiseLevel({ sigma }),
         inputScale: inputScaleAt(sigma),
         m: { ...sampleAt(config.prediction_type, sigma), ...clip },
       });

@@ -29,10 +29,12 @@ const tableSchema = z.strictObject({
   name: z.string(),
   prediction: z.enum(["epsilon", "v_prediction", "sample", "flow"]),
   initialScale: z.number(),
+  corrects: z.literal(true).optional(),
   rows: z
     .array(
       z.strictObject({
         timestep: z.number(),
+        level: z.strictObject({ signal: z.number(), noise: z.number() }).optional(),
         sigma: z.number().optional(),
         inputScale: z.number(),
         m: z.strictObject({ x: z.number(), out: z.number(), clip: z.number().positive().optional() }),
@@ -130,11 +132,13 @@ function refuseSettings(who: string, { sigmas, timesteps, mu, eta }: SamplerOpti
  * network has no effect at any step: the grid does not move.
  */
 function checked(className: string, table: SamplerTable): SamplerTable {
-  const numbers = ({ timestep, sigma = 0, inputScale, m, next }: Row): readonly number[] => [
+  const numbers = ({ timestep, level = { signal: 1, noise: 0 }, sigma = 0, inputScale, m, next }: Row): readonly number[] => [
     ...[
       table.initialScale,
       timestep,
       sigma,
+      level.signal,
+      level.noise,
       inputScale,
       m.x,
       m.out,

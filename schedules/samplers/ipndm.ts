@@ -9,6 +9,7 @@ import { entryAt } from "../../ir/entries.js";
 import { adamsBashforthWeights } from "../solvers/quadrature.js";
 import type { Row, Sampler } from "../sampler.js";
 import { linspace } from "../solvers/spacing.js";
+import { noiseLevel } from "../solvers/levels.js";
 
 const className = "IPNDMScheduler";
 
@@ -39,6 +40,7 @@ export default {
       const weights = adamsBashforthWeights(Math.min(k + 1, ORDER));
       return {
         timestep: (Math.atan2(sigma, alpha) / Math.PI) * 2,
+        level: noiseLevel({ alpha, sigma }),
         inputScale: 1,
         m: { x: sigma, out: alpha },
         next: { x: [{ step: k, weight: x }], m: weights.map((weight, back) => ({ step: k - back, weight: noise * weight })), noise: 0 },

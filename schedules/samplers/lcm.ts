@@ -3,7 +3,7 @@ import { z } from "zod";
 import { entryAt } from "../../ir/entries.js";
 import { clampedStep, refuseThresholding } from "../solvers/clipping.js";
 import { consistencyKeys, distilledTimes } from "../solvers/consistency.js";
-import { levelOfBar, sampleOf } from "../solvers/levels.js";
+import { levelOfBar, noiseLevel, sampleOf } from "../solvers/levels.js";
 import { alphaBars } from "../solvers/noise-schedule.js";
 import type { Row, Sampler } from "../sampler.js";
 
@@ -33,6 +33,7 @@ export default {
       const out = scaled / Math.sqrt(scaled ** 2 + SIGMA_DATA ** 2);
       return {
         timestep: time,
+        level: noiseLevel(level),
         inputScale: 1,
         ...clampedStep(config, {
           k,

@@ -7,6 +7,7 @@ import { interpolationWeights } from "../solvers/quadrature.js";
 import type { Row, Sampler } from "../sampler.js";
 import { namedGridKeys } from "../solvers/sigma-grid.js";
 import { initialScale, inputScaleAt, sigmaGrid, sigmaSpaceKeys, slopeAt } from "../solvers/sigma-space.js";
+import { noiseLevel } from "../solvers/levels.js";
 
 const className = "LMSDiscreteScheduler";
 const ORDER = 4;
@@ -34,6 +35,7 @@ export default {
       return {
         timestep: time,
         sigma,
+        level: noiseLevel({ sigma }),
         inputScale: inputScaleAt(sigma),
         m: slopeAt(config.prediction_type, sigma),
         next: { x: [{ step: k, weight: 1 }], m, noise: 0 },

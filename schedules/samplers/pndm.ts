@@ -9,6 +9,7 @@ import { alphaBars, betaKeys } from "../solvers/noise-schedule.js";
 import { adamsBashforthWeights } from "../solvers/quadrature.js";
 import type { Row, Sampler, Term } from "../sampler.js";
 import { spacedTimes, timestepSpacing } from "../solvers/spacing.js";
+import { levelOfBar, noiseLevel } from "../solvers/levels.js";
 
 const className = "PNDMScheduler";
 
@@ -60,7 +61,8 @@ export default {
       const scale = transfer.noise * (isV ? Math.sqrt(barAt(from)) : 1);
       const x = transfer.x + (isV ? transfer.noise * Math.sqrt(1 - barAt(from)) : 0);
       const m = outs.map(({ step, weight }) => ({ step, weight: scale * weight }));
-      return { timestep: time, inputScale: 1, m: { x: 0, out: 1 }, next: { x: [{ step: base, weight: x }], m, noise: 0 } };
+      const level = noiseLevel(levelOfBar(barAt(time)));
+      return { timestep: time, level, inputScale: 1, m: { x: 0, out: 1 }, next: { x: [{ step: base, weight: x }], m, noise: 0 } };
     });
     return { name: "pndm", prediction: config.prediction_type, initialScale: 1, rows };
   },

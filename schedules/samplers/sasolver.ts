@@ -6,7 +6,7 @@ import { refuseThresholding, thresholdingKeys } from "../solvers/clipping.js";
 import { fromPredicted, type LinearStep } from "../solvers/corrector.js";
 import { lambdaGrid, lambdaGridKeys, lambdaMinClipped, predictionLabel } from "../solvers/lambda-grid.js";
 import { lambdaStep, slopeUndecayed } from "../solvers/lambda-step.js";
-import { levelOf, noiseOf, sampleOf } from "../solvers/levels.js";
+import { levelOf, noiseLevel, noiseOf, sampleOf } from "../solvers/levels.js";
 import { betaKeys } from "../solvers/noise-schedule.js";
 import type { Row, Sampler } from "../sampler.js";
 import { timestepSpacing } from "../solvers/spacing.js";
@@ -69,11 +69,12 @@ export default {
       return {
         timestep: time,
         sigma: entryAt(sigmas, k),
+        level: noiseLevel(entryAt(levels, k)),
         inputScale: 1,
         m: (keeps === "sample" ? sampleOf : noiseOf)(config.prediction_type, entryAt(levels, k), entryAt(sigmas, k)),
         next: { x: [{ step: k, weight: x }], m, noise },
       };
     });
-    return { name: "sasolver", prediction: predictionLabel(config.prediction_type), initialScale: 1, rows };
+    return { name: "sasolver", prediction: predictionLabel(config.prediction_type), initialScale: 1, corrects: true, rows };
   },
 } satisfies Sampler<typeof config>;

@@ -5,6 +5,7 @@ import { samplerOption } from "../diagnostics.js";
 import { entryAt } from "../../ir/entries.js";
 import type { Row, Sampler } from "../sampler.js";
 import { linspace } from "../solvers/spacing.js";
+import { noiseLevel } from "../solvers/levels.js";
 
 const className = "SCMScheduler";
 
@@ -34,6 +35,7 @@ export default {
       const next = entryAt(angles, k + 1);
       return {
         timestep: angle,
+        level: noiseLevel({ alpha: Math.cos(angle), sigma: Math.sin(angle) * config.sigma_data }),
         inputScale: 1,
         m: { x: Math.cos(angle), out: -Math.sin(angle) },
         next: { x: [], m: [{ step: k, weight: Math.cos(next) }], noise: Math.sin(next) * config.sigma_data },

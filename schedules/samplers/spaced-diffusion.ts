@@ -11,6 +11,7 @@ import { ddimStep } from "../solvers/ddim.js";
 import { alphaBars } from "../solvers/noise-schedule.js";
 import type { Row, Sampler } from "../sampler.js";
 import { roundHalfEven } from "../solvers/spacing.js";
+import { levelOfBar, noiseLevel } from "../solvers/levels.js";
 
 const className = "SpacedDiffusion";
 
@@ -53,8 +54,9 @@ export default {
     if (!isDdim && eta !== 0) throw samplerOption(className, "eta", "takes eta only with DDIM");
     const rows = isDdim
       ? times.map((time, k): Row => {
-          const step = ddimStep(prediction, entryAt(bars, k), bars[k + 1] ?? 1, eta);
-          return { timestep: time, inputScale: 1, ...clampedStep(clamping, { k, ...step }) };
+          const bar = entryAt(bars, k);
+          const step = ddimStep(prediction, bar, bars[k + 1] ?? 1, eta);
+          return { timestep: time, level: noiseLevel(levelOfBar(bar)), inputScale: 1, ...clampedStep(clamping, { k, ...step }) };
         })
       : ddpmRows({ times, bars, variance: varianceOf(config), prediction, clamping });
     return { name: "spaced-diffusion", prediction, initialScale: 1, rows };

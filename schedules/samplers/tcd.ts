@@ -3,7 +3,7 @@ import { z } from "zod";
 import { samplerOption } from "../diagnostics.js";
 import { entryAt } from "../../ir/entries.js";
 import { consistencyKeys, distilledTimes } from "../solvers/consistency.js";
-import { levelOfBar, noiseOf, sampleOf } from "../solvers/levels.js";
+import { levelOfBar, noiseLevel, noiseOf, sampleOf } from "../solvers/levels.js";
 import { alphaBars } from "../solvers/noise-schedule.js";
 import type { Row, Sampler } from "../sampler.js";
 
@@ -34,6 +34,7 @@ export default {
       const weight = (of: "x" | "out"): number => Math.sqrt(share) * (earlier.alpha * sample[of] + earlier.sigma * noise[of]);
       return {
         timestep: time,
+        level: noiseLevel(level),
         inputScale: 1,
         m: { x: 0, out: 1 },
         next: { x: [{ step: k, weight: weight("x") }], m: [{ step: k, weight: weight("out") }], noise: Math.sqrt(1 - share) },

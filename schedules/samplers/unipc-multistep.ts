@@ -6,7 +6,7 @@ import { refuseThresholding, thresholdingKeys } from "../solvers/clipping.js";
 import { fromPredicted, type LinearStep } from "../solvers/corrector.js";
 import { type Grid, lambdaGrid, lambdaGridKeys, predictionLabel } from "../solvers/lambda-grid.js";
 import { lambdaStep, slopeOfMean, slopeUndecayed } from "../solvers/lambda-step.js";
-import { levelOf, noiseOf, sampleOf } from "../solvers/levels.js";
+import { levelOf, noiseLevel, noiseOf, sampleOf } from "../solvers/levels.js";
 import { noiseScheduleKeys } from "../solvers/noise-schedule.js";
 import type { Row, Sampler, SamplerOptions } from "../sampler.js";
 import { namedGrid, shiftedSigma } from "../solvers/sigma-grid.js";
@@ -75,12 +75,13 @@ export default {
       return {
         timestep: time,
         sigma: entryAt(sigmas, k),
+        level: noiseLevel(entryAt(levels, k)),
         inputScale: 1,
         m: (config.predict_x0 ? sampleOf : noiseOf)(config.prediction_type, entryAt(levels, k), entryAt(sigmas, k)),
         next: { x: [{ step: k, weight: x }], m, noise },
       };
     });
-    return { name: "unipc-multistep", prediction: predictionLabel(config.prediction_type), initialScale: 1, rows };
+    return { name: "unipc-multistep", prediction: predictionLabel(config.prediction_type), initialScale: 1, corrects: true, rows };
   },
 } satisfies Sampler<typeof config>;
 

@@ -1,7 +1,7 @@
 /** Steps of ancestral sampling: the mean of the posterior of the next latent, and noise of its variance (arXiv 2006.11239). */
 import { entryAt } from "../../ir/entries.js";
 import { clampedStep, type Clamping } from "./clipping.js";
-import { levelOfBar, sampleOf } from "./levels.js";
+import { levelOfBar, noiseLevel, sampleOf } from "./levels.js";
 import type { Prediction, Row } from "../sampler.js";
 
 /** The posterior's own variance, or β: the bounds of what it can be (section 3.2). `_log` is another way to the same value. */
@@ -33,6 +33,6 @@ export function ddpmRows({ times, bars, variance, prediction, clamping }: Ancest
     };
     const { m, next } = clampedStep(clamping, { k, sample: sampleOf(prediction, levelOfBar(bar)), weights });
     const learned = variance === "learned_range" && time > 0 ? { learned: { min: Math.log(least), max: Math.log(beta) } } : {};
-    return { timestep: time, inputScale: 1, m, next: { ...next, ...learned } };
+    return { timestep: time, level: noiseLevel(levelOfBar(bar)), inputScale: 1, m, next: { ...next, ...learned } };
   });
 }

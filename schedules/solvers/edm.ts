@@ -5,7 +5,7 @@ import { dpmSolverType } from "./dpm-solver.js";
 import { unsupportedScheduler } from "../diagnostics.js";
 import { entryAt } from "../../ir/entries.js";
 import type { LambdaStep } from "./lambda-step.js";
-import type { Level } from "./levels.js";
+import { type Level, noiseLevel } from "./levels.js";
 import type { Row } from "../sampler.js";
 import { exponentialSigmas, karrasSigmas } from "./sigma-grid.js";
 
@@ -79,6 +79,7 @@ export function edmRows({ sigmas, sigmaData, prediction, timeOf, orderAt, solve 
     return {
       timestep: timeOf(sigma),
       sigma,
+      level: noiseLevel({ sigma }),
       inputScale: 1 / Math.sqrt(variance),
       m: { x: sigmaData ** 2 / variance, out: prediction === "epsilon" ? out : -out },
       next: { x: [{ step: k, weight: x }], m: m.map((weight, back) => ({ step: k - back, weight })), noise },

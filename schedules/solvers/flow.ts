@@ -4,7 +4,7 @@ import { MAX_TRAIN_TIMES } from "../../ir/limits.js";
 import { samplerOption } from "../diagnostics.js";
 import { entryAt } from "../../ir/entries.js";
 import type { Grid } from "./lambda-grid.js";
-import type { Row, SamplerOptions } from "../sampler.js";
+import type { NoiseLevel, Row, SamplerOptions } from "../sampler.js";
 import { namedGrid, namedGridKeys, namedSigmas, shiftedSigma } from "./sigma-grid.js";
 import { linspace } from "./spacing.js";
 
@@ -65,12 +65,20 @@ function stretched(sigmas: readonly number[], terminal: number | null): readonly
   return sigmas.map((sigma) => 1 - (1 - sigma) / scale);
 }
 
-/** One row an interval of the grid. */
+/** One row an interval of the grid. `isInverted`: its sigmas are shares of signal (`invert_sigmas`). */
 export function flowRows(
   { times, sigmas }: Grid,
   step: (k: number, time: number, sigma: number, nextSigma: number) => Row,
+  isInverted = false,
 ): readonly Row[] {
-  return times.map((time, k) => step(k, time, entryAt(sigmas, k), entryAt(sigmas, k + 1)));
+  return times.map((time, k) => {
+    const sigma = entryAt(sigmas, k);
+    return { ...step(k, time, sigma, entryAt(sigmas, k + 1)), level: flowLevel(isInverted ? 1 - sigma : sigma) };
+  });
+}
+
+export function flowLevel(sigma: number): NoiseLevel {
+  return { signal: 1 - sigma, noise: sigma };
 }
 
 /** Euler's step along the velocity: x' = x + (sigma' − sigma) · out. */

@@ -1,5 +1,5 @@
 /** Noise levels, x = alpha · sample + sigma · noise, and the predicted sample and noise of a model's output at a level. */
-import type { Row } from "../sampler.js";
+import type { NoiseLevel, Row } from "../sampler.js";
 
 export interface Level {
   readonly alpha: number;
@@ -20,6 +20,11 @@ export function levelOfBar(alphaBar: number): Level {
   const alpha = Math.sqrt(alphaBar);
   const sigma = Math.sqrt(1 - alphaBar);
   return { alpha, sigma, lambda: Math.log(alpha) - Math.log(sigma) };
+}
+
+/** A level as rows have it. Latents that are not scaled have an alpha of 1. */
+export function noiseLevel({ alpha = 1, sigma }: Partial<Level> & Pick<Level, "sigma">): NoiseLevel {
+  return { signal: alpha, noise: sigma };
 }
 
 /** The level with sample and noise exchanged. On such levels a solver in terms of samples becomes one in terms of noise. */

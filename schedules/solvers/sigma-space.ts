@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { samplerOption } from "../diagnostics.js";
 import { entryAt } from "../../ir/entries.js";
-import { levelOf, noiseOf, type PredictionType, sampleOf } from "./levels.js";
+import { levelOf, noiseLevel, noiseOf, type PredictionType, sampleOf } from "./levels.js";
 import { betaKeys, type NoiseScheduleConfig, trainedSigmas } from "./noise-schedule.js";
 import type { Row, SamplerOptions, Term } from "../sampler.js";
 import { interpolate, namedGrid, namedGridKeys, namedSigmas, timeOfSigma } from "./sigma-grid.js";
@@ -127,6 +127,7 @@ export function midpointRows(
     const seen = (time: number, sigma: number): Omit<Row, "next"> => ({
       timestep: time,
       sigma,
+      level: noiseLevel({ sigma }),
       inputScale: inputScaleAt(sigma),
       m: slopeAt(prediction, sigma),
     });

@@ -10,7 +10,18 @@ import { type TensorData, tensorFrom, tensorNumbers } from "../../ir/tensor.js";
 import { givenBy, latentShape, type Plan, type Run, runPorts, scaleInput, type Schedule, stopName, uncondInput } from "../../schedules/index.js";
 import type { Compiled } from "../compile/index.js";
 import { assertUnchanged, jsonText, linked, npyBytes, readNpy, readSums, replaceFolder, tidy, writeSums } from "../files/index.js";
-import { fileOf, type Job, openJob, planFor, readPlan, type Recipe, type RunInputs, schedulerConfig, writePlan } from "../job/index.js";
+import {
+  allNetworks,
+  fileOf,
+  type Job,
+  openJob,
+  planFor,
+  readPlan,
+  type Recipe,
+  type RunInputs,
+  schedulerConfig,
+  writePlan,
+} from "../job/index.js";
 import { AS_WRITTEN, type RuntimeOptions, Session, type SessionOptions, type Tensors } from "../runtime/index.js";
 import type { Trace } from "../calibration/index.js";
 import { METADATA_PREFIX, VERSION } from "../words/index.js";
@@ -19,11 +30,12 @@ import {
   assertWhole,
   companionFile,
   dataFilesIn,
-  segmentFile,
   FILES,
   MANIFEST_FORMAT,
   type Manifest,
   readManifest,
+  segmentFile,
+  stepFile,
 } from "./manifest.js";
 
 /** The contents of an artifact. */
@@ -57,7 +69,7 @@ export async function fillArtifact(
   { job, schedule, compiled, trace }: ArtifactContents,
   signal?: AbortSignal,
 ): Promise<Filled> {
-  const { structure } = job.network;
+  const { structure } = job.run.of;
   const recipe = await portableRecipe(job, folder);
   const plan = await writePlan(join(folder, FILES.plan), { ...schedule, of: job.run.of }, false);
   const written = new WrittenData();
@@ -69,13 +81,10 @@ export async function fillArtifact(
   const labelled = new Map(Object.entries(metadata).map(([key, value]) => [`${METADATA_PREFIX}${key}`, value]));
   // Writes the model again, with the digests of the first writing as metadata. Its weights are already in the data file.
   const second = await writeEmitted({ ...compiled.model, metadata: labelled }, file, { written, signal });
-  const segments = new Map<string, string>();
-  for (const [i, segment] of compiled.segments.entries()) {
-    const result = await writeEmitted({ ...segment.model, metadata: labelled }, join(folder, segmentFile(i)), { written, signal });
-    for (const [name, digest] of result.digests) segments.set(name, digest);
-  }
-  const step = await writeModel(job.network.read, join(folder, FILES.step), { written, signal });
-  const companions = await writeCompanions(job, folder, { written, signal });
+  const beside: WriteResult[] = [];
+  for (const [i, segment] of compiled.segments.entries())
+    beside.push(await writeEmitted({ ...segment.model, metadata: labelled }, join(folder, segmentFile(i)), { written, signal }));
+  for (const [file, read] of exportedFiles(job)) beside.push(await writeModel(read, join(folder, file), { written, signal }));
   assertUnchanged(job.network.files);
   const { form, nodes, macs, memory, passes, model } = compiled;
   const port = (name: string, value: Value): Manifest["outputs"][number] => ({ name, elem: elemOf(value), shape: [...shapeOf(value)] });
@@ -106,7 +115,7 @@ export async function fillArtifact(
   await writeFile(join(folder, FILES.recipe), jsonText(recipe));
   if (trace) await writeFile(join(folder, FILES.trace), jsonText(trace));
   await writeFile(join(folder, FILES.manifest), jsonText(manifest));
-  await writeSums(folder, new Map([...first.digests, ...second.digests, ...step.digests, ...segments, ...companions]));
+  await writeSums(folder, new Map([first, second, ...beside].flatMap(({ digests }) => [...digests])));
   return { sizes: sizesOf(folder), written };
 }
 
@@ -146,17 +155,13 @@ export function writeEmitted(model: Model, file: string, options: Pick<WriteOpti
   return writeModel(model, file, { ...options, external: {}, valueInfo: false });
 }
 
-/** Writes the networks that are joined to the run as they were read, for `verify` and `bench`; returns the digests of their files. */
-async function writeCompanions({ network }: Job, folder: string, options: WriteOptions): Promise<ReadonlyMap<string, string>> {
-  const digests = new Map<string, string>();
-  for (const place of ["before", "after"] as const) {
-    for (const [i, { file, read }] of network.companions[place].entries()) {
-      if (file === undefined) continue;
-      const written = await writeModel(read, join(folder, companionFile(place, i)), options);
-      for (const [name, digest] of written.digests) digests.set(name, digest);
-    }
-  }
-  return digests;
+/** The networks as they were read, steps and companions, by the name of their file in an artifact: `verify` and `bench` run them. */
+function exportedFiles({ network }: Job): readonly (readonly [file: string, read: Model])[] {
+  const steps = allNetworks(network).map(({ read }, place) => [stepFile(place), read] as const);
+  const companions = (["before", "after"] as const).flatMap((place) =>
+    network.companions[place].flatMap(({ file, read }, i) => (file === undefined ? [] : [[companionFile(place, i), read] as const])),
+  );
+  return [...steps, ...companions];
 }
 
 /** The job's recipe with everything that it refers to moved into the artifact: the step, the scheduler (inline), arrays (as files). */
@@ -172,8 +177,9 @@ async function portableRecipe({ source, run }: Job, partial: string): Promise<Re
   };
   const carry = async <T>(spec: T): Promise<T | string> => (typeof spec === "string" ? carryFile(spec) : spec);
   const inputs: Recipe["inputs"] = {};
-  for (const [name, { fix, calibrate }] of Object.entries(recipe.inputs)) {
+  for (const [name, { fix, calibrate, perStep }] of Object.entries(recipe.inputs)) {
     inputs[name] = {
+      ...(perStep === undefined ? {} : { perStep: await carry(perStep) }),
       ...(fix === undefined ? {} : { fix: fix === null ? null : await carry(fix) }),
       ...(typeof calibrate === "string" ? { calibrate: await carryFile(calibrate) } : {}),
       ...(Array.isArray(calibrate) ? { calibrate: await Promise.all(calibrate.map(carry)) } : {}),
@@ -184,8 +190,12 @@ async function portableRecipe({ source, run }: Job, partial: string): Promise<Re
   const scheduler = z.record(z.string(), z.unknown()).parse(schedulerConfig(source));
   const companions = (place: "before" | "after"): Recipe["before"] =>
     recipe[place].map((spec, i) => (spec.model === undefined ? spec : { ...spec, model: companionFile(place, i) }));
-  const joined = { before: companions("before"), after: companions("after") };
-  return { ...recipe, ...joined, model: FILES.step, scheduler, batch: run.batch, inputs, guidance: { ...recipe.guidance, uncond } };
+  const others = {
+    networks: recipe.networks.map((own, i) => ({ ...own, model: stepFile(i + 1) })),
+    before: companions("before"),
+    after: companions("after"),
+  };
+  return { ...recipe, ...others, model: FILES.step, scheduler, batch: run.batch, inputs, guidance: { ...recipe.guidance, uncond } };
 }
 
 /** An artifact on disk, with the job and the plan that it was made from. */

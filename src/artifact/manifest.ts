@@ -32,7 +32,7 @@ const manifestSchema = z.strictObject({
     .refine((name) => forms.has(name), { error: "names a form that is not known" })
     .default(DEFAULT_FORM),
   /**
-   * The recipe of `step.onnx`, the exporter's one-step model.
+   * The recipe of `step.onnx`, the exporter's one-step model, and of `step-2.onnx` and so on where the run calls several.
    * It is also written as `recipe.json`, so that an artifact can be opened as a MODEL.
    */
   recipe: recipeSchema,
@@ -69,7 +69,6 @@ export const FILES = {
   model: "model.onnx",
   data: "model.onnx.data",
   step: "step.onnx",
-  stepData: "step.onnx.data",
   manifest: "manifest.json",
   recipe: "recipe.json",
   inputs: "inputs",
@@ -78,6 +77,11 @@ export const FILES = {
   trace: "trace.json",
   report: "report.html",
 } as const;
+
+/** The exporter's step of a network, by its place in the run. */
+export function stepFile(place: number): string {
+  return place === 0 ? FILES.step : `step-${place + 1}.onnx`;
+}
 
 /** The file of a network that is joined to the run, as it was read: `before-0.onnx` is the first of those in front. */
 export function companionFile(place: "before" | "after", index: number): string {

@@ -2,14 +2,14 @@
 import { join } from "node:path";
 import { damagesOf, FILES } from "./manifest.js";
 import { type Artifact, ArtifactSession, feedsOf, runSegments } from "./artifact.js";
-import { type Guidance, latentShape, mean, psnr, rangeOf, relativeL2, runPorts, scaleInput } from "../../schedules/index.js";
+import { type Guidance, latentShape, mean, placeAt, psnr, rangeOf, relativeL2, runPorts, scaleInput } from "../../schedules/index.js";
 import { entryAt } from "../../ir/entries.js";
-import type { Job, RunInputs, SampleOptions } from "../job/index.js";
+import { allNetworks, type Job, type RunInputs, type SampleOptions } from "../job/index.js";
 import { type TensorData, tensorNumbers, tensorOf } from "../../ir/tensor.js";
 import { type ElementType, type FloatType, isFloatType } from "../../ir/types.js";
 import { isWidened, runnable } from "../../passes/index.js";
 import type { Progress } from "../words/index.js";
-import { decoded, exportedFirstStep, liftedFirstStep, ReferenceLoop, startOf, strayCuts } from "../reference/index.js";
+import { decoded, exportedFirstStep, type FirstCall, liftedFirstStep, ReferenceLoop, startOf, strayCuts } from "../reference/index.js";
 import { AS_WRITTEN, assertKernels, type RuntimeOptions, Sessions } from "../runtime/index.js";
 
 interface Tolerance {
@@ -148,7 +148,7 @@ export async function verify(artifact: Artifact, options: VerifyOptions = {}): P
       ? [check("what is made of its latent = the same networks behind the loop", Math.max(...results), tolerance.limit, [])]
       : []),
     ...scaled,
-    await sameStep(job, compared.slice(0, 1), options),
+    ...(await sameSteps(job, compared.slice(0, 1), options)),
   ];
   const fidelity = { relL2: mean(fromUncached), psnr: mean(peaks), samples: samples * job.run.batch };
   return { ok: checks.every(({ ok }) => ok), checks, fidelity, shown };
@@ -202,16 +202,34 @@ function cutChecks({ run }: Job): readonly Check[] {
   return [check("cuts hold what blocks add to one stream", stray.length, 0, problems)];
 }
 
+/** The check of each network that the run calls. */
+async function sameSteps(job: Job, samples: readonly Pick<Compared, "inputs">[], options: RuntimeOptions): Promise<readonly Check[]> {
+  const { rows, borders } = job.run;
+  const checks: Check[] = [];
+  for (const [place, network] of allNetworks(job.network).entries()) {
+    const row = rows.findIndex((_, k) => placeAt(borders, k) === place);
+    const of = place === 0 ? "" : ` of network ${place + 1}`;
+    if (row >= 0) checks.push(await sameStep(`lifted step${of} = exported step`, job, { network, row }, samples, options));
+  }
+  return checks;
+}
+
 /** Whether the step that the loop runs predicts what the exporter's file does: the loop knows only what binding and lifting made of it. */
-async function sameStep(job: Job, samples: readonly Pick<Compared, "inputs">[], options: RuntimeOptions): Promise<Check> {
-  const lifted = liftedFirstStep(job, options);
-  const exported = exportedFirstStep(job, runnable(job.network.read, job.run.precision), options);
+async function sameStep(
+  name: string,
+  job: Job,
+  first: FirstCall,
+  samples: readonly Pick<Compared, "inputs">[],
+  options: RuntimeOptions,
+): Promise<Check> {
+  const lifted = liftedFirstStep(job, first, options);
+  const exported = exportedFirstStep(job, first, runnable(first.network.read, job.run.precision), options);
   const compared: Compared[] = [];
   for (const { inputs } of samples) {
     const followed = await lifted(inputs);
     compared.push({ inputs, followed, relL2: relativeL2(await exported(inputs), followed) });
   }
-  return comparison("lifted step = exported step", compared, toleranceOf(branchTypes(job)), lifted);
+  return comparison(name, compared, toleranceOf(branchTypes(job)), lifted);
 }
 
 /** What the loop, or its step, gave in one sample, and how far what it was compared with is from that. */

@@ -90,10 +90,11 @@ function sampleNumbers({
 
 /** The fields of a trace that describe the job's run. */
 export function tracedRun({ run: { of, table } }: Job): TracedRun {
-  const { structure, cut, steps, sampler, guidance } = of;
+  const { structure, borders, cut, steps, sampler, guidance } = of;
   const { form, scale } = guidance;
   return {
     structure,
+    ...(borders && { borders: [...borders] }),
     cut,
     samplingSteps: steps,
     sampler: { ...sampler, timesteps: table.rows.map(({ timestep }) => timestep) },

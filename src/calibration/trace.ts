@@ -29,6 +29,8 @@ export const traceSchema = z.strictObject({
   format: z.literal("smoothcc-trace/1"),
   /** Digest of the one-step graph, weights apart. */
   structure: z.string(),
+  /** The first row that calls each network but the first, if there are several. */
+  borders: z.array(z.int().min(0)).optional(),
   /** Where the network was cut. */
   cut: cutSchema.optional(),
   /** Steps that the sampler was set up with. */
@@ -53,11 +55,11 @@ export const traceSchema = z.strictObject({
 export type Trace = z.infer<typeof traceSchema>;
 
 /** The fields that describe the measured run. A plan for another run needs another trace. */
-export type TracedRun = Pick<Trace, "structure" | "cut" | "samplingSteps" | "steps" | "sampler" | "guidance">;
+export type TracedRun = Pick<Trace, "structure" | "borders" | "cut" | "samplingSteps" | "steps" | "sampler" | "guidance">;
 
 /** The identity of the measured run, as plans made from the trace contain it. */
-export function runTraced({ structure, cut, samplingSteps, sampler: { name, digest }, guidance }: TracedRun): RunIdentity {
-  return { structure, cut, steps: samplingSteps, sampler: { name, digest }, guidance };
+export function runTraced({ structure, borders, cut, samplingSteps, sampler: { name, digest }, guidance }: TracedRun): RunIdentity {
+  return { structure, borders, cut, steps: samplingSteps, sampler: { name, digest }, guidance };
 }
 
 /** What is known before anything is measured. */

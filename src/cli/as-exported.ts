@@ -6,17 +6,18 @@ import { modelNotLoaded } from "../words/index.js";
 import { recipeOverrides, type Options } from "./options.js";
 
 /**
- * MODEL_NOT_LOADED in place of RUNTIME_FAILED, if the runtime does not load the model file that `argument` names by itself either, with
- * its optimiser or without; else the error as it is.
+ * MODEL_NOT_LOADED in place of RUNTIME_FAILED, if there is a model file that `argument` names which the runtime does not load by itself
+ * either, with its optimiser or without; else the error as it is.
  */
 export async function asExported(error: unknown, argument: string, options: Options, runtime: RuntimeOptions): Promise<unknown> {
   if (!(error instanceof CompilerError) || error.code !== "RUNTIME_FAILED") return error;
-  const file = modelFileOf(options.model ?? argument, options);
-  if (file === undefined) return error;
-  const own = (await failureOf(file, { ...runtime, optimise: "all" })) && (await failureOf(file, { ...runtime, optimise: "disabled" }));
-  if (!own) return error;
-  const { problem, hint } = reasonOf(own.cause instanceof Error ? own.cause.message : own.message);
-  return modelNotLoaded(file, problem, hint);
+  for (const file of await modelFilesOf(options.model ?? argument, options)) {
+    const own = (await failureOf(file, { ...runtime, optimise: "all" })) && (await failureOf(file, { ...runtime, optimise: "disabled" }));
+    if (!own) continue;
+    const { problem, hint } = reasonOf(own.cause instanceof Error ? own.cause.message : own.message);
+    return modelNotLoaded(file, problem, hint);
+  }
+  return error;
 }
 
 /** Why the runtime does not load a file; undefined if it does. */
@@ -29,10 +30,11 @@ async function failureOf(file: string, options: SessionOptions): Promise<Error |
   }
 }
 
-function modelFileOf(model: string, options: Options): string | undefined {
+async function modelFilesOf(model: string, options: Options): Promise<readonly string[]> {
   try {
-    return openJobSource(model, recipeOverrides(options)).modelFile;
+    const { modelFile, networkFiles = [] } = await openJobSource(model, recipeOverrides(options));
+    return [modelFile, ...networkFiles];
   } catch {
-    return undefined;
+    return [];
   }
 }

@@ -1,4 +1,5 @@
 /** From a job and a plan to the emitted model: runs the pass pipeline and collects its figures. */
+import { basename } from "node:path";
 import { graphMacs, totalMacs } from "../../ir/cost.js";
 import { unknownName } from "../../ir/diagnostics.js";
 import { ditView, type Model, opsetOf, withGraph } from "../../ir/graph.js";
@@ -23,7 +24,7 @@ import {
   STEP_PASSES,
 } from "../../passes/index.js";
 import { badOption, formUnsupported } from "../../schedules/diagnostics.js";
-import { companionOpset } from "../words/index.js";
+import { opsetsDiffer } from "../words/index.js";
 import { type Companion, mainNetwork, NO_COMPANIONS, type Plan, type Run, stopName, withNetworks } from "../../schedules/index.js";
 import type { Job } from "../job/index.js";
 import { cudaCoverage, type CudaCoverage } from "./cuda-coverage.js";
@@ -111,7 +112,7 @@ export async function compileModel(
 
 /**
  * The run with simplified networks: runs the step passes on each of them, and on companions those that keep types. They come out with one
- * version of the operator set. Throws COMPANION_OPSET.
+ * version of the operator set, the newest that one of them needs. Throws OPSETS_DIFFER.
  */
 async function simplified(job: Job, known: readonly Pass[], options: Parameters<typeof runPasses<PassContext>>[3]): Promise<Run> {
   const context = { ...job.questions, run: job.run };
@@ -121,9 +122,10 @@ async function simplified(job: Job, known: readonly Pass[], options: Parameters<
     (companion) => runPasses(companion, COMPANION_PASSES, context, { without: options?.without }),
   );
   const newest = Math.max(...networksOf(simple).map(opsetOf));
-  const inNewest = (model: Model, name = "the network"): Promise<Model> => {
+  const { modelFile } = job.source;
+  const inNewest = (model: Model, name = basename(modelFile)): Promise<Model> => {
     if (opsetOf(model) === newest) return Promise.resolve(model);
-    if (!canRaise(model, newest)) throw companionOpset(name, opsetOf(model), newest);
+    if (!canRaise(model, newest)) throw opsetsDiffer(name, opsetOf(model), newest);
     return runPasses(raised(model, newest), RAISED_PASSES, context);
   };
   return mapNetworks(simple, inNewest, inNewest);

@@ -3,23 +3,27 @@ import { basename } from "node:path";
 import { shapeOf } from "../../ir/build.js";
 import { unknownName } from "../../ir/diagnostics.js";
 import type { Half } from "../../ir/dit.js";
+import { entryAt } from "../../ir/entries.js";
 import { constant, ditView, inputValue, type Model, type Value, withGraph } from "../../ir/graph.js";
 import { rewrite, sweep } from "../../ir/rewrite.js";
 import { firstUndecided } from "../../ir/sizes.js";
 import { readTensor, type TensorData } from "../../ir/tensor.js";
 import { type Dim, staticShape, type TensorType } from "../../ir/types.js";
 import { BIND_PASSES, DERIVE_PASSES, inferTypes, type Questions, runPasses, SETTLE_PASSES, untilSettled } from "../../passes/index.js";
-import { batchAsDim, batchMismatch, reservedName } from "../../schedules/diagnostics.js";
+import { badJsonField, batchAsDim, batchMismatch, reservedName } from "../../schedules/diagnostics.js";
 import {
   type Companions,
   type Condition,
   differingValues,
+  freeName,
   givenBy,
   type Guidance,
   guidedHalves,
   hasUnguidedRows,
+  type Original,
   LATENT_VALUE,
-  NETWORKS,
+  networkName,
+  type OwnCondition,
   portsBeside,
   type PredictionSlice,
   type RunFacts,
@@ -30,8 +34,10 @@ import { evaluator, type RuntimeOptions } from "../runtime/index.js";
 import { badChannels, companionMisfit, dataDependent, predictionShape, typeUnknown } from "../words/index.js";
 import { bindCompanions, dimsFrom } from "./companions.js";
 import { findingsOf } from "./findings.js";
-import { lifted, type Network, type PortRoles } from "./network.js";
-import { floatTypeOf, isInput, type Recipe, type ValueSpec } from "./recipe.js";
+import { assertSameBranches, assertSameInputs, assertSameTypes, sizesLike } from "./agreement.js";
+import { allNetworks, atFile, lifted, type Network, type PortRoles, structureOf } from "./network.js";
+import { floatTypeOf, isInput, type Recipe, saidOf, type ValueSpec } from "./recipe.js";
+import { samplingOf } from "./sampling.js";
 import type { JobSource } from "./source.js";
 import { fileOf } from "./source.js";
 import { tensorFor } from "./values.js";
@@ -43,12 +49,19 @@ export interface BoundNetwork {
   readonly batch: number;
   readonly conditions: ReadonlyMap<string, Condition>;
   readonly companions: Companions;
-  /** The step as guided rows call it, with all shapes bound and all values typed; not lifted. */
+  readonly original: Pick<Original, "image" | "mask"> | undefined;
+  /** The steps of all networks of the run, this one first. */
+  readonly steps: readonly BoundStep[];
+  /** Whether the batch of every export is symbolic. */
+  readonly anyBatch: boolean;
+}
+
+/** One of the networks of a run, not lifted or lifted. */
+interface BoundStep {
+  /** The step as guided rows call it, with all shapes bound and all values typed. */
   readonly model: Model;
   /** The step for the rows of one half, if some rows of the run may call it: `model` itself where calls see one half. */
   readonly single?: Model | undefined;
-  /** Whether the export's batch is symbolic. */
-  readonly anyBatch: boolean;
 }
 
 export interface BoundModel {
@@ -56,7 +69,7 @@ export interface BoundModel {
   readonly source: JobSource;
   /** The step as guided rows call it: the exporter's graph with all shapes bound and all values typed, lifted. */
   readonly model: Model;
-  readonly facts: Omit<RunFacts, "table" | "steps">;
+  readonly facts: Omit<RunFacts, "table" | "steps" | "borders" | "original">;
 }
 
 /** Binds the shapes of a network to the recipe's batch and dims, and lifts it. Throws what its parts throw. */
@@ -64,76 +77,123 @@ export async function bindModel(network: Network, runtime: RuntimeOptions): Prom
   return liftBound(await bindNetwork(network, runtime), runtime);
 }
 
-/** Binds the shapes of a network to the recipe's batch and dims. Throws DATA_DEPENDENT, and what passes and values of a recipe throw. */
+/**
+ * Binds the shapes of a network to the recipe's batch and dims, and those of further networks to its own. Throws DATA_DEPENDENT,
+ * NETWORKS_DIFFER, and what passes and values of a recipe throw.
+ */
 async function bindNetwork(network: Network, runtime: RuntimeOptions): Promise<BoundNetwork> {
   const { source, step, ports } = network;
   const { recipe } = source;
   const guidance = guidanceOf(recipe, ports);
-  assertInputsKnown(network, guidance);
-  const rows = latentRows(network);
-  const anyBatch = typeof rows === "string";
+  const taken = new Set([ports.latent, ...ports.conditions, ...companionInputs(network)]);
+  const own =
+    recipe.image === true || recipe.inpaint === true
+      ? { image: freeName("image_latent", taken), mask: recipe.inpaint === true ? freeName("mask", taken) : undefined }
+      : undefined;
+  assertInputsKnown(
+    network,
+    guidance,
+    Object.values(own ?? {}).filter((name) => name !== undefined),
+  );
   const batch = recipe.batch ?? exportedBatch(network, guidance);
   const questions = { evaluator: evaluator(runtime), signal: runtime.signal };
   const types = new Map<string, TensorType>();
   const surroundings = { types, batch, dims: recipe.dims };
   const before = await bindCompanions(network.companions.before, surroundings, questions);
-  const shapedFor = (halves: number): Promise<Model> =>
-    runPasses(step, BIND_PASSES, { ...questions, sizes: dimSizesOf(network, batch, halves, types), precision: floatTypeOf(recipe) });
+  const shapedTo = (step: Model, sizes: ReadonlyMap<string, number>): Promise<Model> =>
+    runPasses(step, BIND_PASSES, { ...questions, sizes, precision: floatTypeOf(recipe) });
+  const shapedFor = (halves: number): Promise<Model> => shapedTo(step, dimSizesOf(network, batch, halves, types));
   const halves = halvesOfCall(guidance);
   const shaped = await shapedFor(halves);
   const isBatched = batchedInputs(network, batch * halves);
-  const halving = { batch, guidance, isBatched };
-  const own = conditionValues(shaped, network, guidance);
-  const conditions = conditionSourcesOf(network, own, halving);
+  const latent = [batch, ...(staticShape(inputNamed(shaped, ports.latent)?.type) ?? []).slice(1)];
+  const tableRows = (): number => samplingOf(source, latent).table.rows.length;
+  const halving = { batch, guidance, isBatched, tableRows };
+  const conditions = conditionSourcesOf(network, conditionValues(shaped, network, guidance), halving);
   assertFed(network, conditions, types);
   for (const [name, { type }] of conditions) if (type && !types.has(name)) types.set(name, type);
-  const latent = shaped.graph.inputs.find(({ name }) => name === ports.latent);
-  types.set(LATENT_VALUE, { elem: "float", shape: latent ? [batch, ...shapeOf(latent).slice(1)] : null });
+  types.set(LATENT_VALUE, { elem: "float", shape: latent });
   const after = await bindCompanions(network.companions.after, surroundings, questions);
   const unfed = companionInputs(network).map((name) => inputValue(name, types.get(name)));
-  const inputs = conditionSourcesOf(network, unfed, { batch, guidance, isBatched: new Set() });
-  const settled = (model: Model, seen: readonly (readonly Half[])[]): Promise<Model> =>
-    settledWith(model, network, { conditions, seen }, questions);
-  const model = await settled(shaped, guidedHalves(guidance));
-  const alone = halves > 1 && anyBatch && hasUnguidedRows(guidance) ? await settled(await shapedFor(1), [["cond"]]) : undefined;
-  const companions = { before, after, inputs };
-  return { network, guidance, batch, conditions, companions, model, single: halves === 1 ? model : alone, anyBatch };
+  const inputs = conditionSourcesOf(network, unfed, { ...halving, isBatched: new Set() });
+  const original = own && originalOf(network, own, latent, tableRows);
+  if (original) assertFed(network, new Map([[original.image.name, original.image]]), types);
+  const networks = allNetworks(network);
+  const anyBatch = networks.every((one) => typeof latentRows(one) === "string");
+  const isUnguided = hasUnguidedRows(guidance) || recipe.networks.some(({ scale }) => scale === 1);
+  const shapedAlone = halves > 1 && anyBatch && isUnguided ? await shapedFor(1) : undefined;
+  const stepOf = async (own: Network): Promise<BoundStep> => {
+    /** The step of this network with the sizes that the first one has. */
+    const like = async (first: Model): Promise<Model> => {
+      if (own === network) return first;
+      const shaped = await shapedTo(own.step, sizesLike(first, own.step));
+      assertSameTypes(first, shaped, own.source.modelFile);
+      return shaped;
+    };
+    const settled = async (first: Model, seen: readonly (readonly Half[])[]): Promise<Model> =>
+      settledWith(await like(first), own, { conditions, seen }, questions);
+    const model = await settled(shaped, guidedHalves(guidance));
+    return { model, single: halves === 1 ? model : shapedAlone && (await settled(shapedAlone, [["cond"]])) };
+  };
+  const steps: BoundStep[] = [];
+  for (const own of networks) {
+    assertSameInputs(network, own);
+    steps.push(await (own === network ? stepOf(own) : atFile(own.source.modelFile, () => stepOf(own))));
+  }
+  return { network, guidance, batch, conditions, companions: { before, after, inputs }, original, steps, anyBatch };
 }
 
 /** Lifts what is bound, with the cut of the network's recipe, and resolves the rest of the recipe against it. */
 export async function liftBound(bound: BoundNetwork, runtime: RuntimeOptions): Promise<BoundModel> {
-  const { network, guidance, batch, conditions, companions } = bound;
-  const { source, structure } = network;
+  const { network, guidance, batch, conditions, companions, steps } = bound;
+  const { source } = network;
   const { recipe } = source;
-  const liftedFrom = async (model: Model): Promise<Model> => {
-    const whole = withoutScaleInput(lifted(network, model), guidance);
-    const questions = { evaluator: evaluator(runtime), signal: runtime.signal };
-    return runPasses(withGraph(whole, sweep(whole.graph)), [inferTypes], questions);
-  };
-  const model = await liftedFrom(bound.model);
-  const isGuided = bound.single !== bound.model;
-  const single = !isGuided ? model : bound.single && oneHalf(model, await liftedFrom(bound.single));
-  const prediction = predictionSlice(model, recipe.prediction);
-  const shown = withWarnings(model, findingsOf(model, recipe.prediction, prediction));
+  const first = await liftedStep(network, entryAt(steps, 0), guidance, runtime);
+  const others: BoundStep[] = [];
+  for (const [i, other] of allNetworks(network).slice(1).entries()) {
+    const { modelFile } = other.source;
+    const step = await atFile(modelFile, () => liftedStep(other, entryAt(steps, i + 1), guidance, runtime));
+    assertSameBranches(first.model, step.model, modelFile);
+    others.push(step);
+  }
+  const prediction = predictionSlice(first.model, recipe.prediction);
+  const warnings = new Set(others.flatMap(({ model }) => ditView(model).warnings));
+  for (const known of ditView(first.model).warnings) warnings.delete(known);
+  const model = withWarnings(first.model, [...warnings, ...findingsOf(first.model, recipe, prediction)]);
+  const shown = { model, single: first.single === first.model ? model : first.single };
   return {
     bound,
     source,
-    model: shown,
+    model,
     facts: {
-      networks: new Map([
-        ...(isGuided ? [[NETWORKS.both, shown] as const] : []),
-        ...(single ? [[NETWORKS.one, isGuided ? single : shown] as const] : []),
-      ]),
+      networks: new Map([shown, ...others].flatMap(namedSteps)),
       batch,
       conditions,
       companions,
       guidance,
       prediction,
       precision: floatTypeOf(recipe),
-      structure,
+      structure: structureOf(network),
       cut: recipe.cut,
     },
   };
+}
+
+/** A step of the network, lifted. */
+async function liftedStep(network: Network, { model, single }: BoundStep, guidance: Guidance, runtime: RuntimeOptions): Promise<BoundStep> {
+  const liftedFrom = async (bound: Model): Promise<Model> => {
+    const whole = withoutScaleInput(lifted(network, bound), guidance);
+    const questions = { evaluator: evaluator(runtime), signal: runtime.signal };
+    return runPasses(withGraph(whole, sweep(whole.graph)), [inferTypes], questions);
+  };
+  const whole = await liftedFrom(model);
+  return { model: whole, single: single === model ? whole : single && oneHalf(whole, await liftedFrom(single)) };
+}
+
+/** The networks of a run that are the steps at a place, by name. */
+function namedSteps({ model, single }: BoundStep, place: number): readonly (readonly [string, Model])[] {
+  const alone = single ? [[networkName("one", place), single] as const] : [];
+  return single === model ? alone : [[networkName("both", place), model], ...alone];
 }
 
 /** The conditions of a run, and the halves that each call of the network sees. */
@@ -174,14 +234,14 @@ async function settledWith(shaped: Model, network: Network, seen: Seen, question
   );
 }
 
-/** The value that an input has in every call of the network, if the recipe fixes it. */
+/** The value that an input has in every call of the network, if the recipe fixes it at one. */
 function fixedAt({ name, type }: Value, { conditions, seen }: Seen): TensorData | undefined {
   const condition = conditions.get(name);
   const shape = staticShape(type);
   if (!condition || !shape) return undefined;
   const [first, ...others] = seen.map((halves) => halves.map((half) => condition.halves[half]));
   const isSame = others.every((sources) => sources.every((source, i) => source === first?.[i]));
-  const data = first?.flatMap((source) => (source.kind === "constant" ? [source.data] : [])) ?? [];
+  const data = first?.flatMap((source) => (source.kind === "constant" && !source.perStep ? [source.data] : [])) ?? [];
   if (!first || !isSame || data.length < first.length) return undefined;
   return condition.isBatched ? joinedRows(data, shape) : new Set(first).size === 1 ? data[0] : undefined;
 }
@@ -228,6 +288,8 @@ interface Halving {
   readonly batch: number;
   readonly guidance: Guidance;
   readonly isBatched: ReadonlySet<string>;
+  /** The number of rows of the sampler's table. Throws what making the table throws. */
+  readonly tableRows: () => number;
 }
 
 /** The inputs of the run that companions alone read. */
@@ -237,27 +299,32 @@ function companionInputs({ companions: { before, after }, ports }: Network): rea
   return [...new Set(read)].filter((value) => !given.has(value));
 }
 
-/** Throws UNKNOWN_NAME where the recipe speaks of an input that is none, or that a companion gives, or where nobody reads what one gives. */
-function assertInputsKnown(network: Network, { input, atRunTime }: Guidance): void {
+/**
+ * Throws UNKNOWN_NAME where the recipe speaks of an input that is none, or that a companion gives, or where nobody reads what one gives.
+ * `own`: inputs of the run that no network has.
+ */
+function assertInputsKnown(network: Network, { input, atRunTime }: Guidance, own: readonly string[]): void {
   const { source, companions, ports } = network;
   const { inputs, guidance } = source.recipe;
   const given = givenBy(companions.before);
-  const own = ports.conditions.filter((name) => name !== input);
-  const known = [...own.filter((name) => !given.has(name)), ...companionInputs(network)];
+  const seen = ports.conditions.filter((name) => name !== input);
+  const known = [...seen.filter((name) => !given.has(name)), ...companionInputs(network)];
+  const free = own.filter((name) => !given.has(name));
   const assertKnown = (named: Iterable<string>, known: readonly string[]): void => {
     for (const name of named) if (!known.includes(name)) throw unknownName("condition input", name, known);
   };
   assertKnown(Object.keys(guidance.uncond), known);
-  const { scale } = portsBeside([ports.latent, ...ports.conditions, ...companionInputs(network)]);
+  const { scale } = portsBeside([ports.latent, ...ports.conditions, ...companionInputs(network), ...own]);
   assertKnown(Object.keys(inputs), [
     ...known,
+    ...free,
     ...known.filter((name) => isInput(guidance.uncond[name])).map(uncondInput),
     ...(atRunTime ? [scale] : []),
   ]);
   const read = [...companions.before, ...companions.after].flatMap(({ inputs }) => [...inputs.values()]);
   assertKnown(
     [...given].filter((value) => !read.includes(value)),
-    own,
+    [...seen, ...own],
   );
 }
 
@@ -273,7 +340,10 @@ function assertFed(
   }
 }
 
-/** For each condition, the source of the value that each half sees. Throws RESERVED_NAME, and what values that do not fit throw. */
+/**
+ * For each condition, the source of the value that each half sees. Throws RESERVED_NAME, what values that do not fit throw,
+ * and if there is one with a value for each row of the sampler's table, what making that throws.
+ */
 function conditionSourcesOf(
   { source, step, companions }: Network,
   values: readonly Value[],
@@ -289,19 +359,52 @@ function conditionSourcesOf(
       const { name, type } = value;
       const isBatched = halving.isBatched.has(name);
       const shape = isBatched ? [halving.batch, ...shapeOf(value).slice(1)] : shapeOf(value);
-      const sourceOf = (input: string, spec: ValueSpec | null | undefined): ConditionSource =>
-        spec === undefined || spec === null
-          ? { kind: "input", name: input }
-          : { kind: "constant", data: tensorFor(value, shape, spec, (file) => fileOf(source, file)) };
-      const cond = sourceOf(name, recipe.inputs[name]?.fix);
+      const typed = inputValue(name, type && { ...type, shape });
+      const sourceOf = (input: string): ConditionSource => sourceAsSaid(source, typed, input, halving.tableRows);
+      const cond = sourceOf(name);
       const asked = !seesUncond ? undefined : differing.has(name) ? { input: true as const } : uncond[name];
       const halves: Record<Half, ConditionSource> = { cond, uncond: cond };
       if (isInput(asked) && inputs.includes(uncondInput(name))) throw reservedName(uncondInput(name));
-      if (isInput(asked)) halves.uncond = sourceOf(uncondInput(name), recipe.inputs[uncondInput(name)]?.fix);
-      else if (asked !== undefined) halves.uncond = sourceOf(name, asked);
-      return [name, { type: type && { ...type, shape }, isBatched, halves }];
+      if (isInput(asked)) halves.uncond = sourceOf(uncondInput(name));
+      else if (asked !== undefined) halves.uncond = constantFor(source, typed, asked);
+      return [name, { type: typed.type, isBatched, halves }];
     }),
   );
+}
+
+/** What the recipe says of the input `input`, which has values of the type of `value`. */
+function sourceAsSaid(source: JobSource, value: Value, input: string, tableRows: Halving["tableRows"]): ConditionSource {
+  const { fixed, isPerStep } = saidOf(source.recipe, input);
+  const rows = isPerStep ? tableRows() : undefined;
+  const whole: ConditionSource = fixed === undefined ? { kind: "input", name: input } : constantFor(source, value, fixed, rows);
+  return rows === undefined ? whole : { ...whole, perStep: Array.from({ length: rows }, (_, row) => row) };
+}
+
+function constantFor(source: JobSource, value: Value, spec: ValueSpec, rows?: number): ConditionSource {
+  return { kind: "constant", data: tensorFor(value, shapeOf(value), spec, (file) => fileOf(source, file), rows) };
+}
+
+/**
+ * Original and mask of a run that keeps what the mask says. A mask has one channel; that of a latent of less than four axes, whose
+ * channels may be pixels of a patch (FLUX), has the latent's shape. Throws BAD_JSON_FIELD for an original that changes.
+ */
+function originalOf(
+  { source }: Network,
+  names: { readonly image: string; readonly mask: string | undefined },
+  latent: readonly number[],
+  tableRows: Halving["tableRows"],
+): Pick<Original, "image" | "mask"> {
+  const { recipe } = source;
+  if (saidOf(recipe, names.image).isPerStep)
+    throw badJsonField("recipe", `inputs.${names.image}.perStep`, "is not for the original, which is the same at all steps");
+  const ofRun = (name: string, shape: readonly number[]): OwnCondition => {
+    const type = { elem: "float", shape } as const;
+    const said = sourceAsSaid(source, inputValue(name, type), name, tableRows);
+    return { name, type, isBatched: true, halves: { cond: said, uncond: said } };
+  };
+  const isPacked = latent.length < 4;
+  const masked = latent.map((size, axis) => (axis === recipe.prediction.channelAxis && !isPacked ? 1 : size));
+  return { image: ofRun(names.image, latent), mask: names.mask === undefined ? undefined : ofRun(names.mask, masked) };
 }
 
 /** The recipe's guidance. Throws UNKNOWN_NAME where an embedded scale has no input. */
@@ -339,7 +442,11 @@ function latentRows({ step, ports }: Network): Dim {
 }
 
 export function latentInput(model: Model): Value | undefined {
-  return model.graph.inputs.find(({ name }) => name === ditView(model).latent);
+  return inputNamed(model, ditView(model).latent);
+}
+
+function inputNamed({ graph }: Model, wanted: string): Value | undefined {
+  return graph.inputs.find(({ name }) => name === wanted);
 }
 
 /** The inputs that are conditions; an embedded guidance scale is none. */

@@ -22,7 +22,8 @@ export interface OpenCompanion extends Wiring {
   readonly read: Model;
   /** The file that it was read from; absent if the recipe holds it as text. */
   readonly file?: string | undefined;
-  readonly dims: Readonly<Record<string, number>>;
+  /** What the recipe says of it. */
+  readonly spec: CompanionSpec;
 }
 
 export interface OpenCompanions {
@@ -40,7 +41,8 @@ export async function openCompanions(source: JobSource): Promise<OpenCompanions>
   return { before: await opened(source.recipe.before), after: await opened(source.recipe.after) };
 }
 
-async function openCompanion({ model, graph = "", inputs, outputs, dims }: CompanionSpec, source: JobSource): Promise<OpenCompanion> {
+async function openCompanion(spec: CompanionSpec, source: JobSource): Promise<OpenCompanion> {
+  const { model, graph = "", inputs, outputs } = spec;
   const file = model === undefined ? undefined : fileOf(source, model);
   const read = file === undefined ? withoutShapes(parse(graph)) : await readModel(file);
   requireWellFormed(read, file);
@@ -57,8 +59,22 @@ async function openCompanion({ model, graph = "", inputs, outputs, dims }: Compa
     file,
     inputs: new Map(ports.inputs.map((name) => [name, inputs[name] ?? name])),
     outputs: new Map(outputs ? Object.entries(outputs) : ports.outputs.map((name) => [name, name])),
-    dims,
+    spec,
   };
+}
+
+/**
+ * Companions without those in front whose results nobody reads, as exports may lack an input that their pipeline speaks of. `inputs`: those
+ * of the network.
+ */
+export function withoutIdle({ before, after }: OpenCompanions, inputs: readonly string[]): OpenCompanions {
+  const read = new Set([...inputs, ...after.flatMap((companion) => [...companion.inputs.values()])]);
+  const isNeeded = (companion: OpenCompanion): boolean => {
+    const isRead = [...companion.outputs.values()].some((value) => read.has(value));
+    if (isRead) for (const value of companion.inputs.values()) read.add(value);
+    return isRead;
+  };
+  return { before: before.toReversed().filter(isNeeded).toReversed(), after };
 }
 
 /** Throws UNKNOWN_NAME. */
@@ -73,9 +89,11 @@ function nameOf(file: string): string {
   return stem === "model" ? basename(dirname(file)) : stem;
 }
 
-/** A graph as text says only the element types: shapes are those of what it reads. */
+/** What a graph as text declares without a shape has that of what it reads, whatever that is. */
 function withoutShapes(model: Model): Model {
-  const free = model.graph.inputs.map((input) => [input, inputValue(input.name, input.type && { ...input.type, shape: null })] as const);
+  const free = model.graph.inputs
+    .filter(({ type }) => type?.shape?.length === 0)
+    .map((input) => [input, inputValue(input.name, input.type && { ...input.type, shape: null })] as const);
   return withGraph(model, untyped(model.graph, new Map(free)));
 }
 
@@ -99,7 +117,13 @@ export async function bindCompanions(
   const bound: Companion[] = [];
   for (const companion of opened) {
     const { name, read, inputs, outputs } = companion;
-    const sizes = new Map(Object.entries({ ...dims, ...companion.dims }));
+    const sizes = new Map(Object.entries({ ...dims, ...companion.spec.dims }));
+    // What is given a value says how large the dimensions of its name are.
+    for (const { name, type } of read.graph.inputs) {
+      const found = staticShape(types.get(inputs.get(name) ?? ""));
+      for (const [axis, dim] of type?.shape?.entries() ?? [])
+        if (typeof dim === "string" && found?.[axis] !== undefined) sizes.set(dim, found[axis]);
+    }
     const own = new Map<Value, Value>();
     for (const input of read.graph.inputs) {
       const value = inputs.get(input.name);

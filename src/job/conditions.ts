@@ -4,7 +4,7 @@ import { elemOf, shapeOf } from "../../ir/build.js";
 import { unknownName } from "../../ir/diagnostics.js";
 import { inputValue, type Value } from "../../ir/graph.js";
 import { type TensorData, tensorNumbers } from "../../ir/tensor.js";
-import { ownConditions, type Run, scaleInput, uncondInput } from "../../schedules/index.js";
+import { givenConditions, type Run, scaleInput, uncondInput } from "../../schedules/index.js";
 import { inputNumber, missingInput } from "../words/index.js";
 import type { Job } from "./job.js";
 import type { InputSpecs, ValueSpec } from "./recipe.js";
@@ -12,36 +12,45 @@ import { fileOf } from "./source.js";
 import { holdsNumber, sampleTensor, tensorFor } from "./values.js";
 
 /**
- * The values of the run's condition inputs for one sample, and of its guidance scale if it takes that: from `given`, else the calibration
- * values of the recipe. A scale that neither says is the build's.
+ * The values of the run's condition inputs for one sample, [rows of the table, …] where there is one for each row, and of its guidance
+ * scale if it takes that: from `given`, else the calibration values of the recipe. A scale that neither says is the build's.
  */
 export function conditionsOf(job: Job, sample: number, given: InputSpecs = new Map()): ReadonlyMap<string, TensorData> {
   const { run } = job;
   const scale = scaleInput(run);
-  const free = [...conditionInputs(run), ...(scale ? [scale] : [])];
+  const free: readonly GivenInput[] = [...conditionInputs(run), ...(scale ? [{ value: scale }] : [])];
   for (const name of given.keys()) {
-    if (!free.some((value) => value.name === name))
+    if (!free.some(({ value }) => value.name === name))
       throw unknownName(
         "condition input",
         name,
-        free.map((value) => value.name),
+        free.map(({ value }) => value.name),
       );
   }
   const values = new Map(
-    free.map((value) => [value.name, valueOf(job, value, sample, given, value === scale ? [run.guidance.scale].flat() : undefined)]),
+    free.map((input) => [
+      input.value.name,
+      valueOf(job, input, sample, given, input.value === scale ? [run.guidance.scale].flat() : undefined),
+    ]),
   );
   if (scale) assertTaken(job, values.get(scale.name));
   return values;
 }
 
+/** An input of a run: one value of it, without guidance doubling, and how many there are, if there is one for each row of the table. */
+interface GivenInput {
+  readonly value: Value;
+  readonly rows?: number | undefined;
+}
+
 /** The value of an input for one sample; without `otherwise` it must be given, or calibrated with something. */
-function valueOf({ source }: Job, value: Value, sample: number, given: InputSpecs, otherwise?: ValueSpec): TensorData {
+function valueOf({ source }: Job, { value, rows }: GivenInput, sample: number, given: InputSpecs, otherwise?: ValueSpec): TensorData {
   const shape = shapeOf(value);
   const spec = given.get(value.name);
-  if (spec !== undefined) return tensorFor(value, shape, spec, (name) => resolve(name));
+  if (spec !== undefined) return tensorFor(value, shape, spec, (name) => resolve(name), rows);
   const calibrate = source.recipe.inputs[value.name]?.calibrate ?? (otherwise === undefined ? undefined : [otherwise]);
-  if (calibrate === undefined) throw missingInput(value.name, shape);
-  return sampleTensor(value, shape, calibrate, sample, (name) => fileOf(source, name));
+  if (calibrate === undefined) throw missingInput(value.name, rows === undefined ? shape : [rows, ...shape]);
+  return sampleTensor(value, shape, calibrate, sample, (name) => fileOf(source, name), rows);
 }
 
 /** Throws INPUT_NUMBER for a guidance scale that the network's own input, where it has one, cannot hold. */
@@ -51,10 +60,12 @@ function assertTaken({ model, run }: Job, scale: TensorData | undefined): void {
   if (input && misfit !== undefined) throw inputNumber(input.name, elemOf(input), misfit);
 }
 
-/** The condition inputs of a run, without guidance doubling: of its networks, where no companion gives them, and of companions. */
-function conditionInputs(run: Run): readonly Value[] {
-  return [...ownConditions(run).values()].flatMap(({ type, halves: { cond, uncond } }) =>
-    [...new Set([cond, uncond])].flatMap((source) => (source.kind === "input" ? [inputValue(source.name, type)] : [])),
+/** The condition inputs of a run. */
+function conditionInputs(run: Run): readonly GivenInput[] {
+  return [...givenConditions(run).values()].flatMap(({ type, halves: { cond, uncond } }) =>
+    [...new Set([cond, uncond])].flatMap((source) =>
+      source.kind === "input" ? [{ value: inputValue(source.name, type), rows: source.perStep?.length }] : [],
+    ),
   );
 }
 
@@ -63,12 +74,14 @@ function conditionInputs(run: Run): readonly Value[] {
  * numbers, one per row, grids, or a file of samples.
  */
 export function fitsAnyBatch({ source, run, anyBatch }: Job): boolean {
-  const fits = [...ownConditions(run)].every(([condition, { type }]) => {
+  const fits = [...givenConditions(run)].every(([condition, { type }]) => {
     const { inputs, guidance } = source.recipe;
     const given = [condition, uncondInput(condition)].flatMap((name) => inputs[name] ?? []);
     const calibrated = given.flatMap(({ calibrate = [] }) => (typeof calibrate === "string" ? [] : calibrate));
-    const specs = [...calibrated, ...given.map(({ fix }) => fix ?? 0), guidance.uncond[condition] ?? 0];
-    return (type?.shape?.length ?? 0) <= 1 || specs.every((spec) => typeof spec !== "string" && !Array.isArray(spec));
+    const fixed = given.flatMap(({ fix, perStep = 0 }) => [fix ?? 0, typeof perStep === "boolean" ? 0 : perStep]);
+    const specs = [...calibrated, ...fixed, guidance.uncond[condition] ?? 0];
+    const isOfRows = given.every(({ perStep = false }) => perStep === false) && (type?.shape?.length ?? 0) <= 1;
+    return isOfRows || specs.every((spec) => typeof spec !== "string" && !Array.isArray(spec));
   });
   return anyBatch && fits;
 }

@@ -5,11 +5,13 @@ import { isStandard } from "../../ir/ops.js";
 import { unknownWarning } from "../../ir/unknown.js";
 import { staysForeign } from "../../passes/index.js";
 import type { PredictionSlice } from "../../schedules/index.js";
-import { heldConditions } from "./held-conditions.js";
+import { heldConditions } from "./per-step-candidates.js";
+import { type Recipe, saidOf } from "./recipe.js";
 
-/** `asked`: what the recipe says of the prediction; `taken`: what is taken for it. */
-export function findingsOf(model: Model, asked: PredictionSlice, taken: PredictionSlice): readonly string[] {
-  const all = [unknownWarning(model) ?? coverage(model), foreign(model), channels(model, asked, taken), heldConditions(model)];
+/** `taken`: what is taken for the prediction. */
+export function findingsOf(model: Model, recipe: Recipe, taken: PredictionSlice): readonly string[] {
+  const held = heldConditions(model, (name) => saidOf(recipe, name).isPerStep);
+  const all = [unknownWarning(model) ?? coverage(model), foreign(model), channels(model, recipe.prediction, taken), held];
   return all.flatMap((sentence) => sentence ?? []);
 }
 

@@ -1,4 +1,6 @@
 /** What diffusers' pipelines do between their networks, as companions of a recipe. */
+import { z } from "zod";
+import { parse } from "../../ir/parse.js";
 import type { CompanionFacts } from "./recipe.js";
 
 /**
@@ -11,22 +13,77 @@ export function glue(name: string, signature: string, body: string, constants = 
   return { graph: `<ir_version: 8, opset_import: ["" : 17]> ${name} (${inputs.trim()}) => (${outputs.trim()}) ${held} { ${body} }` };
 }
 
-/** latent / scaling_factor + shift_factor, as AutoencoderKL wants it, decoded by `vae_decoder`, as optimum exports it. */
-export function decodedBy(
-  {
-    scaling_factor: scale = 1,
-    shift_factor: shift,
-  }: { readonly scaling_factor?: number | undefined; readonly shift_factor?: number | null | undefined },
-  result = "image",
-): readonly CompanionFacts[] {
-  const constants = `float scale = {${scale}}, float shift = {${shift ?? 0}}`;
-  return [
-    glue(
-      "unscaled",
-      "float latent => float unscaled_latent",
-      "divided = Div(latent, scale) unscaled_latent = Add(divided, shift)",
-      constants,
-    ),
-    { model: "vae_decoder/model.onnx", inputs: { latent_sample: "unscaled_latent" }, outputs: { sample: result } },
-  ];
+/** The values of a run that a companion gives, as far as its recipe says. */
+export function valuesOf({ graph, outputs }: CompanionFacts): readonly string[] {
+  return outputs ? Object.values(outputs) : graph === undefined ? [] : parse(graph).graph.outputs.map(({ name }) => name);
+}
+
+/** The tokenizer's mask is what the network takes, too. */
+export const MASK = glue("mask", "int64 attention_mask => int64 encoder_attention_mask", "encoder_attention_mask = Identity(attention_mask)");
+
+/** The hidden states of a text encoder, [rows, tokens, channels], and zeros where the tokenizer has padded. */
+export function unpadded(states: string, result = "encoder_hidden_states"): CompanionFacts {
+  return glue(
+    "unpadded",
+    `float ${states}, int64 attention_mask => float ${result}`,
+    `mask = CastLike(attention_mask, ${states}) column = Unsqueeze(mask, last) ${result} = Mul(${states}, column)`,
+    "int64[1] last = {-1}",
+  );
+}
+
+/**
+ * Tokens [rows, tokens, channels · patch …] on a grid: [rows, channels, …sizes]. A token holds a patch of each channel; along axis i of the
+ * grid there are sizes[i] / patches[i] of them, the last axis running fastest. Sizes that are not known are equal.
+ */
+export function unpacked(sizes: readonly number[] | undefined, patches: readonly number[]): CompanionFacts {
+  const axes = patches.map((_, i) => i);
+  const perm = [0, axes.length + 1, ...axes.flatMap((i) => [i + 1, i + 2 + axes.length])];
+  const inPatches = `Reshape(latent, in_patches) moved = Transpose<perm = [${perm.join(", ")}]>(patches) unpacked_latent = Reshape(moved, whole)`;
+  const list = (name: string, numbers: readonly number[]): string => `int64[${numbers.length}] ${name} = {${numbers.join(", ")}}`;
+  if (sizes)
+    return glue(
+      "unpacked",
+      "float latent => float unpacked_latent",
+      `patches = ${inPatches}`,
+      [
+        list("in_patches", [0, ...axes.map((i) => (sizes[i] ?? 0) / (patches[i] ?? 1)), -1, ...patches]),
+        list("whole", [0, 0, ...sizes]),
+      ].join(", "),
+    );
+  return glue(
+    "unpacked",
+    "float latent => float unpacked_latent",
+    `shape = Shape(latent) tokens = Gather(shape, one) number = Cast<to = 1>(tokens) root = Pow(number, exponent)
+     nearest = Round(root) side = Cast<to = 7>(nearest) sides = Expand(side, axes)
+     in_patches = Concat<axis = 0>(zero, sides, rest) full = Mul(sides, patch) whole = Concat<axis = 0>(zero, zero, full)
+     patches = ${inPatches}`,
+    [
+      list("zero", [0]),
+      list("one", [1]),
+      list("axes", [axes.length]),
+      list("rest", [-1, ...patches]),
+      list("patch", patches),
+      `float exponent = {${1 / axes.length}}`,
+    ].join(", "),
+  );
+}
+
+/** Keys of vae/config.json with which autoencoders scale what they encode; not all have both. */
+export const scalingKeys = { scaling_factor: z.number().default(1), shift_factor: z.number().nullish() };
+
+/** latent / scaling_factor + shift_factor. */
+export function unscaled({ scaling_factor: scale, shift_factor: shift }: z.output<z.ZodObject<typeof scalingKeys>>, latent = "latent"): CompanionFacts {
+  return shift === undefined || shift === null
+    ? glue("unscaled", `float ${latent} => float unscaled_latent`, `unscaled_latent = Div(${latent}, scale)`, `float scale = {${scale}}`)
+    : glue(
+        "unscaled",
+        `float ${latent} => float unscaled_latent`,
+        `divided = Div(${latent}, scale) unscaled_latent = Add(divided, shift)`,
+        `float scale = {${scale}}, float shift = {${shift}}`,
+      );
+}
+
+/** What the decoder, as optimum exports it, makes of a latent. */
+export function decoded(latent: string, result: "image" | "video" | "audio"): CompanionFacts {
+  return { model: "vae_decoder/model.onnx", inputs: { latent_sample: latent }, outputs: { sample: result } };
 }

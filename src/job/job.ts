@@ -1,27 +1,35 @@
 /** A job: the network and the recipe of MODEL, and the sampling run that they define. Also checks that they fit together. */
 import { elemOf } from "../../ir/build.js";
 import { addMacs, type Macs, NO_MACS, stepCost } from "../../ir/cost.js";
-import { ambiguousPort } from "../../ir/diagnostics.js";
+import { ambiguousPort, CompilerError } from "../../ir/diagnostics.js";
+import { entryAt } from "../../ir/entries.js";
 import { ditView, type Model } from "../../ir/graph.js";
 import {
   bind,
   latentShape,
+  placeAt,
   type CachedBranch,
+  type ConditionSource,
+  levelsBehind,
   type Plan,
   type Run,
   runOf,
   sampledBy,
+  scaleAt,
   scaleInput,
+  startLevel,
   type Schedule,
   unknownKeys,
+  withSources,
 } from "../../schedules/index.js";
 import type { Questions } from "../../passes/index.js";
 import { isFloatType } from "../../ir/types.js";
 import { assertDevice, evaluator, type RuntimeOptions } from "../runtime/index.js";
-import { badGuidance, fractionalTime, inputNumber, noVariance } from "../words/index.js";
+import { badGuidance, fractionalTime, inputNumber, noLevels, noVariance } from "../words/index.js";
 import { bindModel, type BoundModel, type BoundNetwork, latentInput, liftBound } from "./bound-model.js";
-import { type Network, openNetwork, recut } from "./network.js";
-import { samplingOf, schedulerConfig } from "./sampling.js";
+import { type Network, openNetwork, withRecipe } from "./network.js";
+import type { Recipe } from "./recipe.js";
+import { type Sampling, samplingOf, schedulerConfig } from "./sampling.js";
 import type { RecipeOverrides, JobSource } from "./source.js";
 import { holdsNumber } from "./values.js";
 
@@ -58,14 +66,13 @@ export async function openJob(path: string, overrides: RecipeOverrides = {}, run
 
 /** The same job with another batch. */
 export function withBatch({ network }: Job, batch: number, runtime: RuntimeOptions = {}): Promise<Job> {
-  const { source } = network;
-  return jobOf({ ...network, source: { ...source, recipe: { ...source.recipe, batch } } }, runtime);
+  return jobOf(withRecipe(network, { batch }), runtime);
 }
 
 /** The job with its network cut where a schedule wants it. Throws NOT_RECOGNISED where the network cannot be cut there. */
 export async function cutFor(job: Job, { cut = job.source.recipe.cut }: Pick<Schedule, "cut">, runtime: RuntimeOptions = {}): Promise<Job> {
   if (cut === job.source.recipe.cut) return job;
-  const bound = { ...job.bound, network: recut(job.network, cut) };
+  const bound = { ...job.bound, network: withRecipe(job.network, { cut }) };
   return jobWith(await liftBound(bound, runtime), runtime);
 }
 
@@ -82,14 +89,27 @@ export async function jobOf(network: Network, runtime: RuntimeOptions = {}): Pro
 function jobWith({ bound, source, model, facts }: BoundModel, runtime: RuntimeOptions): Job {
   const { network, anyBatch } = bound;
   const { calls, networks } = runOf({ ...facts, table: NO_ROWS });
-  const { table, steps, setUp, skipped } = samplingOf(source, latentShape({ calls, networks, batch: facts.batch }));
-  const run = runOf({ ...facts, table: withWholeTimes(table, model), steps: setUp });
+  const { table, borders, steps, setUp, skipped: before } = samplingOf(source, latentShape({ calls, networks, batch: facts.batch }));
+  const levels = bound.original?.mask ? levelsBehind(table) : startLevel(table);
+  if (bound.original && !levels) throw noLevels(table.name, table.corrects !== undefined);
+  const original = bound.original && { ...bound.original, isStarted: before !== undefined };
+  // What is kept is noised within the run, so that it starts from noise wherever it starts.
+  const skipped = original ? undefined : before;
+  const { guidance } = facts;
+  const scaled = (scale: Scale, { table, borders }: Pick<Sampling, "table" | "borders">): Scale =>
+    withOwnScales(scale, source.recipe, table.rows.length, borders);
+  const run = runOf({
+    ...{ ...facts, original, table: withWholeTimes(table, model), borders, steps: setUp },
+    guidance: { ...guidance, scale: scaled(guidance.scale, { table, borders }) },
+  });
   // The first row's guidance, at all rows: an interval that has none of them leaves the scale at 1.
-  const { scale = 1, atRunTime = false } = run.rows[0] ?? {};
-  const interval = run.guidance.atRunTime && !atRunTime ? NO_INTERVAL : undefined;
+  const { scale, atRunTime } = scaleAt(guidance, 0);
+  const interval = guidance.atRunTime && !atRunTime ? NO_INTERVAL : undefined;
   const job = {
     ...{ network, bound, source, model, anyBatch, run, steps, questions: { evaluator: evaluator(runtime), signal: runtime.signal } },
-    skipped: skipped && sampledBy(run, skipped, { ...run.guidance, scale, interval }),
+    skipped:
+      skipped &&
+      sampledBy(atFirstRow(run, skipped.table), skipped.table, { ...guidance, scale: scaled(scale, skipped), interval }, skipped.borders),
   };
   assertTimes(job);
   assertGuidance(job);
@@ -98,6 +118,34 @@ function jobWith({ bound, source, model, facts }: BoundModel, runtime: RuntimeOp
 }
 
 const NO_INTERVAL = [0, 0] as const;
+
+/** The run for another table, at all of whose rows conditions with a value for each row have the first one. */
+function atFirstRow(run: Run, { rows }: Run["table"]): Run {
+  const held = (source: ConditionSource): ConditionSource => (source.perStep ? { ...source, perStep: rows.map(() => 0) } : source);
+  return { ...run, conditions: new Map(Array.from(run.conditions, ([name, condition]) => [name, withSources(condition, held)])) };
+}
+
+/** The first row of the sampler's table that calls each network but the first; undefined where no scheduler is known. */
+export function bordersOf({ source, facts }: BoundModel): readonly number[] | undefined {
+  const { calls, networks } = runOf({ ...facts, table: NO_ROWS });
+  try {
+    return samplingOf(source, latentShape({ calls, networks, batch: facts.batch })).borders;
+  } catch (error) {
+    if (error instanceof CompilerError && error.code === "NO_SCHEDULER") return undefined;
+    throw error;
+  }
+}
+
+type Scale = Run["guidance"]["scale"];
+
+/** The guidance scale, with those of networks that have their own, in a run of so many rows. */
+function withOwnScales(scale: Scale, { networks }: Recipe, rows: number, borders: readonly number[]): Scale {
+  if (networks.every((own) => own.scale === undefined) || (typeof scale !== "number" && scale.length !== rows)) return scale;
+  return Array.from(
+    { length: rows },
+    (_, k) => networks[placeAt(borders, k) - 1]?.scale ?? (typeof scale === "number" ? scale : entryAt(scale, k)),
+  );
+}
 
 const NO_ROWS: Run["table"] = { name: "none", prediction: "epsilon", initialScale: 1, rows: [] };
 
@@ -128,9 +176,18 @@ export function warningsOf({ source, model, run }: Job): readonly string[] {
   const isGuided = scale !== 1 || run.guidance.atRunTime === true;
   const idle =
     isGuided && run.rows.some((row) => row.scale === 1 && !row.atRunTime && row.calls.some(({ halves }) => halves.includes("uncond")));
+  const called = new Set(run.rows.map((_, k) => placeAt(run.borders, k)));
+  const { recipe } = source;
+  const unused = [recipe.model, ...recipe.networks.map((own) => own.model)].filter((_, place) => !called.has(place));
   const noDrop =
     "Steps at guidance scale 1 still compute both halves: this export cannot run one of them. Export with a symbolic batch, or use the form 'two-calls'.";
-  return [...ditView(model).warnings, ...unknown, ...(unguided ? [noUncond] : []), ...(idle ? [noDrop] : [])];
+  return [
+    ...ditView(model).warnings,
+    ...unknown,
+    ...(unguided ? [noUncond] : []),
+    ...(idle ? [noDrop] : []),
+    ...unused.map((file) => `No step of the run calls '${file}'.`),
+  ];
 }
 
 /** Times of a sampler may miss whole numbers by the rounding of doubles. */

@@ -2,20 +2,21 @@
 import { filesOf } from "../../ir/analysis.js";
 import { requireWellFormed } from "../../ir/check.js";
 import { CompilerError, notRecognised } from "../../ir/diagnostics.js";
-import { structureDigest } from "../../ir/digest.js";
+import { structureDigest, textDigest } from "../../ir/digest.js";
 import type { PortGuess } from "../../ir/dit.js";
 import { constant, type Graph, type Model, type Value, withGraph } from "../../ir/graph.js";
 import { lift } from "../../ir/lift/index.js";
 import { definesFunctions, readModel } from "../../ir/onnx/index.js";
-import { assertPlainStep, findPorts, withOneInput } from "../../ir/ports.js";
+import { assertPlainStep, findPorts, withOneTime } from "../../ir/ports.js";
 import { parseCut } from "../../ir/residual/cut.js";
 import { rewrite } from "../../ir/rewrite.js";
 import { unknownBetween, unknownNamed } from "../../ir/unknown.js";
 import { type Stamps, stampsOf } from "../files/index.js";
+import { badJsonField } from "../../schedules/diagnostics.js";
 import { METADATA_PREFIX, missingExtension } from "../words/index.js";
-import { openCompanions, type OpenCompanions } from "./companions.js";
+import { openCompanions, type OpenCompanions, withoutIdle } from "./companions.js";
 import { type Extensions, loadExtensions } from "./extensions.js";
-import type { Recipe } from "./recipe.js";
+import { type Recipe, saidOf } from "./recipe.js";
 import { openJobSource, type RecipeOverrides, type JobSource, withoutAbsentInputs } from "./source.js";
 
 export interface Network {
@@ -29,44 +30,73 @@ export interface Network {
   readonly structure: string;
   /** The networks that the recipe joins to it. */
   readonly companions: OpenCompanions;
-  /** The files of `read` and of companions as they were when they were opened. */
+  /** The files of `read`, of companions and of all further networks, as they were when they were opened. */
   readonly files: Stamps;
+  /** The networks that take over from this one, in the order of the recipe's `networks`. */
+  readonly others: readonly Network[];
 }
 
 /** The names of the inputs and the output of a step, and what their choice left open. */
 export interface PortRoles {
   readonly latent: string;
-  readonly timestep: string;
+  /** Absent if the recipe says that there is none. */
+  readonly timestep: string | undefined;
   /** All other inputs. */
   readonly conditions: readonly string[];
   readonly prediction: string;
   readonly guesses: readonly PortGuess[];
 }
 
-/** Reads the model that MODEL names. Throws what reading, recipes and finding the ports throw. */
+/** Reads the models that MODEL names. Throws what reading, recipes and finding the ports throw. */
 export async function openNetwork(path: string, overrides: RecipeOverrides): Promise<Network> {
-  const opened = openJobSource(path, overrides);
-  const stamps = stampsOf([opened.modelFile]);
-  const read = await readModel(opened.modelFile);
+  const opened = await openJobSource(path, overrides);
+  const { read, files } = await readStep(opened.modelFile);
   const inputs = read.graph.inputs.map(({ name }) => name);
   const extensions = await loadExtensions(overrides.extensions ?? []);
-  const companions = await openCompanions(opened);
-  const others = [...companions.before, ...companions.after];
-  const known = [...inputs, ...others.flatMap((other) => [...other.inputs.values()])];
+  const named = await openCompanions(opened);
+  const companions = opened.isDerived ? withoutIdle(named, inputs) : named;
+  const around = [...companions.before, ...companions.after];
+  const known = [...inputs, ...around.flatMap((companion) => [...companion.inputs.values()])];
   const recipe = opened.isDerived ? withoutAbsentInputs(opened.recipe, known, overrides.inputs) : opened.recipe;
-  const source = { ...opened, recipe: withExtensions(recipe, extensions), extensions };
+  const joined = { before: companions.before.map(({ spec }) => spec), after: companions.after.map(({ spec }) => spec) };
+  const source = { ...opened, recipe: { ...withExtensions(recipe, extensions), ...joined }, extensions };
+  const first = networkOf(source, read, { companions, files });
+  const others: Network[] = [];
+  for (const modelFile of opened.networkFiles ?? [])
+    others.push(
+      await atFile(modelFile, async () => {
+        const step = await readStep(modelFile);
+        return networkOf({ ...source, modelFile }, step.read, { companions, files: step.files });
+      }),
+    );
+  const beside = stampsOf(around.flatMap(({ file, read }) => [...filesOf(read.graph), ...(file === undefined ? [] : [file])]));
+  return { ...first, others, files: new Map([...[first, ...others].flatMap((network) => [...network.files]), ...beside]) };
+}
+
+/** Reads the step of one network. */
+async function readStep(file: string): Promise<{ readonly read: Model; readonly files: Stamps }> {
+  const stamps = stampsOf([file]);
+  const read = await readModel(file);
   if ([...read.metadata.keys()].some((key) => key.startsWith(METADATA_PREFIX)))
     throw notRecognised(
       "This is a whole sampling run that smoothcc has emitted, not one step.",
       "Name the folder of the artifact, or the model that it was made from.",
     );
-  requireWellFormed(read, opened.modelFile);
-  const files = [read, ...others.map((other) => other.read)].flatMap(({ graph }) => [...filesOf(graph)]);
-  const named = others.flatMap(({ file }) => file ?? []);
-  return networkOf(source, read, { companions, files: new Map([...stampsOf([...files, ...named]), ...stamps]) });
+  requireWellFormed(read, file);
+  return { read, files: new Map([...stampsOf(filesOf(read.graph)), ...stamps]) };
 }
 
-/** The network of a model that has been read. Throws NOT_RECOGNISED, RANDOM_NODE and what finding the ports throws. */
+/** What is done for a network that is not the first, with its file as the place of errors that have none. */
+export async function atFile<T>(file: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof CompilerError) || error.where.file !== undefined) throw error;
+    throw new CompilerError(error.code, error.exitCode, error.message, error.hint, { ...error.where, file }, { cause: error });
+  }
+}
+
+/** The network of a model that has been read. Throws NOT_RECOGNISED, RANDOM_NODE, BAD_JSON_FIELD and what finding the ports throws. */
 export function networkOf(
   source: JobSource,
   read: Model,
@@ -75,16 +105,19 @@ export function networkOf(
   const { recipe } = source;
   assertPlainStep(read.graph);
   assertNoFunctions(read);
-  const [time, ...sameTime] = [recipe.timestep ?? []].flat();
-  const step = withGraph(read, withOneInput(withoutDefaults(read, recipe), time, sameTime));
-  const { latent, timestep, prediction, guesses } = findPorts(step.graph, {
-    latent: recipe.latent,
-    timestep: time,
-    prediction: recipe.prediction.output,
-  });
+  if (recipe.timestep === null && !Object.keys(recipe.inputs).some((name) => saidOf(recipe, name).isPerStep))
+    throw badJsonField(
+      "recipe",
+      "timestep",
+      'is null, and no input has a value for each step ("perStep"): all steps would be told the same',
+    );
+  const asked = { latent: recipe.latent, timestep: recipe.timestep, prediction: recipe.prediction.output };
+  const { graph, names } = withOneTime(withoutDefaults(read, recipe), asked);
+  const step = withGraph(read, graph);
+  const { latent, timestep, prediction, guesses } = findPorts(graph, names);
   const conditions = step.graph.inputs.filter((input) => input !== latent && input !== timestep).map(({ name }) => name);
-  const ports = { latent: latent.name, timestep: timestep.name, conditions, prediction: prediction.name, guesses };
-  return { source, read, step, ports, structure: structureDigest(read), companions, files };
+  const ports = { latent: latent.name, timestep: timestep?.name, conditions, prediction: prediction.name, guesses };
+  return { source, read, step, ports, structure: structureDigest(read), companions, files, others: [] };
 }
 
 function assertNoFunctions(read: Model): void {
@@ -101,24 +134,35 @@ function assertNoFunctions(read: Model): void {
 
 /** The graph with constants for inputs with a default, which are the weights of old exports, except those that the recipe names. */
 function withoutDefaults({ graph }: Model, { latent, timestep, inputs, guidance }: Recipe): Graph {
-  const named = new Set([latent, timestep, guidance.input, ...Object.keys(inputs), ...Object.keys(guidance.uncond)].flat());
+  const named = new Set([latent, timestep ?? [], guidance.input, ...Object.keys(inputs), ...Object.keys(guidance.uncond)].flat());
   const constants = graph.inputs.flatMap((input): [Value, Value][] =>
     input.data && !named.has(input.name) ? [[input, constant(input.name, input.data)]] : [],
   );
   return constants.length === 0 ? graph : rewrite(graph, () => undefined, new Map(constants));
 }
 
-/** The network cut somewhere else. */
-export function recut(network: Network, cut: string): Network {
+/** The network with other facts in its recipe. */
+export function withRecipe(network: Network, facts: Partial<Recipe>): Network {
   const { source } = network;
-  return { ...network, source: { ...source, recipe: { ...source.recipe, cut } } };
+  return { ...network, source: { ...source, recipe: { ...source.recipe, ...facts } } };
+}
+
+/** All networks of a run, in the order of the rows that call them. They have one recipe, that of the first. */
+export function allNetworks(network: Network): readonly Network[] {
+  return [network, ...network.others.map((other) => withRecipe(other, network.source.recipe))];
+}
+
+/** What identifies the structures of all networks of a run. */
+export function structureOf(network: Network): string {
+  const [first = network.structure, ...others] = allNetworks(network).map(({ structure }) => structure);
+  return others.length === 0 ? first : textDigest([first, ...others].join());
 }
 
 /** The step with its branches, cut as in the recipe: `step` as it is, or after passes. Throws what lifting throws. */
 export function lifted({ source: { recipe, extensions }, ports }: Network, step: Model): Model {
   const { latent, timestep, prediction, guesses } = ports;
   try {
-    return lift(step, { latent, timestep, prediction, guesses, cut: parseCut(recipe.cut), own: extensions?.recognisers });
+    return lift(step, { latent, timestep: timestep ?? null, prediction, guesses, cut: parseCut(recipe.cut), own: extensions?.recognisers });
   } catch (error) {
     const unknown = unknownBetween(step.graph, latent, prediction);
     if (!(error instanceof CompilerError) || error.code !== "NOT_RECOGNISED" || unknown.length === 0) throw error;

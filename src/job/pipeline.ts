@@ -17,11 +17,14 @@ export interface FolderConfigs {
   readonly text_encoder: unknown;
   readonly text_encoder_2: unknown;
   readonly text_encoder_3: unknown;
+  /** The sizes of the latent that vae_decoder/model.onnx takes, behind rows and channels; undefined where its file leaves them open. */
+  readonly grid: readonly number[] | undefined;
 }
 
 /**
  * What a pipeline determines: a recipe without the model file, which is at the same place for all. Its `before` and `after` are those of a
- * folder that has all networks; a folder that lacks some of them is taken without.
+ * folder that has all networks; a folder that lacks some of them is taken without, and without inputs for a negative prompt
+ * (`guidance.uncond`).
  */
 export type PipelineFacts = Omit<RecipeFacts, "model">;
 

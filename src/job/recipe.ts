@@ -1,6 +1,6 @@
 /** The schema of recipe.json, which states what the ONNX file does not. */
 import { z } from "zod";
-import { MAX_BATCH, MAX_RATE, MAX_STEPS } from "../../ir/limits.js";
+import { MAX_BATCH, MAX_NETWORKS, MAX_RATE, MAX_STEPS } from "../../ir/limits.js";
 import type { FloatType } from "../../ir/types.js";
 import { cutSchema, GUIDANCE_FORMS, NO_GUIDANCE, RESCALE_FORMS, shiftRule } from "../../schedules/index.js";
 
@@ -17,12 +17,28 @@ const valueSchema = z.union([
 ]);
 export type ValueSpec = z.infer<typeof valueSchema>;
 
-const inputSchema = z.strictObject({
-  /** The values for calibration: one entry per sample, in turn; or a `.npy` file whose axis 0 counts samples. */
-  calibrate: z.union([z.array(valueSchema).min(1), z.string()]).optional(),
-  /** Makes the input a compile-time constant. */
-  fix: valueSchema.nullish(),
-});
+const inputSchema = z
+  .strictObject({
+    /** The values for calibration: one entry per sample, in turn; or a `.npy` file whose axis 0 counts samples. */
+    calibrate: z.union([z.array(valueSchema).min(1), z.string()]).optional(),
+    /** Makes the input a compile-time constant. */
+    fix: valueSchema.nullish(),
+    /**
+     * Whether every value of the input, for calibration, fixed or given to a run, holds one for each row of the sampler's table that is
+     * run (`tensorFor`). Such a value in place of `true` is fixed.
+     */
+    perStep: z.union([z.boolean(), valueSchema]).optional(),
+  })
+  .refine(({ fix, perStep = true }) => typeof perStep === "boolean" || (fix ?? undefined) === undefined, {
+    error: 'has values, and so has "fix"',
+    path: ["perStep"],
+  });
+
+/** What the recipe says of an input: the value that it is fixed at, if any, and whether values hold one for each row of the table. */
+export function saidOf({ inputs }: Recipe, name: string): { readonly fixed: ValueSpec | undefined; readonly isPerStep: boolean } {
+  const { fix, perStep = false } = inputs[name] ?? {};
+  return typeof perStep === "boolean" ? { fixed: fix ?? undefined, isPerStep: perStep } : { fixed: perStep, isPerStep: true };
+}
 
 /** What the unconditional half sees in place of an input: a value, or another input of the artifact, called `<input>_uncond`. */
 const uncondSchema = z.union([valueSchema, z.strictObject({ input: z.literal(true) })]);
@@ -96,10 +112,26 @@ const samplingSchema = z.strictObject({
   eta: z.number().optional(),
 });
 
+/** A network that takes over from the one before it. */
+const networkSchema = z
+  .strictObject({
+    /** Of the same inputs and the same structure as the first. */
+    model: z.string(),
+    /** The first row of the sampler's table that calls it: one per step, unless steps have several evaluations. */
+    from: z.int().min(1).optional(),
+    /** In place of that: it is called from the first row on whose time, as the scheduler has it, is below this. */
+    belowTime: z.number().optional(),
+    /** The guidance scale of the rows that call it. Default: that of the recipe's `guidance`. */
+    scale: z.number().optional(),
+  })
+  .refine(({ from, belowTime }) => (from === undefined) !== (belowTime === undefined), "takes one of 'from' and 'belowTime'");
+
 export const recipeSchema = z.strictObject({
   model: z.string(),
   /** A file, an inline configuration, or a sampler table. */
   scheduler: z.union([z.string(), z.record(z.string(), z.unknown())]).optional(),
+  /** Networks that take over from `model` on the way, in this order. */
+  networks: z.array(networkSchema).max(MAX_NETWORKS).default([]),
   /** Default: the rows of a sampler table, else 50. */
   steps: z.int().min(1).max(MAX_STEPS).optional(),
   /** The first step that is run; the run begins with the latent that it is given there. */
@@ -109,8 +141,8 @@ export const recipeSchema = z.strictObject({
   /** Latents of one run. Default: what the export was made for, or 1. */
   batch: z.int().min(1).max(MAX_BATCH).optional(),
   latent: z.string().optional(),
-  /** Several names where several inputs get the same time. */
-  timestep: z.union([z.string(), z.array(z.string()).min(1)]).optional(),
+  /** Several names where several inputs get the same time; null where none does. */
+  timestep: z.union([z.string(), z.array(z.string()).min(1)]).nullish(),
   /** The network gets the time scale · t + offset, where t is the scheduler's time. */
   time: z.strictObject({ scale: z.number().default(1), offset: z.number().default(0) }).default({ scale: 1, offset: 0 }),
   sampling: samplingSchema.default({}),
@@ -122,6 +154,10 @@ export const recipeSchema = z.strictObject({
       sign: z.union([z.literal(1), z.literal(-1)]).default(1),
     })
     .default({ channelAxis: 1, sign: 1 }),
+  /** The artifact takes an original (`image_latent`), and starts from it at the noise of its first step. */
+  image: z.boolean().optional(),
+  /** The artifact takes an original and a mask (`image_latent`, `mask`), and keeps the original where the mask is 0. */
+  inpaint: z.boolean().optional(),
   /** Where the network is cut: what a cache holds (ir/residual/cut.ts). */
   cut: cutSchema.default("branch"),
   guidance: guidanceSchema.prefault({ form: NO_GUIDANCE.form }),

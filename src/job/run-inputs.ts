@@ -1,7 +1,7 @@
 /** The inputs of one sampling run, noise and conditions, which are the same for the artifact and for the loop. */
 import { type TensorData, tensorFloats } from "../../ir/tensor.js";
 import { elementCount } from "../../ir/types.js";
-import { drawingRows, latentShape } from "../../schedules/index.js";
+import { drawingRows, latentShape, type Run } from "../../schedules/index.js";
 import { conditionsOf } from "./conditions.js";
 import type { Job } from "./job.js";
 import { TorchGenerator } from "./noise.js";
@@ -13,7 +13,10 @@ export interface RunInputs {
   readonly noise: Float32Array;
   /** Unit normals for the rows of the table that add noise, in order: [draws, batch, …latent]. */
   readonly draws?: Float32Array | undefined;
-  /** By name of the condition input, without guidance doubling; and the guidance scale, if the run takes it. */
+  /**
+   * By name of the condition input, without guidance doubling; where there is a value for each row of the table, [rows, …]; and the guidance
+   * scale, if the run takes it.
+   */
   readonly conditions: ReadonlyMap<string, TensorData>;
 }
 
@@ -28,15 +31,20 @@ export interface SampleOptions {
   readonly inputs?: InputSpecs | undefined;
 }
 
-/** Noise and conditions of one sample: the initial latent is drawn first, then one latent for every row that adds noise. */
-export function sampleInputs(job: Job, sample: number, { seed = DEFAULT_SEED, noise, inputs }: SampleOptions = {}): RunInputs {
-  const shape = latentShape(job.run);
+/** Noise and conditions of one sample. */
+export function sampleInputs(job: Job, sample: number, options: SampleOptions = {}): RunInputs {
+  return { ...drawnFor(job.run, sample, options), conditions: conditionsOf(job, sample, options.inputs) };
+}
+
+/** The noise of one sample: the initial latent is drawn first, then one latent for every row that adds noise. */
+export function drawnFor(run: Run, sample: number, { seed = DEFAULT_SEED, noise }: SampleOptions = {}): Omit<RunInputs, "conditions"> {
+  const shape = latentShape(run);
   const size = elementCount(shape);
   const given = sample === 0 && noise ? Float32Array.from(tensorFloats(forEveryRow("noise", shape, noise))) : undefined;
   const generator = new TorchGenerator(seed + sample);
   const initial = generator.randn(size);
-  const count = drawingRows(job.run.table).length;
+  const count = drawingRows(run.table).length;
   const draws = new Float32Array(count * size);
   for (let draw = 0; draw < count; draw++) draws.set(generator.randn(size), draw * size);
-  return { noise: given ?? initial, ...(count > 0 ? { draws } : {}), conditions: conditionsOf(job, sample, inputs) };
+  return { noise: given ?? initial, ...(count > 0 ? { draws } : {}) };
 }

@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { z } from "zod";
 import { badJsonField } from "../../schedules/diagnostics.js";
-import { noScheduler } from "../words/index.js";
+import { badNetworks, noScheduler } from "../words/index.js";
 import { readJson } from "../files/index.js";
 import { linspace, type SamplerOptions, samplerTable, type SamplerTable, shiftOf } from "../../schedules/index.js";
 import type { Recipe } from "./recipe.js";
@@ -18,13 +18,15 @@ export interface Sampling {
   readonly steps: number;
   /** The number of steps that the sampler was set up with: more than `steps` if the run does not start from noise. */
   readonly setUp: number;
+  /** The first row of the table that calls each network but the first. */
+  readonly borders: readonly number[];
   /** If the run does not start from noise: the rows of a whole run before its start. */
-  readonly skipped?: SamplerTable | undefined;
+  readonly skipped?: Pick<Sampling, "table" | "borders"> | undefined;
 }
 
 /**
- * The sampling of a source for the shape of its latent, with times as the network gets them. Throws NO_SCHEDULER, and what reading the
- * scheduler and making its table throw.
+ * The sampling of a source for the shape of its latent, with times as the network gets them. Throws NO_SCHEDULER, BAD_NETWORKS, and what
+ * reading the scheduler and making its table throw.
  */
 export function samplingOf(source: JobSource, latent: readonly number[]): Sampling {
   const { recipe, extensions } = source;
@@ -32,11 +34,34 @@ export function samplingOf(source: JobSource, latent: readonly number[]): Sampli
   const options = samplerOptions(recipe, config, latent);
   const { steps } = options;
   const { strength = 1, start = steps - Math.floor(steps * strength) } = recipe;
-  const table = inNetworkTime(samplerTable(config, { ...options, start }, extensions?.samplers), recipe);
-  if (start === 0) return { table, steps, setUp: steps };
-  const whole = inNetworkTime(samplerTable(config, options, extensions?.samplers), recipe);
-  const skipped = { ...whole, rows: whole.rows.slice(0, whole.rows.length - table.rows.length) };
-  return { table, steps: steps - start, setUp: steps, skipped };
+  const run = samplerTable(config, { ...options, start }, extensions?.samplers);
+  const borders = bordersOf(recipe, run, true);
+  const table = inNetworkTime(run, recipe);
+  if (start === 0) return { table, borders, steps, setUp: steps };
+  const whole = samplerTable(config, options, extensions?.samplers);
+  const before = { ...whole, rows: whole.rows.slice(0, whole.rows.length - table.rows.length) };
+  const skipped = { table: inNetworkTime(before, recipe), borders: bordersOf(recipe, before, false) };
+  return { table, borders, steps: steps - start, setUp: steps, skipped };
+}
+
+/**
+ * For each of the recipe's `networks`, the first row of a table in the scheduler's time that calls it; the number of rows if none does.
+ * `from` counts in the rows of the run: none of those that a run skips has come so far. Throws BAD_NETWORKS.
+ */
+function bordersOf({ networks }: Recipe, { rows }: SamplerTable, isRun: boolean): readonly number[] {
+  const borders: number[] = [];
+  for (const [i, { from, belowTime = -Infinity }] of networks.entries()) {
+    const isBelow = ({ timestep }: SamplerTable["rows"][number]): boolean => timestep < belowTime;
+    const first = rows.findIndex(isBelow);
+    const border = from === undefined ? (first < 0 ? rows.length : first) : isRun ? from : rows.length;
+    if (from !== undefined && isRun && from >= rows.length)
+      throw badNetworks(i, `is called from ${from} on, and the run has ${rows.length} evaluations`);
+    if (from === undefined && !rows.slice(border).every(isBelow))
+      throw badNetworks(i, `is called below the time ${belowTime}, and the sampler's times rise above it again`);
+    if (border < (borders.at(-1) ?? 0)) throw badNetworks(i, `is called from ${border} on, before the network in front of it`);
+    borders.push(border);
+  }
+  return borders;
 }
 
 /** The table with times as the network gets them. */

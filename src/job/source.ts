@@ -30,11 +30,13 @@ export interface RecipeOverrides {
   readonly inputs?: InputSpecs | undefined;
 }
 
-/** A recipe, the folder that its paths start from, and the model file. */
+/** A recipe, the folder that its paths start from, and the files of its networks. */
 export interface JobSource {
   readonly recipe: Recipe;
   readonly folder: string;
   readonly modelFile: string;
+  /** The files of the recipe's `networks`. */
+  readonly networkFiles?: readonly string[] | undefined;
   /** Where files that the recipe names may lie as well: folders, or files that the user has named. */
   readonly allowed?: readonly string[] | undefined;
   /** Whether the recipe was derived from a diffusers folder, so that it uses diffusers' names of inputs. */
@@ -48,7 +50,7 @@ export interface JobSource {
  * with a `recipe.json`, or a folder as diffusers saves it, whose recipe is derived.
  * Throws NOT_A_MODEL, FILE_MISSING, FILE_OUTSIDE, BAD_JSON, BAD_JSON_FIELD, UNKNOWN_NAME, UNKNOWN_PIPELINE, UNSUPPORTED_PIPELINE.
  */
-export function openJobSource(model: string, overrides: RecipeOverrides = {}): JobSource {
+export async function openJobSource(model: string, overrides: RecipeOverrides = {}): Promise<JobSource> {
   if (!existsSync(model)) throw fileMissing(model, "There is no such file or folder.");
   const isFolder = statSync(model).isDirectory();
   const beside = join(isFolder ? model : dirname(model), "recipe.json");
@@ -57,12 +59,13 @@ export function openJobSource(model: string, overrides: RecipeOverrides = {}): J
   const sourceOf = (recipe: Recipe, folder: string, facts: string): JobSource => {
     const allowed = [home, dirname(realpathSync(facts)), ...ownFiles(overrides)];
     const modelFile = isFolder ? containedFile(recipe.model, home, allowed) : resolve(model);
-    return { recipe: override(recipe, overrides), folder, modelFile, allowed };
+    const networkFiles = recipe.networks.map(({ model }) => containedFile(model, home, allowed));
+    return { recipe: override(recipe, overrides), folder, modelFile, networkFiles, allowed };
   };
   if (isFolder && file === undefined) {
     const facts = pipelineFile(model);
     if (facts === undefined) throw notAModel(model);
-    return { ...sourceOf(parseWith(recipeSchema, deriveRecipe(model), model), home, facts), isDerived: true };
+    return { ...sourceOf(parseWith(recipeSchema, await deriveRecipe(model, overrides), model), home, facts), isDerived: true };
   }
   const read = file === undefined ? undefined : parseWith(recipeSchema, readJson(file), file);
   const speaksOfIt = isFolder || overrides.recipe !== undefined || read?.model === basename(model);
@@ -86,7 +89,7 @@ export function withoutAbsentInputs(recipe: Recipe, inputs: readonly string[], g
   return {
     ...recipe,
     latent,
-    timestep: times.length > 1 ? times : times[0],
+    timestep: recipe.timestep === null ? null : times.length > 1 ? times : times[0],
     guidance: { ...recipe.guidance, uncond: present(recipe.guidance.uncond) },
     inputs: present(recipe.inputs),
   };

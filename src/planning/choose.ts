@@ -63,8 +63,8 @@ export async function findPolicy(name: string, own: readonly Policy[] = []): Pro
 
 /** A plan file as a policy, which chooses the plan in the file. */
 function policyOf(file: string): Policy {
-  const { of, cut, cells, adjustments, predicted } = readPlan(file);
-  const choose = (): Choice => ({ of, cut, cells, adjustments, predicted });
+  const { of, cut, across, cells, adjustments, predicted } = readPlan(file);
+  const choose = (): Choice => ({ of, cut, across, cells, adjustments, predicted });
   return { name: basename(file), summary: "the plan in this file", needs: [], options: z.object({}), choose };
 }
 
@@ -74,6 +74,7 @@ export function policyInput({ run, timesteps, macs, sites, runs, progress }: Pla
   return {
     steps: run.called.length,
     timesteps,
+    borders: run.of.borders,
     sites: shared,
     cacheable: cacheable / totalMacs(macs),
     runs,

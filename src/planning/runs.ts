@@ -1,12 +1,13 @@
 /** Runs of the model for policies: the calibration's samples with the schedules that a policy tries. */
 import { CompilerError } from "../../ir/diagnostics.js";
 import { totalMacs } from "../../ir/cost.js";
+import { entryAt } from "../../ir/entries.js";
 import {
   CacheMap,
   type CachedBranch,
   lastReaders,
   type Plan,
-  type Row,
+  type Run,
   type Runs,
   type Schedule,
   type Term,
@@ -16,6 +17,7 @@ import { guidedStep, type Job, cutFor, planFor, type RunInputs, type SampleOptio
 import {
   type Cells,
   finalOf,
+  maskAt,
   nextOf,
   type Observer,
   type StepResult,
@@ -113,7 +115,7 @@ export function runsOf(job: Job, options: RunsOptions): ModelRuns {
           const outcome = await loop.attempt(walk, terms && cellsWith(plan, step, own.run.caches, terms));
           return {
             latent: outcome.latent,
-            deviation: () => deviationOf(job.run.table.rows, step, walk, outcome, exact),
+            deviation: () => deviationOf(job.run, step, walk, outcome, exact),
             advance: () => loop.advance(walk, outcome),
           };
         },
@@ -171,7 +173,8 @@ function cellsWith({ cells }: Plan, step: number, caches: readonly CachedBranch[
  * The deviation of an attempt at a step (`Attempt.deviation`). The sampler's sums are linear, so they are applied to the differences from
  * the exact run, up to the last row that reads the output of this step. Outputs of later steps have no difference.
  */
-function deviationOf(rows: readonly Row[], step: number, walk: RunUnderWay, attempt: StepResult, exact: Trajectory): Float64Array {
+function deviationOf(run: Run, step: number, walk: RunUnderWay, attempt: StepResult, exact: Trajectory): Float64Array {
+  const { rows } = run.table;
   const size = attempt.latent.length;
   const minus = (a: ArrayLike<number> = [], b: ArrayLike<number> = []): Float64Array =>
     Float64Array.from(a, (value, i) => value - (b[i] ?? NaN));
@@ -186,7 +189,11 @@ function deviationOf(rows: readonly Row[], step: number, walk: RunUnderWay, atte
     out: given(walk.outs, attempt.out, exact.outs),
   };
   const last = rows.findLastIndex(({ next }) => [...next.m, ...(next.out ?? [])].some((term) => term.step === step));
-  for (const row of rows.slice(step + 1, last + 1)) ahead.push(nextOf(row, size, summands));
+  for (let k = step + 1; k <= last; k++) {
+    // What a mask keeps of an original does not differ.
+    const mask = maskAt(run, k, walk.inputs);
+    ahead.push(nextOf(entryAt(rows, k), size, summands).map((value, i) => value * (mask?.[i] ?? 1)));
+  }
   return ahead.at(-1) ?? new Float64Array();
 }
 

@@ -1,7 +1,7 @@
 /** The companions of a run as their files stand: what encoders give before the loop, and what a decoder makes of its latent. */
 import type { Half } from "../../ir/dit.js";
 import { type TensorData, tensorFrom, tensorNumbers, tensorOf } from "../../ir/tensor.js";
-import { type Condition, differingValues, LATENT_VALUE, latentShape, ownConditions, resultsOf, valueName } from "../../schedules/index.js";
+import { type Condition, differingValues, LATENT_VALUE, latentShape, givenConditions, resultsOf, valueName } from "../../schedules/index.js";
 import type { Job, OpenCompanion } from "../job/index.js";
 import type { Session, Sessions } from "../runtime/index.js";
 
@@ -11,7 +11,7 @@ type Values = ReadonlyMap<string, TensorData>;
 /** The values of a run that stand before its first step: the conditions that are given, and those that its encoders give. Throws what running them throws. */
 export async function encoded(job: Job, given: Values, sessions: Sessions): Promise<Values> {
   const { before } = job.network.companions;
-  const own = ownConditions(job.run);
+  const own = givenConditions(job.run);
   const values = new Map(given);
   const differing = differingValues(before, (name) => own.get(name)?.halves.cond !== own.get(name)?.halves.uncond);
   for (const companion of before) {
@@ -28,7 +28,7 @@ export async function decoded(job: Job, latent: Float32Array, given: Values, ses
   const values = new Map([...given, [LATENT_VALUE, tensorFrom("float", latentShape(job.run), latent)]]);
   for (const companion of after) {
     const session = await sessionOf(companion, sessions);
-    for (const [name, value] of await called(session, companion, "cond", values, ownConditions(job.run))) values.set(name, value);
+    for (const [name, value] of await called(session, companion, "cond", values, givenConditions(job.run))) values.set(name, value);
   }
   const results = resultsOf(job.network.companions);
   return new Map([...values].filter(([name]) => results.includes(name)));

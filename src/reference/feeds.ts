@@ -28,7 +28,7 @@ export function inputAt(
   if (name === run.guidance.input) return tensorOf(elem, shape, new Array<number>(count).fill(scaleAt(run, k, given)));
   const condition = run.conditions.get(name);
   if (!condition) throw new Error(`internal: there is no value for '${name}'`);
-  const seen = halves.map((half) => dataOf(condition.halves[half], given));
+  const seen = halves.map((half) => valueAt(condition.halves[half], k, given));
   const [first = entryAt(seen, 0)] = seen;
   return elementCount(first.shape) === count ? first : joined(seen, shape);
 }
@@ -40,10 +40,16 @@ export function scaleAt(run: Run, k: number, given: ReadonlyMap<string, TensorDa
   return data ? entryAt(tensorNumbers(data), 0) : scale;
 }
 
-function dataOf(source: ConditionSource, given: ReadonlyMap<string, TensorData>): TensorData {
+/** The value of a condition at row `k`. */
+export function valueAt(source: ConditionSource, k: number, given: ReadonlyMap<string, TensorData>): TensorData {
   const data = source.kind === "constant" ? source.data : given.get(source.name);
   if (!data) throw new Error(`internal: there is no value for '${source.kind === "input" ? source.name : ""}'`);
-  return data;
+  if (!source.perStep) return data;
+  const [, ...shape] = data.shape;
+  const bytes = readTensor(data);
+  const size = bytes.byteLength / (data.shape[0] ?? 1);
+  const at = entryAt(source.perStep, k) * size;
+  return { elem: data.elem, shape, content: { kind: "bytes", bytes: bytes.slice(at, at + size) } };
 }
 
 function joined(parts: readonly TensorData[], shape: readonly number[]): TensorData {

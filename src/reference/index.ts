@@ -1,6 +1,6 @@
 /** The oracle: executes a sampling run step by step, to check artifacts against it. */
 export { decoded, encoded } from "./companions.js";
-export { exportedFirstStep, liftedFirstStep } from "./first-step.js";
+export { exportedFirstStep, type FirstCall, liftedFirstStep } from "./first-step.js";
 export {
   type BranchValues,
   type Cells,
@@ -12,5 +12,6 @@ export {
   type StepResult,
   type Trajectory,
 } from "./loop.js";
+export { maskAt } from "./inpainting.js";
 export { strayCuts } from "./cuts.js";
 export { startOf } from "./start.js";

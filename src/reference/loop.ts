@@ -21,6 +21,7 @@ import {
 import type { RunInputs } from "../job/index.js";
 import { AS_WRITTEN, type Session, type SessionOptions, Sessions } from "../runtime/index.js";
 import { accumulate, forecast, halfOfRows, inputAt, scaleAt } from "./feeds.js";
+import { blended, firstLatentOf } from "./inpainting.js";
 import { guided, learnedDeviation, predictionsOf, varianceOf } from "./prediction.js";
 import { cacheInput, PREDICTION, stepWith } from "./step-model.js";
 
@@ -106,7 +107,7 @@ export class ReferenceLoop {
   /** A run before its first step, or before the first step after a trajectory that it continues. */
   start(inputs: RunInputs, course: Course = {}): RunUnderWay {
     const { trajectory, from } = course.begun ?? { from: 0 };
-    const { rows, initialScale } = this.sampling.table;
+    const { rows } = this.sampling.table;
     return {
       inputs,
       course,
@@ -114,7 +115,7 @@ export class ReferenceLoop {
       history: new CacheMap(),
       step: from,
       draws: rows.slice(0, from).filter(({ next }) => next.noise !== 0).length,
-      latents: trajectory?.latents.slice(0, from + 1) ?? [Float32Array.from(inputs.noise, (value) => value * initialScale)],
+      latents: trajectory?.latents.slice(0, from + 1) ?? [firstLatentOf(this.sampling, inputs)],
       values: trajectory?.values.slice(0, from) ?? [],
       outs: trajectory?.outs.slice(0, from) ?? [],
     };
@@ -127,12 +128,12 @@ export class ReferenceLoop {
     const row = run.table.rows[k];
     const latent = latents[k];
     if (!row || !latent) throw new Error(`internal: a run has no step ${k}`);
-    const { calls } = entryAt(run.rows, k);
+    const { calls, all } = entryAt(run.rows, k);
     const cellOf = (site: string, half: Half): Cell | undefined => others?.get({ site, half }) ?? plan?.cells.get({ site, half })?.[k];
     const branches: BranchValues = new CacheMap();
     const predictions = new Map<Half, ArrayLike<number>>();
     let variance: ArrayLike<number> = [];
-    for (const call of observe ? run.calls : calls) {
+    for (const call of observe ? all : calls) {
       const { halves } = call;
       const half = halfOf(halves);
       const model = networkOf(run, call);
@@ -165,7 +166,7 @@ export class ReferenceLoop {
       const normals = inputs.draws?.subarray(draws * next.length, (draws + 1) * next.length) ?? new Float32Array();
       accumulate(next, learned ? normals.map((z, i) => z * learnedDeviation(variance[i] ?? NaN, learned)) : normals, row.next.noise);
     }
-    return { branches, value, out, latent: new Float32Array(next) };
+    return { branches, value, out, latent: new Float32Array(blended(run, k, next, inputs)) };
   }
 
   /** Takes the step that was attempted. */

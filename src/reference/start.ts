@@ -1,6 +1,6 @@
 /** The start of a sample's run. */
 import type { Job, RunInputs, SampleOptions } from "../job/index.js";
-import { sampleInputs } from "../job/index.js";
+import { drawnFor, sampleInputs } from "../job/index.js";
 import { encoded } from "./companions.js";
 import { AS_WRITTEN, FASTEST, type RuntimeOptions, Sessions } from "../runtime/index.js";
 import { ReferenceLoop } from "./loop.js";
@@ -27,10 +27,7 @@ export async function startOf(job: Job, sample: number, options: SampleOptions &
   if (!job.skipped || (options.noise && sample === 0)) return inputs;
   const loop = new ReferenceLoop(job.skipped, { ...options, ...FASTEST });
   try {
-    return {
-      ...inputs,
-      noise: await loop.run({ ...sampleInputs({ ...job, run: job.skipped }, sample, options), conditions: inputs.conditions }),
-    };
+    return { ...inputs, noise: await loop.run({ ...drawnFor(job.skipped, sample, options), conditions: inputs.conditions }) };
   } finally {
     await loop.close();
   }

@@ -23,7 +23,7 @@ export interface ReportSources {
 
 export function reportOf({ title, artifact, verification, bench }: ReportSources): ReportData {
   const { job, schedule, manifest, folder } = artifact;
-  const { guidance, batch, table } = job.run;
+  const { guidance, batch, table, borders } = job.run;
   const traceFile = join(folder, FILES.trace);
   const trace = existsSync(traceFile) ? readTrace(traceFile) : undefined;
   const { name, ...options } = facts(schedule.policy ?? {});
@@ -37,6 +37,7 @@ export function reportOf({ title, artifact, verification, bench }: ReportSources
     policy: name === undefined ? undefined : { name: String(name), options },
     settings: {
       batch,
+      ...(borders.length > 0 ? { "the next network from evaluation": borders.join(", ") } : {}),
       ...(job.steps === table.rows.length ? {} : { "sampler steps, of more than one evaluation": job.steps }),
       ...(trace ? { "calibration samples": trace.samples.length, "calibration seed": trace.seed } : {}),
     },

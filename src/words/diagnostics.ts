@@ -67,6 +67,15 @@ export function badJson(file: string, problem: string): CompilerError {
   );
 }
 
+export function badNetworks(index: number, problem: string): CompilerError {
+  return new CompilerError(
+    "BAD_NETWORKS",
+    2,
+    `The recipe's "networks[${index}]" ${problem}.`,
+    `Each of the further networks is called from a row of the sampler's table on ("from", an evaluation from 1), or from the first one whose time is below a number ("belowTime"), in the order of "networks".`,
+  );
+}
+
 export function badNpy(file: string, problem: string): CompilerError {
   return new CompilerError("BAD_NPY", 4, `The file is not a usable .npy array: ${problem}.`, "Save it with numpy.save(file, array).", {
     file,
@@ -127,9 +136,9 @@ export function companionMisfit(
   );
 }
 
-export function companionOpset(name: string, found: number, wanted: number): CompilerError {
+export function opsetsDiffer(name: string, found: number, wanted: number): CompilerError {
   return new CompilerError(
-    "COMPANION_OPSET",
+    "OPSETS_DIFFER",
     3,
     `'${name}' has version ${found} of the operator set, and what it is joined to has ${wanted}: some of its operators changed between them.`,
     `Export both with the same opset_version, or convert it first: in Python, onnx.save(onnx.version_converter.convert_version(onnx.load(file), ${wanted}), file).`,
@@ -252,6 +261,16 @@ export function modelNotLoaded(file: string, problem: string, hint?: string): Co
   );
 }
 
+export function networksDiffer(file: string, problem: string): CompilerError {
+  return new CompilerError(
+    "NETWORKS_DIFFER",
+    3,
+    `The networks of the run do not go together: ${problem}.`,
+    "Export all of them in the same way: names and shapes of inputs, batch, opset, precision. Networks of different sizes cannot share a run, as its plan has one row of cells for a branch of all of them.",
+    { file },
+  );
+}
+
 export function notAnArtifact(folder: string): CompilerError {
   return new CompilerError(
     "NOT_AN_ARTIFACT",
@@ -318,6 +337,20 @@ export function noKernels(type: string, device: string, operators: readonly stri
     type === "bfloat16"
       ? "Run it with --device cuda, or build and compile with --precision fp32 (or fp16), which makes floats of what is bfloat16 in the export."
       : `Give --device cuda if that has them, or export the network without ${type}.`,
+  );
+}
+
+/** `corrects`: steps of the sampler correct the latent that they start from. */
+export function noLevels(sampler: string, corrects: boolean): CompilerError {
+  return new CompilerError(
+    "NO_LEVELS",
+    3,
+    corrects
+      ? `What a mask keeps cannot take the place of the latents of ${sampler}: its steps also correct the latent that they start from.`
+      : `What a mask keeps cannot be noised: the table of ${sampler} does not say the noise level of every row.`,
+    corrects
+      ? 'Choose a scheduler without a corrector for "inpaint": Euler, DDIM, DPM-Solver or flow matching.'
+      : 'Give every row of the table its "level": { "signal": …, "noise": … }, by which the latent is signal · sample + noise · unit normal.',
   );
 }
 

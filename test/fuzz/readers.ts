@@ -119,8 +119,9 @@ function assertPrinted(model: Model): void {
 }
 
 /**
- * What is written reads as a model of the same structure, but for graphs of nodes, which are read as bytes, and for an Identity where a
- * value has two names. It is written as the same bytes.
+ * What is written reads as a model of the same structure, but for graphs of nodes, which are read as bytes, for attributes that are kept as
+ * bytes, of which a field that a damaged file has twice is written once, and for an Identity where a value has two names. It is written as
+ * the same bytes.
  */
 async function assertWritten(model: Model, folder: string): Promise<void> {
   let bytes: Uint8Array;
@@ -138,7 +139,7 @@ async function assertWritten(model: Model, folder: string): Promise<void> {
   } catch (error) {
     throw new Error(`the written model is not read: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
   }
-  if (again.graph.nodes.length === model.graph.nodes.length && !hasAttributes(model, "graph"))
+  if (again.graph.nodes.length === model.graph.nodes.length && !hasAttributes(model, "graph") && !hasAttributes(model, "opaque"))
     assertEqual("the digest of the written model", structureDigest(model), structureDigest(again));
   assertEqual("the bytes", Buffer.from(bytes).toString("latin1"), Buffer.from(encodeModel(again, { base: folder })).toString("latin1"));
 }

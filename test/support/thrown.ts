@@ -16,13 +16,17 @@ export function codeOf(action: () => unknown): string | undefined {
   return thrownBy(action)?.code;
 }
 
-/** The code of the CompilerError that a promise is rejected with; whatever else it is rejected with comes through. */
-export async function rejectedCodeOf(promise: Promise<unknown>): Promise<string | undefined> {
+/** The CompilerError that a promise is rejected with; whatever else it is rejected with comes through. */
+export async function rejectionOf(promise: Promise<unknown>): Promise<CompilerError | undefined> {
   try {
     await promise;
   } catch (error) {
-    if (error instanceof CompilerError) return error.code;
+    if (error instanceof CompilerError) return error;
     throw error;
   }
   return undefined;
+}
+
+export async function rejectedCodeOf(promise: Promise<unknown>): Promise<string | undefined> {
+  return (await rejectionOf(promise))?.code;
 }

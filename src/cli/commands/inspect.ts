@@ -1,6 +1,6 @@
 /** `inspect MODEL`: what was found, what it costs, and what is missing. */
-import { dumpBranches, inspect, type Inspection } from "../../inspect.js";
-import { bindModel, type BoundModel, lifted, type Network, openNetwork } from "../../job/index.js";
+import { dumpBranches, inspect, type Inspection, type NetworkReport, networksReported } from "../../inspect.js";
+import { bindModel, bordersOf, type BoundModel, lifted, type Network, openNetwork } from "../../job/index.js";
 import { CompilerError } from "../../../ir/diagnostics.js";
 import { unknownWarning } from "../../../ir/unknown.js";
 import { counted, formatQuantity, missingOption, oneLine, table } from "../../words/index.js";
@@ -21,7 +21,9 @@ export default {
     const explained = (error: unknown): Promise<unknown> => asExported(error, argument, options, runtime);
     const bound = await boundOrNot(() => bindModel(network, runtime), explained);
     if (folder !== undefined && bound instanceof CompilerError) throw bound;
-    const found = bound instanceof CompilerError ? asTheFileHasIt(network, bound) : inspect(bound.model);
+    const one = bound instanceof CompilerError ? asTheFileHasIt(network, bound) : inspect(bound.model);
+    const networks = networksReported(network.source.recipe, bound instanceof CompilerError ? undefined : bordersOf(bound));
+    const found = networks ? { ...one, networks } : one;
     const dumped =
       folder !== undefined && inputs !== undefined && !(bound instanceof CompilerError)
         ? await dumpBranches(bound.model, inputs, folder, { ...runtime, force })
@@ -62,17 +64,21 @@ function asTheFileHasIt(network: Network, problem: CompilerError): Inspection {
 }
 
 function describe(found: Inspection): string {
-  const { branches, constant, macs } = found;
+  const { networks = [], branches, constant, macs } = found;
   const share = (part: number): string => `${((100 * part) / Math.max(1, macs.total)).toFixed(1)} %`;
   const shape = (dims: readonly (number | string | null)[] | null): string => `[${(dims ?? ["?"]).map((dim) => dim ?? "?").join(", ")}]`;
   const trunk = macs.total - macs.cacheable - macs.hoisted;
   return [
     `${found.recogniser} transformer, ${found.nodes} nodes, opset ${found.opset}`,
+    ...networks.map(calledFrom),
     "",
     table([
       ["port", "type", "shape", "taken for"],
       ...[...found.inputs, ...found.outputs].map((port) => [port.name, port.elem, shape(port.shape), port.role]),
     ]),
+    ...found.inputs.flatMap(({ name, perStep }) =>
+      perStep === undefined ? [] : [`'${name}' may be given for each step ("perStep" in recipe.json): ${perStep}.`],
+    ),
     "",
     table([
       ["branch", "block", "stream", "gated", "shape", "compute", "share", "module"],
@@ -97,6 +103,12 @@ function describe(found: Inspection): string {
     ...constant.map(({ stream, site }) => `${stream} ${site}: does not depend on the latent, and leaves the steps.`),
     ...found.warnings.map((warning) => `warning: ${oneLine(warning)}`),
   ].join("\n");
+}
+
+/** `low/model.onnx is called from evaluation 20 on, below the time 875`. */
+function calledFrom({ model, from, belowTime }: NetworkReport): string {
+  const places = [from === null ? "" : ` from evaluation ${from} on`, belowTime === undefined ? "" : ` below the time ${belowTime}`];
+  return `${model} is called${places.filter((place) => place !== "").join(",")}`;
 }
 
 /** `19 blocks (image, text), 38 blocks (text+image)`. */

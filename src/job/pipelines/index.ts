@@ -3,11 +3,13 @@ import { existsSync, readdirSync } from "node:fs";
 import { basename, join } from "node:path";
 import { z } from "zod";
 import { unknownPipeline, unsupportedPipeline } from "../../words/index.js";
+import { readModel } from "../../../ir/onnx/index.js";
 import { hasMethods, loadFolder } from "../../../ir/registry.js";
 import { parseWith } from "../../../schedules/index.js";
 import { readJson } from "../../files/index.js";
+import { valuesOf } from "../glue.js";
 import type { FolderConfigs, Pipeline, PipelineFacts } from "../pipeline.js";
-import type { CompanionFacts, RecipeFacts } from "../recipe.js";
+import { type CompanionFacts, type InputSpecs, isInput, type RecipeFacts } from "../recipe.js";
 
 function isPipeline(candidate: unknown): candidate is Pipeline {
   return hasMethods(candidate, "recipe") && "pipelines" in candidate && "transformers" in candidate && "config" in candidate;
@@ -20,6 +22,9 @@ const INDEX = "model_index.json";
 const MODEL = "transformer/model.onnx";
 const TRANSFORMER = "transformer/config.json";
 const SCHEDULER = "scheduler/scheduler_config.json";
+const DECODER = "vae_decoder/model.onnx";
+/** optimum writes the same beside the decoder. */
+const VAE = ["vae/config.json", "vae_decoder/config.json"];
 
 /** The names that diffusers' networks give to their latent and their time. */
 const PORTS = { latent: "hidden_states", timestep: "timestep" };
@@ -29,61 +34,82 @@ export function pipelineFile(folder: string): string | undefined {
   return [INDEX, TRANSFORMER].map((file) => join(folder, file)).find((file) => existsSync(file));
 }
 
+/** What the command line says: sizes of symbolic dimensions, values of inputs. */
+interface GivenFacts {
+  readonly dims?: ReadonlyMap<string, number> | undefined;
+  readonly inputs?: InputSpecs | undefined;
+}
+
 /**
  * The recipe of a diffusers folder: the settings of its pipeline class, and the arrays in the folder as
- * `calibrate/<input>.npy`, `uncond/<input>.npy` and `fix/<input>.npy`.
- * Throws FILE_MISSING, BAD_JSON, BAD_JSON_FIELD, UNKNOWN_PIPELINE, UNSUPPORTED_PIPELINE.
+ * `calibrate/<input>.npy`, `uncond/<input>.npy` and `fix/<input>.npy`. `dims` and `inputs` are those of the command line.
+ * Throws FILE_MISSING, BAD_JSON, BAD_JSON_FIELD, UNKNOWN_PIPELINE, UNSUPPORTED_PIPELINE, and what reading the decoder throws.
  */
-export function deriveRecipe(folder: string): RecipeFacts {
-  const read = (file: string): unknown => (existsSync(join(folder, file)) ? readJson(join(folder, file)) : {});
+export async function deriveRecipe(folder: string, given: GivenFacts = {}): Promise<RecipeFacts> {
+  const read = (file: string): unknown => (isIn(folder, file) ? readJson(join(folder, file)) : {});
   const configOf = (network: string): unknown => read(`${network}/config.json`);
+  const [vae] = VAE.filter((file) => isIn(folder, file));
   const configs: FolderConfigs = {
     index: read(INDEX),
     scheduler: read(SCHEDULER),
     transformer: readJson(join(folder, TRANSFORMER)),
-    vae: configOf("vae"),
+    vae: vae === undefined ? {} : read(vae),
     text_encoder: configOf("text_encoder"),
     text_encoder_2: configOf("text_encoder_2"),
     text_encoder_3: configOf("text_encoder_3"),
+    grid: isIn(folder, DECODER) ? await gridOf(join(folder, DECODER), given.dims) : undefined,
   };
   const { className, pipeline } = pipelineOf(classOf(configs.index), classOf(configs.transformer), folder);
   const found = pipeline.recipe(parseWith(pipeline.config, configs, folder));
-  if (!("reason" in found)) return recipeOf(folder, found);
-  const nearest = JSON.stringify(recipeOf(folder, found.nearest));
+  if (!("reason" in found)) return recipeOf(folder, found, given);
+  const nearest = JSON.stringify(recipeOf(folder, found.nearest, given));
   throw unsupportedPipeline(className, found.reason, found.instead, nearest, folder);
 }
 
-function recipeOf(folder: string, facts: PipelineFacts): RecipeFacts {
+function isIn(folder: string, file: string): boolean {
+  return existsSync(join(folder, file));
+}
+
+function recipeOf(folder: string, facts: PipelineFacts, { inputs: values = new Map() }: GivenFacts): RecipeFacts {
   const inputs = { ...facts.inputs };
   for (const [name, file] of arraysIn(folder, "calibrate")) inputs[name] = { ...inputs[name], calibrate: file };
   for (const [name, file] of arraysIn(folder, "fix")) inputs[name] = { ...inputs[name], fix: file };
   const { guidance = { form: "none" }, before = [], after = [] } = facts;
-  const isThere = (specs: readonly CompanionFacts[]): boolean =>
-    specs.every(({ model }) => model === undefined || existsSync(join(folder, model)));
+  const areThere = (specs: readonly CompanionFacts[]): boolean => specs.every(({ model }) => model === undefined || isIn(folder, model));
   // Embeddings that are given stand for the encoders that would make them.
-  const embeddings = before.flatMap(({ outputs = {} }) => Object.values(outputs));
-  const areGiven = embeddings.some((name) =>
-    ["calibrate", "uncond", "fix"].some((place) => existsSync(join(folder, place, `${name}.npy`))),
-  );
-  const taken = isThere(after) ? after : [];
+  const made = new Set(before.flatMap(valuesOf));
+  const given = [...values.keys(), ...PLACES.flatMap((place) => arraysIn(folder, place)).map(([name]) => name)];
+  const encodes = areThere(before) && !given.some((name) => made.has(name));
+  // The negative prompt is one of encoders; what they make of it is not for the recipe to say.
+  const uncond = Object.entries(guidance.uncond ?? {}).filter(([name, spec]) => (isInput(spec) ? encodes : !(encodes && made.has(name))));
+  const taken = areThere(after) && VAE.some((file) => isIn(folder, file)) ? after : [];
   return {
     ...displayOf(taken),
     ...PORTS,
-    ...(existsSync(join(folder, SCHEDULER)) ? { scheduler: SCHEDULER } : {}),
+    ...(isIn(folder, SCHEDULER) ? { scheduler: SCHEDULER } : {}),
     ...facts,
     model: MODEL,
-    guidance: { ...guidance, uncond: { ...guidance.uncond, ...Object.fromEntries(arraysIn(folder, "uncond")) } },
+    guidance: { ...guidance, uncond: Object.fromEntries([...uncond, ...arraysIn(folder, "uncond")]) },
     inputs,
-    before: isThere(before) && !areGiven ? before : [],
+    before: encodes ? before : [],
     after: taken,
   };
 }
 
 /** How the result of a decoder is shown: its name says what it is. */
 function displayOf(after: readonly CompanionFacts[]): Pick<RecipeFacts, "display"> {
-  const results = after.flatMap(({ outputs = {} }) => Object.values(outputs));
+  const results = after.flatMap(valuesOf);
   const kind = (["image", "video", "audio"] as const).find((name) => results.includes(name));
   return kind ? { display: { kind } } : {};
+}
+
+const PLACES = ["calibrate", "uncond", "fix"] as const;
+
+/** The sizes of a decoder's grid, as its file declares them: those of what it takes behind rows and channels. Undefined if some are open. */
+async function gridOf(file: string, dims: ReadonlyMap<string, number> = new Map()): Promise<readonly number[] | undefined> {
+  const [input] = (await readModel(file)).graph.inputs;
+  const sizes = (input?.type?.shape ?? []).slice(2).flatMap((dim) => (typeof dim === "string" ? dims.get(dim) : dim) ?? []);
+  return sizes.length > 0 && sizes.length + 2 === input?.type?.shape?.length ? sizes : undefined;
 }
 
 /**

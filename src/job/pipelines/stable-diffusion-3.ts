@@ -1,6 +1,6 @@
 /** Stable Diffusion 3 and 3.5 (arXiv 2403.03206), as diffusers' `pipelines/stable_diffusion_3/pipeline_stable_diffusion_3.py` runs them. */
 import { z } from "zod";
-import { decodedBy, glue } from "../glue.js";
+import { decoded, glue, scalingKeys, unscaled } from "../glue.js";
 import type { Pipeline } from "../pipeline.js";
 
 const clip = z.object({ num_hidden_layers: z.int().min(1).default(12), hidden_size: z.int().min(1).default(768) });
@@ -9,7 +9,7 @@ const config = z.object({
   transformer: z.object({ patch_size: z.int().min(1).default(2), joint_attention_dim: z.int().min(1).default(4096) }),
   text_encoder: clip,
   text_encoder_2: clip,
-  vae: z.object({ scaling_factor: z.number().default(1), shift_factor: z.number().nullish() }),
+  vae: z.object(scalingKeys),
 });
 
 /** The tokens that the pipeline gives to both CLIPs and to T5. */
@@ -61,7 +61,7 @@ export default {
           `int64[6] pads = {0, 0, 0, 0, 0, ${missing}}`,
         ),
       ],
-      after: [...decodedBy(vae)],
+      after: [unscaled(vae), decoded("unscaled_latent", "image")],
     };
   },
 } satisfies Pipeline<typeof config>;

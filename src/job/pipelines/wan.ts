@@ -1,22 +1,45 @@
-/** Wan (arXiv 2503.20314), as diffusers' `pipelines/wan/pipeline_wan.py` runs it. */
+/** Wan 2.1 and 2.2 (arXiv 2503.20314), as diffusers' `pipelines/wan/pipeline_wan.py` runs them. */
 import { z } from "zod";
-import type { Pipeline } from "../pipeline.js";
+import { decoded, glue, unpadded } from "../glue.js";
+import type { Pipeline, PipelineFacts } from "../pipeline.js";
 
-const config = z.object({ index: z.object({ boundary_ratio: z.number().nullish() }) });
+const config = z.object({
+  index: z.object({ boundary_ratio: z.number().nullish(), expand_timesteps: z.boolean().nullish() }),
+  scheduler: z.object({ num_train_timesteps: z.number().default(1000) }),
+  vae: z.object({ latents_mean: z.array(z.number()).default([]), latents_std: z.array(z.number()).default([]) }),
+});
 
 export default {
   name: "wan",
   pipelines: ["WanPipeline"],
   transformers: ["WanTransformer3DModel"],
   config,
-  recipe({ index }) {
-    const facts = { steps: 50, guidance: { form: "two-calls", scale: 5 } } as const;
-    const { boundary_ratio: boundary } = index;
-    if (typeof boundary !== "number") return facts;
+  recipe({ index, scheduler, vae: { latents_mean: mean, latents_std: std } }) {
+    const { boundary_ratio: boundary, expand_timesteps: isSpread } = index;
+    // The second expert takes over below the boundary; its scale is the first one's, unless the call says another.
+    const networks =
+      typeof boundary === "number" ? [{ model: "transformer_2/model.onnx", belowTime: boundary * scheduler.num_train_timesteps }] : [];
+    const perChannel = (name: string, numbers: readonly number[]): string =>
+      `float[1, ${numbers.length}, 1, 1, 1] ${name} = {${numbers.join(", ")}}`;
+    const unscaled = glue(
+      "unscaled",
+      "float latent => float unscaled_latent",
+      "spread = Mul(latent, std) unscaled_latent = Add(spread, mean)",
+      `${perChannel("std", std)}, ${perChannel("mean", mean)}`,
+    );
+    const facts = {
+      steps: 50,
+      guidance: { form: "two-calls", scale: 5, uncond: { input_ids: { input: true }, attention_mask: { input: true } } },
+      networks,
+      before: [{ model: "text_encoder/model.onnx", outputs: { last_hidden_state: "text_states" } }, unpadded("text_states")],
+      after: [unscaled, decoded("unscaled_latent", "video")],
+    } satisfies PipelineFacts;
+    if (isSpread !== true) return facts;
     return {
-      reason: "it switches between two networks on the way",
-      instead: `Compile each network for its part of the run, with a scheduler that has no memory (FlowMatchEulerDiscreteScheduler with the "shift" of Wan, in euler.json). \`smoothcc sampler euler.json --steps 50 --json\` prints its table: keep the rows with a timestep of at least ${1000 * boundary} in a file, which is the "scheduler" of 'transformer'; 'transformer_2' takes euler.json and, as "start", the number of those rows, and is run from the first one's latent (run --noise). Write a recipe for each, to be given with --recipe, such as`,
-      nearest: { ...facts, scheduler: "euler.json" },
+      reason: 'it tells its network a time for each token ("expand_timesteps"), as those of a given image are no noise',
+      instead:
+        "Without an image all tokens have the same time: export the network with one time for each latent, which it spreads over the tokens itself, and write recipe.json into the folder",
+      nearest: facts,
     };
   },
 } satisfies Pipeline<typeof config>;
