@@ -57,10 +57,10 @@ static Dictionary<string, OrtValue> FeedsOf(JsonElement manifest, Dictionary<str
     var ports = manifest.GetProperty("inputs").EnumerateArray().ToArray();
     var recipe = manifest.GetProperty("recipe");
     var latent = ShapeOf(ports[0]);
-    // From image to image, the latent is not noise.
-    var isNoise =
-        !(recipe.TryGetProperty("start", out var start) && start.GetInt32() > 0)
-        && !(recipe.TryGetProperty("strength", out var strength) && strength.GetDouble() < 1);
+    // A run that starts late wants its latent noised, unless it is given an original.
+    bool Says(string key) => recipe.TryGetProperty(key, out var value) && value.GetBoolean();
+    double Number(string key, double otherwise) => recipe.TryGetProperty(key, out var value) ? value.GetDouble() : otherwise;
+    var isNoise = Says("image") || Says("inpaint") || (Number("start", 0) == 0 && Number("strength", 1) == 1);
     var feeds = new Dictionary<string, OrtValue>();
     for (var i = 0; i < ports.Length; i++)
     {

@@ -32,8 +32,8 @@ export function feedsOf({ inputs, recipe }, given, seed = 0) {
   const unknown = Object.keys(given).find((name) => inputs.every((port) => port.name !== name));
   if (unknown !== undefined) throw new Error(`there is no input '${unknown}', but ${inputs.map(({ name }) => name).join(", ")}`);
   const normal = normals(seed);
-  // From image to image, the latent is not noise.
-  const isNoise = !(recipe.start > 0) && !(recipe.strength < 1);
+  // A run that starts late wants its latent noised, unless it is given an original.
+  const isNoise = recipe.image || recipe.inpaint || ((recipe.start ?? 0) === 0 && (recipe.strength ?? 1) === 1);
   // What the sampler draws: [draws, …latent].
   const isDrawn = ({ name, shape }) => name.endsWith("noise") && String(shape.slice(1)) === String(latent.shape);
   const valueOf = (port) => {
@@ -79,7 +79,7 @@ function normals(seed) {
  * Returns the output that is shown: what a decoder makes of the latent, or the latent. An aborted signal ends it between two parts, as the
  * runtime cannot be interrupted; it throws the signal's reason.
  */
-export async function play({ segments, inputs, outputs, evaluations }, open, feeds, { told, signal } = {}) {
+export async function play({ segments = [], inputs, outputs, evaluations }, open, feeds, { told, signal } = {}) {
   const names = (ports) => ports.map(({ name }) => name);
   const whole = { model: "model.onnx", to: evaluations, latent: outputs[0].name, inputs: names(inputs), outputs: names(outputs) };
   const parts = segments.length > 0 ? segments : [whole];

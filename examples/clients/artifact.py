@@ -30,10 +30,11 @@ def prepare(args):
     given = dict(pair.partition("=")[::2] for pair in args.input)
     for name in given.keys() - {port["name"] for port in ports}:
         raise SystemExit(f"There is no input '{name}', but {', '.join(port['name'] for port in ports)}.")
-    # From image to image, the latent is not noise.
-    drawn = [] if recipe.get("start", 0) > 0 or recipe.get("strength", 1) < 1 else [ports[0]["name"]]
     # What the sampler draws: [draws, …latent].
-    drawn += [port["name"] for port in ports if port["name"].endswith("noise") and port["shape"][1:] == ports[0]["shape"]]
+    drawn = [port["name"] for port in ports if port["name"].endswith("noise") and port["shape"][1:] == ports[0]["shape"]]
+    # A run that starts late wants its latent noised, unless it is given an original.
+    if recipe.get("image") or recipe.get("inpaint") or (recipe.get("start", 0) == 0 and recipe.get("strength", 1) == 1):
+        drawn.append(ports[0]["name"])
     generator = np.random.default_rng(args.seed)
     return manifest, {port["name"]: value_of(port, given.get(port["name"]), port["name"] in drawn, generator) for port in ports}
 

@@ -108,8 +108,9 @@ std::vector<Input> inputs_of(const json& manifest, const std::map<std::string, s
   const json& ports = manifest.at("inputs");
   const json& recipe = manifest.at("recipe");
   const Shape latent = ports[0]["shape"];
-  // From image to image, the latent is not noise.
-  const bool is_noise = recipe.value("start", 0) == 0 && recipe.value("strength", 1.0) == 1.0;
+  // A run that starts late wants its latent noised, unless it is given an original.
+  const bool is_noise = recipe.value("image", false) || recipe.value("inpaint", false) ||
+                        (recipe.value("start", 0) == 0 && recipe.value("strength", 1.0) == 1.0);
   std::vector<Input> inputs;
   for (const json& port : ports) {
     const std::string name = port["name"];

@@ -21,7 +21,7 @@ def main():
     parser.add_argument("--previews", type=pathlib.Path, metavar="FOLDER", help="where a picture goes after each part")
     args = parser.parse_args()
     manifest, feeds = prepare(args)
-    segments, rows = manifest["segments"], manifest["evaluations"]
+    segments, rows = manifest.get("segments"), manifest["evaluations"]
     if not segments:
         raise SystemExit(f"{args.folder} is in one part: compile it with --segments N, or use run.py.")
     if args.previews:
