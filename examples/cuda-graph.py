@@ -12,11 +12,12 @@ import os
 import pathlib
 import time
 
+# Before it is imported, or the runtime keeps a store of what it runs, to send it to its maker.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 import numpy as np
 import onnxruntime as ort
 
-# Before the first session, or the runtime keeps a store of what it runs, to send it to its maker.
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 DTYPES = {"float": np.float32, "float16": np.float16, "double": np.float64, "int64": np.int64, "int32": np.int32, "bool": np.bool_}
 
 
@@ -43,7 +44,7 @@ def values_of(port, given, generator):
     if name in given:
         text = given[name]
         numbers = np.load(text) if text.endswith(".npy") else np.array([float(part) for part in text.split(",")])
-        return np.ascontiguousarray(np.broadcast_to(numbers, port["shape"]).astype(dtype))
+        return np.array(np.broadcast_to(numbers if port["shape"] else numbers.reshape(()), port["shape"]), dtype, order="C")
     if "default" in port:
         return np.full(port["shape"], port["default"], dtype=dtype)
     if dtype != np.float32:

@@ -148,7 +148,7 @@ describe("examples", () => {
     );
     await run("node", [CLI, "compile", glyphs, "--no-cache", "--steps", "2", "--runtime", "guidance", "-o", artifact, "--quiet"]);
     const [ours, theirs] = [join(folder, "ours.npy"), join(folder, "theirs.npy")];
-    await run("node", [CLI, "run", artifact, "--noise", noise, "--input", "class_labels=18", "-o", ours, "--quiet"]);
+    await run("node", [CLI, "run", artifact, "--noise", noise, "--input", "class_labels=18", "--guidance", "4", "-o", ours, "--quiet"]);
     const options = [
       "--device",
       "cpu",
@@ -156,6 +156,8 @@ describe("examples", () => {
       "1",
       "--input",
       "class_labels=18",
+      "--input",
+      "guidance_scale=4",
       "--input",
       `hidden_states=${noise}`,
       "--output",
@@ -179,6 +181,8 @@ describe("examples", () => {
       "attention-alone.js",
       "bench-pytorch.py",
       "calibrate-shards",
+      // Tested by clients.test.ts.
+      "clients",
       "compare-policies.js",
       "cuda-graph.py",
       "export",
