@@ -92,6 +92,9 @@ export interface RunIdentity {
   readonly guidance: { readonly form: string; readonly scale: number | readonly number[] };
 }
 
+/** The names of the inputs for original and mask, unless a network has inputs of these names. */
+export const ORIGINAL_INPUTS = { image: "image_latent", mask: "mask" } as const;
+
 /**
  * All values that a run is given beside noise, by name: conditions but for those that companions give, what companions read, original and
  * mask.

@@ -20,6 +20,7 @@ import {
   type Original,
   LATENT_VALUE,
   networkName,
+  ORIGINAL_INPUTS,
   type PredictionSlice,
   type RunFacts,
 } from "../../schedules/index.js";
@@ -88,7 +89,7 @@ async function bindNetwork(network: Network, runtime: RuntimeOptions): Promise<B
   const taken = new Set([ports.latent, ...ports.conditions, ...companionInputs(network)]);
   const own =
     recipe.image === true || recipe.inpaint === true
-      ? { image: freeName("image_latent", taken), mask: recipe.inpaint === true ? freeName("mask", taken) : undefined }
+      ? { image: freeName(ORIGINAL_INPUTS.image, taken), mask: recipe.inpaint === true ? freeName(ORIGINAL_INPUTS.mask, taken) : undefined }
       : undefined;
   assertInputsKnown(
     network,

@@ -101,6 +101,46 @@ export function denormalised(mean: readonly number[], std: readonly number[], la
   );
 }
 
+/**
+ * The latent that an encoder of the class AutoencoderKL, as optimum exports it, makes of `start_image`, a picture in [−1, 1]:
+ * (mean + exp(log variance / 2) · vae_noise − shift_factor) · scaling_factor (`retrieve_latents` and `prepare_latents` of
+ * pipeline_stable_diffusion_3_img2img.py; the bounds are those of `DiagonalGaussianDistribution`).
+ */
+export function encodedOriginal(
+  { latent_channels: channels, scaling_factor: scale, shift_factor: shift }: z.output<z.ZodObject<typeof encodingKeys>>,
+  latent = "image_latent",
+): readonly CompanionFacts[] {
+  return [
+    { model: "vae_encoder/model.onnx", inputs: { sample: "start_image" }, outputs: { latent_parameters: "posterior" } },
+    glue(
+      "drawn",
+      `float[rows, ${2 * channels}, height, width] posterior, float[rows, ${channels}, height, width] vae_noise => float ${latent}`,
+      `mean, log = Split<axis = 1>(posterior, parts) bounded = Clip(log, least, most) halved = Mul(bounded, half) deviation = Exp(halved)
+       spread = Mul(deviation, vae_noise) sample = Add(mean, spread) moved = Sub(sample, shift) ${latent} = Mul(moved, scale)`,
+      `int64[2] parts = {${channels}, ${channels}}, float least = {-30}, float most = {20}, float half = {0.5},
+       float shift = {${shift ?? 0}}, float scale = {${scale}}`,
+    ),
+  ];
+}
+
+/** Keys of vae/config.json of autoencoders that tell mean and variance. */
+export const encodingKeys = { ...scalingKeys, latent_channels: z.int().min(1).default(4) };
+
+/** A latent [rows, channels, height, width] as tokens [rows, tokens, channels · patch · patch]: what `unpacked` takes apart. */
+export function packed(latent: string, patch: number, result: string): CompanionFacts {
+  return glue(
+    "packed",
+    `float ${latent} => float ${result}`,
+    `shape = Shape(${latent}) rows = Gather(shape, zero) channels = Gather(shape, one) sizes = Gather(shape, behind) counts = Div(sizes, patch)
+     height, width = Split<axis = 0>(counts, single)
+     in_patches = Concat<axis = 0>(rows, channels, height, patch, width, patch)
+     patches = Reshape(${latent}, in_patches) moved = Transpose<perm = [0, 2, 4, 1, 3, 5]>(patches)
+     area = Mul(height, width) patch_area = Mul(patch, patch) depth = Mul(channels, patch_area)
+     whole = Concat<axis = 0>(rows, area, depth) ${result} = Reshape(moved, whole)`,
+    `int64[1] zero = {0}, int64[1] one = {1}, int64[2] behind = {2, 3}, int64[1] patch = {${patch}}, int64[2] single = {1, 1}`,
+  );
+}
+
 /** What the decoder, as optimum exports it, makes of a latent. */
 export function decoded(latent: string, result: "image" | "video" | "audio"): CompanionFacts {
   return { model: "vae_decoder/model.onnx", inputs: { latent_sample: latent }, outputs: { sample: result } };

@@ -13,6 +13,7 @@ import { rewrite } from "../../ir/rewrite.js";
 import { unknownBetween, unknownNamed } from "../../ir/unknown.js";
 import { type Stamps, stampsOf } from "../files/index.js";
 import { badJsonField } from "../../schedules/diagnostics.js";
+import { ORIGINAL_INPUTS } from "../../schedules/index.js";
 import { METADATA_PREFIX, missingExtension } from "../words/index.js";
 import { assertWired, openCompanions, type OpenCompanions, withoutIdle } from "./companions.js";
 import { type Extensions, loadExtensions } from "./extensions.js";
@@ -54,7 +55,7 @@ export async function openNetwork(path: string, overrides: RecipeOverrides): Pro
   const inputs = read.graph.inputs.map(({ name }) => name);
   const extensions = await loadExtensions(overrides.extensions ?? []);
   const named = await openCompanions(opened);
-  const companions = opened.isDerived ? withoutIdle(named, inputs) : named;
+  const companions = opened.isDerived ? withoutIdle(named, [...inputs, ...Object.values(ORIGINAL_INPUTS)]) : named;
   const around = [...companions.before, ...companions.after];
   const known = {
     inputs: [...inputs, ...around.flatMap((companion) => [...companion.inputs.values()])],

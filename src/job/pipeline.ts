@@ -1,7 +1,7 @@
 /** The interface of an entry of `pipelines/`: how one of diffusers' pipelines runs its network, as a recipe. */
 import { z } from "zod";
 import type { Named } from "../../ir/registry.js";
-import type { RecipeFacts } from "./recipe.js";
+import type { CompanionFacts, RecipeFacts } from "./recipe.js";
 
 /**
  * The configurations of a diffusers folder, as read; empty where there is no file. Those of networks are under the names of their folders:
@@ -26,7 +26,10 @@ export interface FolderConfigs {
  * folder that has all networks; a folder that lacks some of them is taken without, and without inputs for a negative prompt
  * (`guidance.uncond`).
  */
-export type PipelineFacts = Omit<RecipeFacts, "model">;
+export interface PipelineFacts extends Omit<RecipeFacts, "model"> {
+  /** Networks that make `image_latent` of a picture, `start_image`, for runs that do not start from noise (`--start`). */
+  readonly original?: readonly CompanionFacts[] | undefined;
+}
 
 /** Why no recipe says what a pipeline does by itself, and what a recipe can say in its place. */
 export interface NoRecipe {

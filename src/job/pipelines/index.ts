@@ -5,7 +5,7 @@ import { z } from "zod";
 import { unknownPipeline, unsupportedPipeline } from "../../words/index.js";
 import { readModel } from "../../../ir/onnx/index.js";
 import { hasMethods, loadFolder } from "../../../ir/registry.js";
-import { parseWith } from "../../../schedules/index.js";
+import { ORIGINAL_INPUTS, parseWith } from "../../../schedules/index.js";
 import { readJson } from "../../files/index.js";
 import { valuesOf } from "../glue.js";
 import type { FolderConfigs, Pipeline, PipelineFacts } from "../pipeline.js";
@@ -38,6 +38,8 @@ export function pipelineFile(folder: string): string | undefined {
 interface GivenFacts {
   readonly dims?: ReadonlyMap<string, number> | undefined;
   readonly inputs?: InputSpecs | undefined;
+  /** The first step that is run. */
+  readonly start?: number | undefined;
 }
 
 /**
@@ -70,7 +72,11 @@ function isIn(folder: string, file: string): boolean {
   return existsSync(join(folder, file));
 }
 
-function recipeOf(folder: string, facts: PipelineFacts, { inputs: values = new Map() }: GivenFacts): RecipeFacts {
+function recipeOf(
+  folder: string,
+  { original = [], ...facts }: PipelineFacts,
+  { inputs: values = new Map(), start = 0 }: GivenFacts,
+): RecipeFacts {
   const inputs = { ...facts.inputs };
   for (const [name, file] of arraysIn(folder, "calibrate")) inputs[name] = { ...inputs[name], calibrate: file };
   for (const [name, file] of arraysIn(folder, "fix")) inputs[name] = { ...inputs[name], fix: file };
@@ -82,6 +88,7 @@ function recipeOf(folder: string, facts: PipelineFacts, { inputs: values = new M
   const encodes = areThere(before) && !given.some((name) => made.has(name));
   // The negative prompt is one of encoders; what they make of it is not for the recipe to say.
   const uncond = Object.entries(guidance.uncond ?? {}).filter(([name, spec]) => (isInput(spec) ? encodes : !(encodes && made.has(name))));
+  const starts = start > 0 && original.length > 0 && areThere(original) && !given.includes(ORIGINAL_INPUTS.image);
   const taken = areThere(after) && VAE.some((file) => isIn(folder, file)) ? after : [];
   return {
     ...displayOf(taken),
@@ -91,7 +98,8 @@ function recipeOf(folder: string, facts: PipelineFacts, { inputs: values = new M
     model: MODEL,
     guidance: { ...guidance, uncond: Object.fromEntries([...uncond, ...arraysIn(folder, "uncond")]) },
     inputs,
-    before: encodes ? before : [],
+    before: [...(encodes ? before : []), ...(starts ? original : [])],
+    ...(starts && { image: true, inputs: { ...POSTERIOR_MEAN, ...inputs } }),
     after: taken,
   };
 }
@@ -102,6 +110,9 @@ function displayOf(after: readonly CompanionFacts[]): Pick<RecipeFacts, "display
   const kind = (["image", "video", "audio"] as const).find((name) => results.includes(name));
   return kind ? { display: { kind } } : {};
 }
+
+/** Of what an encoder tells of a latent, the mean: nothing is drawn unless the user says so. */
+const POSTERIOR_MEAN = { vae_noise: { fix: 0 } };
 
 const PLACES = ["calibrate", "uncond", "fix"] as const;
 
