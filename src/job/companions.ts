@@ -172,22 +172,27 @@ async function boundFor(
   { types, batch, dims, differing, givenRow }: Surroundings,
   questions: Questions,
 ): Promise<Model> {
-  const own = new Map<Value, Value>();
-  const sizes = new Map(Object.entries({ ...dims, ...spec.dims }));
   const nameOf = (value: string): string => (differing.has(value) ? valueName(value, half) : value);
-  // What is there already says how large the dimensions of its name are.
-  for (const { name: input, type } of read.graph.inputs) {
-    const found = staticShape(types.get(nameOf(inputs.get(input) ?? "")));
-    for (const [axis, dim] of type?.shape?.entries() ?? [])
-      if (typeof dim === "string" && found?.[axis] !== undefined) sizes.set(dim, found[axis]);
-  }
-  for (const input of read.graph.inputs) {
+  const wired = read.graph.inputs.flatMap((input) => {
+    const { type } = input;
     const value = inputs.get(input.name);
-    if (value === undefined || !input.type) continue;
-    const { elem, shape: declared } = input.type;
-    const isOpen = declared?.some((dim, axis) => axis > 0 && typeof dim !== "number");
-    const given = declared && isOpen ? givenRow(nameOf(value), declared.length) : undefined;
-    const free = declared?.map((dim, axis) => freeDim(dim, axis, { sizes, batch, given })) ?? null;
+    if (value === undefined || !type) return [];
+    const isOpen = type.shape?.some((dim, axis) => axis > 0 && typeof dim !== "number");
+    const row = isOpen && type.shape ? givenRow(nameOf(value), type.shape.length) : undefined;
+    return [{ input, value, ...type, known: types.get(nameOf(value))?.shape ?? (row && [null, ...row]) }];
+  });
+  // What is given says how large the dimensions of its name are.
+  const sizes = new Map(Object.entries({ ...dims, ...spec.dims }));
+  for (const { shape, known } of wired)
+    for (const [axis, dim] of shape?.entries() ?? []) {
+      const size = known?.[axis];
+      if (typeof dim === "string" && typeof size === "number") sizes.set(dim, size);
+    }
+  const own = new Map<Value, Value>();
+  for (const { input, value, elem, shape: declared, known } of wired) {
+    const sizeOf = (dim: Dim, axis: number): Dim =>
+      typeof dim === "number" ? dim : (known?.[axis] ?? (dim === null ? undefined : sizes.get(dim)) ?? (axis === 0 ? batch : dim));
+    const free = declared?.map(sizeOf) ?? null;
     // Without sizes of its own the unconditional half has those of the conditional one.
     const shape =
       types.get(nameOf(value))?.shape ?? (free?.every((dim) => typeof dim === "number") ? free : types.get(value)?.shape) ?? free;
@@ -208,19 +213,6 @@ async function boundFor(
     if (given !== undefined && value.type) types.set(valueName(given, half), { elem: value.type.elem, shape: shapeOf(value) });
   }
   return model;
-}
-
-interface Sizes {
-  readonly sizes: ReadonlyMap<string, number>;
-  readonly batch: number;
-  readonly given: readonly number[] | undefined;
-}
-
-/** The size of an input's dimension: what the file or an array for it says, or else the recipe. Axis 0 counts latents, if it has no size. */
-function freeDim(dim: Dim, axis: number, { sizes, batch, given }: Sizes): Dim {
-  if (typeof dim === "number") return dim;
-  const named = dim === null ? undefined : sizes.get(dim);
-  return axis === 0 ? (named ?? batch) : (given?.[axis - 1] ?? named ?? dim);
 }
 
 function fits(declared: readonly Dim[], shape: readonly Dim[]): boolean {
