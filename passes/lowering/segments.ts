@@ -1,7 +1,7 @@
 /** Cuts a whole run into parts that run one after the other: what a later part needs of an earlier one goes out of it and in again. */
-import { operands } from "../ir/analysis.js";
-import { type Graph, inputValue, type Model, type Node, type Port, type Value } from "../ir/graph.js";
-import { rewrite } from "../ir/rewrite.js";
+import { operands } from "../../ir/analysis.js";
+import { type Graph, inputValue, type Model, type Node, type Port, type Value } from "../../ir/graph.js";
+import { rewrite } from "../../ir/rewrite.js";
 
 /**
  * Models that give the run's outputs when they run in turn. Each ends with one of `stops`, outputs of the model in the order in which they
