@@ -137,8 +137,7 @@ it("is timed against an uncached run with the same weights on disk", async () =>
     const target = await emit(job, randomSchedule(job, 3));
     const beside = mkdtempSync(join(folder, "bench-"));
     const file = await writeUncached(await openArtifact(target, RUNTIME), beside);
-    for (const name of dataFilesIn(target))
-      expect(statSync(join(beside, name)).ino).toBe(statSync(join(target, name)).ino);
+    for (const name of dataFilesIn(target)) expect(statSync(join(beside, name)).ino).toBe(statSync(join(target, name)).ino);
     // What is not there yet is what the time comes to, and in half precision the weights that are converted.
     const own = statSync(`${file}.data`, { throwIfNoEntry: false })?.size ?? 0;
     if (precision === "fp32") expect(own).toBeLessThan(statSync(join(target, FILES.data)).size / 10);

@@ -38,6 +38,7 @@ const FAMILIES = [
   { family: "sana", result: "image", inputs: ["input_ids", "attention_mask"] },
   { family: "aura_flow", result: "image", inputs: ["input_ids", "attention_mask"] },
   { family: "wan", result: "video", inputs: ["input_ids", "attention_mask"] },
+  { family: "wan22", result: "video", inputs: ["input_ids", "attention_mask"] },
   { family: "ltx", result: "video", inputs: ["input_ids", "attention_mask"] },
   { family: "stable_audio", result: "audio", inputs: ["input_ids", "attention_mask", "start_seconds", "end_seconds"] },
 ] as const;

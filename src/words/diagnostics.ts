@@ -323,7 +323,7 @@ export function notSound(shape: readonly number[], problem: string): CompilerErr
     "NOT_SOUND",
     2,
     `A result of the shape [${shape.join(", ")}] cannot be written as sound: ${problem}.`,
-    "Sound is [batch, channels, samples] of one or two channels: join a decoder or a vocoder behind the run (\"after\" in recipe.json), or leave out --wav.",
+    'Sound is [batch, channels, samples] of one or two channels: join a decoder or a vocoder behind the run ("after" in recipe.json), or leave out --wav.',
   );
 }
 
