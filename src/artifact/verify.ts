@@ -1,12 +1,24 @@
 /** Verifies that an artifact computes what its plan says, and measures the difference from the result without caching. */
 import { join } from "node:path";
 import { damagesOf, FILES } from "./manifest.js";
-import { type Artifact, ArtifactSession, feedsOf, runSegments } from "./artifact.js";
-import { type Guidance, latentShape, mean, placeAt, psnr, rangeOf, relativeL2, runPorts, scaleInput } from "../../schedules/index.js";
+import { type Artifact, ArtifactSession, feedsOf, jobAtBatch, runSegments } from "./artifact.js";
+import {
+  givenConditions,
+  type Guidance,
+  latentShape,
+  mean,
+  placeAt,
+  psnr,
+  rangeOf,
+  relativeL2,
+  type Run,
+  runPorts,
+  scaleInput,
+} from "../../schedules/index.js";
 import { entryAt } from "../../ir/entries.js";
-import { allNetworks, type Job, type RunInputs, type SampleOptions } from "../job/index.js";
-import { type TensorData, tensorNumbers, tensorOf } from "../../ir/tensor.js";
-import { type ElementType, type FloatType, isFloatType } from "../../ir/types.js";
+import { allNetworks, drawnFor, type Job, planFor, type RunInputs, type SampleOptions } from "../job/index.js";
+import { readTensor, type TensorData, tensorNumbers, tensorOf } from "../../ir/tensor.js";
+import { elementCount, type ElementType, type FloatType, isFloatType } from "../../ir/types.js";
 import { isWidened, runnable } from "../../passes/index.js";
 import type { Progress } from "../words/index.js";
 import { decoded, exportedFirstStep, type FirstCall, liftedFirstStep, ReferenceLoop, startOf, strayCuts } from "../reference/index.js";
@@ -78,7 +90,7 @@ export async function checkFiles(folder: string): Promise<Check> {
 /**
  * Runs the artifact, the plan-aware loop and the uncached loop on the same noise: three runs a sample, and up to `TRIES` more of the worst
  * sample if that is beyond the limit. Runs artifact and loop at other guidance scales, too, where the artifact takes the scale
- * (`otherScales`), and the first step by the exporter's file. Throws NO_KERNELS.
+ * (`otherScales`), at another batch where it takes any, and the first step by the exporter's file. Throws NO_KERNELS.
  */
 export async function verify(artifact: Artifact, options: VerifyOptions = {}): Promise<Verification> {
   const { job, plan, folder } = artifact;
@@ -101,6 +113,7 @@ export async function verify(artifact: Artifact, options: VerifyOptions = {}): P
   let shown: Verification["shown"] | undefined;
   let same: Check;
   let scaled: readonly Check[];
+  let resized: readonly Check[];
   try {
     for (let sample = 0; sample < samples; sample++) {
       const inputs = await startOf(job, sample, options);
@@ -131,6 +144,7 @@ export async function verify(artifact: Artifact, options: VerifyOptions = {}): P
     const follow = (inputs: RunInputs): Promise<Float32Array> => loop.run(inputs, { plan });
     same = await comparison("artifact = plan-aware loop over the original step", compared, tolerance, follow);
     scaled = await scaleChecks(job, entryAt(compared, 0).inputs, tolerance, { session, follow });
+    resized = await batchChecks(artifact, entryAt(compared, 0).inputs, tolerance, session, options);
   } finally {
     await session.close();
     await loop.close();
@@ -148,6 +162,7 @@ export async function verify(artifact: Artifact, options: VerifyOptions = {}): P
       ? [check("what is made of its latent = the same networks behind the loop", Math.max(...results), tolerance.limit, [])]
       : []),
     ...scaled,
+    ...resized,
     ...(await sameSteps(job, compared.slice(0, 1), options)),
   ];
   const fidelity = { relL2: mean(fromUncached), psnr: mean(peaks), samples: samples * job.run.batch };
@@ -191,6 +206,64 @@ function otherScales({ scale }: Guidance): readonly number[] {
   const given = [scale].flat();
   const [first = 1] = given;
   return [...new Set([1, Math.ceil(1.5 * first), 2, 3])].filter((other) => !given.includes(other)).slice(0, 2);
+}
+
+/**
+ * Whether an artifact of any batch follows its plan at another one as well: at 1, where sizes of 1 could be mistaken, or at 3 where it was
+ * built for 1. Noise is drawn for that batch; its conditions are those of the given run, in turn.
+ */
+async function batchChecks(
+  artifact: Artifact,
+  given: RunInputs,
+  tolerance: Tolerance,
+  session: ArtifactSession,
+  options: VerifyOptions,
+): Promise<readonly Check[]> {
+  const { run } = artifact.job;
+  if (!run.anyBatch) return [];
+  const batch = run.batch === 1 ? 3 : 1;
+  const job = await jobAtBatch(artifact, batch, options);
+  const loop = new ReferenceLoop(job.run, options);
+  try {
+    const plan = planFor(job, artifact.schedule);
+    const inputs = { ...drawnFor(job.run, 1, { seed: options.seed }), conditions: inTurn(run, given.conditions, batch) };
+    const follow = (inputs: RunInputs): Promise<Float32Array> => loop.run(inputs, { plan });
+    const followed = await follow(inputs);
+    const compared = [{ inputs, followed, relL2: relativeL2(await session.run(feedsOf(job, inputs)), followed) }];
+    return [await comparison(`artifact = plan-aware loop at a batch of ${batch}`, compared, tolerance, follow)];
+  } finally {
+    await loop.close();
+  }
+}
+
+/** Conditions for another batch: those of each latent, one after the other and again from the first. */
+function inTurn(run: Run, conditions: RunInputs["conditions"], batch: number): RunInputs["conditions"] {
+  const batched = new Map(
+    [...givenConditions(run).values()].flatMap(({ isBatched, halves: { cond, uncond } }) =>
+      [cond, uncond].flatMap((source) => (isBatched && source.kind === "input" ? [[source.name, source.perStep ? 1 : 0] as const] : [])),
+    ),
+  );
+  return new Map(
+    Array.from(conditions, ([name, data]) => {
+      const axis = batched.get(name);
+      return [name, axis === undefined ? data : rowsInTurn(data, axis, batch)];
+    }),
+  );
+}
+
+/** So many elements along an axis: those that there are, in turn. */
+function rowsInTurn(data: TensorData, axis: number, count: number): TensorData {
+  const { elem, shape } = data;
+  const have = entryAt(shape, axis);
+  const bytes = readTensor(data);
+  const outer = elementCount(shape.slice(0, axis));
+  const size = bytes.length / outer / have;
+  const parts = Array.from({ length: outer * count }, (_, i) => {
+    const row = Math.floor(i / count) * have + ((i % count) % have);
+    return bytes.subarray(row * size, (row + 1) * size);
+  });
+  const made = { kind: "bytes", bytes: Uint8Array.from(Buffer.concat(parts)) } as const;
+  return { elem, shape: shape.map((old, i) => (i === axis ? count : old)), content: made };
 }
 
 /** Whether cuts around blocks hold what they should; no check where there are none. */
