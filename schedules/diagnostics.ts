@@ -97,6 +97,17 @@ export function batchAsDim(dim: string): CompilerError {
   );
 }
 
+/** `node`: where two batches differ. */
+export function batchFixed(problem: string, node?: { readonly name: string; readonly opType: string }): CompilerError {
+  return new CompilerError(
+    "BATCH_FIXED",
+    3,
+    `This run is not the same for every batch: ${node ? `${node.opType} '${node.name}': ` : ""}${problem}.`,
+    'Export with a symbolic batch, and make inputs of what is fixed and differs from latent to latent (in recipe.json "calibrate" in place of "fix", "uncond": { "<input>": { "input": true } }); or leave out --runtime batch.',
+    node ? { node: node.name } : {},
+  );
+}
+
 export function batchMismatch(found: number, batch: number, form: string): CompilerError {
   const fits = form === "batched" ? found / 2 : found;
   return new CompilerError(

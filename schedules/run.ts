@@ -16,6 +16,8 @@ export interface Run {
   readonly borders: readonly number[];
   /** The number of latents that the run produces. A call sees this many rows for each of its halves. */
   readonly batch: number;
+  /** Whether it is made for any number of latents, `batch` being the one that figures are given for. */
+  readonly anyBatch?: boolean | undefined;
   /** The inputs of the networks besides latent, time and scale, by name. */
   readonly conditions: ReadonlyMap<string, Condition>;
   /** Networks in front of the run and behind it; none if absent. */

@@ -124,6 +124,9 @@ async function buildAll(model: string, options: Settings, targets: readonly Targ
   for (const { output } of targets) prepareFolder(output, ARTIFACT, options.force);
   assertLimitable(options);
   const job = await openJob(model, options.overrides, options);
+  // A run that cannot be of any batch is refused before anything is measured.
+  const all = { steps: job.run.rows.length, cells: new Map() };
+  if (job.run.anyBatch) await compileModel(job, planFor(job, all), { form: options.form });
   const policy = await findPolicy(options.policy, job.source.extensions?.policies);
   const needs = new Set(targets.flatMap(({ policyOptions }) => needsOf(policy, policyOptions)));
   assertKernels(job.run, options.device);

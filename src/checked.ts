@@ -51,7 +51,7 @@ const CALIBRATE: Schemas<calibration.CalibrateOptions> = {
 const VERIFY: Schemas<artifacts.VerifyOptions> = { ...RUNTIME, ...SAMPLES, samples: some, files: object, progress: called };
 const BENCH: Schemas<artifacts.BenchOptions> = { ...RUNTIME, runs: some, uncached: object, progress: called };
 const OPEN: Schemas<artifacts.ArtifactOptions> = { ...RUNTIME, extensions: texts, check: flag };
-const PACKAGE: Schemas<artifacts.PackageOptions> = { name: text, device: text, force: flag, check: flag };
+const PACKAGE: Schemas<artifacts.PackageOptions> = { name: text, device: text, maxBatch: some, force: flag, check: flag };
 const BUILD: Schemas<builds.BuildOptions> = {
   ...{ ...RUNTIME, ...SAMPLES, overrides: object, output: text, force: flag, policy: text, policyOptions: object, samples: some },
   ...{ form: text, segments: some, cacheMemory: count, runs: count, progress: called, onCompiled: called, warn: called },

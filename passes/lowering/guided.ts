@@ -31,7 +31,9 @@ export class GuidedPrediction {
   terms<W extends Weight>(outputs: readonly CallOutput[], step: Step<W>, factor: OfRow<number>): readonly WeightedValue<W | number>[] {
     const { label } = step;
     const { guidance, prediction } = this.run;
-    const parts = outputs.map(({ halves, value }) => ({ halves, value: this.channels(value, prediction.channels, label, "prediction") }));
+    const parts = outputs.flatMap(({ halves, value }) =>
+      this.apart({ halves, value: this.channels(value, prediction.channels, label, "prediction") }, `${label}/half`),
+    );
     const [first] = parts;
     if (first && parts.length === 1 && first.halves.length === 1)
       return [{ value: first.value, weight: step.weight(`${label}/factor`, factor) }];
@@ -40,6 +42,13 @@ export class GuidedPrediction {
     const guided = this.body.weightedSum(terms, `${label}/guided`);
     const rescaled = this.rescaled(guided, this.cond(parts, label), guidance.rescale, `${label}/rescale`);
     return [{ value: rescaled, weight: step.weight(`${label}/factor`, factor) }];
+  }
+
+  /** An output for each half, in runs of any batch: weights of all rows would have to be as many as these are. */
+  private apart(output: CallOutput, label: string): readonly CallOutput[] {
+    const { halves, value } = output;
+    if (!this.run.anyBatch || halves.length === 1) return [output];
+    return this.body.splitRows(value, halves.length, label).map((half, i) => ({ halves: halves.slice(i, i + 1), value: half }));
   }
 
   /** The weights in uncond + scale · (cond − uncond) are scale for cond and 1 − scale for uncond; in channels without guidance, 1 and 0. */
@@ -77,7 +86,7 @@ export class GuidedPrediction {
 
   private cond(outputs: readonly CallOutput[], label: string): Value {
     const { batch } = this.run;
-    const output = outputs.find(({ halves }) => halves.includes("cond"));
+    const output = outputs.flatMap((one) => this.apart(one, `${label}/half`)).find(({ halves }) => halves.includes("cond"));
     if (!output) throw new Error("internal: no call sees the conditions");
     const at = output.halves.indexOf("cond") * batch;
     return this.body.slice(output.value, 0, at, at + batch, `${label}/cond`);

@@ -3,7 +3,7 @@ import { existsSync, statSync } from "node:fs";
 import { mkdir, rename, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { z } from "zod";
-import { elemOf, shapeOf } from "../../ir/build.js";
+import { elemOf } from "../../ir/build.js";
 import { ditView, type Model, type Value } from "../../ir/graph.js";
 import { writeModel, type WriteOptions, type WriteResult, WrittenData } from "../../ir/onnx/index.js";
 import { type TensorData, tensorFrom, tensorNumbers } from "../../ir/tensor.js";
@@ -30,8 +30,10 @@ import {
   type Recipe,
   type RunInputs,
   schedulerConfig,
+  withBatch,
   writePlan,
 } from "../job/index.js";
+import { badOption } from "../../schedules/diagnostics.js";
 import { AS_WRITTEN, type RuntimeOptions, Session, type SessionOptions, type Tensors } from "../runtime/index.js";
 import type { Trace } from "../calibration/index.js";
 import { METADATA_PREFIX, VERSION } from "../words/index.js";
@@ -97,7 +99,7 @@ export async function fillArtifact(
   for (const [file, read] of exportedFiles(job)) beside.push(await writeModel(read, join(folder, file), { written, signal }));
   assertUnchanged(job.network.files);
   const { form, nodes, macs, memory, passes, model } = compiled;
-  const port = (name: string, value: Value): Manifest["outputs"][number] => ({ name, elem: elemOf(value), shape: [...shapeOf(value)] });
+  const port = (name: string, value: Value): Manifest["outputs"][number] => ({ name, elem: elemOf(value), shape: [...sizesOfPort(value)] });
   const defaults = defaultsOf(job.run);
   const manifest: Manifest = {
     format: `${MANIFEST_FORMAT}1`,
@@ -127,6 +129,14 @@ export async function fillArtifact(
   await writeFile(join(folder, FILES.manifest), jsonText(manifest));
   await writeSums(folder, new Map([first, second, ...beside].flatMap(({ digests }) => [...digests])));
   return { sizes: sizesOf(folder), written };
+}
+
+/** The sizes of an input or output of a run, the name of the batch among them. */
+export function sizesOfPort({ name, type }: Value): readonly (number | string)[] {
+  return (type?.shape ?? []).map((size) => {
+    if (size === null) throw new Error(`internal: '${name}' has a size without a name`);
+    return size;
+  });
 }
 
 /** What inputs of a run get where nothing is said of them. */
@@ -233,6 +243,14 @@ export async function openArtifact(folder: string, { extensions, check = true, .
   const job = atBuiltScale(await openJob(folder, { extensions }, runtime));
   const schedule = readPlan(join(folder, FILES.plan));
   return { folder, manifest, job, schedule, plan: planFor(job, schedule), extensions };
+}
+
+/** The artifact's job at another batch, which it is made for (`Run.anyBatch`). Throws BAD_OPTION where it is not. */
+export async function jobAtBatch({ job }: Pick<Artifact, "job">, batch: number, runtime: RuntimeOptions = {}): Promise<Job> {
+  if (batch === job.run.batch) return job;
+  if (!job.run.anyBatch)
+    throw badOption("--batch", `is for artifacts of any batch: this one is of ${job.run.batch}; build with --runtime batch`);
+  return atBuiltScale(await withBatch(job, batch, runtime));
 }
 
 /** The job as its artifact is run: where no scale is given at that of the build, as the manifest says, and not at those of the calibration. */

@@ -6,6 +6,7 @@ export {
   type OnSegment,
   runSegments,
   feedsOf,
+  jobAtBatch,
   fillArtifact,
   openArtifact,
   shareWeights,
@@ -13,6 +14,6 @@ export {
   writeArtifact,
 } from "./artifact.js";
 export { bench, type Bench, type BenchOptions, type Timing } from "./bench.js";
-export { ARTIFACT, FILES, type Manifest, readManifest } from "./manifest.js";
+export { ARTIFACT, FILES, type Manifest, readManifest, sizeAt } from "./manifest.js";
 export { MODEL_NAME, type Packaged, packageModel, type PackageOptions } from "./triton.js";
 export { type Check, checkFiles, type Verification, verify, type VerifyOptions } from "./verify.js";

@@ -4,11 +4,12 @@ import { join } from "node:path";
 import { z } from "zod";
 import { artifactDamaged, notAnArtifact } from "../words/index.js";
 import { parseWith } from "../../schedules/index.js";
-import { DEFAULT_FORM, forms } from "../../passes/index.js";
+import { DEFAULT_FORM, forms, numberOf } from "../../passes/index.js";
 import { damagesIn, type FolderKind, readJson } from "../files/index.js";
 import { recipeSchema } from "../job/index.js";
 
-const portSchema = z.strictObject({ name: z.string(), elem: z.string(), shape: z.array(z.int()) });
+/** A size is a number, or `batch`, which each run chooses; of what comes out also a multiple of that (`2*batch`). */
+const portSchema = z.strictObject({ name: z.string(), elem: z.string(), shape: z.array(z.union([z.int(), z.string()])) });
 
 /**
  * `default`: what an input gets where nothing is said of it. It stands here, and not as an initializer of the model, which ONNX allows:
@@ -77,6 +78,11 @@ export const FILES = {
   trace: "trace.json",
   report: "report.html",
 } as const;
+
+/** A size of an input or output at a batch. */
+export function sizeAt(size: number | string, batch: number): number {
+  return Number(numberOf(size, batch));
+}
 
 /** The exporter's step of a network, by its place in the run. */
 export function stepFile(place: number): string {

@@ -2,11 +2,13 @@
 import { existsSync, statSync } from "node:fs";
 import { copyFile, writeFile } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
-import { elemOf, shapeOf } from "../../ir/build.js";
+import { elemOf } from "../../ir/build.js";
 import { unsupportedType } from "../../ir/diagnostics.js";
 import type { Value } from "../../ir/graph.js";
 import { readModel } from "../../ir/onnx/index.js";
 import { ELEMENT_TYPES, type ElementType } from "../../ir/types.js";
+import { BATCH } from "../../passes/index.js";
+import { sizesOfPort } from "./artifact.js";
 import { assertWhole, FILES, type Manifest, readManifest } from "./manifest.js";
 import { type FolderKind, linked, makeFolder, readSums, replaceFolder, SUMS, writeSums } from "../files/index.js";
 import { provider } from "../runtime/index.js";
@@ -31,11 +33,15 @@ const MODEL_FOLDER: FolderKind = {
   text: SIGNATURE,
 };
 
+const DEFAULT_MAX_BATCH = 8;
+
 export interface PackageOptions {
   /** The model's name in the server. Default: made from the name of the artifact's folder. */
   readonly name?: string | undefined;
   /** Where the server runs it: `cpu`, `cuda` or `cuda:<id>`; under `cuda`, on each GPU that it has. */
   readonly device?: string | undefined;
+  /** The most latents that the server may put together, where the artifact is of any batch. Default: 8. */
+  readonly maxBatch?: number | undefined;
   /** Whether a model of this name is replaced. Default: no. */
   readonly force?: boolean | undefined;
   /** Whether to compare the model and its weights with their digests. Default: true. */
@@ -46,6 +52,7 @@ export interface PackageOptions {
 interface TensorConfig {
   readonly name: string;
   readonly type: string;
+  /** Without the batch where the server puts requests together; −1 where a request chooses. */
   readonly dims: readonly number[];
   /** What a client sends that has nothing else in mind: the server has no defaults, and asks for all inputs. */
   readonly default?: number | undefined;
@@ -55,6 +62,8 @@ export interface Packaged {
   /** The model's folder in the repository. */
   readonly folder: string;
   readonly name: string;
+  /** The most latents of requests that the server puts together; undefined if it does not. */
+  readonly maxBatch: number | undefined;
   readonly inputs: readonly TensorConfig[];
   readonly outputs: readonly TensorConfig[];
   /** The files, with paths relative to the folder. `linked`: it is the same file on disk as the artifact's. */
@@ -73,9 +82,11 @@ export async function packageModel(artifact: string, repository: string, options
   const { graph } = await readModel(join(artifact, FILES.model));
   const name = options.name ?? legalName(basename(resolve(artifact)));
   const defaults = new Map(ports.map((port) => [port.name, port.default === undefined ? {} : { default: port.default }]));
-  const inputs = graph.inputs.map((value) => ({ ...tensorConfig(value.name, value), ...defaults.get(value.name) }));
-  const outputs = graph.outputs.map(({ name, value }) => tensorConfig(name, value));
-  const config = configText({ name, inputs, outputs, load, instances: instancesOf(options.device) });
+  const isBatched = [...graph.inputs, ...graph.outputs.map(({ value }) => value)].every(({ type }) => type?.shape?.[0] === BATCH);
+  const maxBatch = isBatched ? (options.maxBatch ?? DEFAULT_MAX_BATCH) : undefined;
+  const inputs = graph.inputs.map((value) => ({ ...tensorConfig(value.name, value, isBatched), ...defaults.get(value.name) }));
+  const outputs = graph.outputs.map(({ name, value }) => tensorConfig(name, value, isBatched));
+  const config = configText({ name, maxBatch, inputs, outputs, load, instances: instancesOf(options.device) });
   const folder = join(repository, name);
   // For Triton, a model of several files is a folder with the name that a single model file would have.
   const parts = served.filter((part) => existsSync(join(artifact, part)));
@@ -98,18 +109,19 @@ export async function packageModel(artifact: string, repository: string, options
     await writeSums(partial, known);
     return [...files, { path: SUMS, bytes: statSync(join(partial, SUMS)).size, linked: false }];
   };
-  return { folder, name, inputs, outputs, files: await replaceFolder(folder, MODEL_FOLDER, options.force ?? false, fill) };
+  return { folder, name, maxBatch, inputs, outputs, files: await replaceFolder(folder, MODEL_FOLDER, options.force ?? false, fill) };
 }
 
 function legalName(folder: string): string {
   return folder.replaceAll(/[^\w.-]|^[.-]|\.(?=\.|$)/g, "_");
 }
 
-function tensorConfig(name: string, value: Value): TensorConfig {
+function tensorConfig(name: string, value: Value, isBatched: boolean): TensorConfig {
   const elem = elemOf(value);
   const type = DATA_TYPES[elem];
   if (type === undefined) throw unsupportedType(ELEMENT_TYPES[elem].code, { value: name });
-  return { name, type, dims: shapeOf(value) };
+  const dims = sizesOfPort(value).map((size) => (typeof size === "number" ? size : -1));
+  return { name, type, dims: isBatched ? dims.slice(1) : dims };
 }
 
 function instancesOf(device = "cpu"): string {
@@ -121,18 +133,18 @@ function instancesOf(device = "cpu"): string {
 /** config.pbtxt: a ModelConfig (model_config.proto) in protobuf's text format. */
 function configText({
   name,
+  maxBatch,
   inputs,
   outputs,
   load,
   instances,
-}: Pick<Packaged, "name" | "inputs" | "outputs"> & { readonly load: Manifest["load"]; readonly instances: string }): string {
+}: Pick<Packaged, "name" | "maxBatch" | "inputs" | "outputs"> & { readonly load: Manifest["load"]; readonly instances: string }): string {
   const tensors = (all: readonly TensorConfig[]): string => all.map(tensorText).join(",\n");
   return [
     `${SIGNATURE} ${VERSION}.`,
     `name: ${JSON.stringify(name)}`,
     'backend: "onnxruntime"',
-    "# All sizes are fixed, that of the batch among them.",
-    "max_batch_size: 0",
+    ...batchText(maxBatch, [...inputs, ...outputs]),
     `input [\n${tensors(inputs)}\n]`,
     `output [\n${tensors(outputs)}\n]`,
     `instance_group [ { ${instances} } ]`,
@@ -147,6 +159,18 @@ function configText({
     ),
     "",
   ].join("\n");
+}
+
+/** Whether the server puts requests together along axis 0, which all inputs and outputs must have for that. */
+function batchText(maxBatch: number | undefined, tensors: readonly TensorConfig[]): readonly string[] {
+  if (maxBatch !== undefined) return [`max_batch_size: ${maxBatch}`, "dynamic_batching { }"];
+  const isFixed = tensors.every(({ dims }) => dims.every((size) => size >= 0));
+  return [
+    isFixed
+      ? "# All sizes are fixed, that of the batch among them."
+      : "# A request is a batch: not all of its inputs have an axis for that.",
+    "max_batch_size: 0",
+  ];
 }
 
 /** An input or output as text. For Triton a scalar has one dimension, which a reshape removes for the model. */

@@ -1,14 +1,37 @@
 /** Verifies that an artifact computes what its plan says, and measures the difference from the result without caching. */
 import { join } from "node:path";
 import { damagesOf, FILES } from "./manifest.js";
-import { type Artifact, ArtifactSession, feedsOf, runSegments } from "./artifact.js";
-import { type Guidance, latentShape, mean, placeAt, psnr, rangeOf, relativeL2, runPorts, scaleInput } from "../../schedules/index.js";
-import { allNetworks, type Job, type RunInputs, type SampleOptions } from "../job/index.js";
-import { type TensorData, tensorFrom, tensorNumbers, tensorOf } from "../../ir/tensor.js";
-import { type ElementType, type FloatType, isFloatType } from "../../ir/types.js";
+import { type Artifact, ArtifactSession, feedsOf, jobAtBatch, runSegments } from "./artifact.js";
+import {
+  givenConditions,
+  type Guidance,
+  latentShape,
+  mean,
+  placeAt,
+  psnr,
+  rangeOf,
+  relativeL2,
+  type Run,
+  runPorts,
+  scaleInput,
+  typeFor,
+} from "../../schedules/index.js";
+import { allNetworks, drawnFor, type Job, planFor, type RunInputs, type SampleOptions } from "../job/index.js";
+import { entryAt } from "../../ir/entries.js";
+import { readTensor, type TensorData, tensorFrom, tensorNumbers, tensorOf } from "../../ir/tensor.js";
+import { elementCount, type ElementType, type FloatType, isFloatType, staticShape } from "../../ir/types.js";
 import { isWidened, runnable } from "../../passes/index.js";
 import type { Progress } from "../words/index.js";
-import { decoded, exportedFirstStep, type FirstCall, liftedFirstStep, ReferenceLoop, startOf, strayCuts } from "../reference/index.js";
+import {
+  decoded,
+  encoded,
+  exportedFirstStep,
+  type FirstCall,
+  liftedFirstStep,
+  ReferenceLoop,
+  startOf,
+  strayCuts,
+} from "../reference/index.js";
 import { AS_WRITTEN, assertKernels, type RuntimeOptions, Sessions, type Tensors } from "../runtime/index.js";
 
 interface Tolerance {
@@ -77,7 +100,7 @@ export async function checkFiles(folder: string): Promise<Check> {
 /**
  * Runs the artifact, the plan-aware loop and the uncached loop on the same noise: three runs a sample, and up to `TRIES` more of the worst
  * sample if that is beyond the limit. Runs artifact and loop at other guidance scales, too, where the artifact takes the scale
- * (`otherScales`), and the first step by the exporter's file. Throws NO_KERNELS.
+ * (`otherScales`), at another batch where it takes any, and the first step by the exporter's file. Throws NO_KERNELS.
  */
 export async function verify(artifact: Artifact, options: VerifyOptions = {}): Promise<Verification> {
   const { job, plan, folder } = artifact;
@@ -88,12 +111,6 @@ export async function verify(artifact: Artifact, options: VerifyOptions = {}): P
   const loop = new ReferenceLoop(job.run, options);
   const companions = new Sessions({ ...options, ...AS_WRITTEN }, 0);
   const latentPort = runPorts(job.run).latent;
-  /** What the artifact gives, in its order, if the loop ends at this latent. */
-  const outputsAt = async (latent: Float32Array, { conditions }: RunInputs): Promise<Tensors> => {
-    const made = await decoded(job, latent, conditions, companions);
-    const kept = job.source.recipe.keepLatent ? [[latentPort, tensorFrom("float", latentShape(job.run), latent)] as const] : [];
-    return new Map([...kept, ...made]);
-  };
   const range = job.source.recipe.display?.range;
   const fromUncached: number[] = [];
   const peaks: number[] = [];
@@ -106,7 +123,8 @@ export async function verify(artifact: Artifact, options: VerifyOptions = {}): P
   const { segments } = artifact.manifest;
   let shown: Verification["shown"] | undefined;
   let first: RunInputs | undefined;
-  const follow = async (inputs: RunInputs): Promise<Tensors> => outputsAt(await loop.run(inputs, { plan }), inputs);
+  let resized: readonly Check[] = [];
+  const follow = async (inputs: RunInputs): Promise<Tensors> => outputsAt(job, await loop.run(inputs, { plan }), inputs, companions);
   try {
     for (let sample = 0; sample < samples; sample++) {
       const inputs = await startOf(job, sample, options);
@@ -120,11 +138,11 @@ export async function verify(artifact: Artifact, options: VerifyOptions = {}): P
       options.progress?.("verify", 3 * sample + 2, 3 * samples);
       const uncached = await loop.run(inputs);
       options.progress?.("verify", 3 * sample + 3, 3 * samples);
-      const plain = await outputsAt(uncached, inputs);
+      const plain = await outputsAt(job, uncached, inputs, companions);
       const results = { "the artifact": [...given.values()].map(floatsOf), "the loop": [followed], "the uncached loop": [uncached] };
       for (const [whose, all] of Object.entries(results)) if (!all.every((one) => one.every(Number.isFinite))) overflown.add(whose);
       let pair: Verification["shown"] | undefined;
-      for (const [name, data] of await outputsAt(followed, inputs)) {
+      for (const [name, data] of await outputsAt(job, followed, inputs, companions)) {
         const [cached, expected] = [floatsOf(required(given.get(name))), floatsOf(data)];
         compared.set(name, [...(compared.get(name) ?? []), { inputs, followed: expected, relL2: relativeL2(cached, expected) }]);
         pair = { shape: data.shape, cached, uncached: floatsOf(required(plain.get(name))) };
@@ -136,14 +154,10 @@ export async function verify(artifact: Artifact, options: VerifyOptions = {}): P
     }
     for (const [name, all] of compared) {
       const what = name === latentPort ? "artifact = plan-aware loop over the original step" : `${name} = the networks behind the loop`;
-      same.push(
-        await comparison(what, all, tolerance, async (inputs) => {
-          const outputs = await outputsAt(await loop.run(inputs, { plan }), inputs);
-          return floatsOf(required(outputs.get(name)));
-        }),
-      );
+      same.push(await comparison(what, all, tolerance, async (inputs) => floatsOf(required((await follow(inputs)).get(name)))));
     }
     scaled.push(...(await scaleChecks(job, required(first), tolerance, { session, follow })));
+    resized = await batchChecks(artifact, required(first), tolerance, { session, companions }, options);
   } finally {
     await session.close();
     await loop.close();
@@ -160,10 +174,23 @@ export async function verify(artifact: Artifact, options: VerifyOptions = {}): P
     }),
     ...(inParts.length > 0 ? [check(`${segments.length} segments in turn = the whole run`, Math.max(...inParts), 0, [])] : []),
     ...scaled,
+    ...resized,
     ...(await sameSteps(job, required(first), options)),
   ];
   const fidelity = { relL2: mean(fromUncached), psnr: mean(peaks), samples: samples * job.run.batch };
   return { ok: checks.every(({ ok }) => ok), checks, fidelity, shown: required(shown) };
+}
+
+/** What an artifact of a job gives, in its order, if the loop ends at this latent. */
+async function outputsAt(job: Job, latent: Float32Array, { conditions }: RunInputs, companions: Sessions): Promise<Tensors> {
+  const made = await decoded(job, latent, conditions, companions);
+  const { keepLatent } = job.source.recipe;
+  const kept = keepLatent ? [[runPorts(job.run).latent, tensorFrom("float", latentShape(job.run), latent)] as const] : [];
+  return new Map([...kept, ...made]);
+}
+
+function firstOf(outputs: Tensors): TensorData {
+  return required([...outputs.values()][0]);
 }
 
 function floatsOf(data: TensorData): Float32Array {
@@ -185,7 +212,7 @@ async function scaleChecks(
   const input = scaleInput(job.run);
   if (!input) return [];
   const scales = otherScales(job.run.guidance);
-  const resultOf = async (inputs: RunInputs): Promise<Float32Array> => floatsOf(required([...(await follow(inputs)).values()][0]));
+  const resultOf = async (inputs: RunInputs): Promise<Float32Array> => floatsOf(firstOf(await follow(inputs)));
   const compared: Compared[] = [];
   for (const scale of scales) {
     const inputs = { ...given, conditions: new Map([...given.conditions, [input.name, tensorOf("float", [], [scale])]]) };
@@ -204,6 +231,71 @@ function otherScales({ scale }: Guidance): readonly number[] {
   const given = [scale].flat();
   const [first = 1] = given;
   return [...new Set([1, Math.ceil(1.5 * first), 2, 3])].filter((other) => !given.includes(other)).slice(0, 2);
+}
+
+/**
+ * Whether an artifact of any batch follows its plan at another one as well: at 1, where sizes of 1 could be mistaken, or at 3 where it was
+ * built for 1. Noise is drawn for that batch; its conditions are those of the given run, in turn.
+ */
+async function batchChecks(
+  artifact: Artifact,
+  given: RunInputs,
+  tolerance: Tolerance,
+  { session, companions }: { readonly session: ArtifactSession; readonly companions: Sessions },
+  options: VerifyOptions,
+): Promise<readonly Check[]> {
+  const { run } = artifact.job;
+  if (!run.anyBatch) return [];
+  const batch = run.batch === 1 ? 3 : 1;
+  const job = await jobAtBatch(artifact, batch, options);
+  const loop = new ReferenceLoop(job.run, options);
+  try {
+    const plan = planFor(job, artifact.schedule);
+    const conditions = await encoded(job, inTurn(job.run, given.conditions), companions);
+    const inputs = { ...drawnFor(job.run, 1, { seed: options.seed }), conditions };
+    const follow = async (inputs: RunInputs): Promise<Float32Array> =>
+      floatsOf(firstOf(await outputsAt(job, await loop.run(inputs, { plan }), inputs, companions)));
+    const followed = await follow(inputs);
+    const compared = [{ inputs, followed, relL2: relativeL2(await session.run(feedsOf(job, inputs)), followed) }];
+    return [await comparison(`artifact = plan-aware loop at a batch of ${batch}`, compared, tolerance, follow)];
+  } finally {
+    await loop.close();
+  }
+}
+
+/** Conditions for a run of another batch: where it has more rows, or fewer, those of each latent in turn. */
+function inTurn(run: Run, conditions: RunInputs["conditions"]): RunInputs["conditions"] {
+  const shapes = new Map(
+    [...givenConditions(run).values()].flatMap((condition) =>
+      (["cond", "uncond"] as const).flatMap((half) => {
+        const source = condition.halves[half];
+        const shape = staticShape(typeFor(condition, half)) ?? [];
+        return source.kind === "input" ? [[source.name, source.perStep ? [source.perStep.length, ...shape] : shape] as const] : [];
+      }),
+    ),
+  );
+  return new Map(
+    Array.from(conditions, ([name, data]) => {
+      const wanted = shapes.get(name) ?? data.shape;
+      const axis = wanted.findIndex((size, i) => size !== data.shape[i]);
+      return [name, axis < 0 ? data : rowsInTurn(data, axis, entryAt(wanted, axis))];
+    }),
+  );
+}
+
+/** So many elements along an axis: those that there are, in turn. */
+function rowsInTurn(data: TensorData, axis: number, count: number): TensorData {
+  const { elem, shape } = data;
+  const have = entryAt(shape, axis);
+  const bytes = readTensor(data);
+  const outer = elementCount(shape.slice(0, axis));
+  const size = bytes.length / outer / have;
+  const parts = Array.from({ length: outer * count }, (_, i) => {
+    const row = Math.floor(i / count) * have + ((i % count) % have);
+    return bytes.subarray(row * size, (row + 1) * size);
+  });
+  const made = { kind: "bytes", bytes: Uint8Array.from(Buffer.concat(parts)) } as const;
+  return { elem, shape: shape.map((old, i) => (i === axis ? count : old)), content: made };
 }
 
 /** Whether cuts around blocks hold what they should; no check where there are none. */

@@ -60,7 +60,7 @@ export const OPTIONS = {
   apng: { flags: "--apng <file>", summary: "write the result, a video, as an animated PNG", schema: path },
   batch: {
     flags: "--batch <n>",
-    summary: "latents of one run",
+    summary: "latents of one run; of serve-package: the most that the server puts together",
     schema: upTo(MAX_BATCH),
   },
   cache: { flags: "--no-cache", summary: "compile the plain unrolled model, nothing cached", schema: z.boolean() },
@@ -155,7 +155,7 @@ export const OPTIONS = {
   resume: { flags: "--resume", summary: "go on where a calibration ended: samples that are there are not run again", schema: z.boolean() },
   runtime: {
     flags: "--runtime <list>",
-    summary: `inputs of the artifact in place of what is built in: ${RUN_TIME.join(", ")} (the scale, with that of the build as default)`,
+    summary: `left to the run in place of what is built in: ${RUN_TIME.join(", ")} (the scale, with that of the build as default; how many latents there are)`,
     schema: names,
   },
   runs: { flags: "--runs <n>", summary: "timed runs of each candidate", schema: upTo(MAX_SAMPLES) },

@@ -1,14 +1,18 @@
 /** From a job and a plan to the emitted model: runs the pass pipeline and collects its figures. */
 import { basename } from "node:path";
 import { graphMacs, totalMacs } from "../../ir/cost.js";
-import { unknownName } from "../../ir/diagnostics.js";
+import { assertWellFormed } from "../../ir/check.js";
+import { CompilerError, unknownName } from "../../ir/diagnostics.js";
 import { ditView, type Model, opsetOf, withGraph } from "../../ir/graph.js";
 import {
+  atBatch,
   canRaise,
   COMPANION_PASSES,
   DEFAULT_FORM,
   type Form,
   formNamed,
+  freeBatch,
+  type Lowered,
   type Lowering,
   type OwnPass,
   type Pass,
@@ -23,10 +27,10 @@ import {
   type Stage,
   STEP_PASSES,
 } from "../../passes/index.js";
-import { badOption, formUnsupported } from "../../schedules/diagnostics.js";
+import { badOption, batchFixed, formUnsupported } from "../../schedules/diagnostics.js";
 import { opsetsDiffer } from "../words/index.js";
 import { type Companion, mainNetwork, NO_COMPANIONS, type Plan, type Run, stopName, withNetworks } from "../../schedules/index.js";
-import type { Job } from "../job/index.js";
+import { type Job, withBatch } from "../job/index.js";
 import { cudaCoverage, type CudaCoverage } from "./cuda-coverage.js";
 import { type Memory, memoryOf } from "./memory.js";
 
@@ -78,29 +82,35 @@ export async function compileModel(
   assertOptional(without, own);
   const unfit = own.find(({ stage }) => !form.stages.includes(stage));
   if (unfit) throw formUnsupported(name, `the pass '${unfit.name}' is for steps that are unrolled`);
+  if (job.run.anyBatch && !form.stages.includes("run")) throw formUnsupported(name, "the batch of its steps is built in");
   const records: PassRecord[] = [];
   const logged = { without: new Set(without), log: (record: PassRecord) => void records.push(record) };
   const ownOf = (of: Stage | undefined): readonly Pass[] => own.filter(({ stage }) => stage === of);
   const stops = stopsOf(job, segments, form);
-  const run = await simplified(
-    { ...job, run: { ...job.run, ...(stops.length > 0 && { stops }) } },
-    [...STEP_PASSES, ...ownOf("step")],
-    logged,
-  );
-  const context = { ...job.questions, run };
-  const lowering: Lowering = {
-    plan,
-    perform: (model, known, stage) => runPasses<PlanContext>(model, [...known, ...ownOf(stage)], { ...context, plan }, logged),
-    performBeside: (other, model, known) => runPasses(model, known, { ...context, plan: other }, { without: logged.without }),
+  /** The run of a job, which differs from `job` in its batch at most. */
+  const lowered = async (job: Job, log?: (record: PassRecord) => void): Promise<LoweredRun> => {
+    const options = { ...logged, log };
+    const stopping = { ...job, run: { ...job.run, ...(stops.length > 0 && { stops }) } };
+    const run = await simplified(stopping, [...STEP_PASSES, ...ownOf("step")], options);
+    const context = { ...job.questions, run };
+    const lowering: Lowering = {
+      plan,
+      perform: (model, known, stage) => runPasses<PlanContext>(model, [...known, ...ownOf(stage)], { ...context, plan }, options),
+      performBeside: (other, model, known) => runPasses(model, known, { ...context, plan: other }, { without: logged.without }),
+    };
+    const step = mainNetwork(run);
+    return { step, ...(await form.lower(step, lowering)) };
   };
-  const step = mainNetwork(run);
-  const lowered = await form.lower(step, lowering);
-  const [model, uncached] = [withoutStops(lowered.model, stops), withoutStops(lowered.uncached, stops)];
-  const parts = stops.length > 0 ? segmented(lowered.model, stops.map(stopName)) : [];
+  const whole = job.run.anyBatch ? await ofAnyBatch(job, lowered, logged.log) : await lowered(job, logged.log);
+  const { step } = whole;
+  const [model, uncached] = [withoutStops(whole.model, stops), withoutStops(whole.uncached, stops)];
+  const parts = stops.length > 0 ? segmented(whole.model, stops.map(stopName)) : [];
   const ends = [...stops, job.run.rows.length];
   const { before, after } = job.network.companions;
   const names = (all: typeof before): readonly string[] => all.flatMap(({ name, file }) => (file === undefined ? [] : [name]));
-  const macs = { uncached: totalMacs(graphMacs(uncached.graph)), emitted: totalMacs(graphMacs(model.graph)) };
+  // Figures are those of the job's batch.
+  const [sized, sizedUncached] = job.run.anyBatch ? [atBatch(model, job.run.batch), atBatch(uncached, job.run.batch)] : [model, uncached];
+  const macs = { uncached: totalMacs(graphMacs(sizedUncached.graph)), emitted: totalMacs(graphMacs(sized.graph)) };
   return {
     form: name,
     model,
@@ -109,10 +119,44 @@ export async function compileModel(
     nodes: { step: step.graph.nodes.length, uncached: uncached.graph.nodes.length, emitted: model.graph.nodes.length },
     macs: { ...macs, bound: macs.uncached / macs.emitted },
     passes: records,
-    memory: memoryOf(model, uncached, ditView(job.model).latent),
+    memory: memoryOf(sized, sizedUncached, ditView(job.model).latent),
     cuda: cudaCoverage(model),
     joined: { before: names(before), after: names(after) },
   };
+}
+
+interface LoweredRun extends Lowered {
+  readonly step: Model;
+}
+
+/** The batches at which a run of any batch is looked at: primes that few other sizes of a network are. */
+const BATCHES = [5, 7] as const;
+
+/** The run of a job for any batch, of two at a batch. Throws BATCH_FIXED. */
+async function ofAnyBatch(
+  job: Job,
+  lowered: (job: Job, log?: (record: PassRecord) => void) => Promise<LoweredRun>,
+  log: (record: PassRecord) => void,
+): Promise<LoweredRun> {
+  const [low, high] = [await jobAt(job, BATCHES[0]), await jobAt(job, BATCHES[1])];
+  const [one, other] = [await lowered(low, log), await lowered(high)];
+  const free = (of: (run: LoweredRun) => Model): Model => {
+    const made = freeBatch({ model: of(one), batch: BATCHES[0] }, { model: of(other), batch: BATCHES[1] }, ditView(job.model).latent);
+    assertWellFormed(made);
+    return made;
+  };
+  return { step: one.step, model: free(({ model }) => model), uncached: free(({ uncached }) => uncached) };
+}
+
+/** The job at another batch, with the runtime that it may ask. Throws BATCH_FIXED for values that do not fit that batch. */
+async function jobAt(job: Job, batch: number): Promise<Job> {
+  const { questions } = job;
+  try {
+    return { ...(await withBatch(job, batch, { signal: questions.signal })), questions };
+  } catch (error) {
+    if (!(error instanceof CompilerError) || error.code !== "INPUT_SHAPE_MISMATCH") throw error;
+    throw batchFixed(`at a batch of ${batch}, ${error.message.replace(/\.$/, "")}`);
+  }
 }
 
 /**

@@ -172,6 +172,7 @@ export async function liftBound(bound: BoundNetwork, runtime: RuntimeOptions): P
     facts: {
       networks: new Map([shown, ...others].flatMap(namedSteps)),
       batch,
+      ...(recipe.runtime.includes("batch") && { anyBatch: true }),
       conditions,
       companions,
       guidance,

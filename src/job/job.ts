@@ -24,6 +24,7 @@ import {
 } from "../../schedules/index.js";
 import type { Questions } from "../../passes/index.js";
 import { isFloatType } from "../../ir/types.js";
+import { batchFixed } from "../../schedules/diagnostics.js";
 import { assertDevice, evaluator, type RuntimeOptions } from "../runtime/index.js";
 import { badGuidance, fractionalTime, inputNumber, noLevels, noVariance } from "../words/index.js";
 import { bindModel, type BoundModel, type BoundNetwork, latentInput, liftBound } from "./bound-model.js";
@@ -111,6 +112,7 @@ function jobWith({ bound, source, model, facts }: BoundModel, runtime: RuntimeOp
       skipped &&
       sampledBy(atFirstRow(run, skipped.table), skipped.table, { ...guidance, scale: scaled(scale, skipped), interval }, skipped.borders),
   };
+  if (run.anyBatch && !anyBatch) throw batchFixed("the export has a fixed one");
   assertTimes(job);
   assertGuidance(job);
   assertVariance(job);

@@ -87,8 +87,8 @@ export type CompanionSpec = z.infer<typeof companionSchema>;
 /** As it is written. */
 export type CompanionFacts = z.input<typeof companionSchema>;
 
-/** What a run can take as an input in place of a fact of the build: `guidance`, the scale. */
-export const RUN_TIME = ["guidance"] as const;
+/** What a run can take as an input in place of a fact of the build: `guidance`, the scale; `batch`, the size of axis 0 of its latent. */
+export const RUN_TIME = ["guidance", "batch"] as const;
 
 export const PRECISIONS = ["fp32", "fp16", "bf16"] as const;
 export type Precision = (typeof PRECISIONS)[number];

@@ -1,6 +1,6 @@
 /** `run DIR`: one generation. */
 import { join, resolve } from "node:path";
-import { ArtifactSession, feedsOf, FILES, type Manifest, openArtifact, runSegments } from "../../artifact/index.js";
+import { ArtifactSession, feedsOf, FILES, jobAtBatch, type Manifest, openArtifact, runSegments, sizeAt } from "../../artifact/index.js";
 import { badOption } from "../../../schedules/diagnostics.js";
 import { missingOption, notFinite, type Progress } from "../../words/index.js";
 import { tensorFrom, tensorNumbers } from "../../../ir/tensor.js";
@@ -19,7 +19,7 @@ export default {
   name: "run",
   summary: "generate once with an artifact",
   argument: "DIR",
-  options: ["check", "device", "extension", "force", "guidance", "input", "noise", "output", ...SHOWN, "seed", "threads"],
+  options: ["batch", "check", "device", "extension", "force", "guidance", "input", "noise", "output", ...SHOWN, "seed", "threads"],
   async run(argument, options, host) {
     const { output, force = false } = options;
     const shown = SHOWN.flatMap((medium) => (options[medium] === undefined ? [] : [{ medium, file: options[medium] }]));
@@ -30,12 +30,14 @@ export default {
         throw badOption(`--${medium}`, "names the same file as another option");
     for (const file of files) prepareFile(file, force);
     const runtime = runtimeOptions(options, host.signal);
-    const { folder, job, manifest } = await openArtifact(argument, { ...runtime, extensions: options.extension, check: options.check });
+    const artifact = await openArtifact(argument, { ...runtime, extensions: options.extension, check: options.check });
+    const { folder, manifest } = artifact;
+    const job = await jobAtBatch(artifact, options.batch ?? artifact.job.run.batch, runtime);
     assertKernels(job.run, runtime.device);
     if (job.skipped && options.noise === undefined)
       throw missingOption("--noise", "this run starts from a latent that is given, not from noise");
     // The latent comes first, what the last network behind the run gives last.
-    const shape = manifest.outputs.at(-1)?.shape ?? [];
+    const shape = (manifest.outputs.at(-1)?.shape ?? []).map((size) => sizeAt(size, job.run.batch));
     const display = job.source.recipe.display ?? DEFAULT_DISPLAY;
     for (const { medium } of shown) media[medium].assertFits(shape, display);
     const inputs = sampleInputs(job, 0, {
