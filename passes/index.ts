@@ -6,7 +6,7 @@ import type { BindContext, Pass, PlanContext } from "./pass.js";
 import { BIND_PASSES, SETTLE_PASSES, STEP_PASSES } from "./stages.js";
 
 export { untyped } from "./bind.js";
-export { atBatch, BATCH, freeBatch, numberOf } from "./free-batch.js";
+export { atBatch, BATCH, freeBatch, numberOf } from "./freeing/free-batch.js";
 export { segmented } from "./lowering/segments.js";
 export { canRaise, raised } from "./fusing/opset.js";
 export { staysForeign } from "./decompose-contrib-ops.js";

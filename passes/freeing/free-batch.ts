@@ -3,7 +3,7 @@
  * a multiple of the batch in both, which is then named in place of its number. What nodes are told in numbers is told without them where
  * the operator allows it, else computed from the latent's shape: once, and shared by all readers.
  */
-import { entryAt } from "../ir/entries.js";
+import { entryAt } from "../../ir/entries.js";
 import {
   type Attribute,
   constant,
@@ -16,13 +16,13 @@ import {
   type Node,
   opsetOf,
   type Value,
-} from "../ir/graph.js";
-import { isElementwise } from "../ir/ops.js";
-import type { StandardOperator } from "../ir/operators.js";
-import { tensorNumbers, tensorOf } from "../ir/tensor.js";
-import { type Dim, staticShape, type TensorType } from "../ir/types.js";
-import { batchFixed } from "../schedules/diagnostics.js";
-import { type ConstantAt, countedIn, isSame, isSameBytes, type Repeated, repeatedIn, type Rounds } from "./freeing/constants.js";
+} from "../../ir/graph.js";
+import { isElementwise } from "../../ir/ops.js";
+import type { StandardOperator } from "../../ir/operators.js";
+import { tensorNumbers, tensorOf } from "../../ir/tensor.js";
+import { type Dim, staticShape, type TensorType } from "../../ir/types.js";
+import { batchFixed } from "../../schedules/diagnostics.js";
+import { type ConstantAt, countedIn, isSame, isSameBytes, type Repeated, repeatedIn, type Rounds } from "./constants.js";
 
 /** A run at a batch. */
 export interface AtBatch {
