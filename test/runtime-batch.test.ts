@@ -27,6 +27,8 @@ import { fixtureNamed } from "./support/fixtures.js";
 import { randomSchedule } from "./support/jobs.js";
 import { type TinyStep, tinyStep } from "./support/tiny-step.js";
 
+const COMPLETE = join(import.meta.dirname, "fixtures", "complete");
+
 let folder = "";
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), "smoothcc-batch-"));
@@ -206,14 +208,12 @@ describe("networks that were exported", () => {
     expect(made.nodes.emitted / fixed.nodes.emitted).toBeLessThan(1.2);
   });
 
-  const complete = join(import.meta.dirname, "fixtures", "complete");
-  it.skipIf(!existsSync(complete)).each([
-    { name: "sana", form: "batched" },
+  it.skipIf(!existsSync(COMPLETE)).each([
     { name: "aura_flow", form: "batched" },
     { name: "stable_audio", form: "batched" },
     { name: "wan", form: "two-calls" },
   ])("with text, whose unconditional half is an input, encoder and decoder where there are any: $name", async ({ name, form }) => {
-    const job = await openJob(join(complete, name), { runtime: ["batch"], steps: 3 }, { threads: 1 });
+    const job = await openJob(join(COMPLETE, name), { runtime: ["batch"], steps: 3 }, { threads: 1 });
     expect(job.run.guidance.form).toBe(form);
     const made = await compiled(job);
     for (const { value } of made.model.graph.outputs) expect(value.type?.shape?.[0]).toBe("batch");
@@ -250,6 +250,13 @@ describe("what is refused", () => {
     const refused = expect(compiled(await jobOf({ ...batched, recipe }))).rejects;
     await refused.toMatchObject({ code: "BATCH_FIXED" });
     await refused.toThrow("label");
+  });
+
+  it.skipIf(!existsSync(COMPLETE))("an encoder that looks up by the number of the latent, as Sana's does", async () => {
+    const job = await openJob(join(COMPLETE, "sana"), { runtime: ["batch"], steps: 3 }, { threads: 1 });
+    const refused = expect(compiled(job)).rejects;
+    await refused.toMatchObject({ code: "BATCH_FIXED" });
+    await refused.toThrow("GatherND 'text_encoder/");
   });
 
   it("a loop, whose steps are no nodes of the run", async () => {

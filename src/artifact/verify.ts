@@ -123,7 +123,7 @@ export async function verify(artifact: Artifact, options: VerifyOptions = {}): P
   const { segments } = artifact.manifest;
   let shown: Verification["shown"] | undefined;
   let first: RunInputs | undefined;
-  let resized: readonly Check[] = [];
+  let resized: readonly Check[];
   const follow = async (inputs: RunInputs): Promise<Tensors> => outputsAt(job, await loop.run(inputs, { plan }), inputs, companions);
   try {
     for (let sample = 0; sample < samples; sample++) {
