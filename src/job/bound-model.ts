@@ -26,6 +26,7 @@ import {
 } from "../../schedules/index.js";
 import { evaluator, type RuntimeOptions } from "../runtime/index.js";
 import { badChannels, dataDependent, predictionShape, typeUnknown } from "../words/index.js";
+import { atFile } from "./at-file.js";
 import { bindCompanions, dimsFrom } from "./companions.js";
 import {
   assertFed,
@@ -38,7 +39,7 @@ import {
 } from "./condition-sources.js";
 import { findingsOf } from "./findings.js";
 import { assertSameBranches, assertSameInputs, assertSameTypes, sizesLike } from "./agreement.js";
-import { allNetworks, atFile, lifted, type Network, type PortRoles, structureOf } from "./network.js";
+import { allNetworks, lifted, type Network, type PortRoles, structureOf } from "./network.js";
 import { floatTypeOf, type Recipe } from "./recipe.js";
 import { samplingOf } from "./sampling.js";
 import type { JobSource } from "./source.js";

@@ -13,6 +13,7 @@ import { type Dim, staticShape, type TensorType } from "../../ir/types.js";
 import { BIND_PASSES, DERIVE_PASSES, type Questions, runPasses, SETTLE_PASSES, untilSettled, untyped } from "../../passes/index.js";
 import { type Companion, LATENT_VALUE, valueName, type Wiring } from "../../schedules/index.js";
 import { companionMisfit, companionWiring, dataDependent, typeUnknown } from "../words/index.js";
+import { atFile } from "./at-file.js";
 import type { CompanionSpec } from "./recipe.js";
 import { fileOf, type JobSource } from "./source.js";
 
@@ -34,12 +35,13 @@ export interface OpenCompanions {
 
 /** Reads the companions of a recipe. Throws what reading models throws, UNKNOWN_NAME for ports that they do not have. */
 export async function openCompanions(source: JobSource): Promise<OpenCompanions> {
-  const opened = async (specs: readonly CompanionSpec[]): Promise<readonly OpenCompanion[]> => {
+  const opened = async (place: "before" | "after"): Promise<readonly OpenCompanion[]> => {
     const all: OpenCompanion[] = [];
-    for (const spec of specs) all.push(await openCompanion(spec, source));
+    for (const [i, spec] of source.recipe[place].entries())
+      all.push(await atFile(`${place}[${i}] of the recipe`, () => openCompanion(spec, source)));
     return all;
   };
-  return { before: await opened(source.recipe.before), after: await opened(source.recipe.after) };
+  return { before: await opened("before"), after: await opened("after") };
 }
 
 async function openCompanion(spec: CompanionSpec, source: JobSource): Promise<OpenCompanion> {
@@ -155,7 +157,8 @@ export async function bindCompanions(
   const bound: Companion[] = [];
   for (const companion of opened) {
     const { name, inputs, outputs } = companion;
-    const bind = (half: Half): Promise<Model> => boundFor(half, companion, surroundings, questions);
+    const bind = (half: Half): Promise<Model> =>
+      atFile(companion.file ?? `the recipe's graph '${name}'`, () => boundFor(half, companion, surroundings, questions));
     const model = await bind("cond");
     const hasOwn = [...inputs.values()].some((value) => surroundings.differing.has(value));
     const uncondModel = hasOwn ? await bind("uncond") : undefined;

@@ -16,6 +16,7 @@ import { badJsonField } from "../../schedules/diagnostics.js";
 import { ORIGINAL_INPUTS } from "../../schedules/index.js";
 import { METADATA_PREFIX, missingExtension } from "../words/index.js";
 import { assertWired, openCompanions, type OpenCompanions, withoutIdle } from "./companions.js";
+import { atFile } from "./at-file.js";
 import { type Extensions, loadExtensions } from "./extensions.js";
 import { type Recipe, saidOf } from "./recipe.js";
 import { openJobSource, type RecipeOverrides, type JobSource, withoutAbsent } from "./source.js";
@@ -90,16 +91,6 @@ async function readStep(file: string): Promise<{ readonly read: Model; readonly 
     );
   requireWellFormed(read, file);
   return { read, files: new Map([...stampsOf(filesOf(read.graph)), ...stamps]) };
-}
-
-/** What is done for a network that is not the first, with its file as the place of errors that have none. */
-export async function atFile<T>(file: string, work: () => Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } catch (error) {
-    if (!(error instanceof CompilerError) || error.where.file !== undefined) throw error;
-    throw new CompilerError(error.code, error.exitCode, error.message, error.hint, { ...error.where, file }, { cause: error });
-  }
 }
 
 /** The network of a model that has been read. Throws NOT_RECOGNISED, RANDOM_NODE, BAD_JSON_FIELD and what finding the ports throws. */

@@ -134,6 +134,11 @@ function override(
 ): Recipe {
   const atRunTime = [...new Set([...recipe.runtime, ...runtime])];
   const stray = atRunTime.find((name) => !RUN_TIME.some((known) => known === name));
+  if (stray === "strength")
+    throw badOption(
+      "--runtime",
+      "cannot make the strength an input: which steps there are is built in; build an artifact for each (--start)",
+    );
   if (stray !== undefined) throw unknownName("run-time input", stray, RUN_TIME);
   const after = stopAt === "latent" ? [] : recipe.after;
   if (latent === false && after.length === 0)
