@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs an artifact with its inputs and outputs bound to the device and, on CUDA, replays the run as one CUDA Graph.
 
-    python examples/cuda-graph.py DIR [--device cuda:0] [--runs N] [--input class_labels=18] [--output latent.npy]
+    python examples/cuda-graph.py DIR [--device cuda:0] [--runs N] [--input class_labels=18] [--output result.npy]
 
 Needs numpy and onnxruntime-gpu; with onnxruntime, --device cpu does the same without the graph. The artifact has what capture asks
 for: static shapes, no control flow, a kernel for every node (`smoothcc compile` says so). Nobody has measured this on a GPU yet.
@@ -59,7 +59,7 @@ def main():
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--input", action="append", default=[], metavar="NAME=VALUE", help="numbers with commas between, or a .npy file")
-    parser.add_argument("--output", help="where the latent goes, as .npy")
+    parser.add_argument("--output", help="where the result goes, as .npy")
     args = parser.parse_args()
     device, _, number = args.device.partition(":")
     device_id = int(number or 0)
@@ -74,9 +74,10 @@ def main():
     for port in manifest["inputs"]:
         inputs[port["name"]] = ort.OrtValue.ortvalue_from_numpy(values_of(port, given, generator), device, device_id)
         binding.bind_ortvalue_input(port["name"], inputs[port["name"]])
-    (port,) = manifest["outputs"]
-    latent = ort.OrtValue.ortvalue_from_shape_and_type(port["shape"], DTYPES[port["elem"]], device, device_id)
-    binding.bind_ortvalue_output(port["name"], latent)
+    outputs = {}
+    for port in manifest["outputs"]:
+        outputs[port["name"]] = ort.OrtValue.ortvalue_from_shape_and_type(port["shape"], DTYPES[port["elem"]], device, device_id)
+        binding.bind_ortvalue_output(port["name"], outputs[port["name"]])
 
     # The first run warms up and captures; those after it replay.
     drawn = [port for port in manifest["inputs"] if port["name"] not in given]
@@ -88,7 +89,8 @@ def main():
         binding.synchronize_outputs()
         print(f"{'first' if run == 0 else f'run {run}'}: {1000 * (time.perf_counter() - started):.1f} ms")
     if args.output:
-        np.save(args.output, latent.numpy())
+        # The latent comes first, what a decoder makes of it last.
+        np.save(args.output, list(outputs.values())[-1].numpy())
 
 
 if __name__ == "__main__":
