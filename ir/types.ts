@@ -87,6 +87,19 @@ export function byteSize(elem: ElementType, count: number): number {
   return Math.ceil((count * ELEMENT_TYPES[elem].bits) / 8);
 }
 
+/** The sizes of the symbolic dimensions of declared shapes, by name, from what is known of each. */
+export function namedSizes(
+  shapes: Iterable<readonly [declared: readonly Dim[] | null | undefined, known: readonly Dim[] | null | undefined]>,
+): ReadonlyMap<string, number> {
+  const sizes = new Map<string, number>();
+  for (const [declared, known] of shapes)
+    for (const [axis, dim] of declared?.entries() ?? []) {
+      const size = known?.[axis];
+      if (typeof dim === "string" && typeof size === "number") sizes.set(dim, size);
+    }
+  return sizes;
+}
+
 /** The shape if every dimension of it is a number, else undefined. */
 export function staticShape(type: TensorType | undefined): readonly number[] | undefined {
   const shape = type?.shape;

@@ -65,11 +65,15 @@ class Joint {
   readonly given = new Map<string, Value>();
   private readonly added: Value[] = [];
 
+  private readonly conditions: ReturnType<typeof givenConditions>;
+
   constructor(
-    private readonly run: Run,
+    run: Run,
     /** The inputs of the run, by name. */
     private readonly inputs: Map<string, Value>,
-  ) {}
+  ) {
+    this.conditions = givenConditions(run);
+  }
 
   /** The inputs of the run as it was that nothing is given for, and those that companions read. */
   inputsIn(before: readonly Value[], fed: ReadonlyMap<Value, Value>): readonly Value[] {
@@ -108,7 +112,7 @@ class Joint {
   valueOf(name: string, half: Half): Value {
     const given = this.given.get(valueName(name, half)) ?? this.given.get(name);
     if (given) return given;
-    const condition = givenConditions(this.run).get(name);
+    const condition = this.conditions.get(name);
     if (!condition) throw new Error(`internal: nothing gives '${name}'`);
     const source = condition.halves[half];
     if (source.kind === "constant") return this.constantOf(source.data, name);

@@ -22,6 +22,7 @@ import { writePlan } from "../src/job/plan-file.js";
 import { ReferenceLoop } from "../src/reference/loop.js";
 import { sampleInputs } from "../src/job/run-inputs.js";
 import { Session } from "../src/runtime/session.js";
+import { LEARNED } from "./support/guided-cases.js";
 import { adjusted, planOf, randomSchedule } from "./support/jobs.js";
 import { codeOf } from "./support/thrown.js";
 import { readSubject } from "./support/pass-case.js";
@@ -193,17 +194,6 @@ const heun = {
   ]),
 };
 
-const learned = {
-  ...{ name: "learned", prediction: "epsilon", initialScale: 1 },
-  rows: [90, 60, 30].map((timestep, k) => ({
-    ...{ timestep, inputScale: 1, m: { x: 1.1, out: -0.4, clip: 0.8 } },
-    next: {
-      ...{ x: [{ step: k, weight: 0.4 }], m: [{ step: k, weight: 0.6 }], out: [{ step: k, weight: 0.1 }], noise: k < 2 ? 1 : 0 },
-      ...(k < 2 ? { learned: { min: -3, max: -1 } } : {}),
-    },
-  })),
-};
-
 const clipped = { ...DDIM, clip_sample: true, clip_sample_range: 0.5 };
 const wide = { prediction: { channelAxis: 2, channels: [0, 4] } };
 
@@ -224,8 +214,8 @@ describe.each([...forms.keys()])("the artifact, %s, computes what the loop over 
     { about: "a fixed class in one", guidance: { form: "batched", interval: [1, 3] }, changes: { inputs: { size: { fix: [0.3, 0.7] }, label: { fix: 3 } } }, drops: true },
     { about: "clamped samples", guidance: { form: "batched" }, changes: { scheduler: clipped } },
     { about: "clamped samples, without guidance", guidance: { form: "none", scale: 1 }, changes: { scheduler: clipped } },
-    { about: "learned variance in one call", guidance: { form: "batched" }, changes: { scheduler: learned, steps: 3, ...wide }, step: { width: 8 } },
-    { about: "learned variance in two", guidance: { form: "two-calls" }, changes: { scheduler: learned, steps: 3, ...wide }, step: { width: 8 } },
+    { about: "learned variance in one call", guidance: { form: "batched" }, changes: { scheduler: LEARNED, steps: 3, ...wide }, step: { width: 8 } },
+    { about: "learned variance in two", guidance: { form: "two-calls" }, changes: { scheduler: LEARNED, steps: 3, ...wide }, step: { width: 8 } },
     { about: "two evaluations a step", guidance: { form: "batched" }, changes: { scheduler: heun, steps: 6 } },
     { about: "two evaluations a step, two calls each", guidance: { form: "two-calls" }, changes: { scheduler: heun, steps: 6 } },
   ])("$about", async ({ guidance, changes, step, drops = false }) => {

@@ -25,7 +25,8 @@ import { Session } from "../src/runtime/session.js";
 import { cli } from "./support/cli.js";
 import { fixtureNamed } from "./support/fixtures.js";
 import { randomSchedule } from "./support/jobs.js";
-import { type TinyStep, tinyStep } from "./support/tiny-step.js";
+import { DDIM, type Facts, type GuidedCase, LEARNED } from "./support/guided-cases.js";
+import { tinyStep } from "./support/tiny-step.js";
 
 const COMPLETE = join(import.meta.dirname, "fixtures", "complete");
 
@@ -37,34 +38,9 @@ afterAll(() => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-type Facts = Readonly<Record<string, unknown>>;
-
-const DDIM = { _class_name: "DDIMScheduler", clip_sample: false, num_train_timesteps: 100 };
-
-/** Two rows of a solver of second order, whose sums read an output more than once, and learn their noise. */
-const learned = {
-  ...{ name: "learned", prediction: "epsilon", initialScale: 1 },
-  rows: [90, 60, 30].map((timestep, k) => ({
-    ...{ timestep, inputScale: 1, m: { x: 1.1, out: -0.4, clip: 0.8 } },
-    next: {
-      ...{ x: [{ step: k, weight: 0.4 }], m: [{ step: k, weight: 0.6 }], out: [{ step: k, weight: 0.1 }], noise: k < 2 ? 1 : 0 },
-      ...(k < 2 ? { learned: { min: -3, max: -1 } } : {}),
-    },
-  })),
-};
-
-interface Case {
-  readonly about: string;
-  readonly guidance: Facts;
-  readonly recipe?: Facts;
-  readonly step?: TinyStep;
-  /** What is replaced in the text of the step. */
-  readonly text?: (step: string) => string;
-}
-
 /** The folder of a tiny step with classes and its recipe: six steps of DDIM, class 4 for none. */
 async function home(
-  { guidance, recipe = {}, step = {}, text = (same) => same }: Omit<Case, "about">,
+  { guidance, recipe = {}, step = {}, text = (same) => same }: Omit<GuidedCase, "about">,
   runtime: readonly string[],
 ): Promise<string> {
   const made = mkdtempSync(join(folder, "x"));
@@ -79,7 +55,7 @@ async function home(
   return made;
 }
 
-const jobOf = async (given: Omit<Case, "about">, runtime: readonly string[] = ["batch"]): Promise<Job> =>
+const jobOf = async (given: Omit<GuidedCase, "about">, runtime: readonly string[] = ["batch"]): Promise<Job> =>
   openJob(await home(given, runtime), {}, { threads: 1 });
 
 const scheduleOf = (job: Job): Schedule => randomSchedule(job, 7);
@@ -144,7 +120,7 @@ function withPlaces(step: string): string {
     .replace("float[1,4] freq", "float[6,1] places = {0.1, 0.7, 0.2, 0.4, 0.9, 0.3}, int64[2] tokens = {-1, 4}, int64[3] like = {-1, 6, 4}, int64[2] column = {-1, 1}, int64[3] first = {6, -1, 4}, float[1,4] freq"); // prettier-ignore
 }
 
-const CASES: readonly Case[] = [
+const CASES: readonly GuidedCase[] = [
   { about: "no guidance", guidance: { form: "none", scale: 1 } },
   { about: "batched", guidance: { form: "batched" } },
   { about: "batched, the unconditional half first, with steps without it", guidance: { form: "batched", order: ["uncond", "cond"], interval: [1, 4] } },
@@ -154,8 +130,8 @@ const CASES: readonly Case[] = [
   { about: "two calls, some channels, rescaled", guidance: { form: "two-calls", channels: [1, 3], rescale: { form: "norm" } } },
   { about: "an unconditional half that is given", guidance: { form: "batched", uncond: { label: { input: true } } } },
   { about: "an embedded scale", guidance: { form: "embedded" }, step: { guidance: true } },
-  { about: "clamped samples and learned variance in one call", guidance: { form: "batched" }, recipe: { scheduler: learned, steps: 3, prediction: { channelAxis: 2, channels: [0, 4] } }, step: { width: 8 } },
-  { about: "clamped samples and learned variance in two", guidance: { form: "two-calls" }, recipe: { scheduler: learned, steps: 3, prediction: { channelAxis: 2, channels: [0, 4] } }, step: { width: 8 } },
+  { about: "clamped samples and learned variance in one call", guidance: { form: "batched" }, recipe: { scheduler: LEARNED, steps: 3, prediction: { channelAxis: 2, channels: [0, 4] } }, step: { width: 8 } },
+  { about: "clamped samples and learned variance in two", guidance: { form: "two-calls" }, recipe: { scheduler: LEARNED, steps: 3, prediction: { channelAxis: 2, channels: [0, 4] } }, step: { width: 8 } },
   { about: "a class that is fixed", guidance: { form: "batched" }, recipe: { inputs: { size: { fix: [0.3, 0.7] }, label: { fix: 2 } } } },
   { about: "classes for each step", guidance: { form: "batched" }, recipe: { inputs: { size: { calibrate: [[0.3, 0.7]] }, label: { perStep: [0, 1, 2, 3, 1, 0] } } } },
   { about: "places that are repeated for each latent, and each place for all", guidance: { form: "batched" }, text: withPlaces },

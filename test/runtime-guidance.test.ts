@@ -28,7 +28,8 @@ import { startOf } from "../src/reference/start.js";
 import { fixtureNamed } from "./support/fixtures.js";
 import { randomSchedule } from "./support/jobs.js";
 import { codeOf } from "./support/thrown.js";
-import { type TinyStep, tinyStep } from "./support/tiny-step.js";
+import { DDIM, type GuidedCase, LEARNED } from "./support/guided-cases.js";
+import { tinyStep } from "./support/tiny-step.js";
 
 let folder = "";
 beforeAll(() => {
@@ -38,35 +39,10 @@ afterAll(() => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-type Facts = Readonly<Record<string, unknown>>;
-
-const DDIM = { _class_name: "DDIMScheduler", clip_sample: false, num_train_timesteps: 100 };
-
-/** Two rows of a solver of second order, whose sums read an output more than once, and learn their noise. */
-const learned = {
-  ...{ name: "learned", prediction: "epsilon", initialScale: 1 },
-  rows: [90, 60, 30].map((timestep, k) => ({
-    ...{ timestep, inputScale: 1, m: { x: 1.1, out: -0.4, clip: 0.8 } },
-    next: {
-      ...{ x: [{ step: k, weight: 0.4 }], m: [{ step: k, weight: 0.6 }], out: [{ step: k, weight: 0.1 }], noise: k < 2 ? 1 : 0 },
-      ...(k < 2 ? { learned: { min: -3, max: -1 } } : {}),
-    },
-  })),
-};
-
-interface Case {
-  readonly about: string;
-  readonly guidance: Facts;
-  readonly recipe?: Facts;
-  readonly step?: TinyStep;
-  /** What is replaced in the text of the step. */
-  readonly text?: (step: string) => string;
-}
-
 /** A job on a tiny step of two rows with classes, six steps of DDIM, class 4 for none. */
 async function jobAt(
   scale: unknown,
-  { guidance, recipe = {}, step = {}, text = (same) => same }: Omit<Case, "about">,
+  { guidance, recipe = {}, step = {}, text = (same) => same }: Omit<GuidedCase, "about">,
   runtime = true,
 ): Promise<Job> {
   const home = mkdtempSync(join(folder, "x"));
@@ -115,15 +91,15 @@ const SCALES = [2, 1, 3.5];
 
 const withScalar = (step: string): string => step.replace("float[b] guidance", "float guidance");
 
-const CASES: readonly Case[] = [
+const CASES: readonly GuidedCase[] = [
   { about: "batched", guidance: { form: "batched" } },
   { about: "batched, the unconditional half first", guidance: { form: "batched", order: ["uncond", "cond"] } },
   { about: "batched, of a fixed batch", guidance: { form: "batched", interval: [1, 4] }, text: (step) => step.replaceAll("[b", "[4") },
   { about: "batched, some channels, rescaled", guidance: { form: "batched", channels: [1, 3], rescale: { form: "norm" } } },
   { about: "two calls", guidance: { form: "two-calls" } },
   { about: "two calls, some channels, rescaled", guidance: { form: "two-calls", channels: [1, 3], rescale: { form: "std", strength: 0.6 } } },
-  { about: "clamped samples and learned variance in one call", guidance: { form: "batched" }, recipe: { scheduler: learned, steps: 3, prediction: { channelAxis: 2, channels: [0, 4] } }, step: { width: 8 } },
-  { about: "clamped samples and learned variance in two", guidance: { form: "two-calls" }, recipe: { scheduler: learned, steps: 3, prediction: { channelAxis: 2, channels: [0, 4] } }, step: { width: 8 } },
+  { about: "clamped samples and learned variance in one call", guidance: { form: "batched" }, recipe: { scheduler: LEARNED, steps: 3, prediction: { channelAxis: 2, channels: [0, 4] } }, step: { width: 8 } },
+  { about: "clamped samples and learned variance in two", guidance: { form: "two-calls" }, recipe: { scheduler: LEARNED, steps: 3, prediction: { channelAxis: 2, channels: [0, 4] } }, step: { width: 8 } },
   { about: "a prediction of the negative", guidance: { form: "two-calls" }, recipe: { prediction: { channelAxis: 2, sign: -1 } } },
   { about: "embedded, a number a row", guidance: { form: "embedded" }, step: { guidance: true } },
   { about: "embedded, a number a row, within an interval", guidance: { form: "embedded", interval: [1, 4] }, step: { guidance: true } },
@@ -200,7 +176,7 @@ describe("a run that is built for scale 1", () => {
 
 describe("the input", () => {
   it("is a float scalar behind the others, and gives way to an input of the network", async () => {
-    const ports = async (given: Omit<Case, "about">): Promise<readonly unknown[]> =>
+    const ports = async (given: Omit<GuidedCase, "about">): Promise<readonly unknown[]> =>
       (await compiled(await jobAt(2, given))).model.graph.inputs.map(({ name, type }) => [name, type?.elem, type?.shape?.length]);
     const before = [["x", "float", 3], ["size", "float", 1]]; // prettier-ignore
     expect(await ports({ guidance: { form: "two-calls" } })).toEqual([...before, ["label", "int64", 1], ["guidance_scale", "float", 0]]);

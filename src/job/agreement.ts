@@ -1,7 +1,7 @@
 /** Whether the networks of a run go together: what the run feeds them, what they give, and what caches hold is the same for all of them. */
 import { stepCost, totalMacs } from "../../ir/cost.js";
 import { ditView, type Model, type Value } from "../../ir/graph.js";
-import type { TensorType } from "../../ir/types.js";
+import { namedSizes, type TensorType } from "../../ir/types.js";
 import { networksDiffer } from "../words/index.js";
 import type { Network } from "./network.js";
 
@@ -37,15 +37,7 @@ export function assertSameTypes(first: Model, other: Model, file: string): void 
 
 /** The sizes that a further network's symbolic dimensions have where its inputs are as large as those of the first. */
 export function sizesLike(first: Model, other: Model): ReadonlyMap<string, number> {
-  const sizes = new Map<string, number>();
-  for (const input of other.graph.inputs) {
-    const like = namedAs(first, input)?.type?.shape;
-    for (const [axis, dim] of (input.type?.shape ?? []).entries()) {
-      const size = like?.[axis];
-      if (typeof dim === "string" && typeof size === "number") sizes.set(dim, size);
-    }
-  }
-  return sizes;
+  return namedSizes(other.graph.inputs.map((input) => [input.type?.shape, namedAs(first, input)?.type?.shape]));
 }
 
 function namedAs({ graph }: Model, { name }: Value): Value | undefined {

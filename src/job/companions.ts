@@ -9,7 +9,7 @@ import { readModel } from "../../ir/onnx/index.js";
 import { parse } from "../../ir/parse.js";
 import { rewrite } from "../../ir/rewrite.js";
 import { firstUndecided } from "../../ir/sizes.js";
-import { type Dim, staticShape, type TensorType } from "../../ir/types.js";
+import { type Dim, namedSizes, staticShape, type TensorType } from "../../ir/types.js";
 import { BIND_PASSES, DERIVE_PASSES, type Questions, runPasses, SETTLE_PASSES, untilSettled, untyped } from "../../passes/index.js";
 import { type Companion, LATENT_VALUE, valueName, type Wiring } from "../../schedules/index.js";
 import { companionMisfit, companionWiring, dataDependent, typeUnknown } from "../words/index.js";
@@ -185,12 +185,8 @@ async function boundFor(
     return [{ input, value, ...type, known: types.get(nameOf(value))?.shape ?? (row && [null, ...row]) }];
   });
   // What is given says how large the dimensions of its name are.
-  const sizes = new Map(Object.entries({ ...dims, ...spec.dims }));
-  for (const { shape, known } of wired)
-    for (const [axis, dim] of shape?.entries() ?? []) {
-      const size = known?.[axis];
-      if (typeof dim === "string" && typeof size === "number") sizes.set(dim, size);
-    }
+  const named = namedSizes(wired.map(({ shape, known }) => [shape, known]));
+  const sizes = new Map([...Object.entries({ ...dims, ...spec.dims }), ...named]);
   const own = new Map<Value, Value>();
   for (const { input, value, elem, shape: declared, known } of wired) {
     const sizeOf = (dim: Dim, axis: number): Dim =>
@@ -242,13 +238,10 @@ async function settled(shaped: Model, questions: Questions): Promise<Model> {
 
 /** The sizes of the symbolic dimensions of a network's inputs, from the values that companions give them. Axis 0 counts rows. */
 export function dimsFrom(types: ReadonlyMap<string, TensorType>, inputs: readonly Value[]): ReadonlyMap<string, number> {
-  const sizes = new Map<string, number>();
-  for (const { name, type } of inputs) {
-    const found = staticShape(types.get(name));
-    for (const [axis, dim] of type?.shape?.entries() ?? []) {
-      const size = found?.[axis];
-      if (axis > 0 && typeof dim === "string" && size !== undefined) sizes.set(dim, size);
-    }
-  }
-  return sizes;
+  return namedSizes(
+    inputs.map(({ name, type }) => {
+      const [, ...sizes] = staticShape(types.get(name)) ?? [];
+      return [type?.shape, [null, ...sizes]];
+    }),
+  );
 }

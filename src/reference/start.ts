@@ -6,7 +6,7 @@ import { AS_WRITTEN, FASTEST, type RuntimeOptions, Sessions } from "../runtime/i
 import { ReferenceLoop } from "./loop.js";
 
 /** Noise and conditions of one sample, those that encoders give among them. */
-export async function preparedInputs(job: Job, sample: number, options: SampleOptions & RuntimeOptions): Promise<RunInputs> {
+async function preparedInputs(job: Job, sample: number, options: SampleOptions & RuntimeOptions): Promise<RunInputs> {
   const inputs = sampleInputs(job, sample, options);
   if (job.network.companions.before.length === 0) return inputs;
   // One open session at a time: an encoder may be larger than the network.

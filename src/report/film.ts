@@ -31,7 +31,7 @@ export function film(video: Latent, range: readonly [number, number], rate: numb
 }
 
 /** The pictures of a video, one after the other. Throws NOT_A_PICTURE. */
-export function framesOf({ shape, values }: Latent): readonly Latent[] {
+function framesOf({ shape, values }: Latent): readonly Latent[] {
   const [batch = 0, channels = 0, frames = 0, height = 0, width = 0] = filmShape(shape);
   const area = height * width;
   return Array.from({ length: frames }, (_, frame) => {
