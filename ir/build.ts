@@ -52,17 +52,23 @@ export class Builder {
     });
   }
 
+  /** Rows along an axis, in the order of `rows`. */
+  gather(value: Value, axis: number, rows: readonly number[], name: string): Value {
+    const indices = constant(`${name}_rows`, tensorOf("int64", [rows.length], rows));
+    const shape = shapeOf(value).map((dim, i) => (i === axis ? rows.length : dim));
+    return this.op("Gather", [value, indices], name, { elem: elemOf(value), shape }, { axis: { kind: "int", value: BigInt(axis) } });
+  }
+
   /** Rows of axis 0 in the order of `rows`. */
   gatherRows(value: Value, rows: readonly number[], name: string): Value {
-    const [, ...rest] = shapeOf(value);
-    const indices = constant(`${name}_rows`, tensorOf("int64", [rows.length], rows));
-    return this.op(
-      "Gather",
-      [value, indices],
-      name,
-      { elem: elemOf(value), shape: [rows.length, ...rest] },
-      { axis: { kind: "int", value: 0n } },
-    );
+    return this.gather(value, 0, rows, name);
+  }
+
+  /** The value with other rows in the place of some along an axis. */
+  withRows(value: Value, axis: number, rows: readonly number[], others: Value, name: string): Value {
+    const order = Array.from({ length: shapeOf(value)[axis] ?? 0 }, (_, row) => rows.length + row);
+    for (const [place, row] of rows.entries()) order[row] = place;
+    return this.gather(this.concat([others, value], axis, `${name}_both`), axis, order, name);
   }
 
   /** Axis 0 cut into `count` equal parts. */

@@ -105,6 +105,11 @@ function decision(condition: Value | undefined): (time: ReadonlyMap<Value, numbe
   };
 }
 
+/** The MACs of a node that is executed once. An operand that depends on nothing is a weight. */
+export function nodeCost(node: Node, dependsOn: Dependence): Macs {
+  return macsAt(node, dependsOn, ONCE);
+}
+
 /** What one step costs, and how much of it each branch saves when it is not computed. */
 export interface StepCost {
   readonly total: Macs;
@@ -130,7 +135,7 @@ export function stepCost(model: Model): StepCost {
   let total = NO_MACS;
   let hoisted = NO_MACS;
   for (const node of graph.nodes) {
-    const cost = macsAt(node, dependsOn, ONCE);
+    const cost = nodeCost(node, dependsOn);
     if (totalMacs(cost) === 0) continue;
     total = addMacs(total, cost);
     const changes = (dependsOn(node.outputs[0]) & LATENT) !== 0;
@@ -149,7 +154,7 @@ export function unsavedBehind({ graph }: Model, nodes: readonly Node[]): Macs {
   const owners = branchOwners(graph);
   return graph.nodes
     .filter((node) => !owners.has(node) && follows(node.outputs[0]) !== 0)
-    .reduce((sum, node) => addMacs(sum, macsAt(node, dependsOn, ONCE)), NO_MACS);
+    .reduce((sum, node) => addMacs(sum, nodeCost(node, dependsOn)), NO_MACS);
 }
 
 /**

@@ -1,16 +1,15 @@
 /**
- * Replaces the value of a branch at each cached step by a weighted sum of its values at earlier steps, with its adjustment.
- * A cache read is an edge of the graph.
+ * Replaces the value of a branch at each cached step by a weighted sum of its values at earlier steps, with its adjustment, and with the tokens in
+ * it that the plan computes. A cache read is an edge of the graph.
  */
 import { Builder, elemOf, shapeOf } from "../ir/build.js";
 import { badTerm } from "../schedules/diagnostics.js";
 import { constant, type Mark, type Value } from "../ir/graph.js";
 import { rewrite } from "../ir/rewrite.js";
+import { tokenRows } from "../ir/site-tokens.js";
 import { tensorOf } from "../ir/tensor.js";
-import { CacheMap, cacheName, type Adjustment, type Cell, type Guidance } from "../schedules/index.js";
+import { type Adjustment, type CachedCell, CacheMap, cacheName, type Cell, type Fresh, type Guidance } from "../schedules/index.js";
 import type { Pass, PlanContext } from "./pass.js";
-
-type CachedCell = Extract<Cell, { readonly kind: "terms" }>;
 
 export default {
   name: "reuse",
@@ -47,7 +46,10 @@ export default {
           if (!read) throw badTerm(cacheName(mark), mark.step, step);
           return { value: condOf(build, read, own, run.guidance), weight };
         });
-        return adjusted(build, build.weightedSum(terms, `${own.name}_forecast`), cell, own.name);
+        const forecast = adjusted(build, build.weightedSum(terms, `${own.name}_forecast`), cell, own.name);
+        const result = cell.fresh ? refreshed(build, forecast, own, cell.fresh) : forecast;
+        current.set(value, result);
+        return result;
       });
       return outputs.every((value, i) => value === node.outputs[i]) ? undefined : { nodes: [node, ...build.nodes], outputs };
     });
@@ -63,6 +65,42 @@ function condOf(build: Builder, read: Value, reader: Value, { order }: Guidance)
   if (typeof rows !== "number" || all === rows) return read;
   const from = order.indexOf("cond") * rows;
   return build.slice(read, 0, from, from + rows, `${read.name}_cond`);
+}
+
+/**
+ * The forecast with tokens in it that are computed. `slice-tokens` makes that of their computation that it needs. Where the others move with them,
+ * the result is forecast + move · (computed − forecast), in which a computed token moves by all of its own surprise.
+ */
+function refreshed(build: Builder, forecast: Value, own: Value, { tokens, count, move }: Fresh): Value {
+  const { axis, at } = tokenRows(own, count, tokens);
+  const fresh = build.gather(own, axis, at, `${own.name}_fresh`);
+  if (!move) return build.withRows(forecast, axis, at, fresh, `${own.name}_refreshed`);
+  const type = { elem: elemOf(own), shape: shapeOf(own) };
+  const surprise = build.op("Sub", [fresh, build.gather(forecast, axis, at, `${own.name}_stale`)], `${own.name}_surprise`, {
+    elem: type.elem,
+    shape: shapeOf(fresh),
+  });
+  const places = new Map(tokens.map((token, place) => [token, place]));
+  const weights = move.map((weight, i) => {
+    const place = places.get(Math.floor(i / tokens.length));
+    return place === undefined ? weight : Number(place === i % tokens.length);
+  });
+  const matrix = constant(`${own.name}_move`, tensorOf(type.elem, [count, tokens.length], weights));
+  // An axis that counts the tokens of each row of the batch is taken apart for the product.
+  const channels = type.shape.at(-1) ?? 1;
+  const isFlat = type.shape.length === 2;
+  const repeats = (type.shape[axis] ?? count) / count;
+  const apart = isFlat ? build.reshape(surprise, [repeats, tokens.length, channels], `${own.name}_apart`) : surprise;
+  const moved = build.op("MatMul", [matrix, apart], `${own.name}_moved`, {
+    elem: type.elem,
+    shape: isFlat ? [repeats, count, channels] : type.shape,
+  });
+  return build.op(
+    "Add",
+    [forecast, isFlat ? build.reshape(moved, type.shape, `${own.name}_joined`) : moved],
+    `${own.name}_refreshed`,
+    type,
+  );
 }
 
 /** scale · value + shift along the last axis, in the value's own type. */

@@ -13,6 +13,7 @@ import loop from "./loop.js";
 import merge from "./merge.js";
 import precision from "./precision.js";
 import reuse from "./reuse.js";
+import sliceTokens from "./slice-tokens.js";
 import decomposeContribOps from "./decompose-contrib-ops.js";
 import join from "./join.js";
 import inferTypes, { deriveTypes } from "./infer-types.js";
@@ -87,10 +88,11 @@ export const RUN_PASSES: readonly Pass[] = [unroll, join, dce, fold, cse, dce];
  * The cache stage follows the plan:
  *   reuse   makes cached branches read earlier values; this is the only pass that changes the result;
  *   dce     removes what only a cached branch needed: attention, norms, their modulation;
+ *   slice-tokens  computes tokens alone that cells are computed for;
  *   merge   joins the gated sums of neighbouring cached branches into one, added up where the branches are computed;
  *   cse     shares a sum between steps that read the same values without gates.
  */
-export const CACHE_PASSES: readonly Pass<PlanContext>[] = [reuse, dce, merge, cse];
+export const CACHE_PASSES: readonly Pass<PlanContext>[] = [reuse, dce, sliceTokens, merge, cse];
 
 /**
  * The loop form has these passes in place of the run and cache stages:

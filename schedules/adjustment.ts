@@ -1,7 +1,8 @@
 /** Adjustments: a scale and a shift per channel for the value of a cached branch, and the arrays that hold them in a file. */
 import { badAdjustment, badPlan } from "./diagnostics.js";
 import type { CachedBranch } from "./cache.js";
-import { type TensorData, tensorFrom, tensorNumbers } from "../ir/tensor.js";
+import { type TensorData, tensorFrom, tensorNumbers, tensorOf } from "../ir/tensor.js";
+import type { PartialArrays } from "./partial.js";
 
 /**
  * A scale that multiplies a cached value and a shift that is then added: a number for each channel, which is the last axis of the
@@ -12,25 +13,35 @@ export interface Adjustment {
   readonly shift?: Float32Array | undefined;
 }
 
+/** What the arrays of a plan say of a cell: how its value is adjusted, and what of it is computed (`PartialCell`). */
+export interface CellArrays extends Adjustment, PartialArrays {}
+
 const PARTS = ["scale", "shift"] as const satisfies readonly (keyof Adjustment)[];
 
 /** By plan key, then by step. */
-export type Adjustments = ReadonlyMap<string, ReadonlyMap<number, Adjustment>>;
+export type Adjustments = ReadonlyMap<string, ReadonlyMap<number, CellArrays>>;
 
 /** Named arrays, as a `.npz` file holds them. */
 export type Arrays = ReadonlyMap<string, TensorData>;
 
-/** The vectors `<key>/<step>/scale` and `<key>/<step>/shift`. Throws BAD_PLAN for other names and for arrays that are no vectors. */
+/**
+ * The vectors `<key>/<step>/scale`, `/shift` and `/tokens`, and the matrices `<key>/<step>/move`. Throws BAD_PLAN for other names and for arrays with
+ * another number of axes.
+ */
 export function parseAdjustments(arrays: Arrays, source: string): Adjustments {
-  const adjustments = new Map<string, Map<number, Adjustment>>();
+  const adjustments = new Map<string, Map<number, CellArrays>>();
   for (const [name, data] of arrays) {
-    const [, key, step, part] = /^(.+)\/(0|[1-9]\d*)\/(scale|shift)$/.exec(name) ?? [];
-    if (key === undefined) throw badPlan(source, `its array '${name}' is not called <key>/<step>/scale or <key>/<step>/shift`);
-    if (data.shape.length !== 1) throw badPlan(source, `its array '${name}' has ${data.shape.length} axes, and a vector has one`);
-    const vector = Float32Array.from(tensorNumbers(data));
-    const ofKey = adjustments.get(key) ?? new Map<number, Adjustment>();
-    const known = ofKey.get(Number(step));
-    adjustments.set(key, ofKey.set(Number(step), part === "scale" ? { ...known, scale: vector } : { ...known, shift: vector }));
+    const [, key, step, part] = /^(.+)\/(0|[1-9]\d*)\/(scale|shift|tokens|move)$/.exec(name) ?? [];
+    if (key === undefined || part === undefined)
+      throw badPlan(source, `its array '${name}' is not called <key>/<step>/ and then scale, shift, tokens or move`);
+    const rank = part === "move" ? 2 : 1;
+    if (data.shape.length !== rank) throw badPlan(source, `its array '${name}' has ${data.shape.length} axes, where ${rank} are wanted`);
+    const numbers = tensorNumbers(data);
+    const ofKey = adjustments.get(key) ?? new Map<number, CellArrays>();
+    adjustments.set(
+      key,
+      ofKey.set(Number(step), { ...ofKey.get(Number(step)), [part]: part === "tokens" ? numbers : Float32Array.from(numbers) }),
+    );
   }
   return adjustments;
 }
@@ -44,6 +55,9 @@ export function adjustmentArrays(adjustments: Adjustments): Arrays {
         const vector = adjustment[part];
         if (vector) arrays.set(`${key}/${step}/${part}`, tensorFrom("float", [vector.length], vector));
       }
+      const { tokens, move } = adjustment;
+      if (tokens) arrays.set(`${key}/${step}/tokens`, tensorOf("int64", [tokens.length], tokens));
+      if (tokens && move) arrays.set(`${key}/${step}/move`, tensorFrom("float", [move.length / tokens.length, tokens.length], move));
     }
   }
   return arrays;

@@ -1,11 +1,14 @@
 /** Caches: the values of a network that are kept from step to step, and their names in texts and files. */
 import type { Branch, CacheKey, Half } from "../ir/dit.js";
+import type { SiteTokens } from "../ir/site-tokens.js";
 
 /** A cache of a branch. In a call that sees both halves of the guidance it holds both. */
 export interface CachedBranch extends Branch, CacheKey {
   readonly halves: readonly Half[];
   /** `attn-3`, or `attn-3@uncond` in a call of the unconditional half alone. The name in traces and messages, and a key of plan files. */
   readonly name: string;
+  /** Absent where the branch has no axis of tokens. */
+  readonly tokens?: SiteTokens | undefined;
 }
 
 /** The half that identifies the caches of a call: `cond` if the call sees it. */

@@ -19,7 +19,7 @@ export function badCell(key: string, step: number, problem: string): CompilerErr
     "BAD_CELL",
     2,
     `Step ${step} of '${key}' ${problem}.`,
-    "A cell is 1 (compute), 0 (reuse the latest computed value) or [[step, weight], …].",
+    'A cell is 1 (compute), 0 (reuse the latest computed value), [[step, weight], …], or { "tokens": share, "by": "mask", "stagger" or "cluster" }.',
     { site: key, step },
   );
 }
@@ -83,7 +83,7 @@ export function badTerm(site: string, step: number, source: number): CompilerErr
     "BAD_TERM",
     2,
     `The plan lets step ${step} of ${site} read step ${source}, which has no value there.`,
-    "Terms point at earlier steps that compute.",
+    "Terms point at earlier steps that compute, for some tokens or for all.",
     { site, step },
   );
 }
@@ -215,6 +215,16 @@ export function samplerOption(scheduler: string, option: string, problem: string
       : option === "steps"
         ? `Choose another number of steps: --steps, or "steps" in recipe.json.`
         : `Change "sampling": { "${option}": … } in recipe.json as said, or leave it out where it is not needed.`,
+  );
+}
+
+export function tokensMixed(site: string, step: number, mixer: string): CompilerError {
+  return new CompilerError(
+    "TOKENS_MIXED",
+    2,
+    `The plan computes some tokens of '${site}' at step ${step}, and they cannot be computed apart: ${mixer} mixes them.`,
+    "Compute that branch for all of its tokens, or cache it whole.",
+    { site, step },
   );
 }
 

@@ -1,5 +1,5 @@
 /** Decisions as data: samplers as tables, runs, plans, policies. The public interface of this folder; its errors are in diagnostics.ts. */
-export { adjustmentArrays, type Adjustment, type Adjustments } from "./adjustment.js";
+export { adjustmentArrays, type Adjustment, type Adjustments, type CellArrays } from "./adjustment.js";
 export * from "./fidelity.js";
 export { fewSteps } from "./few-steps.js";
 export * from "./planning/forecast.js";
@@ -13,6 +13,7 @@ export * from "./guidance.js";
 export * from "./planning/interval.js";
 export { cutSchema } from "./cut-schema.js";
 export { parseWith } from "./parse-with.js";
+export * from "./partial.js";
 export * from "./plan.js";
 export * from "./policies/index.js";
 export * from "./policy.js";

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { badCell, planFormat, planLength } from "./diagnostics.js";
 import { MAX_ROWS } from "../ir/limits.js";
+import { isPartialCell, partialSchema } from "./partial.js";
 import { type BranchName, type Schedule, type ScheduleCell, valueFor } from "./plan.js";
 
 /** Keys to rows of anything. */
@@ -17,8 +18,8 @@ export function parseRows(rows: Readonly<Record<string, readonly unknown[]>>, st
   );
 }
 
-export const cellSchema = z.union([z.literal(0), z.literal(1), z.array(z.tuple([z.number(), z.number()]))], {
-  error: "a cell is 1, 0 or [[step, weight], …]",
+export const cellSchema = z.union([z.literal(0), z.literal(1), z.array(z.tuple([z.number(), z.number()])), partialSchema], {
+  error: 'a cell is 1, 0, [[step, weight], …] or { "tokens": share, "by": choice }',
 });
 
 function parseCell(key: string, step: number, cell: unknown): ScheduleCell {
@@ -47,7 +48,10 @@ export function flatRows(
     const { name: site } = branch;
     const row = (valueFor(schedule.cells, branch) ?? computed).map((cell, step) => {
       if (cell === 0 || cell === 1) return cell;
-      throw planFormat(format, `at step ${step} '${site}' is a weighted sum of earlier values`);
+      throw planFormat(
+        format,
+        `at step ${step} '${site}' is ${isPartialCell(cell) ? "computed for some tokens" : "a weighted sum of earlier values"}`,
+      );
     });
     const key = keyOf(branch);
     const known = flat.get(key);

@@ -2,23 +2,33 @@
  * Plans: which branch is computed at which step, and what is read instead.
  * A schedule is the form of plan files; binding it to a run makes a plan.
  */
-import { badAdjustment, badCell, badTerm, planFirstStep, planLength, planMismatch } from "./diagnostics.js";
+import { badAdjustment, badCell, badTerm, planFirstStep, planLength, planMismatch, tokensMixed } from "./diagnostics.js";
 import { unknownName } from "../ir/diagnostics.js";
 import type { BranchKind } from "../ir/dit.js";
 import { MAX_WEIGHT } from "../ir/limits.js";
-import { type Adjustment, type Adjustments, assertFits } from "./adjustment.js";
+import { type Adjustment, type Adjustments, assertFits, type CellArrays } from "./adjustment.js";
 import { CacheMap, type CachedBranch } from "./cache.js";
+import { type Fresh, freshOf, isPartialCell, type PartialCell } from "./partial.js";
 import type { Predicted } from "./predicted.js";
 import { differenceOf, placeAt, type Run, type RunIdentity } from "./run.js";
 import type { Term } from "./sampler.js";
 
 /**
  * What happens to one branch at one step. It is computed; or it is scale · Σ weight · value + shift over its values at earlier
- * computed steps; or it is idle, because guidance does not call its half of the network at this step, or because the sampler does
+ * steps, but for tokens that are computed after all (`fresh`); or it is idle, because guidance does not call its half of the network at this step, or because the sampler does
  * not use the output.
  */
 export type Cell =
-  { readonly kind: "compute" } | ({ readonly kind: "terms"; readonly terms: readonly Term[] } & Adjustment) | { readonly kind: "idle" };
+  | { readonly kind: "compute" }
+  | ({ readonly kind: "terms"; readonly terms: readonly Term[]; readonly fresh?: Fresh | undefined } & Adjustment)
+  | { readonly kind: "idle" };
+
+/** Whether a branch is computed for some of its tokens. */
+export function isPartial(cell: Cell): cell is CachedCell & { readonly fresh: Fresh } {
+  return cell.kind === "terms" && cell.fresh !== undefined;
+}
+
+export type CachedCell = Extract<Cell, { readonly kind: "terms" }>;
 
 /** A schedule bound to a run: a row for every cache, with one cell per step. Made by `bind`. */
 export interface Plan {
@@ -34,8 +44,11 @@ export interface PlannedRun extends Pick<Run, "of" | "called"> {
 /** A cache, as far as plans need it. */
 export type PlannedCache = Omit<CachedBranch, "gated" | "module">;
 
-/** 1: compute; 0: reuse the latest computed value; a list: the sum of terms [step, weight]. */
-export type ScheduleCell = 0 | 1 | readonly (readonly [step: number, weight: number])[];
+/**
+ * 1: compute; 0: reuse the latest value that was computed, for some tokens or for all; a list: the sum of terms [step, weight]; an object: compute some
+ * tokens. Terms may read steps that compute and those that compute some tokens, whose value has these and what was cached.
+ */
+export type ScheduleCell = 0 | 1 | readonly (readonly [step: number, weight: number])[] | PartialCell;
 
 /**
  * A plan as in plan.json: maps keys (sites, kinds and blocks, kinds, `*`) to rows of `steps` cells.
@@ -114,9 +127,11 @@ function checkCells(site: string, row: readonly ScheduleCell[]): void {
   if (row[0] !== 1) throw planFirstStep(site);
   for (const [step, cell] of row.entries()) {
     if (typeof cell === "number") continue;
-    if (cell.length === 0) throw badCell(site, step, "has no terms");
-    for (const [source, weight] of cell) {
-      if (source >= step || row[source] !== 1) throw badTerm(site, step, source);
+    const terms = isPartialCell(cell) ? (cell.terms ?? [[0, 1]]) : cell;
+    if (terms.length === 0) throw badCell(site, step, "has no terms");
+    for (const [source, weight] of terms) {
+      const read = row[source];
+      if (source >= step || (read !== 1 && !isPartialCell(read))) throw badTerm(site, step, source);
       if (!(Math.abs(weight) <= MAX_WEIGHT)) throw badCell(site, step, `gives step ${source} the weight ${weight}, beyond ±${MAX_WEIGHT}`);
     }
   }
@@ -138,7 +153,8 @@ export function bind(schedule: Schedule, { of, caches, called }: PlannedRun): Pl
     const calls = called.map((halves) => halves.filter((half) => cache.halves.includes(half)).length);
     const bound = bindRow(row, calls, schedule.across === true ? [] : of.borders);
     const adjustments = schedule.adjustments && valueFor(schedule.adjustments, cache);
-    cells.set(cache, adjustments ? withAdjustments(cache, row, bound, adjustments) : bound);
+    const adjusted = adjustments ? withAdjustments(cache, row, bound, adjustments) : bound;
+    cells.set(cache, withFresh(cache, row, adjusted, adjustments));
   }
   return { of, cells };
 }
@@ -155,16 +171,20 @@ function bindRow(row: readonly ScheduleCell[], called: readonly number[], border
     const isThere = (term: Term): boolean => (called[term.step] ?? 0) >= halves && places[term.step] === places[step];
     const terms = cell === 1 ? [] : termsOf(cell, latest);
     if (halves === 0) return IDLE;
-    if (cell !== 1 && terms.every(isThere)) return { kind: "terms", terms };
-    latest = step;
-    return COMPUTE;
+    const isCached = cell !== 1 && terms.every(isThere);
+    if (!isCached || isPartialCell(cell)) latest = step;
+    return isCached ? { kind: "terms", terms } : COMPUTE;
   });
 }
 
-/** How many steps a row computes in a run with these borders that calls all halves at every step. */
+/** How many steps a row computes in a run with these borders that calls all halves at every step; steps that compute some tokens count as their share. */
 export function computedSteps(row: readonly ScheduleCell[], borders: readonly number[] = []): number {
   const called = new Array<number>(row.length).fill(1);
-  return bindRow(row, called, borders).filter(({ kind }) => kind === "compute").length;
+  const shareOf = (step: number): number => {
+    const cell = row[step];
+    return isPartialCell(cell) ? cell.tokens : 0;
+  };
+  return bindRow(row, called, borders).reduce((sum, { kind }, step) => sum + (kind === "compute" ? 1 : shareOf(step)), 0);
 }
 
 /** The schedule cell for a sum of these terms. */
@@ -174,7 +194,28 @@ export function cellOf(terms: readonly Term[]): ScheduleCell {
 
 /** The terms of a cached cell. `latest` is the latest computed step before it, which a 0 reuses. */
 export function termsOf(cell: Exclude<ScheduleCell, 1>, latest: number): readonly Term[] {
-  return cell === 0 ? [{ step: latest, weight: 1 }] : cell.map(([step, weight]) => ({ step, weight }));
+  const terms = isPartialCell(cell) ? (cell.terms ?? 0) : cell;
+  return terms === 0 ? [{ step: latest, weight: 1 }] : terms.map(([step, weight]) => ({ step, weight }));
+}
+
+/**
+ * Adds the tokens that are computed to the cells of a row. Throws BAD_CELL where their arrays do not fit, or the branch has no tokens;
+ * TOKENS_MIXED where its tokens cannot be computed apart.
+ */
+function withFresh(
+  { name, tokens }: PlannedCache,
+  row: readonly ScheduleCell[],
+  cells: readonly Cell[],
+  arrays: ReadonlyMap<number, CellArrays> | undefined,
+): readonly Cell[] {
+  let turn = 0;
+  return cells.map((bound, step) => {
+    const cell = row[step];
+    if (!isPartialCell(cell) || bound.kind !== "terms") return bound;
+    if (!tokens) throw badCell(name, step, "computes some tokens, and it is not known which axis of the branch counts them");
+    if (tokens.mixer) throw tokensMixed(name, step, tokens.mixer);
+    return { ...bound, fresh: freshOf(cell, { key: name, step, turn: turn++, count: tokens.count }, arrays?.get(step)) };
+  });
 }
 
 /**
@@ -185,13 +226,19 @@ function withAdjustments(
   branch: PlannedCache,
   row: readonly ScheduleCell[],
   cells: readonly Cell[],
-  adjustments: ReadonlyMap<number, Adjustment>,
+  adjustments: ReadonlyMap<number, CellArrays>,
 ): readonly Cell[] {
   for (const [step, adjustment] of adjustments) {
-    if ((row[step] ?? 1) === 1) throw badAdjustment(branch.name, step, "is of a step that is not cached");
+    const cell = row[step] ?? 1;
+    if (cell === 1) throw badAdjustment(branch.name, step, "is of a step that is not cached");
+    if ((adjustment.tokens ?? adjustment.move) && !isPartialCell(cell))
+      throw badAdjustment(branch.name, step, "has tokens for a step that computes none");
     assertFits(adjustment, branch, step);
   }
-  return cells.map((cell, step) => (cell.kind === "terms" ? { ...cell, ...adjustments.get(step) } : cell));
+  return cells.map((cell, step) => {
+    const { scale, shift } = adjustments.get(step) ?? {};
+    return cell.kind === "terms" && (scale ?? shift) ? { ...cell, ...(scale && { scale }), ...(shift && { shift }) } : cell;
+  });
 }
 
 /** The keys that `UNKNOWN_NAME` suggests: kinds, then names of caches. */

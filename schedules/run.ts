@@ -2,6 +2,7 @@
 import { textDigest } from "../ir/digest.js";
 import type { Half } from "../ir/dit.js";
 import { ditView, inputValue, type Model, type Value } from "../ir/graph.js";
+import { siteTokens } from "../ir/site-tokens.js";
 import type { FloatType } from "../ir/types.js";
 import { cachesOf, type CachedBranch } from "./cache.js";
 import { type Companions, givenBy, NO_COMPANIONS } from "./companions.js";
@@ -185,6 +186,7 @@ export function runOf({ structure, cut, steps, borders = [], ...facts }: RunFact
   const [first] = calls;
   const network = first && networks.get(first.network);
   const branches = network?.dit?.branches ?? [];
+  const tokens = network?.dit ? siteTokens(network) : undefined;
   const rows = runRowsOf(facts, borders);
   const counting = evaluationsThatCount(table);
   const { form, scale } = guidance;
@@ -195,7 +197,7 @@ export function runOf({ structure, cut, steps, borders = [], ...facts }: RunFact
     rows,
     called: rows.map((row, k) => (counting.has(k) ? row.calls.flatMap(({ halves }) => halves) : [])),
     caches: cachesOf(
-      branches,
+      branches.map((branch) => ({ ...branch, tokens: tokens?.get(branch.site) })),
       calls.map(({ halves }) => halves),
     ),
     of: {

@@ -29,7 +29,16 @@ import {
 } from "../../passes/index.js";
 import { badOption, batchFixed, formUnsupported } from "../../schedules/diagnostics.js";
 import { opsetsDiffer } from "../words/index.js";
-import { type Companion, mainNetwork, NO_COMPANIONS, type Plan, type Run, stopName, withNetworks } from "../../schedules/index.js";
+import {
+  type Companion,
+  isPartial,
+  mainNetwork,
+  NO_COMPANIONS,
+  type Plan,
+  type Run,
+  stopName,
+  withNetworks,
+} from "../../schedules/index.js";
 import { type Job, withBatch } from "../job/index.js";
 import { cudaCoverage, type CudaCoverage } from "./cuda-coverage.js";
 import { type Memory, memoryOf } from "./memory.js";
@@ -83,6 +92,8 @@ export async function compileModel(
   const unfit = own.find(({ stage }) => !form.stages.includes(stage));
   if (unfit) throw formUnsupported(name, `the pass '${unfit.name}' is for steps that are unrolled`);
   if (job.run.anyBatch && !form.stages.includes("run")) throw formUnsupported(name, "the batch of its steps is built in");
+  if (!form.stages.includes("cache") && [...plan.cells].some(([, row]) => row.some(isPartial)))
+    throw formUnsupported(name, "its cells are computed whole or not at all, and the plan computes some tokens");
   const records: PassRecord[] = [];
   const logged = { without: new Set(without), log: (record: PassRecord) => void records.push(record) };
   const ownOf = (of: Stage | undefined): readonly Pass[] => own.filter(({ stage }) => stage === of);

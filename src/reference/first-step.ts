@@ -25,7 +25,7 @@ export interface FirstCall {
 /** By the network that the loop runs. */
 export function liftedFirstStep(job: Job, first: FirstCall, options: RuntimeOptions): FirstStep {
   return firstStep(job, first, async (call, feeds) => {
-    const step = stepWith(networkOf(job.run, call), new Set(), new Set());
+    const step = stepWith(networkOf(job.run, call), new Map(), new Set());
     return runOnce(step, feeds, PREDICTION, { ...options, ...AS_WRITTEN });
   });
 }

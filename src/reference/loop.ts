@@ -10,6 +10,7 @@ import {
   CacheMap,
   type Call,
   type Cell,
+  type Fresh,
   halfOf,
   lastReaders,
   networkOf,
@@ -20,15 +21,15 @@ import {
 } from "../../schedules/index.js";
 import type { RunInputs } from "../job/index.js";
 import { AS_WRITTEN, type Session, type SessionOptions, Sessions } from "../runtime/index.js";
-import { accumulate, forecast, halfOfRows, inputAt, scaleAt } from "./feeds.js";
+import { accumulate, forecast, halfOfRows, inputAt, movesOf, scaleAt } from "./feeds.js";
 import { blended, firstLatentOf } from "./inpainting.js";
 import { guided, learnedDeviation, predictionsOf, varianceOf } from "./prediction.js";
-import { cacheInput, PREDICTION, stepWith } from "./step-model.js";
+import { type CachedSites, cacheInput, movesInput, PREDICTION, stepWith } from "./step-model.js";
 
 /** The values of branches at one step, by cache. */
 export type BranchValues = CacheMap<TensorData>;
 
-/** Called after every step with the values of its computed branches. */
+/** Called after every step with the values of its branches that are computed, for some tokens or for all. */
 export type Observer = (step: number, branches: BranchValues) => void | Promise<void>;
 
 /** The latents, history values and outputs of a run, step by step: everything that later steps read, except branches. */
@@ -89,7 +90,7 @@ export class ReferenceLoop {
   /** Loads the uncached step now rather than at its first run. */
   async open(): Promise<void> {
     const [first] = this.sampling.rows;
-    for (const network of new Set(first?.calls.map((call) => call.network))) await this.sessionFor(network, [], []);
+    for (const network of new Set(first?.calls.map((call) => call.network))) await this.sessionFor(network, new Map(), []);
   }
 
   /** The final latent. */
@@ -139,12 +140,13 @@ export class ReferenceLoop {
       const model = networkOf(run, call);
       const probed = observe || plan ? model.graph.marks.flatMap(({ site }) => ((only?.has(site) ?? true) ? [site] : [])) : [];
       const feeds = new Map(model.graph.inputs.map((input) => [input.name, inputAt(run, input, k, halves, latent, inputs.conditions)]));
-      const cached: string[] = [];
+      const cached = new Map<string, Fresh | undefined>();
       for (const { site, value } of model.graph.marks) {
         const cell = cellOf(site, half);
         if (cell?.kind !== "terms") continue;
-        cached.push(site);
+        cached.set(site, cell.fresh);
         feeds.set(cacheInput(site), this.read(cell, history.get({ site, half }), staticShape(value.type)?.[0]));
+        if (cell.fresh) feeds.set(movesInput(site), movesOf(cell.fresh));
       }
       const results = await (await this.sessionFor(call.network, cached, probed)).run(feeds);
       for (const [site, value] of results) if (site !== PREDICTION) branches.set({ site, half }, value);
@@ -201,10 +203,11 @@ export class ReferenceLoop {
   }
 
   /** The session of a network that gets the cached sites as inputs and returns the other probed sites as outputs. */
-  private sessionFor(network: Call["network"], cached: readonly string[], probed: readonly string[]): Promise<Session> {
+  private sessionFor(network: Call["network"], cached: CachedSites, probed: readonly string[]): Promise<Session> {
     const { sampling: run } = this;
-    const key = [run.of.cut, network, probed.join(), cached.join()].join("|");
-    return this.sessions.of(key, () => stepWith(networkOf(run, { network, halves: [] }), new Set(cached), new Set(probed)));
+    const sites = Array.from(cached, ([site, tokens]) => (tokens ? `${site} in part` : site));
+    const key = [run.of.cut, network, probed.join(), sites.join()].join("|");
+    return this.sessions.of(key, () => stepWith(networkOf(run, { network, halves: [] }), cached, new Set(probed)));
   }
 }
 

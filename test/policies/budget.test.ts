@@ -1,7 +1,7 @@
 /** The budget policy: its parts against second derivations, the whole on a run made of numbers. */
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
-import { type PolicyInput, polynomial, relativeL2, type Runs, type Schedule, type ScheduleCell } from "../../schedules/index.js";
+import { type PolicyInput, polynomial, relativeL2, type Runs, type Schedule, type ScheduleCell, termsOf } from "../../schedules/index.js";
 import { fillings, leastPath, published, twoGaps } from "../../schedules/budget/candidates.js";
 import { closedLoop } from "../../schedules/budget/closed-loop.js";
 import { type Entry, Trials } from "../../schedules/budget/selection.js";
@@ -261,5 +261,5 @@ async function errorOf(
 
 /** Of the newest value that a cell reads. */
 function termWeight(cell: ScheduleCell | undefined): number {
-  return typeof cell === "object" ? (cell[0]?.[1] ?? NaN) : NaN;
+  return cell === 1 || cell === 0 || cell === undefined ? NaN : (termsOf(cell, NaN)[0]?.weight ?? NaN);
 }

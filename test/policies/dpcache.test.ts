@@ -1,6 +1,6 @@
 /** DPCache against all schedules that there are, with errors of the forecasts from the values themselves. */
 import { describe, expect, it } from "vitest";
-import type { Schedule, ScheduleCell } from "../../schedules/index.js";
+import { type Schedule, type ScheduleCell, termsOf } from "../../schedules/index.js";
 import { choose, generator, inputOf, siteOf, statisticsOfValues } from "../support/policy-input.js";
 import { rejectedCodeOf } from "../support/thrown.js";
 
@@ -75,8 +75,10 @@ describe("dpcache", () => {
       [1, -3],
     ]);
     for (const [step, cell] of attn(schedule).entries()) {
-      if (typeof cell === "number") continue;
-      const value = [0, 1].map((i) => cell.reduce((sum, [source, weight]) => sum + weight * (line[source]?.[i] ?? NaN), 0));
+      if (cell === 1 || cell === 0) continue;
+      const value = [0, 1].map((i) =>
+        termsOf(cell, NaN).reduce((sum, { step: source, weight }) => sum + weight * (line[source]?.[i] ?? NaN), 0),
+      );
       expect(value).toEqual([expect.closeTo(1 + step, 12), expect.closeTo(3 - 2 * step, 12)]);
     }
   });
@@ -95,7 +97,7 @@ describe("dpcache", () => {
     const input = inputOf(20, [siteOf("attn-0", 1, { ...statistics, gram: statistics.gram.slice(0, 5) })]);
     const { schedule } = await choose("dpcache", { share: 0.5 }, input);
     for (const [step, cell] of attn(schedule).entries())
-      if (typeof cell !== "number") expect(step - Math.min(...cell.map(([source]) => source))).toBeLessThanOrEqual(4);
+      if (cell !== 1 && cell !== 0) expect(step - Math.min(...termsOf(cell, step).map((term) => term.step))).toBeLessThanOrEqual(4);
     expect(await rejectedCodeOf(choose("dpcache", { fills: 3 }, input))).toBe("BAD_CURVES");
   });
 

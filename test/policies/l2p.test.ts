@@ -1,6 +1,6 @@
 /** L2P: weights that recover how the values were made, from inner products alone. */
 import { describe, expect, it } from "vitest";
-import type { PolicyInput, SiteStatistics } from "../../schedules/index.js";
+import { type PolicyInput, type SiteStatistics, termsOf } from "../../schedules/index.js";
 import { forecastsOf, weightsAt } from "../support/forecasts.js";
 import { choose, generator, inputOf, siteOf, statisticsOfValues } from "../support/policy-input.js";
 
@@ -49,11 +49,12 @@ describe("l2p", () => {
     let checked = 0;
     for (const [step, cell] of (schedule.cells.get("attn") ?? []).entries()) {
       if (cell === 1 || cell === 0) continue;
-      for (const [against] of cell) {
+      const terms = termsOf(cell, NaN);
+      for (const { step: against } of terms) {
         let product = 0;
         for (const values of [a[0], b[0]])
           for (let c = 0; c < 30; c++) {
-            const forecast = cell.reduce((sum, [source, weight]) => sum + weight * (values?.[source]?.[c] ?? NaN), 0);
+            const forecast = terms.reduce((sum, { step: source, weight }) => sum + weight * (values?.[source]?.[c] ?? NaN), 0);
             product += ((values?.[step]?.[c] ?? NaN) - forecast) * (values?.[against]?.[c] ?? NaN);
           }
         expect(product).toBeCloseTo(0, 9);
@@ -86,7 +87,7 @@ describe("l2p", () => {
     const { schedule, warnings } = await choose("l2p", { ...options, history: 2 }, input);
     const read = (step: number): number[] => {
       const cell = schedule.cells.get("attn")?.[step];
-      return cell === 1 || cell === undefined || cell === 0 ? [] : cell.map(([source]) => step - source);
+      return cell === 1 || cell === undefined || cell === 0 ? [] : termsOf(cell, NaN).map((term) => step - term.step);
     };
     expect([read(2), read(3), read(4)]).toEqual([[1, 2], [2], []]);
     expect(warnings.join()).toContain("does not look back");

@@ -1,5 +1,5 @@
 /** Plans that forecast, looked at from outside: the weights of a cell, and what a branch's values become. */
-import type { PolicyInput, ScheduleCell } from "../../schedules/index.js";
+import { isPartialCell, type PolicyInput, type ScheduleCell } from "../../schedules/index.js";
 import { choose, single } from "./policy-input.js";
 
 export type Weights = readonly (readonly [step: number, weight: number])[];
@@ -26,6 +26,7 @@ function weightsOf(row: readonly ScheduleCell[], step: number): Weights {
   if (cell === undefined) throw new Error(`there is no step ${step}`);
   if (cell === 1) return [[step, 1]];
   if (cell === 0) return [[row.lastIndexOf(1, step), 1]];
+  if (isPartialCell(cell)) throw new Error(`step ${step} computes some tokens`);
   for (const [source] of cell) if (row[source] !== 1) throw new Error(`step ${step} reads ${source}, which does not compute`);
   return cell;
 }

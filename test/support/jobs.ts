@@ -6,7 +6,16 @@ import { z } from "zod";
 import { ditView, type Model } from "../../ir/graph.js";
 import { type Cut, lift } from "../../ir/lift/index.js";
 import { readModel } from "../../ir/onnx/index.js";
-import { type Adjustment, type Adjustments, bind, cacheName, type Plan, type Schedule, type ScheduleCell } from "../../schedules/index.js";
+import {
+  type Adjustment,
+  type Adjustments,
+  bind,
+  cacheName,
+  type CellArrays,
+  type Plan,
+  type Schedule,
+  type ScheduleCell,
+} from "../../schedules/index.js";
 import { readJson } from "../../src/files/json.js";
 import { type Job, jobOf } from "../../src/job/job.js";
 import { networkOf } from "../../src/job/network.js";
@@ -111,6 +120,51 @@ export function randomSchedule(job: Job, seed: number): Schedule {
     cells.set(branches[i]?.site ?? "", cellsOfSite);
   }
   return { steps, cells };
+}
+
+/**
+ * Rows of cells that are legal, in which most cells compute some tokens: a quarter to three quarters, however they are chosen, the others cached,
+ * forecast or moved with them, or all of these; of sites whose tokens can be computed apart.
+ */
+export function partialSchedule(job: Job, seed: number): Schedule {
+  const steps = job.run.rows.length;
+  const cells = new Map<string, readonly ScheduleCell[]>();
+  const adjustments = new Map<string, Map<number, CellArrays>>();
+  const what = fc.record({
+    kind: fc.constantFrom("partial", "partial", "partial", "compute", "reuse"),
+    share: fc.constantFrom(0.25, 0.5, 0.7),
+    by: fc.constantFrom("mask", "stagger", "cluster"),
+    isForecast: fc.boolean(),
+    move: fc.boolean(),
+    order: fc.array(fc.nat(), { minLength: 64, maxLength: 64 }),
+  });
+  const { caches } = job.run;
+  const choices = fc.sample(fc.array(what, { minLength: steps, maxLength: steps }), { seed, numRuns: caches.length });
+  for (const [i, { name, tokens }] of caches.entries()) {
+    if (!tokens || tokens.mixer !== undefined || tokens.count < 2) continue;
+    const { count } = tokens;
+    const row: ScheduleCell[] = [];
+    for (const [step, { kind, share, by, isForecast, move, order }] of (choices[i] ?? []).entries()) {
+      if (kind !== "partial" || step === 0) {
+        row.push(kind === "reuse" && step > 0 ? 0 : 1);
+        continue;
+      }
+      const there = row.flatMap((cell, at) => (cell === 0 ? [] : [at])).slice(-2);
+      const [one = 0, other] = [...there].reverse();
+      const terms: [number, number][] = isForecast && other !== undefined ? [[one, 1.7], [other, -0.7]] : [[one, 1]]; // prettier-ignore
+      row.push({ tokens: share, by, ...(move && { move }), ...(isForecast && { terms }) });
+      const size = Math.max(1, Math.round(share * count));
+      const chosen = Array.from({ length: count }, (_, token) => token)
+        .sort((a, b) => (order[a % 64] ?? 0) - (order[b % 64] ?? 0))
+        .slice(0, size)
+        .sort((a, b) => a - b);
+      const weights = Float32Array.from({ length: count * size }, (_, at) => ((order[at % 64] ?? 0) % 1000) / 2000 / size);
+      const ofSite = adjustments.get(name) ?? new Map<number, CellArrays>();
+      adjustments.set(name, ofSite.set(step, { tokens: chosen, ...(move && { move: weights }) }));
+    }
+    cells.set(name, row);
+  }
+  return { steps, cells, adjustments };
 }
 
 /** The schedule with a scale, a shift or both at every cached step of every cache, those of two calls apart; large enough to be seen in half precision. */

@@ -1,5 +1,5 @@
 /** A sampling run made of numbers, to plan with: two branches (or one, of both, where it is cut at the stack), latents of a few numbers, and nothing of the product's loop. */
-import type { Attempt, PolicyInput, Runs, Schedule, ScheduleCell, Term, SteppedRun } from "../../schedules/index.js";
+import { type Attempt, type PolicyInput, type Runs, type Schedule, type ScheduleCell, type Term, termsOf, type SteppedRun } from "../../schedules/index.js"; // prettier-ignore
 import { generator, inputOf, siteOf, statisticsOfValues } from "./policy-input.js";
 
 const SITES = ["attn-0", "mlp-0"];
@@ -77,5 +77,5 @@ export async function toyInput(steps: number, samples: readonly number[], size =
 }
 
 function termsIn(cell: Exclude<ScheduleCell, 1>, row: readonly ScheduleCell[], step: number): readonly Term[] {
-  return cell === 0 ? [{ step: row.lastIndexOf(1, step), weight: 1 }] : cell.map(([source, weight]) => ({ step: source, weight }));
+  return termsOf(cell, row.lastIndexOf(1, step));
 }

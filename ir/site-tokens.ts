@@ -1,0 +1,90 @@
+/** The tokens of cacheable sites: where they are in a site's value, and what of the branch is computed for each of them by itself. */
+import { dependence } from "./analysis.js";
+import { addMacs, branchOwners, NO_MACS, nodeCost, totalMacs } from "./cost.js";
+import { LATENT } from "./dit.js";
+import { ditView, type Mark, type Model, type Node, type Value } from "./graph.js";
+import { isInPart, joinedNeeds, type Need, operandNeeds, type Rows } from "./rows.js";
+import { staticShape } from "./types.js";
+
+export interface SiteTokens {
+  /** How many there are. */
+  readonly count: number;
+  /** The share of the branch's MACs that falls with the number of tokens; the rest is keys and values. */
+  readonly share: number;
+  /** What of the branch mixes tokens, other than attention, so that they cannot be computed apart: operator and node; undefined if nothing does. */
+  readonly mixer?: string | undefined;
+}
+
+const known = new WeakMap<Model["graph"], ReadonlyMap<string, SiteTokens>>();
+
+/** By site; a site whose value has no axis of tokens is left out. */
+export function siteTokens(model: Model): ReadonlyMap<string, SiteTokens> {
+  const { graph } = model;
+  const found = known.get(graph);
+  if (found) return found;
+  const made = tokensOfSites(model);
+  known.set(graph, made);
+  return made;
+}
+
+function tokensOfSites(model: Model): ReadonlyMap<string, SiteTokens> {
+  const { graph } = model;
+  const { latent } = ditView(model);
+  const dependsOn = dependence(graph, new Map(graph.inputs.map((input) => [input, input.name === latent ? LATENT : 2 * LATENT])));
+  const batch = Number(graph.inputs.find(({ name }) => name === latent)?.type?.shape?.[0] ?? 1);
+  const nodesOf = new Map<string, Node[]>();
+  const owners = branchOwners(graph);
+  for (const node of [...graph.nodes].reverse()) {
+    if ((dependsOn(node.outputs[0]) & LATENT) === 0) continue;
+    for (const { site } of owners.get(node) ?? []) nodesOf.set(site, [...(nodesOf.get(site) ?? []), node]);
+  }
+  const tokens = new Map<string, SiteTokens>();
+  for (const { site, value } of graph.marks) {
+    const count = countOf(value, batch);
+    if (count === undefined) continue;
+    const nodes = nodesOf.get(site) ?? [];
+    const { rowWise, mixer } = walk(value, nodes, tokenRows(value, count, [0]));
+    const macs = (of: Iterable<Node>): number => totalMacs([...of].reduce((sum, node) => addMacs(sum, nodeCost(node, dependsOn)), NO_MACS));
+    const whole = macs(nodes);
+    tokens.set(site, { count, share: whole === 0 ? 1 : macs(rowWise) / whole, mixer: mixer && `${mixer.opType} '${mixer.name}'` });
+  }
+  return tokens;
+}
+
+/** Tokens are the axis in front of the channels. A value without an axis for the batch counts them for each of its rows. */
+function countOf({ type }: Value, batch: number): number | undefined {
+  const shape = staticShape(type);
+  if (!shape || shape.length < 2) return undefined;
+  const count = (shape.at(-2) ?? 0) / (shape.length === 2 ? batch : 1);
+  return Number.isInteger(count) && count > 0 ? count : undefined;
+}
+
+/** The rows of a site's value that hold these of its `count` tokens. */
+export function tokenRows({ type }: Value, count: number, tokens: readonly number[]): Rows {
+  const shape = staticShape(type) ?? [];
+  const axis = shape.length - 2;
+  const repeats = (shape[axis] ?? 0) / count;
+  return { axis, at: Array.from({ length: repeats }, (_, i) => tokens.map((token) => i * count + token)).flat() };
+}
+
+/** The nodes of a branch that are computed for these rows of its value alone, and the first that cannot be. */
+function walk(
+  value: Mark["value"],
+  nodes: readonly Node[],
+  rows: Rows,
+): { readonly rowWise: ReadonlySet<Node>; readonly mixer?: Node | undefined } {
+  const needs = new Map<Value, Need>([[value, rows]]);
+  const rowWise = new Set<Node>();
+  for (const node of nodes) {
+    const wanted = node.outputs.map((output) => needs.get(output));
+    const own = isInPart(wanted) ? operandNeeds(node, wanted) : node.inputs.map(() => "all" as const);
+    if (!own) return { rowWise, mixer: node };
+    if (isInPart(own)) rowWise.add(node);
+    for (const [i, input] of node.inputs.entries()) {
+      const need = own[i];
+      const before = input && needs.get(input);
+      if (input && need !== undefined) needs.set(input, before === undefined ? need : joinedNeeds(before, need));
+    }
+  }
+  return { rowWise };
+}

@@ -1,0 +1,98 @@
+/**
+ * Partial cells: some tokens of a branch are computed, the others are cached (Token Caching, arXiv 2409.18523; ToCa, 2410.05317; ClusCa, 2509.10312).
+ * How many is fixed, so that all shapes stay static.
+ */
+import { z } from "zod";
+import { badCell } from "./diagnostics.js";
+
+/**
+ * How the tokens are chosen. `mask`: a list in the plan's arrays, `<key>/<step>/tokens`. `stagger`: in turn, those that have waited longest.
+ * `cluster`: one of each run of neighbouring tokens, another one at each partial step.
+ */
+const CHOICES = ["mask", "stagger", "cluster"] as const;
+
+/** A number of tokens for which the branch is computed; the others are the sum of the terms, or the latest value where there are none. */
+export const partialSchema = z.strictObject({
+  /** Their share of all tokens. */
+  tokens: z.number().gt(0).lt(1),
+  by: z.enum(CHOICES),
+  /** Keys and values of attention are those of all tokens at this step. */
+  kv: z.literal("fresh").optional(),
+  /** Whether the others are moved by what computing changed about the chosen ones: by weights in the plan's arrays, `<key>/<step>/move`. */
+  move: z.boolean().optional(),
+  terms: z.array(z.tuple([z.number(), z.number()])).min(1).optional(),
+}); // prettier-ignore
+
+export type PartialCell = z.infer<typeof partialSchema>;
+
+export function isPartialCell(cell: unknown): cell is PartialCell {
+  return typeof cell === "object" && cell !== null && !Array.isArray(cell);
+}
+
+/** The tokens that a cached cell computes after all. */
+export interface Fresh {
+  /** Their numbers, rising. */
+  readonly tokens: readonly number[];
+  /** How many there are in all. */
+  readonly count: number;
+  /** For each of all tokens, how much it moves with the surprise (what was computed minus what was forecast) of each fresh one: [all, fresh]. */
+  readonly move?: Float32Array | undefined;
+}
+
+/** Arrays of a partial cell in a plan. */
+export interface PartialArrays {
+  readonly tokens?: readonly number[] | undefined;
+  readonly move?: Float32Array | undefined;
+}
+
+/** How many of `count` tokens a share is: at least one. */
+export function tokenCount(share: number, count: number): number {
+  return Math.max(1, Math.min(count, Math.round(share * count)));
+}
+
+/**
+ * The fresh tokens of a cell, of `count`; `turn` counts the partial cells of the row before it. Throws BAD_CELL where arrays are missing or do
+ * not fit.
+ */
+export function freshOf(
+  cell: PartialCell,
+  { key, step, turn, count }: { readonly key: string; readonly step: number; readonly turn: number; readonly count: number },
+  arrays: PartialArrays = {},
+): Fresh {
+  // prettier-ignore
+  const size = tokenCount(cell.tokens, count);
+  const bad = (problem: string): Error => badCell(key, step, problem);
+  const { by, move } = cell;
+  if (by === "mask" && !arrays.tokens) throw bad(`computes tokens by a mask, and the plan has no array '${key}/${step}/tokens'`);
+  const tokens = by === "mask" ? (arrays.tokens ?? []) : CHOOSE[by](size, count, turn);
+  const isRising = tokens.every((token, i) => Number.isInteger(token) && token > (tokens[i - 1] ?? -1) && token < count);
+  if (!isRising || tokens.length !== size)
+    throw bad(`computes ${size} of ${count} tokens, and its array has no such list of rising numbers from 0 to ${count - 1}`);
+  if (!move) return { tokens, count };
+  const weights = arrays.move;
+  if (weights?.length !== count * size || !weights.every(Number.isFinite))
+    throw bad(`moves tokens, and the plan has no array '${key}/${step}/move' of ${count} × ${size} finite numbers`);
+  return { tokens, count, move: weights };
+}
+
+const CHOOSE: Readonly<Record<Exclude<PartialCell["by"], "mask">, (size: number, count: number, turn: number) => readonly number[]>> = {
+  stagger: staggered,
+  cluster: representatives,
+};
+
+/** In turn, so that each token is computed once in ⌈count / size⌉ partial steps, and those of one step lie apart. */
+function staggered(size: number, count: number, turn: number): readonly number[] {
+  const stride = Math.ceil(count / size);
+  const order = Array.from({ length: stride }, (_, phase) => spread(phase, count, stride)).flat();
+  return Array.from({ length: size }, (_, i) => order[(turn * size + i) % count] ?? 0).sort((a, b) => a - b);
+}
+
+function spread(phase: number, count: number, stride: number): readonly number[] {
+  return Array.from({ length: Math.ceil((count - phase) / stride) }, (_, i) => phase + i * stride);
+}
+
+/** The tokens in `size` runs of neighbours, as even as may be; of each run the next one at each turn. */
+function representatives(size: number, count: number, turn: number): readonly number[] {
+  const bound = (i: number): number => Math.floor((i * count) / size);
+  return Array.from({ length: size }, (_, i) => bound(i) + (turn % (bound(i + 1) - bound(i))));
+}
