@@ -3,7 +3,7 @@ import { readdirSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { MAX_ROWS } from "../ir/limits.js";
 import { type BranchName, formatNamed, formats, parseSchedule, rowsOf, type Schedule } from "../schedules/index.js";
-import { siteOf } from "./support/policy-input.js";
+import { rowText, siteOf } from "./support/policy-input.js";
 import { thrownBy } from "./support/thrown.js";
 
 const branches = [0, 1, 2].flatMap((block) => [
@@ -13,7 +13,7 @@ const branches = [0, 1, 2].flatMap((block) => [
 ]);
 const rowsIn = (json: unknown, among: readonly BranchName[] = branches): Record<string, string> => {
   const schedule = parseSchedule(json, "file.json");
-  return Object.fromEntries([...rowsOf(schedule, schedule.steps, among)].map(([site, row]) => [site, row.join("")]));
+  return Object.fromEntries([...rowsOf(schedule, schedule.steps, among)].map(([site, row]) => [site, rowText(row)]));
 };
 const scheduleOf = (cells: Readonly<Record<string, string>>): Schedule => {
   const rows = Object.entries(cells).map(([key, row]): [string, (0 | 1)[]] => [key, Array.from(row, (cell) => (cell === "1" ? 1 : 0))]);
@@ -40,7 +40,7 @@ describe("every format", () => {
     const json: unknown = JSON.parse(JSON.stringify(written(name, cells)));
     expect([...formats.values()].find((format) => format.recognises(json))?.name).toBe(name);
     const schedule = scheduleOf(cells);
-    expect(rowsIn(json)).toEqual(Object.fromEntries([...rowsOf(schedule, 4, branches)].map(([site, row]) => [site, row.join("")])));
+    expect(rowsIn(json)).toEqual(Object.fromEntries([...rowsOf(schedule, 4, branches)].map(([site, row]) => [site, rowText(row)])));
   });
 });
 

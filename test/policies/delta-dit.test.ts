@@ -1,6 +1,6 @@
 /** Δ-DiT against its rule, written out. */
 import { describe, expect, it } from "vitest";
-import { choose, inputOf, siteOf } from "../support/policy-input.js";
+import { choose, inputOf, rowText, siteOf } from "../support/policy-input.js";
 
 describe("delta-dit", () => {
   const blocks = (count: number) =>
@@ -11,7 +11,7 @@ describe("delta-dit", () => {
 
   it("reuses the rear blocks before the boundary, and the front blocks from it on", async () => {
     const { schedule } = await choose("delta-dit", { interval: 3, blocks: 1, boundary: 5 }, blocks(3));
-    const rows = Object.fromEntries([...schedule.cells].map(([key, row]) => [key, row.join("")]));
+    const rows = Object.fromEntries([...schedule.cells].map(([key, row]) => [key, rowText(row)]));
     expect(rows).toEqual({
       "attn-0": "1111101001",
       "mlp-0": "1111101001",
@@ -26,7 +26,7 @@ describe("delta-dit", () => {
     const { schedule } = await choose("delta-dit", {}, blocks(28));
     expect(1 / Number(schedule.predicted?.["computedShare"])).toBeCloseTo(1.6, 12);
     // 7 blocks are always computed on either side; the 14 in the middle are reused early and late.
-    const row = (site: string): string | undefined => schedule.cells.get(site)?.join("");
+    const row = (site: string): string => rowText(schedule.cells.get(site));
     expect([row("attn-6"), row("attn-7"), row("attn-20"), row("attn-21")]).toEqual([
       "1111101010",
       "1010101010",

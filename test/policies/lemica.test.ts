@@ -11,7 +11,7 @@ import { runsOf } from "../../src/planning/runs.js";
 import { fixtureNamed } from "../support/fixtures.js";
 import { FASTEST } from "../../src/runtime/session.js";
 import { openFixture, planOf } from "../support/jobs.js";
-import { choose, generator, inputOf, siteOf, summingRuns } from "../support/policy-input.js";
+import { choose, generator, inputOf, rowText, siteOf, summingRuns } from "../support/policy-input.js";
 import { rejectedCodeOf } from "../support/thrown.js";
 
 type Edge = (from: number, to: number) => number;
@@ -94,7 +94,7 @@ describe("lemica", () => {
   it("reuses no farther than k, and computes more where the share would need it", async () => {
     const runs = summingRuns([1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]);
     const { schedule, warnings } = await choose("lemica", { share: 0.1, k: 2 }, { ...one(12), runs });
-    expect((schedule.cells.get("attn") ?? []).join("")).toMatch(/^1(0{0,2}1){4}$/);
+    expect(rowText(schedule.cells.get("attn"))).toMatch(/^1(0{0,2}1){4}$/);
     expect(warnings.at(-1)).toContain("0.417");
   });
 

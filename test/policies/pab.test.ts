@@ -1,6 +1,6 @@
 /** Pyramid Attention Broadcast against the steps that diffusers' hooks computed. */
 import { describe, expect, it } from "vitest";
-import { choose, inputOf, rowOf, single, siteOf } from "../support/policy-input.js";
+import { choose, inputOf, rowOf, rowText, single, siteOf } from "../support/policy-input.js";
 import { recorded } from "../support/recorded-policies.js";
 import { rejectedCodeOf } from "../support/thrown.js";
 
@@ -17,7 +17,7 @@ describe("pab", () => {
     const { spatial, temporal, cross, window, times, rows } = recording;
     const input = { ...inputOf(times.length, sites), timesteps: times };
     const { schedule } = await choose("pab", { spatial, temporal, cross, window: window.join() }, input);
-    const row = (key: string): string | undefined => schedule.cells.get(key)?.join("");
+    const row = (key: string): string => rowText(schedule.cells.get(key));
     expect(row("spatial_attn")).toBe(rows.spatial);
     expect(row("spatial_cross_attn")).toBe(rows.cross);
     expect(row("temporal_attn")).toBe(rows.temporal);

@@ -20,7 +20,12 @@ export async function choose(name: string, options: unknown, input: PolicyInput)
 
 /** The row that it chooses for a key, its terms left out. */
 export async function rowOf(name: string, options: unknown, input: PolicyInput, key = "attn"): Promise<string> {
-  return ((await choose(name, options, input)).schedule.cells.get(key) ?? []).join("");
+  return rowText((await choose(name, options, input)).schedule.cells.get(key));
+}
+
+/** A row as text, `100110`, with cells in full that are neither. */
+export function rowText(row: readonly ScheduleCell[] = []): string {
+  return row.map((cell) => JSON.stringify(cell)).join("");
 }
 
 /** A branch whose site tells its kind and block (`mlp-3`), in the only stream. */
