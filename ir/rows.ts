@@ -14,6 +14,12 @@ export interface Rows {
   readonly at: readonly number[];
 }
 
+/** The rows of a value that hold these of `count` tokens, in front of the channels or along an axis; each row of the batch may count them anew. */
+export function tokenRows({ type }: Value, count: number, tokens: readonly number[], axis = (type?.shape?.length ?? 0) - 2): Rows {
+  const repeats = (staticShape(type)?.[axis] ?? 0) / count;
+  return { axis, at: Array.from({ length: repeats }, (_, i) => tokens.map((token) => i * count + token)).flat() };
+}
+
 /** What is needed of a value. */
 export type Need = Rows | "all";
 

@@ -1,9 +1,10 @@
 /** The tokens of cacheable sites: where they are in a site's value, and what of the branch is computed for each of them by itself. */
 import { dependence } from "./analysis.js";
+import { attendedTokens, type TokenValue } from "./attended.js";
 import { addMacs, branchOwners, NO_MACS, nodeCost, totalMacs } from "./cost.js";
 import { LATENT } from "./dit.js";
 import { ditView, type Mark, type Model, type Node, type Value } from "./graph.js";
-import { isInPart, joinedNeeds, type Need, operandNeeds, type Rows } from "./rows.js";
+import { isInPart, joinedNeeds, type Need, operandNeeds, type Rows, tokenRows } from "./rows.js";
 import { staticShape } from "./types.js";
 
 export interface SiteTokens {
@@ -11,6 +12,8 @@ export interface SiteTokens {
   readonly count: number;
   /** The share of the branch's MACs that falls with the number of tokens; the rest is keys and values. */
   readonly share: number;
+  /** That share where keys and values are kept as well; absent where the branch does not attend to its own tokens, or these are not found. */
+  readonly shareWithKeys?: number | undefined;
   /** What of the branch mixes tokens, other than attention, so that they cannot be computed apart: operator and node; undefined if nothing does. */
   readonly mixer?: string | undefined;
 }
@@ -36,17 +39,38 @@ function tokensOfSites(model: Model): ReadonlyMap<string, SiteTokens> {
   const owners = branchOwners(graph);
   for (const node of [...graph.nodes].reverse()) {
     if ((dependsOn(node.outputs[0]) & LATENT) === 0) continue;
-    for (const { site } of owners.get(node) ?? []) nodesOf.set(site, [...(nodesOf.get(site) ?? []), node]);
+    for (const { site } of owners.get(node) ?? []) {
+      const nodes = nodesOf.get(site);
+      if (nodes) nodes.push(node);
+      else nodesOf.set(site, [node]);
+    }
   }
+  const macs = (of: Iterable<Node>): number => totalMacs([...of].reduce((sum, node) => addMacs(sum, nodeCost(node, dependsOn)), NO_MACS));
+  const counts = new Map(
+    graph.marks.flatMap(({ site, value }) => {
+      const count = countOf(value, batch);
+      return count === undefined ? [] : [[site, count] as const];
+    }),
+  );
+  const attended = attendedTokens(model, (site) => counts.get(site));
   const tokens = new Map<string, SiteTokens>();
-  for (const { site, value } of graph.marks) {
-    const count = countOf(value, batch);
+  for (const mark of graph.marks) {
+    const { site, value } = mark;
+    const count = counts.get(site);
     if (count === undefined) continue;
     const nodes = nodesOf.get(site) ?? [];
-    const { rowWise, mixer } = walk(value, nodes, tokenRows(value, count, [0]));
-    const macs = (of: Iterable<Node>): number => totalMacs([...of].reduce((sum, node) => addMacs(sum, nodeCost(node, dependsOn)), NO_MACS));
-    const whole = macs(nodes);
-    tokens.set(site, { count, share: whole === 0 ? 1 : macs(rowWise) / whole, mixer: mixer && `${mixer.opType} '${mixer.name}'` });
+    const own = attended.get(mark);
+    const shareOf = (kept: readonly TokenValue[]): { readonly share: number; readonly mixer: Node | undefined } => {
+      const given = new Map<Value, Need>(kept.map((one) => [one.value, tokenRows(one.value, count, [0], one.axis)]));
+      const { rowWise, mixer } = walk(value, nodes, tokenRows(value, count, [0]), given);
+      const whole = macs(nodes);
+      return { share: whole === 0 ? 1 : macs(rowWise) / whole, mixer };
+    };
+    const { share, mixer } = shareOf([]);
+    tokens.set(site, {
+      ...{ count, share, mixer: mixer && `${mixer.opType} '${mixer.name}'` },
+      shareWithKeys: own && shareOf([own.keys, own.values]).share,
+    });
   }
   return tokens;
 }
@@ -59,24 +83,17 @@ function countOf({ type }: Value, batch: number): number | undefined {
   return Number.isInteger(count) && count > 0 ? count : undefined;
 }
 
-/** The rows of a site's value that hold these of its `count` tokens. */
-export function tokenRows({ type }: Value, count: number, tokens: readonly number[]): Rows {
-  const shape = staticShape(type) ?? [];
-  const axis = shape.length - 2;
-  const repeats = (shape[axis] ?? 0) / count;
-  return { axis, at: Array.from({ length: repeats }, (_, i) => tokens.map((token) => i * count + token)).flat() };
-}
-
-/** The nodes of a branch that are computed for these rows of its value alone, and the first that cannot be. */
+/** The nodes of a branch that are computed for these rows of its value alone, and for what is given of others; and the first that cannot be. */
 function walk(
   value: Mark["value"],
   nodes: readonly Node[],
   rows: Rows,
+  given: ReadonlyMap<Value, Need>,
 ): { readonly rowWise: ReadonlySet<Node>; readonly mixer?: Node | undefined } {
   const needs = new Map<Value, Need>([[value, rows]]);
   const rowWise = new Set<Node>();
   for (const node of nodes) {
-    const wanted = node.outputs.map((output) => needs.get(output));
+    const wanted = node.outputs.map((output) => given.get(output) ?? needs.get(output));
     const own = isInPart(wanted) ? operandNeeds(node, wanted) : node.inputs.map(() => "all" as const);
     if (!own) return { rowWise, mixer: node };
     if (isInPart(own)) rowWise.add(node);

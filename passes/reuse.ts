@@ -2,13 +2,24 @@
  * Replaces the value of a branch at each cached step by a weighted sum of its values at earlier steps, with its adjustment, and with the tokens in
  * it that the plan computes. A cache read is an edge of the graph.
  */
+import { ATTENDED, attendedTokens } from "../ir/attended.js";
 import { Builder, elemOf, shapeOf } from "../ir/build.js";
+import type { CacheKey } from "../ir/dit.js";
 import { badTerm } from "../schedules/diagnostics.js";
-import { constant, type Mark, type Value } from "../ir/graph.js";
+import { constant, type Mark, type Model, type Value } from "../ir/graph.js";
 import { rewrite } from "../ir/rewrite.js";
-import { tokenRows } from "../ir/site-tokens.js";
+import { tokenRows } from "../ir/rows.js";
 import { tensorOf } from "../ir/tensor.js";
-import { type Adjustment, type CachedCell, CacheMap, cacheName, type Cell, type Fresh, type Guidance } from "../schedules/index.js";
+import {
+  type Adjustment,
+  type CachedCell,
+  cacheName,
+  type Fresh,
+  type Guidance,
+  isPartial,
+  type Plan,
+  type Run,
+} from "../schedules/index.js";
 import type { Pass, PlanContext } from "./pass.js";
 
 export default {
@@ -19,14 +30,10 @@ export default {
   takesMarks: true,
   run(model, { run, plan }) {
     const { graph } = model;
-    const cached = new Map<Value, { readonly mark: Mark; readonly cell: CachedCell }>();
-    const marked = new CacheMap<Map<number, Value>>();
-    const cellOf = (mark: Mark): Cell | undefined => plan.cells.get(mark)?.[mark.step];
-    for (const mark of graph.marks) {
-      marked.set(mark, (marked.get(mark) ?? new Map<number, Value>()).set(mark.step, mark.value));
-      const cell = cellOf(mark);
-      if (cell?.kind === "terms") cached.set(mark.value, { mark, cell });
-    }
+    const caches = cachedIn(model, run, plan);
+    const cached = new Map<Value | undefined, Omit<Cache, "cells"> & { readonly cell: CachedCell; readonly step: number }>();
+    for (const { cells, ...cache } of caches)
+      for (const [step, cell] of cells) cached.set(cache.values.get(step), { ...cache, cell, step });
     if (cached.size === 0) return model;
     /** Maps values of the old graph to those of the new one, as a value that a term reads may itself have been rewritten. */
     const current = new Map<Value, Value>();
@@ -35,29 +42,64 @@ export default {
       const outputs = original.outputs.map((value, i) => {
         const entry = cached.get(value);
         const own = node.outputs[i] ?? value;
-        if (!entry) {
-          current.set(value, own);
-          return own;
-        }
-        const { mark, cell } = entry;
-        const terms = cell.terms.map(({ step, weight }) => {
-          const source = marked.get(mark)?.get(step);
+        current.set(value, own);
+        if (!entry) return own;
+        const { values, cell, step, axis, key } = entry;
+        const terms = cell.terms.map(({ step: from, weight }) => {
+          const source = values.get(from);
           const read = source && current.get(source);
-          if (!read) throw badTerm(cacheName(mark), mark.step, step);
+          if (!read) throw badTerm(cacheName(key), step, from);
           return { value: condOf(build, read, own, run.guidance), weight };
         });
         const forecast = adjusted(build, build.weightedSum(terms, `${own.name}_forecast`), cell, own.name);
-        const result = cell.fresh ? refreshed(build, forecast, own, cell.fresh) : forecast;
+        const result = cell.fresh ? refreshed(build, forecast, own, cell.fresh, axis) : forecast;
         current.set(value, result);
         return result;
       });
       return outputs.every((value, i) => value === node.outputs[i]) ? undefined : { nodes: [node, ...build.nodes], outputs };
     });
     // A cached cell has no value of its own any more.
-    const marks = next.marks.filter((mark) => cellOf(mark)?.kind !== "terms");
+    const marks = next.marks.filter((mark) => plan.cells.get(mark)?.[mark.step]?.kind !== "terms");
     return { ...model, graph: { ...next, marks } };
   },
 } satisfies Pass<PlanContext>;
+
+/** Values of the same kind at the steps of a run, and the cells of those that are cached, by step. */
+interface Cache {
+  readonly key: CacheKey;
+  readonly values: Map<number, Value>;
+  readonly cells: Map<number, CachedCell>;
+  /** The axis that counts tokens, where it is not the one in front of the channels. */
+  readonly axis?: number | undefined;
+}
+
+/** What the plan caches: the values of branches, and keys and values of attention at cells that keep them. */
+function cachedIn(model: Model, run: Run, plan: Plan): readonly Cache[] {
+  const caches = new Map<string, Cache>();
+  const add = (name: string, mark: Mark, value: Value, cell: CachedCell | undefined, axis?: number): void => {
+    const cache = caches.get(name) ?? { key: mark, values: new Map<number, Value>(), cells: new Map<number, CachedCell>(), axis };
+    caches.set(name, cache);
+    cache.values.set(mark.step, value);
+    if (cell) cache.cells.set(mark.step, cell);
+  };
+  const counts = new Map(run.caches.map(({ site, tokens }) => [site, tokens?.count]));
+  const keepsKeys = [...plan.cells].some(([, row]) => row.some((cell) => isPartial(cell) && cell.fresh.keepsKeys));
+  const attended = keepsKeys ? attendedTokens(model, (site) => counts.get(site)) : undefined;
+  for (const mark of model.graph.marks) {
+    const cell = plan.cells.get(mark)?.[mark.step];
+    add(cacheName(mark), mark, mark.value, cell?.kind === "terms" ? cell : undefined);
+    const own = attended?.get(mark);
+    if (!own || !cell) continue;
+    const kept = isPartial(cell) && cell.fresh.keepsKeys ? keptKeys(cell) : undefined;
+    for (const part of ATTENDED) add(`${cacheName(mark)}/${part}`, mark, own[part].value, kept, own[part].axis);
+  }
+  return [...caches.values()];
+}
+
+/** The cell of keys and values: neither scaled nor moved, as these are of what the branch makes of them. */
+function keptKeys({ kind, terms, fresh: { tokens, count, keepsKeys } }: CachedCell & { readonly fresh: Fresh }): CachedCell {
+  return { kind, terms, fresh: { tokens, count, keepsKeys } };
+}
 
 /** The conditional half of a cached value, if the reading step only calls that half; else the whole value. */
 function condOf(build: Builder, read: Value, reader: Value, { order }: Guidance): Value {
@@ -71,8 +113,8 @@ function condOf(build: Builder, read: Value, reader: Value, { order }: Guidance)
  * The forecast with tokens in it that are computed. `slice-tokens` makes that of their computation that it needs. Where the others move with them,
  * the result is forecast + move · (computed − forecast), in which a computed token moves by all of its own surprise.
  */
-function refreshed(build: Builder, forecast: Value, own: Value, { tokens, count, move }: Fresh): Value {
-  const { axis, at } = tokenRows(own, count, tokens);
+function refreshed(build: Builder, forecast: Value, own: Value, { tokens, count, move }: Fresh, along?: number): Value {
+  const { axis, at } = tokenRows(own, count, tokens, along);
   const fresh = build.gather(own, axis, at, `${own.name}_fresh`);
   if (!move) return build.withRows(forecast, axis, at, fresh, `${own.name}_refreshed`);
   const type = { elem: elemOf(own), shape: shapeOf(own) };

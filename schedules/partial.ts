@@ -16,8 +16,8 @@ export const partialSchema = z.strictObject({
   /** Their share of all tokens. */
   tokens: z.number().gt(0).lt(1),
   by: z.enum(CHOICES),
-  /** Keys and values of attention are those of all tokens at this step. */
-  kv: z.literal("fresh").optional(),
+  /** Keys and values of attention to other tokens of the branch: those of this step (`fresh`, the default), or the same sum of terms (`cached`). */
+  kv: z.enum(["fresh", "cached"]).optional(),
   /** Whether the others are moved by what computing changed about the chosen ones: by weights in the plan's arrays, `<key>/<step>/move`. */
   move: z.boolean().optional(),
   terms: z.array(z.tuple([z.number(), z.number()])).min(1).optional(),
@@ -35,6 +35,8 @@ export interface Fresh {
   readonly tokens: readonly number[];
   /** How many there are in all. */
   readonly count: number;
+  /** Whether keys and values of the others are cached, if the branch attends to its own tokens. */
+  readonly keepsKeys: boolean;
   /** For each of all tokens, how much it moves with the surprise (what was computed minus what was forecast) of each fresh one: [all, fresh]. */
   readonly move?: Float32Array | undefined;
 }
@@ -63,16 +65,17 @@ export function freshOf(
   const size = tokenCount(cell.tokens, count);
   const bad = (problem: string): Error => badCell(key, step, problem);
   const { by, move } = cell;
+  const keepsKeys = cell.kv === "cached";
   if (by === "mask" && !arrays.tokens) throw bad(`computes tokens by a mask, and the plan has no array '${key}/${step}/tokens'`);
   const tokens = by === "mask" ? (arrays.tokens ?? []) : CHOOSE[by](size, count, turn);
   const isRising = tokens.every((token, i) => Number.isInteger(token) && token > (tokens[i - 1] ?? -1) && token < count);
   if (!isRising || tokens.length !== size)
     throw bad(`computes ${size} of ${count} tokens, and its array has no such list of rising numbers from 0 to ${count - 1}`);
-  if (!move) return { tokens, count };
+  if (!move) return { tokens, count, keepsKeys };
   const weights = arrays.move;
   if (weights?.length !== count * size || !weights.every(Number.isFinite))
     throw bad(`moves tokens, and the plan has no array '${key}/${step}/move' of ${count} × ${size} finite numbers`);
-  return { tokens, count, move: weights };
+  return { tokens, count, keepsKeys, move: weights };
 }
 
 const CHOOSE: Readonly<Record<Exclude<PartialCell["by"], "mask">, (size: number, count: number, turn: number) => readonly number[]>> = {

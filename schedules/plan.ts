@@ -203,7 +203,7 @@ export function termsOf(cell: Exclude<ScheduleCell, 1>, latest: number): readonl
  * TOKENS_MIXED where its tokens cannot be computed apart.
  */
 function withFresh(
-  { name, tokens }: PlannedCache,
+  { name, kind, tokens }: PlannedCache,
   row: readonly ScheduleCell[],
   cells: readonly Cell[],
   arrays: ReadonlyMap<number, CellArrays> | undefined,
@@ -213,7 +213,9 @@ function withFresh(
     const cell = row[step];
     if (!isPartialCell(cell) || bound.kind !== "terms") return bound;
     if (!tokens) throw badCell(name, step, "computes some tokens, and it is not known which axis of the branch counts them");
-    if (tokens.mixer) throw tokensMixed(name, step, tokens.mixer);
+    if (tokens.mixer !== undefined) throw tokensMixed(name, step, tokens.mixer);
+    if (cell.kv === "cached" && (kind === "attn" || kind === "single") && tokens.shareWithKeys === undefined)
+      throw badCell(name, step, "caches keys and values, and no attention of the branch to its own tokens is found");
     return { ...bound, fresh: freshOf(cell, { key: name, step, turn: turn++, count: tokens.count }, arrays?.get(step)) };
   });
 }

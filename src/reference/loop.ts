@@ -2,16 +2,20 @@
  * The oracle: a sampling run as a loop over the exporter's own one-step model. It follows a plan by feeding the values of cached branches
  * from outside, and shares no code with `passes/`. An artifact must reproduce its results.
  */
-import type { Half } from "../../ir/dit.js";
+import { ATTENDED, type Attended, attendedTokens } from "../../ir/attended.js";
+import type { CacheKey, Half } from "../../ir/dit.js";
 import { entryAt } from "../../ir/entries.js";
+import type { Value } from "../../ir/graph.js";
 import type { TensorData } from "../../ir/tensor.js";
 import { staticShape } from "../../ir/types.js";
 import {
   CacheMap,
+  type CachedCell,
   type Call,
   type Cell,
   type Fresh,
   halfOf,
+  isPartial,
   lastReaders,
   networkOf,
   type Plan,
@@ -24,7 +28,7 @@ import { AS_WRITTEN, type Session, type SessionOptions, Sessions } from "../runt
 import { accumulate, forecast, halfOfRows, inputAt, movesOf, scaleAt } from "./feeds.js";
 import { blended, firstLatentOf } from "./inpainting.js";
 import { guided, learnedDeviation, predictionsOf, varianceOf } from "./prediction.js";
-import { type CachedSites, cacheInput, movesInput, PREDICTION, stepWith } from "./step-model.js";
+import { attendedSite, type CachedSites, cacheInput, movesInput, PREDICTION, stepWith } from "./step-model.js";
 
 /** The values of branches at one step, by cache. */
 export type BranchValues = CacheMap<TensorData>;
@@ -112,7 +116,7 @@ export class ReferenceLoop {
     return {
       inputs,
       course,
-      lastReaders: new CacheMap(Array.from(course.plan?.cells ?? [], ([key, cells]) => [key, lastReaders(cells)])),
+      lastReaders: new CacheMap(Array.from(course.plan?.cells ?? []).flatMap(([key, cells]) => readersOf(key, cells))),
       history: new CacheMap(),
       step: from,
       draws: rows.slice(0, from).filter(({ next }) => next.noise !== 0).length,
@@ -141,14 +145,25 @@ export class ReferenceLoop {
       const probed = observe || plan ? model.graph.marks.flatMap(({ site }) => ((only?.has(site) ?? true) ? [site] : [])) : [];
       const feeds = new Map(model.graph.inputs.map((input) => [input.name, inputAt(run, input, k, halves, latent, inputs.conditions)]));
       const cached = new Map<string, Fresh | undefined>();
+      const attended = this.attendedFor(call, plan);
       for (const { site, value } of model.graph.marks) {
         const cell = cellOf(site, half);
         if (cell?.kind !== "terms") continue;
         cached.set(site, cell.fresh);
-        feeds.set(cacheInput(site), this.read(cell, history.get({ site, half }), staticShape(value.type)?.[0]));
-        if (cell.fresh) feeds.set(movesInput(site), movesOf(cell.fresh));
+        feeds.set(cacheInput(site), this.read(cell, history.get({ site, half }), value));
+        if (!cell.fresh) continue;
+        feeds.set(movesInput(site), movesOf(cell.fresh));
+        const kept = cell.fresh.keepsKeys ? attended.get(site) : undefined;
+        for (const part of kept ? ATTENDED : []) {
+          const name = attendedSite(site, part);
+          feeds.set(
+            cacheInput(name),
+            this.read({ kind: "terms", terms: cell.terms }, history.get({ site: name, half }), kept?.[part].value),
+          );
+          feeds.set(movesInput(name), movesOf({ ...cell.fresh, move: undefined }));
+        }
       }
-      const results = await (await this.sessionFor(call.network, cached, probed)).run(feeds);
+      const results = await (await this.sessionFor(call.network, cached, probed, attended)).run(feeds);
       for (const [site, value] of results) if (site !== PREDICTION) branches.set({ site, half }, value);
       const output = results.get(PREDICTION);
       if (!output) throw new Error("internal: the step returned no prediction");
@@ -191,8 +206,9 @@ export class ReferenceLoop {
     await this.sessions.close();
   }
 
-  /** The value of a branch that is not computed; `rows` is the size of its axis 0 in this call. */
-  private read(cell: Cell & { readonly kind: "terms" }, kept: ReadonlyMap<number, TensorData> | undefined, rows?: number): TensorData {
+  /** What is given for a value of this call that is not computed whole. */
+  private read(cell: CachedCell, kept: ReadonlyMap<number, TensorData> | undefined, value: Value | undefined): TensorData {
+    const rows = staticShape(value?.type)?.[0];
     const read = ({ step, weight }: Term): { readonly data: TensorData; readonly weight: number } => {
       const data = kept?.get(step);
       if (!data) throw new Error(`internal: a cache has no value of step ${step} that could be read`);
@@ -202,13 +218,42 @@ export class ReferenceLoop {
     return forecast(cell.terms.map(read), cell);
   }
 
-  /** The session of a network that gets the cached sites as inputs and returns the other probed sites as outputs. */
-  private sessionFor(network: Call["network"], cached: CachedSites, probed: readonly string[]): Promise<Session> {
-    const { sampling: run } = this;
-    const sites = Array.from(cached, ([site, tokens]) => (tokens ? `${site} in part` : site));
-    const key = [run.of.cut, network, probed.join(), sites.join()].join("|");
-    return this.sessions.of(key, () => stepWith(networkOf(run, { network, halves: [] }), cached, new Set(probed)));
+  /** The keys and values of the branches of a call of which the plan keeps them at some step. */
+  private attendedFor(call: Call, plan: Plan | undefined): ReadonlyMap<string, Attended> {
+    const half = halfOf(call.halves);
+    const kept = new Set(
+      Array.from(plan?.cells ?? []).flatMap(([key, cells]) => (key.half === half && cells.some(keepsKeys) ? [key.site] : [])),
+    );
+    if (kept.size === 0) return new Map();
+    const counts = new Map(this.sampling.caches.map(({ site, tokens }) => [site, tokens?.count]));
+    const all = attendedTokens(networkOf(this.sampling, call), (site) => (kept.has(site) ? counts.get(site) : undefined));
+    return new Map(Array.from(all, ([{ site }, attended]) => [site, attended]));
   }
+
+  /** The session of a network that gets the cached sites as inputs and returns the other probed sites as outputs. */
+  private sessionFor(
+    network: Call["network"],
+    cached: CachedSites,
+    probed: readonly string[],
+    attended: ReadonlyMap<string, Attended> = new Map(),
+  ): Promise<Session> {
+    const { sampling: run } = this;
+    const sites = Array.from(cached, ([site, tokens]) => (tokens ? `${site} in part${tokens.keepsKeys ? ", keys kept" : ""}` : site));
+    const key = [run.of.cut, network, probed.join(), sites.join(), [...attended.keys()].join()].join("|");
+    return this.sessions.of(key, () => stepWith(networkOf(run, { network, halves: [] }), cached, new Set(probed), attended));
+  }
+}
+
+function keepsKeys(cell: Cell): boolean {
+  return isPartial(cell) && cell.fresh.keepsKeys;
+}
+
+/** The last readers of a cache's values, and those of keys and values that cells keep. */
+function readersOf(key: CacheKey, cells: readonly Cell[]): readonly (readonly [CacheKey, ReadonlyMap<number, number>])[] {
+  const keeping = cells.map((cell): Cell => (keepsKeys(cell) ? cell : { kind: "compute" }));
+  const ofKeys = cells.some(keepsKeys) ? lastReaders(keeping) : undefined;
+  const kept = ofKeys ? ATTENDED.map((part) => [{ ...key, site: attendedSite(key.site, part) }, ofKeys] as const) : [];
+  return [[key, lastReaders(cells)], ...kept];
 }
 
 /** The values that a row sums up: latents (x), history values (m) and outputs (out), by step. */

@@ -136,15 +136,16 @@ export function partialSchedule(job: Job, seed: number): Schedule {
     by: fc.constantFrom("mask", "stagger", "cluster"),
     isForecast: fc.boolean(),
     move: fc.boolean(),
+    kv: fc.constantFrom("fresh", "cached"),
     order: fc.array(fc.nat(), { minLength: 64, maxLength: 64 }),
   });
   const { caches } = job.run;
   const choices = fc.sample(fc.array(what, { minLength: steps, maxLength: steps }), { seed, numRuns: caches.length });
-  for (const [i, { name, tokens }] of caches.entries()) {
+  for (const [i, { name, tokens, kind: branchKind }] of caches.entries()) {
     if (!tokens || tokens.mixer !== undefined || tokens.count < 2) continue;
     const { count } = tokens;
     const row: ScheduleCell[] = [];
-    for (const [step, { kind, share, by, isForecast, move, order }] of (choices[i] ?? []).entries()) {
+    for (const [step, { kind, share, by, isForecast, move, kv, order }] of (choices[i] ?? []).entries()) {
       if (kind !== "partial" || step === 0) {
         row.push(kind === "reuse" && step > 0 ? 0 : 1);
         continue;
@@ -152,7 +153,8 @@ export function partialSchedule(job: Job, seed: number): Schedule {
       const there = row.flatMap((cell, at) => (cell === 0 ? [] : [at])).slice(-2);
       const [one = 0, other] = [...there].reverse();
       const terms: [number, number][] = isForecast && other !== undefined ? [[one, 1.7], [other, -0.7]] : [[one, 1]]; // prettier-ignore
-      row.push({ tokens: share, by, ...(move && { move }), ...(isForecast && { terms }) });
+      const canKeep = kv === "cached" && (tokens.shareWithKeys !== undefined || (branchKind !== "attn" && branchKind !== "single"));
+      row.push({ tokens: share, by, ...(canKeep && { kv }), ...(move && { move }), ...(isForecast && { terms }) });
       const size = Math.max(1, Math.round(share * count));
       const chosen = Array.from({ length: count }, (_, token) => token)
         .sort((a, b) => (order[a % 64] ?? 0) - (order[b % 64] ?? 0))
