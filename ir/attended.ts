@@ -47,24 +47,23 @@ interface Place {
 
 /** The way of the first token, from the end of the branch back to attention, and from there to its key and its value. */
 function attendedBy(start: Place, branch: Branch): Attended | undefined {
-  let [keys, values]: (Place | undefined)[] = [];
+  const found: { keys?: Place | undefined; values?: Place | undefined } = {};
   walkBack([start], branch, (node, rows, next) => {
     if (!isAttentionCore(node, branch.dependsOn)) return false;
-    const [query, ...attended] = coreOf(node, rows) ?? [];
-    // Scores are found behind what they weigh.
-    if (query && attended.length === 1) {
-      if (values) keys ??= attended[0];
-      else {
-        values = attended[0];
-        next(query);
-      }
-    } else [keys, values] = [keys ?? attended[0], values ?? attended[1]];
+    const [query, first, second] = coreOf(node, rows) ?? [];
+    if (second) {
+      found.keys ??= first;
+      found.values ??= second;
+    } else if (found.values) found.keys ??= first;
+    else if (query && first) {
+      found.values = first;
+      // Scores are found behind what they weigh.
+      next(query);
+    }
     return true;
   });
-  if (!keys || !values) return undefined;
-  const own = [keys, values].map((place) => beforeJoin(place, branch));
-  const [ownKeys, ownValues] = own;
-  const isOfLatent = own.every((place) => place && (branch.dependsOn(place.value) & LATENT) !== 0);
+  const [ownKeys, ownValues] = [found.keys, found.values].map((place) => place && beforeJoin(place, branch));
+  const isOfLatent = [ownKeys, ownValues].every((place) => place && (branch.dependsOn(place.value) & LATENT) !== 0);
   return ownKeys && ownValues && isOfLatent ? { keys: ownKeys, values: ownValues } : undefined;
 }
 

