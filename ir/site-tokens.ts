@@ -1,9 +1,9 @@
 /** The tokens of cacheable sites: where they are in a site's value, and what of the branch is computed for each of them by itself. */
 import { dependence } from "./analysis.js";
-import { attendedTokens, type TokenValue } from "./attended.js";
+import { attendedTokens, incomingTokens, type TokenValue } from "./own-tokens.js";
 import { addMacs, branchOwners, NO_MACS, nodeCost, totalMacs } from "./cost.js";
 import { LATENT } from "./dit.js";
-import { ditView, type Mark, type Model, type Node, type Value } from "./graph.js";
+import { ditView, inputValue, type Mark, type Model, type Node, type Value } from "./graph.js";
 import { isInPart, joinedNeeds, type Need, operandNeeds, type Rows, tokenRows } from "./rows.js";
 import { staticShape } from "./types.js";
 
@@ -14,6 +14,8 @@ export interface SiteTokens {
   readonly share: number;
   /** That share where keys and values are kept as well; absent where the branch does not attend to its own tokens, or these are not found. */
   readonly shareWithKeys?: number | undefined;
+  /** Whether they can be chosen in the run: absent where there is no one value that comes in, `mixer` as below but for tokens that are chosen. */
+  readonly choice?: { readonly mixer?: string | undefined } | undefined;
   /** What of the branch mixes tokens, other than attention, so that they cannot be computed apart: operator and node; undefined if nothing does. */
   readonly mixer?: string | undefined;
 }
@@ -53,6 +55,7 @@ function tokensOfSites(model: Model): ReadonlyMap<string, SiteTokens> {
     }),
   );
   const attended = attendedTokens(model, (site) => counts.get(site));
+  const incoming = incomingTokens(model, (site) => counts.get(site));
   const tokens = new Map<string, SiteTokens>();
   for (const mark of graph.marks) {
     const { site, value } = mark;
@@ -60,20 +63,24 @@ function tokensOfSites(model: Model): ReadonlyMap<string, SiteTokens> {
     if (count === undefined) continue;
     const nodes = nodesOf.get(site) ?? [];
     const own = attended.get(mark);
-    const shareOf = (kept: readonly TokenValue[]): { readonly share: number; readonly mixer: Node | undefined } => {
+    const walked = (kept: readonly TokenValue[] = [], chosen?: Value): { readonly share: number; readonly mixer: string | undefined } => {
       const given = new Map<Value, Need>(kept.map((one) => [one.value, tokenRows(one.value, count, [0], one.axis)]));
-      const { rowWise, mixer } = walk(value, nodes, tokenRows(value, count, [0]), given);
+      const { rowWise, mixer } = walk(value, nodes, { ...tokenRows(value, count, [0]), chosen }, given);
       const whole = macs(nodes);
-      return { share: whole === 0 ? 1 : macs(rowWise) / whole, mixer };
+      return { share: whole === 0 ? 1 : macs(rowWise) / whole, mixer: mixer && `${mixer.opType} '${mixer.name}'` };
     };
-    const { share, mixer } = shareOf([]);
+    const isChoosable = incoming.has(mark) && value.type?.shape?.length === 3;
     tokens.set(site, {
-      ...{ count, share, mixer: mixer && `${mixer.opType} '${mixer.name}'` },
-      shareWithKeys: own && shareOf([own.keys, own.values]).share,
+      ...{ count, ...walked() },
+      shareWithKeys: own && walked([own.keys, own.values]).share,
+      choice: isChoosable ? { mixer: walked([], ANY_CHOICE).mixer } : undefined,
     });
   }
   return tokens;
 }
+
+/** Stands for tokens that are chosen in the run. */
+const ANY_CHOICE = inputValue("any");
 
 /** Tokens are the axis in front of the channels. A value without an axis for the batch counts them for each of its rows. */
 function countOf({ type }: Value, batch: number): number | undefined {
