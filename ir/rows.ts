@@ -113,11 +113,11 @@ export function pickingOf(node: Node): Picking | undefined {
   return { axis: wrap(axis), from: [counted(length, Math.min(size, start < 0 ? Math.max(0, start + size) : start))] };
 }
 
-/** Tokens that are chosen in the run: GatherND of [batch, tokens, channels] by [batch, rows, 1]. */
+/** Tokens that are chosen in the run: GatherND of [batch, tokens, …] by [batch, rows, 1]. */
 function choiceOf(node: Node): Picking | undefined {
   const [source, chosen] = node.inputs;
   const [from, by] = [shapeAt(source), shapeAt(chosen)];
-  if (from?.length !== 3 || by?.length !== 3 || by[2] !== 1 || intAttribute(node, "batch_dims", 0) !== 1 || !chosen?.producer)
+  if (!from || from.length < 3 || by?.length !== 3 || by[2] !== 1 || intAttribute(node, "batch_dims", 0) !== 1 || !chosen?.producer)
     return undefined;
   return { axis: 1, from: [counted(by[1] ?? 0)], chosen };
 }

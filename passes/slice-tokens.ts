@@ -70,7 +70,7 @@ function decide({ graph }: Model): ReadonlyMap<Node, Decision> {
     else for (const value of operands(node)) need(value, "all", false);
     for (const [i, wantedOf] of (own ?? []).entries()) {
       const value = node.inputs[i];
-      if (value && wantedOf !== undefined) need(value, wantedOf, !isAsked && !isOp(node, "Gather"));
+      if (value && wantedOf !== undefined) need(value, wantedOf, !isAsked && isOp(node, "Slice", "Split"));
     }
   }
   const isRowWise = ({ needs }: Decision): boolean => isInPart(needs);
@@ -123,8 +123,7 @@ class Making {
       this.pick(node, source, picking, wanted);
       return;
     }
-    const rank = node.outputs[0]?.type?.shape?.length ?? 0;
-    const taken = node.inputs.map((value, i) => value && needs[i] && this.taken(value, needs[i], rank));
+    const taken = node.inputs.map((value, i) => value && needs[i] && this.taken(value, needs[i], rankFor(node, value)));
     // What is joined may have none of the rows.
     const inputs = isOp(node, "Concat") ? taken.filter((value) => value !== undefined) : taken;
     const outputs = node.outputs.map((output, i) => ({ ...this.typed(output, wanted[i]), extra: output.extra }));
@@ -162,7 +161,7 @@ class Making {
     return this.made.get(value) ?? { value };
   }
 
-  /** What is needed of an operand, for a result of this rank. */
+  /** What is needed of an operand, in a value of this rank if it has no batch of its own. */
   private taken(value: Value, need: Need, rank: number): Value {
     if (need === "all") return this.whole(value);
     return need.chosen ? this.chosenOf(value, need, need.chosen, rank) : this.rowsOf(value, need, value.name);
@@ -226,6 +225,12 @@ class Making {
       this.made.set(output, { value, rows: need === undefined || need === "all" ? undefined : need });
     }
   }
+}
+
+/** The number of axes that an operand without a batch of its own has with one: masks of attention are of queries and keys, angles are as they are. */
+function rankFor(node: Node, operand: Value): number {
+  if (isOp(node, "Attention")) return 4;
+  return (isOp(node, "RotaryEmbedding") ? operand : node.outputs[0])?.type?.shape?.length ?? 0;
 }
 
 /** The rows along an axis that `chosen`, [batch, rows, 1], numbers; in a value of this rank where it has no batch of its own. */
