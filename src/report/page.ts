@@ -4,8 +4,8 @@ import { counted, formatQuantity } from "../words/index.js";
 import { type Content, markup, type Markup } from "./html.js";
 import { STYLE } from "./style.js";
 
-/** The whole file, of sections in order; those that are undefined are left out. */
-export function page(title: string, sections: readonly (Markup | undefined)[]): string {
+/** The whole file, of sections in order; those that are undefined are left out. `style`: more rules. */
+export function page(title: string, sections: readonly (Markup | undefined)[], style = markup``): string {
   return markup`<!doctype html>
 <html lang="en">
 <head>
@@ -14,7 +14,7 @@ export function page(title: string, sections: readonly (Markup | undefined)[]): 
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>${title}</title>
-<style>${STYLE}</style>
+<style>${STYLE}${style}</style>
 </head>
 <body>
 <main>

@@ -35,55 +35,61 @@ export function variantsReportOf(title: string, folder: string, results: Readonl
 /** The whole page. The same data gives the same bytes. */
 export function renderVariants({ title, variants, dataBytes: data }: VariantsReport): string {
   const failed = variants.filter(({ verification }) => !verification.ok);
-  const alone = variants.reduce((sum, { bytes }) => sum + bytes.data, 0);
+  const isOneFile = variants.every(({ bytes }) => bytes.data === data);
   const models = variants.reduce((sum, { bytes }) => sum + bytes.model, 0);
-  const headline = `${counted(variants.length, "variant")}, weights of ${formatQuantity(data, "B")}`;
+  const headline = `${counted(variants.length, "variant")}, ${isOneFile ? "one data file" : "data files"} of ${formatQuantity(data, "B")}`;
   const benches = variants.flatMap(({ bench }) => bench ?? []);
-  return page(`${title}: ${headline}`, [
-    markup`<header>
+  return page(
+    `${title}: ${headline}`,
+    [
+      markup`<header>
 <p class="kicker">smoothcc report · ${title}</p>
 <h1>${headline}</h1>
 <p class="lead">One model for each variant; each can be used without the others, and has a report of its own.</p>
 ${failed.length > 0 ? markup`<p class="failed">Checks failed: do not rely on ${failed.map(({ name }) => name).join(", ")}.</p>` : undefined}
 </header>`,
-    section(
-      "What they make",
-      "The result has these sizes. Error is the relative L2 distance from the result without reuse, same noise.",
-      table(
-        ["variant", "result", "steps", "error", "checks"],
-        rows(variants, (one) => [...madeBy(one.manifest), ...checked(one)]),
-      ),
-    ),
-    section(
-      "What they cost",
-      "Multiply-accumulates (MAC) of a whole run, and what they are without reuse; the bound is how much faster that can be at most.",
-      table(
-        ["variant", "MAC", "without reuse", "bound", "kept answers", "model file"],
-        rows(variants, ({ manifest: { macs, cache }, bytes }) => [
-          quantity(macs.emitted),
-          quantity(macs.uncached),
-          formatRatio(macs.bound),
-          formatQuantity(cache.peakBytes, "B"),
-          formatQuantity(bytes.model, "B"),
-        ]),
-      ),
-      facts([
-        ["data files as one", formatQuantity(data, "B")],
-        ["as separate files they would be", formatQuantity(alone, "B")],
-        ["model files together", formatQuantity(models, "B")],
-      ]),
-    ),
-    benches[0] &&
       section(
-        "Measured times",
-        markup`One whole run; the median of ${counted(benches[0].runs, "run")} on ${device(benches[0])}. Memory is the most that the process had.`,
+        "What they make",
+        "The result has these sizes. Error is the relative L2 distance from the result without reuse, same noise.",
         table(
-          ["variant", "time", "without reuse", "faster", "loading", "memory"],
-          rows(variants, ({ bench }) => (bench ? timesOf(bench) : [])),
+          ["variant", "result", "steps", "error", "checks"],
+          rows(variants, (one) => [...madeBy(one.manifest), ...checked(one)]),
         ),
       ),
-  ]);
+      section(
+        "What they cost",
+        "Multiply-accumulates (MAC) of a whole run, and what they are without reuse; the bound is how much faster that can be at most.",
+        table(
+          ["variant", "MAC", "without reuse", "bound", "kept answers", "model file"],
+          rows(variants, ({ manifest: { macs, cache }, bytes }) => [
+            quantity(macs.emitted),
+            quantity(macs.uncached),
+            formatRatio(macs.bound),
+            formatQuantity(cache.peakBytes, "B"),
+            formatQuantity(bytes.model, "B"),
+          ]),
+        ),
+        facts([
+          [isOneFile ? "data file, the weights of all" : "data files, the weights", formatQuantity(data, "B")],
+          ["model files together", formatQuantity(models, "B")],
+        ]),
+      ),
+      benches[0] &&
+        section(
+          "Measured times",
+          markup`One whole run; the median of ${counted(benches[0].runs, "run")} on ${device(benches[0])}. Memory is the most that the process had.`,
+          table(
+            ["variant", "time", "without reuse", "faster", "loading", "memory"],
+            rows(variants, ({ bench }) => (bench ? timesOf(bench) : [])),
+          ),
+        ),
+    ],
+    LINKS,
+  );
 }
+
+const LINKS = markup`main a { color: var(--compute); }
+`;
 
 function rows(variants: readonly VariantColumns[], cells: (variant: VariantColumns) => readonly Content[]): Markup {
   return markup`${variants.map(
