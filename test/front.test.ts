@@ -60,7 +60,12 @@ describe("build --tiers", () => {
     const settings = { overrides, output, policyOptions, policy: "budget", force: false, samples: 2, runs: 0, seed: 0, threads: 1, warn: () => undefined }; // prettier-ignore
     const { artifacts, dataBytes } = await buildSet(dit.model, settings, { tiers: ["fast", "balanced"] });
     expect(
-      [...artifacts].map(([name, { plan, verification, sharesWeights }]) => ({ name, ...plan.computed, ok: verification.ok, sharesWeights })),
+      [...artifacts].map(([name, { plan, verification, sharesWeights }]) => ({
+        name,
+        ...plan.computed,
+        ok: verification.ok,
+        sharesWeights,
+      })),
     ).toEqual([
       { name: "fast", attn: 2, mlp: 2, ok: true, sharesWeights: true },
       { name: "balanced", attn: 4, mlp: 4, ok: true, sharesWeights: true },

@@ -7,13 +7,15 @@ import { join, resolve } from "node:path";
 import { onnx } from "onnx-proto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { z } from "zod";
+import { freeValues } from "../ir/analysis.js";
 import { parse } from "../ir/parse.js";
-import { encodeModel } from "../ir/onnx/index.js";
+import { encodeModel, SharedData, writeModel } from "../ir/onnx/index.js";
 import { cli, type Ran } from "./support/cli.js";
 import { fixtureNamed } from "./support/fixtures.js";
 import { rejectedCodeOf, rejectionOf, thrownBy } from "./support/thrown.js";
 import { build, type BuildOptions, buildSet } from "../src/build.js";
-import type { RecipeOverrides } from "../src/job/source.js";
+import { readNpy } from "../src/files/npy.js";
+import { openJobSource, type RecipeOverrides } from "../src/job/source.js";
 import { variantsOf } from "../src/job/variants.js";
 
 const home = mkdtempSync(join(tmpdir(), "smoothcc-variants-"));
@@ -344,6 +346,52 @@ describe("variants of a recipe", () => {
     recipe(["steps=3", "steps=3"]);
     expect(() => variantsOf(model, NOTHING)).toThrow("there are two of this name");
     expect(() => variantsOf(model, NOTHING, ["a:steps=3", "A:steps=4"])).toThrow("there are two of this name");
+  });
+});
+
+describe("data files that several models share", () => {
+  it("take equal constants of models that were made apart once, and stand for them in memory", async () => {
+    const folder = mkdtempSync(join(home, "data-"));
+    const data = new SharedData(folder, true);
+    const [one, other] = [parse(anySize()), parse(anySize())];
+    await data.add(one, "shared.data");
+    const bytes = statSync(join(folder, "shared.data")).size;
+    expect(bytes).toBeGreaterThanOrEqual(2 * (4 * 1024 + 2 * 4096));
+    await data.add(other, "shared.data");
+    expect(statSync(join(folder, "shared.data")).size).toBe(bytes);
+    expect(data.digests().get("shared.data")).toBe(
+      createHash("sha256")
+        .update(readFileSync(join(folder, "shared.data")))
+        .digest("hex"),
+    );
+    // What is left in memory is small, and what is written is the same.
+    const left = data.onDisk(other);
+    const held = freeValues(left.graph).flatMap((value) => (value.data?.content.kind === "bytes" ? [value.data.content.bytes.length] : []));
+    expect(held.length).toBeGreaterThan(0);
+    expect(Math.max(...held)).toBeLessThan(1024);
+    for (const [name, model] of Object.entries({ one, other, left })) {
+      const { dataBytes, reads } = await writeModel(model, join(folder, `${name}.onnx`), { written: data.written });
+      expect([dataBytes, [...reads]]).toEqual([0, ["shared.data"]]);
+    }
+    const written = ["one", "other", "left"].map((name) => readFileSync(join(folder, `${name}.onnx`)).toString("base64"));
+    expect(new Set(written).size).toBe(1);
+  });
+});
+
+describe("sizes in pixels", () => {
+  /** What diffusers' pipelines made of the latents of these exports. */
+  it.each(["sd3", "flux", "pixart", "sana", "aura_flow", "wan", "wan22"])("are those of diffusers: %s", async (family) => {
+    const folder = join(import.meta.dirname, "fixtures/complete", family);
+    const size = readNpy(join(folder, "reference/decoded.npy")).shape.slice(-2);
+    await openJobSource(folder, { size });
+    expect(await rejectedCodeOf(openJobSource(folder, { size: size.map((side) => 2 * side) }))).toBe("BAD_SIZE");
+  });
+
+  it("are nothing that is known of LTX, which has its sizes inside, and of audio", async () => {
+    for (const family of ["ltx", "stable_audio"])
+      expect(await rejectedCodeOf(openJobSource(join(import.meta.dirname, "fixtures/complete", family), { size: [16, 16] }))).toBe(
+        "BAD_SIZE",
+      );
   });
 });
 
