@@ -313,6 +313,17 @@ describe("variants of a recipe", () => {
     expect(stepsIn(join(home, "listed"))).toEqual({ four: 4, "steps=3": 3 });
   });
 
+  it("are inspected and compiled one by one", async () => {
+    recipe({ short: { steps: 4 }, long: { steps: 6 } });
+    const out = join(home, "compiled");
+    await succeed(["compile", model, "--variant", "short", "--no-cache", "--quiet", "-o", out]);
+    expect(z.looseObject({ steps: z.int() }).parse(JSON.parse(readFileSync(join(out, "manifest.json"), "utf8"))).steps).toBe(4);
+    const wide = await succeed(["inspect", diffusersFolder(), "--variant", "16x24", "--json"]);
+    const inputs = z.object({ inputs: z.array(z.object({ name: z.string(), shape: z.array(z.int()) })) }).parse(JSON.parse(wide.stdout));
+    expect(inputs.inputs[0]).toMatchObject({ name: "hidden_states", shape: [2, 4, 8, 12] });
+    expect((await cli(["inspect", model, "--variant", "short", "--variant", "long"])).stderr).toContain("can be given once here");
+  });
+
   it("have tiers each", async () => {
     recipe({ short: { steps: 10 }, long: { steps: 12 } });
     const out = join(home, "tiers");

@@ -14,6 +14,7 @@ import {
   RUN_TIME,
   type SampleOptions,
   sizeSchema,
+  variantsOf,
   type ValueSpec,
 } from "../job/index.js";
 import type { RuntimeOptions } from "../runtime/index.js";
@@ -210,7 +211,7 @@ export const OPTIONS = {
   variant: {
     flags: "--variant <name>",
     summary:
-      "of build: one of the recipe's variants, or one that is defined here, as 512x768 or small:height=64,share=0.3; elsewhere: the artifact's name",
+      "one of the recipe's variants, or one that is defined here, as 512x768 or small:height=64,share=0.3; of a folder of artifacts, one of them",
     schema: z.array(text("takes a name or a definition", (text) => text !== "" && !text.startsWith("--"))),
   },
   wav: { flags: "--wav <file>", summary: "write the result as sound", schema: path },
@@ -270,6 +271,13 @@ export function recipeOverrides(options: Options): RecipeOverrides {
     ...{ recipe, scheduler, steps, start, guidance, runtime, batch, cut, precision, extensions, allowOutside, stopAt, latent, size },
     ...{ dims: sizes(options.dim ?? []), inputs: inputSpecs(options) },
   };
+}
+
+/** The options that override the recipe of MODEL, with what its variant says where one is named. Throws what `variantsOf` throws, BAD_OPTION. */
+export function variantOverrides(model: string, options: Options): RecipeOverrides {
+  const overrides = recipeOverrides(options);
+  const [variant] = options.variant ? variantsOf(model, { overrides, policyOptions: {} }, oneVariant(options)) : [];
+  return variant?.overrides ?? overrides;
 }
 
 /** The options of the chosen policy. Those of built-in policies have flags; others are given as name=value. */
