@@ -34,6 +34,7 @@ const OVERRIDES: Schemas<jobs.RecipeOverrides> = {
     inputs: map,
     stopAt: z.literal("latent", "is 'latent'"),
     latent: flag,
+    size: z.array(some, "is a height and a width").length(2, "is a height and a width").readonly(),
   },
 };
 const COMPILE: Schemas<CompileOptions> = { form: text, without: texts, segments: some };
@@ -56,6 +57,8 @@ const BUILD: Schemas<builds.BuildOptions> = {
   ...{ ...RUNTIME, ...SAMPLES, overrides: object, output: text, force: flag, policy: text, policyOptions: object, samples: some },
   ...{ form: text, segments: some, cacheMemory: count, runs: count, progress: called, onCompiled: called, warn: called },
 };
+
+const SET: Schemas<builds.SetOptions> = { variants: texts, tiers: texts };
 
 /** The options as they are. Throws UNKNOWN_NAME for one that there is not, BAD_OPTION for one that is missing or is no such thing. */
 function checked<Given extends object | undefined>(
@@ -82,7 +85,8 @@ function checkedBuild(options: builds.BuildOptions): builds.BuildOptions {
 }
 
 export const build: typeof builds.build = async (model, options) => builds.build(model, checkedBuild(options));
-export const buildTiers: typeof builds.buildTiers = async (model, options, tiers) => builds.buildTiers(model, checkedBuild(options), tiers);
+export const buildSet: typeof builds.buildSet = async (model, options, set) =>
+  builds.buildSet(model, checkedBuild(options), checked(SET, set));
 export const openJob: typeof jobs.openJob = async (model, overrides, runtime) =>
   jobs.openJob(model, checked(OVERRIDES, overrides), checked(RUNTIME, runtime));
 export const calibrate: typeof calibration.calibrate = async (job, options) => calibration.calibrate(job, checked(CALIBRATE, options));

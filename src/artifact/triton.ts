@@ -80,7 +80,7 @@ export async function packageModel(artifact: string, repository: string, options
   if (check) await assertWhole(artifact, (path) => path === FILES.manifest || served.includes(path));
   const { load, inputs: ports } = readManifest(artifact);
   const { graph } = await readModel(join(artifact, FILES.model));
-  const name = options.name ?? legalName(basename(resolve(artifact)));
+  const name = options.name ?? modelNameOf(basename(resolve(artifact)));
   const defaults = new Map(ports.map((port) => [port.name, port.default === undefined ? {} : { default: port.default }]));
   const isBatched = [...graph.inputs, ...graph.outputs.map(({ value }) => value)].every(({ type }) => type?.shape?.[0] === BATCH);
   const maxBatch = isBatched ? (options.maxBatch ?? DEFAULT_MAX_BATCH) : undefined;
@@ -112,8 +112,9 @@ export async function packageModel(artifact: string, repository: string, options
   return { folder, name, maxBatch, inputs, outputs, files: await replaceFolder(folder, MODEL_FOLDER, options.force ?? false, fill) };
 }
 
-function legalName(folder: string): string {
-  return folder.replaceAll(/[^\w.-]|^[.-]|\.(?=\.|$)/g, "_");
+/** A name that the server takes, made of another. */
+export function modelNameOf(text: string): string {
+  return text.replaceAll(/[^\w.-]|^[.-]|\.(?=\.|$)/g, "_");
 }
 
 function tensorConfig(name: string, value: Value, isBatched: boolean): TensorConfig {

@@ -7,7 +7,16 @@ import { FRONT_SHARES, TIERS } from "../planning/index.js";
 import { forms } from "../../passes/index.js";
 import { readNpy } from "../files/index.js";
 import { DRAWING } from "../report/index.js";
-import { type InputSpecs, PRECISIONS, type RecipeOverrides, RUN_TIME, type SampleOptions, type ValueSpec } from "../job/index.js";
+import {
+  type InputSpecs,
+  PRECISIONS,
+  type RecipeOverrides,
+  RUN_TIME,
+  type SampleOptions,
+  sizeSchema,
+  variantsOf,
+  type ValueSpec,
+} from "../job/index.js";
 import type { RuntimeOptions } from "../runtime/index.js";
 import { MODEL_NAME } from "../artifact/index.js";
 
@@ -27,7 +36,7 @@ const shares = text("takes shares above 0, up to 1, with commas between", (text)
 const names = text("takes names with commas between", (text) => /^[^,]+(,[^,]+)*$/.test(text)).transform((text) => text.split(","));
 const SIZE = /^(\d+(?:\.\d+)?) ?([kKMGT]?)B?$/;
 /** Bytes; powers of 1000, as sizes are printed. */
-const size = text("takes a size such as 500MB or 1.5GB", (text) => SIZE.test(text)).transform((text) => {
+const bytes = text("takes a size such as 500MB or 1.5GB", (text) => SIZE.test(text)).transform((text) => {
   const [, number = "", unit = ""] = SIZE.exec(text) ?? [];
   return Number(number) * 1000 ** ["", "K", "M", "G", "T"].indexOf(unit.toUpperCase());
 });
@@ -68,7 +77,7 @@ export const OPTIONS = {
   cacheMemory: {
     flags: "--cache-memory <size>",
     summary: "most memory for cached values; the branches that cost most of it are computed instead",
-    schema: size,
+    schema: bytes,
   },
   device: { flags: "--device <device>", summary: "cpu, cuda or cuda:<id>", schema: z.string() },
   dim: { flags: "--dim <name=value>", summary: "size of a symbolic dimension", schema: pairs },
@@ -102,7 +111,7 @@ export const OPTIONS = {
   memory: {
     flags: "--memory <size>",
     summary: "for the values of branches while calibrating, beside the network itself: 4GB if absent",
-    schema: size,
+    schema: bytes,
   },
   model: { flags: "--model <path>", summary: "the model that the trace was made from, for policies that run it", schema: path },
   latent: {
@@ -186,6 +195,11 @@ export const OPTIONS = {
     summary: "latent: leave out the networks behind the run, such as a decoder",
     schema: z.literal("latent", { error: ({ input }) => `takes latent, not '${String(input)}'` }),
   },
+  size: {
+    flags: "--size <size>",
+    summary: "height and width of the result in pixels, as 512x768, where the pipeline's folder says what that means",
+    schema: sizeSchema,
+  },
   steps: { flags: "--steps <n>", summary: "sampling steps", schema: upTo(MAX_STEPS) },
   threads: { flags: "--threads <n>", summary: "threads of the runtime", schema: upTo(MAX_THREADS) },
   tiers: {
@@ -194,6 +208,12 @@ export const OPTIONS = {
     schema: names,
   },
   timesteps: { flags: "--timesteps <list>", summary: "times in sampling order, with commas between", schema: numbers },
+  variant: {
+    flags: "--variant <name>",
+    summary:
+      "one of the recipe's variants, or one that is defined here, as 512x768 or small:height=64,share=0.3; of a folder of artifacts, one of them",
+    schema: z.array(text("takes a name or a definition", (text) => text !== "" && !text.startsWith("--"))),
+  },
   wav: { flags: "--wav <file>", summary: "write the result as sound", schema: path },
 } as const;
 
@@ -238,6 +258,7 @@ export const MODEL_OPTIONS = [
   "batch",
   "cut",
   "dim",
+  "size",
   "extension",
   "threads",
 ] as const satisfies readonly OptionName[];
@@ -245,11 +266,18 @@ export const MODEL_OPTIONS = [
 /** The options that override the recipe. */
 export function recipeOverrides(options: Options): RecipeOverrides {
   const { recipe, scheduler, steps, start, guidance, runtime, batch, cut, precision, extension: extensions, allowOutside } = options;
-  const { stopAt, latent } = options;
+  const { stopAt, latent, size } = options;
   return {
-    ...{ recipe, scheduler, steps, start, guidance, runtime, batch, cut, precision, extensions, allowOutside, stopAt, latent },
+    ...{ recipe, scheduler, steps, start, guidance, runtime, batch, cut, precision, extensions, allowOutside, stopAt, latent, size },
     ...{ dims: sizes(options.dim ?? []), inputs: inputSpecs(options) },
   };
+}
+
+/** The options that override the recipe of MODEL, with what its variant says where one is named. Throws what `variantsOf` throws, BAD_OPTION. */
+export function variantOverrides(model: string, options: Options): RecipeOverrides {
+  const overrides = recipeOverrides(options);
+  const [variant] = options.variant ? variantsOf(model, { overrides, policyOptions: {} }, oneVariant(options)) : [];
+  return variant?.overrides ?? overrides;
 }
 
 /** The options of the chosen policy. Those of built-in policies have flags; others are given as name=value. */
@@ -277,6 +305,12 @@ export function inputSpecs(options: Options): InputSpecs {
       return [name, numbers.length === 1 ? first : numbers];
     }),
   );
+}
+
+/** `--variant` of a command that takes one artifact. Throws BAD_OPTION. */
+export function oneVariant({ variant = [] }: Options): readonly string[] {
+  if (variant.length > 1) throw badOption(OPTIONS.variant.flags, "can be given once here");
+  return variant;
 }
 
 function sizes(given: readonly string[]): ReadonlyMap<string, number> {

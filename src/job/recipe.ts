@@ -126,6 +126,31 @@ const networkSchema = z
   })
   .refine(({ from, belowTime }) => (from === undefined) !== (belowTime === undefined), "takes one of 'from' and 'belowTime'");
 
+export const PIXELS = /^(\d+)x(\d+)$/;
+
+/** Height and width of a picture, or of the frames of a video, in pixels: `512x768`. */
+export const sizeSchema = z
+  .string()
+  .regex(PIXELS, "takes height and width in pixels, as in 512x768")
+  .transform((text) => (PIXELS.exec(text) ?? []).slice(1).map(Number))
+  .refine((sizes) => sizes.every((size) => size > 0), { error: "takes sizes from 1 up" });
+
+/** What a variant of a build has other than its recipe says. */
+export const variantSchema = z.strictObject({
+  size: sizeSchema.optional(),
+  steps: z.int().min(1).max(MAX_STEPS).optional(),
+  start: z.int().min(0).optional(),
+  guidance: z.number().optional(),
+  batch: z.int().min(1).max(MAX_BATCH).optional(),
+  precision: z.enum(PRECISIONS).optional(),
+  cut: cutSchema.optional(),
+  /** Sizes of symbolic dimensions. */
+  dims: z.record(z.string(), z.int().min(1)).optional(),
+  /** Options of the policy. */
+  policy: z.record(z.string(), z.union([z.string(), z.number(), z.boolean()])).optional(),
+});
+export type VariantFacts = z.infer<typeof variantSchema>;
+
 const recipeFields = z.strictObject({
   model: z.string(),
   /** A file, an inline configuration, or a sampler table. */
@@ -171,6 +196,8 @@ const recipeFields = z.strictObject({
   /** Whether the artifact gives the last latent as well, where networks behind the run make something of it. */
   keepLatent: z.boolean().default(true),
   dims: z.record(z.string(), z.int().min(1)).default({}),
+  /** What `build` makes of it: an artifact each, by name, or named as they are written (`parseVariant`). An artifact's own recipe has none. */
+  variants: z.union([z.array(z.string()).min(1), z.record(z.string(), variantSchema)]).optional(),
   /** Names of the user's own recognisers, samplers and passes that the recipe requires. */
   extensions: z.array(z.string()).default([]),
   /** The type that the network computes in. Default: as exported. */

@@ -7,3 +7,4 @@ export { reportOf } from "./report-data.js";
 export { samplerPlot } from "./sampler-plot.js";
 export { schedulePlot } from "./schedule-plot.js";
 export { cellKind, scheduleRows } from "./schedule.js";
+export { renderVariants, variantsReportOf } from "./variants.js";

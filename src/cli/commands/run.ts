@@ -1,13 +1,23 @@
 /** `run DIR`: one generation. */
 import { join, resolve } from "node:path";
-import { ArtifactSession, feedsOf, FILES, jobAtBatch, type Manifest, openArtifact, runSegments, sizeAt } from "../../artifact/index.js";
+import {
+  ArtifactSession,
+  artifactOf,
+  feedsOf,
+  FILES,
+  jobAtBatch,
+  type Manifest,
+  openArtifact,
+  runSegments,
+  sizeAt,
+} from "../../artifact/index.js";
 import { badOption } from "../../../schedules/diagnostics.js";
 import { missingOption, notFinite, type Progress } from "../../words/index.js";
 import { tensorFrom, tensorNumbers } from "../../../ir/tensor.js";
 import { prepareFile, npyBytes, writeWhole } from "../../files/index.js";
 import { scaleInput } from "../../../schedules/index.js";
 import { type InputSpecs, type Job, sampleInputs } from "../../job/index.js";
-import { inputSpecs, type Options, runtimeOptions, sampleOptions } from "../options.js";
+import { inputSpecs, oneVariant, type Options, runtimeOptions, sampleOptions } from "../options.js";
 import { DEFAULT_DISPLAY, media } from "../../report/index.js";
 import { assertKernels, type RuntimeOptions, type Tensors } from "../../runtime/index.js";
 import type { Command } from "../command.js";
@@ -19,7 +29,21 @@ export default {
   name: "run",
   summary: "generate once with an artifact",
   argument: "DIR",
-  options: ["batch", "check", "device", "extension", "force", "guidance", "input", "noise", "output", ...SHOWN, "seed", "threads"],
+  options: [
+    "batch",
+    "check",
+    "device",
+    "extension",
+    "force",
+    "guidance",
+    "input",
+    "noise",
+    "output",
+    ...SHOWN,
+    "seed",
+    "threads",
+    "variant",
+  ],
   async run(argument, options, host) {
     const { output, force = false } = options;
     const shown = SHOWN.flatMap((medium) => (options[medium] === undefined ? [] : [{ medium, file: options[medium] }]));
@@ -30,7 +54,11 @@ export default {
         throw badOption(`--${medium}`, "names the same file as another option");
     for (const file of files) prepareFile(file, force);
     const runtime = runtimeOptions(options, host.signal);
-    const artifact = await openArtifact(argument, { ...runtime, extensions: options.extension, check: options.check });
+    const artifact = await openArtifact(artifactOf(argument, oneVariant(options)), {
+      ...runtime,
+      extensions: options.extension,
+      check: options.check,
+    });
     const { folder, manifest } = artifact;
     const job = await jobAtBatch(artifact, options.batch ?? artifact.job.run.batch, runtime);
     assertKernels(job.run, runtime.device);

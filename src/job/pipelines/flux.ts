@@ -1,11 +1,11 @@
 /** FLUX.1 (dev, schnell), as diffusers' `pipelines/flux/pipeline_flux.py` runs it. */
 import { z } from "zod";
 import { decoded, encodedOriginal, encodingKeys, packed, unpacked, unscaled } from "../glue.js";
-import { declaredShapes, gridOf, type Pipeline } from "../pipeline.js";
+import { blockKeys, declaredShapes, gridOf, type Pipeline, pixelsOf } from "../pipeline.js";
 
 const config = z.object({
   transformer: z.object({ guidance_embeds: z.boolean().default(false) }),
-  vae: z.object(encodingKeys),
+  vae: z.object({ ...encodingKeys, ...blockKeys }),
   shapes: declaredShapes,
 });
 
@@ -23,8 +23,8 @@ export default {
   pipelines: ["FluxPipeline"],
   transformers: ["FluxTransformer2DModel"],
   config,
-  recipe({ transformer, vae, shapes }) {
-    const grid = gridOf(shapes);
+  grid: ({ vae }) => ({ pixels: pixelsOf(vae), patch: PATCH, isPacked: true }),
+  recipe({ transformer, vae, shapes }, grid = gridOf(shapes)) {
     return {
       steps: 28,
       time: { scale: 1 / 1000 },
