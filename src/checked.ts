@@ -33,6 +33,7 @@ const OVERRIDES: Schemas<jobs.RecipeOverrides> = {
     allowOutside: texts,
     inputs: map,
     stopAt: z.literal("latent", "is 'latent'"),
+    pixels: z.enum(jobs.PIXELS, `is one of ${jobs.PIXELS.join(", ")}`),
     latent: flag,
   },
 };

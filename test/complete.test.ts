@@ -2,31 +2,27 @@
  * Whole pipelines, from token ids to pixels or samples: folders as optimum exports them, of small networks with random weights, against what
  * diffusers' own pipelines made of the same ids and noise (`fixtures/complete/generate.py`; `reference/reference.json` says what is what).
  */
-import { copyFileSync, cpSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { copyFileSync, readdirSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it } from "vitest";
 import { z } from "zod";
 import { ditView, inputValue, type Model, type Value, withGraph } from "../ir/graph.js";
 import { readModel, writeModel } from "../ir/onnx/index.js";
 import { rewrite } from "../ir/rewrite.js";
 import { type TensorData, tensorNumbers, tensorOf } from "../ir/tensor.js";
 import { COMPANION_PASSES, runPasses } from "../passes/index.js";
-import { drawingRows, latentShape, NO_COMPANIONS, relativeL2, type Schedule } from "../schedules/index.js";
+import { latentShape, NO_COMPANIONS, relativeL2 } from "../schedules/index.js";
 import { feedsOf, openArtifact, writeArtifact } from "../src/artifact/artifact.js";
 import { verify } from "../src/artifact/verify.js";
-import { type Compiled, compileModel } from "../src/compile/compile.js";
+import type { Compiled } from "../src/compile/compile.js";
 import { readJson } from "../src/files/json.js";
 import { readNpy, writeNpy } from "../src/files/npy.js";
 import { conditionsOf } from "../src/job/conditions.js";
-import { type Job, openJob, planFor } from "../src/job/job.js";
-import { type RunInputs, sampleInputs } from "../src/job/run-inputs.js";
-import type { RecipeOverrides } from "../src/job/source.js";
+import { type Job, openJob } from "../src/job/job.js";
+import { sampleInputs } from "../src/job/run-inputs.js";
 import { AS_WRITTEN, Session } from "../src/runtime/session.js";
 import { cli } from "./support/cli.js";
-
-const COMPLETE = join(import.meta.dirname, "fixtures", "complete");
-const RUNTIME = { threads: 1 };
+import { compiledFrom, everySecond, folderOf, numbersIn, opened, RUNTIME, startIn } from "./support/complete.js";
 
 /** Measured on the results of decoders: LTX 2.0e-6, Stable Audio 1.6e-6, the others 4.5e-7 to 7.8e-7; their latents likewise. */
 const LIMIT = 1e-5;
@@ -43,53 +39,9 @@ const FAMILIES = [
   { family: "stable_audio", result: "audio", inputs: ["input_ids", "attention_mask", "start_seconds", "end_seconds"] },
 ] as const;
 
-const home = mkdtempSync(join(tmpdir(), "smoothcc-complete-"));
-afterAll(() => {
-  rmSync(home, { recursive: true, force: true });
-});
-
 /** Whether diffusers guides by a negative prompt: all but FLUX, which is told its scale. */
 function guides(family: string): boolean {
   return family !== "flux";
-}
-
-/**
- * A copy of a family's folder with what the pipeline was given beside it: ids and masks of the prompt to calibrate with, those of the
- * negative prompt as another input, or as part of the model (`uncond`), and tables that an export takes as inputs.
- */
-function folderOf(family: string, negative: "input" | "constant" = "input"): string {
-  const folder = join(mkdtempSync(join(home, "x")), family);
-  cpSync(join(COMPLETE, family), folder, { recursive: true });
-  for (const place of ["calibrate", "uncond", "fix"]) mkdirSync(join(folder, place));
-  const reference = join(folder, "reference");
-  for (const file of readdirSync(reference)) {
-    const [, isNegative, name] = /^(negative_)?((?:input_ids|attention_mask|start_seconds|end_seconds).*)\.npy$/.exec(file) ?? [];
-    if (name === undefined) continue;
-    const place = !isNegative ? `calibrate/${name}` : negative === "input" ? `calibrate/${name}_uncond` : `uncond/${name}`;
-    copyFileSync(join(reference, file), join(folder, `${place}.npy`));
-  }
-  for (const file of readdirSync(join(reference, "given/0")).filter((name) => name.startsWith("rotary_embedding")))
-    copyFileSync(join(reference, "given/0", file), join(folder, "fix", file));
-  return folder;
-}
-
-function numbersIn(folder: string, name: string): readonly number[] {
-  return tensorNumbers(readNpy(join(folder, "reference", `${name}.npy`)));
-}
-
-async function opened(folder: string, overrides: RecipeOverrides = {}): Promise<Job> {
-  const { steps } = z.object({ steps: z.int() }).parse(readJson(join(folder, "reference/reference.json")));
-  return openJob(folder, { steps, ...overrides }, RUNTIME);
-}
-
-/** Every second step of every branch is computed, as `fora` with an interval of 2 has it. */
-function everySecond({ run }: Job): Schedule {
-  const row = run.rows.map((_, k) => (k % 2 === 0 ? 1 : 0));
-  return { steps: run.rows.length, cells: new Map(run.caches.map(({ site }) => [site, row])) };
-}
-
-function compiledFrom(job: Job, schedule = everySecond(job), form?: string): Promise<Compiled> {
-  return compileModel(job, planFor(job, schedule), { form });
 }
 
 /** [rows, channels, height, width] as FLUX's tokens of two by two elements. */
@@ -103,16 +55,6 @@ function packed({ shape: [rows = 1, channels = 1, height = 1, width = 1], ...dat
     return numbers[((row * channels + channel) * height + 2 * line + y) * width + 2 * column + x] ?? NaN;
   });
   return tensorOf("float", [rows, down * across, 4 * channels], tokens);
-}
-
-/** What the pipeline started from, and what its scheduler drew. */
-function startIn(folder: string, job: Job): RunInputs {
-  const inputs = sampleInputs(job, 0, { noise: readNpy(join(folder, "reference/noise.npy")) });
-  const { length } = inputs.noise;
-  const rows = drawingRows(job.run.table);
-  const drawn = rows.length > 0 ? numbersIn(folder, "step_noise") : [];
-  const draws = rows.flatMap((row) => drawn.slice(row * length, (row + 1) * length));
-  return draws.length > 0 ? { ...inputs, draws: Float32Array.from(draws) } : inputs;
 }
 
 /** The distances of a model's outputs from what diffusers recorded. */

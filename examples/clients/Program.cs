@@ -4,7 +4,7 @@
 //   ORT_DISABLE_TELEMETRY=1 dotnet run -- DIR picture.ppm class_labels=18 [NAME=NUMBERS|NAME=FILE.npy …] [seed=1]
 //
 // Without that variable, ONNX Runtime keeps a store of what it runs, to send it to its maker. It has to be set outside: what a program in .NET
-// sets, native libraries do not see. The result is a picture as .pgm or .ppm, or bare floats under any other name.
+// sets, native libraries do not see. The result is a picture as .pgm or .ppm, or bare floats (bytes, where it is of them) under any other name.
 // Not compiled where it was written.
 using System;
 using System.Collections.Generic;
@@ -29,7 +29,9 @@ var manifest = document.RootElement;
 var shown = manifest.GetProperty("outputs").EnumerateArray().Last();
 var shape = ShapeOf(shown);
 var isPicture = output.EndsWith(".pgm") || output.EndsWith(".ppm");
-if (isPicture && (shape.Length != 4 || shape[1] == 2)) throw new ArgumentException("the result is no picture: name a .bin file for it");
+// Bytes, with channels last, in place of floats.
+var isBytes = shown.GetProperty("elem").GetString() == "uint8";
+if (isPicture && (shape.Length != 4 || shape[isBytes ? 3 : 1] == 2)) throw new ArgumentException("the result is no picture: name a .bin file for it");
 
 using var options = new SessionOptions();
 // As `load` of the manifest advises: what the optimiser would do is done.
@@ -44,7 +46,8 @@ using var session = new InferenceSession(Path.Combine(folder, "model.onnx"), opt
 var feeds = FeedsOf(manifest, given);
 using var runOptions = new RunOptions();
 using var results = session.Run(runOptions, feeds, new[] { shown.GetProperty("name").GetString()! });
-Write(output, results.First().GetTensorDataAsSpan<float>());
+if (isBytes) WriteBytes(output, results.First().GetTensorDataAsSpan<byte>());
+else Write(output, results.First().GetTensorDataAsSpan<float>());
 foreach (var feed in feeds.Values) feed.Dispose();
 return 0;
 
@@ -132,6 +135,22 @@ static byte[] Npy(string file)
     var start = bytes[6] == 1 ? 10 + BitConverter.ToUInt16(bytes, 8) : 12 + BitConverter.ToInt32(bytes, 8);
     if (!Encoding.Latin1.GetString(bytes, 0, start).Contains("'fortran_order': False")) throw new ArgumentException($"{file} is not in C order");
     return bytes[start..];
+}
+
+// [batch, height, width, channels] as one picture, the batch side by side.
+void WriteBytes(string file, ReadOnlySpan<byte> bytes)
+{
+    using var stream = File.Create(file);
+    if (!isPicture)
+    {
+        stream.Write(bytes);
+        return;
+    }
+    var (batch, height, width, channels) = ((int)shape[0], (int)shape[1], (int)shape[2], (int)shape[3]);
+    stream.Write(Encoding.ASCII.GetBytes($"{(channels == 1 ? "P5" : "P6")} {batch * width} {height} 255\n"));
+    for (var y = 0; y < height; y++)
+        for (var sample = 0; sample < batch; sample++)
+            stream.Write(bytes.Slice((sample * height + y) * width * channels, width * channels));
 }
 
 // [batch, channels, height, width] as one picture, the batch side by side; of four channels or more, three are shown.

@@ -96,23 +96,29 @@ export async function play({ segments = [], inputs, outputs, evaluations }, open
   return values[outputs.at(-1).name];
 }
 
-/** Whether values of this shape can be drawn: [batch, channels, height, width], where two channels are neither grey nor colours. */
-export function isPicture(dims) {
-  return dims.length === 4 && dims[1] !== 2;
+/** Whether values of a type and shape can be drawn, as `pixelsOf` does it: two channels are neither grey nor colours. */
+export function isPicture(type, dims) {
+  return dims.length === 4 && dims[type === "uint8" ? 3 : 1] !== 2;
 }
 
-/** Values [batch, channels, height, width] as the RGBA pixels of one picture, the batch side by side. Of four channels, three are shown. */
+/**
+ * Values [batch, channels, height, width], or bytes [batch, height, width, channels], as the RGBA pixels of one picture, the batch side by
+ * side. Of four channels, three are shown.
+ */
 export function pixelsOf({ data, dims }, { display }) {
-  const [batch, channels, height, width] = dims;
-  const [black, white] = display?.range ?? [-1, 1];
+  const areBytes = data instanceof Uint8Array;
+  const [batch, channels, height, width] = areBytes ? [dims[0], dims[3], dims[1], dims[2]] : dims;
+  const [black, white] = areBytes ? [0, 255] : (display?.range ?? [-1, 1]);
+  const placeOf = (sample, channel, place) =>
+    areBytes ? (sample * height * width + place) * channels + channel : (sample * channels + channel) * height * width + place;
   const pixels = new Uint8ClampedArray(batch * height * width * 4);
   let at = 0;
   for (let y = 0; y < height; y++) {
     for (let sample = 0; sample < batch; sample++) {
       for (let x = 0; x < width; x++) {
         for (let colour = 0; colour < 3; colour++) {
-          const channel = sample * channels + (channels === 1 ? 0 : colour);
-          pixels[at++] = (255 * (data[(channel * height + y) * width + x] - black)) / (white - black);
+          const value = data[placeOf(sample, channels === 1 ? 0 : colour, y * width + x)];
+          pixels[at++] = (255 * (value - black)) / (white - black);
         }
         pixels[at++] = 255;
       }

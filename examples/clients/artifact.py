@@ -25,7 +25,7 @@ def options(doc):
 def prepare(args):
     """The manifest, and the inputs of a run as arrays by name. Ends the program where something is missing."""
     manifest = json.loads((args.folder / "manifest.json").read_text())
-    assert_writable(args.output, manifest["outputs"][-1]["shape"])
+    assert_writable(args.output, manifest["outputs"][-1])
     ports, recipe = manifest["inputs"], manifest["recipe"]
     given = dict(pair.partition("=")[::2] for pair in args.input)
     for name in given.keys() - {port["name"] for port in ports}:
@@ -53,23 +53,28 @@ def value_of(port, text, is_drawn, generator):
     raise SystemExit(f"Say what the input '{name}' {shape} is: --input {name}=VALUE or {name}=FILE.npy")
 
 
-def assert_writable(file, shape):
+def assert_writable(file, port):
+    shape = port["shape"]
+    channels = 3 if port["elem"] == "uint8" else 1
     if file.suffix not in (".png", ".npy"):
         raise SystemExit(f"{file}: the result is written as .png or .npy.")
-    if file.suffix == ".png" and (len(shape) != 4 or shape[1] == 2):
+    if file.suffix == ".png" and (len(shape) != 4 or shape[channels] == 2):
         raise SystemExit(f"The result {shape} is no picture: name a .npy file for it.")
 
 
+def pixels_of(values, manifest):
+    """Bytes [batch, height, width, channels] of [batch, channels, height, width]. Of four channels or more, as a latent has, three are shown."""
+    shown = values[:, : 1 if values.shape[1] == 1 else 3].astype(np.float64).transpose(0, 2, 3, 1)
+    black, white = manifest["recipe"].get("display", {}).get("range", [-1, 1])
+    return np.rint(np.clip(255 * (shown - black) / (white - black), 0, 255)).astype(np.uint8)
+
+
 def write(file, values, manifest):
-    """Writes a result: as numbers, or [batch, channels, height, width] as one PNG with the batch side by side."""
+    """Writes a result: as numbers, or [batch, channels, height, width], or bytes with channels last, as one PNG with the batch side by side."""
     if file.suffix == ".npy":
         np.save(file, values)
         return
-    # Of four channels or more, as a latent has, three are shown.
-    shown = values[:, : 1 if values.shape[1] == 1 else 3].astype(np.float64)
-    black, white = manifest["recipe"].get("display", {}).get("range", [-1, 1])
-    rows = np.concatenate(list(shown), axis=-1).transpose(1, 2, 0)
-    pixels = np.rint(np.clip(255 * (rows - black) / (white - black), 0, 255)).astype(np.uint8)
+    pixels = np.concatenate(list(values if values.dtype == np.uint8 else pixels_of(values, manifest)), axis=1)
     height, width, channels = pixels.shape
     header = struct.pack(">IIBBBBB", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0)
     # Each row begins with the number of its filter, 0 for none.

@@ -7,7 +7,7 @@ import { FRONT_SHARES, TIERS } from "../planning/index.js";
 import { forms } from "../../passes/index.js";
 import { readNpy } from "../files/index.js";
 import { DRAWING } from "../report/index.js";
-import { type InputSpecs, PRECISIONS, type RecipeOverrides, RUN_TIME, type SampleOptions, type ValueSpec } from "../job/index.js";
+import { type InputSpecs, PIXELS, PRECISIONS, type RecipeOverrides, RUN_TIME, type SampleOptions, type ValueSpec } from "../job/index.js";
 import type { RuntimeOptions } from "../runtime/index.js";
 import { MODEL_NAME } from "../artifact/index.js";
 
@@ -129,6 +129,11 @@ export const OPTIONS = {
       /^-[^,-][^,]*(,-[^,-][^,]*)*$/.test(text),
     ).transform((text) => text.split(",").map((name) => name.slice(1))),
   },
+  pixels: {
+    flags: "--pixels <type>",
+    summary: "uint8: a picture or a video comes out as bytes, channels last, in place of floats",
+    schema: z.enum(PIXELS, { error: ({ input }) => `takes ${PIXELS.join(", ")}, not '${String(input)}'` }),
+  },
   plan: { flags: "--plan <file>", summary: "plan.json, or a plan in a format of another program", schema: path },
   plot: {
     flags: "--plot <file>",
@@ -245,9 +250,9 @@ export const MODEL_OPTIONS = [
 /** The options that override the recipe. */
 export function recipeOverrides(options: Options): RecipeOverrides {
   const { recipe, scheduler, steps, start, guidance, runtime, batch, cut, precision, extension: extensions, allowOutside } = options;
-  const { stopAt, latent } = options;
+  const { stopAt, pixels, latent } = options;
   return {
-    ...{ recipe, scheduler, steps, start, guidance, runtime, batch, cut, precision, extensions, allowOutside, stopAt, latent },
+    ...{ recipe, scheduler, steps, start, guidance, runtime, batch, cut, precision, extensions, allowOutside, stopAt, pixels, latent },
     ...{ dims: sizes(options.dim ?? []), inputs: inputSpecs(options) },
   };
 }

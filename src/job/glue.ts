@@ -141,6 +141,21 @@ export function packed(latent: string, patch: number, result: string): Companion
   );
 }
 
+/**
+ * `pixels`, [batch, …sizes, channels] of bytes, of `values`, [batch, channels, …sizes]: black is 0, white 255, what is beyond is clipped, and
+ * a half is rounded to the even neighbour (`VaeImageProcessor` of diffusers' image_processor.py: `denormalize`, `pt_to_numpy`, `numpy_to_pil`).
+ */
+export function toPixels(sizes: readonly string[], [black, white]: readonly [number, number]): CompanionFacts {
+  const perm = [0, ...sizes.map((_, i) => i + 2), 1];
+  return glue(
+    "pixels",
+    `float[rows, channels, ${sizes.join(", ")}] values => uint8 pixels`,
+    `scaled = Mul(values, scale) moved = Add(scaled, shift) bounded = Clip(moved, least, most) stretched = Mul(bounded, levels)
+     rounded = Round(stretched) bytes = Cast<to = 2>(rounded) pixels = Transpose<perm = [${perm.join(", ")}]>(bytes)`,
+    `float scale = {${1 / (white - black)}}, float shift = {${-black / (white - black)}}, float least = {0}, float most = {1}, float levels = {255}`,
+  );
+}
+
 /** What the decoder, as optimum exports it, makes of a latent. */
 export function decoded(latent: string, result: "image" | "video" | "audio"): CompanionFacts {
   return { model: "vae_decoder/model.onnx", inputs: { latent_sample: latent }, outputs: { sample: result } };

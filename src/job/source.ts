@@ -9,7 +9,7 @@ import type { Extensions } from "./extensions.js";
 import { deriveRecipe, pipelineFile } from "./pipelines/index.js";
 import { badOption } from "../../schedules/diagnostics.js";
 import { parseWith, uncondInput } from "../../schedules/index.js";
-import { type InputSpecs, type Precision, type Recipe, recipeSchema, RUN_TIME } from "./recipe.js";
+import { type InputSpecs, type Pixels, type Precision, type Recipe, recipeSchema, RUN_TIME } from "./recipe.js";
 
 /** Options of the command line that override the recipe. */
 export interface RecipeOverrides {
@@ -26,6 +26,8 @@ export interface RecipeOverrides {
   readonly dims?: ReadonlyMap<string, number> | undefined;
   /** Where the run ends: at its last latent, without the networks behind it. */
   readonly stopAt?: "latent" | undefined;
+  /** What a picture or a video comes out as, besides what the recipe says. */
+  readonly pixels?: Pixels | undefined;
   /** False: the artifact does not give its last latent beside what is made of it. */
   readonly latent?: boolean | undefined;
   /** The user's own files (`loadExtensions`). A recipe cannot name them, as they are code. */
@@ -128,6 +130,7 @@ function override(
     runtime = [],
     dims,
     stopAt,
+    pixels,
     latent,
     inputs: given = new Map(),
   }: RecipeOverrides,
@@ -141,7 +144,10 @@ function override(
     );
   if (stray !== undefined) throw unknownName("run-time input", stray, RUN_TIME);
   const after = stopAt === "latent" ? [] : recipe.after;
-  if (latent === false && after.length === 0)
+  if (stopAt === "latent" && pixels !== undefined)
+    throw badOption("--pixels", "is for what stands behind the latent, where --stop-at ends");
+  const asPixels = stopAt === "latent" ? undefined : (pixels ?? recipe.pixels);
+  if (latent === false && after.length === 0 && asPixels === undefined)
     throw badOption("--no-latent", "nothing else would be left: no network stands behind the run");
   const inputs = { ...recipe.inputs };
   for (const [name, spec] of given) inputs[name] = { calibrate: [typeof spec === "string" ? resolve(spec) : spec], ...inputs[name] };
@@ -156,6 +162,7 @@ function override(
     ...(guidance === undefined ? {} : { guidance: { ...recipe.guidance, scale: guidance } }),
     runtime: atRunTime,
     ...(stopAt === undefined ? {} : { after, keepLatent: true }),
+    pixels: asPixels,
     ...(latent === false ? { keepLatent: false } : {}),
     dims: { ...recipe.dims, ...Object.fromEntries(dims ?? []) },
     inputs,

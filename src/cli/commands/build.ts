@@ -24,6 +24,7 @@ export default {
     "seed",
     "segments",
     "stopAt",
+    "pixels",
     "latent",
     "tiers",
     "output",

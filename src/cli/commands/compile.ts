@@ -14,7 +14,21 @@ export default {
   name: "compile",
   summary: "compile a model and a plan into one static model of the whole run",
   argument: "MODEL",
-  options: [...MODEL_OPTIONS, "input", "plan", "cache", "cacheMemory", "form", "passes", "segments", "stopAt", "latent", "output", "force"],
+  options: [
+    ...MODEL_OPTIONS,
+    "input",
+    "plan",
+    "cache",
+    "cacheMemory",
+    "form",
+    "passes",
+    "segments",
+    "stopAt",
+    "pixels",
+    "latent",
+    "output",
+    "force",
+  ],
   required: ["output"],
   async run(argument, options, host) {
     const { output = "", force = false, plan: planFile, cache = true } = options;
