@@ -53,33 +53,24 @@ return 0;
 
 static long[] ShapeOf(JsonElement port) => port.GetProperty("shape").EnumerateArray().Select(size => size.GetInt64()).ToArray();
 
-// The inputs of a run by name: what was given for them, else unit normals for the latent and what the sampler draws, or defaults.
+// The inputs of a run by name: what was given for them, else what the manifest says.
 static Dictionary<string, OrtValue> FeedsOf(JsonElement manifest, Dictionary<string, string> given)
 {
     var random = new Random(given.TryGetValue("seed", out var seed) ? int.Parse(seed) : 0);
-    var ports = manifest.GetProperty("inputs").EnumerateArray().ToArray();
-    var recipe = manifest.GetProperty("recipe");
-    var latent = ShapeOf(ports[0]);
-    // A run that starts late wants its latent noised, unless it is given an original.
-    bool Says(string key) => recipe.TryGetProperty(key, out var value) && value.GetBoolean();
-    double Number(string key, double otherwise) => recipe.TryGetProperty(key, out var value) ? value.GetDouble() : otherwise;
-    var isNoise = Says("image") || Says("inpaint") || (Number("start", 0) == 0 && Number("strength", 1) == 1);
     var feeds = new Dictionary<string, OrtValue>();
-    for (var i = 0; i < ports.Length; i++)
+    foreach (var port in manifest.GetProperty("inputs").EnumerateArray())
     {
-        var name = ports[i].GetProperty("name").GetString()!;
-        var elem = ports[i].GetProperty("elem").GetString()!;
-        var shape = ShapeOf(ports[i]);
+        var name = port.GetProperty("name").GetString()!;
+        var elem = port.GetProperty("elem").GetString()!;
+        var shape = ShapeOf(port);
         var count = shape.Aggregate(1L, (product, size) => product * size);
-        // What the sampler draws: [draws, …latent].
-        var isDrawn = name.EndsWith("noise") && shape.Skip(1).SequenceEqual(latent);
         if (given.TryGetValue(name, out var text) && text.EndsWith(".npy"))
             feeds[name] = FromBytes(elem, Npy(text), shape);
         else if (text != null)
             feeds[name] = FromNumbers(elem, text.Split(',').Select(part => double.Parse(part, CultureInfo.InvariantCulture)).ToArray(), shape);
-        else if (i == 0 ? isNoise : isDrawn)
+        else if (port.TryGetProperty("draw", out var draw) && draw.GetString() == "unit normal")
             feeds[name] = OrtValue.CreateTensorValueFromMemory(Normals(random, count), shape);
-        else if (ports[i].TryGetProperty("default", out var value))
+        else if (port.TryGetProperty("default", out var value))
             feeds[name] = FromNumbers(elem, new[] { value.GetDouble() }, shape);
         else
             throw new ArgumentException($"say what the input '{name}' [{string.Join(", ", shape)}] is: {name}=VALUE");

@@ -24,25 +24,20 @@ export function sessionOptions({ load }) {
 }
 
 /**
- * The inputs of a run by name, as { type, data, dims }: what was given for them (numbers, or an array of their type), else defaults,
- * and unit normals for the latent and what the sampler draws. Throws an error for people if one is missing.
+ * The inputs of a run by name, as { type, data, dims }: what was given for them (numbers, or an array of their type), else what the manifest
+ * says. Throws an error for people if one is missing.
  */
-export function feedsOf({ inputs, recipe }, given, seed = 0) {
-  const [latent] = inputs;
+export function feedsOf({ inputs }, given, seed = 0) {
   const unknown = Object.keys(given).find((name) => inputs.every((port) => port.name !== name));
   if (unknown !== undefined) throw new Error(`there is no input '${unknown}', but ${inputs.map(({ name }) => name).join(", ")}`);
   const normal = normals(seed);
-  // A run that starts late wants its latent noised, unless it is given an original.
-  const isNoise = recipe.image || recipe.inpaint || ((recipe.start ?? 0) === 0 && (recipe.strength ?? 1) === 1);
-  // What the sampler draws: [draws, …latent].
-  const isDrawn = ({ name, shape }) => name.endsWith("noise") && String(shape.slice(1)) === String(latent.shape);
   const valueOf = (port) => {
     const { name, elem, shape } = port;
     if (!(elem in TYPES)) throw new Error(`the input '${name}' is of type ${elem}, which is not known here`);
     const [type, Elements] = TYPES[elem];
     const data = new Elements(shape.reduce((product, size) => product * size, 1));
     if (given[name] !== undefined) fill(data, given[name], port);
-    else if (port === latent ? isNoise : isDrawn(port)) data.forEach((_, i) => (data[i] = normal()));
+    else if (port.draw === "unit normal") data.forEach((_, i) => (data[i] = normal()));
     else if (port.default !== undefined) data.fill(port.default);
     else throw new Error(`say what the input '${name}' [${shape.join(", ")}] is`);
     return { type, data, dims: shape };

@@ -26,27 +26,22 @@ def prepare(args):
     """The manifest, and the inputs of a run as arrays by name. Ends the program where something is missing."""
     manifest = json.loads((args.folder / "manifest.json").read_text())
     assert_writable(args.output, manifest["outputs"][-1])
-    ports, recipe = manifest["inputs"], manifest["recipe"]
+    ports = manifest["inputs"]
     given = dict(pair.partition("=")[::2] for pair in args.input)
     for name in given.keys() - {port["name"] for port in ports}:
         raise SystemExit(f"There is no input '{name}', but {', '.join(port['name'] for port in ports)}.")
-    # What the sampler draws: [draws, …latent].
-    drawn = [port["name"] for port in ports if port["name"].endswith("noise") and port["shape"][1:] == ports[0]["shape"]]
-    # A run that starts late wants its latent noised, unless it is given an original.
-    if recipe.get("image") or recipe.get("inpaint") or (recipe.get("start", 0) == 0 and recipe.get("strength", 1) == 1):
-        drawn.append(ports[0]["name"])
     generator = np.random.default_rng(args.seed)
-    return manifest, {port["name"]: value_of(port, given.get(port["name"]), port["name"] in drawn, generator) for port in ports}
+    return manifest, {port["name"]: value_of(port, given.get(port["name"]), generator) for port in ports}
 
 
-def value_of(port, text, is_drawn, generator):
-    """What an input gets: what was given for it, else unit normals or its default."""
+def value_of(port, text, generator):
+    """What an input gets: what was given for it, else what the manifest says."""
     name, shape = port["name"], port["shape"]
     dtype = np.dtype({"float": "float32", "double": "float64"}.get(port["elem"], port["elem"]))
     if text is not None:
         numbers = np.load(text) if text.endswith(".npy") else np.array([float(part) for part in text.split(",")])
         return np.array(np.broadcast_to(numbers if shape else numbers.reshape(()), shape), dtype, order="C")
-    if is_drawn:
+    if port.get("draw") == "unit normal":
         return generator.standard_normal(shape, dtype=np.float32)
     if "default" in port:
         return np.full(shape, port["default"], dtype)

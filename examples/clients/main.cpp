@@ -102,28 +102,20 @@ std::vector<char> parsed(const std::string& text, const Element& element, const 
   return bytes;
 }
 
-// The inputs of a run: what was given for them, else unit normals for the latent and what the sampler draws, or defaults.
+// The inputs of a run: what was given for them, else what the manifest says.
 std::vector<Input> inputs_of(const json& manifest, const std::map<std::string, std::string>& given, unsigned seed) {
   std::mt19937 generator(seed);
   std::normal_distribution<float> normal;
-  const json& ports = manifest.at("inputs");
-  const json& recipe = manifest.at("recipe");
-  const Shape latent = ports[0]["shape"];
-  // A run that starts late wants its latent noised, unless it is given an original.
-  const bool is_noise = recipe.value("image", false) || recipe.value("inpaint", false) ||
-                        (recipe.value("start", 0) == 0 && recipe.value("strength", 1.0) == 1.0);
   std::vector<Input> inputs;
-  for (const json& port : ports) {
+  for (const json& port : manifest.at("inputs")) {
     const std::string name = port["name"];
     const Shape shape = port["shape"];
     if (!ELEMENTS.count(port["elem"])) throw std::runtime_error("'" + name + "' is of a type that is not known here");
     const Element& element = ELEMENTS.at(port["elem"]);
-    // What the sampler draws: [draws, …latent].
-    const bool is_drawn = ends_with(name, "noise") && !shape.empty() && Shape(shape.begin() + 1, shape.end()) == latent;
     Input input{{}, shape, element.type};
     if (given.count(name)) {
       input.bytes = parsed(given.at(name), element, shape, name);
-    } else if (&port == &ports[0] ? is_noise : is_drawn) {
+    } else if (port.value("draw", "") == "unit normal") {
       std::vector<float> values(count_of(shape));
       std::generate(values.begin(), values.end(), [&] { return normal(generator); });
       input.bytes.resize(values.size() * sizeof(float));
