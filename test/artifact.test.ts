@@ -291,7 +291,7 @@ describe("the manifest says what each input is, and which are drawn", () => {
     const facts = { model: "model.onnx", timestep: "t", steps: 4, batch: 2, prediction: { channelAxis: 2 }, ...recipe };
     writeFileSync(join(home, "recipe.json"), JSON.stringify(facts));
     const target = await emit(await openJob(home, {}, RUNTIME), { steps: 4, cells: new Map() });
-    const said = readManifest(target).inputs.map(({ name, elem, shape, ...facts }) => [name, facts]);
+    const said = readManifest(target).inputs.map(({ name, role, draw, default: number }) => [name, { role, draw, default: number }]);
     expect(Object.fromEntries(said)).toEqual(roles);
   });
 });
