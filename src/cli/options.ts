@@ -97,6 +97,7 @@ export const OPTIONS = {
     schema: z.preprocess((given) => (given === true ? FRONT_SHARES.join() : given), shares),
   },
   guidance: { flags: "--guidance <scale>", summary: "guidance scale", schema: number },
+  inpaint: { flags: "--inpaint", summary: "keep an original where a mask is 0: inputs of the artifact", schema: z.boolean() },
   input: { flags: "--input <name=value>", summary: "a condition: a number, numbers with commas between, or a .npy file", schema: pairs },
   inputs: { flags: "--inputs <dir>", summary: "folder with <input>.npy for every input of the step", schema: path },
   memory: {
@@ -238,6 +239,7 @@ export const MODEL_OPTIONS = [
   "scheduler",
   "steps",
   "start",
+  "inpaint",
   "guidance",
   "runtime",
   "batch",
@@ -249,10 +251,26 @@ export const MODEL_OPTIONS = [
 
 /** The options that override the recipe. */
 export function recipeOverrides(options: Options): RecipeOverrides {
-  const { recipe, scheduler, steps, start, guidance, runtime, batch, cut, precision, extension: extensions, allowOutside } = options;
-  const { stopAt, pixels, latent } = options;
+  const { recipe, scheduler, steps, start, inpaint, guidance, runtime, batch, cut, precision, extension: extensions } = options;
+  const { allowOutside, stopAt, pixels, latent } = options;
   return {
-    ...{ recipe, scheduler, steps, start, guidance, runtime, batch, cut, precision, extensions, allowOutside, stopAt, pixels, latent },
+    ...{
+      recipe,
+      scheduler,
+      steps,
+      start,
+      inpaint,
+      guidance,
+      runtime,
+      batch,
+      cut,
+      precision,
+      extensions,
+      allowOutside,
+      stopAt,
+      pixels,
+      latent,
+    },
     ...{ dims: sizes(options.dim ?? []), inputs: inputSpecs(options) },
   };
 }

@@ -124,7 +124,36 @@ export function encodedOriginal(
 }
 
 /** Keys of vae/config.json of autoencoders that tell mean and variance. */
-export const encodingKeys = { ...scalingKeys, latent_channels: z.int().min(1).default(4) };
+export const encodingKeys = {
+  ...scalingKeys,
+  latent_channels: z.int().min(1).default(4),
+  block_out_channels: z.array(z.int().min(1)).min(1).default([64]),
+};
+
+/**
+ * A mask of a latent, [rows, 1, height, width], from that of the picture `start_image`, [rows, 1, …]: 1 from a half on and 0 below, at the first of
+ * the pixels that a latent element stands for (`prepare_mask_latents` of pipeline_stable_diffusion_3_inpaint.py; an autoencoder halves the
+ * picture once fewer than it has blocks).
+ */
+export function latentMask({ block_out_channels: blocks }: z.output<z.ZodObject<typeof encodingKeys>>, result = "mask"): CompanionFacts {
+  const pixels = 2 ** (blocks.length - 1);
+  return glue(
+    "latent_mask",
+    `float[rows, channels, picture_height, picture_width] start_image, float[rows, 1, picture_height, picture_width] mask_image => float ${result}`,
+    `marked = GreaterOrEqual(mask_image, half) numbers = Cast<to = 1>(marked) ${result} = Slice(numbers, start, end, axes, steps)`,
+    `float half = {0.5}, int64[2] start = {0, 0}, int64[2] end = {${Number.MAX_SAFE_INTEGER}, ${Number.MAX_SAFE_INTEGER}},
+     int64[2] axes = {2, 3}, int64[2] steps = {${pixels}, ${pixels}}`,
+  );
+}
+
+/** A mask of one channel for each channel of a latent. */
+export function spread(
+  mask: string,
+  { latent_channels: channels }: z.output<z.ZodObject<typeof encodingKeys>>,
+  result: string,
+): CompanionFacts {
+  return glue("spread", `float ${mask} => float ${result}`, `${result} = Tile(${mask}, times)`, `int64[4] times = {1, ${channels}, 1, 1}`);
+}
 
 /** A latent [rows, channels, height, width] as tokens [rows, tokens, channels · patch · patch]: what `unpacked` takes apart. */
 export function packed(latent: string, patch: number, result: string): CompanionFacts {

@@ -17,6 +17,8 @@ export interface RecipeOverrides {
   readonly scheduler?: string | undefined;
   readonly steps?: number | undefined;
   readonly start?: number | undefined;
+  /** Whether a mask says what is kept of an original, besides what the recipe says. */
+  readonly inpaint?: boolean | undefined;
   readonly guidance?: number | undefined;
   readonly batch?: number | undefined;
   readonly cut?: string | undefined;
@@ -123,6 +125,7 @@ function override(
     scheduler,
     steps,
     start,
+    inpaint,
     guidance,
     batch,
     cut,
@@ -156,6 +159,7 @@ function override(
     ...(scheduler === undefined ? {} : { scheduler: resolve(scheduler) }),
     ...(steps === undefined ? {} : { steps }),
     ...(start === undefined ? {} : { start }),
+    ...(inpaint === undefined ? {} : { inpaint }),
     ...(batch === undefined ? {} : { batch }),
     ...(cut === undefined ? {} : { cut }),
     ...(precision === undefined ? {} : { precision }),

@@ -64,8 +64,9 @@ function unrounded({ inputs, outputs }: OpenCompanion, range: readonly [number, 
   return new Map([...outputs.values()].map((value) => [value, unroundedPixels(read, range)]));
 }
 
-function sessionOf({ name, file, read }: OpenCompanion, sessions: Sessions): Promise<Session> {
-  return sessions.of(file ?? name, () => read);
+function sessionOf({ name, file, read, spec }: OpenCompanion, sessions: Sessions): Promise<Session> {
+  // Graphs of two texts may have one name.
+  return sessions.of(file ?? spec.graph ?? name, () => read);
 }
 
 /** One call of a companion: what it gives, by the name under which the half has it. */
