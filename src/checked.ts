@@ -24,7 +24,7 @@ const map = z.instanceof(Map, { error: "is a Map" });
 const RUNTIME: Schemas<RuntimeOptions> = { device: text, threads: some, signal: z.instanceof(AbortSignal, { error: "is an AbortSignal" }) };
 const SAMPLES: Schemas<jobs.SampleOptions> = { seed: count, noise: object, inputs: map };
 const OVERRIDES: Schemas<jobs.RecipeOverrides> = {
-  ...{ recipe: text, scheduler: text, steps: some, start: count, guidance: z.number("is a number"), batch: some, cut: text },
+  ...{ recipe: text, scheduler: text, steps: some, start: count, inpaint: flag, guidance: z.number("is a number"), batch: some, cut: text },
   ...{
     precision: z.enum(jobs.PRECISIONS, `is one of ${jobs.PRECISIONS.join(", ")}`),
     runtime: texts,
@@ -33,6 +33,7 @@ const OVERRIDES: Schemas<jobs.RecipeOverrides> = {
     allowOutside: texts,
     inputs: map,
     stopAt: z.literal("latent", "is 'latent'"),
+    pixels: z.enum(jobs.PIXELS, `is one of ${jobs.PIXELS.join(", ")}`),
     latent: flag,
     size: z.array(some, "is a height and a width").length(2, "is a height and a width").readonly(),
   },

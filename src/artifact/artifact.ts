@@ -7,17 +7,7 @@ import { elemOf } from "../../ir/build.js";
 import { ditView, type Model, type Value } from "../../ir/graph.js";
 import { SharedData, writeModel, type WriteOptions, type WriteResult } from "../../ir/onnx/index.js";
 import { type TensorData, tensorFrom, tensorNumbers } from "../../ir/tensor.js";
-import {
-  givenBy,
-  latentShape,
-  type Plan,
-  type Run,
-  runPorts,
-  scaleInput,
-  type Schedule,
-  stopName,
-  uncondInput,
-} from "../../schedules/index.js";
+import { givenBy, latentShape, type Plan, runPorts, scaleInput, type Schedule, stopName, uncondInput } from "../../schedules/index.js";
 import type { Compiled } from "../compile/index.js";
 import { assertUnchanged, jsonText, linked, npyBytes, readNpy, replaceFolder, tidy, writeSums } from "../files/index.js";
 import {
@@ -126,7 +116,7 @@ export async function fillArtifact(
   assertUnchanged(job.network.files);
   const { form, nodes, macs, memory, passes, model } = compiled;
   const port = (name: string, value: Value): Manifest["outputs"][number] => ({ name, elem: elemOf(value), shape: [...sizesOfPort(value)] });
-  const defaults = defaultsOf(job.run);
+  const facts = inputFacts(job);
   const manifest: Manifest = {
     format: `${MANIFEST_FORMAT}1`,
     smoothcc: VERSION,
@@ -137,7 +127,7 @@ export async function fillArtifact(
     plan,
     steps: job.steps,
     evaluations: job.run.rows.length,
-    inputs: model.graph.inputs.map((value) => ({ ...port(value.name, value), ...defaults.get(value.name) })),
+    inputs: model.graph.inputs.map((value) => ({ ...port(value.name, value), ...(facts.get(value.name) ?? CONDITION) })),
     outputs: model.graph.outputs.map(({ name, value }) => port(name, value)),
     segments: compiled.segments.map(({ model: { graph }, from, to }, i) => ({
       ...{ model: segmentFile(i), from, to, latent: to < job.run.rows.length ? stopName(to) : runPorts(job.run).latent },
@@ -169,11 +159,23 @@ export function sizesOfPort({ name, type }: Value): readonly (number | string)[]
   });
 }
 
-/** What inputs of a run get where nothing is said of them. */
-function defaultsOf(run: Run): ReadonlyMap<string, Pick<Manifest["inputs"][number], "default">> {
+type InputFacts = Pick<Manifest["inputs"][number], "role" | "draw" | "default">;
+
+const CONDITION: InputFacts = { role: "condition" };
+
+/** What the inputs of a run are, by name, and what they get where nothing is said of them; all others are conditions. */
+function inputFacts({ run, model, skipped }: Job): ReadonlyMap<string, InputFacts> {
+  const drawn = { draw: "unit normal" } as const;
   const { scale } = run.guidance;
-  const input = scaleInput(run);
-  return new Map(input && typeof scale === "number" ? [[input.name, { default: scale }]] : []);
+  const { image, mask } = run.original ?? {};
+  const facts: readonly (readonly [name: string | undefined, InputFacts])[] = [
+    [ditView(model).latent, { role: "latent", ...(!skipped && drawn) }],
+    [runPorts(run).noise, { role: "noise", ...drawn }],
+    [scaleInput(run)?.name, { role: "guidance_scale", ...(typeof scale === "number" && { default: scale }) }],
+    [image?.name, { role: "original" }],
+    [mask?.name, { role: "mask" }],
+  ];
+  return new Map(facts.flatMap(([name, own]) => (name === undefined ? [] : [[name, own]])));
 }
 
 export function sizesOf(folder: string): Sizes {

@@ -13,11 +13,23 @@ import { variantsIn } from "./variants-file.js";
 const portSchema = z.strictObject({ name: z.string(), elem: z.string(), shape: z.array(z.union([z.int(), z.string()])) });
 
 /**
+ * What an input is. `latent`: what the run starts from. `noise`: what the sampler draws, [draws, …latent]. `original` and `mask`: of runs that
+ * begin with a picture (`Original`). `condition`: all that networks read beside.
+ */
+const ROLES = ["latent", "noise", "guidance_scale", "original", "mask", "condition"] as const;
+
+/**
+ * `role`: absent in manifests of before. `draw`: what an input is filled with where nothing is said of it, drawn anew for every run; a latent has
+ * it unless the run starts late, from a latent that is given.
  * `default`: what an input gets where nothing is said of it. It stands here, and not as an initializer of the model, which ONNX allows:
  * ONNX Runtime 1.30 does not list such inputs among the others. Its binding for Node drops what it is fed for them without a word, and
  * `io_binding`, which CUDA Graphs need, refuses it; only Python's `run` takes it.
  */
-const inputSchema = portSchema.extend({ default: z.number().optional() });
+const inputSchema = portSchema.extend({
+  role: z.enum(ROLES).optional(),
+  draw: z.literal("unit normal").optional(),
+  default: z.number().optional(),
+});
 
 export const MANIFEST_FORMAT = "smoothcc-artifact/";
 

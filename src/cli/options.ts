@@ -9,6 +9,7 @@ import { readNpy } from "../files/index.js";
 import { DRAWING } from "../report/index.js";
 import {
   type InputSpecs,
+  PIXELS,
   PRECISIONS,
   type RecipeOverrides,
   RUN_TIME,
@@ -106,6 +107,7 @@ export const OPTIONS = {
     schema: z.preprocess((given) => (given === true ? FRONT_SHARES.join() : given), shares),
   },
   guidance: { flags: "--guidance <scale>", summary: "guidance scale", schema: number },
+  inpaint: { flags: "--inpaint", summary: "keep an original where a mask is 0: inputs of the artifact", schema: z.boolean() },
   input: { flags: "--input <name=value>", summary: "a condition: a number, numbers with commas between, or a .npy file", schema: pairs },
   inputs: { flags: "--inputs <dir>", summary: "folder with <input>.npy for every input of the step", schema: path },
   memory: {
@@ -137,6 +139,11 @@ export const OPTIONS = {
     schema: text("takes names with a - before each and commas between, as in -merge,-fuse", (text) =>
       /^-[^,-][^,]*(,-[^,-][^,]*)*$/.test(text),
     ).transform((text) => text.split(",").map((name) => name.slice(1))),
+  },
+  pixels: {
+    flags: "--pixels <type>",
+    summary: "uint8: a picture or a video comes out as bytes, channels last, in place of floats",
+    schema: z.enum(PIXELS, { error: ({ input }) => `takes ${PIXELS.join(", ")}, not '${String(input)}'` }),
   },
   plan: { flags: "--plan <file>", summary: "plan.json, or a plan in a format of another program", schema: path },
   plot: {
@@ -253,6 +260,7 @@ export const MODEL_OPTIONS = [
   "scheduler",
   "steps",
   "start",
+  "inpaint",
   "guidance",
   "runtime",
   "batch",
@@ -265,10 +273,11 @@ export const MODEL_OPTIONS = [
 
 /** The options that override the recipe. */
 export function recipeOverrides(options: Options): RecipeOverrides {
-  const { recipe, scheduler, steps, start, guidance, runtime, batch, cut, precision, extension: extensions, allowOutside } = options;
-  const { stopAt, latent, size } = options;
+  const { recipe, scheduler, steps, start, inpaint, guidance, runtime, batch, cut, precision, extension: extensions } = options;
+  const { allowOutside, stopAt, pixels, latent, size } = options;
   return {
-    ...{ recipe, scheduler, steps, start, guidance, runtime, batch, cut, precision, extensions, allowOutside, stopAt, latent, size },
+    ...{ recipe, scheduler, steps, start, inpaint, guidance, runtime, batch, cut, precision, extensions },
+    ...{ allowOutside, stopAt, pixels, latent, size },
     ...{ dims: sizes(options.dim ?? []), inputs: inputSpecs(options) },
   };
 }

@@ -29,6 +29,8 @@ export interface FolderConfigs {
 export interface PipelineFacts extends Omit<RecipeFacts, "model"> {
   /** Networks that make `image_latent` of a picture, `start_image`, for runs that do not start from noise (`--start`). */
   readonly original?: readonly CompanionFacts[] | undefined;
+  /** Operators that make `mask` of a mask of that picture, `mask_image`, for runs that keep some of it (`--inpaint`). */
+  readonly mask?: readonly CompanionFacts[] | undefined;
 }
 
 /** Why no recipe says what a pipeline does by itself, and what a recipe can say in its place. */

@@ -9,7 +9,7 @@ import type { Extensions } from "./extensions.js";
 import { deriveRecipe, pipelineFile } from "./pipelines/index.js";
 import { badOption } from "../../schedules/diagnostics.js";
 import { parseWith, uncondInput } from "../../schedules/index.js";
-import { type InputSpecs, type Precision, type Recipe, recipeSchema, RUN_TIME } from "./recipe.js";
+import { type InputSpecs, type Pixels, type Precision, type Recipe, recipeSchema, RUN_TIME } from "./recipe.js";
 
 /** Options of the command line that override the recipe. */
 export interface RecipeOverrides {
@@ -17,6 +17,8 @@ export interface RecipeOverrides {
   readonly scheduler?: string | undefined;
   readonly steps?: number | undefined;
   readonly start?: number | undefined;
+  /** Whether a mask says what is kept of an original, besides what the recipe says. */
+  readonly inpaint?: boolean | undefined;
   readonly guidance?: number | undefined;
   readonly batch?: number | undefined;
   readonly cut?: string | undefined;
@@ -28,6 +30,8 @@ export interface RecipeOverrides {
   readonly size?: readonly number[] | undefined;
   /** Where the run ends: at its last latent, without the networks behind it. */
   readonly stopAt?: "latent" | undefined;
+  /** What a picture or a video comes out as, besides what the recipe says. */
+  readonly pixels?: Pixels | undefined;
   /** False: the artifact does not give its last latent beside what is made of it. */
   readonly latent?: boolean | undefined;
   /** The user's own files (`loadExtensions`). A recipe cannot name them, as they are code. */
@@ -133,6 +137,7 @@ function override(
     scheduler,
     steps,
     start,
+    inpaint,
     guidance,
     batch,
     cut,
@@ -140,6 +145,7 @@ function override(
     runtime = [],
     dims,
     stopAt,
+    pixels,
     latent,
     inputs: given = new Map(),
   }: RecipeOverrides,
@@ -153,7 +159,10 @@ function override(
     );
   if (stray !== undefined) throw unknownName("run-time input", stray, RUN_TIME);
   const after = stopAt === "latent" ? [] : recipe.after;
-  if (latent === false && after.length === 0)
+  if (stopAt === "latent" && pixels !== undefined)
+    throw badOption("--pixels", "is for what stands behind the latent, where --stop-at ends");
+  const asPixels = stopAt === "latent" ? undefined : (pixels ?? recipe.pixels);
+  if (latent === false && after.length === 0 && asPixels === undefined)
     throw badOption("--no-latent", "nothing else would be left: no network stands behind the run");
   const inputs = { ...recipe.inputs };
   for (const [name, spec] of given) inputs[name] = { calibrate: [typeof spec === "string" ? resolve(spec) : spec], ...inputs[name] };
@@ -163,12 +172,14 @@ function override(
     ...(scheduler === undefined ? {} : { scheduler: resolve(scheduler) }),
     ...(steps === undefined ? {} : { steps }),
     ...(start === undefined ? {} : { start }),
+    ...(inpaint === undefined ? {} : { inpaint }),
     ...(batch === undefined ? {} : { batch }),
     ...(cut === undefined ? {} : { cut }),
     ...(precision === undefined ? {} : { precision }),
     ...(guidance === undefined ? {} : { guidance: { ...recipe.guidance, scale: guidance } }),
     runtime: atRunTime,
     ...(stopAt === undefined ? {} : { after, keepLatent: true }),
+    pixels: asPixels,
     ...(latent === false ? { keepLatent: false } : {}),
     dims: { ...recipe.dims, ...Object.fromEntries(dims ?? []) },
     inputs,

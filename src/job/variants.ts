@@ -1,7 +1,7 @@
 /** Variants: what several artifacts of one build have other than its recipe says, as text or in a recipe. */
 import { optionNamed, policies } from "../../schedules/index.js";
 import { badVariant } from "../words/index.js";
-import { PIXELS, type VariantFacts, variantSchema } from "./recipe.js";
+import { PICTURE_SIZE, type VariantFacts, variantSchema } from "./recipe.js";
 import { type RecipeOverrides, recipeOf } from "./source.js";
 
 /** What an artifact has other than the recipe says. */
@@ -85,7 +85,7 @@ export function parseVariant(text: string, known: readonly string[] = []): reado
   const dims: Record<string, unknown> = {};
   const policy: Record<string, unknown> = {};
   for (const part of definition.split(",")) {
-    const [, key = "", value = ""] = /^([^=]+)=(.+)$/s.exec(PIXELS.test(part) ? `size=${part}` : part) ?? [];
+    const [, key = "", value = ""] = /^([^=]+)=(.+)$/s.exec(PICTURE_SIZE.test(part) ? `size=${part}` : part) ?? [];
     const isFact = NUMBERS.includes(key) || WORDS.includes(key);
     const place = isFact ? facts : isPolicyOption(key) ? policy : dims;
     if (key === "") throw badVariant(text, `'${part}' is neither a size in pixels, as 512x768, nor key=value`, known);

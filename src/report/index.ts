@@ -1,6 +1,6 @@
 /** The report, charts and pictures. */
 export { frontPlot } from "./front-plot.js";
-export { DEFAULT_DISPLAY, media } from "./media.js";
+export { displayOf, media } from "./media.js";
 export { DRAWING, writeDrawing } from "./raster.js";
 export { renderReport, type ReportData } from "./render.js";
 export { reportOf } from "./report-data.js";

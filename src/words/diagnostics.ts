@@ -314,6 +314,16 @@ export function notAModel(path: string): CompilerError {
   );
 }
 
+export function noPixels(value: string, problem: string): CompilerError {
+  return new CompilerError(
+    "NO_PIXELS",
+    2,
+    `No pixels can be made of '${value}', which comes out last: ${problem}.`,
+    'Pixels are those of pictures, [batch, channels, height, width], and of videos. Where it is one, say so in the recipe: "display": { "kind": "image", "range": [-1, 1] }; else leave out --pixels ("pixels").',
+    { value },
+  );
+}
+
 export function notAPicture(shape: readonly number[], problem: string): CompilerError {
   return new CompilerError(
     "NOT_A_PICTURE",

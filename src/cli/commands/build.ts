@@ -25,6 +25,7 @@ export default {
     "seed",
     "segments",
     "stopAt",
+    "pixels",
     "latent",
     "tiers",
     "variant",

@@ -25,6 +25,7 @@ export default {
     "passes",
     "segments",
     "stopAt",
+    "pixels",
     "latent",
     "output",
     "force",

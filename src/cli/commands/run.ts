@@ -13,12 +13,14 @@ import {
 } from "../../artifact/index.js";
 import { badOption } from "../../../schedules/diagnostics.js";
 import { missingOption, notFinite, type Progress } from "../../words/index.js";
+import { entryAt } from "../../../ir/entries.js";
 import { tensorFrom, tensorNumbers } from "../../../ir/tensor.js";
+import { isFloatType } from "../../../ir/types.js";
 import { prepareFile, npyBytes, writeWhole } from "../../files/index.js";
 import { scaleInput } from "../../../schedules/index.js";
 import { type InputSpecs, type Job, sampleInputs } from "../../job/index.js";
 import { inputSpecs, oneVariant, type Options, runtimeOptions, sampleOptions } from "../options.js";
-import { DEFAULT_DISPLAY, media } from "../../report/index.js";
+import { displayOf, media } from "../../report/index.js";
 import { assertKernels, type RuntimeOptions, type Tensors } from "../../runtime/index.js";
 import type { Command } from "../command.js";
 
@@ -66,7 +68,7 @@ export default {
       throw missingOption("--noise", "this run starts from a latent that is given, not from noise");
     // The latent comes first, what the last network behind the run gives last.
     const shape = (manifest.outputs.at(-1)?.shape ?? []).map((size) => sizeAt(size, job.run.batch));
-    const display = job.source.recipe.display ?? DEFAULT_DISPLAY;
+    const display = displayOf(job.source.recipe);
     for (const { medium } of shown) media[medium].assertFits(shape, display);
     const inputs = sampleInputs(job, 0, {
       ...sampleOptions(options),
@@ -75,11 +77,15 @@ export default {
     const started = performance.now();
     const outputs = await outputsOf(folder, manifest, feedsOf(job, inputs), { ...runtime, progress: host.progress });
     const seconds = (performance.now() - started) / 1000;
-    const [result] = [...outputs.values()].slice(-1);
-    const values = result ? Float32Array.from(tensorNumbers(result)) : new Float32Array();
-    const stray = values.reduce((count, value) => count + (Number.isFinite(value) ? 0 : 1), 0);
-    if (stray > 0) throw notFinite(stray, values.length);
-    if (output !== undefined) await writeWhole(output, npyBytes(tensorFrom("float", shape, values)), force);
+    // Pixels are numbers, whatever the latent beside them is.
+    const all = [...outputs.values()].map((data) => ({ data, values: Float32Array.from(tensorNumbers(data)) }));
+    for (const { values } of all) {
+      const stray = values.reduce((count, value) => count + (Number.isFinite(value) ? 0 : 1), 0);
+      if (stray > 0) throw notFinite(stray, values.length);
+    }
+    const { data, values } = entryAt(all, all.length - 1);
+    const numbers = isFloatType(data.elem) ? tensorFrom("float", shape, values) : data;
+    if (output !== undefined) await writeWhole(output, npyBytes(numbers), force);
     for (const { medium, file } of shown) await writeWhole(file, media[medium].encode({ shape, values }, display), force);
     return { json: { files, shape, seconds }, text: `${files.join(", ")}: [${shape.join(", ")}] in ${seconds.toFixed(2)} s` };
   },

@@ -1,11 +1,11 @@
 /** FLUX.1 (dev, schnell), as diffusers' `pipelines/flux/pipeline_flux.py` runs it. */
 import { z } from "zod";
-import { decoded, encodedOriginal, encodingKeys, packed, unpacked, unscaled } from "../glue.js";
-import { blockKeys, declaredShapes, gridOf, type Pipeline, pixelsOf } from "../pipeline.js";
+import { decoded, encodedOriginal, encodingKeys, latentMask, packed, spread, unpacked, unscaled } from "../glue.js";
+import { declaredShapes, gridOf, type Pipeline, pixelsOf } from "../pipeline.js";
 
 const config = z.object({
   transformer: z.object({ guidance_embeds: z.boolean().default(false) }),
-  vae: z.object({ ...encodingKeys, ...blockKeys }),
+  vae: z.object(encodingKeys),
   shapes: declaredShapes,
 });
 
@@ -49,6 +49,7 @@ export default {
       // What optimum leaves open.
       dims: { packed_height_width: grid ? grid.reduce((tokens, size) => tokens * (size / PATCH), 1) : IMAGE_TOKENS },
       original: [...encodedOriginal(vae, "grid_latent"), packed("grid_latent", PATCH, "image_latent")],
+      mask: [latentMask(vae, "grid_mask"), spread("grid_mask", vae, "wide_mask"), packed("wide_mask", PATCH, "mask")],
       after: [unpacked(grid, [PATCH, PATCH]), unscaled(vae, "unpacked_latent"), decoded("unscaled_latent", "image")],
     };
   },

@@ -44,6 +44,8 @@ interface GivenFacts {
   readonly start?: number | undefined;
   /** Height and width in pixels. */
   readonly size?: readonly number[] | undefined;
+  /** Whether some of a picture is kept. */
+  readonly inpaint?: boolean | undefined;
 }
 
 /**
@@ -82,8 +84,8 @@ function isIn(folder: string, file: string): boolean {
 
 function recipeOf(
   folder: string,
-  { original = [], ...facts }: PipelineFacts,
-  { inputs: values = new Map(), start = 0 }: GivenFacts,
+  { original = [], mask = [], ...facts }: PipelineFacts,
+  { inputs: values = new Map(), start = 0, inpaint = false }: GivenFacts,
 ): RecipeFacts {
   const inputs = { ...facts.inputs };
   for (const [name, file] of arraysIn(folder, "calibrate")) inputs[name] = { ...inputs[name], calibrate: file };
@@ -96,7 +98,9 @@ function recipeOf(
   const encodes = areThere(before) && !given.some((name) => made.has(name));
   // The negative prompt is one of encoders; what they make of it is not for the recipe to say.
   const uncond = Object.entries(guidance.uncond ?? {}).filter(([name, spec]) => (isInput(spec) ? encodes : !(encodes && made.has(name))));
-  const starts = start > 0 && original.length > 0 && areThere(original) && !given.includes(ORIGINAL_INPUTS.image);
+  const isMade = (name: string, by: readonly CompanionFacts[]): boolean => by.length > 0 && areThere(by) && !given.includes(name);
+  const starts = (start > 0 || inpaint) && isMade(ORIGINAL_INPUTS.image, original);
+  const masks = inpaint && starts && isMade(ORIGINAL_INPUTS.mask, mask);
   const taken = areThere(after) && VAE.some((file) => isIn(folder, file)) ? after : [];
   return {
     ...displayOf(taken),
@@ -106,7 +110,7 @@ function recipeOf(
     model: MODEL,
     guidance: { ...guidance, uncond: Object.fromEntries([...uncond, ...arraysIn(folder, "uncond")]) },
     inputs,
-    before: [...(encodes ? before : []), ...(starts ? original : [])],
+    before: [...(encodes ? before : []), ...(starts ? original : []), ...(masks ? mask : [])],
     ...(starts && { image: true, inputs: { ...POSTERIOR_MEAN, ...inputs } }),
     after: taken,
   };

@@ -1,7 +1,7 @@
 /** Stable Diffusion 3 and 3.5 (arXiv 2403.03206), as diffusers' `pipelines/stable_diffusion_3/pipeline_stable_diffusion_3.py` runs them. */
 import { z } from "zod";
-import { decoded, encodedOriginal, encodingKeys, glue, unscaled } from "../glue.js";
-import { blockKeys, type Pipeline, pixelsOf } from "../pipeline.js";
+import { decoded, encodedOriginal, encodingKeys, glue, latentMask, unscaled } from "../glue.js";
+import { type Pipeline, pixelsOf } from "../pipeline.js";
 
 const clip = z.object({ num_hidden_layers: z.int().min(1).default(12), hidden_size: z.int().min(1).default(768) });
 
@@ -13,7 +13,7 @@ const config = z.object({
   }),
   text_encoder: clip,
   text_encoder_2: clip,
-  vae: z.object({ ...encodingKeys, ...blockKeys }),
+  vae: z.object(encodingKeys),
 });
 
 /** The tokens that the pipeline gives to both CLIPs and to T5. */
@@ -69,6 +69,7 @@ export default {
       // What optimum leaves open.
       dims: { height: transformer.sample_size, width: transformer.sample_size },
       original: encodedOriginal(vae),
+      mask: [latentMask(vae)],
       after: [unscaled(vae), decoded("unscaled_latent", "image")],
     };
   },
