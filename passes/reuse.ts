@@ -2,14 +2,15 @@
  * Replaces the value of a branch at each cached step by a weighted sum of its values at earlier steps, with its adjustment, and with the tokens in
  * it that the plan computes. A cache read is an edge of the graph.
  */
-import { ATTENDED, attendedTokens } from "../ir/own-tokens.js";
+import { ATTENDED, type Attended, attendedTokens } from "../ir/own-tokens.js";
 import { Builder, elemOf, shapeOf } from "../ir/build.js";
 import type { CacheKey } from "../ir/dit.js";
 import { badTerm } from "../schedules/diagnostics.js";
-import { constant, type Mark, type Model, type Value } from "../ir/graph.js";
+import { constant, type Graph, type Mark, type Model, type Value, withGraph } from "../ir/graph.js";
 import { rewrite } from "../ir/rewrite.js";
 import { tensorOf } from "../ir/tensor.js";
-import { type Adjustment, type CachedCell, cacheName, type Fresh, isPartial, type Plan, type Run } from "../schedules/index.js";
+import { type Adjustment, type CachedCell, type Cell, cacheName, type Fresh, isPartial, type Plan, type Run } from "../schedules/index.js";
+import { apart } from "./lowering/apart.js";
 import { Choices, condOf, refreshed } from "./lowering/fresh-tokens.js";
 import type { Pass, PlanContext } from "./pass.js";
 
@@ -20,15 +21,14 @@ export default {
   // A cached cell has no value of its own any more.
   takesMarks: true,
   run(model, { run, plan }) {
-    const { graph } = model;
-    const caches = cachedIn(model, run, plan);
+    const { graph, caches } = cachedIn(model, run, plan);
     const cached = new Map<Value | undefined, Omit<Cache, "cells"> & { readonly cell: CachedCell; readonly step: number }>();
     for (const { cells, ...cache } of caches)
       for (const [step, cell] of cells) cached.set(cache.values.get(step), { ...cache, cell, step });
     if (cached.size === 0) return model;
     /** Maps values of the old graph to those of the new one, as a value that a term reads may itself have been rewritten. */
     const current = new Map<Value, Value>();
-    const choices = new Choices(model, run, plan);
+    const choices = new Choices(withGraph(model, graph), run, plan);
     const next = rewrite(graph, (node, original) => {
       const build = new Builder();
       const outputs = original.outputs.map((value, i) => {
@@ -70,7 +70,7 @@ interface Cache {
 }
 
 /** What the plan caches: the values of branches, and keys and values of attention at cells that keep them. */
-function cachedIn(model: Model, run: Run, plan: Plan): readonly Cache[] {
+function cachedIn(model: Model, run: Run, plan: Plan): { readonly graph: Graph; readonly caches: readonly Cache[] } {
   const caches = new Map<string, Cache>();
   const add = (name: string, mark: Mark, value: Value, cell: CachedCell | undefined, axis?: number): void => {
     const cache = caches.get(name) ?? { key: mark, values: new Map<number, Value>(), cells: new Map<number, CachedCell>(), axis };
@@ -79,17 +79,20 @@ function cachedIn(model: Model, run: Run, plan: Plan): readonly Cache[] {
     if (cell) cache.cells.set(mark.step, cell);
   };
   const counts = new Map(run.caches.map(({ site, tokens }) => [site, tokens?.count]));
-  const keepsKeys = [...plan.cells].some(([, row]) => row.some((cell) => isPartial(cell) && cell.fresh.keepsKeys));
-  const attended = keepsKeys ? attendedTokens(model, (site) => counts.get(site)) : undefined;
-  for (const mark of model.graph.marks) {
+  const keepsKeys = (cell: Cell | undefined): boolean => cell !== undefined && isPartial(cell) && cell.fresh.keepsKeys;
+  const isKept = [...plan.cells].some(([, row]) => row.some(keepsKeys));
+  const all = isKept ? attendedTokens(model, (site) => counts.get(site)) : new Map<Mark, Attended>();
+  const kept = new Map([...all].filter(([mark]) => keepsKeys(plan.cells.get(mark)?.[mark.step])));
+  const { graph, attended } = apart(model.graph, kept);
+  for (const [i, mark] of graph.marks.entries()) {
     const cell = plan.cells.get(mark)?.[mark.step];
     add(cacheName(mark), mark, mark.value, cell?.kind === "terms" ? cell : undefined);
-    const own = attended?.get(mark);
+    const own = attended.get(mark) ?? all.get(model.graph.marks[i] ?? mark);
     if (!own || !cell) continue;
-    const kept = isPartial(cell) && cell.fresh.keepsKeys ? keptKeys(cell) : undefined;
-    for (const part of ATTENDED) add(`${cacheName(mark)}/${part}`, mark, own[part].value, kept, own[part].axis);
+    const keeping = isPartial(cell) && cell.fresh.keepsKeys ? keptKeys(cell) : undefined;
+    for (const part of ATTENDED) add(`${cacheName(mark)}/${part}`, mark, own[part].value, keeping, own[part].axis);
   }
-  return [...caches.values()];
+  return { graph, caches: [...caches.values()] };
 }
 
 /** The cell of keys and values: neither scaled nor moved, as these are of what the branch makes of them. */
