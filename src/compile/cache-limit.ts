@@ -2,7 +2,7 @@
 import { badOption } from "../../schedules/diagnostics.js";
 import { totalMacs } from "../../ir/cost.js";
 import { DEFAULT_FORM, formNamed } from "../../passes/index.js";
-import { type Cell, keysOfSite, lastReaders, type Schedule } from "../../schedules/index.js";
+import { type Cell, cellMacs, keysOfSite, lastReaders, type Schedule } from "../../schedules/index.js";
 import { guidedStep, type Job, planFor } from "../job/index.js";
 import { bytesOf } from "../../ir/bytes.js";
 
@@ -60,9 +60,11 @@ export function limitCache(job: Job, schedule: Schedule, limit = Infinity): Limi
 /** The sites that keep a value at some step. */
 function keptSites(job: Job, schedule: Schedule): readonly KeptSite[] {
   const plan = planFor(job, schedule);
-  const caches = new Map<string, { readonly macs: number; readonly cells: readonly Cell[] }[]>();
+  const caches = new Map<string, { readonly saved: number; readonly cells: readonly Cell[] }[]>();
   for (const cache of guidedStep(job).branches) {
-    const own = { macs: totalMacs(cache.macs), cells: plan.cells.get(cache) ?? [] };
+    const cells = plan.cells.get(cache) ?? [];
+    const cached = cells.filter(({ kind }) => kind === "terms");
+    const own = { cells, saved: sum(cached.map((cell) => totalMacs(cache.macs) - totalMacs(cellMacs(cell, cache)))) };
     caches.set(cache.site, [...(caches.get(cache.site) ?? []), own]);
   }
   return job.model.graph.marks.flatMap(({ site, value }) => {
@@ -70,9 +72,8 @@ function keptSites(job: Job, schedule: Schedule): readonly KeptSite[] {
     const spans = own.flatMap(({ cells }) => [...lastReaders(cells)]);
     if (spans.length === 0) return [];
     const kept = job.run.rows.map((_, step) => spans.filter(([from, to]) => from <= step && step <= to).length);
-    const saved = own.map(({ macs, cells }) => macs * cells.filter(({ kind }) => kind === "terms").length);
     const bytes = bytesOf(value);
-    const price = (bytes * sum(kept)) / Math.max(1, sum(saved));
+    const price = (bytes * sum(kept)) / Math.max(1, sum(own.map(({ saved }) => saved)));
     return [{ site, bytes, kept, price }];
   });
 }
