@@ -7,7 +7,7 @@ import { type Artifact, type Bench, FILES, sizesOf, type Verification } from "..
 import { branchWork, comparisonOf, groupCurves, planningForJob } from "../planning/index.js";
 import { differencePicture, latentPicture } from "./picture.js";
 import type { Facts, ReportData, ReportPictures } from "./render.js";
-import { cellKind } from "./schedule.js";
+import { drawnCell } from "./schedule.js";
 import { readTrace } from "../calibration/index.js";
 import { counted } from "../words/index.js";
 
@@ -48,7 +48,7 @@ export function reportOf({ title, artifact, verification, bench }: ReportSources
       uncached: totalMacs(uncached),
       emitted: totalMacs(planned),
     })),
-    cells: new Map([...artifact.plan.cells.named()].map(([name, cells]) => [name, cells.map(cellKind)])),
+    cells: new Map([...artifact.plan.cells.named()].map(([name, cells]) => [name, cells.map(drawnCell)])),
     curves: trace && groupCurves(trace),
     alpha: typeof alpha === "number" ? alpha : undefined,
     macs: manifest.macs,
