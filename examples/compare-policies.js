@@ -66,8 +66,14 @@ const CANDIDATES = {
   l2p: ({ interval }) => ({ interval, phase: "smoothcache", warmup: 1 }),
   dpcache: ({ share }) => ({ share }),
   budget: ({ interval }) => ({ share: uniformFills(interval) / job.run.table.rows.length }),
+  "token-caching, in turn": ({ tokens }) => ({ ...tokens, by: "stagger" }),
+  "token-caching, clusters": ({ tokens }) => ({ ...tokens, by: "cluster", propagate: 0.5 }),
+  "token-caching, by a mask": ({ tokens }) => ({ ...tokens, by: "mask" }),
+  "token-caching, by a mask, moved": ({ tokens }) => ({ ...tokens, by: "mask", move: "fitted" }),
   "fewer steps": ({ interval }) => ({ steps: uniformFills(interval) }),
 };
+
+const NAMES = Object.keys(CANDIDATES).filter((name) => WANTED?.includes(name.split(",")[0]) ?? true);
 
 const overrides = { steps: given("steps"), guidance: given("guidance"), scheduler: values.scheduler };
 const job = await openJob(MODEL, overrides);
@@ -120,7 +126,7 @@ console.log("| policy | options | share of the MACs | error (relative L2) | PSNR
 console.log("|---|---|---|---|---|");
 try {
   for (const budget of BUDGETS) {
-    for (const name of WANTED ?? Object.keys(CANDIDATES)) {
+    for (const name of NAMES) {
       const { share, relL2, within, psnr: decibels, given } = await measured(name, budget);
       console.log(
         `| ${name} | \`${given}\` | ${share.toFixed(2)} | ${relL2.toFixed(4)}${within === undefined ? "" : ` ± ${within.toFixed(4)}`} | ${decibels.toFixed(1)} dB |`,

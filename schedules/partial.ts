@@ -116,6 +116,11 @@ function spread(phase: number, count: number, stride: number): readonly number[]
 
 /** The tokens in `size` runs of neighbours, as even as may be; of each run the next one at each turn. */
 function representatives(size: number, count: number, turn: number): readonly number[] {
+  return clusters(size, count).map(({ from, to }) => from + (turn % (to - from)));
+}
+
+/** The tokens in `size` runs of neighbours, as even as may be: each the numbers from `from` to before `to`. */
+export function clusters(size: number, count: number): readonly { readonly from: number; readonly to: number }[] {
   const bound = (i: number): number => Math.floor((i * count) / size);
-  return Array.from({ length: size }, (_, i) => bound(i) + (turn % (bound(i + 1) - bound(i))));
+  return Array.from({ length: size }, (_, i) => ({ from: bound(i), to: bound(i + 1) }));
 }
