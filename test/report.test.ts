@@ -350,7 +350,8 @@ describe("schedulePlot", () => {
       ["compute", "18", "6"],
     ]);
     expect(at(2)).toContain('class="reuse"');
-    for (const text of [">some tokens<", "1.50 of 4", "computed at 0; some tokens at 1–2; reused at 3"]) expect(svg).toContain(text);
+    for (const text of [">some tokens<", ">forecast<", ">reused<", "1.50 of 4", "computed at 0; some tokens at 1–2; reused at 3"])
+      expect(svg).toContain(text);
     expect(unbalanced(svg)).toEqual([]);
   });
 

@@ -63,6 +63,9 @@ function isPart(computed: number): boolean {
 const TOP: Readonly<Record<CellKind, number>> = { compute: 0, reuse: 17, forecast: 9, idle: 22 };
 const HEIGHT = 24;
 
+/** What of a bar can be seen between gaps. */
+const LEAST = 3;
+
 /** Beyond this many steps, gaps between the cells would be wider than the cells. */
 const MOST_WITH_GAPS = 120;
 
@@ -80,13 +83,16 @@ export function scheduleChart(rows: readonly ScheduleRow[], steps: number): Mark
 </tbody></table>`;
 }
 
-/** An example of each kind of cell that occurs, and what they are called. */
+/** An example of each kind of cell that occurs, and what it is called. What the others do where some tokens are computed occurs, too. */
 export function legend(rows: readonly ScheduleRow[]): readonly { readonly cell: DrawnCell; readonly word: string }[] {
-  const cells = new Map<string, DrawnCell>();
-  for (const row of rows) for (const cell of row.cells) if (!cells.has(wordOf(cell))) cells.set(wordOf(cell), cell);
+  const cells = rows.flatMap((row) => row.cells);
+  const whole = (kind: CellKind): DrawnCell => ({ kind, computed: Number(kind === "compute") });
+  const examples = new Map(cells.map(({ kind }) => [WORDS[kind], whole(kind)]));
+  const some = cells.find(({ computed }) => isPart(computed));
+  if (some) examples.set(SOME, { ...some, computed: 0.5 });
   return ALL_WORDS.flatMap((word) => {
-    const cell = cells.get(word);
-    return cell ? [{ cell: word === SOME ? { ...cell, computed: 0.5 } : cell, word }] : [];
+    const cell = examples.get(word);
+    return cell ? [{ cell, word }] : [];
   });
 }
 
@@ -126,7 +132,7 @@ export function bar({ kind, computed }: DrawnCell, x: string, width: string, hei
   const rect = (of: CellKind, top: number, title?: Markup): Markup =>
     markup`<rect class="${of}" x="${x}" y="${top}" width="${width}" height="${height - top}">${title}</rect>`;
   if (!isPart(computed)) return rect(kind, Math.round((height * TOP[kind]) / HEIGHT), tooltip);
-  return markup`<g>${tooltip}${rect(kind, 0)}${rect("compute", Math.round(height * (1 - computed)))}</g>`;
+  return markup`<g>${tooltip}${rect(kind, 0)}${rect("compute", Math.min(height - LEAST, Math.round(height * (1 - computed))))}</g>`;
 }
 
 function axis(steps: number): Markup {
