@@ -7,7 +7,10 @@ import type { PolicyInput, Runs } from "../policy.js";
 import type { Term } from "../sampler.js";
 import { ridgeMatrix } from "./least-squares.js";
 
-/** The row of a cache that has `count` tokens, with the arrays of its partial cells by step, as far as they are known. */
+/**
+ * The row of a cache that has `count` tokens, whose partial cells list theirs (`by: "mask"`), with the arrays of these by step: the tokens, where
+ * they are not to be chosen.
+ */
 export interface TokenRow {
   readonly name: string;
   readonly count: number;
@@ -99,10 +102,9 @@ interface Observed {
   readonly channels: number;
 }
 
-/** What a cached cell reads, and how many partial cells are before it in the row (`turn`) and since all tokens were computed (`place`). */
+/** What a cached cell reads, and how many partial cells there are before it since all tokens were computed. */
 interface Reading {
   readonly terms: readonly Term[];
-  readonly turn: number;
   readonly place: number;
 }
 
@@ -115,12 +117,12 @@ interface FollowedRow extends TokenRow {
 
 function followedRow(row: TokenRow): FollowedRow {
   const readers = new Map<number, number>();
-  let [latest, turn, place] = [0, 0, 0];
+  let [latest, place] = [0, 0];
   const readings = row.cells.map((cell, step) => {
-    const reading = cell === 1 ? undefined : { terms: termsOf(cell, latest), turn, place };
+    const reading = cell === 1 ? undefined : { terms: termsOf(cell, latest), place };
     for (const term of reading?.terms ?? []) readers.set(term.step, step);
     if (cell === 1) place = 0;
-    if (isPartialCell(cell)) [turn, place] = [turn + 1, place + 1];
+    if (isPartialCell(cell)) place++;
     if (cell === 1 || isPartialCell(cell)) latest = step;
     return reading;
   });
@@ -173,7 +175,7 @@ function partialAt({ cells }: TokenRow, step: number): PartialCell {
 function freshAt(row: FollowedRow, step: number): Fresh {
   const arrays = row.arrays.get(step);
   const cell = { ...partialAt(row, step), move: arrays?.move !== undefined };
-  return freshOf(cell, { key: row.name, step, turn: row.readings[step]?.turn ?? 0, count: row.count }, arrays);
+  return freshOf(cell, { key: row.name, step, turn: 0, count: row.count }, arrays);
 }
 
 /** Calls `add` for each of these tokens, in each row of a value, with where its channels begin in it and those of the row. */

@@ -80,13 +80,12 @@ export default {
       const partial = size !== undefined && tokens ? partialCell(size / tokens.count, keepsKeys, given) : undefined;
       const row = rowOf(computes, partial, given.order, input.borders);
       cells.set(name, row);
-      if (partial && tokens) rows.push({ name, count: tokens.count, cells: row, arrays: new Map() });
+      if (partial && tokens) rows.push({ name, count: tokens.count, cells: row, arrays: listedTokens(row, tokens.count, given) });
     }
     if (isFitted(given)) {
       if (!input.runs) throw policyNeedsModel("token-caching");
       await fitTokens(input, input.runs, rows, { chooses: given.by === "mask", spread: given.spread, moves: given.move === "fitted" });
     }
-    if (given.propagate > 0) for (const row of rows) propagated(row, given.propagate);
     const adjustments = new Map(rows.flatMap(({ name, arrays }) => (arrays.size > 0 ? [[name, arrays] as const] : [])));
     return { cells, adjustments, warnings };
   },
@@ -195,8 +194,36 @@ function rootOf(f: (x: number) => number, low: number, high: number): number {
   return high;
 }
 
-function partialCell(share: number, keepsKeys: boolean, { by, move, propagate }: Options): PartialCell {
-  return { tokens: share, by, ...(keepsKeys && { kv: "cached" }), ...((move === "fitted" || propagate > 0) && { move: true }) };
+function partialCell(share: number, keepsKeys: boolean, given: Options): PartialCell {
+  const { by } = given;
+  const isMoved = hasMoves(given);
+  return { tokens: share, by: isMoved ? "mask" : by, ...(keepsKeys && { kv: "cached" }), ...(isMoved && { move: true }) };
+}
+
+/** Weights belong to tokens: cells that have them list theirs, however these are chosen. */
+function hasMoves({ move, propagate }: Options): boolean {
+  return move === "fitted" || propagate > 0;
+}
+
+/** The tokens of cells that list them, as far as they are known before runs; with the weights of a cluster, if it has any. */
+function listedTokens(cells: readonly ScheduleCell[], count: number, given: Options): Map<number, CellArrays> {
+  const { by, propagate } = given;
+  const partial = cells.flatMap((cell, step) => (isPartialCell(cell) ? [{ cell, step }] : []));
+  if (by === "mask" || !hasMoves(given)) return new Map();
+  return new Map(
+    partial.map(({ cell, step }, turn) => {
+      const { tokens } = freshOf({ ...cell, by, move: false }, { key: "", step, turn, count });
+      return [step, { tokens, ...(propagate > 0 && { move: propagated(tokens.length, count, propagate) }) }];
+    }),
+  );
+}
+
+/** The weight for all tokens of a cluster and the one of it that is computed: [all, computed]. */
+function propagated(size: number, count: number, weight: number): Float32Array {
+  const move = new Float32Array(count * size);
+  for (const [i, { from, to }] of clusters(size, count).entries())
+    for (let token = from; token < to; token++) move[token * size + i] = weight;
+  return move;
 }
 
 /**
@@ -236,16 +263,3 @@ function rowOf(
 
 /** The rounding error of sums of weights. */
 const ROUNDING = 1e-12;
-
-/** Weights by which the tokens of a cluster move with the one of it that is computed. */
-function propagated({ name, count, cells, arrays }: TokenRow, weight: number): void {
-  let turn = 0;
-  for (const [step, cell] of cells.entries()) {
-    if (!isPartialCell(cell)) continue;
-    const { tokens } = freshOf({ ...cell, move: false }, { key: name, step, turn: turn++, count });
-    const move = new Float32Array(count * tokens.length);
-    for (const [i, { from, to }] of clusters(tokens.length, count).entries())
-      for (let token = from; token < to; token++) move[token * tokens.length + i] = weight;
-    arrays.set(step, { tokens, move } satisfies CellArrays);
-  }
-}

@@ -247,7 +247,9 @@ describe("moves", () => {
     expect(Array.from(move ?? [])).toEqual(
       [0, 1, 2, 3, 4, 5, 6, 7].flatMap((n) => (n < 4 ? [Math.fround(0.4), 0] : [0, Math.fround(0.4)])),
     );
-    expect(schedule.cells.get("mlp-0")?.[2]).toEqual({ tokens: 0.25, by: "cluster", move: true });
+    expect(schedule.cells.get("mlp-0")?.[2]).toEqual({ tokens: 0.25, by: "mask", move: true });
+    const unmoved = await choose("token-caching", { by: "cluster", last: 0 }, input);
+    expect(freshOf(unmoved.schedule, input, "mlp-0")).toEqual(freshOf(schedule, input, "mlp-0"));
     expect(await rejectedCodeOf(choose("token-caching", { by: "stagger", propagate: 0.4 }, input))).toBe("BAD_OPTION");
   });
 });
