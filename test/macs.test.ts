@@ -24,7 +24,7 @@ import { compileModel } from "../src/compile/compile.js";
 import { fixtures } from "./support/fixtures.js";
 import { openFixture, planOf, randomSchedule } from "./support/jobs.js";
 import { LOOPED } from "./support/models.js";
-import { choose, inputOf, siteOf } from "./support/policy-input.js";
+import { choose, inputOf, siteOf, statisticsOfValues } from "./support/policy-input.js";
 import { bind, cachesOf, type Half } from "../schedules/index.js";
 
 const BATCH = 64;
@@ -488,6 +488,16 @@ describe("cells that compute some tokens", () => {
     expect(planningFromTrace(trace(true)).sites.map(({ tokens }) => tokens)).toEqual(sites.map(({ tokens }) => tokens));
     expect(traceSchema.parse(JSON.parse(JSON.stringify(trace(true)))).sites["attn-0"]?.tokens).toMatchObject({ count: 16 });
     expect(planningFromTrace(trace(false)).sites.every(({ tokens }) => tokens === undefined)).toBe(true);
+  });
+
+  it("have the error of the tokens that are not computed", () => {
+    const values = [[[1, 2], [2, 4], [3, 6], [5, 10]]]; // prettier-ignore
+    const own = [{ ...siteOf("attn-0", 1, statisticsOfValues(values)), macs: total, tokens: { count: 8, share: 1, move: 0 } }];
+    const measured: Planning = { ...planning(4), sites: own, run: { ...planning(4).run, caches: own } };
+    const schedule: Schedule = { steps: 4, cells: new Map([["attn", [1, 1, { tokens: 0.25, by: "stagger" }, 1]]]) };
+    const { error } = summarise(measured, schedule, bind(schedule, measured.run).cells).kinds["attn"] ?? {};
+    // (2, 4) for (3, 6), in three quarters of the tokens.
+    expect(error).toBeCloseTo(Math.sqrt(0.75) / 3, 12);
   });
 
   it("count as their share of a branch's MACs where policies ask", () => {
