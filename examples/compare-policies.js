@@ -78,6 +78,7 @@ const CANDIDATES = {
   "token-caching, in turn": ({ tokens }) => tokenCaching(tokens, { by: "stagger" }),
   "token-caching, in turn, forecast": ({ tokens }) => tokenCaching(tokens, { by: "stagger", order: 2 }),
   "token-caching, clusters": ({ tokens }) => tokenCaching(tokens, { by: "cluster", propagate: 0.5 }),
+  "token-caching, by change": ({ tokens }) => tokenCaching(tokens, { by: "change" }),
   "token-caching, by a mask": ({ tokens }) => tokenCaching(tokens, { by: "mask" }),
   "token-caching, by a mask, moved": ({ tokens }) => tokenCaching(tokens, { by: "mask", move: "fitted" }),
   "fewer steps": ({ interval }) => ({ steps: uniformFills(interval) }),

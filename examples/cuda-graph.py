@@ -39,7 +39,7 @@ def open_session(model, device, device_id):
 
 
 def values_of(port, given, generator):
-    """What was given for an input; else its default, or unit normals, as the latent and the noise of a run are."""
+    """What was given for an input; else what the manifest says."""
     name, dtype = port["name"], DTYPES[port["elem"]]
     if name in given:
         text = given[name]
@@ -47,9 +47,9 @@ def values_of(port, given, generator):
         return np.array(np.broadcast_to(numbers if port["shape"] else numbers.reshape(()), port["shape"]), dtype, order="C")
     if "default" in port:
         return np.full(port["shape"], port["default"], dtype=dtype)
-    if dtype != np.float32:
-        raise SystemExit(f"Say what the input '{name}' {port['shape']} is: --input {name}=VALUE or FILE.npy")
-    return generator.standard_normal(port["shape"], dtype=np.float32)
+    if port.get("draw") == "unit normal":
+        return generator.standard_normal(port["shape"], dtype=np.float32)
+    raise SystemExit(f"Say what the input '{name}' {port['shape']} is: --input {name}=VALUE or FILE.npy")
 
 
 def main():

@@ -59,14 +59,61 @@ export class Builder {
     return this.op("Gather", [value, indices], name, { elem: elemOf(value), shape }, { axis: { kind: "int", value: BigInt(axis) } });
   }
 
+  /** The numbers of the largest elements along an axis, the largest first. */
+  largest(value: Value, axis: number, count: number, name: string): Value {
+    const shape = shapeOf(value).map((dim, i) => (i === axis ? count : dim));
+    const node = makeNode({
+      opType: "TopK",
+      name,
+      inputs: [value, constant(`${name}_count`, tensorOf("int64", [1], [count]))],
+      outputs: [
+        { name: `${name}_values`, type: { elem: elemOf(value), shape } },
+        { name, type: { elem: "int64", shape } },
+      ],
+      attributes: new Map([["axis", { kind: "int", value: BigInt(axis) }]]),
+    });
+    this.nodes.push(node);
+    const [, numbers] = node.outputs;
+    if (!numbers) throw new Error("internal: TopK without numbers");
+    return numbers;
+  }
+
+  /** Of each row of the batch, axis 0, those elements of axis 1 that `chosen`, [batch, count, 1], numbers. */
+  gatherChosen(value: Value, chosen: Value, name: string): Value {
+    const [batch = 1, , ...behind] = shapeOf(value);
+    const type: TensorType = { elem: elemOf(value), shape: [batch, shapeOf(chosen)[1] ?? 1, ...behind] };
+    return this.op("GatherND", [value, chosen], name, type, { batch_dims: { kind: "int", value: 1n } });
+  }
+
+  /** A value [batch, count, …] with other elements at those places of axis 1 that `chosen`, [batch, places, 1], numbers. */
+  withChosen(value: Value, chosen: Value, others: Value, name: string): Value {
+    const [batch = 1, places = 1] = shapeOf(chosen);
+    const rows = Array.from({ length: batch * places }, (_, i) => Math.floor(i / places));
+    const batches = constant(`${name}_batches`, tensorOf("int64", [batch, places, 1], rows));
+    const indices = this.concat([batches, chosen], 2, `${name}_places`);
+    return this.op("ScatterND", [value, indices, others], name, { elem: elemOf(value), shape: shapeOf(value) });
+  }
+
   /** Rows of axis 0 in the order of `rows`. */
   gatherRows(value: Value, rows: readonly number[], name: string): Value {
     return this.gather(value, 0, rows, name);
   }
 
-  /** The value with other rows in the place of some along an axis. */
-  withRows(value: Value, axis: number, rows: readonly number[], others: Value, name: string): Value {
-    const order = Array.from({ length: shapeOf(value)[axis] ?? 0 }, (_, row) => rows.length + row);
+  /**
+   * The value with other rows in the place of some along an axis. ScatterND takes half the time of joining and picking (measured on CPUs, 256 to 1024
+   * rows), but its indices count the rows of the batch; `anyBatch` does without them.
+   */
+  withRows(value: Value, axis: number, rows: readonly number[], others: Value, anyBatch: boolean, name: string): Value {
+    const shape = shapeOf(value);
+    if (!anyBatch && axis < shape.length - 1) {
+      const indices = indicesOf([...shape.slice(0, axis), rows.length]).map((index) => [
+        ...index.slice(0, -1),
+        rows[index.at(-1) ?? 0] ?? 0,
+      ]);
+      const data = tensorOf("int64", [...shape.slice(0, axis), rows.length, axis + 1], indices.flat());
+      return this.op("ScatterND", [value, constant(`${name}_places`, data), others], name, { elem: elemOf(value), shape });
+    }
+    const order = Array.from({ length: shape[axis] ?? 0 }, (_, row) => rows.length + row);
     for (const [place, row] of rows.entries()) order[row] = place;
     return this.gather(this.concat([others, value], axis, `${name}_both`), axis, order, name);
   }
@@ -163,6 +210,14 @@ export class Builder {
     for (const [i, { value }] of taken.entries()) sum = this.op("Sub", [sum, value], label(i === taken.length - 1, i + 2), type);
     return sum;
   }
+}
+
+/** The indices of all elements of a shape, in order. */
+function indicesOf(shape: readonly number[]): readonly (readonly number[])[] {
+  return shape.reduce<readonly (readonly number[])[]>(
+    (all, size) => all.flatMap((index) => Array.from({ length: size }, (_, i) => [...index, i])),
+    [[]],
+  );
 }
 
 function factorOf(weight: Weight): Value {

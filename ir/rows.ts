@@ -8,10 +8,15 @@ import { isElementwise, isNorm, isReduction, isRequantisation, productOf } from 
 import { tensorNumbers } from "./tensor.js";
 import { elementCount, staticShape } from "./types.js";
 
-/** Some elements along an axis, by rising number. */
+/**
+ * Some elements along an axis, by rising number. Those that are only chosen in the run have their places among the chosen in place of numbers;
+ * they may be others in each row of the batch, which is axis 0.
+ */
 export interface Rows {
   readonly axis: number;
   readonly at: readonly number[];
+  /** Their numbers, [batch, rows, 1]. */
+  readonly chosen?: Value | undefined;
 }
 
 /** The rows of a value that hold these of `count` tokens, in front of the channels or along an axis; each row of the batch may count them anew. */
@@ -36,7 +41,18 @@ export function operandNeeds(node: Node, wanted: readonly (Need | undefined)[]):
   const rows = sameRows(wanted);
   if (rows === undefined || rows === "all") return node.inputs.map(() => "all");
   const isOfOneResult = isOp(node, "Split") || wanted.slice(1).every((need) => need === undefined);
-  return isOfOneResult && node.captures.length === 0 && node.subgraphs.length === 0 ? needsFor(node, rows) : undefined;
+  const needs = isOfOneResult && node.captures.length === 0 && node.subgraphs.length === 0 ? needsFor(node, rows) : undefined;
+  const isChosenApart = !rows.chosen || node.inputs.every((value, i) => canBeChosen(node, value, needs?.[i]));
+  return isChosenApart ? needs : undefined;
+}
+
+/** Whether rows of an operand can be others in each row of the batch: it has the batch in front, as the result has, or nothing in front of them. */
+function canBeChosen(node: Node, value: Value | undefined, need: Need | undefined): boolean {
+  if (need === undefined || need === "all") return true;
+  const [shape, out] = [shapeAt(value) ?? [], shapeAt(node.outputs[0]) ?? []];
+  const isBeforeAll = elementCount(shape.slice(0, need.axis)) === 1;
+  const keepsBatch = need.axis > 0 && shape[0] === out[0] && !(isOp(node, "Transpose") && intsAttribute(node, "perm")?.[0] !== 0);
+  return keepsBatch || (isBeforeAll && value !== node.inputs[0]) || (isBeforeAll && isElementwise(node));
 }
 
 /** Whether some operand is needed in part. */
@@ -53,20 +69,24 @@ function sameRows(wanted: readonly (Need | undefined)[]): Need | undefined {
 /** What serves both needs. */
 export function joinedNeeds(one: Need, other: Need): Need {
   if (one === other) return one;
-  if (one === "all" || other === "all" || one.axis !== other.axis) return "all";
+  if (one === "all" || other === "all" || one.axis !== other.axis || one.chosen !== other.chosen) return "all";
+  if (one.chosen) return one;
   return { axis: one.axis, at: [...new Set([...one.at, ...other.at])].sort((a, b) => a - b) };
 }
 
-/** Where rows that a node picks from its first operand (Gather by a constant list, Slice, Split) come from, for each result. */
+/** Where rows that a node picks from its first operand (Gather by a constant list, Slice, Split; GatherND) come from, for each result. */
 export interface Picking {
   readonly axis: number;
   /** By result: the number in the operand of each of its rows. */
   readonly from: readonly (readonly number[])[];
+  /** `Rows.chosen`, of the only result. */
+  readonly chosen?: Value | undefined;
 }
 
 /** What a node picks; undefined if it is none that picks rows. */
 export function pickingOf(node: Node): Picking | undefined {
   const shape = shapeAt(node.inputs[0]);
+  if (isOp(node, "GatherND")) return choiceOf(node);
   if (!shape || !isOp(node, "Gather", "Slice", "Split")) return undefined;
   const wrap = (axis: number): number => (axis < 0 ? axis + shape.length : axis);
   if (isOp(node, "Gather")) {
@@ -93,15 +113,25 @@ export function pickingOf(node: Node): Picking | undefined {
   return { axis: wrap(axis), from: [counted(length, Math.min(size, start < 0 ? Math.max(0, start + size) : start))] };
 }
 
+/** Tokens that are chosen in the run: GatherND of [batch, tokens, …] by [batch, rows, 1]. */
+function choiceOf(node: Node): Picking | undefined {
+  const [source, chosen] = node.inputs;
+  const [from, by] = [shapeAt(source), shapeAt(chosen)];
+  if (!from || from.length < 3 || by?.length !== 3 || by[2] !== 1 || intAttribute(node, "batch_dims", 0) !== 1 || !chosen?.producer)
+    return undefined;
+  return { axis: 1, from: [counted(by[1] ?? 0)], chosen };
+}
+
 /** The rows of its first operand that a node picks for what is wanted; undefined where rows along another axis are wanted, or none but all are picked. */
 function pickedRows(node: Node, wanted: readonly (Need | undefined)[]): Need | undefined {
   const picking = pickingOf(node);
   if (!picking) return undefined;
-  const { axis, from } = picking;
+  const { axis, from, chosen } = picking;
+  if (chosen) return wanted[0] === "all" ? { axis, at: from[0] ?? [], chosen } : undefined;
   const at = new Set<number>();
   for (const [i, need] of wanted.entries()) {
     if (need === undefined) continue;
-    if (need !== "all" && need.axis !== axis) return undefined;
+    if (need !== "all" && (need.axis !== axis || need.chosen)) return undefined;
     const source = from[i] ?? [];
     for (const row of need === "all" ? source : need.at.map((row) => source[row] ?? NaN)) at.add(row);
   }
@@ -155,10 +185,10 @@ function needsFor(node: Node, rows: Rows): Needs | undefined {
 }
 
 /** What elementwise results need of an operand that is broadcast to them. */
-function alignedNeed(value: Value | undefined, out: readonly number[], { axis, at }: Rows): Need {
+function alignedNeed(value: Value | undefined, out: readonly number[], rows: Rows): Need {
   const shape = shapeAt(value) ?? [];
-  const own = axis - (out.length - shape.length);
-  return own < 0 || shape[own] === 1 ? "all" : { axis: own, at };
+  const own = rows.axis - (out.length - shape.length);
+  return own < 0 || shape[own] === 1 ? "all" : { ...rows, axis: own };
 }
 
 /** Products of matrices treat the rows of the left one by themselves, the columns of the right one, and what is stacked in front of matrices. */
@@ -176,14 +206,14 @@ function attentionNeeds(node: Node, rows: Rows, rank: number): Needs | undefined
   const hasState = node.inputs.slice(4).some((value) => value !== undefined) || intAttribute(node, "is_causal", 0) !== 0;
   if (rows.axis !== (rank === 4 ? 2 : 1) || hasState) return undefined;
   const isMasked = mask && mask.length >= 2 && mask.at(-2) !== 1;
-  return node.inputs.map((_, i) => (i === 0 ? rows : i === 3 && isMasked ? { axis: mask.length - 2, at: rows.at } : "all"));
+  return node.inputs.map((_, i) => (i === 0 ? rows : i === 3 && isMasked ? { ...rows, axis: mask.length - 2 } : "all"));
 }
 
 /** Of [batch, heads, tokens, channels] or [batch, tokens, channels]; angles are looked up by position, or given for each token. */
 function rotaryNeeds(node: Node, rows: Rows, rank: number): Needs | undefined {
   if (rows.axis !== (rank === 4 ? 2 : 1)) return undefined;
   const hasPositions = node.inputs[3] !== undefined;
-  const ofToken = { axis: 1, at: rows.at };
+  const ofToken = { ...rows, axis: 1 };
   return node.inputs.map((_, i) => (i === 0 ? rows : hasPositions === (i === 3) ? ofToken : "all"));
 }
 
@@ -191,7 +221,7 @@ function rotaryNeeds(node: Node, rows: Rows, rank: number): Needs | undefined {
  * A row of the result is a row of the operand where the same number of elements lies in front of it. An axis may be split from one that
  * also counts what lies further out, or joined with it.
  */
-function reshapedNeed(from: readonly number[], to: readonly number[], { axis, at }: Rows): Need | undefined {
+function reshapedNeed(from: readonly number[], to: readonly number[], { axis, at, chosen }: Rows): Need | undefined {
   const size = to[axis] ?? 1;
   const before = elementCount(to.slice(0, axis));
   let [place, outer] = [0, 1];
@@ -199,7 +229,8 @@ function reshapedNeed(from: readonly number[], to: readonly number[], { axis, at
   while (place < from.length && outer * (from[place] ?? 1) < before * size) outer *= from[place++] ?? 1;
   const own = from[place];
   if (own === undefined || outer * own !== before * size) return undefined;
-  if (own === size) return { axis: place, at };
+  if (own === size) return { axis: place, at, chosen };
+  if (chosen) return undefined;
   if (own > size) {
     const times = own / size;
     return { axis: place, at: Array.from({ length: times }, (_, i) => at.map((row) => i * size + row)).flat() };
@@ -214,6 +245,7 @@ function reshapedNeed(from: readonly number[], to: readonly number[], { axis, at
 
 function concatNeeds(node: Node, along: number, rows: Rows): Needs | undefined {
   if (rows.axis !== along) return node.inputs.map(() => rows);
+  if (rows.chosen) return undefined;
   let start = 0;
   return node.inputs.map((value): Need | undefined => {
     const size = shapeAt(value)?.[along] ?? 0;
@@ -224,29 +256,32 @@ function concatNeeds(node: Node, along: number, rows: Rows): Needs | undefined {
 }
 
 /** An embedding has a row for each of its indices; else what lies around the axis that is picked from stays. */
-function gatherNeeds(node: Node, { axis, at }: Rows, rank: number): Needs | undefined {
+function gatherNeeds(node: Node, rows: Rows, rank: number): Needs | undefined {
+  const { axis } = rows;
   const given = intAttribute(node, "axis", 0);
   const own = given < 0 ? given + rank : given;
   const indices = (shapeAt(node.inputs[1]) ?? []).length;
-  if (axis < own) return [{ axis, at }, "all"];
-  if (axis >= own + indices) return [{ axis: axis - indices + 1, at }, "all"];
-  return ["all", { axis: axis - own, at }];
+  if (axis < own) return [rows, "all"];
+  if (axis >= own + indices) return [{ ...rows, axis: axis - indices + 1 }, "all"];
+  return ["all", { ...rows, axis: axis - own }];
 }
 
 /** Indices speak of the first axes; what lies behind these is written row by row. */
-function scatterNeeds(node: Node, { axis, at }: Rows): Needs | undefined {
+function scatterNeeds(node: Node, rows: Rows): Needs | undefined {
+  const { axis } = rows;
   const indices = shapeAt(node.inputs[1]) ?? [];
   const indexed = indices.at(-1) ?? 0;
-  return axis < indexed ? undefined : [{ axis, at }, "all", { axis: axis - indexed + indices.length - 1, at }];
+  return axis < indexed ? undefined : [rows, "all", { ...rows, axis: axis - indexed + indices.length - 1 }];
 }
 
-function reductionNeeds(node: Node, { axis, at }: Rows, rank: number): Needs | undefined {
+function reductionNeeds(node: Node, rows: Rows, rank: number): Needs | undefined {
+  const { axis } = rows;
   const given = intsAttribute(node, "axes") ?? smallConstant(node.inputs[1]);
   if (!given || given.length === 0) return undefined;
   const axes = new Set(given.map((one) => (one < 0 ? one + rank : one)));
   const kept = counted(rank).filter((one) => !axes.has(one));
   const own = intAttribute(node, "keepdims", 1) === 1 ? axis : kept[axis];
-  return own === undefined || axes.has(own) ? undefined : node.inputs.map((_, i) => (i === 0 ? { axis: own, at } : "all"));
+  return own === undefined || axes.has(own) ? undefined : node.inputs.map((_, i) => (i === 0 ? { ...rows, axis: own } : "all"));
 }
 
 /** Whether a Slice or Split cuts along an axis. */

@@ -1,9 +1,9 @@
 /** The tokens of cacheable sites: where they are in a site's value, and what of the branch is computed for each of them by itself. */
 import { dependence } from "./analysis.js";
-import { attendedTokens, type TokenValue } from "./attended.js";
+import { attendedTokens, incomingTokens, type TokenValue } from "./own-tokens.js";
 import { branchOwners, nodeCost, stepCost, totalMacs } from "./cost.js";
 import { LATENT } from "./dit.js";
-import { ditView, type Mark, type Model, type Node, type Value } from "./graph.js";
+import { ditView, inputValue, type Mark, type Model, type Node, type Value } from "./graph.js";
 import { isInPart, joinedNeeds, type Need, type Needs, operandNeeds, type Rows, tokenRows } from "./rows.js";
 import { elementCount, staticShape } from "./types.js";
 
@@ -19,6 +19,8 @@ export interface SiteTokens {
   readonly shareWithKeys?: number | undefined;
   /** What it takes to move all tokens with one of them, by weights: a share of the branch's MACs. */
   readonly move: number;
+  /** Whether they can be chosen in the run: absent where there is no one value that comes in, `mixer` as below but for tokens that are chosen. */
+  readonly choice?: { readonly mixer?: string | undefined } | undefined;
   /** What of the branch mixes tokens, other than attention, so that they cannot be computed apart: operator and node; undefined if nothing does. */
   readonly mixer?: string | undefined;
 }
@@ -58,6 +60,7 @@ function tokensOfSites(model: Model): ReadonlyMap<string, SiteTokens> {
     }),
   );
   const attended = attendedTokens(model, (site) => counts.get(site));
+  const incoming = incomingTokens(model, (site) => counts.get(site));
   const tokens = new Map<string, SiteTokens>();
   for (const mark of graph.marks) {
     const { site, value } = mark;
@@ -67,21 +70,25 @@ function tokensOfSites(model: Model): ReadonlyMap<string, SiteTokens> {
     const own = attended.get(mark);
     const cost = costs.get(site);
     const macs = cost ? totalMacs(cost) : 0;
-    const shareOf = (kept: readonly TokenValue[]): { readonly share: number; readonly mixer: Node | undefined } => {
+    const walked = (kept: readonly TokenValue[] = [], chosen?: Value): { readonly share: number; readonly mixer: string | undefined } => {
       const given = new Map<Value, Need>(kept.map((one) => [one.value, tokenRows(one.value, count, [0], one.axis)]));
-      const { rowWise, mixer } = walk(value, nodes, tokenRows(value, count, [0]), given);
+      const { rowWise, mixer } = walk(value, nodes, { ...tokenRows(value, count, [0]), chosen }, given);
       const ofOne = [...rowWise].reduce((sum, [node, part]) => sum + part * totalMacs(nodeCost(node, dependsOn)), 0);
-      return { share: macs === 0 ? 1 : (ofOne * count) / macs, mixer };
+      return { share: macs === 0 ? 1 : (ofOne * count) / macs, mixer: mixer && `${mixer.opType} '${mixer.name}'` };
     };
-    const { share, mixer } = shareOf([]);
+    const isChoosable = incoming.has(mark) && value.type?.shape?.length === 3;
     tokens.set(site, {
-      ...{ count, share, mixer: mixer && `${mixer.opType} '${mixer.name}'` },
-      shareWithKeys: own && shareOf([own.keys, own.values]).share,
+      ...{ count, ...walked() },
+      shareWithKeys: own && walked([own.keys, own.values]).share,
       move: macs === 0 ? 0 : elementCount(staticShape(value.type) ?? []) / macs,
+      choice: isChoosable ? { mixer: walked([], ANY_CHOICE).mixer } : undefined,
     });
   }
   return tokens;
 }
+
+/** Stands for tokens that are chosen in the run. */
+const ANY_CHOICE = inputValue("any");
 
 /** The part of a node's rows that is wanted. */
 function partOf({ outputs }: Node, wanted: Needs): number {

@@ -2,24 +2,15 @@
  * Replaces the value of a branch at each cached step by a weighted sum of its values at earlier steps, with its adjustment, and with the tokens in
  * it that the plan computes. A cache read is an edge of the graph.
  */
-import { ATTENDED, attendedTokens } from "../ir/attended.js";
+import { ATTENDED, attendedTokens } from "../ir/own-tokens.js";
 import { Builder, elemOf, shapeOf } from "../ir/build.js";
 import type { CacheKey } from "../ir/dit.js";
 import { badTerm } from "../schedules/diagnostics.js";
 import { constant, type Mark, type Model, type Value } from "../ir/graph.js";
 import { rewrite } from "../ir/rewrite.js";
-import { tokenRows } from "../ir/rows.js";
 import { tensorOf } from "../ir/tensor.js";
-import {
-  type Adjustment,
-  type CachedCell,
-  cacheName,
-  type Fresh,
-  type Guidance,
-  isPartial,
-  type Plan,
-  type Run,
-} from "../schedules/index.js";
+import { type Adjustment, type CachedCell, cacheName, type Fresh, isPartial, type Plan, type Run } from "../schedules/index.js";
+import { Choices, condOf, refreshed } from "./lowering/fresh-tokens.js";
 import type { Pass, PlanContext } from "./pass.js";
 
 export default {
@@ -37,6 +28,7 @@ export default {
     if (cached.size === 0) return model;
     /** Maps values of the old graph to those of the new one, as a value that a term reads may itself have been rewritten. */
     const current = new Map<Value, Value>();
+    const choices = new Choices(model, run, plan);
     const next = rewrite(graph, (node, original) => {
       const build = new Builder();
       const outputs = original.outputs.map((value, i) => {
@@ -52,11 +44,15 @@ export default {
           return { value: condOf(build, read, own, run.guidance), weight };
         });
         const forecast = adjusted(build, build.weightedSum(terms, `${own.name}_forecast`), cell, own.name);
-        const result = cell.fresh ? refreshed(build, forecast, own, cell.fresh, axis) : forecast;
+        const where = { axis, anyBatch: run.anyBatch ?? false, chosen: choices.at(key, step) };
+        const result = cell.fresh ? refreshed(build, forecast, own, cell.fresh, where) : forecast;
         current.set(value, result);
         return result;
       });
-      return outputs.every((value, i) => value === node.outputs[i]) ? undefined : { nodes: [node, ...build.nodes], outputs };
+      for (const [i, value] of original.outputs.entries()) choices.meet(build, value, outputs[i] ?? value);
+      return build.nodes.length === 0 && outputs.every((value, i) => value === node.outputs[i])
+        ? undefined
+        : { nodes: [node, ...build.nodes], outputs };
     });
     // A cached cell has no value of its own any more.
     const marks = next.marks.filter((mark) => plan.cells.get(mark)?.[mark.step]?.kind !== "terms");
@@ -97,52 +93,8 @@ function cachedIn(model: Model, run: Run, plan: Plan): readonly Cache[] {
 }
 
 /** The cell of keys and values: neither scaled nor moved, as these are of what the branch makes of them. */
-function keptKeys({ kind, terms, fresh: { tokens, count, keepsKeys } }: CachedCell & { readonly fresh: Fresh }): CachedCell {
-  return { kind, terms, fresh: { tokens, count, keepsKeys } };
-}
-
-/** The conditional half of a cached value, if the reading step only calls that half; else the whole value. */
-function condOf(build: Builder, read: Value, reader: Value, { order }: Guidance): Value {
-  const [all, rows] = [read.type?.shape?.[0], reader.type?.shape?.[0]];
-  if (typeof rows !== "number" || all === rows) return read;
-  const from = order.indexOf("cond") * rows;
-  return build.slice(read, 0, from, from + rows, `${read.name}_cond`);
-}
-
-/**
- * The forecast with tokens in it that are computed. `slice-tokens` makes that of their computation that it needs. Where the others move with them,
- * the result is forecast + move · (computed − forecast), in which a computed token moves by all of its own surprise.
- */
-function refreshed(build: Builder, forecast: Value, own: Value, { tokens, count, move }: Fresh, along?: number): Value {
-  const { axis, at } = tokenRows(own, count, tokens, along);
-  const fresh = build.gather(own, axis, at, `${own.name}_fresh`);
-  if (!move) return build.withRows(forecast, axis, at, fresh, `${own.name}_refreshed`);
-  const type = { elem: elemOf(own), shape: shapeOf(own) };
-  const surprise = build.op("Sub", [fresh, build.gather(forecast, axis, at, `${own.name}_stale`)], `${own.name}_surprise`, {
-    elem: type.elem,
-    shape: shapeOf(fresh),
-  });
-  const places = new Map(tokens.map((token, place) => [token, place]));
-  const weights = move.map((weight, i) => {
-    const place = places.get(Math.floor(i / tokens.length));
-    return place === undefined ? weight : Number(place === i % tokens.length);
-  });
-  const matrix = constant(`${own.name}_move`, tensorOf(type.elem, [count, tokens.length], weights));
-  // An axis that counts the tokens of each row of the batch is taken apart for the product.
-  const channels = type.shape.at(-1) ?? 1;
-  const isFlat = type.shape.length === 2;
-  const repeats = (type.shape[axis] ?? count) / count;
-  const apart = isFlat ? build.reshape(surprise, [repeats, tokens.length, channels], `${own.name}_apart`) : surprise;
-  const moved = build.op("MatMul", [matrix, apart], `${own.name}_moved`, {
-    elem: type.elem,
-    shape: isFlat ? [repeats, count, channels] : type.shape,
-  });
-  return build.op(
-    "Add",
-    [forecast, isFlat ? build.reshape(moved, type.shape, `${own.name}_joined`) : moved],
-    `${own.name}_refreshed`,
-    type,
-  );
+function keptKeys({ kind, terms, fresh }: CachedCell & { readonly fresh: Fresh }): CachedCell {
+  return { kind, terms, fresh: { ...fresh, move: undefined } };
 }
 
 /** scale · value + shift along the last axis, in the value's own type. */

@@ -3,9 +3,9 @@
  * some tokens), the pick moves towards the stream, through everything that treats tokens by themselves. Keys and values of attention stay whole.
  */
 import { operands } from "../ir/analysis.js";
-import { elemOf, shapeOf } from "../ir/build.js";
+import { Builder, elemOf, shapeOf } from "../ir/build.js";
 import { constant, isOp, makeNode, makeOp, type Model, type Node, only, type Value } from "../ir/graph.js";
-import { isInPart, joinedNeeds, type Need, type Needs, operandNeeds, pickingOf, type Rows } from "../ir/rows.js";
+import { isInPart, joinedNeeds, type Need, type Needs, operandNeeds, type Picking, pickingOf, type Rows } from "../ir/rows.js";
 import { tensorOf } from "../ir/tensor.js";
 import type { TensorType } from "../ir/types.js";
 import { isPartial } from "../schedules/index.js";
@@ -70,7 +70,7 @@ function decide({ graph }: Model): ReadonlyMap<Node, Decision> {
     else for (const value of operands(node)) need(value, "all", false);
     for (const [i, wantedOf] of (own ?? []).entries()) {
       const value = node.inputs[i];
-      if (value && wantedOf !== undefined) need(value, wantedOf, !isAsked && !isOp(node, "Gather"));
+      if (value && wantedOf !== undefined) need(value, wantedOf, !isAsked && isOp(node, "Slice", "Split"));
     }
   }
   const isRowWise = ({ needs }: Decision): boolean => isInPart(needs);
@@ -87,6 +87,8 @@ interface Made {
 class Making {
   readonly nodes: Node[] = [];
   private readonly made = new Map<Value, Made>();
+  /** Values that number rows, by the order in which they were met. */
+  private readonly choices = new Map<Value, number>();
   private readonly picks = new Map<Value, Map<string, Value>>();
 
   isWhole(value: Value): boolean {
@@ -118,10 +120,10 @@ class Making {
     const picking = pickingOf(node);
     const rows = needs[0];
     if (picking && source && (rows === "all" || rows?.axis === picking.axis) && !this.isAlongOther(wanted, picking.axis)) {
-      this.pick(node, source, picking.from, picking.axis, wanted);
+      this.pick(node, source, picking, wanted);
       return;
     }
-    const taken = node.inputs.map((value, i) => value && needs[i] && this.taken(value, needs[i]));
+    const taken = node.inputs.map((value, i) => value && needs[i] && this.taken(value, needs[i], rankFor(node, value)));
     // What is joined may have none of the rows.
     const inputs = isOp(node, "Concat") ? taken.filter((value) => value !== undefined) : taken;
     const outputs = node.outputs.map((output, i) => ({ ...this.typed(output, wanted[i]), extra: output.extra }));
@@ -139,8 +141,8 @@ class Making {
   }
 
   /** Results of a node that picks rows: taken of what was made of its operand. */
-  private pick(node: Node, source: Value, from: readonly (readonly number[])[], axis: number, wanted: Decision["wanted"]): void {
-    const { rows } = this.madeOf(source);
+  private pick(node: Node, source: Value, { from, axis, chosen }: Picking, wanted: Decision["wanted"]): void {
+    const { value, rows } = this.madeOf(source);
     if (!rows && wanted.every((need) => need === "all" || need === undefined)) {
       this.keep(node);
       return;
@@ -150,7 +152,8 @@ class Making {
       if (need === undefined) continue;
       const picked = from[i] ?? [];
       const at = need === "all" ? picked : need.at.map((row) => picked[row] ?? NaN);
-      this.made.set(output, { value: this.rowsOf(source, { axis, at }, output.name), rows: need === "all" ? undefined : need });
+      const made = chosen ? value : this.rowsOf(source, { axis, at }, output.name);
+      this.made.set(output, { value: made, rows: need === "all" ? undefined : need });
     }
   }
 
@@ -158,8 +161,28 @@ class Making {
     return this.made.get(value) ?? { value };
   }
 
-  private taken(value: Value, need: Need): Value {
-    return need === "all" ? this.whole(value) : this.rowsOf(value, need, value.name);
+  /** What is needed of an operand, in a value of this rank if it has no batch of its own. */
+  private taken(value: Value, need: Need, rank: number): Value {
+    if (need === "all") return this.whole(value);
+    return need.chosen ? this.chosenOf(value, need, need.chosen, rank) : this.rowsOf(value, need, value.name);
+  }
+
+  /** Rows that are chosen in the run: of each row of the batch its own, where a value has these in front. */
+  private chosenOf(value: Value, { axis }: Rows, chosen: Value, rank: number): Value {
+    const { value: own, rows } = this.madeOf(value);
+    if (rows) return own;
+    const choice = this.choices.get(chosen) ?? this.choices.size;
+    this.choices.set(chosen, choice);
+    const key = `${axis}, choice ${choice}, ${rank}`;
+    const known = this.picks.get(own) ?? new Map<string, Value>();
+    this.picks.set(own, known);
+    const there = known.get(key);
+    if (there) return there;
+    const build = new Builder();
+    const made = chosenRows(build, own, axis, this.whole(chosen), rank);
+    this.nodes.push(...build.nodes);
+    known.set(key, made);
+    return made;
   }
 
   /** These rows of a value, by their numbers in the whole of it. */
@@ -202,4 +225,31 @@ class Making {
       this.made.set(output, { value, rows: need === undefined || need === "all" ? undefined : need });
     }
   }
+}
+
+/** The number of axes that an operand without a batch of its own has with one: masks of attention are of queries and keys, angles are as they are. */
+function rankFor(node: Node, operand: Value): number {
+  if (isOp(node, "Attention")) return 4;
+  return (isOp(node, "RotaryEmbedding") ? operand : node.outputs[0])?.type?.shape?.length ?? 0;
+}
+
+/** The rows along an axis that `chosen`, [batch, rows, 1], numbers; in a value of this rank where it has no batch of its own. */
+function chosenRows(build: Builder, value: Value, axis: number, chosen: Value, rank: number): Value {
+  const [batch = 1, count = 1] = shapeOf(chosen);
+  const shape = shapeOf(value);
+  const name = `${value.name}_chosen`;
+  if (axis > 0 && shape[0] === batch) {
+    const axes = shape.map((_, i) => i);
+    const turn = [0, axis, ...axes.filter((i) => i !== 0 && i !== axis)];
+    const back = axes.map((i) => turn.indexOf(i));
+    const turned = axis === 1 ? value : build.transpose(value, turn, `${name}_turned`);
+    const picked = build.gatherChosen(turned, chosen, axis === 1 ? name : `${name}_rows`);
+    return axis === 1 ? picked : build.transpose(picked, back, name);
+  }
+  const numbers = build.reshape(chosen, [batch, count], `${name}_numbers`);
+  const behind = shape.slice(axis + 1);
+  const type: TensorType = { elem: elemOf(value), shape: [...shape.slice(0, axis), batch, count, ...behind] };
+  const picked = build.op("Gather", [value, numbers], `${name}_rows`, type, { axis: { kind: "int", value: BigInt(axis) } });
+  const between = new Array<number>(rank - 2 - behind.length).fill(1);
+  return build.reshape(picked, [batch, ...between, count, ...behind], name);
 }

@@ -9,9 +9,10 @@ import type { SiteTokens } from "../ir/site-tokens.js";
 
 /**
  * How the tokens are chosen. `mask`: a list in the plan's arrays, `<key>/<step>/tokens`. `stagger`: in turn, those that have waited longest.
- * `cluster`: one of each run of neighbouring tokens, another one at each partial step.
+ * `cluster`: one of each run of neighbouring tokens, another one at each partial step. `change`: in the run, for each latent and each half of the guidance,
+ * those of which what comes into the branch has changed most since they were computed: mean |change| over channels.
  */
-const CHOICES = ["mask", "stagger", "cluster"] as const;
+const CHOICES = ["mask", "stagger", "cluster", "change"] as const;
 
 /** A number of tokens for which the branch is computed; the others are the sum of the terms, or the latest value where there are none. */
 export const partialSchema = z.strictObject({
@@ -33,8 +34,10 @@ export function isPartialCell(cell: unknown): cell is PartialCell {
 
 /** The tokens that a cached cell computes after all. */
 export interface Fresh {
-  /** Their numbers, rising. */
-  readonly tokens: readonly number[];
+  /** How many there are. */
+  readonly size: number;
+  /** Their numbers, rising; absent where they are chosen in the run, by change. */
+  readonly tokens?: readonly number[] | undefined;
   /** How many there are in all. */
   readonly count: number;
   /** Whether keys and values of the others are cached, if the branch attends to its own tokens. */
@@ -61,7 +64,7 @@ export function partialShare({ tokens: wanted, kv, move }: PartialCell, tokens: 
 }
 
 /** The MACs that a partial cell takes. Products of attention are those of the queries; what moves the tokens that are not computed is linear. */
-export function partialMacs(macs: Macs, { tokens: { length: size }, keepsKeys, move }: Fresh, tokens: SiteTokens): Macs {
+export function partialMacs(macs: Macs, { size, keepsKeys, move }: Fresh, tokens: SiteTokens): Macs {
   const attention = (macs.attention * size) / tokens.count;
   const moved = move ? tokens.move * size : 0;
   return { attention, linear: totalMacs(macs) * (branchShare(size, keepsKeys, tokens) + moved) - attention };
@@ -86,19 +89,24 @@ export function freshOf(
   const bad = (problem: string): Error => badCell(key, step, problem);
   const { by, move } = cell;
   const keepsKeys = cell.kv === "cached";
+  if (by === "change" && move)
+    throw bad("moves tokens with others that are only chosen in the run, and weights are of tokens that are known");
+  if (by === "change") return { size, count, keepsKeys };
   if (by === "mask" && !arrays.tokens) throw bad(`computes tokens by a mask, and the plan has no array '${key}/${step}/tokens'`);
   const tokens = by === "mask" ? (arrays.tokens ?? []) : CHOOSE[by](size, count, turn);
   const isRising = tokens.every((token, i) => Number.isInteger(token) && token > (tokens[i - 1] ?? -1) && token < count);
   if (!isRising || tokens.length !== size)
     throw bad(`computes ${size} of ${count} tokens, and its array has no such list of rising numbers from 0 to ${count - 1}`);
-  if (!move) return { tokens, count, keepsKeys };
+  if (!move) return { size, tokens, count, keepsKeys };
   const weights = arrays.move;
   if (weights?.length !== count * size || !weights.every(Number.isFinite))
     throw bad(`moves tokens, and the plan has no array '${key}/${step}/move' of ${count} × ${size} finite numbers`);
-  return { tokens, count, keepsKeys, move: weights };
+  return { size, tokens, count, keepsKeys, move: weights };
 }
 
-const CHOOSE: Readonly<Record<Exclude<PartialCell["by"], "mask">, (size: number, count: number, turn: number) => readonly number[]>> = {
+const CHOOSE: Readonly<
+  Record<Exclude<PartialCell["by"], "mask" | "change">, (size: number, count: number, turn: number) => readonly number[]>
+> = {
   stagger: staggered,
   cluster: representatives,
 };

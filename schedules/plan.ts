@@ -32,7 +32,7 @@ export function isPartial(cell: Cell): cell is CachedCell & { readonly fresh: Fr
 
 /** How much of a branch's value a cell computes, from 0 to 1: its share of the tokens. */
 export function computedPart(cell: Cell): number {
-  return isPartial(cell) ? cell.fresh.tokens.length / cell.fresh.count : Number(cell.kind === "compute");
+  return isPartial(cell) ? cell.fresh.size / cell.fresh.count : Number(cell.kind === "compute");
 }
 
 /** What a cell takes of the MACs of its branch. */
@@ -184,7 +184,9 @@ function bindRow(row: readonly ScheduleCell[], called: readonly number[], border
     const isThere = (term: Term): boolean => (called[term.step] ?? 0) >= halves && places[term.step] === places[step];
     const terms = cell === 1 ? [] : termsOf(cell, latest);
     if (halves === 0) return IDLE;
-    const isCached = cell !== 1 && terms.every(isThere);
+    // What came in when tokens were computed last is compared with what comes in now.
+    const isSeen = !isPartialCell(cell) || cell.by !== "change" || isThere({ step: latest, weight: 1 });
+    const isCached = cell !== 1 && terms.every(isThere) && isSeen;
     if (!isCached || isPartialCell(cell)) latest = step;
     return isCached ? { kind: "terms", terms } : COMPUTE;
   });
@@ -231,6 +233,13 @@ function withFresh(
     if (!isPartialCell(cell) || bound.kind !== "terms") return bound;
     if (!tokens) throw badCell(name, step, "computes some tokens, and it is not known which axis of the branch counts them");
     if (tokens.mixer !== undefined) throw tokensMixed(name, step, tokens.mixer);
+    if (cell.by === "change" && tokens.choice === undefined)
+      throw badCell(
+        name,
+        step,
+        "chooses tokens by change, and there is no one value, [batch, tokens, channels], that comes into the branch",
+      );
+    if (cell.by === "change" && tokens.choice?.mixer !== undefined) throw tokensMixed(name, step, tokens.choice.mixer);
     if (cell.kv === "cached" && (kind === "attn" || kind === "single") && tokens.shareWithKeys === undefined)
       throw badCell(name, step, "caches keys and values, and no attention of the branch to its own tokens is found");
     return { ...bound, fresh: freshOf(cell, { key: name, step, turn: turn++, count: tokens.count }, arrays?.get(step)) };

@@ -1,16 +1,23 @@
 /** The main job: calibrate → plan → compile → verify → time → report. */
 import { basename, join, resolve } from "node:path";
-import { prepareFolder, replaceFolder, writeSummed } from "./files/index.js";
+import { makeFolder, prepareFolder, replaceFolder, writeSummed, writeWhole } from "./files/index.js";
 import {
   ARTIFACT,
+  type ArtifactContents,
+  ARTIFACTS,
   bench,
   type Bench,
+  dataBytes,
   FILES,
   fillArtifact,
+  leftOnDisk,
   openArtifact,
-  shareWeights,
+  sizesOf,
+  storeEmitted,
+  storeOthers,
   type Verification,
   verify,
+  writeVariants,
 } from "./artifact/index.js";
 import {
   assertBudgetsOpen,
@@ -27,6 +34,8 @@ import { assertLimitable, type Compiled, compileModel, limitCache, type Limited 
 import { calibrate, DEFAULT_SAMPLES, type Trace } from "./calibration/index.js";
 import { cancelled, unknownName } from "../ir/diagnostics.js";
 import { entryAt } from "../ir/entries.js";
+import { badOption } from "../schedules/diagnostics.js";
+import { SharedData } from "../ir/onnx/index.js";
 import { needsOf, type Policy, type PolicyNeed } from "../schedules/index.js";
 import {
   fitsAnyBatch,
@@ -37,12 +46,13 @@ import {
   planFor,
   type RecipeOverrides,
   type SampleOptions,
+  variantsOf,
   warningsOf,
   withBatch,
 } from "./job/index.js";
 import type { Progress } from "./words/index.js";
 import type { Trajectory } from "./reference/index.js";
-import { renderReport, reportOf } from "./report/index.js";
+import { renderReport, renderVariants, reportOf, variantsReportOf } from "./report/index.js";
 import { assertKernels, type RuntimeOptions } from "./runtime/index.js";
 
 export interface BuildOptions extends RuntimeOptions, SampleOptions {
@@ -93,85 +103,152 @@ export interface Built {
   readonly report: string;
 }
 
+/** Several artifacts over one data file, in folders of their names. */
+export interface BuiltSet {
+  readonly artifacts: ReadonlyMap<string, Built>;
+  /** The bytes of their weights on disk. */
+  readonly dataBytes: number;
+  /** The page that compares them. */
+  readonly report: string;
+}
+
 /** Builds an artifact folder with its report. Throws what its stages throw; a failed verification is in the result. */
 export async function build(model: string, options: BuildOptions): Promise<Built> {
   const settings = withDefaults(options, "smoothcache");
-  return entryAt(await buildAll(model, settings, [settings]), 0);
+  const { output, overrides, policyOptions } = settings;
+  prepareFolder(output, ARTIFACT, settings.force);
+  const planned = await planAll(model, settings, [{ overrides, targets: [{ path: "", policyOptions }] }]);
+  return replaceFolder(output, ARTIFACT, settings.force, async (folder) => entryAt(await makeArtifacts(folder, planned, settings), 0));
+}
+
+/** What a build of several artifacts makes: one for each variant and tier, or of the one where there are none of the other. */
+export interface SetOptions {
+  /** Variants of the recipe, or such as are defined here (`parseVariant`). Default: those of the recipe. */
+  readonly variants?: readonly string[] | undefined;
+  readonly tiers?: readonly string[] | undefined;
 }
 
 /**
- * Builds an artifact for each of the tiers from one calibration, in a subfolder with the name of the tier. Equal weights files are one
- * file on disk. Throws UNKNOWN_NAME, BAD_OPTION if the options name another policy or a budget, and
- * what `build` throws.
+ * Builds several artifacts, in subfolders with the name of the variant, the tier, or both. They appear together or not at all. All of them
+ * have one data file, which holds each weight once. The tiers of a variant come from one calibration. Throws BAD_VARIANT, UNKNOWN_NAME,
+ * BAD_OPTION if there are tiers and the options name another policy or a budget, and what `build` throws.
  */
-export async function buildTiers(model: string, options: BuildOptions, tiers: readonly string[]): Promise<ReadonlyMap<string, Built>> {
-  const settings = withDefaults(options, BUDGET);
-  const { output, policy, policyOptions } = settings;
-  assertBudgetsOpen("--tiers", policy, policyOptions);
-  const targets = [...new Set(tiers)].map((name) => {
-    const budget = TIERS.get(name);
-    if (!budget) throw unknownName("tier", name, [...TIERS.keys()]);
-    return { name, output: join(output, name), policyOptions: { ...policyOptions, ...budget } };
-  });
-  const built = await buildAll(model, settings, targets);
-  return new Map(built.map((one, i) => [entryAt(targets, i).name, one]));
-}
-
-/** The folder of an artifact, and the policy options of its plan. */
-type Target = Pick<Settings, "output" | "policyOptions">;
-
-async function buildAll(model: string, options: Settings, targets: readonly Target[]): Promise<readonly Built[]> {
-  for (const { output } of targets) prepareFolder(output, ARTIFACT, options.force);
-  assertLimitable(options);
-  const job = await openJob(model, options.overrides, options);
-  // A run that cannot be of any batch is refused before anything is measured.
-  const all = { steps: job.run.rows.length, cells: new Map() };
-  if (job.run.anyBatch) await compileModel(job, planFor(job, all), { form: options.form });
-  const policy = await findPolicy(options.policy, job.source.extensions?.policies);
-  const needs = new Set(targets.flatMap(({ policyOptions }) => needsOf(policy, policyOptions)));
-  assertKernels(job.run, options.device);
-  const { trace, chosen } = await plan(job, await calibrationJob(job, options), { policy, needs }, options, targets);
-  for (const warning of new Set([...warningsOf(job), ...chosen.flatMap(({ warnings }) => warnings)])) options.warn(warning);
-  const built: Built[] = [];
-  for (const [i, { output }] of targets.entries()) {
-    built.push(await makeArtifact(job, { trace, planned: entryAt(chosen, i) }, { ...options, output }, built));
-  }
-  return built;
-}
-
-/** Compiles, writes, verifies and times one artifact; `others` have been built before. */
-async function makeArtifact(
-  whole: Job,
-  { trace, planned }: { readonly trace: Trace | undefined; readonly planned: Planned },
-  options: Settings,
-  others: readonly Built[],
-): Promise<Built> {
-  const { output, force, progress } = options;
-  const job = await cutFor(whole, planned.schedule, options);
-  const { schedule, computed } = limitCache(job, planned.schedule, options.cacheMemory);
-  const compiled = await compileModel(job, planFor(job, schedule), { form: options.form, segments: options.segments });
-  options.onCompiled?.(compiled);
-  return replaceFolder(output, ARTIFACT, force, async (folder) => {
-    const { sizes, written } = await fillArtifact(folder, { job, schedule, compiled, trace }, options.signal);
-    const sharesWeights = await shareWeights(
-      folder,
-      others.map(({ artifact }) => artifact),
-    );
-    const artifact = await openArtifact(folder, { ...options, extensions: options.overrides.extensions, check: false });
-    const verification = await verify(artifact, { ...options, samples: 1 });
-    const timed =
-      options.runs > 0
-        ? await bench(artifact, { ...options, runs: options.runs, progress, uncached: { model: compiled.uncached, written } })
-        : undefined;
-    const title = basename(resolve(output));
-    const report = reportOf({ title, artifact, verification, bench: timed });
-    await writeSummed(folder, FILES.report, renderReport(report));
-    if (options.signal?.aborted) throw cancelled();
+export async function buildSet(model: string, options: BuildOptions, { variants, tiers = [] }: SetOptions = {}): Promise<BuiltSet> {
+  const settings = withDefaults(options, tiers.length > 0 ? BUDGET : "smoothcache");
+  const { output, policy, force } = settings;
+  const all = variantsOf(model, settings, variants);
+  if (all.length === 0 && tiers.length === 0) throw badOption("--variant", "names none, and the recipe has none");
+  const orders = (all.length > 0 ? all : [{ name: "", ...settings }]).map(({ name, overrides, policyOptions }): Order => {
+    if (tiers.length > 0) assertBudgetsOpen("--tiers", policy, policyOptions);
+    const budgets = [...new Set(tiers)].map((tier) => [tier, budgetOf(tier)] as const);
     return {
-      ...{ artifact: output, plan: planned.summary, compiled, computed, bytes: sizes, sharesWeights, verification, bench: timed },
-      report: join(output, FILES.report),
+      overrides,
+      targets: (budgets.length > 0 ? budgets : [["", {}] as const]).map(([tier, budget]) => ({
+        path: [name, tier].filter((part) => part !== "").join("/"),
+        policyOptions: { ...policyOptions, ...budget },
+      })),
     };
   });
+  prepareFolder(output, ARTIFACTS, force);
+  const planned = await planAll(model, settings, orders);
+  return replaceFolder(output, ARTIFACTS, force, async (folder) => {
+    const built = await makeArtifacts(folder, planned, settings);
+    const names = planned.map(({ path }) => path);
+    const artifacts = new Map(names.map((name, i) => [name, entryAt(built, i)]));
+    const page = renderVariants(variantsReportOf(basename(resolve(output)), folder, artifacts));
+    await writeWhole(join(folder, FILES.report), page, false);
+    await writeVariants(folder, names);
+    const folders = names.map((name) => join(folder, name));
+    return { artifacts, dataBytes: dataBytes(folders), report: join(output, FILES.report) };
+  });
+}
+
+function budgetOf(tier: string): Readonly<Record<string, string>> {
+  const budget = TIERS.get(tier);
+  if (!budget) throw unknownName("tier", tier, [...TIERS.keys()]);
+  return budget;
+}
+
+/** Artifacts of one job: what it is beside the recipe, and the folder and the policy options of each. */
+interface Order {
+  readonly overrides: RecipeOverrides;
+  readonly targets: readonly Target[];
+}
+
+interface Target {
+  /** Relative to the folder of the build; empty if that is the artifact. */
+  readonly path: string;
+  readonly policyOptions: Readonly<Record<string, unknown>>;
+}
+
+/** A target with its plan. */
+interface PlannedTarget {
+  readonly path: string;
+  readonly job: Job;
+  readonly trace: Trace | undefined;
+  readonly planned: Planned;
+}
+
+/** Opens all jobs before any of them is measured, as what is refused is then refused at once, and plans them one after the other. */
+async function planAll(model: string, options: Settings, orders: readonly Order[]): Promise<readonly PlannedTarget[]> {
+  assertLimitable(options);
+  const jobs: Job[] = [];
+  for (const { overrides } of orders) {
+    const job = await openJob(model, overrides, options);
+    // A run that cannot be of any batch is refused before anything is measured.
+    const all = { steps: job.run.rows.length, cells: new Map() };
+    if (job.run.anyBatch) await compileModel(job, planFor(job, all), { form: options.form });
+    assertKernels(job.run, options.device);
+    jobs.push(job);
+  }
+  const targets: PlannedTarget[] = [];
+  for (const [i, job] of jobs.entries()) {
+    const policy = await findPolicy(options.policy, job.source.extensions?.policies);
+    const wanted = entryAt(orders, i).targets;
+    const needs = new Set(wanted.flatMap(({ policyOptions }) => needsOf(policy, policyOptions)));
+    const { trace, chosen } = await plan(job, await calibrationJob(job, options), { policy, needs }, options, wanted);
+    targets.push(...wanted.map(({ path }, j) => ({ path, job, trace, planned: entryAt(chosen, j) })));
+  }
+  for (const warning of new Set(targets.flatMap(({ job, planned }) => [...warningsOf(job), ...planned.warnings]))) options.warn(warning);
+  return targets;
+}
+
+/** Compiles all artifacts, one after the other, so that they have one data file; then writes, verifies and times each. */
+async function makeArtifacts(root: string, targets: readonly PlannedTarget[], options: Settings): Promise<readonly Built[]> {
+  const { output, progress, signal } = options;
+  const isShared = targets.length > 1;
+  const folders = targets.map(({ path }) => join(root, path));
+  for (const folder of folders) await makeFolder(folder);
+  const data = new SharedData(entryAt(folders, 0), isShared);
+  const made: { readonly contents: ArtifactContents; readonly computed: Limited["computed"] }[] = [];
+  for (const { job: whole, trace, planned } of targets) {
+    const job = await cutFor(whole, planned.schedule, options);
+    const { schedule, computed } = limitCache(job, planned.schedule, options.cacheMemory);
+    const compiled = await compileModel(job, planFor(job, schedule), { form: options.form, segments: options.segments });
+    options.onCompiled?.(compiled);
+    await storeEmitted({ compiled }, data, signal);
+    made.push({ contents: { job, schedule, compiled: isShared ? leftOnDisk(compiled, data) : compiled, trace }, computed });
+  }
+  for (const { contents } of made) await storeOthers(contents, data, signal);
+  for (const [i, { contents }] of made.entries()) await fillArtifact(entryAt(folders, i), contents, data, signal);
+  const built: Built[] = [];
+  for (const [i, { contents, computed }] of made.entries()) {
+    const [folder, { path, planned }] = [entryAt(folders, i), entryAt(targets, i)];
+    const { compiled } = contents;
+    const artifact = await openArtifact(folder, { ...options, extensions: options.overrides.extensions, check: false });
+    const verification = await verify(artifact, { ...options, samples: 1 });
+    const uncached = { model: compiled.uncached, written: data.written };
+    const timed = options.runs > 0 ? await bench(artifact, { ...options, runs: options.runs, progress, uncached }) : undefined;
+    const title = path === "" ? basename(resolve(output)) : path;
+    await writeSummed(folder, FILES.report, renderReport(reportOf({ title, artifact, verification, bench: timed })));
+    if (signal?.aborted) throw cancelled();
+    built.push({
+      ...{ artifact: join(output, path), plan: planned.summary, compiled, computed, bytes: sizesOf(folder) },
+      ...{ sharesWeights: isShared && dataBytes(folders) === sizesOf(folder).data, verification, bench: timed },
+      report: join(output, path, FILES.report),
+    });
+  }
+  return built;
 }
 
 /**

@@ -24,7 +24,7 @@ const map = z.instanceof(Map, { error: "is a Map" });
 const RUNTIME: Schemas<RuntimeOptions> = { device: text, threads: some, signal: z.instanceof(AbortSignal, { error: "is an AbortSignal" }) };
 const SAMPLES: Schemas<jobs.SampleOptions> = { seed: count, noise: object, inputs: map };
 const OVERRIDES: Schemas<jobs.RecipeOverrides> = {
-  ...{ recipe: text, scheduler: text, steps: some, start: count, guidance: z.number("is a number"), batch: some, cut: text },
+  ...{ recipe: text, scheduler: text, steps: some, start: count, inpaint: flag, guidance: z.number("is a number"), batch: some, cut: text },
   ...{
     precision: z.enum(jobs.PRECISIONS, `is one of ${jobs.PRECISIONS.join(", ")}`),
     runtime: texts,
@@ -33,7 +33,9 @@ const OVERRIDES: Schemas<jobs.RecipeOverrides> = {
     allowOutside: texts,
     inputs: map,
     stopAt: z.literal("latent", "is 'latent'"),
+    pixels: z.enum(jobs.PIXELS, `is one of ${jobs.PIXELS.join(", ")}`),
     latent: flag,
+    size: z.array(some, "is a height and a width").length(2, "is a height and a width").readonly(),
   },
 };
 const COMPILE: Schemas<CompileOptions> = { form: text, without: texts, segments: some };
@@ -56,6 +58,8 @@ const BUILD: Schemas<builds.BuildOptions> = {
   ...{ ...RUNTIME, ...SAMPLES, overrides: object, output: text, force: flag, policy: text, policyOptions: object, samples: some },
   ...{ form: text, segments: some, cacheMemory: count, runs: count, progress: called, onCompiled: called, warn: called },
 };
+
+const SET: Schemas<builds.SetOptions> = { variants: texts, tiers: texts };
 
 /** The options as they are. Throws UNKNOWN_NAME for one that there is not, BAD_OPTION for one that is missing or is no such thing. */
 function checked<Given extends object | undefined>(
@@ -82,7 +86,8 @@ function checkedBuild(options: builds.BuildOptions): builds.BuildOptions {
 }
 
 export const build: typeof builds.build = async (model, options) => builds.build(model, checkedBuild(options));
-export const buildTiers: typeof builds.buildTiers = async (model, options, tiers) => builds.buildTiers(model, checkedBuild(options), tiers);
+export const buildSet: typeof builds.buildSet = async (model, options, set) =>
+  builds.buildSet(model, checkedBuild(options), checked(SET, set));
 export const openJob: typeof jobs.openJob = async (model, overrides, runtime) =>
   jobs.openJob(model, checked(OVERRIDES, overrides), checked(RUNTIME, runtime));
 export const calibrate: typeof calibration.calibrate = async (job, options) => calibration.calibrate(job, checked(CALIBRATE, options));

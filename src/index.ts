@@ -16,9 +16,9 @@ export {
   type Verification,
   type VerifyOptions,
 } from "./artifact/index.js";
-export { type BuildOptions, type Built } from "./build.js";
+export { type BuildOptions, type Built, type BuiltSet, type SetOptions } from "./build.js";
 export { assertSameRun, mergeTraces, readTrace, type CalibrateOptions, type Shard, type Trace } from "./calibration/index.js";
-export { bench, build, buildTiers, calibrate, compile, openArtifact, openJob, packageModel, verify } from "./checked.js";
+export { bench, build, buildSet, calibrate, compile, openArtifact, openJob, packageModel, verify } from "./checked.js";
 export { type Compiled } from "./compile/index.js";
 export { npyBytes, readNpy } from "./files/index.js";
 export { dumpBranches, inspect, type Inspection } from "./inspect.js";

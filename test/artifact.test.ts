@@ -19,6 +19,7 @@ import { onnx } from "onnx-proto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { constant, ditView, isOp, makeNode } from "../ir/graph.js";
 import { readModel, writeModel } from "../ir/onnx/index.js";
+import { parse as parseText } from "../ir/parse.js";
 import { rewrite } from "../ir/rewrite.js";
 import { forms as outputForms } from "../passes/index.js";
 import { relativeL2, type Schedule, scheduleJson } from "../schedules/index.js";
@@ -39,6 +40,7 @@ import { verify } from "../src/artifact/verify.js";
 import { tensorNumbers, tensorOf } from "../ir/tensor.js";
 import { type Fixture, fixtureNamed, fixtures } from "./support/fixtures.js";
 import { adjusted, type Form, nullClassOf, openFixture, planOf, randomSchedule } from "./support/jobs.js";
+import { tinyStep } from "./support/tiny-step.js";
 
 const ROOT = resolve(import.meta.dirname, "..");
 const RUNTIME = { threads: 1 };
@@ -243,6 +245,55 @@ it.each(["dpmsolver++", "sde-dpmsolver++"])("a sampler with a history, and with 
   const scheduler = { _class_name: "DPMSolverMultistepScheduler", algorithm_type: algorithm, solver_order: 3 };
   const job = await openFixture(fixtureNamed("dit/torchscript-17"), "batched", { steps: 6, scheduler });
   await expectLoop(job, randomSchedule(job, 5));
+});
+
+describe("the manifest says what each input is, and which are drawn", () => {
+  const scheduler = { _class_name: "FlowMatchEulerDiscreteScheduler", shift: 3 };
+  const drawn = { draw: "unit normal" };
+
+  it.each([
+    {
+      about: "of a run from noise, at a scale that is given",
+      recipe: { scheduler, inputs: {}, guidance: { form: "batched", scale: 2, uncond: { label: 4 } }, runtime: ["guidance"] },
+      roles: {
+        ...{ x: { role: "latent", ...drawn }, size: { role: "condition" }, label: { role: "condition" } },
+        guidance_scale: { role: "guidance_scale", default: 2 },
+      },
+    },
+    {
+      about: "of a sampler that draws, with an input that has its port's name",
+      recipe: { scheduler: { _class_name: "DDPMScheduler", clip_sample: false } },
+      name: "noise",
+      roles: {
+        ...{ x: { role: "latent", ...drawn }, noise: { role: "condition" }, run_noise: { role: "noise", ...drawn } },
+        label: { role: "condition" },
+      },
+    },
+    {
+      about: "of one that starts late, whose latent is given",
+      recipe: { scheduler, start: 2 },
+      roles: { x: { role: "latent" }, size: { role: "condition" }, label: { role: "condition" } },
+    },
+    {
+      about: "of one that starts late from an original, and keeps some of it",
+      recipe: { scheduler, start: 2, inpaint: true },
+      roles: {
+        ...{ x: { role: "latent", ...drawn }, size: { role: "condition" }, label: { role: "condition" } },
+        ...{ image_latent: { role: "original" }, mask: { role: "mask" } },
+      },
+    },
+  ])("$about", async ({ recipe, roles, name = "size" }) => {
+    const home = mkdtempSync(join(folder, "x"));
+    const text = tinyStep({ label: true })
+      .replace("int64[b] t", "float[b] t")
+      .replace(/\bsize\b/g, name);
+    await writeModel(parseText(text), join(home, "model.onnx"));
+    const facts = { model: "model.onnx", timestep: "t", steps: 4, batch: 2, prediction: { channelAxis: 2 }, ...recipe };
+    writeFileSync(join(home, "recipe.json"), JSON.stringify(facts));
+    const target = await emit(await openJob(home, {}, RUNTIME), { steps: 4, cells: new Map() });
+    const said = readManifest(target).inputs.map(({ name, role, draw, default: number }) => [name, { role, draw, default: number }]);
+    expect(Object.fromEntries(said)).toEqual(roles);
+  });
 });
 
 describe("the glyph model", () => {

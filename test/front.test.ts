@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { z } from "zod";
-import { buildTiers } from "../src/build.js";
+import { buildSet } from "../src/build.js";
 import { policies } from "../schedules/index.js";
 import { recipeOverrides } from "../src/cli/options.js";
 import { cli } from "./support/cli.js";
@@ -58,16 +58,22 @@ describe("build --tiers", () => {
   it("makes an artifact for each, with weights that are on disk once", async () => {
     const policyOptions = { fit: "none" };
     const settings = { overrides, output, policyOptions, policy: "budget", force: false, samples: 2, runs: 0, seed: 0, threads: 1, warn: () => undefined }; // prettier-ignore
-    const built = await buildTiers(dit.model, settings, ["fast", "balanced"]);
+    const { artifacts, dataBytes } = await buildSet(dit.model, settings, { tiers: ["fast", "balanced"] });
     expect(
-      [...built].map(([name, { plan, verification, sharesWeights }]) => ({ name, ...plan.computed, ok: verification.ok, sharesWeights })),
+      [...artifacts].map(([name, { plan, verification, sharesWeights }]) => ({
+        name,
+        ...plan.computed,
+        ok: verification.ok,
+        sharesWeights,
+      })),
     ).toEqual([
-      { name: "fast", attn: 2, mlp: 2, ok: true, sharesWeights: false },
+      { name: "fast", attn: 2, mlp: 2, ok: true, sharesWeights: true },
       { name: "balanced", attn: 4, mlp: 4, ok: true, sharesWeights: true },
     ]);
-    expect(readdirSync(output).sort()).toEqual(["balanced", "fast"]);
-    const inodes = ["fast", "balanced"].map((tier) => statSync(join(output, tier, "model.onnx.data")).ino);
-    expect(new Set(inodes).size).toBe(1);
+    expect(readdirSync(output).sort()).toEqual(["SHA256SUMS", "balanced", "fast", "report.html", "variants.json"]);
+    const files = ["fast", "balanced"].map((tier) => statSync(join(output, tier, "model.onnx.data")));
+    expect(new Set(files.map(({ ino }) => ino)).size).toBe(1);
+    expect(dataBytes).toBe(files[0]?.size);
     // Each is whole by itself.
     rmSync(join(output, "fast"), { recursive: true });
     expect((await cli(["verify", join(output, "balanced"), "--quiet"])).exit).toBe(0);

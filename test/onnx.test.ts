@@ -490,6 +490,7 @@ describe("writing", () => {
     const digestOf = (path: string): string => createHash("sha256").update(readFileSync(path)).digest("hex");
     expect(result).toEqual({
       ...{ modelBytes: statSync(file).size, dataBytes: statSync(`${file}.data`).size, dataFile: `${file}.data` },
+      reads: new Set(["model.onnx.data"]),
       digests: new Map(["model.onnx.data", "model.onnx"].map((name) => [name, digestOf(join(dirname(file), name))])),
     });
     expect(readdirSync(dirname(file)).sort()).toEqual(["model.onnx", "model.onnx.data"]);

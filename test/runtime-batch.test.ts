@@ -186,6 +186,7 @@ describe("networks that were exported", () => {
 
   it.skipIf(!existsSync(COMPLETE)).each([
     { name: "aura_flow", form: "batched" },
+    { name: "sana", form: "batched" },
     { name: "stable_audio", form: "batched" },
     { name: "wan", form: "two-calls" },
   ])("with text, whose unconditional half is an input, encoder and decoder where there are any: $name", async ({ name, form }) => {
@@ -226,13 +227,6 @@ describe("what is refused", () => {
     const refused = expect(compiled(await jobOf({ ...batched, recipe }))).rejects;
     await refused.toMatchObject({ code: "BATCH_FIXED" });
     await refused.toThrow("label");
-  });
-
-  it.skipIf(!existsSync(COMPLETE))("an encoder that looks up by the number of the latent, as Sana's does", async () => {
-    const job = await openJob(join(COMPLETE, "sana"), { runtime: ["batch"], steps: 3 }, { threads: 1 });
-    const refused = expect(compiled(job)).rejects;
-    await refused.toMatchObject({ code: "BATCH_FIXED" });
-    await refused.toThrow("GatherND 'text_encoder/");
   });
 
   it("a loop, whose steps are no nodes of the run", async () => {

@@ -273,7 +273,7 @@ describe("the commands", () => {
   it("compile, verify, run, report and serve-package take the scale, or that of the manifest", async () => {
     const artifact = await built("--runtime", "guidance");
     const { inputs } = readManifest(artifact);
-    expect(inputs.at(-1)).toEqual({ name: "guidance_scale", elem: "float", shape: [], default: 2 });
+    expect(inputs.at(-1)).toEqual({ name: "guidance_scale", elem: "float", shape: [], role: "guidance_scale", default: 2 });
     const { checks } = checked.parse(await told("verify", artifact));
     const names = checks.map(({ name }) => name);
     expect(names).toContain("artifact = plan-aware loop over the original step");
@@ -292,6 +292,7 @@ describe("the commands", () => {
     const config = readFileSync(join(served, "config.pbtxt"), "utf8");
     expect(config).toContain('{ name: "guidance_scale", data_type: TYPE_FP32, dims: [ 1 ], reshape { shape: [ ] } }');
     expect(config).toContain('parameters { key: "guidance_scale.default", value: { string_value: "2" } }');
+    expect(config).toContain('parameters { key: "x.draw", value: { string_value: "unit normal" } }');
     await promisify(execFile)(process.execPath, [CLI, "report", artifact, "--quiet"]);
     expect(readFileSync(join(artifact, "report.html"), "utf8")).toContain("2 unless another is given");
   });

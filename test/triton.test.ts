@@ -86,7 +86,7 @@ it("the configuration says what the model says, and the server's files run", asy
     output: portsOf(graph?.output),
     instance_group: [{ kind: "KIND_CPU", gpus: [] }],
     optimization: { graph: { level: 2 } },
-    parameters: { enable_mem_pattern: { string_value: "0" } },
+    parameters: { enable_mem_pattern: { string_value: "0" }, "hidden_states.draw": { string_value: "unit normal" } },
   });
   const model = join(folder, "repository", "my_model");
   const files = readdirSync(model, { recursive: true, encoding: "utf8" }).filter((file) => statSync(join(model, file)).isFile());

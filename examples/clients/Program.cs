@@ -4,7 +4,7 @@
 //   ORT_DISABLE_TELEMETRY=1 dotnet run -- DIR picture.ppm class_labels=18 [NAME=NUMBERS|NAME=FILE.npy …] [seed=1]
 //
 // Without that variable, ONNX Runtime keeps a store of what it runs, to send it to its maker. It has to be set outside: what a program in .NET
-// sets, native libraries do not see. The result is a picture as .pgm or .ppm, or bare floats under any other name.
+// sets, native libraries do not see. The result is a picture as .pgm or .ppm, or bare floats (bytes, where it is of them) under any other name.
 // Not compiled where it was written.
 using System;
 using System.Collections.Generic;
@@ -29,7 +29,9 @@ var manifest = document.RootElement;
 var shown = manifest.GetProperty("outputs").EnumerateArray().Last();
 var shape = ShapeOf(shown);
 var isPicture = output.EndsWith(".pgm") || output.EndsWith(".ppm");
-if (isPicture && (shape.Length != 4 || shape[1] == 2)) throw new ArgumentException("the result is no picture: name a .bin file for it");
+// Bytes, with channels last, in place of floats.
+var isBytes = shown.GetProperty("elem").GetString() == "uint8";
+if (isPicture && (shape.Length != 4 || shape[isBytes ? 3 : 1] == 2)) throw new ArgumentException("the result is no picture: name a .bin file for it");
 
 using var options = new SessionOptions();
 // As `load` of the manifest advises: what the optimiser would do is done.
@@ -44,39 +46,31 @@ using var session = new InferenceSession(Path.Combine(folder, "model.onnx"), opt
 var feeds = FeedsOf(manifest, given);
 using var runOptions = new RunOptions();
 using var results = session.Run(runOptions, feeds, new[] { shown.GetProperty("name").GetString()! });
-Write(output, results.First().GetTensorDataAsSpan<float>());
+if (isBytes) WriteBytes(output, results.First().GetTensorDataAsSpan<byte>());
+else Write(output, results.First().GetTensorDataAsSpan<float>());
 foreach (var feed in feeds.Values) feed.Dispose();
 return 0;
 
 static long[] ShapeOf(JsonElement port) => port.GetProperty("shape").EnumerateArray().Select(size => size.GetInt64()).ToArray();
 
-// The inputs of a run by name: what was given for them, else unit normals for the latent and what the sampler draws, or defaults.
+// The inputs of a run by name: what was given for them, else what the manifest says.
 static Dictionary<string, OrtValue> FeedsOf(JsonElement manifest, Dictionary<string, string> given)
 {
     var random = new Random(given.TryGetValue("seed", out var seed) ? int.Parse(seed) : 0);
-    var ports = manifest.GetProperty("inputs").EnumerateArray().ToArray();
-    var recipe = manifest.GetProperty("recipe");
-    var latent = ShapeOf(ports[0]);
-    // A run that starts late wants its latent noised, unless it is given an original.
-    bool Says(string key) => recipe.TryGetProperty(key, out var value) && value.GetBoolean();
-    double Number(string key, double otherwise) => recipe.TryGetProperty(key, out var value) ? value.GetDouble() : otherwise;
-    var isNoise = Says("image") || Says("inpaint") || (Number("start", 0) == 0 && Number("strength", 1) == 1);
     var feeds = new Dictionary<string, OrtValue>();
-    for (var i = 0; i < ports.Length; i++)
+    foreach (var port in manifest.GetProperty("inputs").EnumerateArray())
     {
-        var name = ports[i].GetProperty("name").GetString()!;
-        var elem = ports[i].GetProperty("elem").GetString()!;
-        var shape = ShapeOf(ports[i]);
+        var name = port.GetProperty("name").GetString()!;
+        var elem = port.GetProperty("elem").GetString()!;
+        var shape = ShapeOf(port);
         var count = shape.Aggregate(1L, (product, size) => product * size);
-        // What the sampler draws: [draws, …latent].
-        var isDrawn = name.EndsWith("noise") && shape.Skip(1).SequenceEqual(latent);
         if (given.TryGetValue(name, out var text) && text.EndsWith(".npy"))
             feeds[name] = FromBytes(elem, Npy(text), shape);
         else if (text != null)
             feeds[name] = FromNumbers(elem, text.Split(',').Select(part => double.Parse(part, CultureInfo.InvariantCulture)).ToArray(), shape);
-        else if (i == 0 ? isNoise : isDrawn)
+        else if (port.TryGetProperty("draw", out var draw) && draw.GetString() == "unit normal")
             feeds[name] = OrtValue.CreateTensorValueFromMemory(Normals(random, count), shape);
-        else if (ports[i].TryGetProperty("default", out var value))
+        else if (port.TryGetProperty("default", out var value))
             feeds[name] = FromNumbers(elem, new[] { value.GetDouble() }, shape);
         else
             throw new ArgumentException($"say what the input '{name}' [{string.Join(", ", shape)}] is: {name}=VALUE");
@@ -132,6 +126,22 @@ static byte[] Npy(string file)
     var start = bytes[6] == 1 ? 10 + BitConverter.ToUInt16(bytes, 8) : 12 + BitConverter.ToInt32(bytes, 8);
     if (!Encoding.Latin1.GetString(bytes, 0, start).Contains("'fortran_order': False")) throw new ArgumentException($"{file} is not in C order");
     return bytes[start..];
+}
+
+// [batch, height, width, channels] as one picture, the batch side by side.
+void WriteBytes(string file, ReadOnlySpan<byte> bytes)
+{
+    using var stream = File.Create(file);
+    if (!isPicture)
+    {
+        stream.Write(bytes);
+        return;
+    }
+    var (batch, height, width, channels) = ((int)shape[0], (int)shape[1], (int)shape[2], (int)shape[3]);
+    stream.Write(Encoding.ASCII.GetBytes($"{(channels == 1 ? "P5" : "P6")} {batch * width} {height} 255\n"));
+    for (var y = 0; y < height; y++)
+        for (var sample = 0; sample < batch; sample++)
+            stream.Write(bytes.Slice((sample * height + y) * width * channels, width * channels));
 }
 
 // [batch, channels, height, width] as one picture, the batch side by side; of four channels or more, three are shown.

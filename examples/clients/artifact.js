@@ -24,25 +24,20 @@ export function sessionOptions({ load }) {
 }
 
 /**
- * The inputs of a run by name, as { type, data, dims }: what was given for them (numbers, or an array of their type), else defaults,
- * and unit normals for the latent and what the sampler draws. Throws an error for people if one is missing.
+ * The inputs of a run by name, as { type, data, dims }: what was given for them (numbers, or an array of their type), else what the manifest
+ * says. Throws an error for people if one is missing.
  */
-export function feedsOf({ inputs, recipe }, given, seed = 0) {
-  const [latent] = inputs;
+export function feedsOf({ inputs }, given, seed = 0) {
   const unknown = Object.keys(given).find((name) => inputs.every((port) => port.name !== name));
   if (unknown !== undefined) throw new Error(`there is no input '${unknown}', but ${inputs.map(({ name }) => name).join(", ")}`);
   const normal = normals(seed);
-  // A run that starts late wants its latent noised, unless it is given an original.
-  const isNoise = recipe.image || recipe.inpaint || ((recipe.start ?? 0) === 0 && (recipe.strength ?? 1) === 1);
-  // What the sampler draws: [draws, …latent].
-  const isDrawn = ({ name, shape }) => name.endsWith("noise") && String(shape.slice(1)) === String(latent.shape);
   const valueOf = (port) => {
     const { name, elem, shape } = port;
     if (!(elem in TYPES)) throw new Error(`the input '${name}' is of type ${elem}, which is not known here`);
     const [type, Elements] = TYPES[elem];
     const data = new Elements(shape.reduce((product, size) => product * size, 1));
     if (given[name] !== undefined) fill(data, given[name], port);
-    else if (port === latent ? isNoise : isDrawn(port)) data.forEach((_, i) => (data[i] = normal()));
+    else if (port.draw === "unit normal") data.forEach((_, i) => (data[i] = normal()));
     else if (port.default !== undefined) data.fill(port.default);
     else throw new Error(`say what the input '${name}' [${shape.join(", ")}] is`);
     return { type, data, dims: shape };
@@ -96,23 +91,29 @@ export async function play({ segments = [], inputs, outputs, evaluations }, open
   return values[outputs.at(-1).name];
 }
 
-/** Whether values of this shape can be drawn: [batch, channels, height, width], where two channels are neither grey nor colours. */
-export function isPicture(dims) {
-  return dims.length === 4 && dims[1] !== 2;
+/** Whether values of a type and shape can be drawn, as `pixelsOf` does it: two channels are neither grey nor colours. */
+export function isPicture(type, dims) {
+  return dims.length === 4 && dims[type === "uint8" ? 3 : 1] !== 2;
 }
 
-/** Values [batch, channels, height, width] as the RGBA pixels of one picture, the batch side by side. Of four channels, three are shown. */
+/**
+ * Values [batch, channels, height, width], or bytes [batch, height, width, channels], as the RGBA pixels of one picture, the batch side by
+ * side. Of four channels, three are shown.
+ */
 export function pixelsOf({ data, dims }, { display }) {
-  const [batch, channels, height, width] = dims;
-  const [black, white] = display?.range ?? [-1, 1];
+  const areBytes = data instanceof Uint8Array;
+  const [batch, channels, height, width] = areBytes ? [dims[0], dims[3], dims[1], dims[2]] : dims;
+  const [black, white] = areBytes ? [0, 255] : (display?.range ?? [-1, 1]);
+  const placeOf = (sample, channel, place) =>
+    areBytes ? (sample * height * width + place) * channels + channel : (sample * channels + channel) * height * width + place;
   const pixels = new Uint8ClampedArray(batch * height * width * 4);
   let at = 0;
   for (let y = 0; y < height; y++) {
     for (let sample = 0; sample < batch; sample++) {
       for (let x = 0; x < width; x++) {
         for (let colour = 0; colour < 3; colour++) {
-          const channel = sample * channels + (channels === 1 ? 0 : colour);
-          pixels[at++] = (255 * (data[(channel * height + y) * width + x] - black)) / (white - black);
+          const value = data[placeOf(sample, channels === 1 ? 0 : colour, y * width + x)];
+          pixels[at++] = (255 * (value - black)) / (white - black);
         }
         pixels[at++] = 255;
       }

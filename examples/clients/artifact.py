@@ -25,51 +25,51 @@ def options(doc):
 def prepare(args):
     """The manifest, and the inputs of a run as arrays by name. Ends the program where something is missing."""
     manifest = json.loads((args.folder / "manifest.json").read_text())
-    assert_writable(args.output, manifest["outputs"][-1]["shape"])
-    ports, recipe = manifest["inputs"], manifest["recipe"]
+    assert_writable(args.output, manifest["outputs"][-1])
+    ports = manifest["inputs"]
     given = dict(pair.partition("=")[::2] for pair in args.input)
     for name in given.keys() - {port["name"] for port in ports}:
         raise SystemExit(f"There is no input '{name}', but {', '.join(port['name'] for port in ports)}.")
-    # What the sampler draws: [draws, …latent].
-    drawn = [port["name"] for port in ports if port["name"].endswith("noise") and port["shape"][1:] == ports[0]["shape"]]
-    # A run that starts late wants its latent noised, unless it is given an original.
-    if recipe.get("image") or recipe.get("inpaint") or (recipe.get("start", 0) == 0 and recipe.get("strength", 1) == 1):
-        drawn.append(ports[0]["name"])
     generator = np.random.default_rng(args.seed)
-    return manifest, {port["name"]: value_of(port, given.get(port["name"]), port["name"] in drawn, generator) for port in ports}
+    return manifest, {port["name"]: value_of(port, given.get(port["name"]), generator) for port in ports}
 
 
-def value_of(port, text, is_drawn, generator):
-    """What an input gets: what was given for it, else unit normals or its default."""
+def value_of(port, text, generator):
+    """What an input gets: what was given for it, else what the manifest says."""
     name, shape = port["name"], port["shape"]
     dtype = np.dtype({"float": "float32", "double": "float64"}.get(port["elem"], port["elem"]))
     if text is not None:
         numbers = np.load(text) if text.endswith(".npy") else np.array([float(part) for part in text.split(",")])
         return np.array(np.broadcast_to(numbers if shape else numbers.reshape(()), shape), dtype, order="C")
-    if is_drawn:
+    if port.get("draw") == "unit normal":
         return generator.standard_normal(shape, dtype=np.float32)
     if "default" in port:
         return np.full(shape, port["default"], dtype)
     raise SystemExit(f"Say what the input '{name}' {shape} is: --input {name}=VALUE or {name}=FILE.npy")
 
 
-def assert_writable(file, shape):
+def assert_writable(file, port):
+    shape = port["shape"]
+    channels = 3 if port["elem"] == "uint8" else 1
     if file.suffix not in (".png", ".npy"):
         raise SystemExit(f"{file}: the result is written as .png or .npy.")
-    if file.suffix == ".png" and (len(shape) != 4 or shape[1] == 2):
+    if file.suffix == ".png" and (len(shape) != 4 or shape[channels] == 2):
         raise SystemExit(f"The result {shape} is no picture: name a .npy file for it.")
 
 
+def pixels_of(values, manifest):
+    """Bytes [batch, height, width, channels] of [batch, channels, height, width]. Of four channels or more, as a latent has, three are shown."""
+    shown = values[:, : 1 if values.shape[1] == 1 else 3].astype(np.float64).transpose(0, 2, 3, 1)
+    black, white = manifest["recipe"].get("display", {}).get("range", [-1, 1])
+    return np.rint(np.clip(255 * (shown - black) / (white - black), 0, 255)).astype(np.uint8)
+
+
 def write(file, values, manifest):
-    """Writes a result: as numbers, or [batch, channels, height, width] as one PNG with the batch side by side."""
+    """Writes a result: as numbers, or [batch, channels, height, width], or bytes with channels last, as one PNG with the batch side by side."""
     if file.suffix == ".npy":
         np.save(file, values)
         return
-    # Of four channels or more, as a latent has, three are shown.
-    shown = values[:, : 1 if values.shape[1] == 1 else 3].astype(np.float64)
-    black, white = manifest["recipe"].get("display", {}).get("range", [-1, 1])
-    rows = np.concatenate(list(shown), axis=-1).transpose(1, 2, 0)
-    pixels = np.rint(np.clip(255 * (rows - black) / (white - black), 0, 255)).astype(np.uint8)
+    pixels = np.concatenate(list(values if values.dtype == np.uint8 else pixels_of(values, manifest)), axis=1)
     height, width, channels = pixels.shape
     header = struct.pack(">IIBBBBB", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0)
     # Each row begins with the number of its filter, 0 for none.

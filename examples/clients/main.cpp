@@ -4,7 +4,7 @@
 //   ./run DIR picture.ppm class_labels=18 [NAME=NUMBERS|NAME=FILE.npy …] [seed=1]
 //
 // ORT is an unpacked release of onnxruntime (1.17 or later), which has headers and library. Also needs nlohmann/json (nlohmann-json3-dev).
-// The result is a picture as .pgm or .ppm, or bare floats under any other name.
+// The result is a picture as .pgm or .ppm, or bare floats (bytes, where it is of them) under any other name.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -18,6 +18,7 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -101,28 +102,20 @@ std::vector<char> parsed(const std::string& text, const Element& element, const 
   return bytes;
 }
 
-// The inputs of a run: what was given for them, else unit normals for the latent and what the sampler draws, or defaults.
+// The inputs of a run: what was given for them, else what the manifest says.
 std::vector<Input> inputs_of(const json& manifest, const std::map<std::string, std::string>& given, unsigned seed) {
   std::mt19937 generator(seed);
   std::normal_distribution<float> normal;
-  const json& ports = manifest.at("inputs");
-  const json& recipe = manifest.at("recipe");
-  const Shape latent = ports[0]["shape"];
-  // A run that starts late wants its latent noised, unless it is given an original.
-  const bool is_noise = recipe.value("image", false) || recipe.value("inpaint", false) ||
-                        (recipe.value("start", 0) == 0 && recipe.value("strength", 1.0) == 1.0);
   std::vector<Input> inputs;
-  for (const json& port : ports) {
+  for (const json& port : manifest.at("inputs")) {
     const std::string name = port["name"];
     const Shape shape = port["shape"];
     if (!ELEMENTS.count(port["elem"])) throw std::runtime_error("'" + name + "' is of a type that is not known here");
     const Element& element = ELEMENTS.at(port["elem"]);
-    // What the sampler draws: [draws, …latent].
-    const bool is_drawn = ends_with(name, "noise") && !shape.empty() && Shape(shape.begin() + 1, shape.end()) == latent;
     Input input{{}, shape, element.type};
     if (given.count(name)) {
       input.bytes = parsed(given.at(name), element, shape, name);
-    } else if (&port == &ports[0] ? is_noise : is_drawn) {
+    } else if (port.value("draw", "") == "unit normal") {
       std::vector<float> values(count_of(shape));
       std::generate(values.begin(), values.end(), [&] { return normal(generator); });
       input.bytes.resize(values.size() * sizeof(float));
@@ -137,10 +130,13 @@ std::vector<Input> inputs_of(const json& manifest, const std::map<std::string, s
   return inputs;
 }
 
-// Writes values [batch, channels, height, width] as one picture, the batch side by side. Of four channels or more, three are shown.
-void write_picture(std::ostream& file, const float* values, const Shape& shape, const json& recipe) {
-  const int64_t batch = shape[0], channels = shape[1], height = shape[2], width = shape[3];
-  const json range = recipe.value("/display/range"_json_pointer, json{-1, 1});
+// Writes values [batch, channels, height, width], or bytes [batch, height, width, channels], as one picture, the batch side by side. Of four
+// channels or more, three are shown.
+template <typename T>
+void write_picture(std::ostream& file, const T* values, const Shape& shape, const json& recipe) {
+  const bool is_bytes = std::is_same_v<T, uint8_t>;
+  const int64_t batch = shape[0], channels = shape[is_bytes ? 3 : 1], height = shape[is_bytes ? 1 : 2], width = shape[is_bytes ? 2 : 3];
+  const json range = is_bytes ? json{0, 255} : recipe.value("/display/range"_json_pointer, json{-1, 1});
   const float black = range[0], white = range[1];
   const int64_t shown = channels == 1 ? 1 : 3;
   file << (shown == 1 ? "P5 " : "P6 ") << batch * width << ' ' << height << " 255\n";
@@ -148,7 +144,8 @@ void write_picture(std::ostream& file, const float* values, const Shape& shape, 
     for (int64_t sample = 0; sample < batch; sample++)
       for (int64_t x = 0; x < width; x++)
         for (int64_t channel = 0; channel < shown; channel++) {
-          const float value = values[((sample * channels + channel) * height + y) * width + x];
+          const int64_t row = sample * height + y, plane = sample * channels + channel;
+          const float value = values[is_bytes ? (row * width + x) * channels + channel : (plane * height + y) * width + x];
           file.put(static_cast<char>(std::lround(std::clamp(255 * (value - black) / (white - black), 0.0f, 255.0f))));
         }
 }
@@ -158,7 +155,8 @@ void run(const std::string& folder, const std::string& output, std::map<std::str
   const unsigned seed = given.count("seed") ? static_cast<unsigned>(std::stoul(given["seed"])) : 0;
   const bool is_picture = ends_with(output, ".pgm") || ends_with(output, ".ppm");
   const Shape shape = manifest.at("outputs").back()["shape"];
-  if (is_picture && (shape.size() != 4 || shape[1] == 2)) throw std::runtime_error("the result is no picture: name a .bin file for it");
+  const bool is_bytes = manifest.at("outputs").back()["elem"] == "uint8";
+  if (is_picture && (shape.size() != 4 || shape[is_bytes ? 3 : 1] == 2)) throw std::runtime_error("the result is no picture: name a .bin file for it");
   std::vector<Input> inputs = inputs_of(manifest, given, seed);
 
   Ort::Env env(ORT_LOGGING_LEVEL_WARNING);
@@ -184,15 +182,20 @@ void run(const std::string& folder, const std::string& output, std::map<std::str
   const std::string shown = manifest.at("outputs").back()["name"];
   const char* result = shown.c_str();
   const auto results = session.Run(Ort::RunOptions{nullptr}, names.data(), values.data(), values.size(), &result, 1);
-  if (results[0].GetTensorTypeAndShapeInfo().GetElementType() != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT)
+  if (!is_bytes && results[0].GetTensorTypeAndShapeInfo().GetElementType() != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT)
     throw std::runtime_error("the result is not of type float");
-  const float* data = results[0].GetTensorData<float>();
 
   std::ofstream file(output, std::ios::binary);
-  if (is_picture)
-    write_picture(file, data, shape, manifest.at("recipe"));
+  const auto write = [&](const auto* data) {
+    if (is_picture)
+      write_picture(file, data, shape, manifest.at("recipe"));
+    else
+      file.write(reinterpret_cast<const char*>(data), static_cast<std::streamsize>(count_of(shape) * sizeof(*data)));
+  };
+  if (is_bytes)
+    write(results[0].GetTensorData<uint8_t>());
   else
-    file.write(reinterpret_cast<const char*>(data), static_cast<std::streamsize>(count_of(shape) * sizeof(float)));
+    write(results[0].GetTensorData<float>());
   if (!file.flush()) throw std::runtime_error("cannot write " + output);
 }
 

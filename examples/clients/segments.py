@@ -25,7 +25,7 @@ def main():
     if not segments:
         raise SystemExit(f"{args.folder} is in one part: compile it with --segments N, or use run.py.")
     if args.previews:
-        assert_writable(args.previews / "0.png", manifest["outputs"][0]["shape"])
+        assert_writable(args.previews / "0.png", manifest["outputs"][0])
         args.previews.mkdir(exist_ok=True)
     # A part cannot be interrupted; what has been asked meanwhile is done after it.
     asked = []

@@ -1,5 +1,5 @@
 /** Streams bytes and ranges of other files into a new file, through one small buffer. */
-import { createHash } from "node:crypto";
+import { createHash, type Hash } from "node:crypto";
 import { open, type FileHandle } from "node:fs/promises";
 import { cancelled, externalDataShort, fileNotWritten } from "../diagnostics.js";
 import type { Piece } from "./data-file.js";
@@ -14,8 +14,19 @@ const BUFFER_BYTES = 1 << 20;
  * Throws CANCELLED, FILE_NOT_WRITTEN, FILE_MISSING, EXTERNAL_DATA_SHORT.
  */
 export async function writePieces(file: string, pieces: readonly Piece[], signal?: AbortSignal): Promise<string> {
-  const handle = await writing(file, () => open(file, "w"));
-  const output = new BufferedWriter(file, handle, signal);
+  const hash = createHash("sha256");
+  await putPieces(file, "w", pieces, hash, signal);
+  return hash.digest("hex");
+}
+
+/** Writes the pieces at the end of a file, if there is one; `hash` sees them. Throws what `writePieces` throws. */
+export function appendPieces(file: string, pieces: readonly Piece[], hash: Hash, signal?: AbortSignal): Promise<void> {
+  return putPieces(file, "a", pieces, hash, signal);
+}
+
+async function putPieces(file: string, flag: "w" | "a", pieces: readonly Piece[], hash: Hash, signal?: AbortSignal): Promise<void> {
+  const handle = await writing(file, () => open(file, flag));
+  const output = new BufferedWriter(file, handle, hash, signal);
   try {
     for (const piece of pieces) {
       if (typeof piece === "number") await output.zeros(piece);
@@ -23,7 +34,7 @@ export async function writePieces(file: string, pieces: readonly Piece[], signal
       else if (piece.kind === "file") await output.range(piece);
       else await output.converted(piece);
     }
-    return await output.finish();
+    await output.flush();
   } finally {
     await output.close();
   }
@@ -38,7 +49,6 @@ async function writing<T>(file: string, action: () => Promise<T>): Promise<T> {
 }
 
 class BufferedWriter {
-  private readonly hash = createHash("sha256");
   private readonly buffer = Buffer.alloc(BUFFER_BYTES);
   private held = 0;
   /** Holds numbers before their conversion. */
@@ -49,6 +59,7 @@ class BufferedWriter {
   constructor(
     private readonly file: string,
     private readonly handle: FileHandle,
+    private readonly hash: Hash,
     private readonly signal: AbortSignal | undefined,
   ) {}
 
@@ -114,13 +125,8 @@ class BufferedWriter {
     return this.buffer.length - this.held;
   }
 
-  /** Writes what is left; returns the digest. */
-  async finish(): Promise<string> {
-    await this.flush();
-    return this.hash.digest("hex");
-  }
-
-  private async flush(): Promise<void> {
+  /** Writes what is held. */
+  async flush(): Promise<void> {
     if (this.signal?.aborted) throw cancelled();
     this.hash.update(this.buffer.subarray(0, this.held));
     for (let done = 0; done < this.held;) {

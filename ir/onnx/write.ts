@@ -6,7 +6,7 @@ import type { Graph, Model, Node, Port, Value } from "../graph.js";
 import type { TensorData } from "../tensor.js";
 import { type Dim, ELEMENT_TYPES, sameType, type TensorType } from "../types.js";
 import { attributeBytes } from "./attributes.js";
-import { DataLayout, type Piece, WrittenData } from "./data-file.js";
+import { DataLayout, type Piece, SMALL_BYTES, WrittenData } from "./data-file.js";
 import { Leftovers, NodeExtra, ValueExtra } from "./extra.js";
 import { irVersionOf } from "./ir-version.js";
 import { assignNames, type Naming } from "./names.js";
@@ -39,12 +39,11 @@ export interface WriteResult {
   /** 0 if no data file was needed, so that none was written. */
   readonly dataBytes: number;
   readonly dataFile?: string | undefined;
+  /** The names of the data files that the model reads, this one and those that were there. */
+  readonly reads: ReadonlySet<string>;
   /** SHA-256 of what was written, in hexadecimal digits, by the name of the file. */
   readonly digests: ReadonlyMap<string, string>;
 }
-
-/** Tensors up to this size are never external for a session, as it needs shapes and indices when it is created. */
-const SMALL_BYTES = 1024;
 
 /** Tells the temporaries of one process apart. */
 let attempts = 0;
@@ -77,8 +76,8 @@ export async function writeModel(model: Model, file: string, options: WriteOptio
     for (const part of parts) await rm(`${part.file}.${suffix}`, { force: true });
     throw error instanceof CompilerError ? error : fileNotWritten(target, problemOf(error) ?? String(error));
   }
-  written.add(layout.placed);
-  return { modelBytes, dataBytes: layout.size, dataFile: layout.size > 0 ? data : undefined, digests };
+  written.add(layout);
+  return { modelBytes, dataBytes: layout.size, dataFile: layout.size > 0 ? data : undefined, reads: layout.locations, digests };
 }
 
 /**

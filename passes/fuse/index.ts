@@ -4,6 +4,7 @@
  */
 import affineNormalization from "./affine-normalization.js";
 import attention from "./attention.js";
+import gatherRows from "./gather-rows.js";
 import gelu from "./gelu.js";
 import groupedAttention from "./grouped-attention.js";
 import identity from "./identity.js";
@@ -19,7 +20,7 @@ import type { FuseRule } from "../fuse-rule.js";
 
 /** In the order in which they run: rules that simplify come first, and rules over fused operators after those that make them. */
 export const fuseRules: readonly FuseRule[] = [
-  ...[identity, split],
+  ...[identity, gatherRows, split],
   ...[rotaryEmbedding, gelu, rmsNormalization, layerNormalization, affineNormalization],
   ...[sinkTranspose, transpose, reshape],
   ...[attention, groupedAttention, packedAttention],

@@ -68,7 +68,7 @@ export async function fitTokens(
         row.arrays.set(step, { tokens: spreadTokens(sum, tokenCount(partialAt(row, step).tokens, row.count), spread) });
     }
     if (moves) {
-      const products = new CellSums((row, step) => new Products(freshAt(row, step)));
+      const products = new CellSums((row, step) => new Products(listedAt(row, step)));
       await observe(place, (row, cell) => {
         products.of(row, cell.step).add(cell);
       });
@@ -148,7 +148,7 @@ async function follow(
       if (reading && isPartialCell(row.cells[step]) && reading.place <= place) {
         const cell = observed(value, step, reading.terms, held);
         if (reading.place === place) visit(row, cell);
-        else if (isRead) held.set(step, refreshed(cell, freshAt(row, step)));
+        else if (isRead) held.set(step, refreshed(cell, listedAt(row, step)));
       }
       for (const source of held.keys()) if ((row.readers.get(source) ?? -1) <= step && source < step) held.delete(source);
     }
@@ -171,11 +171,17 @@ function partialAt({ cells }: TokenRow, step: number): PartialCell {
   return cell;
 }
 
-/** The tokens of a cell that are known, and its moves if they are. */
-function freshAt(row: FollowedRow, step: number): Fresh {
+/** The tokens of a cell, which are listed, and its moves if they are known. */
+interface Listed extends Fresh {
+  readonly tokens: readonly number[];
+}
+
+function listedAt(row: FollowedRow, step: number): Listed {
   const arrays = row.arrays.get(step);
   const cell = { ...partialAt(row, step), move: arrays?.move !== undefined };
-  return freshOf(cell, { key: row.name, step, turn: 0, count: row.count }, arrays);
+  const fresh = freshOf(cell, { key: row.name, step, turn: 0, count: row.count }, arrays);
+  if (!fresh.tokens) throw new Error(`internal: step ${step} lists no tokens`);
+  return { ...fresh, tokens: fresh.tokens };
 }
 
 /** Calls `add` for each of these tokens, in each row of a value, with where its channels begin in it and those of the row. */
@@ -203,7 +209,7 @@ function product({ surprise, channels }: Observed, one: number, other: number): 
 }
 
 /** The value of a partial cell: forecast, with the surprises of its tokens, and the others moved by these. */
-function refreshed(cell: Observed, { tokens, count, move }: Fresh): Float32Array {
+function refreshed(cell: Observed, { tokens, count, move }: Listed): Float32Array {
   const { forecast, surprise, channels } = cell;
   const value = Float32Array.from(forecast);
   const addAt = (at: number, from: number, weight: number): void => {
@@ -239,7 +245,7 @@ class CellSums<S> {
 class Products {
   private readonly withAll: readonly Float64Array[];
 
-  constructor(readonly fresh: Fresh) {
+  constructor(readonly fresh: Listed) {
     const { tokens, count } = fresh;
     this.withAll = tokens.map(() => new Float64Array(count));
   }

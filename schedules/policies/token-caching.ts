@@ -9,7 +9,7 @@
  * - which (`by`): in turn; one of each run of neighbours, as ClusCa's representatives (arXiv 2509.10312, whose clusters k-means finds at run
  *   time); or those whose cached value misses most in runs without caching. The last is what ToCa (arXiv 2410.05317) has four scores for: what
  *   attention and conditions say about a token is replaced by the measured miss, which is small for tokens that were computed lately, and
- *   neighbours are discouraged likewise.
+ *   neighbours are discouraged likewise. Or the choice is left to the run: those of which what comes into the branch has changed most.
  * - what the others do: keep their value or go on with its series (`order`), and move with the surprise of the computed ones, by a weight
  *   as ClusCa's γ for those of a cluster, or by weights fitted to runs without caching.
  *
@@ -40,9 +40,11 @@ const options = z
       .optional()
       .describe("whether branches that miss more compute more tokens; measured where runs are made anyway, else even"),
     by: z
-      .enum(["stagger", "cluster", "mask"])
+      .enum(["stagger", "cluster", "mask", "change"])
       .default("stagger")
-      .describe("which tokens: in turn, one of each run of neighbours, or those that miss most in runs of the model"),
+      .describe(
+        "which tokens: in turn, one of each run of neighbours, those that miss most in runs of the model, or those that changed most, as found in the run",
+      ),
     spread: z.coerce.number().min(0).max(1).default(0.5).describe("by mask: how much less the neighbours of a chosen token count"),
     move: z
       .enum(["none", "fitted"])
@@ -57,6 +59,9 @@ const options = z
     order: z.coerce.number().int().min(0).max(4).default(0).describe("degree of the series that cached tokens go on with; 0 reuses"),
     kv: z.enum(["fresh", "cached"]).default("fresh").describe("keys and values of the other tokens: computed as well, or cached with them"),
     last: z.coerce.number().int().min(0).default(1).describe("how many of the last blocks are always computed"),
+  })
+  .refine(({ by, move }) => by !== "change" || move === "none", {
+    message: "takes move fitted with tokens that are known before the run, and by change finds them in it",
   })
   .refine(({ propagate, by, move }) => propagate === 0 || (by === "cluster" && move === "none"), {
     message: "takes propagate with by cluster alone, and not with move",
@@ -75,9 +80,9 @@ export default {
     const sizes = sizesOf(input, sites, computes, given);
     const cells = new Map<string, readonly ScheduleCell[]>();
     const rows: TokenRow[] = [];
-    for (const { name, tokens, keepsKeys } of sites) {
+    for (const { name, tokens, ...site } of sites) {
       const size = sizes.get(name);
-      const partial = size !== undefined && tokens ? partialCell(size / tokens.count, keepsKeys, given) : undefined;
+      const partial = size !== undefined && tokens ? partialCell(size / tokens.count, site, given) : undefined;
       const row = rowOf(computes, partial, given.order, input.borders);
       cells.set(name, row);
       if (partial && tokens) rows.push({ name, count: tokens.count, cells: row, arrays: listedTokens(row, tokens.count, given) });
@@ -101,18 +106,20 @@ function isMeasured(given: Options): boolean {
 }
 
 /** A branch that is cached; `tokens` are there if some of them can be computed. */
-type TokenSite = PolicySite & { readonly keepsKeys: boolean };
+type TokenSite = PolicySite & { readonly keepsKeys: boolean; readonly by: Options["by"] };
 
 /** The branches that are cached, which are those of all but the last blocks, and what to tell about them. */
 function tokenSites(
   { sites }: PolicyInput,
-  { last, kv }: Options,
+  { last, kv, by }: Options,
 ): { readonly sites: readonly TokenSite[]; readonly warnings: readonly string[] } {
   const cached = withoutLastBlocks(sites, last);
   const without = cached.filter(({ tokens }) => !tokens || tokens.count < 2);
   const mixed = cached.filter(({ tokens }) => tokens?.mixer !== undefined && tokens.count > 1);
   const apart = cached.filter((site) => !without.includes(site) && !mixed.includes(site));
   const computesKeys = apart.filter(({ kind, tokens }) => (kind === "attn" || kind === "single") && tokens?.shareWithKeys === undefined);
+  const canChoose = ({ tokens }: PolicySite): boolean => tokens?.choice !== undefined && tokens.choice.mixer === undefined;
+  const inTurn = by === "change" ? apart.filter((site) => !canChoose(site)) : [];
   const told = (branches: readonly PolicySite[], why: (first: PolicySite) => string): string[] =>
     branches.slice(0, 1).map((first) => `${why(first)}: ${listed(branches)}.`);
   const warnings = [
@@ -122,12 +129,14 @@ function tokenSites(
     ),
     ...told(mixed, ({ tokens }) => `Cached whole between full steps, as something mixes their tokens (${tokens?.mixer ?? ""})`),
     ...(kv === "cached" ? told(computesKeys, () => "Keys and values are computed of all tokens, as it is not known which they are") : []),
+    ...told(inTurn, () => "Tokens are computed in turn where they cannot be chosen in the run"),
   ];
   return {
     sites: cached.map((site) => ({
       ...site,
       tokens: apart.includes(site) ? site.tokens : undefined,
       keepsKeys: kv === "cached" && site.tokens?.shareWithKeys !== undefined,
+      by: inTurn.includes(site) ? ("stagger" as const) : by,
     })),
     warnings,
   };
@@ -194,8 +203,7 @@ function rootOf(f: (x: number) => number, low: number, high: number): number {
   return high;
 }
 
-function partialCell(share: number, keepsKeys: boolean, given: Options): PartialCell {
-  const { by } = given;
+function partialCell(share: number, { keepsKeys, by }: Pick<TokenSite, "keepsKeys" | "by">, given: Options): PartialCell {
   const isMoved = hasMoves(given);
   return { tokens: share, by: isMoved ? "mask" : by, ...(keepsKeys && { kv: "cached" }), ...(isMoved && { move: true }) };
 }
@@ -212,7 +220,7 @@ function listedTokens(cells: readonly ScheduleCell[], count: number, given: Opti
   if (by === "mask" || !hasMoves(given)) return new Map();
   return new Map(
     partial.map(({ cell, step }, turn) => {
-      const { tokens } = freshOf({ ...cell, by, move: false }, { key: "", step, turn, count });
+      const { tokens = [] } = freshOf({ ...cell, by, move: false }, { key: "", step, turn, count });
       return [step, { tokens, ...(propagate > 0 && { move: propagated(tokens.length, count, propagate) }) }];
     }),
   );

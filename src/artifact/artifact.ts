@@ -1,25 +1,15 @@
 /** The artifact folder: the emitted model, the step that it was made from, and the manifest. */
 import { existsSync, statSync } from "node:fs";
-import { mkdir, rename, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { z } from "zod";
 import { elemOf } from "../../ir/build.js";
 import { ditView, type Model, type Value } from "../../ir/graph.js";
-import { writeModel, type WriteOptions, type WriteResult, WrittenData } from "../../ir/onnx/index.js";
+import { SharedData, writeModel, type WriteOptions, type WriteResult } from "../../ir/onnx/index.js";
 import { type TensorData, tensorFrom, tensorNumbers } from "../../ir/tensor.js";
-import {
-  givenBy,
-  latentShape,
-  type Plan,
-  type Run,
-  runPorts,
-  scaleInput,
-  type Schedule,
-  stopName,
-  uncondInput,
-} from "../../schedules/index.js";
+import { givenBy, latentShape, type Plan, runPorts, scaleInput, type Schedule, stopName, uncondInput } from "../../schedules/index.js";
 import type { Compiled } from "../compile/index.js";
-import { assertUnchanged, jsonText, linked, npyBytes, readNpy, readSums, replaceFolder, tidy, writeSums } from "../files/index.js";
+import { assertUnchanged, jsonText, linked, npyBytes, readNpy, replaceFolder, tidy, writeSums } from "../files/index.js";
 import {
   allNetworks,
   fileOf,
@@ -41,7 +31,6 @@ import {
   ARTIFACT,
   assertWhole,
   companionFile,
-  dataFilesIn,
   FILES,
   MANIFEST_FORMAT,
   type Manifest,
@@ -60,7 +49,12 @@ export interface ArtifactContents {
 
 /** Writes an artifact completely or not at all; returns the sizes of the emitted model. Throws what `prepareFolder` throws. */
 export function writeArtifact(folder: string, contents: ArtifactContents, force: boolean, signal?: AbortSignal): Promise<Sizes> {
-  return replaceFolder(folder, ARTIFACT, force, async (partial) => (await fillArtifact(partial, contents, signal)).sizes);
+  return replaceFolder(folder, ARTIFACT, force, async (partial) => {
+    const data = new SharedData(partial, false);
+    await storeEmitted(contents, data, signal);
+    await storeOthers(contents, data, signal);
+    return fillArtifact(partial, contents, data, signal);
+  });
 }
 
 /** Bytes of the emitted model and of its weights. */
@@ -69,38 +63,60 @@ export interface Sizes {
   readonly data: number;
 }
 
-/** What was written: the sizes, and where the constants lie in the data files of the folder. */
-export interface Filled {
-  readonly sizes: Sizes;
-  readonly written: WrittenData;
+/** Writes the constants of the emitted model. It reads one data file: of artifacts that share it, the models come before all else. */
+export function storeEmitted({ compiled }: Pick<ArtifactContents, "compiled">, data: SharedData, signal?: AbortSignal): Promise<void> {
+  return data.add(compiled.model, FILES.data, signal);
 }
 
-/** Writes the files of an artifact into a folder. */
+/** Writes the constants of the other models of an artifact. */
+export async function storeOthers(
+  contents: Pick<ArtifactContents, "job" | "compiled">,
+  data: SharedData,
+  signal?: AbortSignal,
+): Promise<void> {
+  for (const [file, model] of [...segmentFiles(contents.compiled), ...exportedFiles(contents.job)])
+    await data.add(model, `${file}.data`, signal);
+}
+
+/** What was compiled, with constants that are in the data files left there, so that what several artifacts hold in memory is their graphs. */
+export function leftOnDisk(compiled: Compiled, data: SharedData): Compiled {
+  return {
+    ...compiled,
+    model: data.onDisk(compiled.model),
+    uncached: data.onDisk(compiled.uncached),
+    segments: compiled.segments.map((segment) => ({ ...segment, model: data.onDisk(segment.model) })),
+  };
+}
+
+/**
+ * Writes the files of an artifact into a folder; returns the sizes of the emitted model. The constants of its models have been written; a
+ * data file that lies in another folder becomes a hard link, or a copy where the file system has none.
+ */
 export async function fillArtifact(
   folder: string,
   { job, schedule, compiled, trace }: ArtifactContents,
+  shared: SharedData,
   signal?: AbortSignal,
-): Promise<Filled> {
+): Promise<Sizes> {
   const { structure } = job.run.of;
   const recipe = await portableRecipe(job, folder);
   const plan = await writePlan(join(folder, FILES.plan), { ...schedule, of: job.run.of }, false);
-  const written = new WrittenData();
-  const file = join(folder, FILES.model);
-  const first = await writeEmitted(compiled.model, file, { written, signal });
-  const data = first.digests.get(FILES.data);
+  const { written } = shared;
+  const dataDigests = shared.digests();
+  const data = dataDigests.get(FILES.data);
   const digests = { structure, ...(data !== undefined && { data: `sha256:${data}` }) };
   const metadata = { version: VERSION, ...digests, plan: JSON.stringify(plan) };
   const labelled = new Map(Object.entries(metadata).map(([key, value]) => [`${METADATA_PREFIX}${key}`, value]));
-  // Writes the model again, with the digests of the first writing as metadata. Its weights are already in the data file.
-  const second = await writeEmitted({ ...compiled.model, metadata: labelled }, file, { written, signal });
-  const beside: WriteResult[] = [];
-  for (const [i, segment] of compiled.segments.entries())
-    beside.push(await writeEmitted({ ...segment.model, metadata: labelled }, join(folder, segmentFile(i)), { written, signal }));
-  for (const [file, read] of exportedFiles(job)) beside.push(await writeModel(read, join(folder, file), { written, signal }));
+  const models: WriteResult[] = [];
+  for (const [file, model] of [[FILES.model, compiled.model] as const, ...segmentFiles(compiled)])
+    models.push(await writeEmitted({ ...model, metadata: labelled }, join(folder, file), { written, signal }));
+  for (const [file, read] of exportedFiles(job)) models.push(await writeModel(read, join(folder, file), { written, signal }));
+  const dataFiles = new Set(models.flatMap(({ reads }) => [...reads]));
+  for (const name of dataFiles) await placeData(shared.pathOf(name), resolve(folder, name));
   assertUnchanged(job.network.files);
   const { form, nodes, macs, memory, passes, model } = compiled;
   const port = (name: string, value: Value): Manifest["outputs"][number] => ({ name, elem: elemOf(value), shape: [...sizesOfPort(value)] });
-  const defaults = defaultsOf(job.run);
+  const facts = inputFacts(job);
   const manifest: Manifest = {
     format: `${MANIFEST_FORMAT}1`,
     smoothcc: VERSION,
@@ -111,7 +127,7 @@ export async function fillArtifact(
     plan,
     steps: job.steps,
     evaluations: job.run.rows.length,
-    inputs: model.graph.inputs.map((value) => ({ ...port(value.name, value), ...defaults.get(value.name) })),
+    inputs: model.graph.inputs.map((value) => ({ ...port(value.name, value), ...(facts.get(value.name) ?? CONDITION) })),
     outputs: model.graph.outputs.map(({ name, value }) => port(name, value)),
     segments: compiled.segments.map(({ model: { graph }, from, to }, i) => ({
       ...{ model: segmentFile(i), from, to, latent: to < job.run.rows.length ? stopName(to) : runPorts(job.run).latent },
@@ -127,8 +143,12 @@ export async function fillArtifact(
   await writeFile(join(folder, FILES.recipe), jsonText(recipe));
   if (trace) await writeFile(join(folder, FILES.trace), jsonText(trace));
   await writeFile(join(folder, FILES.manifest), jsonText(manifest));
-  await writeSums(folder, new Map([first, second, ...beside].flatMap(({ digests }) => [...digests])));
-  return { sizes: sizesOf(folder), written };
+  await writeSums(folder, new Map([...models.flatMap(({ digests }) => [...digests]), ...dataDigests]));
+  return sizesOf(folder);
+}
+
+async function placeData(file: string, target: string): Promise<void> {
+  if (file !== target && !(await linked(file, target))) await copyFile(file, target);
 }
 
 /** The sizes of an input or output of a run, the name of the batch among them. */
@@ -139,30 +159,23 @@ export function sizesOfPort({ name, type }: Value): readonly (number | string)[]
   });
 }
 
-/** What inputs of a run get where nothing is said of them. */
-function defaultsOf(run: Run): ReadonlyMap<string, Pick<Manifest["inputs"][number], "default">> {
-  const { scale } = run.guidance;
-  const input = scaleInput(run);
-  return new Map(input && typeof scale === "number" ? [[input.name, { default: scale }]] : []);
-}
+type InputFacts = Pick<Manifest["inputs"][number], "role" | "draw" | "default">;
 
-/**
- * Replaces weights files by hard links to equal ones of other artifacts, if the file system supports them. Each artifact still is
- * complete. Returns whether the weights of the emitted model are shared now.
- */
-export async function shareWeights(folder: string, others: readonly string[]): Promise<boolean> {
-  const shared = new Set<string>();
-  for (const name of dataFilesIn(folder)) {
-    const digest = readSums(folder)?.get(name);
-    for (const other of others) {
-      if (digest === undefined || shared.has(name) || readSums(other)?.get(name) !== digest) continue;
-      const partial = join(folder, `${name}.partial`);
-      if (!(await linked(join(other, name), partial))) continue;
-      await rename(partial, join(folder, name));
-      shared.add(name);
-    }
-  }
-  return shared.has(FILES.data);
+const CONDITION: InputFacts = { role: "condition" };
+
+/** What the inputs of a run are, by name, and what they get where nothing is said of them; all others are conditions. */
+function inputFacts({ run, model, skipped }: Job): ReadonlyMap<string, InputFacts> {
+  const drawn = { draw: "unit normal" } as const;
+  const { scale } = run.guidance;
+  const { image, mask } = run.original ?? {};
+  const facts: readonly (readonly [name: string | undefined, InputFacts])[] = [
+    [ditView(model).latent, { role: "latent", ...(!skipped && drawn) }],
+    [runPorts(run).noise, { role: "noise", ...drawn }],
+    [scaleInput(run)?.name, { role: "guidance_scale", ...(typeof scale === "number" && { default: scale }) }],
+    [image?.name, { role: "original" }],
+    [mask?.name, { role: "mask" }],
+  ];
+  return new Map(facts.flatMap(([name, own]) => (name === undefined ? [] : [[name, own]])));
 }
 
 export function sizesOf(folder: string): Sizes {
@@ -173,6 +186,11 @@ export function sizesOf(folder: string): Sizes {
 /** Writes an emitted model: weights go to one file beside it, and only inputs and outputs have types. */
 export function writeEmitted(model: Model, file: string, options: Pick<WriteOptions, "written" | "signal"> = {}): Promise<WriteResult> {
   return writeModel(model, file, { ...options, external: {}, valueInfo: false });
+}
+
+/** The parts of the run, by the name of their file in an artifact. */
+function segmentFiles({ segments }: Compiled): readonly (readonly [file: string, model: Model])[] {
+  return segments.map(({ model }, i) => [segmentFile(i), model]);
 }
 
 /** The networks as they were read, steps and companions, by the name of their file in an artifact: `verify` and `bench` run them. */

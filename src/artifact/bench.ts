@@ -114,14 +114,15 @@ export async function writeUncached(
   into: string,
   { uncached, signal }: Pick<BenchOptions, "uncached" | "signal"> = {},
 ): Promise<string> {
-  const written = new WrittenData();
-  let isLinked = true;
-  for (const name of dataFilesIn(folder)) {
-    const data = join(folder, name);
-    if (await linked(data, join(into, name))) written.link(name, data);
-    else isLinked = false;
-  }
-  if (uncached && isLinked) written.add(uncached.written);
+  const links = await Promise.all(
+    dataFilesIn(folder).map(async (name) => ({
+      name,
+      data: join(folder, name),
+      isLinked: await linked(join(folder, name), join(into, name)),
+    })),
+  );
+  const written = new WrittenData(links.every(({ isLinked }) => isLinked) ? uncached?.written : undefined);
+  for (const { name, data, isLinked } of links) if (isLinked) written.link(name, data);
   const file = join(into, "uncached.onnx");
   const model = uncached?.model ?? (await compileModel(job, plan, { form: manifest.form })).uncached;
   await writeEmitted(model, file, { written, signal });

@@ -2,21 +2,34 @@
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
-import { artifactDamaged, notAnArtifact } from "../words/index.js";
+import { artifactDamaged, notAnArtifact, severalArtifacts } from "../words/index.js";
 import { parseWith } from "../../schedules/index.js";
 import { DEFAULT_FORM, forms, numberOf } from "../../passes/index.js";
 import { damagesIn, type FolderKind, readJson } from "../files/index.js";
 import { recipeSchema } from "../job/index.js";
+import { variantsIn } from "./variants-file.js";
 
 /** A size is a number, or `batch`, which each run chooses; of what comes out also a multiple of that (`2*batch`). */
 const portSchema = z.strictObject({ name: z.string(), elem: z.string(), shape: z.array(z.union([z.int(), z.string()])) });
 
 /**
+ * What an input is. `latent`: what the run starts from. `noise`: what the sampler draws, [draws, …latent]. `original` and `mask`: of runs that
+ * begin with a picture (`Original`). `condition`: all that networks read beside.
+ */
+const ROLES = ["latent", "noise", "guidance_scale", "original", "mask", "condition"] as const;
+
+/**
+ * `role`: absent in manifests of before. `draw`: what an input is filled with where nothing is said of it, drawn anew for every run; a latent has
+ * it unless the run starts late, from a latent that is given.
  * `default`: what an input gets where nothing is said of it. It stands here, and not as an initializer of the model, which ONNX allows:
  * ONNX Runtime 1.30 does not list such inputs among the others. Its binding for Node drops what it is fed for them without a word, and
  * `io_binding`, which CUDA Graphs need, refuses it; only Python's `run` takes it.
  */
-const inputSchema = portSchema.extend({ default: z.number().optional() });
+const inputSchema = portSchema.extend({
+  role: z.enum(ROLES).optional(),
+  draw: z.literal("unit normal").optional(),
+  default: z.number().optional(),
+});
 
 export const MANIFEST_FORMAT = "smoothcc-artifact/";
 
@@ -104,16 +117,21 @@ export function dataFilesIn(folder: string): readonly string[] {
   return readdirSync(folder).filter((name) => name.endsWith(".onnx.data"));
 }
 
-/** Reads an artifact's manifest. Throws NOT_AN_ARTIFACT, BAD_JSON, BAD_JSON_FIELD. */
+/** Reads an artifact's manifest. Throws NOT_AN_ARTIFACT, SEVERAL_ARTIFACTS, BAD_JSON, BAD_JSON_FIELD. */
 export function readManifest(folder: string): Manifest {
-  const file = join(folder, FILES.manifest);
-  if (!existsSync(file)) throw notAnArtifact(folder);
-  return parseWith(manifestSchema, readJson(file), file);
+  return parseWith(manifestSchema, readJson(manifestIn(folder)), manifestIn(folder));
 }
 
-/** What is wrong with the files of an artifact, all of them or those of some paths: a few words for each. Throws NOT_AN_ARTIFACT. */
+function manifestIn(folder: string): string {
+  const file = join(folder, FILES.manifest);
+  if (existsSync(file)) return file;
+  const variants = variantsIn(folder);
+  throw variants && variants.length > 0 ? severalArtifacts(folder, variants) : notAnArtifact(folder);
+}
+
+/** What is wrong with the files of an artifact, all of them or those of some paths: a few words for each. Throws NOT_AN_ARTIFACT, SEVERAL_ARTIFACTS. */
 export async function damagesOf(folder: string, isAsked?: (path: string) => boolean): Promise<readonly string[]> {
-  if (!existsSync(join(folder, FILES.manifest))) throw notAnArtifact(folder);
+  manifestIn(folder);
   return damagesIn(folder, isAsked);
 }
 

@@ -56,6 +56,8 @@ interface TensorConfig {
   readonly dims: readonly number[];
   /** What a client sends that has nothing else in mind: the server has no defaults, and asks for all inputs. */
   readonly default?: number | undefined;
+  /** What a client fills it with that has nothing else in mind. */
+  readonly draw?: string | undefined;
 }
 
 export interface Packaged {
@@ -80,11 +82,11 @@ export async function packageModel(artifact: string, repository: string, options
   if (check) await assertWhole(artifact, (path) => path === FILES.manifest || served.includes(path));
   const { load, inputs: ports } = readManifest(artifact);
   const { graph } = await readModel(join(artifact, FILES.model));
-  const name = options.name ?? legalName(basename(resolve(artifact)));
-  const defaults = new Map(ports.map((port) => [port.name, port.default === undefined ? {} : { default: port.default }]));
+  const name = options.name ?? modelNameOf(basename(resolve(artifact)));
+  const facts = new Map(ports.map(({ name, draw, default: number }) => [name, { draw, default: number }]));
   const isBatched = [...graph.inputs, ...graph.outputs.map(({ value }) => value)].every(({ type }) => type?.shape?.[0] === BATCH);
   const maxBatch = isBatched ? (options.maxBatch ?? DEFAULT_MAX_BATCH) : undefined;
-  const inputs = graph.inputs.map((value) => ({ ...tensorConfig(value.name, value, isBatched), ...defaults.get(value.name) }));
+  const inputs = graph.inputs.map((value) => ({ ...tensorConfig(value.name, value, isBatched), ...facts.get(value.name) }));
   const outputs = graph.outputs.map(({ name, value }) => tensorConfig(name, value, isBatched));
   const config = configText({ name, maxBatch, inputs, outputs, load, instances: instancesOf(options.device) });
   const folder = join(repository, name);
@@ -112,8 +114,9 @@ export async function packageModel(artifact: string, repository: string, options
   return { folder, name, maxBatch, inputs, outputs, files: await replaceFolder(folder, MODEL_FOLDER, options.force ?? false, fill) };
 }
 
-function legalName(folder: string): string {
-  return folder.replaceAll(/[^\w.-]|^[.-]|\.(?=\.|$)/g, "_");
+/** A name that the server takes, made of another. */
+export function modelNameOf(text: string): string {
+  return text.replaceAll(/[^\w.-]|^[.-]|\.(?=\.|$)/g, "_");
 }
 
 function tensorConfig(name: string, value: Value, isBatched: boolean): TensorConfig {
@@ -153,9 +156,11 @@ function configText({
     `parameters { key: "enable_mem_pattern", value: { string_value: "${load.enableMemPattern ? 1 : 0}" } }`,
     // The backend does not read these; clients can, as they are told a model's configuration.
     ...inputs.flatMap((input) =>
-      input.default === undefined
-        ? []
-        : `parameters { key: ${JSON.stringify(`${input.name}.default`)}, value: { string_value: "${input.default}" } }`,
+      (["default", "draw"] as const).flatMap((fact) =>
+        input[fact] === undefined
+          ? []
+          : `parameters { key: ${JSON.stringify(`${input.name}.${fact}`)}, value: { string_value: "${input[fact]}" } }`,
+      ),
     ),
     "",
   ].join("\n");

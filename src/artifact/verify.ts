@@ -28,6 +28,7 @@ import {
   exportedFirstStep,
   type FirstCall,
   liftedFirstStep,
+  pixelDistance,
   ReferenceLoop,
   startOf,
   strayCuts,
@@ -54,6 +55,9 @@ const TOLERANCES: Readonly<Record<FloatType, Tolerance>> = {
   float16: { limit: 5e-3, nudge: 1e-3 },
   bfloat16: { limit: 4e-2, nudge: 8e-3 },
 };
+
+/** The least and the largest value of a pixel. */
+const PIXEL_RANGE = [0, 255] as const;
 
 /** The largest number of such changes that are tried: a value may jump in one and not in another. */
 const TRIES = 8;
@@ -111,7 +115,8 @@ export async function verify(artifact: Artifact, options: VerifyOptions = {}): P
   const loop = new ReferenceLoop(job.run, options);
   const companions = new Sessions({ ...options, ...AS_WRITTEN }, 0);
   const latentPort = runPorts(job.run).latent;
-  const range = job.source.recipe.display?.range;
+  const { pixels, display } = job.source.recipe;
+  const range = pixels ? PIXEL_RANGE : display?.range;
   const fromUncached: number[] = [];
   const peaks: number[] = [];
   const overflown = new Set<string>();
@@ -143,9 +148,10 @@ export async function verify(artifact: Artifact, options: VerifyOptions = {}): P
       for (const [whose, all] of Object.entries(results)) if (!all.every((one) => one.every(Number.isFinite))) overflown.add(whose);
       let pair: Verification["shown"] | undefined;
       for (const [name, data] of await outputsAt(job, followed, inputs, companions)) {
-        const [cached, expected] = [floatsOf(required(given.get(name))), floatsOf(data)];
-        compared.set(name, [...(compared.get(name) ?? []), { inputs, followed: expected, relL2: relativeL2(cached, expected) }]);
-        pair = { shape: data.shape, cached, uncached: floatsOf(required(plain.get(name))) };
+        const result = required(given.get(name));
+        const [cached, expected] = [floatsOf(result), floatsOf(data)];
+        compared.set(name, [...(compared.get(name) ?? []), { inputs, followed: expected, relL2: distance(result, data) }]);
+        pair = { shape: data.shape, cached, uncached: alike(result, required(plain.get(name))) };
       }
       const last = required(pair);
       fromUncached.push(relativeL2(last.cached, last.uncached));
@@ -189,6 +195,20 @@ async function outputsAt(job: Job, latent: Float32Array, { conditions }: RunInpu
   return new Map([...kept, ...made]);
 }
 
+/** How far a result is from what it should be: relative L2, and of pixels, which the loop does not round, what rounding does not explain. */
+function distance(given: TensorData, expected: TensorData): number {
+  return (isPixels(given, expected) ? pixelDistance : relativeL2)(floatsOf(given), floatsOf(expected));
+}
+
+/** Values of the loop as a result has them: rounded, a half to the even neighbour, where these are pixels. */
+function alike(result: TensorData, values: TensorData): Float32Array {
+  return isPixels(result, values) ? Float32Array.from(Uint8ClampedArray.from(tensorNumbers(values))) : floatsOf(values);
+}
+
+function isPixels(given: TensorData, expected: TensorData): boolean {
+  return !isFloatType(given.elem) && isFloatType(expected.elem);
+}
+
 function firstOf(outputs: Tensors): TensorData {
   return required([...outputs.values()][0]);
 }
@@ -212,14 +232,19 @@ async function scaleChecks(
   const input = scaleInput(job.run);
   if (!input) return [];
   const scales = otherScales(job.run.guidance);
-  const resultOf = async (inputs: RunInputs): Promise<Float32Array> => floatsOf(firstOf(await follow(inputs)));
+  const resultOf = async (inputs: RunInputs): Promise<TensorData> => firstOf(await follow(inputs));
   const compared: Compared[] = [];
   for (const scale of scales) {
     const inputs = { ...given, conditions: new Map([...given.conditions, [input.name, tensorOf("float", [], [scale])]]) };
-    const followed = await resultOf(inputs);
-    compared.push({ inputs, followed, relL2: relativeL2(await session.run(feedsOf(job, inputs)), followed) });
+    const expected = await resultOf(inputs);
+    const relL2 = distance(firstOf(await session.outputs(feedsOf(job, inputs))), expected);
+    compared.push({ inputs, followed: floatsOf(expected), relL2 });
   }
-  return [await comparison(`artifact = plan-aware loop at ${input.name} ${scales.join(" and ")}`, compared, tolerance, resultOf)];
+  return [
+    await comparison(`artifact = plan-aware loop at ${input.name} ${scales.join(" and ")}`, compared, tolerance, async (inputs) =>
+      floatsOf(await resultOf(inputs)),
+    ),
+  ];
 }
 
 /**
@@ -253,11 +278,13 @@ async function batchChecks(
     const plan = planFor(job, artifact.schedule);
     const conditions = await encoded(job, inTurn(job.run, given.conditions), companions);
     const inputs = { ...drawnFor(job.run, 1, { seed: options.seed }), conditions };
-    const follow = async (inputs: RunInputs): Promise<Float32Array> =>
-      floatsOf(firstOf(await outputsAt(job, await loop.run(inputs, { plan }), inputs, companions)));
-    const followed = await follow(inputs);
-    const compared = [{ inputs, followed, relL2: relativeL2(await session.run(feedsOf(job, inputs)), followed) }];
-    return [await comparison(`artifact = plan-aware loop at a batch of ${batch}`, compared, tolerance, follow)];
+    const follow = async (inputs: RunInputs): Promise<TensorData> =>
+      firstOf(await outputsAt(job, await loop.run(inputs, { plan }), inputs, companions));
+    const expected = await follow(inputs);
+    const relL2 = distance(firstOf(await session.outputs(feedsOf(job, inputs))), expected);
+    const compared = [{ inputs, followed: floatsOf(expected), relL2 }];
+    const name = `artifact = plan-aware loop at a batch of ${batch}`;
+    return [await comparison(name, compared, tolerance, async (inputs) => floatsOf(await follow(inputs)))];
   } finally {
     await loop.close();
   }

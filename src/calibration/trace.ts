@@ -19,6 +19,7 @@ const tokensSchema = z.strictObject({
   share: z.number().min(0),
   shareWithKeys: z.number().min(0).optional(),
   move: z.number().min(0),
+  choice: z.strictObject({ mixer: z.string().optional() }).optional(),
   mixer: z.string().optional(),
 }) satisfies z.ZodType<SiteTokens>;
 

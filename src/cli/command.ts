@@ -14,7 +14,7 @@ export interface Host {
 
 /** A result: `json` is one JSON document, `text` the same for people. Exit code 1 means that a check failed. */
 export interface CommandResult {
-  readonly json: unknown;
+  readonly json: object;
   readonly text: string;
   readonly exitCode?: 0 | 1;
 }

@@ -7,7 +7,17 @@ import { FRONT_SHARES, TIERS } from "../planning/index.js";
 import { forms } from "../../passes/index.js";
 import { readNpy } from "../files/index.js";
 import { DRAWING } from "../report/index.js";
-import { type InputSpecs, PRECISIONS, type RecipeOverrides, RUN_TIME, type SampleOptions, type ValueSpec } from "../job/index.js";
+import {
+  type InputSpecs,
+  PIXELS,
+  PRECISIONS,
+  type RecipeOverrides,
+  RUN_TIME,
+  type SampleOptions,
+  sizeSchema,
+  variantsOf,
+  type ValueSpec,
+} from "../job/index.js";
 import type { RuntimeOptions } from "../runtime/index.js";
 import { MODEL_NAME } from "../artifact/index.js";
 
@@ -27,7 +37,7 @@ const shares = text("takes shares above 0, up to 1, with commas between", (text)
 const names = text("takes names with commas between", (text) => /^[^,]+(,[^,]+)*$/.test(text)).transform((text) => text.split(","));
 const SIZE = /^(\d+(?:\.\d+)?) ?([kKMGT]?)B?$/;
 /** Bytes; powers of 1000, as sizes are printed. */
-const size = text("takes a size such as 500MB or 1.5GB", (text) => SIZE.test(text)).transform((text) => {
+const bytes = text("takes a size such as 500MB or 1.5GB", (text) => SIZE.test(text)).transform((text) => {
   const [, number = "", unit = ""] = SIZE.exec(text) ?? [];
   return Number(number) * 1000 ** ["", "K", "M", "G", "T"].indexOf(unit.toUpperCase());
 });
@@ -68,7 +78,7 @@ export const OPTIONS = {
   cacheMemory: {
     flags: "--cache-memory <size>",
     summary: "most memory for cached values; the branches that cost most of it are computed instead",
-    schema: size,
+    schema: bytes,
   },
   device: { flags: "--device <device>", summary: "cpu, cuda or cuda:<id>", schema: z.string() },
   dim: { flags: "--dim <name=value>", summary: "size of a symbolic dimension", schema: pairs },
@@ -97,12 +107,13 @@ export const OPTIONS = {
     schema: z.preprocess((given) => (given === true ? FRONT_SHARES.join() : given), shares),
   },
   guidance: { flags: "--guidance <scale>", summary: "guidance scale", schema: number },
+  inpaint: { flags: "--inpaint", summary: "keep an original where a mask is 0: inputs of the artifact", schema: z.boolean() },
   input: { flags: "--input <name=value>", summary: "a condition: a number, numbers with commas between, or a .npy file", schema: pairs },
   inputs: { flags: "--inputs <dir>", summary: "folder with <input>.npy for every input of the step", schema: path },
   memory: {
     flags: "--memory <size>",
     summary: "for the values of branches while calibrating, beside the network itself: 4GB if absent",
-    schema: size,
+    schema: bytes,
   },
   model: { flags: "--model <path>", summary: "the model that the trace was made from, for policies that run it", schema: path },
   latent: {
@@ -128,6 +139,11 @@ export const OPTIONS = {
     schema: text("takes names with a - before each and commas between, as in -merge,-fuse", (text) =>
       /^-[^,-][^,]*(,-[^,-][^,]*)*$/.test(text),
     ).transform((text) => text.split(",").map((name) => name.slice(1))),
+  },
+  pixels: {
+    flags: "--pixels <type>",
+    summary: "uint8: a picture or a video comes out as bytes, channels last, in place of floats",
+    schema: z.enum(PIXELS, { error: ({ input }) => `takes ${PIXELS.join(", ")}, not '${String(input)}'` }),
   },
   plan: { flags: "--plan <file>", summary: "plan.json, or a plan in a format of another program", schema: path },
   plot: {
@@ -186,6 +202,11 @@ export const OPTIONS = {
     summary: "latent: leave out the networks behind the run, such as a decoder",
     schema: z.literal("latent", { error: ({ input }) => `takes latent, not '${String(input)}'` }),
   },
+  size: {
+    flags: "--size <size>",
+    summary: "height and width of the result in pixels, as 512x768, where the pipeline's folder says what that means",
+    schema: sizeSchema,
+  },
   steps: { flags: "--steps <n>", summary: "sampling steps", schema: upTo(MAX_STEPS) },
   threads: { flags: "--threads <n>", summary: "threads of the runtime", schema: upTo(MAX_THREADS) },
   tiers: {
@@ -194,6 +215,12 @@ export const OPTIONS = {
     schema: names,
   },
   timesteps: { flags: "--timesteps <list>", summary: "times in sampling order, with commas between", schema: numbers },
+  variant: {
+    flags: "--variant <name>",
+    summary:
+      "one of the recipe's variants, or one that is defined here, as 512x768 or small:height=64,share=0.3; of a folder of artifacts, one of them",
+    schema: z.array(text("takes a name or a definition", (text) => text !== "" && !text.startsWith("--"))),
+  },
   wav: { flags: "--wav <file>", summary: "write the result as sound", schema: path },
 } as const;
 
@@ -233,23 +260,33 @@ export const MODEL_OPTIONS = [
   "scheduler",
   "steps",
   "start",
+  "inpaint",
   "guidance",
   "runtime",
   "batch",
   "cut",
   "dim",
+  "size",
   "extension",
   "threads",
 ] as const satisfies readonly OptionName[];
 
 /** The options that override the recipe. */
 export function recipeOverrides(options: Options): RecipeOverrides {
-  const { recipe, scheduler, steps, start, guidance, runtime, batch, cut, precision, extension: extensions, allowOutside } = options;
-  const { stopAt, latent } = options;
+  const { recipe, scheduler, steps, start, inpaint, guidance, runtime, batch, cut, precision, extension: extensions } = options;
+  const { allowOutside, stopAt, pixels, latent, size } = options;
   return {
-    ...{ recipe, scheduler, steps, start, guidance, runtime, batch, cut, precision, extensions, allowOutside, stopAt, latent },
+    ...{ recipe, scheduler, steps, start, inpaint, guidance, runtime, batch, cut, precision, extensions },
+    ...{ allowOutside, stopAt, pixels, latent, size },
     ...{ dims: sizes(options.dim ?? []), inputs: inputSpecs(options) },
   };
+}
+
+/** The options that override the recipe of MODEL, with what its variant says where one is named. Throws what `variantsOf` throws, BAD_OPTION. */
+export function variantOverrides(model: string, options: Options): RecipeOverrides {
+  const overrides = recipeOverrides(options);
+  const [variant] = options.variant ? variantsOf(model, { overrides, policyOptions: {} }, oneVariant(options)) : [];
+  return variant?.overrides ?? overrides;
 }
 
 /** The options of the chosen policy. Those of built-in policies have flags; others are given as name=value. */
@@ -277,6 +314,12 @@ export function inputSpecs(options: Options): InputSpecs {
       return [name, numbers.length === 1 ? first : numbers];
     }),
   );
+}
+
+/** `--variant` of a command that takes one artifact. Throws BAD_OPTION. */
+export function oneVariant({ variant = [] }: Options): readonly string[] {
+  if (variant.length > 1) throw badOption(OPTIONS.variant.flags, "can be given once here");
+  return variant;
 }
 
 function sizes(given: readonly string[]): ReadonlyMap<string, number> {

@@ -121,7 +121,8 @@ async function bindNetwork(network: Network, runtime: RuntimeOptions): Promise<B
   const unfed = companionInputs(network).map((name) => inputValue(name, types.get(name)));
   const inputs = conditionSourcesOf(network, unfed, { ...halving, isBatched: new Set() }, types);
   const original = own && originalOf(network, own, latent, tableRows);
-  if (original) assertFed(network, new Map([[original.image.name, original.image]]), types);
+  const kept = [original?.image, original?.mask].flatMap((own) => own ?? []);
+  assertFed(network, new Map(kept.map((own) => [own.name, own])), types);
   const networks = allNetworks(network);
   const anyBatch = networks.every((one) => typeof latentRows(one) === "string");
   const isUnguided = hasUnguidedRows(guidance) || recipe.networks.some(({ scale }) => scale === 1);

@@ -11,10 +11,11 @@ import { rewrite } from "../../ir/rewrite.js";
 import { firstUndecided } from "../../ir/sizes.js";
 import { type Dim, namedSizes, staticShape, type TensorType } from "../../ir/types.js";
 import { BIND_PASSES, DERIVE_PASSES, type Questions, runPasses, SETTLE_PASSES, untilSettled, untyped } from "../../passes/index.js";
-import { type Companion, LATENT_VALUE, valueName, type Wiring } from "../../schedules/index.js";
-import { companionMisfit, companionWiring, dataDependent, typeUnknown } from "../words/index.js";
+import { type Companion, LATENT_VALUE, resultsOf, valueName, type Wiring } from "../../schedules/index.js";
+import { companionMisfit, companionWiring, dataDependent, noPixels, typeUnknown } from "../words/index.js";
 import { atFile } from "./at-file.js";
-import type { CompanionSpec } from "./recipe.js";
+import { toPixels } from "./glue.js";
+import { companionSchema, type CompanionSpec } from "./recipe.js";
 import { fileOf, type JobSource } from "./source.js";
 
 /** A companion as it was read. */
@@ -26,6 +27,8 @@ export interface OpenCompanion extends Wiring {
   readonly file?: string | undefined;
   /** What the recipe says of it. */
   readonly spec: CompanionSpec;
+  /** Set if it is none of the recipe's `before` and `after`, but makes the pixels that `pixels` asks for: the values of black and white. */
+  readonly pixelRange?: readonly [number, number] | undefined;
 }
 
 export interface OpenCompanions {
@@ -33,7 +36,7 @@ export interface OpenCompanions {
   readonly after: readonly OpenCompanion[];
 }
 
-/** Reads the companions of a recipe. Throws what reading models throws, UNKNOWN_NAME for ports that they do not have. */
+/** Reads the companions of a recipe. Throws what reading models throws, UNKNOWN_NAME for ports that they do not have, NO_PIXELS. */
 export async function openCompanions(source: JobSource): Promise<OpenCompanions> {
   const opened = async (place: "before" | "after"): Promise<readonly OpenCompanion[]> => {
     const all: OpenCompanion[] = [];
@@ -41,7 +44,35 @@ export async function openCompanions(source: JobSource): Promise<OpenCompanions>
       all.push(await atFile(`${place}[${i}] of the recipe`, () => openCompanion(spec, source)));
     return all;
   };
-  return { before: await opened("before"), after: await opened("after") };
+  return { before: await opened("before"), after: await withPixels(await opened("after"), source) };
+}
+
+/** The axes behind rows and channels of what pixels are made of. */
+const PIXEL_AXES = { image: ["height", "width"], video: ["frames", "height", "width"] };
+
+/**
+ * What stands behind a run, and, if the recipe asks for them, what makes pixels of its last result, or of the latent itself where nothing
+ * stands behind it. They have the result's name. Throws NO_PIXELS where the recipe does not say that this is a picture or a video.
+ */
+async function withPixels(after: readonly OpenCompanion[], source: JobSource): Promise<readonly OpenCompanion[]> {
+  const { pixels, display } = source.recipe;
+  if (pixels === undefined) return after;
+  const result = resultsOf({ after }).at(-1);
+  if (display?.kind !== "image" && display?.kind !== "video")
+    throw noPixels(
+      result ?? LATENT_VALUE,
+      `the recipe's "display" says that it is ${display?.kind === "audio" ? "sound" : "neither a picture nor a video"}`,
+    );
+  const { kind, range } = display;
+  if (!(range[1] > range[0])) throw noPixels(result ?? LATENT_VALUE, `its range [${range.join(", ")}] is empty`);
+  const values = result === undefined ? LATENT_VALUE : `${result}_values`;
+  const renamed = after.map((companion) => ({
+    ...companion,
+    outputs: new Map(Array.from(companion.outputs, ([output, value]) => [output, value === result ? values : value])),
+  }));
+  const wiring = { inputs: { values }, outputs: { pixels: result ?? kind } };
+  const spec = companionSchema.parse({ ...toPixels(PIXEL_AXES[kind], range), ...wiring });
+  return [...renamed, { ...(await openCompanion(spec, source)), pixelRange: range }];
 }
 
 async function openCompanion(spec: CompanionSpec, source: JobSource): Promise<OpenCompanion> {
@@ -147,7 +178,7 @@ export interface Surroundings {
 
 /**
  * Companions with all shapes bound. Adds to `types` those of what they give, and of the inputs of the run that they alone read.
- * Throws COMPANION_MISFIT, UNBOUND_DIM, DATA_DEPENDENT.
+ * Throws COMPANION_MISFIT, UNBOUND_DIM, DATA_DEPENDENT, NO_PIXELS.
  */
 export async function bindCompanions(
   opened: readonly OpenCompanion[],
@@ -160,6 +191,7 @@ export async function bindCompanions(
     const bind = (half: Half): Promise<Model> =>
       atFile(companion.file ?? `the recipe's graph '${name}'`, () => boundFor(half, companion, surroundings, questions));
     const model = await bind("cond");
+    assertColours(companion, surroundings.types);
     const hasOwn = [...inputs.values()].some((value) => surroundings.differing.has(value));
     const uncondModel = hasOwn ? await bind("uncond") : undefined;
     const isSame = uncondModel?.graph.inputs.every((input, i) => input.type?.shape?.join() === model.graph.inputs[i]?.type?.shape?.join());
@@ -212,6 +244,15 @@ async function boundFor(
     if (given !== undefined && value.type) types.set(valueName(given, half), { elem: value.type.elem, shape: shapeOf(value) });
   }
   return model;
+}
+
+/** Throws NO_PIXELS where what pixels are made of has other channels than grey or colours, as a latent has. */
+function assertColours({ inputs, pixelRange }: OpenCompanion, types: ReadonlyMap<string, TensorType>): void {
+  if (pixelRange === undefined) return;
+  for (const value of inputs.values()) {
+    const channels = types.get(value)?.shape?.[1];
+    if (channels !== 1 && channels !== 3) throw noPixels(value, `it has ${channels} channels, which are neither grey nor colours`);
+  }
 }
 
 function fits(declared: readonly Dim[], shape: readonly Dim[]): boolean {

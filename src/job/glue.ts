@@ -1,6 +1,7 @@
 /** What diffusers' pipelines do between their networks, as companions of a recipe. */
 import { z } from "zod";
 import { parse } from "../../ir/parse.js";
+import { blockKeys, pixelsOf } from "./pipeline.js";
 import type { CompanionFacts } from "./recipe.js";
 
 /**
@@ -124,7 +125,36 @@ export function encodedOriginal(
 }
 
 /** Keys of vae/config.json of autoencoders that tell mean and variance. */
-export const encodingKeys = { ...scalingKeys, latent_channels: z.int().min(1).default(4) };
+export const encodingKeys = {
+  ...scalingKeys,
+  latent_channels: z.int().min(1).default(4),
+  ...blockKeys,
+};
+
+/**
+ * A mask of a latent, [rows, 1, height, width], from that of the picture `start_image`, [rows, 1, …]: 1 from a half on and 0 below, at the first of
+ * the pixels that a latent element stands for (`prepare_mask_latents` of pipeline_stable_diffusion_3_inpaint.py; an autoencoder halves the
+ * picture once fewer than it has blocks).
+ */
+export function latentMask(vae: z.output<z.ZodObject<typeof encodingKeys>>, result = "mask"): CompanionFacts {
+  const pixels = pixelsOf(vae);
+  return glue(
+    "latent_mask",
+    `float[rows, channels, picture_height, picture_width] start_image, float[rows, 1, picture_height, picture_width] mask_image => float ${result}`,
+    `marked = GreaterOrEqual(mask_image, half) numbers = Cast<to = 1>(marked) ${result} = Slice(numbers, start, end, axes, steps)`,
+    `float half = {0.5}, int64[2] start = {0, 0}, int64[2] end = {${Number.MAX_SAFE_INTEGER}, ${Number.MAX_SAFE_INTEGER}},
+     int64[2] axes = {2, 3}, int64[2] steps = {${pixels}, ${pixels}}`,
+  );
+}
+
+/** A mask of one channel for each channel of a latent. */
+export function spread(
+  mask: string,
+  { latent_channels: channels }: z.output<z.ZodObject<typeof encodingKeys>>,
+  result: string,
+): CompanionFacts {
+  return glue("spread", `float ${mask} => float ${result}`, `${result} = Tile(${mask}, times)`, `int64[4] times = {1, ${channels}, 1, 1}`);
+}
 
 /** A latent [rows, channels, height, width] as tokens [rows, tokens, channels · patch · patch]: what `unpacked` takes apart. */
 export function packed(latent: string, patch: number, result: string): CompanionFacts {
@@ -138,6 +168,21 @@ export function packed(latent: string, patch: number, result: string): Companion
      area = Mul(height, width) patch_area = Mul(patch, patch) depth = Mul(channels, patch_area)
      whole = Concat<axis = 0>(rows, area, depth) ${result} = Reshape(moved, whole)`,
     `int64[1] zero = {0}, int64[1] one = {1}, int64[2] behind = {2, 3}, int64[1] patch = {${patch}}, int64[2] single = {1, 1}`,
+  );
+}
+
+/**
+ * `pixels`, [batch, …sizes, channels] of bytes, of `values`, [batch, channels, …sizes]: black is 0, white 255, what is beyond is clipped, and
+ * a half is rounded to the even neighbour (`VaeImageProcessor` of diffusers' image_processor.py: `denormalize`, `pt_to_numpy`, `numpy_to_pil`).
+ */
+export function toPixels(sizes: readonly string[], [black, white]: readonly [number, number]): CompanionFacts {
+  const perm = [0, ...sizes.map((_, i) => i + 2), 1];
+  return glue(
+    "pixels",
+    `float[rows, channels, ${sizes.join(", ")}] values => uint8 pixels`,
+    `scaled = Mul(values, scale) moved = Add(scaled, shift) bounded = Clip(moved, least, most) stretched = Mul(bounded, levels)
+     rounded = Round(stretched) bytes = Cast<to = 2>(rounded) pixels = Transpose<perm = [${perm.join(", ")}]>(bytes)`,
+    `float scale = {${1 / (white - black)}}, float shift = {${-black / (white - black)}}, float least = {0}, float most = {1}, float levels = {255}`,
   );
 }
 

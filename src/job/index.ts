@@ -7,7 +7,8 @@ export { bordersOf, cutFor, guidedStep, type Job, jobOf, openJob, planFor, warni
 export { allNetworks, lifted, type Network, openNetwork } from "./network.js";
 export { perStepCandidates } from "./per-step-candidates.js";
 export { readPlan, writePlan } from "./plan-file.js";
-export { type InputSpecs, PRECISIONS, type Recipe, recipeSchema, RUN_TIME, type ValueSpec } from "./recipe.js";
+export { type InputSpecs, PIXELS, PRECISIONS, type Recipe, recipeSchema, RUN_TIME, sizeSchema, type ValueSpec } from "./recipe.js";
 export { DEFAULT_SEED, drawnFor, type RunInputs, sampleInputs, type SampleOptions } from "./run-inputs.js";
 export { schedulerConfig } from "./sampling.js";
 export { fileOf, openJobSource, type RecipeOverrides } from "./source.js";
+export { isVariantName, type Variant, variantsOf } from "./variants.js";

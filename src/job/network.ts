@@ -15,7 +15,7 @@ import { type Stamps, stampsOf } from "../files/index.js";
 import { badJsonField } from "../../schedules/diagnostics.js";
 import { ORIGINAL_INPUTS } from "../../schedules/index.js";
 import { METADATA_PREFIX, missingExtension } from "../words/index.js";
-import { assertWired, openCompanions, type OpenCompanions, withoutIdle } from "./companions.js";
+import { assertWired, type OpenCompanion, openCompanions, type OpenCompanions, withoutIdle } from "./companions.js";
 import { atFile } from "./at-file.js";
 import { type Extensions, loadExtensions } from "./extensions.js";
 import { type Recipe, saidOf } from "./recipe.js";
@@ -65,7 +65,8 @@ export async function openNetwork(path: string, overrides: RecipeOverrides): Pro
     ),
   };
   const recipe = opened.isDerived ? withoutAbsent(opened.recipe, known, overrides) : opened.recipe;
-  const joined = { before: companions.before.map(({ spec }) => spec), after: companions.after.map(({ spec }) => spec) };
+  const specs = (all: readonly OpenCompanion[]): Recipe["after"] => all.flatMap(({ spec, pixelRange }) => (pixelRange ? [] : [spec]));
+  const joined = { before: specs(companions.before), after: specs(companions.after) };
   const source = { ...opened, recipe: { ...withExtensions(recipe, extensions), ...joined }, extensions };
   const first = networkOf(source, read, { companions, files });
   const others: Network[] = [];

@@ -29,6 +29,8 @@ export interface FolderConfigs {
 export interface PipelineFacts extends Omit<RecipeFacts, "model"> {
   /** Networks that make `image_latent` of a picture, `start_image`, for runs that do not start from noise (`--start`). */
   readonly original?: readonly CompanionFacts[] | undefined;
+  /** Operators that make `mask` of a mask of that picture, `mask_image`, for runs that keep some of it (`--inpaint`). */
+  readonly mask?: readonly CompanionFacts[] | undefined;
 }
 
 /** Why no recipe says what a pipeline does by itself, and what a recipe can say in its place. */
@@ -48,8 +50,30 @@ export interface Pipeline<Config extends z.ZodObject = z.ZodObject> extends Name
   readonly transformers: readonly string[];
   /** The keys of `FolderConfigs` that it reads, with the library's defaults. */
   readonly config: Config;
-  /** The recipe for the pipeline's `__call__` with default arguments, or why no recipe can express it. */
-  recipe(config: z.output<Config>): PipelineFacts | NoRecipe;
+  /** What a size in pixels decides; absent where nobody has said, as where the network has its sizes inside. */
+  grid?(config: z.output<Config>): GridRule;
+  /**
+   * The recipe for the pipeline's `__call__` with default arguments, or why no recipe can express it. `grid`: height and width of the latent
+   * that is asked for, in place of the default.
+   */
+  recipe(config: z.output<Config>, grid?: readonly number[]): PipelineFacts | NoRecipe;
+}
+
+/** How the latent's grid follows from a size in pixels. The grid is the last two axes of the latent, or packed into tokens along axis 1. */
+export interface GridRule {
+  /** The side of the square of pixels that one element of the grid becomes. */
+  readonly pixels: number;
+  /** The side of the square of elements that is one token. */
+  readonly patch: number;
+  readonly isPacked?: boolean;
+}
+
+/** Keys of vae/config.json of the class AutoencoderKL, each of whose blocks but the last doubles the sides. */
+export const blockKeys = { block_out_channels: z.array(z.number()).min(1).default([128, 256, 512, 512]) };
+
+/** The pixels that one latent element becomes along each side. */
+export function pixelsOf({ block_out_channels: blocks }: z.output<z.ZodObject<typeof blockKeys>>): number {
+  return 2 ** (blocks.length - 1);
 }
 
 /** Keys of transformer/config.json. */

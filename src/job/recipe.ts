@@ -71,7 +71,7 @@ const guidanceSchema = z.strictObject({
  * run each of its inputs reads and each of its outputs gives: that of its own name unless another is named. With `outputs`, only those
  * that are named are used.
  */
-const companionSchema = z
+export const companionSchema = z
   .strictObject({
     model: z.string().optional(),
     graph: z.string().optional(),
@@ -86,6 +86,10 @@ const companionSchema = z
 export type CompanionSpec = z.infer<typeof companionSchema>;
 /** As it is written. */
 export type CompanionFacts = z.input<typeof companionSchema>;
+
+/** What a picture or a video can come out as in place of a decoder's floats. */
+export const PIXELS = ["uint8"] as const;
+export type Pixels = (typeof PIXELS)[number];
 
 /** What a run can take as an input in place of a fact of the build: `guidance`, the scale; `batch`, the size of axis 0 of its latent. */
 export const RUN_TIME = ["guidance", "batch"] as const;
@@ -125,6 +129,31 @@ const networkSchema = z
     scale: z.number().optional(),
   })
   .refine(({ from, belowTime }) => (from === undefined) !== (belowTime === undefined), "takes one of 'from' and 'belowTime'");
+
+export const PICTURE_SIZE = /^(\d+)x(\d+)$/;
+
+/** Height and width of a picture, or of the frames of a video, in pixels: `512x768`. */
+export const sizeSchema = z
+  .string()
+  .regex(PICTURE_SIZE, "takes height and width in pixels, as in 512x768")
+  .transform((text) => (PICTURE_SIZE.exec(text) ?? []).slice(1).map(Number))
+  .refine((sizes) => sizes.every((size) => size > 0), { error: "takes sizes from 1 up" });
+
+/** What a variant of a build has other than its recipe says. */
+export const variantSchema = z.strictObject({
+  size: sizeSchema.optional(),
+  steps: z.int().min(1).max(MAX_STEPS).optional(),
+  start: z.int().min(0).optional(),
+  guidance: z.number().optional(),
+  batch: z.int().min(1).max(MAX_BATCH).optional(),
+  precision: z.enum(PRECISIONS).optional(),
+  cut: cutSchema.optional(),
+  /** Sizes of symbolic dimensions. */
+  dims: z.record(z.string(), z.int().min(1)).optional(),
+  /** Options of the policy. */
+  policy: z.record(z.string(), z.union([z.string(), z.number(), z.boolean()])).optional(),
+});
+export type VariantFacts = z.infer<typeof variantSchema>;
 
 const recipeFields = z.strictObject({
   model: z.string(),
@@ -170,7 +199,11 @@ const recipeFields = z.strictObject({
   after: z.array(companionSchema).default([]),
   /** Whether the artifact gives the last latent as well, where networks behind the run make something of it. */
   keepLatent: z.boolean().default(true),
+  /** What comes out last, a picture or a video by `display`, as pixels: of this type, 0 black and 255 white, channels last. */
+  pixels: z.enum(PIXELS).optional(),
   dims: z.record(z.string(), z.int().min(1)).default({}),
+  /** What `build` makes of it: an artifact each, by name, or named as they are written (`parseVariant`). An artifact's own recipe has none. */
+  variants: z.union([z.array(z.string()).min(1), z.record(z.string(), variantSchema)]).optional(),
   /** Names of the user's own recognisers, samplers and passes that the recipe requires. */
   extensions: z.array(z.string()).default([]),
   /** The type that the network computes in. Default: as exported. */
@@ -185,7 +218,7 @@ const recipeFields = z.strictObject({
     .optional(),
 });
 
-export const recipeSchema = recipeFields.refine(({ after, keepLatent }) => keepLatent || after.length > 0, {
+export const recipeSchema = recipeFields.refine(({ after, pixels, keepLatent }) => keepLatent || after.length > 0 || pixels !== undefined, {
   path: ["keepLatent"],
   error: 'is false, and no network stands behind the run ("after"): nothing would be left',
 });

@@ -3,13 +3,13 @@ import { existsSync, realpathSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { fileMissing, unknownName } from "../../ir/diagnostics.js";
 import type { Dim } from "../../ir/types.js";
-import { notAModel } from "../words/index.js";
+import { badSize, notAModel } from "../words/index.js";
 import { containedFile, readJson } from "../files/index.js";
 import type { Extensions } from "./extensions.js";
 import { deriveRecipe, pipelineFile } from "./pipelines/index.js";
 import { badOption } from "../../schedules/diagnostics.js";
 import { parseWith, uncondInput } from "../../schedules/index.js";
-import { type InputSpecs, type Precision, type Recipe, recipeSchema, RUN_TIME } from "./recipe.js";
+import { type InputSpecs, type Pixels, type Precision, type Recipe, recipeSchema, RUN_TIME } from "./recipe.js";
 
 /** Options of the command line that override the recipe. */
 export interface RecipeOverrides {
@@ -17,6 +17,8 @@ export interface RecipeOverrides {
   readonly scheduler?: string | undefined;
   readonly steps?: number | undefined;
   readonly start?: number | undefined;
+  /** Whether a mask says what is kept of an original, besides what the recipe says. */
+  readonly inpaint?: boolean | undefined;
   readonly guidance?: number | undefined;
   readonly batch?: number | undefined;
   readonly cut?: string | undefined;
@@ -24,8 +26,12 @@ export interface RecipeOverrides {
   /** What becomes an input of the artifact, besides what the recipe says (`RUN_TIME`). */
   readonly runtime?: readonly string[] | undefined;
   readonly dims?: ReadonlyMap<string, number> | undefined;
+  /** Height and width of the result in pixels, for a diffusers folder whose pipeline says what they decide. */
+  readonly size?: readonly number[] | undefined;
   /** Where the run ends: at its last latent, without the networks behind it. */
   readonly stopAt?: "latent" | undefined;
+  /** What a picture or a video comes out as, besides what the recipe says. */
+  readonly pixels?: Pixels | undefined;
   /** False: the artifact does not give its last latent beside what is made of it. */
   readonly latent?: boolean | undefined;
   /** The user's own files (`loadExtensions`). A recipe cannot name them, as they are code. */
@@ -59,8 +65,7 @@ export interface JobSource {
 export async function openJobSource(model: string, overrides: RecipeOverrides = {}): Promise<JobSource> {
   if (!existsSync(model)) throw fileMissing(model, "There is no such file or folder.");
   const isFolder = statSync(model).isDirectory();
-  const beside = join(isFolder ? model : dirname(model), "recipe.json");
-  const file = overrides.recipe ?? (existsSync(beside) ? beside : undefined);
+  const said = recipeOf(model, overrides);
   const home = resolve(isFolder ? model : dirname(model));
   const sourceOf = (recipe: Recipe, folder: string, facts: string): JobSource => {
     const allowed = [home, dirname(realpathSync(facts)), ...ownFiles(overrides)];
@@ -68,15 +73,26 @@ export async function openJobSource(model: string, overrides: RecipeOverrides = 
     const networkFiles = recipe.networks.map(({ model }) => containedFile(model, home, allowed));
     return { recipe: override(recipe, overrides), folder, modelFile, networkFiles, allowed };
   };
-  if (isFolder && file === undefined) {
+  if (isFolder && !said) {
     const facts = pipelineFile(model);
     if (facts === undefined) throw notAModel(model);
     return { ...sourceOf(parseWith(recipeSchema, await deriveRecipe(model, overrides), model), home, facts), isDerived: true };
   }
-  const read = file === undefined ? undefined : parseWith(recipeSchema, readJson(file), file);
-  const speaksOfIt = isFolder || overrides.recipe !== undefined || read?.model === basename(model);
-  if (file === undefined || !read || !speaksOfIt) return sourceOf(recipeSchema.parse({ model: basename(model) }), home, model);
-  return sourceOf(read, resolve(dirname(file)), file);
+  if (overrides.size) throw badSize(overrides.size, "only the pipeline of a diffusers folder says what pixels are of its latent", BY_DIMS);
+  if (!said) return sourceOf(recipeSchema.parse({ model: basename(model) }), home, model);
+  return sourceOf(said.recipe, resolve(dirname(said.file)), said.file);
+}
+
+const BY_DIMS = "Name the sizes of its symbolic dimensions, as --dim height=64; smoothcc inspect lists its inputs.";
+
+/** The recipe that speaks of MODEL, and its file; undefined if there is none. Throws FILE_MISSING, BAD_JSON, BAD_JSON_FIELD. */
+export function recipeOf(model: string, overrides: RecipeOverrides): { readonly recipe: Recipe; readonly file: string } | undefined {
+  const isFolder = statSync(model, { throwIfNoEntry: false })?.isDirectory() ?? false;
+  const beside = join(isFolder ? model : dirname(model), "recipe.json");
+  const file = overrides.recipe ?? (existsSync(beside) ? beside : undefined);
+  if (file === undefined) return undefined;
+  const recipe = parseWith(recipeSchema, readJson(file), file);
+  return isFolder || overrides.recipe !== undefined || recipe.model === basename(model) ? { recipe, file } : undefined;
 }
 
 /** A file that the recipe names. Throws FILE_OUTSIDE. */
@@ -121,6 +137,7 @@ function override(
     scheduler,
     steps,
     start,
+    inpaint,
     guidance,
     batch,
     cut,
@@ -128,6 +145,7 @@ function override(
     runtime = [],
     dims,
     stopAt,
+    pixels,
     latent,
     inputs: given = new Map(),
   }: RecipeOverrides,
@@ -141,21 +159,27 @@ function override(
     );
   if (stray !== undefined) throw unknownName("run-time input", stray, RUN_TIME);
   const after = stopAt === "latent" ? [] : recipe.after;
-  if (latent === false && after.length === 0)
+  if (stopAt === "latent" && pixels !== undefined)
+    throw badOption("--pixels", "is for what stands behind the latent, where --stop-at ends");
+  const asPixels = stopAt === "latent" ? undefined : (pixels ?? recipe.pixels);
+  if (latent === false && after.length === 0 && asPixels === undefined)
     throw badOption("--no-latent", "nothing else would be left: no network stands behind the run");
   const inputs = { ...recipe.inputs };
   for (const [name, spec] of given) inputs[name] = { calibrate: [typeof spec === "string" ? resolve(spec) : spec], ...inputs[name] };
   return {
     ...recipe,
+    variants: undefined,
     ...(scheduler === undefined ? {} : { scheduler: resolve(scheduler) }),
     ...(steps === undefined ? {} : { steps }),
     ...(start === undefined ? {} : { start }),
+    ...(inpaint === undefined ? {} : { inpaint }),
     ...(batch === undefined ? {} : { batch }),
     ...(cut === undefined ? {} : { cut }),
     ...(precision === undefined ? {} : { precision }),
     ...(guidance === undefined ? {} : { guidance: { ...recipe.guidance, scale: guidance } }),
     runtime: atRunTime,
     ...(stopAt === undefined ? {} : { after, keepLatent: true }),
+    pixels: asPixels,
     ...(latent === false ? { keepLatent: false } : {}),
     dims: { ...recipe.dims, ...Object.fromEntries(dims ?? []) },
     inputs,

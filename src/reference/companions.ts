@@ -13,6 +13,7 @@ import {
 } from "../../schedules/index.js";
 import type { Job, OpenCompanion } from "../job/index.js";
 import type { Session, Sessions } from "../runtime/index.js";
+import { unroundedPixels } from "./pixels.js";
 
 /** Values of a run by name; those of the unconditional half as `valueName` has them. */
 type Values = ReadonlyMap<string, TensorData>;
@@ -38,20 +39,34 @@ export async function encoded(job: Job, given: Values, sessions: Sessions): Prom
   return values;
 }
 
-/** What the companions behind a run make of its latent, [batch, …latent]: the outputs of the artifact beside the latent itself. */
+/**
+ * What the companions behind a run make of its latent, [batch, …latent]: the outputs of the artifact beside the latent itself; but for pixels,
+ * which are not rounded (`unroundedPixels`).
+ */
 export async function decoded(job: Job, latent: Float32Array, given: Values, sessions: Sessions): Promise<Values> {
   const { after } = job.network.companions;
   const values = new Map([...given, [LATENT_VALUE, tensorFrom("float", latentShape(job.run), latent)]]);
+  const made = async (companion: OpenCompanion): Promise<Values> =>
+    companion.pixelRange
+      ? unrounded(companion, companion.pixelRange, values)
+      : called(await sessionOf(companion, sessions), companion, "cond", values, givenConditions(job.run));
   for (const companion of after) {
-    const session = await sessionOf(companion, sessions);
-    for (const [name, value] of await called(session, companion, "cond", values, givenConditions(job.run))) values.set(name, value);
+    for (const [name, value] of await made(companion)) values.set(name, value);
   }
   const results = resultsOf(job.network.companions);
   return new Map([...values].filter(([name]) => results.includes(name)));
 }
 
-function sessionOf({ name, file, read }: OpenCompanion, sessions: Sessions): Promise<Session> {
-  return sessions.of(file ?? name, () => read);
+/** What stands for the pixels of a companion that makes them. */
+function unrounded({ inputs, outputs }: OpenCompanion, range: readonly [number, number], values: Values): Values {
+  const [read] = [...inputs.values()].flatMap((value) => values.get(value) ?? []);
+  if (!read) throw new Error("internal: there are no values to make pixels of");
+  return new Map([...outputs.values()].map((value) => [value, unroundedPixels(read, range)]));
+}
+
+function sessionOf({ name, file, read, spec }: OpenCompanion, sessions: Sessions): Promise<Session> {
+  // Graphs of two texts may have one name.
+  return sessions.of(file ?? spec.graph ?? name, () => read);
 }
 
 /** One call of a companion: what it gives, by the name under which the half has it. */

@@ -4,7 +4,7 @@ import { entryAt } from "../../ir/entries.js";
 import { ditView, type Value } from "../../ir/graph.js";
 import { readTensor, type TensorData, tensorFloats, tensorFrom, tensorNumbers, tensorOf } from "../../ir/tensor.js";
 import { elementCount, staticShape } from "../../ir/types.js";
-import { type Adjustment, type Fresh, mainNetwork, type Run, runPorts, type ConditionSource } from "../../schedules/index.js";
+import { type Adjustment, mainNetwork, type Run, runPorts, type ConditionSource } from "../../schedules/index.js";
 
 /** The value of a network input at row `k` of a run, in a call of these halves. */
 export function inputAt(
@@ -75,16 +75,6 @@ export function forecast(
   if (scale) for (const [i, value] of sum.entries()) sum[i] = value * (scale[i % channels] ?? NaN);
   if (shift) for (const [i, value] of sum.entries()) sum[i] = value + (shift[i % channels] ?? NaN);
   return sum instanceof Float32Array ? tensorFrom("float", shape, sum) : tensorOf(elem, shape, sum);
-}
-
-/** By how much each token of a branch moves with each that is computed: those themselves wholly, others by their weights, if they have any. */
-export function movesOf({ tokens, count, move }: Fresh): TensorData {
-  const moves = new Float32Array(count * count);
-  for (const [place, token] of tokens.entries()) {
-    for (let other = 0; move && other < count; other++) moves[other * count + token] = move[other * tokens.length + place] ?? NaN;
-    for (const computed of tokens) moves[computed * count + token] = Number(computed === token);
-  }
-  return tensorFrom("float", [count, count], moves);
 }
 
 /** One of the two halves of axis 0. */

@@ -12,6 +12,7 @@ export {
   type StepResult,
   type Trajectory,
 } from "./loop.js";
+export { pixelDistance } from "./pixels.js";
 export { maskAt } from "./inpainting.js";
 export { strayCuts } from "./cuts.js";
 export { startOf } from "./start.js";

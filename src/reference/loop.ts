@@ -2,8 +2,8 @@
  * The oracle: a sampling run as a loop over the exporter's own one-step model. It follows a plan by feeding the values of cached branches
  * from outside, and shares no code with `passes/`. An artifact must reproduce its results.
  */
-import { ATTENDED, type Attended, attendedTokens } from "../../ir/attended.js";
-import type { CacheKey, Half } from "../../ir/dit.js";
+import { ATTENDED } from "../../ir/own-tokens.js";
+import type { Half } from "../../ir/dit.js";
 import { entryAt } from "../../ir/entries.js";
 import type { Value } from "../../ir/graph.js";
 import type { TensorData } from "../../ir/tensor.js";
@@ -15,8 +15,6 @@ import {
   type Cell,
   type Fresh,
   halfOf,
-  isPartial,
-  lastReaders,
   networkOf,
   type Plan,
   type Row,
@@ -25,10 +23,11 @@ import {
 } from "../../schedules/index.js";
 import type { RunInputs } from "../job/index.js";
 import { AS_WRITTEN, type Session, type SessionOptions, Sessions } from "../runtime/index.js";
-import { accumulate, forecast, halfOfRows, inputAt, movesOf, scaleAt } from "./feeds.js";
+import { type BranchTokens, movesOf, NO_TOKENS, partOf, readersOf, seenAfter, tokensFor } from "./branch-tokens.js";
+import { accumulate, forecast, halfOfRows, inputAt, scaleAt } from "./feeds.js";
 import { blended, firstLatentOf } from "./inpainting.js";
 import { guided, learnedDeviation, predictionsOf, varianceOf } from "./prediction.js";
-import { attendedSite, type CachedSites, cacheInput, movesInput, PREDICTION, stepWith } from "./step-model.js";
+import { type CachedSites, cacheInput, movesInput, PREDICTION, seenInput, stepWith } from "./step-model.js";
 
 /** The values of branches at one step, by cache. */
 export type BranchValues = CacheMap<TensorData>;
@@ -60,6 +59,8 @@ export interface RunUnderWay extends Trajectory {
   readonly course: Course;
   readonly lastReaders: CacheMap<ReadonlyMap<number, number>>;
   readonly history: CacheMap<Map<number, TensorData>>;
+  /** What came into branches when each of their tokens was computed last, where tokens are chosen by that. */
+  readonly seen: CacheMap<TensorData>;
   readonly latents: Float32Array[];
   readonly values: Float64Array[];
   readonly outs: Float64Array[];
@@ -85,6 +86,8 @@ export interface Course {
  * Loops of the same network, with any cut, may share sessions.
  */
 export class ReferenceLoop {
+  private readonly asked = new WeakMap<Plan, Map<string, BranchTokens>>();
+
   constructor(
     private readonly sampling: Run,
     options: Partial<SessionOptions> = {},
@@ -118,6 +121,7 @@ export class ReferenceLoop {
       course,
       lastReaders: new CacheMap(Array.from(course.plan?.cells ?? []).flatMap(([key, cells]) => readersOf(key, cells))),
       history: new CacheMap(),
+      seen: new CacheMap(),
       step: from,
       draws: rows.slice(0, from).filter(({ next }) => next.noise !== 0).length,
       latents: trajectory?.latents.slice(0, from + 1) ?? [firstLatentOf(this.sampling, inputs)],
@@ -127,7 +131,10 @@ export class ReferenceLoop {
   }
 
   /** Computes the next step of a run without taking it. `others` replace cells of the plan. */
-  async attempt({ inputs, course, history, step: k, draws, latents, values, outs }: RunUnderWay, others?: Cells): Promise<StepResult> {
+  async attempt(
+    { inputs, course, history, seen, step: k, draws, latents, values, outs }: RunUnderWay,
+    others?: Cells,
+  ): Promise<StepResult> {
     const { sampling: run } = this;
     const { plan, observe, only } = course;
     const row = run.table.rows[k];
@@ -145,29 +152,29 @@ export class ReferenceLoop {
       const probed = observe || plan ? model.graph.marks.flatMap(({ site }) => ((only?.has(site) ?? true) ? [site] : [])) : [];
       const feeds = new Map(model.graph.inputs.map((input) => [input.name, inputAt(run, input, k, halves, latent, inputs.conditions)]));
       const cached = new Map<string, Fresh | undefined>();
-      const attended = this.attendedFor(call, plan);
+      const tokens = plan ? this.tokensOf(call, plan) : NO_TOKENS;
       for (const { site, value } of model.graph.marks) {
         const cell = cellOf(site, half);
         if (cell?.kind !== "terms") continue;
         cached.set(site, cell.fresh);
         feeds.set(cacheInput(site), this.read(cell, history.get({ site, half }), value));
-        if (!cell.fresh) continue;
-        feeds.set(movesInput(site), movesOf(cell.fresh));
-        const kept = cell.fresh.keepsKeys ? attended.get(site) : undefined;
+        const { fresh } = cell;
+        if (!fresh) continue;
+        if (fresh.tokens) feeds.set(movesInput(site), movesOf(fresh));
+        else feeds.set(seenInput(site), this.ofCall(seen.get({ site, half }), value));
+        const kept = fresh.keepsKeys ? tokens.attended.get(site) : undefined;
         for (const part of kept ? ATTENDED : []) {
-          const name = attendedSite(site, part);
-          feeds.set(
-            cacheInput(name),
-            this.read({ kind: "terms", terms: cell.terms }, history.get({ site: name, half }), kept?.[part].value),
-          );
-          feeds.set(movesInput(name), movesOf({ ...cell.fresh, move: undefined }));
+          const name = partOf(site, part);
+          const terms: CachedCell = { kind: "terms", terms: cell.terms };
+          feeds.set(cacheInput(name), this.read(terms, history.get({ site: name, half }), kept?.[part].value));
+          if (fresh.tokens) feeds.set(movesInput(name), movesOf({ ...fresh, move: undefined }));
         }
       }
-      const results = await (await this.sessionFor(call.network, cached, probed, attended)).run(feeds);
+      const results = await (await this.sessionFor(call.network, cached, probed, tokens)).run(feeds);
       for (const [site, value] of results) if (site !== PREDICTION) branches.set({ site, half }, value);
       const output = results.get(PREDICTION);
       if (!output) throw new Error("internal: the step returned no prediction");
-      for (const [seen, part] of predictionsOf(run, output, halves)) predictions.set(seen, part);
+      for (const [seenBy, part] of predictionsOf(run, output, halves)) predictions.set(seenBy, part);
       if (row.next.learned) variance = varianceOf(run, output, halves) ?? variance;
     }
     const out = guided(run, predictions, scaleAt(run, k, inputs.conditions));
@@ -194,6 +201,10 @@ export class ReferenceLoop {
       history.set(key, kept);
       keep(kept, step, branches.get(key), lastReader);
     }
+    for (const [key, cells] of course.plan?.cells ?? []) {
+      const after = seenAfter(cells[step], key, branches, underWay.seen.get(key));
+      if (after) underWay.seen.set(key, after);
+    }
     if (this.sampling.table.rows[step]?.next.noise !== 0) underWay.draws++;
     underWay.outs.push(out);
     underWay.values.push(value);
@@ -208,26 +219,28 @@ export class ReferenceLoop {
 
   /** What is given for a value of this call that is not computed whole. */
   private read(cell: CachedCell, kept: ReadonlyMap<number, TensorData> | undefined, value: Value | undefined): TensorData {
-    const rows = staticShape(value?.type)?.[0];
-    const read = ({ step, weight }: Term): { readonly data: TensorData; readonly weight: number } => {
-      const data = kept?.get(step);
-      if (!data) throw new Error(`internal: a cache has no value of step ${step} that could be read`);
-      // The cached value is of both halves, but this call only sees one.
-      return { weight, data: data.shape[0] === rows ? data : halfOfRows(data, this.sampling.guidance.order.indexOf("cond")) };
-    };
+    const read = ({ step, weight }: Term): { readonly data: TensorData; readonly weight: number } => ({
+      data: this.ofCall(kept?.get(step), value),
+      weight,
+    });
     return forecast(cell.terms.map(read), cell);
   }
 
-  /** The keys and values of the branches of a call of which the plan keeps them at some step. */
-  private attendedFor(call: Call, plan: Plan | undefined): ReadonlyMap<string, Attended> {
-    const half = halfOf(call.halves);
-    const kept = new Set(
-      Array.from(plan?.cells ?? []).flatMap(([key, cells]) => (key.half === half && cells.some(keepsKeys) ? [key.site] : [])),
-    );
-    if (kept.size === 0) return new Map();
-    const counts = new Map(this.sampling.caches.map(({ site, tokens }) => [site, tokens?.count]));
-    const all = attendedTokens(networkOf(this.sampling, call), (site) => (kept.has(site) ? counts.get(site) : undefined));
-    return new Map(Array.from(all, ([{ site }, attended]) => [site, attended]));
+  /** A kept value for a call in which its place is that of `value`: it may be of both halves where the call only sees one. */
+  private ofCall(data: TensorData | undefined, value: Value | undefined): TensorData {
+    if (!data) throw new Error("internal: a cache has no value that could be read");
+    const rows = staticShape(value?.type)?.[0];
+    return data.shape[0] === rows ? data : halfOfRows(data, this.sampling.guidance.order.indexOf("cond"));
+  }
+
+  /** What the plan asks for in a call beside values of branches. */
+  private tokensOf(call: Call, plan: Plan): BranchTokens {
+    const ofPlan = this.asked.get(plan) ?? new Map<string, BranchTokens>();
+    this.asked.set(plan, ofPlan);
+    const key = [call.network, ...call.halves].join();
+    const tokens = ofPlan.get(key) ?? tokensFor(this.sampling, call, plan);
+    ofPlan.set(key, tokens);
+    return tokens;
   }
 
   /** The session of a network that gets the cached sites as inputs and returns the other probed sites as outputs. */
@@ -235,25 +248,16 @@ export class ReferenceLoop {
     network: Call["network"],
     cached: CachedSites,
     probed: readonly string[],
-    attended: ReadonlyMap<string, Attended> = new Map(),
+    tokens: BranchTokens = NO_TOKENS,
   ): Promise<Session> {
     const { sampling: run } = this;
-    const sites = Array.from(cached, ([site, tokens]) => (tokens ? `${site} in part${tokens.keepsKeys ? ", keys kept" : ""}` : site));
-    const key = [run.of.cut, network, probed.join(), sites.join(), [...attended.keys()].join()].join("|");
-    return this.sessions.of(key, () => stepWith(networkOf(run, { network, halves: [] }), cached, new Set(probed), attended));
+    const sites = Array.from(cached, ([site, tokens]) =>
+      tokens ? `${site} ${tokens.tokens ? "in part" : tokens.size}${tokens.keepsKeys ? ", keys kept" : ""}` : site,
+    );
+    const asked = [...tokens.attended.keys(), "in:", ...tokens.incoming.keys()];
+    const key = [run.of.cut, network, probed.join(), sites.join(), asked.join()].join("|");
+    return this.sessions.of(key, () => stepWith(networkOf(run, { network, halves: [] }), cached, new Set(probed), tokens));
   }
-}
-
-function keepsKeys(cell: Cell): boolean {
-  return isPartial(cell) && cell.fresh.keepsKeys;
-}
-
-/** The last readers of a cache's values, and those of keys and values that cells keep. */
-function readersOf(key: CacheKey, cells: readonly Cell[]): readonly (readonly [CacheKey, ReadonlyMap<number, number>])[] {
-  const keeping = cells.map((cell): Cell => (keepsKeys(cell) ? cell : { kind: "compute" }));
-  const ofKeys = cells.some(keepsKeys) ? lastReaders(keeping) : undefined;
-  const kept = ofKeys ? ATTENDED.map((part) => [{ ...key, site: attendedSite(key.site, part) }, ofKeys] as const) : [];
-  return [[key, lastReaders(cells)], ...kept];
 }
 
 /** The values that a row sums up: latents (x), history values (m) and outputs (out), by step. */

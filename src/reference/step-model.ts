@@ -1,9 +1,12 @@
 /** The exporter's step as the oracle runs it: some branches are replaced by inputs, for some of their tokens or for all, others are outputs. */
 import { Builder, elemOf, shapeOf } from "../../ir/build.js";
-import { ATTENDED, type Attended } from "../../ir/attended.js";
-import { inputValue, type Mark, type Model, type Value } from "../../ir/graph.js";
+import { ATTENDED } from "../../ir/own-tokens.js";
+import { constant, inputValue, makeNode, type Mark, type Model, type Value } from "../../ir/graph.js";
 import { rewrite, sweep } from "../../ir/rewrite.js";
+import { tensorOf } from "../../ir/tensor.js";
+import type { Fresh } from "../../schedules/index.js";
 import { elementCount, type ElementType, isRuntimeType, type TensorType } from "../../ir/types.js";
+import { type BranchTokens, NO_TOKENS, partOf } from "./branch-tokens.js";
 
 /** The output that is the prediction. */
 export const PREDICTION = "prediction";
@@ -18,37 +21,37 @@ export function movesInput(site: string): string {
   return `moves:${site}`;
 }
 
-/** A branch of which some tokens are computed: of so many, and whether keys and values of the others are given as well. */
-export interface PartlyCached {
-  readonly count: number;
-  readonly keepsKeys: boolean;
+/** The name of the input that has what came into a branch when each of its tokens was computed last. */
+export function seenInput(site: string): string {
+  return `seen:${site}`;
 }
+
+/** A branch of which some tokens are computed. */
+export type PartlyCached = Pick<Fresh, "count" | "size" | "tokens" | "keepsKeys">;
 
 /** The branches of a step that are not computed whole, by site: not at all, or in part. */
 export type CachedSites = ReadonlyMap<string, PartlyCached | undefined>;
 
-/** The name under which keys or values of a branch are given and returned. */
-export function attendedSite(site: string, part: keyof Attended): string {
-  return `${site}/${part}`;
-}
-
 /** A value of a step that is given: whole, or for tokens that do not move with those that are computed. */
 interface Given {
   readonly value: Value;
+  /** [tokens, tokens] */
   readonly moves?: Value | undefined;
+  /** The site whose tokens are chosen in the run. */
+  readonly chosenFor?: string | undefined;
   readonly axis?: number | undefined;
 }
 
 /**
  * The step graph with the cached branches replaced by inputs, and the `probed` ones of the others as outputs: floats where the type is
- * none that the runtime takes and returns. A branch of which some tokens are computed is computed whole, and is input + moves · (computed − input);
- * keys and values are, with moves of their own. `attended` has these of the branches of which they are probed or given.
+ * none that the runtime takes and returns. A branch of which some tokens are computed is computed whole, and is input + moves · (computed − input),
+ * or where they are chosen in the run, input + chosen · (computed − input); keys and values that are given are, too.
  */
 export function stepWith(
   model: Model,
   cached: CachedSites,
   probed: ReadonlySet<string>,
-  attended: ReadonlyMap<string, Attended> = new Map(),
+  { attended, incoming }: BranchTokens = NO_TOKENS,
 ): Model {
   const { graph } = model;
   const [before, after] = [new Builder(), new Builder()];
@@ -58,44 +61,102 @@ export function stepWith(
     inputs.push(made);
     return made;
   };
-  const square = (name: string, count: number): Value => input(name, { elem: "float", shape: [count, count] });
-  const givenOf = (site: string, value: Value): Value => {
-    const made = input(cacheInput(site), { elem: handedAs(value), shape: shapeOf(value) });
-    return before.cast(made, elemOf(value), `${made.name}/narrow`);
-  };
   const given = new Map<Value, Given>();
+  const give = (site: string, value: Value, partly?: PartlyCached, axis?: number, chosenFor = site): void => {
+    const made = input(cacheInput(site), { elem: handedAs(value), shape: shapeOf(value) });
+    const moves = partly?.tokens && input(movesInput(site), { elem: "float", shape: [partly.count, partly.count] });
+    const isChosen = partly !== undefined && !partly.tokens;
+    given.set(value, {
+      value: before.cast(made, elemOf(value), `${made.name}/narrow`),
+      ...{ moves, axis, chosenFor: isChosen ? chosenFor : undefined },
+    });
+  };
   const shown: Mark[] = [];
+  const choosing = new Map<Value, { readonly mark: Mark; readonly partly: PartlyCached; readonly seen: Value }[]>();
   for (const mark of graph.marks) {
     const { site, value } = mark;
     const partly = cached.get(site);
-    if (probed.has(site) && (partly || !cached.has(site))) shown.push(mark);
-    if (cached.has(site)) given.set(value, { value: givenOf(site, value), moves: partly && square(movesInput(site), partly.count) });
-    const own = cached.has(site) && !partly ? undefined : attended.get(site);
+    const isComputed = partly !== undefined || !cached.has(site);
+    if (probed.has(site) && isComputed) shown.push(mark);
+    if (cached.has(site)) give(site, value, partly);
+    const entry = isComputed ? incoming.get(site) : undefined;
+    if (entry) shown.push({ ...mark, site: partOf(site, "incoming"), value: entry });
+    if (entry && partly && !partly.tokens) {
+      const seen = input(seenInput(site), { elem: handedAs(entry), shape: shapeOf(entry) });
+      choosing.set(entry, [...(choosing.get(entry) ?? []), { mark, partly, seen }]);
+    }
+    const own = isComputed ? attended.get(site) : undefined;
     for (const part of own ? ATTENDED : []) {
       const place = own?.[part];
-      const name = attendedSite(site, part);
       if (!place) continue;
-      if (probed.has(site)) shown.push({ ...mark, site: name, value: place.value });
-      if (partly?.keepsKeys)
-        given.set(place.value, { value: givenOf(name, place.value), moves: square(movesInput(name), partly.count), axis: place.axis });
+      if (probed.has(site)) shown.push({ ...mark, site: partOf(site, part), value: place.value });
+      if (partly?.keepsKeys) give(partOf(site, part), place.value, partly, place.axis, site);
     }
   }
+  /** Which tokens of a site are chosen: [batch, tokens], 1 or 0. */
+  const chosen = new Map<string, Value>();
   const cut = rewrite({ ...graph, marks: shown }, (node, original) => {
-    if (!original.outputs.some((value) => given.has(value))) return undefined;
     const build = new Builder();
     const outputs = original.outputs.map((value, i) => {
       const entry = given.get(value);
       const own = node.outputs[i] ?? value;
+      for (const { mark, partly, seen } of choosing.get(value) ?? []) chosen.set(mark.site, mostChanged(build, own, seen, partly.size));
+      const choice = entry?.chosenFor === undefined ? undefined : chosen.get(entry.chosenFor);
+      if (entry && choice) return replaced(build, entry, own, choice);
       return entry?.moves ? moved(build, entry, own, entry.moves) : (entry?.value ?? own);
     });
-    return { nodes: [node, ...build.nodes], outputs };
+    const isSame = build.nodes.length === 0 && outputs.every((value, i) => value === node.outputs[i]);
+    return isSame ? undefined : { nodes: [node, ...build.nodes], outputs };
   });
   const [prediction] = cut.outputs;
   if (!prediction) throw new Error("internal: a step without a prediction");
   const probes = cut.marks.map(({ site, value }) => ({ name: site, value: after.cast(value, handedAs(value), `${value.name}/wide`) }));
-  const outputs = [{ name: PREDICTION, value: prediction.value }, ...probes];
+  const choices = Array.from(chosen, ([site, value]) => ({ name: partOf(site, "chosen"), value }));
+  const outputs = [{ name: PREDICTION, value: prediction.value }, ...probes, ...choices];
   const nodes = [...before.nodes, ...cut.nodes, ...after.nodes];
   return { ...model, graph: sweep({ ...cut, inputs: [...cut.inputs, ...inputs], outputs, nodes, marks: [] }) };
+}
+
+/** 1 for the tokens whose mean |now − seen| over channels is at least that of the `size`-th largest, else 0: [batch, tokens]. */
+function mostChanged(build: Builder, now: Value, seen: Value, size: number): Value {
+  const [batch = 1, count = 1, channels = 1] = shapeOf(now);
+  const name = `${now.name}/changed`;
+  const type = (elem: ElementType, ...shape: readonly number[]): TensorType => ({ elem, shape });
+  const [a, b] = [build.cast(now, "float", `${name}/now`), build.cast(seen, "float", `${name}/seen`)];
+  const change = build.op(
+    "Abs",
+    [build.op("Sub", [a, b], `${name}/by`, type("float", batch, count, channels))],
+    `${name}/size`,
+    type("float", batch, count, channels),
+  );
+  const ones = constant(`${name}/ones`, tensorOf("float", [channels, 1], new Array<number>(channels).fill(1 / channels)));
+  const means = build.reshape(
+    build.op("MatMul", [change, ones], `${name}/sum`, type("float", batch, count, 1)),
+    [batch, count],
+    `${name}/means`,
+  );
+  const number = constant(`${name}/number`, tensorOf("int64", [1], [size]));
+  const top = makeNode({ opType: "TopK", name: `${name}/top`, inputs: [means, number], outputs: [{ name: `${name}/largest`, type: type("float", batch, size) }, { name: `${name}/places`, type: type("int64", batch, size) }] }); // prettier-ignore
+  build.nodes.push(top);
+  const [largest] = top.outputs;
+  if (!largest) throw new Error("internal: TopK without values");
+  const least = build.slice(largest, 1, size - 1, size, `${name}/least`);
+  return build.cast(build.op("GreaterOrEqual", [means, least], `${name}/is`, type("bool", batch, count)), "float", name);
+}
+
+/** given + chosen · (own − given) */
+function replaced(build: Builder, { value: given, axis = 1 }: Given, own: Value, chosen: Value): Value {
+  const name = `${own.name}/replaced`;
+  const shape = shapeOf(own);
+  const type: TensorType = { elem: "float", shape };
+  const [from, to] = [build.cast(given, "float", `${name}/given`), build.cast(own, "float", `${name}/own`)];
+  const mask = build.reshape(
+    chosen,
+    shape.map((size, i) => (i === 0 || i === axis ? size : 1)),
+    `${name}/mask`,
+  );
+  const change = build.op("Mul", [mask, build.op("Sub", [to, from], `${name}/change`, type)], `${name}/part`, type);
+  return build.cast(build.op("Add", [from, change], `${name}/sum`, type), elemOf(own), name);
 }
 
 /** given + moves · (own − given), over tokens: those of each row of the batch, along an axis or in front of the channels. */

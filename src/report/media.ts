@@ -1,13 +1,20 @@
 /** What a result can be written as for people, by the option of `run` that names the file. */
 import type { Recipe } from "../job/index.js";
 import { film, filmShape } from "./film.js";
-import { type Latent, latentPicture, pictureShape } from "./picture.js";
+import { channelsFirst, channelsFirstShape, type Latent, latentPicture, pictureShape } from "./picture.js";
 import { sound, soundShape } from "./sound.js";
 
 /** How results are shown, with its defaults. */
-export type Display = Pick<NonNullable<Recipe["display"]>, "range" | "rate">;
+export interface Display extends Pick<NonNullable<Recipe["display"]>, "range" | "rate"> {
+  /** Whether channels are the last axis, and not that behind the batch. */
+  readonly isChannelsLast: boolean;
+}
 
-export const DEFAULT_DISPLAY: Display = { range: [-1, 1] };
+/** How the results of a recipe are shown. */
+export function displayOf({ display, pixels }: Pick<Recipe, "display" | "pixels">): Display {
+  const { range = [-1, 1], rate } = display ?? {};
+  return { range: pixels ? [0, 255] : range, rate, isChannelsLast: pixels !== undefined };
+}
 
 /** Frames and samples a second where the recipe does not say. */
 const RATES = { video: 24, audio: 44100 };
@@ -20,12 +27,12 @@ export interface Medium {
 
 export const media = {
   png: {
-    assertFits: (shape, { range }) => pictureShape(shape, range),
-    encode: (result, { range }) => latentPicture(result, range),
+    assertFits: (shape, display) => pictureShape(channelsFirstShape(shape, display), display.range),
+    encode: (result, display) => latentPicture(channelsFirst(result, display), display.range),
   },
   apng: {
     assertFits: filmShape,
-    encode: (result, { range, rate = RATES.video }) => film(result, range, rate),
+    encode: (result, { rate = RATES.video, ...display }) => film(channelsFirst(result, display), display.range, rate),
   },
   wav: {
     assertFits: soundShape,

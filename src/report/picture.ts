@@ -59,6 +59,28 @@ export function differencePicture(
   return { png: latentPicture({ shape: a.shape, values }, [0, white || 1], options), white };
 }
 
+/** What pixels say of themselves: `Display`. */
+interface Layout {
+  readonly isChannelsLast: boolean;
+}
+
+/** A shape with its channels behind the batch. */
+export function channelsFirstShape(shape: readonly number[], { isChannelsLast }: Layout): readonly number[] {
+  return isChannelsLast ? [...shape.slice(0, 1), ...shape.slice(-1), ...shape.slice(1, -1)] : shape;
+}
+
+/** A result with its channels behind the batch, wherever they are. */
+export function channelsFirst({ shape, values }: Latent, layout: Layout): Latent {
+  if (!layout.isChannelsLast) return { shape, values };
+  const channels = shape.at(-1) ?? 1;
+  const area = shape.slice(1, -1).reduce((product, size) => product * size, 1);
+  const moved = values.map((_, i) => {
+    const [row, channel, place] = [Math.floor(i / (area * channels)), Math.floor(i / area) % channels, i % area];
+    return values[(row * area + place) * channels + channel] ?? 0;
+  });
+  return { shape: channelsFirstShape(shape, layout), values: moved };
+}
+
 /** The axes of a latent that can be drawn with this range. Throws NOT_A_PICTURE. */
 export function pictureShape(
   shape: readonly number[],

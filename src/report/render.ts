@@ -6,38 +6,24 @@ import type { Facts, ReportData, ReportPictures, ReportVerify } from "./data.js"
 import { counted, formatCount, formatDuration, formatNumber, formatPercent, formatQuantity, formatRatio } from "../words/index.js";
 import { type Content, markup, type Markup } from "./html.js";
 import { scheduleChart, scheduleRows } from "./schedule.js";
-import { STYLE } from "./style.js";
+import { device, facts, page, quantity, section, sentence, table } from "./page.js";
 export type * from "./data.js";
 
 /** The whole page. The same data gives the same bytes; parts that are absent leave their sections out. */
 export function renderReport(data: ReportData): string {
   const { title, curves, steps, alpha, times, verify, pictures } = data;
   const chart = curves && curveCharts(curves, steps, alpha);
-  return markup`<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>${title}: ${headline(data)}</title>
-<style>${STYLE}</style>
-</head>
-<body>
-<main>
-${opening(data)}
-${pictures && picturesSection(pictures)}
-${scheduleSection(data)}
-${chart && curvesSection(chart, alpha)}
-${data.comparison && comparisonSection(data.comparison, verify)}
-${workSection(data)}
-${times && timesSection(times)}
-${verify && checksSection(verify)}
-${settingsSection(data)}
-</main>
-</body>
-</html>
-`.text;
+  return page(`${title}: ${headline(data)}`, [
+    opening(data),
+    pictures && picturesSection(pictures),
+    scheduleSection(data),
+    chart && curvesSection(chart, alpha),
+    data.comparison && comparisonSection(data.comparison, verify),
+    workSection(data),
+    times && timesSection(times),
+    verify && checksSection(verify),
+    settingsSection(data),
+  ]);
 }
 
 /** The result in one line: "1.90× less computation, 1.80× faster, error 2.1 %". */
@@ -244,41 +230,4 @@ function settingsSection({ title, sampler, steps, guidance, policy, settings = {
 
 function entries(given: Facts): readonly (readonly [string, string])[] {
   return Object.entries(given).map(([name, value]) => [name, String(value)]);
-}
-
-function section(title: string, explanation: Content, ...contents: readonly Content[]): Markup {
-  return markup`<section>
-<h2>${title}</h2>
-${explanation === undefined ? undefined : markup`<p>${explanation}</p>`}
-${contents}
-</section>`;
-}
-
-function table(columns: readonly string[], body: Markup, foot?: Markup): Markup {
-  return markup`<div class="scroll"><table class="data">
-<thead><tr>${columns.map((column) => markup`<th scope="col">${column}</th>`)}</tr></thead>
-<tbody>${body}
-</tbody>${foot && markup`<tfoot>${foot}</tfoot>`}
-</table></div>
-`;
-}
-
-function facts(rows: readonly (readonly [string, string])[]): Markup {
-  return markup`<dl class="facts">${rows.map(
-    ([name, value]) => markup`
-<div><dt>${name}</dt><dd>${value}</dd></div>`,
-  )}
-</dl>`;
-}
-
-function quantity(macs: number): string {
-  return formatQuantity(macs, "MAC");
-}
-
-function device({ device: name, threads }: Bench): string {
-  return threads === null ? `${name}, the runtime's own number of threads` : `${name} with ${counted(threads, "thread")}`;
-}
-
-function sentence(text: string): string {
-  return text.charAt(0).toUpperCase() + text.slice(1);
 }

@@ -5,7 +5,8 @@ import { totalMacs } from "../../ir/cost.js";
 import { type Guidance, policies, withGroups } from "../../schedules/index.js";
 import { type Artifact, type Bench, FILES, sizesOf, type Verification } from "../artifact/index.js";
 import { branchWork, comparisonOf, groupCurves, planningForJob } from "../planning/index.js";
-import { differencePicture, latentPicture } from "./picture.js";
+import { displayOf } from "./media.js";
+import { channelsFirst, differencePicture, type Latent, latentPicture } from "./picture.js";
 import type { Facts, ReportData, ReportPictures } from "./render.js";
 import { drawnCell } from "./schedule.js";
 import { readTrace } from "../calibration/index.js";
@@ -80,14 +81,17 @@ function facts(record: Readonly<Record<string, unknown>>): Facts {
 }
 
 function picturesOf({ job }: Artifact, { shown }: Verification): ReportPictures | undefined {
-  const { display } = job.source.recipe;
-  if (display?.kind !== "image") return undefined;
-  const { shape, cached, uncached } = shown;
-  const options = { scale: Math.max(1, Math.ceil(SMALLEST_SIDE / (shape[3] ?? SMALLEST_SIDE))) };
+  const { recipe } = job.source;
+  if (recipe.display?.kind !== "image") return undefined;
+  const display = displayOf(recipe);
+  const drawn = (values: Float32Array): Latent => channelsFirst({ shape: shown.shape, values }, display);
+  const [cached, uncached] = [drawn(shown.cached), drawn(shown.uncached)];
+  const [samples = 1, , , width = SMALLEST_SIDE] = cached.shape;
+  const options = { scale: Math.max(1, Math.ceil(SMALLEST_SIDE / width)) };
   return {
-    cached: latentPicture({ shape, values: cached }, display.range, options),
-    uncached: latentPicture({ shape, values: uncached }, display.range, options),
-    difference: differencePicture({ shape, values: cached }, { shape, values: uncached }, options),
-    caption: `${counted(shape[0] ?? 1, "sample")}.`,
+    cached: latentPicture(cached, display.range, options),
+    uncached: latentPicture(uncached, display.range, options),
+    difference: differencePicture(cached, uncached, options),
+    caption: `${counted(samples, "sample")}.`,
   };
 }

@@ -86,6 +86,11 @@ export function badNpz(file: string, problem: string): CompilerError {
   return new CompilerError("BAD_NPZ", 4, `This .npz file cannot be read: ${problem}.`, "Write it with numpy.savez.", { file });
 }
 
+/** `hint`: a sentence. */
+export function badSize(size: readonly number[], problem: string, hint: string): CompilerError {
+  return new CompilerError("BAD_SIZE", 2, `There is no result of ${size.join("x")} pixels: ${problem}.`, hint);
+}
+
 export function badTorchFile(file: string, problem: string): CompilerError {
   return new CompilerError(
     "BAD_TORCH_FILE",
@@ -106,6 +111,15 @@ export function badUsage(problem: string, suggestion?: string): CompilerError {
     2,
     `${problem.charAt(0).toUpperCase()}${problem.slice(1)}.`,
     suggestion ?? "`smoothcc --help` lists the commands, `smoothcc <command> --help` the options of one.",
+  );
+}
+
+export function badVariant(variant: string, problem: string, known: readonly string[] = []): CompilerError {
+  return new CompilerError(
+    "BAD_VARIANT",
+    2,
+    `The variant '${variant}' cannot be built: ${problem}.`,
+    `A variant is a size, key=value, or several with commas between, and may have a name in front: 512x768, steps=20, small:height=64,width=64,share=0.3.${known.length > 0 ? ` The recipe has ${known.join(", ")}.` : ""}`,
   );
 }
 
@@ -300,6 +314,16 @@ export function notAModel(path: string): CompilerError {
   );
 }
 
+export function noPixels(value: string, problem: string): CompilerError {
+  return new CompilerError(
+    "NO_PIXELS",
+    2,
+    `No pixels can be made of '${value}', which comes out last: ${problem}.`,
+    'Pixels are those of pictures, [batch, channels, height, width], and of videos. Where it is one, say so in the recipe: "display": { "kind": "image", "range": [-1, 1] }; else leave out --pixels ("pixels").',
+    { value },
+  );
+}
+
 export function notAPicture(shape: readonly number[], problem: string): CompilerError {
   return new CompilerError(
     "NOT_A_PICTURE",
@@ -408,6 +432,16 @@ export function runtimeFailed(problem: string, hint?: string, cause?: unknown): 
     `${hint ?? "Please report it with the command that you ran, unless ONNX Runtime fails alike on the exported file by itself"}.`,
     {},
     { cause },
+  );
+}
+
+export function severalArtifacts(folder: string, variants: readonly string[]): CompilerError {
+  return new CompilerError(
+    "SEVERAL_ARTIFACTS",
+    2,
+    `The folder has several artifacts: ${variants.join(", ")}.`,
+    "Name one of them: --variant NAME, or its own folder.",
+    { file: folder },
   );
 }
 

@@ -125,6 +125,16 @@ describe("branches", () => {
     expect(warnings.join("\n")).toMatch(/known[^\n]*: attn-0, attn-1\.\n.*Conv 'c'\): attn-2\./);
   });
 
+  it("have their tokens chosen in the run where these can be", async () => {
+    const choices = [{}, { mixer: "Conv 'c'" }, undefined];
+    const sites = choices.map((choice, i) => withTokens(`mlp-${i}`, 1 / 3, tokens(8, { choice })));
+    const { schedule, warnings } = await choose("token-caching", { last: 0, by: "change" }, inputOf(STEPS, sites));
+    const found = sites.map(({ name }) => schedule.cells.get(name)?.[1]);
+    expect(found).toEqual(["change", "stagger", "stagger"].map((by) => ({ tokens: 0.25, by })));
+    expect(warnings).toEqual(["Tokens are computed in turn where they cannot be chosen in the run: mlp-1, mlp-2."]);
+    expect(await rejectedCodeOf(choose("token-caching", { by: "change", move: "fitted" }, inputOf(STEPS, sites)))).toBe("BAD_OPTION");
+  });
+
   it("keep keys and values where these are found", async () => {
     const sites = [withTokens("attn-0", 0.5, tokens(8, { share: 0.5, shareWithKeys: 1 })), withTokens("attn-1", 0.5, tokens(8))];
     const { schedule, warnings } = await choose("token-caching", { last: 0, kv: "cached" }, inputOf(STEPS, sites));
@@ -299,7 +309,7 @@ describe("budgets", () => {
 });
 
 describe("an artifact", () => {
-  it.each([[{ by: "mask", move: "fitted", kv: "cached" }], [{ by: "cluster", propagate: "0.5", order: "1" }]])(
+  it.each([[{ by: "mask", move: "fitted", kv: "cached" }], [{ by: "change" }], [{ by: "cluster", propagate: "0.5", order: "1" }]])(
     "of its plan verifies: %j",
     async (given) => {
       const fixture = fixtures.find(({ name }) => name === "dit/dynamo-20");

@@ -133,7 +133,7 @@ export function partialSchedule(job: Job, seed: number): Schedule {
   const what = fc.record({
     kind: fc.constantFrom("partial", "partial", "partial", "compute", "reuse"),
     share: fc.constantFrom(0.25, 0.5, 0.7),
-    by: fc.constantFrom("mask", "stagger", "cluster"),
+    by: fc.constantFrom("mask", "stagger", "cluster", "change", "change"),
     isForecast: fc.boolean(),
     move: fc.boolean(),
     kv: fc.constantFrom("fresh", "cached"),
@@ -145,11 +145,14 @@ export function partialSchedule(job: Job, seed: number): Schedule {
     if (!tokens || tokens.mixer !== undefined || tokens.count < 2) continue;
     const { count } = tokens;
     const row: ScheduleCell[] = [];
-    for (const [step, { kind, share, by, isForecast, move, kv, order }] of (choices[i] ?? []).entries()) {
+    const canChoose = tokens.choice !== undefined && tokens.choice.mixer === undefined;
+    for (const [step, { kind, share, by: wanted, isForecast, move: moves, kv, order }] of (choices[i] ?? []).entries()) {
       if (kind !== "partial" || step === 0) {
         row.push(kind === "reuse" && step > 0 ? 0 : 1);
         continue;
       }
+      const by = wanted === "change" && !canChoose ? "stagger" : wanted;
+      const move = moves && by !== "change";
       const there = row.flatMap((cell, at) => (cell === 0 ? [] : [at])).slice(-2);
       const [one = 0, other] = [...there].reverse();
       const terms: [number, number][] = isForecast && other !== undefined ? [[one, 1.7], [other, -0.7]] : [[one, 1]]; // prettier-ignore

@@ -33,8 +33,9 @@ function main() {
   const [folder] = positionals;
   if (folder === undefined || !/\.(png|npy)$/.test(output)) throw new Error(USAGE);
   const manifest = JSON.parse(readFileSync(join(folder, "manifest.json"), "utf8"));
-  const { shape } = manifest.outputs.at(-1);
-  if (output.endsWith(".png") && !isPicture(shape)) throw new Error(`the result [${shape.join(", ")}] is no picture: write it as .npy`);
+  const { elem, shape } = manifest.outputs.at(-1);
+  if (output.endsWith(".png") && !isPicture(elem, shape))
+    throw new Error(`the result [${shape.join(", ")}] is no picture: write it as .npy`);
   const inputs = feedsOf(manifest, Object.fromEntries(input.map(parseInput)), Number(seed));
 
   const worker = new Worker(new URL("./worker.js", import.meta.url), { workerData: { folder, manifest } });
@@ -76,10 +77,11 @@ function parseNpy(file) {
 }
 
 function npy({ data, dims }) {
-  const fields = `{'descr': '<f4', 'fortran_order': False, 'shape': (${dims.map((size) => `${size},`).join("")})}`;
+  const isBytes = data instanceof Uint8Array;
+  const fields = `{'descr': '${isBytes ? "|u1" : "<f4"}', 'fortran_order': False, 'shape': (${dims.map((size) => `${size},`).join("")})}`;
   const header = Buffer.from(`\x93NUMPY\x01\0\0\0${fields.padEnd(117)}\n`, "latin1");
   header.writeUInt16LE(header.length - 10, 8);
-  return Buffer.concat([header, new Uint8Array(Float32Array.from(data).buffer)]);
+  return Buffer.concat([header, isBytes ? data : new Uint8Array(Float32Array.from(data).buffer)]);
 }
 
 /** RGBA pixels as a PNG. */

@@ -1,21 +1,19 @@
 /** `bench DIR`: the artifact against the uncached artifact and against the step-by-step loop. */
-import { bench, openArtifact } from "../../artifact/index.js";
+import { artifactOf, bench, openArtifact } from "../../artifact/index.js";
 import { formatPercent, formatQuantity, formatRatio, table } from "../../words/index.js";
-import { runtimeOptions } from "../options.js";
+import { oneVariant, runtimeOptions } from "../options.js";
 import type { Command } from "../command.js";
 
 export default {
   name: "bench",
   summary: "time an artifact against the same run without caching and against the loop",
   argument: "DIR",
-  options: ["check", "device", "extension", "runs", "threads"],
+  options: ["check", "device", "extension", "runs", "threads", "variant"],
   async run(argument, options, host) {
     const runtime = runtimeOptions(options, host.signal);
-    const figures = await bench(await openArtifact(argument, { ...runtime, extensions: options.extension, check: options.check }), {
-      ...runtime,
-      runs: options.runs,
-      progress: host.progress,
-    });
+    const folder = artifactOf(argument, oneVariant(options));
+    const opened = await openArtifact(folder, { ...runtime, extensions: options.extension, check: options.check });
+    const figures = await bench(opened, { ...runtime, runs: options.runs, progress: host.progress });
     const { artifact, uncached, loop, speedup } = figures;
     const row = (name: string, t: typeof artifact): string[] => [
       name,

@@ -1,5 +1,6 @@
 /** `build MODEL -o DIR`: the main job, from a model to a verified artifact with a report. */
-import { build, buildTiers, type Built } from "../../build.js";
+import { build, buildSet, type Built } from "../../build.js";
+import { variantsOf } from "../../job/index.js";
 import type { Compiled } from "../../compile/index.js";
 import { formatQuantity, formatRatio } from "../../words/index.js";
 import { MODEL_OPTIONS, policyOptionsOf, recipeOverrides, runtimeOptions, sampleOptions } from "../options.js";
@@ -24,15 +25,17 @@ export default {
     "seed",
     "segments",
     "stopAt",
+    "pixels",
     "latent",
     "tiers",
+    "variant",
     "output",
     "force",
   ],
   required: ["output"],
   plans: true,
   async run(argument, options, host) {
-    const { output = "", force, tiers, samples, runs, policy } = options;
+    const { output = "", force, tiers, variant: variants, samples, runs, policy } = options;
     const policyOptions = policyOptionsOf(options);
     const started = performance.now();
     const settings = {
@@ -57,7 +60,8 @@ export default {
       },
     };
     const secondsSince = (): number => (performance.now() - started) / 1000;
-    if (!tiers) {
+    const hasVariants = variantsOf(argument, settings, variants).length > 0;
+    if (!tiers && !hasVariants) {
       const built = await build(argument, settings);
       const seconds = secondsSince();
       return {
@@ -66,12 +70,22 @@ export default {
         exitCode: built.verification.ok ? 0 : 1,
       };
     }
-    const all = await buildTiers(argument, settings, tiers);
+    const { artifacts, dataBytes: data, report } = await buildSet(argument, settings, { variants, tiers });
     const seconds = secondsSince();
+    const all = [...artifacts.values()];
+    const model = all.reduce((sum, { bytes }) => sum + bytes.model, 0);
     return {
-      json: { tiers: Object.fromEntries([...all].map(([name, built]) => [name, figures(built)])), seconds },
-      text: [...[...all.values()].map((built) => `${lines(built).join("\n")}\n`), `built in  ${seconds.toFixed(1)} s`].join("\n"),
-      exitCode: [...all.values()].every(({ verification }) => verification.ok) ? 0 : 1,
+      json: {
+        [hasVariants ? "variants" : "tiers"]: Object.fromEntries([...artifacts].map(([name, built]) => [name, figures(built)])),
+        ...{ bytes: { model, data }, report, seconds },
+      },
+      text: [
+        ...all.map((built) => `${lines(built).join("\n")}\n`),
+        `weights   ${formatQuantity(data, "B")} for all; models ${formatQuantity(model, "B")}`,
+        `compared  ${report}`,
+        `built in  ${seconds.toFixed(1)} s`,
+      ].join("\n"),
+      exitCode: all.every(({ verification }) => verification.ok) ? 0 : 1,
     };
   },
 } satisfies Command;

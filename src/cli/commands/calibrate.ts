@@ -4,7 +4,7 @@ import { rm } from "node:fs/promises";
 import { calibrate, readTrace, windowOf } from "../../calibration/index.js";
 import { prepareFile, jsonText, writeWhole } from "../../files/index.js";
 import { openJob, warningsOf } from "../../job/index.js";
-import { inputSpecs, MODEL_OPTIONS, recipeOverrides, runtimeOptions } from "../options.js";
+import { inputSpecs, MODEL_OPTIONS, variantOverrides, runtimeOptions } from "../options.js";
 import { fewSteps } from "../../../schedules/index.js";
 import { counted } from "../../words/index.js";
 import type { Command } from "../command.js";
@@ -13,7 +13,7 @@ export default {
   name: "calibrate",
   summary: "run uncached samples and record how much every branch changes",
   argument: "MODEL",
-  options: [...MODEL_OPTIONS, "device", "input", "samples", "shard", "seed", "memory", "resume", "output", "force"],
+  options: [...MODEL_OPTIONS, "variant", "device", "input", "samples", "shard", "seed", "memory", "resume", "output", "force"],
   required: ["output"],
   async run(argument, options, host) {
     const { output = "", force = false, resume = false, samples, shard, seed, memory } = options;
@@ -21,7 +21,7 @@ export default {
     for (const file of [output, partial]) prepareFile(file, force || resume);
     const runtime = runtimeOptions(options, host.signal);
     const started = performance.now();
-    const job = await openJob(argument, recipeOverrides(options), runtime);
+    const job = await openJob(argument, variantOverrides(argument, options), runtime);
     for (const warning of [...warningsOf(job), ...fewSteps(job.run.rows.length)]) host.warn(warning);
     const { groups } = windowOf(job, memory);
     const file = resume ? [partial, output].find((file) => existsSync(file)) : undefined;

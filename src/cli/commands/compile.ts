@@ -7,14 +7,29 @@ import { compileFigures, cudaText, joinedText, limitText, memoryText } from "../
 import { formatQuantity, formatRatio, planSavesNothing } from "../../words/index.js";
 import { savesNothing, type Schedule } from "../../../schedules/index.js";
 import { openJob, planFor, readPlan, type RecipeOverrides, warningsOf } from "../../job/index.js";
-import { MODEL_OPTIONS, type Options, recipeOverrides, runtimeOptions } from "../options.js";
+import { MODEL_OPTIONS, variantOverrides, runtimeOptions } from "../options.js";
 import type { Command } from "../command.js";
 
 export default {
   name: "compile",
   summary: "compile a model and a plan into one static model of the whole run",
   argument: "MODEL",
-  options: [...MODEL_OPTIONS, "input", "plan", "cache", "cacheMemory", "form", "passes", "segments", "stopAt", "latent", "output", "force"],
+  options: [
+    ...MODEL_OPTIONS,
+    "variant",
+    "input",
+    "plan",
+    "cache",
+    "cacheMemory",
+    "form",
+    "passes",
+    "segments",
+    "stopAt",
+    "pixels",
+    "latent",
+    "output",
+    "force",
+  ],
   required: ["output"],
   async run(argument, options, host) {
     const { output = "", force = false, plan: planFile, cache = true } = options;
@@ -25,9 +40,10 @@ export default {
     const started = performance.now();
     const runtime = runtimeOptions(options, host.signal);
     const chosen = cache && planFile !== undefined ? readPlan(planFile) : undefined;
-    if (options.cut !== undefined && chosen?.cut !== undefined && chosen.cut !== options.cut)
-      throw badOption("--cut", `is ${options.cut}, but the plan is for a network cut at ${chosen.cut}; leave it out`);
-    const job = await openJob(argument, { ...recipeOverrides(options), ...(chosen && takenFrom(chosen, options)) }, runtime);
+    const overrides = variantOverrides(argument, options);
+    if (overrides.cut !== undefined && chosen?.cut !== undefined && chosen.cut !== overrides.cut)
+      throw badOption("--cut", `is ${overrides.cut}, but the plan is for a network cut at ${chosen.cut}; leave it out`);
+    const job = await openJob(argument, { ...overrides, ...(chosen && takenFrom(chosen, overrides)) }, runtime);
     for (const warning of warningsOf(job)) host.warn(warning);
     if (chosen && !chosen.of) host.note("The plan does not say what it is of: that it is of this model could not be checked.");
     const { schedule, computed } = limitCache(job, chosen ?? { steps: job.run.rows.length, cells: new Map() }, options.cacheMemory);
@@ -52,8 +68,8 @@ export default {
   },
 } satisfies Command;
 
-/** The cut, steps and guidance scale of a plan's run, unless the command line gives them. */
-function takenFrom({ of, cut }: Schedule, { steps, guidance }: Options): RecipeOverrides {
+/** The cut, steps and guidance scale of a plan's run, unless the command line, or a variant, gives them. */
+function takenFrom({ of, cut }: Schedule, { steps, guidance }: RecipeOverrides): RecipeOverrides {
   const scale = of?.guidance.scale;
   return {
     ...(cut !== undefined && { cut }),

@@ -5,7 +5,7 @@ import { CompilerError } from "../../../ir/diagnostics.js";
 import type { Companion } from "../../../schedules/index.js";
 import { unknownWarning } from "../../../ir/unknown.js";
 import { counted, formatQuantity, missingOption, oneLine, table } from "../../words/index.js";
-import { MODEL_OPTIONS, recipeOverrides, runtimeOptions } from "../options.js";
+import { MODEL_OPTIONS, variantOverrides, runtimeOptions } from "../options.js";
 import { asExported } from "../as-exported.js";
 import type { Command } from "../command.js";
 
@@ -13,10 +13,10 @@ export default {
   name: "inspect",
   summary: "what a model is found to be: inputs, blocks, branches, MACs",
   argument: "MODEL",
-  options: [...MODEL_OPTIONS, "dumpBranches", "inputs", "force"],
+  options: [...MODEL_OPTIONS, "variant", "dumpBranches", "inputs", "force"],
   async run(argument, options, host) {
     const runtime = runtimeOptions(options, host.signal);
-    const network = await openNetwork(argument, recipeOverrides(options));
+    const network = await openNetwork(argument, variantOverrides(argument, options));
     const { dumpBranches: folder, inputs, force = false } = options;
     if (folder !== undefined && inputs === undefined) throw missingOption("--inputs", "--dump-branches runs one step and needs its inputs");
     const explained = (error: unknown): Promise<unknown> => asExported(error, argument, options, runtime);

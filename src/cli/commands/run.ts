@@ -1,14 +1,26 @@
 /** `run DIR`: one generation. */
 import { join, resolve } from "node:path";
-import { ArtifactSession, feedsOf, FILES, jobAtBatch, type Manifest, openArtifact, runSegments, sizeAt } from "../../artifact/index.js";
+import {
+  ArtifactSession,
+  artifactOf,
+  feedsOf,
+  FILES,
+  jobAtBatch,
+  type Manifest,
+  openArtifact,
+  runSegments,
+  sizeAt,
+} from "../../artifact/index.js";
 import { badOption } from "../../../schedules/diagnostics.js";
 import { missingOption, notFinite, type Progress } from "../../words/index.js";
+import { entryAt } from "../../../ir/entries.js";
 import { tensorFrom, tensorNumbers } from "../../../ir/tensor.js";
+import { isFloatType } from "../../../ir/types.js";
 import { prepareFile, npyBytes, writeWhole } from "../../files/index.js";
 import { scaleInput } from "../../../schedules/index.js";
 import { type InputSpecs, type Job, sampleInputs } from "../../job/index.js";
-import { inputSpecs, type Options, runtimeOptions, sampleOptions } from "../options.js";
-import { DEFAULT_DISPLAY, media } from "../../report/index.js";
+import { inputSpecs, oneVariant, type Options, runtimeOptions, sampleOptions } from "../options.js";
+import { displayOf, media } from "../../report/index.js";
 import { assertKernels, type RuntimeOptions, type Tensors } from "../../runtime/index.js";
 import type { Command } from "../command.js";
 
@@ -19,7 +31,21 @@ export default {
   name: "run",
   summary: "generate once with an artifact",
   argument: "DIR",
-  options: ["batch", "check", "device", "extension", "force", "guidance", "input", "noise", "output", ...SHOWN, "seed", "threads"],
+  options: [
+    "batch",
+    "check",
+    "device",
+    "extension",
+    "force",
+    "guidance",
+    "input",
+    "noise",
+    "output",
+    ...SHOWN,
+    "seed",
+    "threads",
+    "variant",
+  ],
   async run(argument, options, host) {
     const { output, force = false } = options;
     const shown = SHOWN.flatMap((medium) => (options[medium] === undefined ? [] : [{ medium, file: options[medium] }]));
@@ -30,7 +56,11 @@ export default {
         throw badOption(`--${medium}`, "names the same file as another option");
     for (const file of files) prepareFile(file, force);
     const runtime = runtimeOptions(options, host.signal);
-    const artifact = await openArtifact(argument, { ...runtime, extensions: options.extension, check: options.check });
+    const artifact = await openArtifact(artifactOf(argument, oneVariant(options)), {
+      ...runtime,
+      extensions: options.extension,
+      check: options.check,
+    });
     const { folder, manifest } = artifact;
     const job = await jobAtBatch(artifact, options.batch ?? artifact.job.run.batch, runtime);
     assertKernels(job.run, runtime.device);
@@ -38,7 +68,7 @@ export default {
       throw missingOption("--noise", "this run starts from a latent that is given, not from noise");
     // The latent comes first, what the last network behind the run gives last.
     const shape = (manifest.outputs.at(-1)?.shape ?? []).map((size) => sizeAt(size, job.run.batch));
-    const display = job.source.recipe.display ?? DEFAULT_DISPLAY;
+    const display = displayOf(job.source.recipe);
     for (const { medium } of shown) media[medium].assertFits(shape, display);
     const inputs = sampleInputs(job, 0, {
       ...sampleOptions(options),
@@ -47,11 +77,15 @@ export default {
     const started = performance.now();
     const outputs = await outputsOf(folder, manifest, feedsOf(job, inputs), { ...runtime, progress: host.progress });
     const seconds = (performance.now() - started) / 1000;
-    const [result] = [...outputs.values()].slice(-1);
-    const values = result ? Float32Array.from(tensorNumbers(result)) : new Float32Array();
-    const stray = values.reduce((count, value) => count + (Number.isFinite(value) ? 0 : 1), 0);
-    if (stray > 0) throw notFinite(stray, values.length);
-    if (output !== undefined) await writeWhole(output, npyBytes(tensorFrom("float", shape, values)), force);
+    // Pixels are numbers, whatever the latent beside them is.
+    const all = [...outputs.values()].map((data) => ({ data, values: Float32Array.from(tensorNumbers(data)) }));
+    for (const { values } of all) {
+      const stray = values.reduce((count, value) => count + (Number.isFinite(value) ? 0 : 1), 0);
+      if (stray > 0) throw notFinite(stray, values.length);
+    }
+    const { data, values } = entryAt(all, all.length - 1);
+    const numbers = isFloatType(data.elem) ? tensorFrom("float", shape, values) : data;
+    if (output !== undefined) await writeWhole(output, npyBytes(numbers), force);
     for (const { medium, file } of shown) await writeWhole(file, media[medium].encode({ shape, values }, display), force);
     return { json: { files, shape, seconds }, text: `${files.join(", ")}: [${shape.join(", ")}] in ${seconds.toFixed(2)} s` };
   },

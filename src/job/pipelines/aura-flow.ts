@@ -1,9 +1,12 @@
 /** AuraFlow, as diffusers' `pipelines/aura_flow/pipeline_aura_flow.py` runs it. */
 import { z } from "zod";
 import { decoded, scalingKeys, unpadded, unscaled } from "../glue.js";
-import type { Pipeline } from "../pipeline.js";
+import { blockKeys, type Pipeline, pixelsOf } from "../pipeline.js";
 
-const config = z.object({ vae: z.object(scalingKeys) });
+const config = z.object({
+  transformer: z.object({ patch_size: z.int().min(1).default(2) }),
+  vae: z.object({ ...scalingKeys, ...blockKeys }),
+});
 
 /** The tokens that the pipeline gives to its encoder. */
 const TOKENS = 256;
@@ -13,6 +16,7 @@ export default {
   pipelines: ["AuraFlowPipeline"],
   transformers: ["AuraFlowTransformer2DModel"],
   config,
+  grid: ({ transformer, vae }) => ({ pixels: pixelsOf(vae), patch: transformer.patch_size }),
   recipe({ vae }) {
     return {
       steps: 50,

@@ -1,7 +1,7 @@
 /** FLUX.1 (dev, schnell), as diffusers' `pipelines/flux/pipeline_flux.py` runs it. */
 import { z } from "zod";
-import { decoded, encodedOriginal, encodingKeys, packed, unpacked, unscaled } from "../glue.js";
-import { declaredShapes, gridOf, type Pipeline } from "../pipeline.js";
+import { decoded, encodedOriginal, encodingKeys, latentMask, packed, spread, unpacked, unscaled } from "../glue.js";
+import { declaredShapes, gridOf, type Pipeline, pixelsOf } from "../pipeline.js";
 
 const config = z.object({
   transformer: z.object({ guidance_embeds: z.boolean().default(false) }),
@@ -23,8 +23,8 @@ export default {
   pipelines: ["FluxPipeline"],
   transformers: ["FluxTransformer2DModel"],
   config,
-  recipe({ transformer, vae, shapes }) {
-    const grid = gridOf(shapes);
+  grid: ({ vae }) => ({ pixels: pixelsOf(vae), patch: PATCH, isPacked: true }),
+  recipe({ transformer, vae, shapes }, grid = gridOf(shapes)) {
     return {
       steps: 28,
       time: { scale: 1 / 1000 },
@@ -49,6 +49,7 @@ export default {
       // What optimum leaves open.
       dims: { packed_height_width: grid ? grid.reduce((tokens, size) => tokens * (size / PATCH), 1) : IMAGE_TOKENS },
       original: [...encodedOriginal(vae, "grid_latent"), packed("grid_latent", PATCH, "image_latent")],
+      mask: [latentMask(vae, "grid_mask"), spread("grid_mask", vae, "wide_mask"), packed("wide_mask", PATCH, "mask")],
       after: [unpacked(grid, [PATCH, PATCH]), unscaled(vae, "unpacked_latent"), decoded("unscaled_latent", "image")],
     };
   },

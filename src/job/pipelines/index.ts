@@ -2,13 +2,15 @@
 import { existsSync, readdirSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { z } from "zod";
-import { unknownPipeline, unsupportedPipeline } from "../../words/index.js";
+import { badSize, unknownPipeline, unsupportedPipeline } from "../../words/index.js";
 import { readModel } from "../../../ir/onnx/index.js";
+import { entryAt } from "../../../ir/entries.js";
 import { hasMethods, loadFolder } from "../../../ir/registry.js";
+import type { Dim } from "../../../ir/types.js";
 import { ORIGINAL_INPUTS, parseWith } from "../../../schedules/index.js";
 import { readJson } from "../../files/index.js";
 import { valuesOf } from "../glue.js";
-import type { FolderConfigs, Pipeline, PipelineFacts } from "../pipeline.js";
+import type { FolderConfigs, GridRule, Pipeline, PipelineFacts } from "../pipeline.js";
 import { type CompanionFacts, type InputSpecs, isInput, type RecipeFacts } from "../recipe.js";
 
 function isPipeline(candidate: unknown): candidate is Pipeline {
@@ -40,6 +42,10 @@ interface GivenFacts {
   readonly inputs?: InputSpecs | undefined;
   /** The first step that is run. */
   readonly start?: number | undefined;
+  /** Height and width in pixels. */
+  readonly size?: readonly number[] | undefined;
+  /** Whether some of a picture is kept. */
+  readonly inpaint?: boolean | undefined;
 }
 
 /**
@@ -49,6 +55,7 @@ interface GivenFacts {
  */
 export async function deriveRecipe(folder: string, given: GivenFacts = {}): Promise<RecipeFacts> {
   const read = (file: string): unknown => (isIn(folder, file) ? readJson(join(folder, file)) : {});
+  const declared = await declaredIn(folder, given.dims);
   const configOf = (network: string): unknown => read(`${network}/config.json`);
   const [vae] = VAE.filter((file) => isIn(folder, file));
   const configs: FolderConfigs = {
@@ -59,10 +66,13 @@ export async function deriveRecipe(folder: string, given: GivenFacts = {}): Prom
     text_encoder: configOf("text_encoder"),
     text_encoder_2: configOf("text_encoder_2"),
     text_encoder_3: configOf("text_encoder_3"),
-    shapes: await declaredShapes(folder, given.dims),
+    shapes: declared.shapes,
   };
   const { className, pipeline } = pipelineOf(classOf(configs.index), classOf(configs.transformer), folder);
-  const found = pipeline.recipe(parseWith(pipeline.config, configs, folder));
+  const config = parseWith(pipeline.config, configs, folder);
+  const sized = given.size && gridFor(given.size, className, pipeline.grid?.(config), declared.latent);
+  const made = pipeline.recipe(config, sized?.grid);
+  const found = sized && !("reason" in made) ? { ...made, dims: { ...made.dims, ...sized.dims } } : made;
   if (!("reason" in found)) return recipeOf(folder, found, given);
   const nearest = JSON.stringify(recipeOf(folder, found.nearest, given));
   throw unsupportedPipeline(className, found.reason, found.instead, nearest, folder);
@@ -74,8 +84,8 @@ function isIn(folder: string, file: string): boolean {
 
 function recipeOf(
   folder: string,
-  { original = [], ...facts }: PipelineFacts,
-  { inputs: values = new Map(), start = 0 }: GivenFacts,
+  { original = [], mask = [], ...facts }: PipelineFacts,
+  { inputs: values = new Map(), start = 0, inpaint = false }: GivenFacts,
 ): RecipeFacts {
   const inputs = { ...facts.inputs };
   for (const [name, file] of arraysIn(folder, "calibrate")) inputs[name] = { ...inputs[name], calibrate: file };
@@ -88,7 +98,9 @@ function recipeOf(
   const encodes = areThere(before) && !given.some((name) => made.has(name));
   // The negative prompt is one of encoders; what they make of it is not for the recipe to say.
   const uncond = Object.entries(guidance.uncond ?? {}).filter(([name, spec]) => (isInput(spec) ? encodes : !(encodes && made.has(name))));
-  const starts = start > 0 && original.length > 0 && areThere(original) && !given.includes(ORIGINAL_INPUTS.image);
+  const isMade = (name: string, by: readonly CompanionFacts[]): boolean => by.length > 0 && areThere(by) && !given.includes(name);
+  const starts = (start > 0 || inpaint) && isMade(ORIGINAL_INPUTS.image, original);
+  const masks = inpaint && starts && isMade(ORIGINAL_INPUTS.mask, mask);
   const taken = areThere(after) && VAE.some((file) => isIn(folder, file)) ? after : [];
   return {
     ...displayOf(taken),
@@ -98,7 +110,7 @@ function recipeOf(
     model: MODEL,
     guidance: { ...guidance, uncond: Object.fromEntries([...uncond, ...arraysIn(folder, "uncond")]) },
     inputs,
-    before: [...(encodes ? before : []), ...(starts ? original : [])],
+    before: [...(encodes ? before : []), ...(starts ? original : []), ...(masks ? mask : [])],
     ...(starts && { image: true, inputs: { ...POSTERIOR_MEAN, ...inputs } }),
     after: taken,
   };
@@ -116,15 +128,65 @@ const POSTERIOR_MEAN = { vae_noise: { fix: 0 } };
 
 const PLACES = ["calibrate", "uncond", "fix"] as const;
 
-/** The shapes of what transformer and decoder take, as their files declare them. */
-async function declaredShapes(folder: string, dims: ReadonlyMap<string, number> = new Map()): Promise<FolderConfigs["shapes"]> {
+/** The shapes of what transformer and decoder take, as their files declare them, and that of the latent with the names of what is open. */
+async function declaredIn(
+  folder: string,
+  dims: ReadonlyMap<string, number> = new Map(),
+): Promise<{ readonly shapes: FolderConfigs["shapes"]; readonly latent: readonly Dim[] }> {
   const shapes: Record<string, readonly (number | null)[]> = {};
+  let latent: readonly Dim[] = [];
   for (const file of [MODEL, DECODER].filter((file) => isIn(folder, file))) {
     const { graph } = await readModel(join(folder, file));
-    for (const { name, type } of graph.inputs)
-      shapes[`${dirname(file)}/${name}`] = (type?.shape ?? []).map((dim) => (typeof dim === "string" ? (dims.get(dim) ?? null) : dim));
+    for (const { name, type } of graph.inputs) {
+      const shape = type?.shape ?? [];
+      shapes[`${dirname(file)}/${name}`] = shape.map((dim) => (typeof dim === "string" ? (dims.get(dim) ?? null) : dim));
+      if (file === MODEL && name === PORTS.latent) latent = shape;
+    }
   }
-  return shapes;
+  return { shapes, latent };
+}
+
+/**
+ * Height and width of the latent's grid for a size in pixels, and the sizes of the symbolic dimensions that follow from it. Throws BAD_SIZE
+ * where the pipeline does not say what pixels are of its latent, where they are no whole tokens, and where the export has another size.
+ */
+function gridFor(
+  size: readonly number[],
+  className: string,
+  rule: GridRule | undefined,
+  latent: readonly Dim[],
+): { readonly grid: readonly number[]; readonly dims: Readonly<Record<string, number>> } {
+  if (!rule)
+    throw badSize(
+      size,
+      `what they decide in a ${className} is not known here`,
+      "Name the sizes of its symbolic dimensions, as --dim height=64; smoothcc inspect lists its inputs.",
+    );
+  const { pixels, patch, isPacked = false } = rule;
+  const unit = pixels * patch;
+  if (size.some((side) => side % unit !== 0)) {
+    const near = size.map((side) => Math.max(1, Math.round(side / unit)) * unit);
+    throw badSize(
+      size,
+      `one token of its network is ${unit} by ${unit} pixels`,
+      `Sizes are multiples of ${unit}; the nearest is ${near.join("x")}.`,
+    );
+  }
+  const grid = size.map((side) => side / pixels);
+  const sides = isPacked ? [grid.reduce((tokens, side) => tokens * (side / patch), 1)] : grid;
+  const axes = isPacked ? [1] : [latent.length - 2, latent.length - 1];
+  const dims: Record<string, number> = {};
+  for (const [i, axis] of axes.entries()) {
+    const [dim, side] = [latent[axis] ?? null, entryAt(sides, i)];
+    if (typeof dim === "string") dims[dim] = side;
+    if (dim === side || (typeof dim === "string" && dims[dim] === side)) continue;
+    throw badSize(
+      size,
+      `the export is for latents of [${latent.map((dim) => dim ?? "?").join(", ")}], where they are ${sides.join(" by ")} of axes ${axes.join(" and ")}`,
+      "Export the network with symbolic sizes, or once for each size; smoothcc inspect lists its inputs.",
+    );
+  }
+  return { grid, dims };
 }
 
 /**

@@ -4,8 +4,13 @@ import { decoded, glue, scalingKeys, unscaled } from "../glue.js";
 import { channelKeys, declaredShapes, type Pipeline, predictionOf } from "../pipeline.js";
 
 const config = z.object({
-  transformer: z.object({ ...channelKeys, sample_size: z.int().min(1).default(32), timestep_scale: z.number().default(1) }),
-  vae: z.object(scalingKeys),
+  transformer: z.object({
+    ...channelKeys,
+    sample_size: z.int().min(1).default(32),
+    patch_size: z.int().min(1).default(1),
+    timestep_scale: z.number().default(1),
+  }),
+  vae: z.object({ ...scalingKeys, encoder_block_out_channels: z.array(z.number()).min(1).default([128, 256, 512, 512, 1024, 1024]) }),
   shapes: declaredShapes,
 });
 
@@ -17,6 +22,8 @@ export default {
   pipelines: ["SanaPipeline"],
   transformers: ["SanaTransformer2DModel"],
   config,
+  // Each block but the first halves the sides.
+  grid: ({ transformer, vae }) => ({ pixels: 2 ** (vae.encoder_block_out_channels.length - 1), patch: transformer.patch_size }),
   recipe({ transformer, vae, shapes }) {
     const tokens = shapes["transformer/encoder_hidden_states"]?.[1] ?? TOKENS;
     return {

@@ -1,7 +1,7 @@
 /** Stable Diffusion 3 and 3.5 (arXiv 2403.03206), as diffusers' `pipelines/stable_diffusion_3/pipeline_stable_diffusion_3.py` runs them. */
 import { z } from "zod";
-import { decoded, encodedOriginal, encodingKeys, glue, unscaled } from "../glue.js";
-import type { Pipeline } from "../pipeline.js";
+import { decoded, encodedOriginal, encodingKeys, glue, latentMask, unscaled } from "../glue.js";
+import { type Pipeline, pixelsOf } from "../pipeline.js";
 
 const clip = z.object({ num_hidden_layers: z.int().min(1).default(12), hidden_size: z.int().min(1).default(768) });
 
@@ -24,6 +24,7 @@ export default {
   pipelines: ["StableDiffusion3Pipeline"],
   transformers: ["SD3Transformer2DModel"],
   config,
+  grid: ({ transformer, vae }) => ({ pixels: pixelsOf(vae), patch: transformer.patch_size }),
   recipe({ transformer, text_encoder: first, text_encoder_2: second, vae }) {
     const missing = transformer.joint_attention_dim - first.hidden_size - second.hidden_size;
     /** CLIP's hidden states before its last layer. */
@@ -68,6 +69,7 @@ export default {
       // What optimum leaves open.
       dims: { height: transformer.sample_size, width: transformer.sample_size },
       original: encodedOriginal(vae),
+      mask: [latentMask(vae)],
       after: [unscaled(vae), decoded("unscaled_latent", "image")],
     };
   },

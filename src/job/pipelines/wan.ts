@@ -6,7 +6,12 @@ import type { Pipeline, PipelineFacts } from "../pipeline.js";
 const config = z.object({
   index: z.object({ boundary_ratio: z.number().nullish(), expand_timesteps: z.boolean().nullish() }),
   scheduler: z.object({ num_train_timesteps: z.number().default(1000) }),
-  vae: z.object({ latents_mean: z.array(z.number()).default([]), latents_std: z.array(z.number()).default([]) }),
+  transformer: z.object({ patch_size: z.array(z.int().min(1)).default([1, 2, 2]) }),
+  vae: z.object({
+    scale_factor_spatial: z.int().min(1).default(8),
+    latents_mean: z.array(z.number()).default([]),
+    latents_std: z.array(z.number()).default([]),
+  }),
 });
 
 export default {
@@ -14,6 +19,7 @@ export default {
   pipelines: ["WanPipeline"],
   transformers: ["WanTransformer3DModel"],
   config,
+  grid: ({ transformer, vae }) => ({ pixels: vae.scale_factor_spatial, patch: Math.max(...transformer.patch_size.slice(1)) }),
   recipe({ index, scheduler, vae: { latents_mean: mean, latents_std: std } }) {
     const { boundary_ratio: boundary, expand_timesteps: isSpread } = index;
     // The second expert takes over below the boundary; its scale is the first one's, unless the call says another.

@@ -1,4 +1,4 @@
-/** What branches attend to of their own tokens: the keys and values of attention, before they are joined with those of other streams. */
+/** A branch's own tokens along its way: as they come in, and as the keys and values of attention, before they are joined with those of other streams. */
 import { dependence } from "./analysis.js";
 import { branchOwners } from "./cost.js";
 import { CONDITION, LATENT } from "./dit.js";
@@ -17,19 +17,51 @@ export interface TokenValue {
 
 export type Attended = Readonly<Record<(typeof ATTENDED)[number], TokenValue>>;
 
-/** By mark; those of branches that do not attend to their own tokens are left out. `countOf` says how many tokens a site has. */
-export function attendedTokens(model: Model, countOf: (site: string) => number | undefined): ReadonlyMap<Mark, Attended> {
+/** How many tokens a site has; undefined for sites that are not asked about. */
+export type TokenCounts = (site: string) => number | undefined;
+
+/** By mark; those of branches that do not attend to their own tokens are left out. */
+export function attendedTokens(model: Model, countOf: TokenCounts): ReadonlyMap<Mark, Attended> {
+  return ofBranches(model, countOf, (start, branch, count) => {
+    const attended = attendedBy(start, branch);
+    const isOwn = ({ value, axis }: TokenValue): boolean => value.type?.shape?.[axis] === count;
+    return attended && isOwn(attended.keys) && isOwn(attended.values) ? attended : undefined;
+  });
+}
+
+/** By mark, the value of the stream whose tokens, [batch, tokens, channels], become those of the branch; branches of which there are several or none are left out. */
+export function incomingTokens(model: Model, countOf: TokenCounts): ReadonlyMap<Mark, Value> {
+  return ofBranches(model, countOf, (start, branch, count) => {
+    const found = new Set<Value>();
+    walkBack(
+      [start],
+      branch,
+      () => false,
+      ({ value, rows: { axis } }) => {
+        if (axis === 1 && value.type?.shape?.length === 3 && value.type.shape[1] === count && value.producer) found.add(value);
+      },
+    );
+    const [only, ...others] = found;
+    return others.length === 0 ? only : undefined;
+  });
+}
+
+function ofBranches<T>(
+  model: Model,
+  countOf: TokenCounts,
+  find: (start: Place, branch: Branch, count: number) => T | undefined,
+): ReadonlyMap<Mark, T> {
   const { graph } = model;
   const { latent } = ditView(model);
   const dependsOn = dependence(graph, new Map(graph.inputs.map((input) => [input, input.name === latent ? LATENT : CONDITION])));
   const owners = branchOwners(graph);
-  const found = new Map<Mark, Attended>();
+  const found = new Map<Mark, T>();
   for (const mark of graph.marks) {
     const count = countOf(mark.site);
+    if (count === undefined) continue;
     const branch: Branch = { dependsOn, has: (node) => owners.get(node)?.has(mark) ?? false };
-    const attended = count === undefined ? undefined : attendedBy({ value: mark.value, rows: tokenRows(mark.value, count, [0]) }, branch);
-    const isOwn = ({ value, axis }: TokenValue): boolean => value.type?.shape?.[axis] === count;
-    if (attended && isOwn(attended.keys) && isOwn(attended.values)) found.set(mark, attended);
+    const made = find({ value: mark.value, rows: tokenRows(mark.value, count, [0]) }, branch, count);
+    if (made !== undefined) found.set(mark, made);
   }
   return found;
 }
@@ -47,24 +79,23 @@ interface Place {
 
 /** The way of the first token, from the end of the branch back to attention, and from there to its key and its value. */
 function attendedBy(start: Place, branch: Branch): Attended | undefined {
-  let [keys, values]: (Place | undefined)[] = [];
+  const found: { keys?: Place | undefined; values?: Place | undefined } = {};
   walkBack([start], branch, (node, rows, next) => {
     if (!isAttentionCore(node, branch.dependsOn)) return false;
-    const [query, ...attended] = coreOf(node, rows) ?? [];
-    // Scores are found behind what they weigh.
-    if (query && attended.length === 1) {
-      if (values) keys ??= attended[0];
-      else {
-        values = attended[0];
-        next(query);
-      }
-    } else [keys, values] = [keys ?? attended[0], values ?? attended[1]];
+    const [query, first, second] = coreOf(node, rows) ?? [];
+    if (second) {
+      found.keys ??= first;
+      found.values ??= second;
+    } else if (found.values) found.keys ??= first;
+    else if (query && first) {
+      found.values = first;
+      // Scores are found behind what they weigh.
+      next(query);
+    }
     return true;
   });
-  if (!keys || !values) return undefined;
-  const own = [keys, values].map((place) => beforeJoin(place, branch));
-  const [ownKeys, ownValues] = own;
-  const isOfLatent = own.every((place) => place && (branch.dependsOn(place.value) & LATENT) !== 0);
+  const [ownKeys, ownValues] = [found.keys, found.values].map((place) => place && beforeJoin(place, branch));
+  const isOfLatent = [ownKeys, ownValues].every((place) => place && (branch.dependsOn(place.value) & LATENT) !== 0);
   return ownKeys && ownValues && isOfLatent ? { keys: ownKeys, values: ownValues } : undefined;
 }
 
@@ -121,15 +152,24 @@ function beforeJoin({ value, rows }: Place, branch: Branch): TokenValue | undefi
   return only ? { value: only, axis } : { value, axis: rows.axis };
 }
 
-/** Goes back from rows of values to what they are made of, within a branch, until `stop` says so. */
-function walkBack(from: readonly Place[], branch: Branch, stop: (node: Node, rows: Rows, next: (place: Place) => void) => boolean): void {
+/** Goes back from rows of values to what they are made of, within a branch, until `stop` says so; `enter` is told what lies in front of the branch. */
+function walkBack(
+  from: readonly Place[],
+  branch: Branch,
+  stop: (node: Node, rows: Rows, next: (place: Place) => void) => boolean,
+  enter: (place: Place) => void = () => undefined,
+): void {
   const open = [...from];
   const seen = new Set<Value>();
   for (let place = open.pop(); place; place = open.pop()) {
     const { value, rows } = place;
     const node = value.producer;
-    if (!node || seen.has(value) || !branch.has(node)) continue;
+    if (seen.has(value)) continue;
     seen.add(value);
+    if (!node || !branch.has(node)) {
+      enter(place);
+      continue;
+    }
     if (stop(node, rows, (next) => open.push(next))) continue;
     const needs = operandNeeds(
       node,
