@@ -18,6 +18,7 @@ import { computedShare, type PartialCell, parseSchedule, type Schedule, type Sch
 import { tracedRun } from "../src/calibration/calibrate.js";
 import { type Trace, traceSchema } from "../src/calibration/trace.js";
 import type { Job } from "../src/job/job.js";
+import { choosePlan } from "../src/planning/choose.js";
 import { summarise } from "../src/planning/summary.js";
 import { type Planning, planningForJob, planningFromTrace } from "../src/planning/planning.js";
 import { compileModel } from "../src/compile/compile.js";
@@ -476,6 +477,22 @@ describe("cells that compute some tokens", () => {
       expect(predicted).toBeCloseTo(wanted, 6);
     }
   });
+
+  it.each(fixtures.filter(({ name }) => name.endsWith("dynamo-20")).map(({ name }) => name))(
+    "save in a whole plan what is predicted, and more only where queries of another stream are in vain: %s",
+    async (name) => {
+      const job = await open(name);
+      const options = { by: "stagger", kv: "cached", last: 0, intervals: "2,2" };
+      const { schedule, summary } = await choosePlan(planningForJob(job), "token-caching", options);
+      const { macs } = await compileModel(job, planOf(job, schedule.cells).plan);
+      const { macs: linear, attention } = summary;
+      const predicted = linear.uncached + attention.uncached - linear.planned - attention.planned;
+      // The last block of these has no text behind its attention.
+      const isMore = name.startsWith("sd3");
+      expect(predicted / (macs.uncached - macs.emitted)).toBeCloseTo(1, isMore ? 1 : 9);
+      if (isMore) expect(predicted).toBeLessThan(macs.uncached - macs.emitted);
+    },
+  );
 
   it("are known from a trace alone, and from one of before they were", async () => {
     const job = await open("dit/dynamo-20");
