@@ -37,7 +37,7 @@ const RIDGE = 1e-2;
  * Adds the arrays of all partial cells to the rows. What a cell forecasts depends on what the partial cells before it have computed, so that the
  * first ones after full steps are fitted first, then the second ones, and so on; each time the runs are gone through once for the choice and
  * once for the moves. Values are of runs without caching. In memory are those that later cells read, the sums of the cells that are being fitted
- * (N misses of N tokens, and K × (N + K) products for K computed ones) and what was fitted.
+ * (N misses of N tokens, and K × N products for K computed ones) and what was fitted.
  */
 export async function fitTokens(
   { progress }: Pick<PolicyInput, "progress">,
