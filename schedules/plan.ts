@@ -179,14 +179,17 @@ const IDLE: Cell = { kind: "idle" };
 function bindRow(row: readonly ScheduleCell[], called: readonly number[], borders: readonly number[] = []): readonly Cell[] {
   const places = row.map((_, step) => placeAt(borders, step));
   let latest = 0;
+  /** The halves of which it is known what came in when their tokens were computed last. */
+  let seen = 0;
   return row.map((cell, step): Cell => {
     const halves = called[step] ?? 0;
     const isThere = (term: Term): boolean => (called[term.step] ?? 0) >= halves && places[term.step] === places[step];
     const terms = cell === 1 ? [] : termsOf(cell, latest);
     if (halves === 0) return IDLE;
-    // What came in when tokens were computed last is compared with what comes in now.
-    const isSeen = !isPartialCell(cell) || cell.by !== "change" || isThere({ step: latest, weight: 1 });
+    const isSeen = !isPartialCell(cell) || cell.by !== "change" || seen >= halves;
     const isCached = cell !== 1 && terms.every(isThere) && isSeen;
+    if (!isCached) seen = halves;
+    else if (isPartialCell(cell)) seen = seen >= halves ? halves : 0;
     if (!isCached || isPartialCell(cell)) latest = step;
     return isCached ? { kind: "terms", terms } : COMPUTE;
   });

@@ -11,7 +11,7 @@ import { tensorNumbers, tensorOf } from "../ir/tensor.js";
 import { parse } from "../ir/parse.js";
 import { runPasses } from "../passes/pass.js";
 import unroll from "../passes/unroll.js";
-import { cacheName, bind, relativeL2, samplerTable, type Schedule } from "../schedules/index.js";
+import { cacheName, bind, isPartialCell, relativeL2, samplerTable, type Schedule } from "../schedules/index.js";
 import { feedsOf } from "../src/artifact/artifact.js";
 import { calibrate } from "../src/calibration/calibrate.js";
 import { type Compiled, compileModel } from "../src/compile/compile.js";
@@ -23,7 +23,7 @@ import { ReferenceLoop } from "../src/reference/loop.js";
 import { sampleInputs } from "../src/job/run-inputs.js";
 import { Session } from "../src/runtime/session.js";
 import { LEARNED } from "./support/guided-cases.js";
-import { adjusted, planOf, randomSchedule } from "./support/jobs.js";
+import { adjusted, partialSchedule, planOf, randomSchedule } from "./support/jobs.js";
 import { codeOf } from "./support/thrown.js";
 import { readSubject } from "./support/pass-case.js";
 import { tinyStep, type TinyStep } from "./support/tiny-step.js";
@@ -228,6 +228,26 @@ describe.each([...forms.keys()])("the artifact, %s, computes what the loop over 
     expect(relativeL2(artifact, loop)).toBeLessThanOrEqual(1e-5);
     // What the plan leaves out is seen in the result.
     expect(relativeL2((await runs(job, uncached(job))).loop, loop)).toBeGreaterThan(1e-4);
+  }); // prettier-ignore
+});
+
+describe("the artifact computes what the loop computes, along a plan that computes some tokens", () => {
+  it.each([
+    { about: "batched", guidance: { form: "batched" } },
+    { about: "batched, within a window", guidance: { form: "batched", interval: [1, 4] } },
+    { about: "batched, a window, the unconditional half first", guidance: { form: "batched", order: ["uncond", "cond"], interval: [0, 3] } },
+    { about: "two calls within a window", guidance: { form: "two-calls", interval: [2, 4] } },
+  ])("$about", async ({ guidance }) => {
+    const job = await tinyJob(guidance);
+    for (const seed of [1, 2, 3]) {
+      const schedule = partialSchedule(job, seed);
+      const cells = [...schedule.cells.values()].flat().filter(isPartialCell);
+      expect(new Set(cells.map(({ by }) => by))).toContain("change");
+      const { artifact, loop } = await runs(job, schedule);
+      expect(relativeL2(artifact, loop)).toBeLessThanOrEqual(1e-5);
+      expect(relativeL2((await runs(job, uncached(job))).loop, loop)).toBeGreaterThan(1e-4);
+    }
+    await expect(runs(job, partialSchedule(job, 1), "loop")).rejects.toMatchObject({ code: "FORM_UNSUPPORTED" });
   }); // prettier-ignore
 });
 

@@ -10,7 +10,7 @@ import { readModel, writeModel } from "../ir/onnx/index.js";
 import { parse } from "../ir/parse.js";
 import { tensorNumbers, tensorOf } from "../ir/tensor.js";
 import { elementCount } from "../ir/types.js";
-import { relativeL2, type Schedule } from "../schedules/index.js";
+import { isPartialCell, relativeL2, type Schedule, type ScheduleCell } from "../schedules/index.js";
 import { feedsOf, openArtifact } from "../src/artifact/artifact.js";
 import { readManifest } from "../src/artifact/manifest.js";
 import { packageModel } from "../src/artifact/triton.js";
@@ -24,7 +24,7 @@ import { startOf } from "../src/reference/start.js";
 import { Session } from "../src/runtime/session.js";
 import { cli } from "./support/cli.js";
 import { fixtureNamed } from "./support/fixtures.js";
-import { randomSchedule } from "./support/jobs.js";
+import { partialSchedule, randomSchedule } from "./support/jobs.js";
 import { DDIM, type Facts, type GuidedCase, LEARNED } from "./support/guided-cases.js";
 import { tinyStep } from "./support/tiny-step.js";
 
@@ -79,13 +79,13 @@ async function distance(
   made: Compiled,
   batch: number,
   run: (feeds: ReturnType<typeof feedsOf>) => Promise<Float32Array>,
-  given?: InputSpecs,
+  { given, schedule = scheduleOf }: { readonly given?: InputSpecs | undefined; readonly schedule?: (job: Job) => Schedule } = {},
 ): Promise<number> {
   const own = await withBatch(job, batch, { threads: 1 });
   const inputs = await startOf(own, 0, { seed: 3, threads: 1, inputs: valuesOf(made, batch, given) });
   const loop = new ReferenceLoop(own.run, { threads: 1 });
   try {
-    const expected = await loop.run(inputs, { plan: planFor(own, scheduleOf(own)) });
+    const expected = await loop.run(inputs, { plan: planFor(own, schedule(own)) });
     return relativeL2(await run(feedsOf(own, inputs)), expected);
   } finally {
     await loop.close();
@@ -93,14 +93,15 @@ async function distance(
 }
 
 /** The run at batches 1, 2 and 3, with and without its plan, is the loop. */
-async function assertSame(job: Job, made: Compiled, given?: InputSpecs): Promise<void> {
+async function assertSame(job: Job, made: Compiled, given?: InputSpecs, schedule?: (job: Job) => Schedule): Promise<void> {
   const session = await Session.open(made.model, { threads: 1, optimise: "disabled" });
   const run = async (feeds: ReturnType<typeof feedsOf>): Promise<Float32Array> => {
     const latent = (await session.run(feeds)).get("latent");
     return Float32Array.from(latent ? tensorNumbers(latent) : []);
   };
   try {
-    for (const batch of [1, 2, 3]) expect(await distance(job, made, batch, run, given)).toBeLessThanOrEqual(1e-5);
+    for (const batch of [1, 2, 3])
+      expect(await distance(job, made, batch, run, { given, ...(schedule && { schedule }) })).toBeLessThanOrEqual(1e-5);
   } finally {
     await session.close();
   }
@@ -139,6 +140,20 @@ const CASES: readonly GuidedCase[] = [
 ]; // prettier-ignore
 
 describe("the artifact of one batch is that of any", () => {
+  it("is any where some tokens are computed", async () => {
+    const job = await jobOf({ guidance: { form: "batched" } });
+    const schedule = (of: Job): Schedule => {
+      const cells = [...partialSchedule(of, 5).cells].map(([name, row]): [string, readonly ScheduleCell[]] => [
+        name,
+        row.map((cell) => (isPartialCell(cell) ? { tokens: 0.5, by: "stagger", kv: "cached" } : cell)),
+      ]);
+      return { steps: of.run.rows.length, cells: new Map(cells) };
+    };
+    await assertSame(job, await compileModel(job, planFor(job, schedule(job))), undefined, schedule);
+    const chosen: Schedule = { steps: 6, cells: new Map([["mlp", [1, { tokens: 0.5, by: "change" }, 1, 1, 1, 1]]]) };
+    await expect(compileModel(job, planFor(job, chosen))).rejects.toMatchObject({ code: "BATCH_FIXED" });
+  });
+
   it.each(CASES)("$about", async (given) => {
     const job = await jobOf(given);
     await assertSame(job, await compiled(job));

@@ -101,6 +101,11 @@ export class Choices {
       const before = this.seen.get(name);
       if (cell?.kind === "compute") this.seen.set(name, own);
       if (!cell || !before || !isPartial(cell)) continue;
+      // Of the half that was not called nothing is known until all is computed again.
+      if ((shapeOf(before)[0] ?? 0) < (shapeOf(own)[0] ?? 0)) {
+        this.seen.delete(name);
+        continue;
+      }
       const { fresh } = cell;
       const seen = condOf(build, before, own, this.run.guidance);
       if (fresh.tokens) {

@@ -4,6 +4,7 @@ import type { Mark, Model, Value } from "../../ir/graph.js";
 import { ATTENDED, type Attended, attendedTokens, incomingTokens, type TokenCounts } from "../../ir/own-tokens.js";
 import { readTensor, type TensorData, tensorFloats, tensorFrom } from "../../ir/tensor.js";
 import { type CacheMap, type Call, type Cell, type Fresh, halfOf, isPartial, lastReaders, networkOf, type Plan, type Run } from "../../schedules/index.js"; // prettier-ignore
+import { halfOfRows } from "./feeds.js";
 
 /** Values of branches beside their own, by site, for those of which a plan asks for them. */
 export interface BranchTokens {
@@ -62,20 +63,27 @@ export function movesOf({ tokens = [], count, move }: Pick<Fresh, "tokens" | "co
   return tensorFrom("float", [count, count], moves);
 }
 
-/** What came in when each token was computed last, behind a step at which the branch was computed, for some tokens or for all. */
+/**
+ * What came in when each token was computed last, behind a step; undefined where that is not known of all halves that it called. `cond` is the place
+ * of the conditional half, if a step calls that alone.
+ */
 export function seenAfter(
   cell: Cell | undefined,
   site: CacheKey,
   values: CacheMap<TensorData>,
   before: TensorData | undefined,
+  cond: number,
 ): TensorData | undefined {
   const now = values.get({ ...site, site: partOf(site.site, "incoming") });
-  if (!now || !before || !cell || !isPartial(cell)) return now ?? before;
+  if (!now) return before;
+  if (!cell || !isPartial(cell)) return now;
+  const [rows = 0, had = 0] = [now.shape[0], before?.shape[0]];
+  if (!before || had < rows) return undefined;
   const chosen = values.get({ ...site, site: partOf(site.site, "chosen") });
   const marks = chosen && tensorFloats(chosen);
   const fresh = new Set(cell.fresh.tokens);
   const [batch = 1, count = 1] = now.shape;
-  const [bytes, own] = [Uint8Array.from(readTensor(before)), readTensor(now)];
+  const [bytes, own] = [Uint8Array.from(readTensor(had > rows ? halfOfRows(before, cond) : before)), readTensor(now)];
   const size = own.length / batch / count;
   for (let at = 0; at < batch * count; at++)
     if (marks ? marks[at] === 1 : fresh.has(at % count)) bytes.set(own.subarray(at * size, (at + 1) * size), at * size);

@@ -60,7 +60,7 @@ export interface RunUnderWay extends Trajectory {
   readonly lastReaders: CacheMap<ReadonlyMap<number, number>>;
   readonly history: CacheMap<Map<number, TensorData>>;
   /** What came into branches when each of their tokens was computed last, where tokens are chosen by that. */
-  readonly seen: CacheMap<TensorData>;
+  readonly seen: CacheMap<TensorData | undefined>;
   readonly latents: Float32Array[];
   readonly values: Float64Array[];
   readonly outs: Float64Array[];
@@ -201,10 +201,9 @@ export class ReferenceLoop {
       history.set(key, kept);
       keep(kept, step, branches.get(key), lastReader);
     }
-    for (const [key, cells] of course.plan?.cells ?? []) {
-      const after = seenAfter(cells[step], key, branches, underWay.seen.get(key));
-      if (after) underWay.seen.set(key, after);
-    }
+    const cond = this.sampling.guidance.order.indexOf("cond");
+    for (const [key, cells] of course.plan?.cells ?? [])
+      underWay.seen.set(key, seenAfter(cells[step], key, branches, underWay.seen.get(key), cond));
     if (this.sampling.table.rows[step]?.next.noise !== 0) underWay.draws++;
     underWay.outs.push(out);
     underWay.values.push(value);

@@ -145,6 +145,8 @@ export function partialSchedule(job: Job, seed: number): Schedule {
     if (!tokens || tokens.mixer !== undefined || tokens.count < 2) continue;
     const { count } = tokens;
     const row: ScheduleCell[] = [];
+    const ofSite = new Map<number, CellArrays>();
+    adjustments.set(name, ofSite);
     const canChoose = tokens.choice !== undefined && tokens.choice.mixer === undefined;
     for (const [step, { kind, share, by: wanted, isForecast, move: moves, kv, order }] of (choices[i] ?? []).entries()) {
       if (kind !== "partial" || step === 0) {
@@ -164,8 +166,7 @@ export function partialSchedule(job: Job, seed: number): Schedule {
         .slice(0, size)
         .sort((a, b) => a - b);
       const weights = Float32Array.from({ length: count * size }, (_, at) => ((order[at % 64] ?? 0) % 1000) / 2000 / size);
-      const ofSite = adjustments.get(name) ?? new Map<number, CellArrays>();
-      adjustments.set(name, ofSite.set(step, { tokens: chosen, ...(move && { move: weights }) }));
+      ofSite.set(step, { tokens: chosen, ...(move && { move: weights }) });
     }
     cells.set(name, row);
   }
