@@ -42,12 +42,21 @@ const WANTED = wanted?.split(",");
 const given = (name) => (values[name] === undefined ? undefined : Number(values[name]));
 const CALIBRATION = { samples: given("calibration") ?? 10, seed: 0 };
 const UNSEEN_SEED = 1000;
-/** Shares of the compute; the interval at which a uniform schedule has about that share; options with which Δ-DiT and PAB have. */
+/** Shares of the compute; the interval at which a uniform schedule has about that share; options with which Δ-DiT, PAB and Token Caching have. */
 const BUDGETS = [
-  { share: 0.5, interval: 2, blocks: { interval: 3, blocks: 6 }, attention: { spatial: 3, mlp: 2, window: "50,950" } },
-  { share: 0.34, interval: 3, blocks: { interval: 9, blocks: 6 }, attention: { spatial: 5, mlp: 3, window: "50,950" } },
-  { share: 0.2, interval: 5, blocks: { interval: 12, blocks: 7 }, attention: { spatial: 9, mlp: 6, window: "25,975" } },
+  { share: 0.5, interval: 2, blocks: { interval: 3, blocks: 6 }, attention: { spatial: 3, mlp: 2, window: "50,950" }, tokens: [3, 0.25] },
+  { share: 0.34, interval: 3, blocks: { interval: 9, blocks: 6 }, attention: { spatial: 5, mlp: 3, window: "50,950" }, tokens: [4, 0.125] },
+  {
+    share: 0.2,
+    interval: 5,
+    blocks: { interval: 12, blocks: 7 },
+    attention: { spatial: 9, mlp: 6, window: "25,975" },
+    tokens: [7, 0.0625],
+  },
 ];
+
+/** Token Caching of all blocks, as the last one is an eighth of the example network. */
+const tokenCaching = ([interval, ratio], how) => ({ intervals: `${interval},${interval}`, ratio, kv: "cached", last: 0, ...how });
 
 /** How each policy is asked for a budget. */
 const CANDIDATES = {
@@ -66,8 +75,16 @@ const CANDIDATES = {
   l2p: ({ interval }) => ({ interval, phase: "smoothcache", warmup: 1 }),
   dpcache: ({ share }) => ({ share }),
   budget: ({ interval }) => ({ share: uniformFills(interval) / job.run.table.rows.length }),
+  "token-caching, in turn": ({ tokens }) => tokenCaching(tokens, { by: "stagger" }),
+  "token-caching, in turn, forecast": ({ tokens }) => tokenCaching(tokens, { by: "stagger", order: 2 }),
+  "token-caching, clusters": ({ tokens }) => tokenCaching(tokens, { by: "cluster", propagate: 0.5 }),
+  "token-caching, by change": ({ tokens }) => tokenCaching(tokens, { by: "change" }),
+  "token-caching, by a mask": ({ tokens }) => tokenCaching(tokens, { by: "mask" }),
+  "token-caching, by a mask, moved": ({ tokens }) => tokenCaching(tokens, { by: "mask", move: "fitted" }),
   "fewer steps": ({ interval }) => ({ steps: uniformFills(interval) }),
 };
+
+const NAMES = Object.keys(CANDIDATES).filter((name) => WANTED?.includes(name.split(",")[0]) ?? true);
 
 const overrides = { steps: given("steps"), guidance: given("guidance"), scheduler: values.scheduler };
 const job = await openJob(MODEL, overrides);
@@ -120,7 +137,7 @@ console.log("| policy | options | share of the MACs | error (relative L2) | PSNR
 console.log("|---|---|---|---|---|");
 try {
   for (const budget of BUDGETS) {
-    for (const name of WANTED ?? Object.keys(CANDIDATES)) {
+    for (const name of NAMES) {
       const { share, relL2, within, psnr: decibels, given } = await measured(name, budget);
       console.log(
         `| ${name} | \`${given}\` | ${share.toFixed(2)} | ${relL2.toFixed(4)}${within === undefined ? "" : ` ± ${within.toFixed(4)}`} | ${decibels.toFixed(1)} dB |`,

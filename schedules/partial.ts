@@ -4,6 +4,8 @@
  */
 import { z } from "zod";
 import { badCell } from "./diagnostics.js";
+import { type Macs, totalMacs } from "../ir/cost.js";
+import type { SiteTokens } from "../ir/site-tokens.js";
 
 /**
  * How the tokens are chosen. `mask`: a list in the plan's arrays, `<key>/<step>/tokens`. `stagger`: in turn, those that have waited longest.
@@ -55,6 +57,24 @@ export function tokenCount(share: number, count: number): number {
   return Math.max(1, Math.min(count, Math.round(share * count)));
 }
 
+/** The share of a branch's MACs that a partial cell takes. What moves the tokens that are not computed is in it. */
+export function partialShare({ tokens: wanted, kv, move }: PartialCell, tokens: SiteTokens): number {
+  const size = tokenCount(wanted, tokens.count);
+  return branchShare(size, kv === "cached", tokens) + (move ? tokens.move * size : 0);
+}
+
+/** The MACs that a partial cell takes. Products of attention are those of the queries; what moves the tokens that are not computed is linear. */
+export function partialMacs(macs: Macs, { size, keepsKeys, move }: Fresh, tokens: SiteTokens): Macs {
+  const attention = (macs.attention * size) / tokens.count;
+  const moved = move ? tokens.move * size : 0;
+  return { attention, linear: totalMacs(macs) * (branchShare(size, keepsKeys, tokens) + moved) - attention };
+}
+
+/** The share of its MACs that a branch takes for `size` of its tokens. */
+function branchShare(size: number, keepsKeys: boolean, { count, share, shareWithKeys = share }: SiteTokens): number {
+  return 1 - (keepsKeys ? shareWithKeys : share) * (1 - size / count);
+}
+
 /**
  * The fresh tokens of a cell, of `count`; `turn` counts the partial cells of the row before it. Throws BAD_CELL where arrays are missing or do
  * not fit.
@@ -104,6 +124,11 @@ function spread(phase: number, count: number, stride: number): readonly number[]
 
 /** The tokens in `size` runs of neighbours, as even as may be; of each run the next one at each turn. */
 function representatives(size: number, count: number, turn: number): readonly number[] {
+  return clusters(size, count).map(({ from, to }) => from + (turn % (to - from)));
+}
+
+/** The tokens in `size` runs of neighbours, as even as may be: each the numbers from `from` to before `to`. */
+export function clusters(size: number, count: number): readonly { readonly from: number; readonly to: number }[] {
   const bound = (i: number): number => Math.floor((i * count) / size);
-  return Array.from({ length: size }, (_, i) => bound(i) + (turn % (bound(i + 1) - bound(i))));
+  return Array.from({ length: size }, (_, i) => ({ from: bound(i), to: bound(i + 1) }));
 }

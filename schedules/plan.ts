@@ -4,11 +4,13 @@
  */
 import { badAdjustment, badCell, badTerm, planFirstStep, planLength, planMismatch, tokensMixed } from "./diagnostics.js";
 import { unknownName } from "../ir/diagnostics.js";
+import { type Macs, NO_MACS } from "../ir/cost.js";
 import type { BranchKind } from "../ir/dit.js";
 import { MAX_WEIGHT } from "../ir/limits.js";
+import type { SiteTokens } from "../ir/site-tokens.js";
 import { type Adjustment, type Adjustments, assertFits, type CellArrays } from "./adjustment.js";
 import { CacheMap, type CachedBranch } from "./cache.js";
-import { type Fresh, freshOf, isPartialCell, type PartialCell } from "./partial.js";
+import { type Fresh, freshOf, isPartialCell, partialMacs, partialShare, type PartialCell } from "./partial.js";
 import type { Predicted } from "./predicted.js";
 import { differenceOf, placeAt, type Run, type RunIdentity } from "./run.js";
 import type { Term } from "./sampler.js";
@@ -26,6 +28,17 @@ export type Cell =
 /** Whether a branch is computed for some of its tokens. */
 export function isPartial(cell: Cell): cell is CachedCell & { readonly fresh: Fresh } {
   return cell.kind === "terms" && cell.fresh !== undefined;
+}
+
+/** How much of a branch's value a cell computes, from 0 to 1: its share of the tokens. */
+export function computedPart(cell: Cell): number {
+  return isPartial(cell) ? cell.fresh.size / cell.fresh.count : Number(cell.kind === "compute");
+}
+
+/** What a cell takes of the MACs of its branch. */
+export function cellMacs(cell: Cell, { macs, tokens }: { readonly macs: Macs; readonly tokens?: SiteTokens | undefined }): Macs {
+  if (isPartial(cell) && tokens) return partialMacs(macs, cell.fresh, tokens);
+  return cell.kind === "compute" ? macs : NO_MACS;
 }
 
 export type CachedCell = Extract<Cell, { readonly kind: "terms" }>;
@@ -182,12 +195,16 @@ function bindRow(row: readonly ScheduleCell[], called: readonly number[], border
   });
 }
 
-/** How many steps a row computes in a run with these borders that calls all halves at every step; steps that compute some tokens count as their share. */
-export function computedSteps(row: readonly ScheduleCell[], borders: readonly number[] = []): number {
+/**
+ * How many steps a row computes in a run with these borders that calls all halves at every step. Those that compute some of the branch's tokens
+ * count as the share of its MACs that they take.
+ */
+export function computedSteps(row: readonly ScheduleCell[], borders: readonly number[] = [], tokens?: SiteTokens): number {
   const called = new Array<number>(row.length).fill(1);
   const shareOf = (step: number): number => {
     const cell = row[step];
-    return isPartialCell(cell) ? cell.tokens : 0;
+    if (!isPartialCell(cell)) return 0;
+    return tokens ? partialShare(cell, tokens) : cell.tokens;
   };
   return bindRow(row, called, borders).reduce((sum, { kind }, step) => sum + (kind === "compute" ? 1 : shareOf(step)), 0);
 }

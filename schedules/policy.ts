@@ -191,7 +191,7 @@ export function computedShare({ steps, sites, borders }: PolicyInput, cells: Cho
   for (const site of sites) {
     total += site.share * steps;
     const row = valueFor(cells, site);
-    computed += site.share * (row ? computedSteps(row, borders) : steps);
+    computed += site.share * (row ? computedSteps(row, borders, site.tokens) : steps);
   }
   return total > 0 ? computed / total : 1;
 }

@@ -3,6 +3,7 @@
  * table counts the linear layers of attention and MLP at a batch of 64: 12 · 1152² · 256 tokens · 28 blocks · 64 a step; what it
  * counts beside them is not known, so that differences are exact and totals are not.
  */
+import { onnx } from "onnx-proto";
 import { describe, expect, it } from "vitest";
 import { Builder, shapeOf } from "../ir/build.js";
 import { graphMacs, type Macs, stepCost, totalMacs } from "../ir/cost.js";
@@ -12,14 +13,19 @@ import { tensorOf } from "../ir/tensor.js";
 import type { StandardOperator } from "../ir/operators.js";
 import { parse } from "../ir/parse.js";
 import { byteSize, elementCount } from "../ir/types.js";
-import { parseSchedule, type Schedule } from "../schedules/index.js";
+import { encodeModel } from "../ir/onnx/index.js";
+import { computedShare, type PartialCell, parseSchedule, type Schedule, type ScheduleCell } from "../schedules/index.js";
+import { tracedRun } from "../src/calibration/calibrate.js";
+import { type Trace, traceSchema } from "../src/calibration/trace.js";
+import type { Job } from "../src/job/job.js";
+import { choosePlan } from "../src/planning/choose.js";
 import { summarise } from "../src/planning/summary.js";
-import type { Planning } from "../src/planning/planning.js";
+import { type Planning, planningForJob, planningFromTrace } from "../src/planning/planning.js";
 import { compileModel } from "../src/compile/compile.js";
 import { fixtures } from "./support/fixtures.js";
 import { openFixture, planOf, randomSchedule } from "./support/jobs.js";
 import { LOOPED } from "./support/models.js";
-import { choose, inputOf } from "./support/policy-input.js";
+import { choose, inputOf, siteOf, statisticsOfValues } from "./support/policy-input.js";
 import { bind, cachesOf, type Half } from "../schedules/index.js";
 
 const BATCH = 64;
@@ -393,4 +399,130 @@ describe("ONNX Runtime's own operators cost what those of the standard do that t
     expect(totalMacs(costOf(standard))).toBeGreaterThan(0);
     expect(costOf(own)).toEqual(costOf(standard));
   }); // prettier-ignore
+});
+
+describe("cells that compute some tokens", () => {
+  /** The MACs of an encoded graph by its shapes, written a second time for what these networks have in their branches. */
+  const counted = (model: Model): number => {
+    const { graph } = onnx.ModelProto.decode(encodeModel(model));
+    const shapes = new Map<string, readonly number[]>();
+    for (const { name, type } of [...(graph?.valueInfo ?? []), ...(graph?.input ?? []), ...(graph?.output ?? [])])
+      shapes.set(
+        name ?? "",
+        (type?.tensorType?.shape?.dim ?? []).map(({ dimValue }) => Number(dimValue)),
+      );
+    for (const { name, dims } of graph?.initializer ?? []) shapes.set(name ?? "", (dims ?? []).map(Number));
+    return (graph?.node ?? []).reduce((sum, { opType, input, output, attribute }) => {
+      const [left = [], right = []] = (input ?? []).map((name) => shapes.get(name) ?? []);
+      const size = (shapes.get(output?.[0] ?? "") ?? []).reduce((product, dim) => product * dim, 1);
+      if (opType === "Attention") return sum + 2 * size * (right.at(-2) ?? NaN);
+      const isTransposed = attribute?.some(({ name, i }) => name === "transA" && Number(i) === 1);
+      return opType === "MatMul" || opType === "Gemm" ? sum + size * (left.at(isTransposed ? 0 : -1) ?? NaN) : sum;
+    }, 0);
+  };
+
+  /** What a plan of one partial cell for each of these sites saves: in the emitted model, counted twice, and as it is predicted. */
+  async function savedBy(
+    job: Job,
+    sites: readonly string[],
+    cell: PartialCell,
+  ): Promise<{ readonly emitted: number; readonly predicted: number }> {
+    const { count = 1 } = job.run.caches.find(({ name }) => name === sites[0])?.tokens ?? {};
+    const size = Math.round(cell.tokens * count);
+    const arrays = new Map([[1, { tokens: Array.from({ length: size }, (_, i) => i), ...(cell.move && { move: new Float32Array(count * size).fill(0.1) }) }]]); // prettier-ignore
+    const cells = new Map<string, readonly ScheduleCell[]>(sites.map((site) => [site, [1, cell, 1, 1]]));
+    const { schedule, plan } = planOf(job, cells, new Map(sites.map((site) => [site, arrays])));
+    const { macs, model, uncached } = await compileModel(job, plan);
+    expect(counted(uncached) - counted(model)).toBe(macs.uncached - macs.emitted);
+    const predicted = summarise(planningForJob(job), schedule, plan.cells);
+    expect(Math.min(...Object.values(predicted.computed))).toBeLessThan(4);
+    const of = (one: "uncached" | "planned"): number => predicted.macs[one] + predicted.attention[one];
+    return { emitted: macs.uncached - macs.emitted, predicted: of("uncached") - of("planned") };
+  }
+  const open = (name: string): Promise<Job> => {
+    const fixture = fixtures.find((candidate) => candidate.name === name);
+    if (!fixture) throw new Error(`no fixture ${name}`);
+    return openFixture(fixture, "none");
+  };
+
+  // 2 rows of 16 tokens of 48 channels.
+  const LAYER = 2 * 16 * 48 ** 2;
+  const PRODUCTS = 2 * 2 * 16 ** 2 * 48;
+  it.each([
+    ["mlp-1", { tokens: 0.25, by: "stagger" }, 0.75 * 8 * LAYER],
+    ["mlp-1", { tokens: 0.3, by: "mask" }, (11 / 16) * 8 * LAYER],
+    ["mlp-1", { tokens: 0.25, by: "cluster", move: true }, 0.75 * 8 * LAYER - 2 * 16 * 4 * 48],
+    ["attn-1", { tokens: 0.25, by: "mask" }, 0.75 * (2 * LAYER + PRODUCTS)],
+    ["attn-1", { tokens: 0.5, by: "cluster", kv: "cached" }, 0.5 * (4 * LAYER + PRODUCTS)],
+    ["attn-1", { tokens: 0.5, by: "stagger", kv: "cached", move: true }, 0.5 * (4 * LAYER + PRODUCTS) - 2 * 16 * 8 * 48],
+  ] as const)("cost what they compute: %s of dit, %j", async (site, cell, wanted) => {
+    const { emitted, predicted } = await savedBy(await open("dit/dynamo-20"), [site], cell);
+    expect(emitted).toBe(wanted);
+    expect(predicted).toBeCloseTo(wanted, 6);
+  });
+
+  // A block whose streams, of 16 and 12 tokens, attend to both: queries and outputs of a stream, and its queries' products with all keys.
+  const joint = (rows: number, own: number): number => rows * (2 * own * 48 ** 2 + 2 * own * 28 * 48);
+  it.each(["sd3/dynamo-20", "flux/dynamo-20"])("cost what they compute, where streams attend to each other: %s", async (name) => {
+    const job = await open(name);
+    const rows = name.startsWith("flux") ? 1 : 2;
+    const cell = { tokens: 0.25, by: "stagger" } as const;
+    for (const [sites, wanted] of [
+      [["image_attn-1"], 0.75 * joint(rows, 16)],
+      [["text_attn-1"], 0.75 * joint(rows, 12)],
+      [["image_attn-1", "text_attn-1"], 0.75 * (joint(rows, 16) + joint(rows, 12))],
+    ] as const) {
+      const { emitted, predicted } = await savedBy(job, sites, cell);
+      expect(emitted).toBe(wanted);
+      expect(predicted).toBeCloseTo(wanted, 6);
+    }
+  });
+
+  it.each(fixtures.filter(({ name }) => name.endsWith("dynamo-20")).map(({ name }) => name))(
+    "save in a whole plan what is predicted, and more only where queries of another stream are in vain: %s",
+    async (name) => {
+      const job = await open(name);
+      const options = { by: "stagger", kv: "cached", last: 0, intervals: "2,2" };
+      const { schedule, summary } = await choosePlan(planningForJob(job), "token-caching", options);
+      const { macs } = await compileModel(job, planOf(job, schedule.cells).plan);
+      const { macs: linear, attention } = summary;
+      const predicted = linear.uncached + attention.uncached - linear.planned - attention.planned;
+      // The last block of these has no text behind its attention.
+      const isMore = name.startsWith("sd3");
+      expect(predicted / (macs.uncached - macs.emitted)).toBeCloseTo(1, isMore ? 1 : 9);
+      if (isMore) expect(predicted).toBeLessThan(macs.uncached - macs.emitted);
+    },
+  );
+
+  it("are known from a trace alone, and from one of before they were", async () => {
+    const job = await open("dit/dynamo-20");
+    const { sites } = planningForJob(job);
+    const statistics = { norm: [], diff: [], ratio: [], gram: [], gain: [] };
+    const trace = (withTokens: boolean): Trace => ({
+      format: "smoothcc-trace/1", ...tracedRun(job), seed: 0, conditions: {}, samples: [0], lags: 1, macs: total,
+      sites: Object.fromEntries(sites.map(({ name, kind, block, stream, macs, tokens }) => [name, { kind, block, stream, macs, ...(withTokens && tokens && { tokens }), ...statistics }])),
+    }); // prettier-ignore
+    expect(planningFromTrace(trace(true)).sites.map(({ tokens }) => tokens)).toEqual(sites.map(({ tokens }) => tokens));
+    expect(traceSchema.parse(JSON.parse(JSON.stringify(trace(true)))).sites["attn-0"]?.tokens).toMatchObject({ count: 16 });
+    expect(planningFromTrace(trace(false)).sites.every(({ tokens }) => tokens === undefined)).toBe(true);
+  });
+
+  it("have the error of the tokens that are not computed", () => {
+    const values = [[[1, 2], [2, 4], [3, 6], [5, 10]]]; // prettier-ignore
+    const own = [{ ...siteOf("attn-0", 1, statisticsOfValues(values)), macs: total, tokens: { count: 8, share: 1, move: 0 } }];
+    const measured: Planning = { ...planning(4), sites: own, run: { ...planning(4).run, caches: own } };
+    const schedule: Schedule = { steps: 4, cells: new Map([["attn", [1, 1, { tokens: 0.25, by: "stagger" }, 1]]]) };
+    const { error } = summarise(measured, schedule, bind(schedule, measured.run).cells).kinds["attn"] ?? {};
+    // (2, 4) for (3, 6), in three quarters of the tokens.
+    expect(error).toBeCloseTo(Math.sqrt(0.75) / 3, 12);
+  });
+
+  it("count as their share of a branch's MACs where policies ask", () => {
+    const tokens = { count: 8, share: 0.5, shareWithKeys: 1, move: 0.01 };
+    const input = inputOf(4, [{ ...siteOf("attn-0", 0.25), tokens }, siteOf("mlp-0", 0.75)]);
+    const shareOf = (cell: PartialCell): number => computedShare(input, new Map([["attn", [1, cell, 0, cell]]])) - 0.75;
+    expect(shareOf({ tokens: 0.25, by: "mask" })).toBeCloseTo((0.25 * (1 + 2 * (0.5 + 0.5 * 0.25))) / 4, 12);
+    expect(shareOf({ tokens: 0.25, by: "mask", kv: "cached" })).toBeCloseTo((0.25 * (1 + 2 * 0.25)) / 4, 12);
+    expect(shareOf({ tokens: 0.25, by: "mask", kv: "cached", move: true })).toBeCloseTo((0.25 * (1 + 2 * (0.25 + 2 * 0.01))) / 4, 12);
+  });
 });

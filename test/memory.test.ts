@@ -138,6 +138,20 @@ describe("limitCache", () => {
     expect(memory.cache).toBeLessThanOrEqual((sites.length - 3) * one);
   });
 
+  it("counts the tokens that are computed after all as not saved, and keys and values that are kept", async () => {
+    const { job } = await glyphs(1, 6);
+    const [one = 0] = attentionBytes(job);
+    const row = (cell: ScheduleCell): readonly ScheduleCell[] => [1, cell, 1, cell, 1, 1];
+    const cells = new Map([["attn-0", row({ tokens: 0.5, by: "stagger", kv: "cached" })], ["attn-1", row(0)]]); // prettier-ignore
+    const schedule = { steps: 6, cells };
+    // A value of each, and of one its keys and values too, which are as large.
+    expect(limitCache(job, schedule, 4 * one).computed).toEqual([]);
+    expect(limitCache(job, schedule, 4 * one - 1).computed).toEqual(["attn-0"]);
+    // For the same bytes, half of the tokens save less.
+    const fresh = { steps: 6, cells: new Map([["attn-0", row(0)], ["attn-1", row({ tokens: 0.5, by: "stagger" })]]) }; // prettier-ignore
+    expect(limitCache(job, fresh, 2 * one - 1).computed).toEqual(["attn-1"]);
+  });
+
   it("counts what forecasts keep, and gives up both halves of two calls", async () => {
     const job = await openJob(GLYPHS, { batch: 1, steps: 6 }, { threads: 1 });
     const forecast: readonly ScheduleCell[] = [1, 0, 1, [[0, -1], [2, 2]], 1, 0]; // prettier-ignore

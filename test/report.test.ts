@@ -3,7 +3,7 @@ import { decode } from "fast-png";
 import { describe, expect, it } from "vitest";
 import { latentPicture } from "../src/report/picture.js";
 import { formatCount, formatDuration, formatNumber, formatPercent, formatQuantity, formatRatio } from "../src/words/numbers.js";
-import { type CellKind, headline, renderReport, type ReportData } from "../src/report/render.js";
+import { type CellKind, type DrawnCell, headline, renderReport, type ReportData } from "../src/report/render.js";
 import { rasterise } from "../src/report/raster.js";
 import { samplerPlot } from "../src/report/sampler-plot.js";
 import { schedulePlot } from "../src/report/schedule-plot.js";
@@ -11,8 +11,11 @@ import { frontPlot } from "../src/report/front-plot.js";
 import { logarithmicTicks, ticks, ticksBetween } from "../src/report/ticks.js";
 
 const STEPS = 6;
-const row = (letters: string): CellKind[] =>
-  Array.from(letters, (letter) => (letter === "C" ? "compute" : letter === "r" ? "reuse" : "forecast"));
+const plain = (text: string): string => text.replaceAll("\u00a0", " ");
+
+const KINDS: Readonly<Record<string, CellKind>> = { C: "compute", r: "reuse", f: "forecast", i: "idle" };
+const row = (letters: string): DrawnCell[] =>
+  Array.from(letters, (letter) => ({ kind: KINDS[letter] ?? "idle", computed: Number(letter === "C") }));
 
 const bare: ReportData = {
   title: "glyphs",
@@ -282,8 +285,6 @@ describe("renderReport", () => {
 });
 
 describe("numbers", () => {
-  const plain = (text: string): string => text.replaceAll("\u00a0", " ");
-
   it.each([
     [formatQuantity(1.26e9, "MAC"), "1.26 GMAC"],
     [formatQuantity(17_781_248, "B"), "17.8 MB"],
@@ -323,7 +324,7 @@ describe("numbers", () => {
 describe("schedulePlot", () => {
   const rows = [
     { label: "attn", branches: 28, cells: row("CrfC") },
-    { label: "<b>", branches: 1, cells: [...row("CCr"), "idle"] as const },
+    { label: "<b>", branches: 1, cells: row("CCri") },
   ];
   const plot = { title: "fora & co", subtitle: "half", steps: 4 };
 
@@ -338,11 +339,27 @@ describe("schedulePlot", () => {
     expect(unbalanced(svg)).toEqual([]);
   });
 
+  it("draws cells that compute some tokens as tall as computed ones, filled up to their share", () => {
+    const some = { kind: "forecast", computed: 0.25 } as const;
+    const cells = [...row("C"), some, { ...some, kind: "reuse" as const }, ...row("r")];
+    const svg = schedulePlot({ ...plot, rows: [{ label: "mlp", branches: 1, cells }] });
+    const at = (step: number): string => new RegExp(`<g><title>mlp, step ${step}: [^<]*</title>.*?</g>`).exec(svg)?.[0] ?? "";
+    expect(plain(at(1))).toContain("25 % of the tokens computed, the others forecast");
+    expect([...at(1).matchAll(/class="(\w+)" x="25%" y="(\d+)" width="25%" height="(\d+)"/g)].map(([, ...parts]) => parts)).toEqual([
+      ["forecast", "0", "24"],
+      ["compute", "18", "6"],
+    ]);
+    expect(at(2)).toContain('class="reuse"');
+    for (const text of [">some tokens<", ">forecast<", ">reused<", "1.50 of 4", "computed at 0; some tokens at 1–2; reused at 3"])
+      expect(svg).toContain(text);
+    expect(unbalanced(svg)).toEqual([]);
+  });
+
   it("draws rows closer where there are many, and gaps where there is room", () => {
     const heightOf = (svg: string): number => Number(/^<svg [^>]*height="(\d+)"/.exec(svg)?.[1]);
     const many = Array.from({ length: 56 }, (_, i) => ({ label: `attn-${i}`, branches: 1, cells: row("CrfC") }));
     expect(heightOf(schedulePlot({ ...plot, rows: many }))).toBeLessThan(1200);
-    const long = { label: "attn", branches: 1, cells: new Array<CellKind>(1000).fill("compute") };
+    const long = { label: "attn", branches: 1, cells: row("C".repeat(1000)) };
     expect(schedulePlot({ ...plot, rows: [long], steps: 1000 })).not.toContain('class="gaps"');
     expect(schedulePlot({ ...plot, rows })).toContain('class="gaps"');
   });

@@ -14,6 +14,20 @@ export function ridgeWeights(
   const products = new Matrix(gram.map((row) => [...row]));
   const start = Matrix.columnVector([...near]);
   const residual = Matrix.columnVector([...target]).sub(products.mmul(start));
-  const held = Matrix.eye(near.length).mul((ridge * products.trace()) / near.length);
-  return start.add(solve(held.add(products), residual, true)).to1DArray();
+  return start.add(solved(products, residual, ridge)).to1DArray();
+}
+
+/** The same for several y at once, with all weights near 0: `products[i]` are the ⟨x_i, y⟩. The weights of x_i, for each y. */
+export function ridgeMatrix(
+  gram: readonly ArrayLike<number>[],
+  products: readonly ArrayLike<number>[],
+  ridge: number,
+): readonly (readonly number[])[] {
+  const matrix = (rows: readonly ArrayLike<number>[]): Matrix => new Matrix(rows.map((row) => Array.from(row)));
+  return solved(matrix(gram), matrix(products), ridge).to2DArray();
+}
+
+function solved(gram: Matrix, products: Matrix, ridge: number): Matrix {
+  const held = Matrix.eye(gram.rows).mul((ridge * gram.trace()) / gram.rows);
+  return solve(held.add(gram), products, true);
 }

@@ -111,7 +111,12 @@ function calibrationOf(job: Job, { seed = DEFAULT_SEED, inputs = new Map() }: Sa
     seed,
     conditions: Object.fromEntries(given.map(([name, data]) => [name, constantKey(data)])),
     macs: { ...total },
-    sites: Object.fromEntries(branches.map(({ name, kind, block, stream, macs }) => [name, { kind, block, stream, macs: { ...macs } }])),
+    sites: Object.fromEntries(
+      branches.map(({ name, kind, block, stream, macs, tokens }) => [
+        name,
+        { kind, block, stream, macs: { ...macs }, ...(tokens && { tokens }) },
+      ]),
+    ),
   };
 }
 

@@ -3,6 +3,7 @@ import { z } from "zod";
 import { badTrace, traceMismatch, traceOverlap } from "../words/index.js";
 import { BRANCH_KINDS } from "../../ir/dit.js";
 import { TRACE_BYTES } from "../../ir/limits.js";
+import type { SiteTokens } from "../../ir/site-tokens.js";
 import { cutSchema, differenceOf, type ErrorBands, parseWith, type SiteStatistics, type RunIdentity } from "../../schedules/index.js";
 import { readJson } from "../files/index.js";
 
@@ -12,12 +13,24 @@ const macsSchema = z.strictObject({ linear: z.number().min(0), attention: z.numb
 /** A step without linear MACs cannot become cheaper, so it is refused. */
 const stepMacsSchema = macsSchema.extend({ linear: z.number().positive() });
 
+/** `SiteTokens`. */
+const tokensSchema = z.strictObject({
+  count: z.int().min(1),
+  share: z.number().min(0),
+  shareWithKeys: z.number().min(0).optional(),
+  move: z.number().min(0),
+  choice: z.strictObject({ mixer: z.string().optional() }).optional(),
+  mixer: z.string().optional(),
+}) satisfies z.ZodType<SiteTokens>;
+
 /** The statistics are those of `SiteStatistics`. */
 const siteSchema = z.strictObject({
   kind: z.enum(BRANCH_KINDS),
   block: z.int(),
   stream: z.string(),
   macs: macsSchema,
+  /** Not in traces of before 2026-12, nor of branches without an axis of tokens. */
+  tokens: tokensSchema.optional(),
   norm: row,
   diff: bands,
   ratio: z.array(bands).readonly(),

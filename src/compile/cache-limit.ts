@@ -2,9 +2,10 @@
 import { badOption } from "../../schedules/diagnostics.js";
 import { totalMacs } from "../../ir/cost.js";
 import { DEFAULT_FORM, formNamed } from "../../passes/index.js";
-import { type Cell, keysOfSite, lastReaders, type Schedule } from "../../schedules/index.js";
+import { type Cell, cellMacs, isPartial, keysOfSite, lastReaders, type Schedule } from "../../schedules/index.js";
 import { guidedStep, type Job, planFor } from "../job/index.js";
 import { bytesOf } from "../../ir/bytes.js";
+import { attendedTokens } from "../../ir/own-tokens.js";
 
 export interface Limited {
   readonly schedule: Schedule;
@@ -15,8 +16,7 @@ export interface Limited {
 /** A site with all of its caches: one for each call of the network. */
 interface KeptSite {
   readonly site: string;
-  readonly bytes: number;
-  /** The number of values that are kept at each step, including those that are read there for the last time. */
+  /** Bytes of the values that are kept at each step, including those that are read there for the last time. */
   readonly kept: readonly number[];
   /** Bytes × steps of memory per saved MAC. */
   readonly price: number;
@@ -42,7 +42,7 @@ export function limitCache(job: Job, schedule: Schedule, limit = Infinity): Limi
   let sites = keptSites(job, schedule);
   const computed: string[] = [];
   for (;;) {
-    const used = job.run.rows.map((_, step) => sites.reduce((sum, { bytes, kept }) => sum + bytes * (kept[step] ?? 0), 0));
+    const used = job.run.rows.map((_, step) => sites.reduce((sum, { kept }) => sum + (kept[step] ?? 0), 0));
     const fullest = used.indexOf(Math.max(...used));
     if ((used[fullest] ?? 0) <= limit) break;
     const [dearest] = sites.filter(({ kept }) => (kept[fullest] ?? 0) > 0).sort((a, b) => b.price - a.price);
@@ -57,25 +57,36 @@ export function limitCache(job: Job, schedule: Schedule, limit = Infinity): Limi
   return { schedule: { ...schedule, cells, adjustments: schedule.adjustments && new Map(others(schedule.adjustments)) }, computed };
 }
 
-/** The sites that keep a value at some step. */
+/** The sites that keep a value at some step, with keys and values of attention where cells keep these. */
 function keptSites(job: Job, schedule: Schedule): readonly KeptSite[] {
   const plan = planFor(job, schedule);
-  const caches = new Map<string, { readonly macs: number; readonly cells: readonly Cell[] }[]>();
+  const caches = new Map<string, { readonly saved: number; readonly cells: readonly Cell[] }[]>();
   for (const cache of guidedStep(job).branches) {
-    const own = { macs: totalMacs(cache.macs), cells: plan.cells.get(cache) ?? [] };
+    const cells = plan.cells.get(cache) ?? [];
+    const cached = cells.filter(({ kind }) => kind === "terms");
+    const own = { cells, saved: sum(cached.map((cell) => totalMacs(cache.macs) - totalMacs(cellMacs(cell, cache)))) };
     caches.set(cache.site, [...(caches.get(cache.site) ?? []), own]);
   }
-  return job.model.graph.marks.flatMap(({ site, value }) => {
-    const own = caches.get(site) ?? [];
-    const spans = own.flatMap(({ cells }) => [...lastReaders(cells)]);
+  const counts = new Map(job.run.caches.map(({ site, tokens }) => [site, tokens?.count]));
+  const attended = attendedTokens(job.model, (site) => counts.get(site));
+  return job.model.graph.marks.flatMap((mark) => {
+    const own = caches.get(mark.site) ?? [];
+    const spansOf = (wanted: (cell: Cell) => boolean): readonly (readonly [number, number])[] =>
+      own.flatMap(({ cells }) => [...lastReaders(cells.map((cell) => (wanted(cell) ? cell : COMPUTED)))]);
+    const spans = spansOf(() => true);
+    const ofKeys = spansOf((cell) => isPartial(cell) && cell.fresh.keepsKeys);
     if (spans.length === 0) return [];
-    const kept = job.run.rows.map((_, step) => spans.filter(([from, to]) => from <= step && step <= to).length);
-    const saved = own.map(({ macs, cells }) => macs * cells.filter(({ kind }) => kind === "terms").length);
-    const bytes = bytesOf(value);
-    const price = (bytes * sum(kept)) / Math.max(1, sum(saved));
-    return [{ site, bytes, kept, price }];
+    const { keys, values } = attended.get(mark) ?? {};
+    const bytes = bytesOf(mark.value);
+    const keyBytes = keys && values ? bytesOf(keys.value) + bytesOf(values.value) : 0;
+    const keptAt = (step: number, all: typeof spans): number => all.filter(([from, to]) => from <= step && step <= to).length;
+    const kept = job.run.rows.map((_, step) => bytes * keptAt(step, spans) + keyBytes * keptAt(step, ofKeys));
+    const price = sum(kept) / Math.max(1, sum(own.map(({ saved }) => saved)));
+    return [{ site: mark.site, kept, price }];
   });
 }
+
+const COMPUTED: Cell = { kind: "compute" };
 
 function sum(numbers: readonly number[]): number {
   return numbers.reduce((total, number) => total + number, 0);

@@ -28,10 +28,10 @@ export interface Planning {
 export function planningFromTrace(trace: Trace): Planning {
   const { steps, macs, sampler, guidance } = trace;
   const sites = Object.entries(trace.sites).map(([name, measured]): PlannedSite => {
-    const { kind, block, stream, macs } = measured;
+    const { kind, block, stream, macs, tokens } = measured;
     const key = cacheNamed(name);
     const halves: readonly Half[] = guidance.form === "batched" ? ["cond", "uncond"] : [key.half];
-    return { ...key, name, kind, block, stream, macs, halves, statistics: trace.sites[name] };
+    return { ...key, name, kind, block, stream, macs, halves, tokens, statistics: trace.sites[name] };
   });
   const called = new Array<readonly Half[]>(steps).fill(["cond", "uncond"]);
   return { run: { of: runTraced(trace), caches: sites, called }, timesteps: sampler.timesteps, macs, sites };

@@ -5,6 +5,8 @@ import { entryAt } from "../../ir/entries.js";
 import {
   CacheMap,
   type CachedBranch,
+  type Cell,
+  isPartial,
   lastReaders,
   type Plan,
   type Run,
@@ -153,9 +155,10 @@ function sharesOf(job: Job): CacheMap<number> {
   return new CacheMap(branches.map((cache) => [cache, totalMacs(cache.macs) / totalMacs(total)]));
 }
 
-/** The cost of a step under a plan, as a share of the MACs of a full step. */
+/** The cost of a step under a plan, as a share of the MACs of a full step. A branch of which some tokens are computed is computed whole here. */
 function costOf(shares: CacheMap<number>, step: number, plan?: Plan): number {
-  const left = [...(plan?.cells ?? [])].filter(([, cells]) => cells[step]?.kind !== "compute");
+  const isLeft = (cell: Cell | undefined): boolean => cell?.kind !== "compute" && !(cell && isPartial(cell));
+  const left = [...(plan?.cells ?? [])].filter(([, cells]) => isLeft(cells[step]));
   return left.reduce((cost, [cache]) => cost - (shares.get(cache) ?? 0), 1);
 }
 

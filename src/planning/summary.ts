@@ -1,11 +1,21 @@
 /** The cost of a plan and its predicted error. */
-import { addMacs, type Macs, scaleMacs } from "../../ir/cost.js";
-import { forecastError, groupBranches, type Half, mean, type Plan, type Predicted, type Schedule } from "../../schedules/index.js";
+import { addMacs, type Macs, NO_MACS, scaleMacs } from "../../ir/cost.js";
+import {
+  cellMacs,
+  computedPart,
+  forecastError,
+  groupBranches,
+  type Half,
+  mean,
+  type Plan,
+  type Predicted,
+  type Schedule,
+} from "../../schedules/index.js";
 import type { PlannedSite, Planning } from "./planning.js";
 
 /** The figures of a plan for the branches of one kind. */
 export interface KindSummary {
-  /** The number of computed steps, mean over the branches. */
+  /** The number of computed steps, mean over the branches. One at which some tokens are computed counts as their share. */
   readonly computed: number;
   /** Its share of the planned run's linear MACs. */
   readonly share: number;
@@ -40,10 +50,13 @@ export interface BranchWork extends PlannedSite {
 /** The work of every branch under these cells, in the order of the branches. */
 export function branchWork(planning: Planning, cells: Plan["cells"]): readonly BranchWork[] {
   return planning.sites.map((site) => {
-    const row = (cells.get(site) ?? []).map(({ kind }, step) => ({ kind, share: calledAt(planning, step, site.halves) }));
-    const whole = row.reduce((sum, { share }) => sum + share, 0);
-    const computed = row.reduce((sum, { kind, share }) => sum + (kind === "compute" ? share : 0), 0);
-    return { ...site, uncached: scaleMacs(site.macs, whole), planned: scaleMacs(site.macs, computed) };
+    let [uncached, planned] = [NO_MACS, NO_MACS];
+    for (const [step, cell] of (cells.get(site) ?? []).entries()) {
+      const called = calledAt(planning, step, site.halves);
+      uncached = addMacs(uncached, scaleMacs(site.macs, called));
+      planned = addMacs(planned, scaleMacs(cellMacs(cell, site), called));
+    }
+    return { ...site, uncached, planned };
   });
 }
 
@@ -62,7 +75,7 @@ export function summarise(planning: Planning, schedule: Schedule, cells: Plan["c
   const kinds = groupBranches(work).map(({ key, sites: members }): [string, KindSummary] => [
     key,
     {
-      computed: mean(members.map((site) => (cells.get(site) ?? []).filter(({ kind }) => kind === "compute").length)),
+      computed: mean(members.map((site) => (cells.get(site) ?? []).reduce((sum, cell) => sum + computedPart(cell), 0))),
       share: members.reduce((sum, branch) => sum + branch.planned.linear, 0) / planned.linear,
       error: meanError(members, cells),
     },
@@ -78,11 +91,16 @@ export function summarise(planning: Planning, schedule: Schedule, cells: Plan["c
   };
 }
 
-/** The mean error over cached cells; undefined if there are none, or the calibration did not measure it. */
+/**
+ * The mean error over cached cells; undefined if there are none, or the calibration did not measure it. Tokens that are computed have none, and
+ * the error is taken to be spread evenly over all.
+ */
 function meanError(sites: readonly PlannedSite[], cells: Plan["cells"]): number | undefined {
   const errors = sites.flatMap(({ statistics, ...site }) =>
     statistics
-      ? (cells.get(site) ?? []).flatMap((cell, step) => (cell.kind === "terms" ? [forecastError([statistics], step, cell.terms)] : []))
+      ? (cells.get(site) ?? []).flatMap((cell, step) =>
+          cell.kind === "terms" ? [forecastError([statistics], step, cell.terms) * Math.sqrt(1 - computedPart(cell))] : [],
+        )
       : [],
   );
   const error = mean(errors);

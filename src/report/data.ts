@@ -8,6 +8,13 @@ export const CELL_KINDS = ["compute", "reuse", "forecast", "idle"] as const;
 /** What a branch does at a step: runs, reads its latest value, reads a weighted sum of earlier values, or is not needed. */
 export type CellKind = (typeof CELL_KINDS)[number];
 
+/** A cell of a schedule, as it is drawn. */
+export interface DrawnCell {
+  readonly kind: CellKind;
+  /** The share of the branch's tokens that is computed: those of a cell that reads earlier values may be some. */
+  readonly computed: number;
+}
+
 export interface ReportBranch {
   readonly site: string;
   /** The plan key of its group of branches. */
@@ -46,7 +53,7 @@ export interface ReportData {
   readonly versions: Facts;
   readonly branches: readonly ReportBranch[];
   /** A row of `steps` cells for every branch that a plan covers. */
-  readonly cells: ReadonlyMap<string, readonly CellKind[]>;
+  readonly cells: ReadonlyMap<string, readonly DrawnCell[]>;
   /** By group. */
   readonly curves?: ReadonlyMap<string, MeasuredCurve> | undefined;
   /** The change below which the policy reuses, if it has such a rule. */

@@ -6,5 +6,5 @@ export { renderReport, type ReportData } from "./render.js";
 export { reportOf } from "./report-data.js";
 export { samplerPlot } from "./sampler-plot.js";
 export { schedulePlot } from "./schedule-plot.js";
-export { cellKind, scheduleRows } from "./schedule.js";
+export { drawnCell, scheduleRows } from "./schedule.js";
 export { renderVariants, variantsReportOf } from "./variants.js";

@@ -101,9 +101,11 @@ function pngSize(png: Uint8Array): { readonly width: number; readonly height: nu
 function scheduleSection({ branches, cells, steps }: ReportData): Markup | undefined {
   const rows = scheduleRows(branches, cells);
   if (rows.length === 0) return undefined;
+  const isPartly = rows.some((row) => row.cells.some(({ kind, computed }) => kind !== "compute" && computed > 0));
+  const partly = isPartly ? " Where a tall bar is filled in part, that share of the tokens is computed." : "";
   return section(
     "Schedule",
-    "Which parts of the network run at which step; step 0 is the first, where the latent is pure noise. Tall bars cost time, short ones next to nothing.",
+    `Which parts of the network run at which step; step 0 is the first, where the latent is pure noise. Tall bars cost time, short ones next to nothing.${partly}`,
     scheduleChart(rows, steps),
   );
 }

@@ -8,7 +8,7 @@ import { branchWork, comparisonOf, groupCurves, planningForJob } from "../planni
 import { displayOf } from "./media.js";
 import { channelsFirst, differencePicture, type Latent, latentPicture } from "./picture.js";
 import type { Facts, ReportData, ReportPictures } from "./render.js";
-import { cellKind } from "./schedule.js";
+import { drawnCell } from "./schedule.js";
 import { readTrace } from "../calibration/index.js";
 import { counted } from "../words/index.js";
 
@@ -49,7 +49,7 @@ export function reportOf({ title, artifact, verification, bench }: ReportSources
       uncached: totalMacs(uncached),
       emitted: totalMacs(planned),
     })),
-    cells: new Map([...artifact.plan.cells.named()].map(([name, cells]) => [name, cells.map(cellKind)])),
+    cells: new Map([...artifact.plan.cells.named()].map(([name, cells]) => [name, cells.map(drawnCell)])),
     curves: trace && groupCurves(trace),
     alpha: typeof alpha === "number" ? alpha : undefined,
     macs: manifest.macs,

@@ -33,15 +33,15 @@ export function schedulePlot({ title, subtitle, rows, steps }: SchedulePlot): st
   const labels = rows.map(({ label, branches }) => (branches > 1 ? `${label} × ${branches}` : label));
   const left = GAP + Math.ceil(labels.reduce((most, label) => Math.max(most, label.length * LETTER), 0)) + 16;
   const bottom = TOP + rows.length * pitch;
-  const kinds = legend(rows);
+  const examples = legend(rows);
   return svgDocument({
     width: left + WIDTH + COUNTS + GAP,
     height: bottom + 40,
     title,
     subtitle,
     style: STYLE,
-    drawn: markup`${kinds.map(
-      ({ kind, word }, i) => markup`<svg x="${left + 110 * i}" y="${HEADER}" width="110" height="24">${bar(kind, "0", "10", 24)}
+    drawn: markup`${examples.map(
+      ({ cell, word }, i) => markup`<svg x="${left + 110 * i}" y="${HEADER}" width="110" height="24">${bar(cell, "0", "10", 24)}
 <text x="18" y="18">${word}</text></svg>
 `,
     )}${rows.map((row, i) => {

@@ -21,7 +21,7 @@ import { type Job, loadExtensions, openJob, warningsOf, writePlan } from "../../
 import { prepareFile } from "../../files/index.js";
 import { formatCount, formatNumber, formatPercent, formatQuantity, formatRatio, table } from "../../words/index.js";
 import { inputSpecs, MODEL_OPTIONS, type Options, policyOptionsOf, recipeOverrides, runtimeOptions } from "../options.js";
-import { cellKind, frontPlot, schedulePlot, scheduleRows, writeDrawing } from "../../report/index.js";
+import { drawnCell, frontPlot, schedulePlot, scheduleRows, writeDrawing } from "../../report/index.js";
 import type { Command, Host, CommandResult } from "../command.js";
 
 export default {
@@ -110,14 +110,14 @@ async function planned<T extends object>(
 
 /** The plan as a picture. Equal rows of a group are drawn once. */
 function drawn({ cells, sites, summary: { policy, steps, macs } }: Planned): string {
-  const kinds = new Map([...cells.named()].map(([name, row]) => [name, row.map(cellKind)]));
+  const rows = new Map([...cells.named()].map(([name, row]) => [name, row.map(drawnCell)]));
   const { name, ...settings } = policy;
   const text = (value: unknown): string => (typeof value === "string" ? value : JSON.stringify(value));
   const said = Object.entries(settings).filter(([, value]) => value !== undefined);
   return schedulePlot({
     title: [text(name), ...said.map(([key, value]) => `${key} ${text(value)}`)].join(", "),
     subtitle: `${steps} steps, ${formatPercent(macs.planned / macs.uncached)} of the linear MACs, at most ${formatRatio(macs.bound)} faster`,
-    rows: scheduleRows(withGroups(sites), kinds),
+    rows: scheduleRows(withGroups(sites), rows),
     steps,
   });
 }
