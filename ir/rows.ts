@@ -105,9 +105,11 @@ export function pickingOf(node: Node): Picking | undefined {
     });
     return { axis, from };
   }
-  const [starts, axes, steps] = [1, 3, 4].map((place) => smallConstant(node.inputs[place]));
-  const [start, axis] = [starts?.[0], axes ? axes[0] : 0];
-  if (start === undefined || axis === undefined || starts?.length !== 1 || (steps?.[0] ?? 1) !== 1) return undefined;
+  const [starts, axes = [0], steps = [1]] = [1, 3, 4].map((place) =>
+    node.inputs[place] ? (smallConstant(node.inputs[place]) ?? []) : undefined,
+  );
+  const [start, axis] = [starts?.[0], axes[0]];
+  if (start === undefined || axis === undefined || starts?.length !== 1 || steps[0] !== 1) return undefined;
   const size = shape[wrap(axis)] ?? 0;
   const length = shapeAt(node.outputs[0])?.[wrap(axis)] ?? 0;
   return { axis: wrap(axis), from: [counted(length, Math.min(size, start < 0 ? Math.max(0, start + size) : start))] };
@@ -152,15 +154,14 @@ function needsFor(node: Node, rows: Rows): Needs | undefined {
   if (isElementwise(node)) return all();
   if (isOp(node, "Clip", "Dropout")) return onlyFirst(rows);
   if (isRequantisation(node)) {
-    const isPerTensor = (shapeAt(node.inputs[1]) ?? []).length === 0;
-    return isOp(node, "QuantizeLinear", "DequantizeLinear") && (isPerTensor || wrap(intAttribute(node, "axis", 1)) !== axis)
-      ? onlyFirst(rows)
-      : undefined;
+    const rank = (shapeAt(node.inputs[1]) ?? []).length;
+    const isOfOtherAxis = rank === 0 || (rank === 1 && wrap(intAttribute(node, "axis", 1)) !== axis);
+    return isOp(node, "QuantizeLinear", "DequantizeLinear") && isOfOtherAxis ? onlyFirst(rows) : undefined;
   }
   if (isOp(node, "LayerNormalization", "RMSNormalization")) return axis < wrap(intAttribute(node, "axis", -1)) ? all() : undefined;
   if (isNorm(node) && !isOp(node, "LpNormalization")) return undefined;
   if (isOp(node, "Softmax", "LogSoftmax", "LpNormalization"))
-    return axis === wrap(intAttribute(node, "axis", -1)) ? undefined : onlyFirst(rows);
+    return axis < wrap(intAttribute(node, "axis", -1)) ? onlyFirst(rows) : undefined;
   if (isOp(node, "RotaryEmbedding")) return rotaryNeeds(node, rows, first.length);
   if (isOp(node, "Attention")) return attentionNeeds(node, rows, first.length);
   if (isOp(node, "Gemm")) {

@@ -53,14 +53,19 @@ export function readersOf(key: CacheKey, cells: readonly Cell[]): readonly (read
   return [[key, lastReaders(cells)], ...kept];
 }
 
-/** By how much each token of a branch moves with each that is computed: those themselves wholly, others by their weights, if they have any. */
+/**
+ * By how much each token of a branch moves with each that is computed: those themselves wholly, others by their weights, [tokens, tokens]. Where there
+ * are no weights, by how much with itself, [tokens, 1].
+ */
 export function movesOf({ tokens = [], count, move }: Pick<Fresh, "tokens" | "count" | "move">): TensorData {
-  const moves = new Float32Array(count * count);
+  const width = move ? count : 1;
+  const moves = new Float32Array(count * width);
   for (const [place, token] of tokens.entries()) {
+    if (!move) moves[token] = 1;
     for (let other = 0; move && other < count; other++) moves[other * count + token] = move[other * tokens.length + place] ?? NaN;
-    for (const computed of tokens) moves[computed * count + token] = Number(computed === token);
+    for (const computed of move ? tokens : []) moves[computed * count + token] = Number(computed === token);
   }
-  return tensorFrom("float", [count, count], moves);
+  return tensorFrom("float", [count, width], moves);
 }
 
 /**

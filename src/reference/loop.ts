@@ -27,7 +27,7 @@ import { type BranchTokens, movesOf, NO_TOKENS, partOf, readersOf, seenAfter, to
 import { accumulate, forecast, halfOfRows, inputAt, scaleAt } from "./feeds.js";
 import { blended, firstLatentOf } from "./inpainting.js";
 import { guided, learnedDeviation, predictionsOf, varianceOf } from "./prediction.js";
-import { type CachedSites, cacheInput, movesInput, PREDICTION, seenInput, stepWith } from "./step-model.js";
+import { cacheInput, movesInput, PREDICTION, seenInput, stepWith } from "./step-model.js";
 
 /** The values of branches at one step, by cache. */
 export type BranchValues = CacheMap<TensorData>;
@@ -245,18 +245,21 @@ export class ReferenceLoop {
   /** The session of a network that gets the cached sites as inputs and returns the other probed sites as outputs. */
   private sessionFor(
     network: Call["network"],
-    cached: CachedSites,
+    cached: ReadonlyMap<string, Fresh | undefined>,
     probed: readonly string[],
     tokens: BranchTokens = NO_TOKENS,
   ): Promise<Session> {
     const { sampling: run } = this;
-    const sites = Array.from(cached, ([site, tokens]) =>
-      tokens ? `${site} ${tokens.tokens ? "in part" : tokens.size}${tokens.keepsKeys ? ", keys kept" : ""}` : site,
-    );
+    const sites = Array.from(cached, ([site, partly]) => (partly ? `${site} (${partText(partly)})` : site));
     const asked = [...tokens.attended.keys(), "in:", ...tokens.incoming.keys()];
     const key = [run.of.cut, network, probed.join(), sites.join(), asked.join()].join("|");
     return this.sessions.of(key, () => stepWith(networkOf(run, { network, halves: [] }), cached, new Set(probed), tokens));
   }
+}
+
+/** How the graph of a step is different for a branch that is computed in part. */
+function partText({ tokens, size, move, keepsKeys }: Fresh): string {
+  return [tokens ? "in part" : size, ...(move ? ["moved"] : []), ...(keepsKeys ? ["keys kept"] : [])].join();
 }
 
 /** The values that a row sums up: latents (x), history values (m) and outputs (out), by step. */

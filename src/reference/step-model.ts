@@ -16,7 +16,10 @@ export function cacheInput(site: string): string {
   return `cache:${site}`;
 }
 
-/** The name of the input [tokens, tokens] that says by how much each token of a branch moves with what computing changes about each other one. */
+/**
+ * The name of the input that says by how much each token of a branch moves with what computing changes about each one, [tokens, tokens]; or about
+ * itself alone, [tokens, 1].
+ */
 export function movesInput(site: string): string {
   return `moves:${site}`;
 }
@@ -27,7 +30,7 @@ export function seenInput(site: string): string {
 }
 
 /** A branch of which some tokens are computed. */
-export type PartlyCached = Pick<Fresh, "count" | "size" | "tokens" | "keepsKeys">;
+export type PartlyCached = Pick<Fresh, "count" | "size" | "tokens" | "keepsKeys" | "move">;
 
 /** The branches of a step that are not computed whole, by site: not at all, or in part. */
 export type CachedSites = ReadonlyMap<string, PartlyCached | undefined>;
@@ -35,7 +38,7 @@ export type CachedSites = ReadonlyMap<string, PartlyCached | undefined>;
 /** A value of a step that is given: whole, or for tokens that do not move with those that are computed. */
 interface Given {
   readonly value: Value;
-  /** [tokens, tokens] */
+  /** [tokens, tokens], or [tokens, 1] */
   readonly moves?: Value | undefined;
   /** The site whose tokens are chosen in the run. */
   readonly chosenFor?: string | undefined;
@@ -64,7 +67,7 @@ export function stepWith(
   const given = new Map<Value, Given>();
   const give = (site: string, value: Value, partly?: PartlyCached, axis?: number, chosenFor = site): void => {
     const made = input(cacheInput(site), { elem: handedAs(value), shape: shapeOf(value) });
-    const moves = partly?.tokens && input(movesInput(site), { elem: "float", shape: [partly.count, partly.count] });
+    const moves = partly?.tokens && input(movesInput(site), { elem: "float", shape: [partly.count, partly.move ? partly.count : 1] });
     const isChosen = partly !== undefined && !partly.tokens;
     given.set(value, {
       value: before.cast(made, elemOf(value), `${made.name}/narrow`),
@@ -90,7 +93,7 @@ export function stepWith(
       const place = own?.[part];
       if (!place) continue;
       if (probed.has(site)) shown.push({ ...mark, site: partOf(site, part), value: place.value });
-      if (partly?.keepsKeys) give(partOf(site, part), place.value, partly, place.axis, site);
+      if (partly?.keepsKeys) give(partOf(site, part), place.value, { ...partly, move: undefined }, place.axis, site);
     }
   }
   /** Which tokens of a site are chosen: [batch, tokens], 1 or 0. */
@@ -163,13 +166,13 @@ function replaced(build: Builder, { value: given, axis = 1 }: Given, own: Value,
 function moved(build: Builder, { value: given, axis }: Given, own: Value, moves: Value): Value {
   const name = `${own.name}/moved`;
   const shape = shapeOf(own);
-  const [count = 1] = shapeOf(moves);
+  const [count = 1, width] = shapeOf(moves);
   const inner = elementCount(shape.slice((axis ?? shape.length - 2) + 1));
   const rows = [elementCount(shape) / inner / count, count, inner];
   const type = (shape: readonly number[]): TensorType => ({ elem: "float", shape });
   const [from, to] = [build.cast(given, "float", `${name}/given`), build.cast(own, "float", `${name}/own`)];
   const change = build.reshape(build.op("Sub", [to, from], `${name}/change`, type(shape)), rows, `${name}/rows`);
-  const sum = build.reshape(build.op("MatMul", [moves, change], `${name}/spread`, type(rows)), shape, `${name}/back`);
+  const sum = build.reshape(build.op(width === 1 ? "Mul" : "MatMul", [moves, change], `${name}/spread`, type(rows)), shape, `${name}/back`);
   return build.cast(build.op("Add", [from, sum], `${name}/sum`, type(shape)), elemOf(own), name);
 }
 
