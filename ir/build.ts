@@ -85,13 +85,22 @@ export class Builder {
     return this.op("GatherND", [value, chosen], name, type, { batch_dims: { kind: "int", value: 1n } });
   }
 
-  /** A value [batch, count, …] with other elements at those places of axis 1 that `chosen`, [batch, places, 1], numbers. */
-  withChosen(value: Value, chosen: Value, others: Value, name: string): Value {
-    const [batch = 1, places = 1] = shapeOf(chosen);
-    const rows = Array.from({ length: batch * places }, (_, i) => Math.floor(i / places));
-    const batches = constant(`${name}_batches`, tensorOf("int64", [batch, places, 1], rows));
+  /**
+   * A value [batch, count, …] with other elements at those places of axis 1 that `chosen`, [batch, places, 1], numbers. `anyBatch` counts the rows of
+   * the batch in the run, without a constant for each.
+   */
+  withChosen(value: Value, chosen: Value, others: Value, anyBatch: boolean, name: string): Value {
+    const batches = anyBatch ? this.rowNumbers(chosen, `${name}_batches`) : batchNumbers(shapeOf(chosen), `${name}_batches`);
     const indices = this.concat([batches, chosen], 2, `${name}_places`);
     return this.op("ScatterND", [value, indices, others], name, { elem: elemOf(value), shape: shapeOf(value) });
+  }
+
+  /** For each element of an integer value its place on axis 0. */
+  private rowNumbers(value: Value, name: string): Value {
+    const type: TensorType = { elem: elemOf(value), shape: shapeOf(value) };
+    const ones = this.op("Add", [this.op("Sub", [value, value], `${name}_zeros`, type), scalarLike(value, 1)], `${name}_ones`, type);
+    const axis = constant(`${name}_axis`, tensorOf("int64", [], [0]));
+    return this.op("CumSum", [ones, axis], name, type, { exclusive: { kind: "int", value: 1n } });
   }
 
   /** Rows of axis 0 in the order of `rows`. */
@@ -210,6 +219,12 @@ export class Builder {
     for (const [i, { value }] of taken.entries()) sum = this.op("Sub", [sum, value], label(i === taken.length - 1, i + 2), type);
     return sum;
   }
+}
+
+/** The place on axis 0 of each element of a shape [batch, places, 1]. */
+function batchNumbers([batch = 1, places = 1]: readonly number[], name: string): Value {
+  const numbers = Array.from({ length: batch * places }, (_, i) => Math.floor(i / places));
+  return constant(name, tensorOf("int64", [batch, places, 1], numbers));
 }
 
 /** The indices of all elements of a shape, in order. */

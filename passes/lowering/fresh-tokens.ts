@@ -21,8 +21,8 @@ interface FreshPlace {
  * the result is forecast + move · (computed − forecast), in which a computed token moves by all of its own surprise.
  */
 export function refreshed(build: Builder, forecast: Value, own: Value, { tokens, count, move }: Fresh, where: FreshPlace): Value {
-  const { anyBatch, chosen } = where;
-  if (!tokens) return withChoice(build, forecast, own, chosen, where.axis ?? 1);
+  const { anyBatch } = where;
+  if (!tokens) return withChoice(build, forecast, own, where);
   const { axis, at } = tokenRows(own, count, tokens, where.axis);
   const fresh = build.gather(own, axis, at, `${own.name}_fresh`);
   if (!move) return build.withRows(forecast, axis, at, fresh, anyBatch, `${own.name}_refreshed`);
@@ -55,13 +55,13 @@ export function refreshed(build: Builder, forecast: Value, own: Value, { tokens,
 }
 
 /** The same with tokens that are chosen in the run. */
-function withChoice(build: Builder, forecast: Value, own: Value, chosen: Value | undefined, axis: number): Value {
+function withChoice(build: Builder, forecast: Value, own: Value, { chosen, axis = 1, anyBatch }: FreshPlace): Value {
   if (!chosen) throw new Error(`internal: no tokens of '${own.name}' have been chosen`);
   const axes = shapeOf(own).map((_, i) => i);
   const turn = [0, axis, ...axes.filter((i) => i !== 0 && i !== axis)];
   const turned = (value: Value, perm: readonly number[], name: string): Value => (axis === 1 ? value : build.transpose(value, perm, name));
   const fresh = build.gatherChosen(turned(own, turn, `${own.name}_turned`), chosen, `${own.name}_fresh`);
-  const mixed = build.withChosen(turned(forecast, turn, `${own.name}_forecast_turned`), chosen, fresh, `${own.name}_refreshed`);
+  const mixed = build.withChosen(turned(forecast, turn, `${own.name}_forecast_turned`), chosen, fresh, anyBatch, `${own.name}_refreshed`);
   const back = axes.map((i) => turn.indexOf(i));
   return turned(mixed, back, `${own.name}_turned_back`);
 }
@@ -95,6 +95,7 @@ export class Choices {
 
   /** Chooses for the branches that a value of the old graph comes into; `own` is the same value in the new one. */
   meet(build: Builder, original: Value, own: Value): void {
+    const { guidance, anyBatch = false } = this.run;
     for (const mark of this.incoming.get(original) ?? []) {
       const name = cacheName(mark);
       const cell = this.plan.cells.get(mark)?.[mark.step];
@@ -107,16 +108,16 @@ export class Choices {
         continue;
       }
       const { fresh } = cell;
-      const seen = condOf(build, before, own, this.run.guidance);
+      const seen = condOf(build, before, own, guidance);
       if (fresh.tokens) {
         const { axis, at } = tokenRows(own, fresh.count, fresh.tokens);
         const now = build.gather(own, axis, at, `${own.name}_met`);
-        this.seen.set(name, build.withRows(seen, axis, at, now, this.run.anyBatch ?? false, `${own.name}_seen`));
+        this.seen.set(name, build.withRows(seen, axis, at, now, anyBatch, `${own.name}_seen`));
         continue;
       }
       const chosen = changed(build, own, seen, fresh.size, this.opset);
       this.chosen.set(`${name} at ${mark.step}`, chosen);
-      this.seen.set(name, build.withChosen(seen, chosen, build.gatherChosen(own, chosen, `${own.name}_met`), `${own.name}_seen`));
+      this.seen.set(name, build.withChosen(seen, chosen, build.gatherChosen(own, chosen, `${own.name}_met`), anyBatch, `${own.name}_seen`));
     }
   }
 }
