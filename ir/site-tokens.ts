@@ -10,6 +10,8 @@ import { elementCount, staticShape } from "./types.js";
 export interface SiteTokens {
   /** How many there are. */
   readonly count: number;
+  /** How many of them are a row of the picture, or of a frame; absent where that does not follow from the latent. */
+  readonly columns?: number | undefined;
   /**
    * The share of the branch's MACs that falls with the number of tokens; the rest is keys and values. Of attention that streams have in common
    * these are the products of the branch's own queries; where no branch needs the other streams' queries, they fall away as well and are not in it.
@@ -41,7 +43,8 @@ function tokensOfSites(model: Model): ReadonlyMap<string, SiteTokens> {
   const { graph } = model;
   const { latent } = ditView(model);
   const dependsOn = dependence(graph, new Map(graph.inputs.map((input) => [input, input.name === latent ? LATENT : 2 * LATENT])));
-  const batch = Number(graph.inputs.find(({ name }) => name === latent)?.type?.shape?.[0] ?? 1);
+  const shape = staticShape(graph.inputs.find(({ name }) => name === latent)?.type) ?? [];
+  const [batch = 1] = shape;
   const nodesOf = new Map<string, Node[]>();
   const owners = branchOwners(graph);
   for (const node of [...graph.nodes].reverse()) {
@@ -77,8 +80,9 @@ function tokensOfSites(model: Model): ReadonlyMap<string, SiteTokens> {
       return { share: macs === 0 ? 1 : (ofOne * count) / macs, mixer: mixer && `${mixer.opType} '${mixer.name}'` };
     };
     const isChoosable = incoming.has(mark) && value.type?.shape?.length === 3;
+    const columns = columnsOf(count, shape);
     tokens.set(site, {
-      ...{ count, ...walked() },
+      ...{ count, ...(columns !== undefined && { columns }), ...walked() },
       shareWithKeys: own && walked([own.keys, own.values]).share,
       move: macs === 0 ? 0 : elementCount(staticShape(value.type) ?? []) / macs,
       choice: isChoosable ? { mixer: walked([], ANY_CHOICE).mixer } : undefined,
@@ -97,6 +101,13 @@ function partOf({ outputs }: Node, wanted: Needs): number {
     return need === "all" ? 1 : need.at.length / (staticShape(outputs[i]?.type)?.[need.axis] ?? NaN);
   });
   return Math.max(...parts);
+}
+
+/** The columns of the grid of tokens, if these are square patches of a latent [batch, channels, …, height, width]. */
+function columnsOf(count: number, shape: readonly number[]): number | undefined {
+  const [height = 1, width = 1] = shape.slice(-2);
+  const side = Math.sqrt((height * width) / count);
+  return shape.length >= 4 && Number.isInteger(side) && height % side === 0 && width % side === 0 ? width / side : undefined;
 }
 
 /** Tokens are the axis in front of the channels. A value without an axis for the batch counts them for each of its rows. */

@@ -9,7 +9,7 @@ import type { SiteTokens } from "../ir/site-tokens.js";
 
 /**
  * How the tokens are chosen. `mask`: a list in the plan's arrays, `<key>/<step>/tokens`. `stagger`: in turn, those that have waited longest.
- * `cluster`: one of each run of neighbouring tokens, another one at each partial step. `change`: in the run, for each latent and each half of the guidance,
+ * `cluster`: one of each of as many parts of the picture, or runs of the sequence, another one at each partial step. `change`: in the run, for each latent and each half of the guidance,
  * those of which what comes into the branch has changed most since they were computed: mean |change| over channels.
  */
 const CHOICES = ["mask", "stagger", "cluster", "change"] as const;
@@ -75,16 +75,21 @@ function branchShare(size: number, keepsKeys: boolean, { count, share, shareWith
   return 1 - (keepsKeys ? shareWithKeys : share) * (1 - size / count);
 }
 
+/** The tokens of a branch: how many there are, and how many of them are a row of the picture, if that is known. */
+export type TokenGrid = Pick<SiteTokens, "count" | "columns">;
+
+/** Where a cell stands, and among which tokens. */
+interface TokenPlace extends TokenGrid {
+  readonly key: string;
+  readonly step: number;
+  readonly turn: number;
+}
+
 /**
  * The fresh tokens of a cell, of `count`; `turn` counts the partial cells of the row before it. Throws BAD_CELL where arrays are missing or do
  * not fit.
  */
-export function freshOf(
-  cell: PartialCell,
-  { key, step, turn, count }: { readonly key: string; readonly step: number; readonly turn: number; readonly count: number },
-  arrays: PartialArrays = {},
-): Fresh {
-  // prettier-ignore
+export function freshOf(cell: PartialCell, { key, step, turn, count, columns }: TokenPlace, arrays: PartialArrays = {}): Fresh {
   const size = tokenCount(cell.tokens, count);
   const bad = (problem: string): Error => badCell(key, step, problem);
   const { by, move } = cell;
@@ -93,7 +98,7 @@ export function freshOf(
     throw bad("moves tokens with others that are only chosen in the run, and weights are of tokens that are known");
   if (by === "change") return { size, count, keepsKeys };
   if (by === "mask" && !arrays.tokens) throw bad(`computes tokens by a mask, and the plan has no array '${key}/${step}/tokens'`);
-  const tokens = by === "mask" ? (arrays.tokens ?? []) : CHOOSE[by](size, count, turn);
+  const tokens = by === "mask" ? (arrays.tokens ?? []) : CHOOSE[by](size, { count, columns }, turn);
   const isRising = tokens.every((token, i) => Number.isInteger(token) && token > (tokens[i - 1] ?? -1) && token < count);
   if (!isRising || tokens.length !== size)
     throw bad(`computes ${size} of ${count} tokens, and its array has no such list of rising numbers from 0 to ${count - 1}`);
@@ -104,15 +109,12 @@ export function freshOf(
   return { size, tokens, count, keepsKeys, move: weights };
 }
 
-const CHOOSE: Readonly<
-  Record<Exclude<PartialCell["by"], "mask" | "change">, (size: number, count: number, turn: number) => readonly number[]>
-> = {
-  stagger: staggered,
-  cluster: representatives,
-};
+type Choose = (size: number, grid: TokenGrid, turn: number) => readonly number[];
+
+const CHOOSE: Readonly<Record<Exclude<PartialCell["by"], "mask" | "change">, Choose>> = { stagger: staggered, cluster: representatives };
 
 /** In turn, so that each token is computed once in ⌈count / size⌉ partial steps, and those of one step lie apart. */
-function staggered(size: number, count: number, turn: number): readonly number[] {
+function staggered(size: number, { count }: TokenGrid, turn: number): readonly number[] {
   const stride = Math.ceil(count / size);
   const order = Array.from({ length: stride }, (_, phase) => spread(phase, count, stride)).flat();
   return Array.from({ length: size }, (_, i) => order[(turn * size + i) % count] ?? 0).sort((a, b) => a - b);
@@ -122,13 +124,37 @@ function spread(phase: number, count: number, stride: number): readonly number[]
   return Array.from({ length: Math.ceil((count - phase) / stride) }, (_, i) => phase + i * stride);
 }
 
-/** The tokens in `size` runs of neighbours, as even as may be; of each run the next one at each turn. */
-function representatives(size: number, count: number, turn: number): readonly number[] {
-  return clusters(size, count).map(({ from, to }) => from + (turn % (to - from)));
+/** Of each cluster another token at each turn. */
+function representatives(size: number, grid: TokenGrid, turn: number): readonly number[] {
+  return clusters(size, grid)
+    .map((cluster) => cluster[turn % cluster.length] ?? 0)
+    .sort((a, b) => a - b);
 }
 
-/** The tokens in `size` runs of neighbours, as even as may be: each the numbers from `from` to before `to`. */
-export function clusters(size: number, count: number): readonly { readonly from: number; readonly to: number }[] {
-  const bound = (i: number): number => Math.floor((i * count) / size);
-  return Array.from({ length: size }, (_, i) => ({ from: bound(i), to: bound(i + 1) }));
+/**
+ * The tokens in `size` clusters, as even as may be: rectangles of the picture, as square as `size` allows; or runs of neighbours where it is not known how
+ * the tokens lie, or no such rectangles are there.
+ */
+export function clusters(size: number, { count, columns = count }: TokenGrid): readonly (readonly number[])[] {
+  const rows = count / columns;
+  const fits = range(0, size).flatMap((i) => (size % (i + 1) === 0 && i < rows && size / (i + 1) <= columns ? [i + 1] : []));
+  const sideways = (down: number): number => Math.abs(Math.log(((rows / down) * size) / down / columns));
+  const [first, ...others] = fits;
+  if (first === undefined || !Number.isInteger(rows)) return parts(count, size).map(({ from, to }) => range(from, to));
+  const down = others.reduce((best, other) => (sideways(other) < sideways(best) ? other : best), first);
+  return parts(rows, down).flatMap((high) =>
+    parts(columns, size / down).map((wide) =>
+      range(high.from, high.to).flatMap((y) => range(wide.from, wide.to).map((x) => y * columns + x)),
+    ),
+  );
+}
+
+/** A length in so many parts, as even as may be. */
+function parts(length: number, count: number): readonly { readonly from: number; readonly to: number }[] {
+  const bound = (i: number): number => Math.floor((i * length) / count);
+  return range(0, count).map((i) => ({ from: bound(i), to: bound(i + 1) }));
+}
+
+function range(from: number, to: number): readonly number[] {
+  return Array.from({ length: to - from }, (_, i) => from + i);
 }

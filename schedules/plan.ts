@@ -245,7 +245,7 @@ function withFresh(
     if (cell.by === "change" && tokens.choice?.mixer !== undefined) throw tokensMixed(name, step, tokens.choice.mixer);
     if (cell.kv === "cached" && (kind === "attn" || kind === "single") && tokens.shareWithKeys === undefined)
       throw badCell(name, step, "caches keys and values, and no attention of the branch to its own tokens is found");
-    return { ...bound, fresh: freshOf(cell, { key: name, step, turn: turn++, count: tokens.count }, arrays?.get(step)) };
+    return { ...bound, fresh: freshOf(cell, { ...tokens, key: name, step, turn: turn++ }, arrays?.get(step)) };
   });
 }
 

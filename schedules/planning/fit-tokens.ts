@@ -14,6 +14,8 @@ import { ridgeMatrix } from "./least-squares.js";
 export interface TokenRow {
   readonly name: string;
   readonly count: number;
+  /** How many are a row of the picture, if that is known. */
+  readonly columns?: number | undefined;
   readonly cells: readonly ScheduleCell[];
   readonly arrays: Map<number, CellArrays>;
 }
@@ -65,7 +67,7 @@ export async function fitTokens(
         addMisses(misses.of(row, cell.step), cell);
       });
       for (const { row, step, sum } of misses.all())
-        row.arrays.set(step, { tokens: spreadTokens(sum, tokenCount(partialAt(row, step).tokens, row.count), spread) });
+        row.arrays.set(step, { tokens: spreadTokens(sum, tokenCount(partialAt(row, step).tokens, row.count), spread, row.columns) });
     }
     if (moves) {
       const products = new CellSums((row, step) => new Products(listedAt(row, step)));
@@ -78,19 +80,29 @@ export async function fitTokens(
 }
 
 /**
- * `size` tokens, by rising number: one after the other that of the largest miss. With each that is chosen, the misses of the tokens before and
- * behind it in the sequence count less by `spread`; how they lie in a picture is not known.
+ * `size` tokens, by rising number: one after the other that of the largest miss. With each that is chosen, the misses of those beside it count less by
+ * `spread`: in the picture, or in the sequence where it is not known how they lie in one.
  */
-export function spreadTokens(misses: ArrayLike<number>, size: number, spread: number): readonly number[] {
+export function spreadTokens(misses: ArrayLike<number>, size: number, spread: number, columns?: number): readonly number[] {
   const left = Float64Array.from(misses);
   const chosen = new Set<number>();
   while (chosen.size < size) {
     let best = -1;
     for (const [token, miss] of left.entries()) if (!chosen.has(token) && (best < 0 || miss > (left[best] ?? NaN))) best = token;
     chosen.add(best);
-    for (const near of [best - 1, best + 1]) if (near in left) left[near] = (left[near] ?? NaN) * (1 - spread);
+    for (const near of neighbours(best, left.length, columns)) left[near] = (left[near] ?? NaN) * (1 - spread);
   }
   return [...chosen].sort((a, b) => a - b);
+}
+
+/** The tokens left and right of one, and above and below it. */
+function neighbours(token: number, count: number, columns = count): readonly number[] {
+  const column = token % columns;
+  return [
+    ...(column > 0 ? [token - 1] : []),
+    ...(column + 1 < columns ? [token + 1] : []),
+    ...[token - columns, token + columns].filter((near) => near >= 0 && near < count),
+  ];
 }
 
 /** A partial cell of a row in a run without caching. */

@@ -18,7 +18,7 @@
 import { z } from "zod";
 import { policyNeedsModel } from "../diagnostics.js";
 import type { CellArrays } from "../adjustment.js";
-import { clusters, freshOf, isPartialCell, type PartialCell, tokenCount } from "../partial.js";
+import { clusters, freshOf, isPartialCell, type PartialCell, tokenCount, type TokenGrid } from "../partial.js";
 import { cellOf, type ScheduleCell, termsOf } from "../plan.js";
 import { fitTokens, type TokenRow } from "../planning/fit-tokens.js";
 import { polynomial } from "../planning/forecast.js";
@@ -43,7 +43,7 @@ const options = z
       .enum(["stagger", "cluster", "mask", "change"])
       .default("stagger")
       .describe(
-        "which tokens: in turn, one of each run of neighbours, those that miss most in runs of the model, or those that changed most, as found in the run",
+        "which tokens: in turn, one of each part of the picture or run of neighbours, those that miss most in runs of the model, or those that changed most, as found in the run",
       ),
     spread: z.coerce.number().min(0).max(1).default(0.5).describe("by mask: how much less the neighbours of a chosen token count"),
     move: z
@@ -85,7 +85,8 @@ export default {
       const partial = size !== undefined && tokens ? partialCell(size / tokens.count, site, given) : undefined;
       const row = rowOf(computes, partial, given.order, input.borders);
       cells.set(name, row);
-      if (partial && tokens) rows.push({ name, count: tokens.count, cells: row, arrays: listedTokens(row, tokens.count, given) });
+      if (partial && tokens)
+        rows.push({ name, count: tokens.count, columns: tokens.columns, cells: row, arrays: listedTokens(row, tokens, given) });
     }
     if (isFitted(given)) {
       if (!input.runs) throw policyNeedsModel("token-caching");
@@ -214,23 +215,25 @@ function hasMoves({ move, propagate }: Options): boolean {
 }
 
 /** The tokens of cells that list them, as far as they are known before runs; with the weights of a cluster, if it has any. */
-function listedTokens(cells: readonly ScheduleCell[], count: number, given: Options): Map<number, CellArrays> {
+function listedTokens(cells: readonly ScheduleCell[], grid: TokenGrid, given: Options): Map<number, CellArrays> {
   const { by, propagate } = given;
   const partial = cells.flatMap((cell, step) => (isPartialCell(cell) ? [{ cell, step }] : []));
   if (by === "mask" || !hasMoves(given)) return new Map();
   return new Map(
     partial.map(({ cell, step }, turn) => {
-      const { tokens = [] } = freshOf({ ...cell, by, move: false }, { key: "", step, turn, count });
-      return [step, { tokens, ...(propagate > 0 && { move: propagated(tokens.length, count, propagate) }) }];
+      const { tokens = [] } = freshOf({ ...cell, by, move: false }, { ...grid, key: "", step, turn });
+      return [step, { tokens, ...(propagate > 0 && { move: propagated(tokens, grid, propagate) }) }];
     }),
   );
 }
 
 /** The weight for all tokens of a cluster and the one of it that is computed: [all, computed]. */
-function propagated(size: number, count: number, weight: number): Float32Array {
-  const move = new Float32Array(count * size);
-  for (const [i, { from, to }] of clusters(size, count).entries())
-    for (let token = from; token < to; token++) move[token * size + i] = weight;
+function propagated(tokens: readonly number[], grid: TokenGrid, weight: number): Float32Array {
+  const move = new Float32Array(grid.count * tokens.length);
+  for (const cluster of clusters(tokens.length, grid)) {
+    const computed = tokens.findIndex((token) => cluster.includes(token));
+    for (const token of cluster) move[token * tokens.length + computed] = weight;
+  }
   return move;
 }
 

@@ -16,6 +16,7 @@ const stepMacsSchema = macsSchema.extend({ linear: z.number().positive() });
 /** `SiteTokens`. */
 const tokensSchema = z.strictObject({
   count: z.int().min(1),
+  columns: z.int().min(1).optional(),
   share: z.number().min(0),
   shareWithKeys: z.number().min(0).optional(),
   move: z.number().min(0),

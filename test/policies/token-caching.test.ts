@@ -6,6 +6,7 @@ import { describe, expect, it } from "vitest";
 import type { SiteTokens } from "../../ir/site-tokens.js";
 import { tensorOf } from "../../ir/tensor.js";
 import {
+  clusters,
   bind,
   computedShare,
   isPartial,
@@ -196,6 +197,38 @@ describe("tokens", () => {
     expect(spreadTokens([1, 2, 9, 8, 3, 5], 3, 0.9)).toEqual([0, 2, 5]);
     expect(spreadTokens([1, 2, 9, 8, 3, 5], 4, 0.9)).toEqual([0, 2, 3, 5]);
     expect(spreadTokens([0, 0, 0, 0], 4, 1)).toEqual([0, 1, 2, 3]);
+  });
+});
+
+describe("clusters", () => {
+  it("are rectangles of a picture, as square as their number allows, and runs of a sequence", () => {
+    expect(clusters(4, { count: 16, columns: 4 })).toEqual([[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]); // prettier-ignore
+    expect(clusters(2, { count: 8, columns: 4 })).toEqual([[0, 1, 4, 5], [2, 3, 6, 7]]); // prettier-ignore
+    expect(clusters(4, { count: 8 })).toEqual([[0, 1], [2, 3], [4, 5], [6, 7]]); // prettier-ignore
+    // No rectangles: 11 is no product, and 11 columns are not there.
+    expect(clusters(11, { count: 16, columns: 4 }).map(({ length }) => length)).toEqual([1, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2]);
+  });
+
+  it("hold each token once", () => {
+    for (const [count, columns] of [
+      [16, 4],
+      [64, 8],
+      [24, 6],
+      [24, undefined],
+      [35, 7],
+    ] as const)
+      // prettier-ignore
+      for (let size = 1; size <= count; size++) {
+        const all = clusters(size, { count, columns });
+        expect(all).toHaveLength(size);
+        expect(all.flat().sort((a, b) => a - b)).toEqual(Array.from({ length: count }, (_, token) => token));
+      }
+  });
+
+  it("have neighbours in two directions, which masks leave out", () => {
+    // The one below the largest counts half, that beside it too; in a sequence only the latter.
+    expect(spreadTokens([9, 5, 1, 6, 1, 1, 1, 4, 1], 2, 0.5, 3)).toEqual([0, 7]);
+    expect(spreadTokens([9, 5, 1, 6, 1, 1, 1, 4, 1], 2, 0.5)).toEqual([0, 3]);
   });
 });
 
